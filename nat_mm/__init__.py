@@ -1,0 +1,9 @@
+"""Neighborhood Attention Transformer backbones for OpenMMLab.
+
+Importing this package repairs what current PyTorch breaks in OpenMMLab
+(:mod:`nat_mm.compat`) and registers the backbones in mmengine's root registry, so
+that ``type='NAT'`` works in any mmdet or mmseg config that has
+``custom_imports = dict(imports=['nat_mm'])``.
+"""
+
+__version__ = '0.1.0'
