@@ -1,0 +1,1 @@
+"""What the commands in ``tools/`` share: reading configs, checking input, reporting mistakes."""

@@ -1,0 +1,42 @@
+"""Tests a detector or a segmentor, whichever the config describes."""
+
+import argparse
+import os
+
+from mmengine.config import DictAction
+from mmengine.runner import Runner
+
+import nat_mm  # noqa: F401
+from nat_mm.cli.config import load_config
+from nat_mm.cli.errors import run_command
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file or URL')
+    parser.add_argument('--work-dir', help='folder for logs and results')
+    parser.add_argument('--show-dir', help='folder for the painted pictures')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=DictAction, help='settings to override, as key=value'
+    )
+    parser.add_argument(
+        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none'
+    )
+    parser.add_argument('--local-rank', '--local_rank', type=int, default=0)
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    os.environ.setdefault('LOCAL_RANK', str(arguments.local_rank))
+    config = load_config(
+        arguments.config, overrides=arguments.cfg_options, work_dir=arguments.work_dir
+    )
+    config.launcher = arguments.launcher
+    config.load_from = arguments.checkpoint
+    Runner.from_cfg(config).test()
+
+
+if __name__ == '__main__':
+    run_command(main)
