@@ -1,0 +1,52 @@
+# make demo   trains, tests and draws the demo      make lint    checks the style
+# make test   runs the test suite                   make clean   removes what make and the demo wrote
+#
+# All of them first create .venv with everything in it, unless it is there. To choose otherwise:
+#   make test PYTHON=python3.12
+#   make test TORCH=2.9.1                                           another PyTorch
+#   make test INDEX=https://download.pytorch.org/whl/cpu            PyTorch without CUDA
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= 2.14.1
+INDEX ?=
+
+# torchvision's binary fits one PyTorch only; without a version pip finds it by torchvision's metadata.
+ifeq ($(TORCH),2.14.1)
+TORCHVISION ?= 0.29.1
+else
+TORCHVISION ?=
+endif
+
+# The names of these two files say what was installed: another interpreter means a new environment,
+# other requirements mean another pip run.
+MADE := $(VENV)/.made-with-$(subst /,_,$(PYTHON))
+INSTALLED := $(VENV)/.installed-$(shell { cat pyproject.toml setup.py nat_mm_startup.pth; \
+	echo '$(CURDIR) $(TORCH) $(TORCHVISION) $(INDEX)'; } | cksum | cut -d ' ' -f 1)
+
+.PHONY: demo test lint clean
+
+demo: $(INSTALLED)
+	$(VENV)/bin/python tools/demo.py
+
+test: $(INSTALLED)
+	$(VENV)/bin/python -m pytest
+
+lint: $(INSTALLED)
+	$(VENV)/bin/python -m ruff check .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info work_dirs .pytest_cache .ruff_cache
+
+$(MADE):
+	$(PYTHON) -m venv --clear $(VENV)
+	touch $@
+
+# One pip command, so that one resolution fits all: openmim added later by an old pip would bring a
+# setuptools that PyTorch refuses.
+$(INSTALLED): $(MADE)
+	rm -f $(VENV)/.installed-*
+	$(VENV)/bin/python -m pip install --only-binary=:all: $(if $(INDEX),--extra-index-url $(INDEX)) \
+		torch==$(TORCH) torchvision$(if $(TORCHVISION),==$(TORCHVISION)) \
+		--editable '.[all,lite]'
+	touch $@
