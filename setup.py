@@ -1,9 +1,24 @@
-"""Build script for what pyproject.toml cannot say."""
+"""Build step that pyproject.toml cannot express: the start-up file."""
 
 from setuptools import setup
+from setuptools.command.build_py import build_py
 
-setup(
-    # Python runs the start-up file only from the top of site-packages. `../purelib` is, within a
-    # wheel's .data directory, the name of that place, for ordinary and for editable wheels alike.
-    data_files=[('../purelib', ['nat_mm_startup.pth'])],
-)
+
+class BuildPyAndStartupFile(build_py):
+    """Puts nat_mm_startup.pth beside the packages.
+
+    Python runs ``.pth`` files from the top of site-packages only, and setuptools has no option for
+    a file there that belongs to no package.
+    """
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            # An editable wheel leaves out build_lib; it is packed from the install directory.
+            target = self.get_finalized_command('install').install_lib
+        else:
+            target = self.build_lib
+        self.copy_file('nat_mm_startup.pth', target)
+
+
+setup(cmdclass={'build_py': BuildPyAndStartupFile})
