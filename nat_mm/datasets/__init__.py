@@ -1,0 +1,20 @@
+"""A small generated data set for the demo: textured objects over real photographs.
+
+``python -m nat_mm.datasets FOLDER`` writes it, with COCO instance annotations and
+ADE20K-style label maps of the same scenes. It needs opencv, pycocotools and scikit-image.
+"""
+
+from nat_mm.datasets.kinds import KINDS, PALETTE
+from nat_mm.datasets.options import DatasetOptions
+from nat_mm.datasets.scenes import Instance, Scene, make_scene
+from nat_mm.datasets.writer import write_dataset
+
+__all__ = [
+    'KINDS',
+    'PALETTE',
+    'DatasetOptions',
+    'Instance',
+    'Scene',
+    'make_scene',
+    'write_dataset',
+]

@@ -1,0 +1,53 @@
+"""What the generated data set looks like."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetOptions:
+    """Options of the generated data set; equal options give byte-identical files.
+
+    Attributes:
+        seed: source of everything random, >= 0.
+        train_scenes: number of training pictures, >= 1.
+        val_scenes: number of validation pictures, >= 1.
+        image_size: side of the square pictures in pixels, >= 64.
+        min_objects: fewest objects drawn in a picture, >= 1.
+        max_objects: most objects drawn in a picture.
+        object_size: smallest and largest diameter of an object, before stretching, as shares of
+            image_size.
+        min_visible_fraction: share of an object that must show for it to be annotated, in (0, 1].
+        min_area: fewest visible pixels of an annotated object.
+
+    Raises:
+        ValueError: if a value is out of its range.
+    """
+
+    seed: int = 0
+    train_scenes: int = 1600
+    val_scenes: int = 200
+    image_size: int = 160
+    min_objects: int = 2
+    max_objects: int = 6
+    object_size: tuple[float, float] = (0.18, 0.52)
+    min_visible_fraction: float = 0.35
+    min_area: int = 64
+
+    def __post_init__(self) -> None:
+        rules = {
+            'seed': (self.seed >= 0, 'at least 0'),
+            'train_scenes': (self.train_scenes >= 1, 'at least 1'),
+            'val_scenes': (self.val_scenes >= 1, 'at least 1'),
+            'image_size': (self.image_size >= 64, 'at least 64'),
+            'min_objects': (self.min_objects >= 1, 'at least 1'),
+            'max_objects': (self.max_objects >= self.min_objects, 'at least min_objects'),
+            'object_size': (
+                0.1 <= self.object_size[0] <= self.object_size[1] <= 1,
+                'two shares in rising order between 0.1 and 1',
+            ),
+            'min_visible_fraction': (0 < self.min_visible_fraction <= 1, 'above 0 and at most 1'),
+            'min_area': (self.min_area >= 1, 'at least 1'),
+        }
+        for name, (holds, rule) in rules.items():
+            if not holds:
+                raise ValueError(f'{name} must be {rule}; got {getattr(self, name)!r}')
