@@ -1,0 +1,9 @@
+"""Backbones: image [B, 3, H, W] -> tuple of feature maps [B, C_i, H_i, W_i].
+
+Importing this package registers them in mmengine's root registry, where mmdet, mmseg and
+mmpretrain all find them.
+"""
+
+from nat_mm.backbones.nat import NAT, DiNAT
+
+__all__ = ['NAT', 'DiNAT']

@@ -1,0 +1,146 @@
+"""What makes up an architecture, and the checks on it."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from nat_mm.layers.checks import check_int, check_kernel_size, check_probability
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """Hyper-parameters of a hierarchical backbone; checked when made.
+
+    Attributes:
+        embed_dim: Channels of the first stage; stage i has ``embed_dim * 2**i``.
+        depths: Number of layers of each stage.
+        num_heads: Attention heads of each stage; divide its channels.
+        kernel_size: Odd window length of neighborhood attention, at least 3.
+        dilations: For each stage, the dilation of each of its layers; None for 1 everywhere.
+        mlp_ratio: Hidden channels of the MLPs as a multiple of the stage's channels.
+        drop_path_rate: Stochastic depth of the last layer, in [0, 1), rising linearly from 0.
+        layer_scale: Initial value of the learnt residual scales; None for no such scales.
+    """
+
+    embed_dim: int
+    depths: Sequence[int]
+    num_heads: Sequence[int]
+    kernel_size: int = 7
+    dilations: Sequence[Sequence[int]] | None = None
+    mlp_ratio: float = 3.0
+    drop_path_rate: float = 0.0
+    layer_scale: float | None = None
+
+    def __post_init__(self) -> None:
+        check_int('embed_dim', self.embed_dim, minimum=2)
+        if self.embed_dim % 2:
+            raise ValueError(f'embed_dim must be even, got {self.embed_dim}')
+        _check_int_list('depths', self.depths)
+        _check_int_list('num_heads', self.num_heads)
+        check_kernel_size(self.kernel_size)
+        check_probability('drop_path_rate', self.drop_path_rate)
+        _check_positive('mlp_ratio', self.mlp_ratio)
+        if self.layer_scale is not None:
+            _check_positive('layer_scale', self.layer_scale)
+        self._check_heads()
+        if self.dilations is not None:
+            self._check_dilations()
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Number of channels of each stage."""
+        return tuple(self.embed_dim * 2**stage for stage in range(len(self.depths)))
+
+    def stage_dilations(self, stage: int) -> tuple[int, ...]:
+        """The dilation of each layer of a stage."""
+        if self.dilations is None:
+            return (1,) * self.depths[stage]
+        return tuple(self.dilations[stage])
+
+    def drop_path_rates(self, stage: int) -> tuple[float, ...]:
+        """The stochastic depth rate of each layer of a stage."""
+        first = sum(self.depths[:stage])
+        last_layer = max(1, sum(self.depths) - 1)
+        return tuple(
+            self.drop_path_rate * (first + layer) / last_layer
+            for layer in range(self.depths[stage])
+        )
+
+    def _check_heads(self) -> None:
+        if len(self.num_heads) != len(self.depths):
+            raise ValueError(
+                f'num_heads must have one entry per stage like depths ({len(self.depths)}), '
+                f'got {len(self.num_heads)}: {list(self.num_heads)}'
+            )
+        for stage, (heads, channels) in enumerate(zip(self.num_heads, self.channels, strict=True)):
+            if channels % heads:
+                raise ValueError(
+                    f'num_heads must divide the channels of its stage, but num_heads[{stage}]='
+                    f'{heads} does not divide {channels} (embed_dim * 2**{stage})'
+                )
+
+    def _check_dilations(self) -> None:
+        wanted = f'one list per stage with one dilation per layer, lengths {list(self.depths)}'
+        if not _is_list(self.dilations) or not all(_is_list(each) for each in self.dilations):
+            raise TypeError(f'dilations must be {wanted}, got {self.dilations!r}')
+        if len(self.dilations) != len(self.depths):
+            raise ValueError(f'dilations must be {wanted}, got {len(self.dilations)} lists')
+        for stage, dilations in enumerate(self.dilations):
+            if len(dilations) != self.depths[stage]:
+                raise ValueError(
+                    f'dilations must be {wanted}, but dilations[{stage}] has '
+                    f'{len(dilations)} entries: {list(dilations)}'
+                )
+            for layer, dilation in enumerate(dilations):
+                check_int(f'dilations[{stage}][{layer}]', dilation, minimum=1)
+
+
+def resolve_architecture(
+    name: str | None, table: Mapping[str, Architecture], **explicit: Any
+) -> Architecture:
+    """Takes an architecture from a table and replaces what is given explicitly.
+
+    Args:
+        name: Name in ``table``, or None if ``explicit`` describes the whole architecture.
+        table: Known architectures by name.
+        **explicit: Fields of :class:`Architecture`; None stands for "not given". For
+            ``layer_scale``, False stands for "no layer scale".
+
+    Returns:
+        The architecture, checked.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If the name is unknown, a needed argument is missing or a value is wrong.
+    """
+    given = {field: value for field, value in explicit.items() if value is not None}
+    if given.get('layer_scale') is False:
+        given['layer_scale'] = None
+    if name is not None:
+        if not isinstance(name, str) or name not in table:
+            raise ValueError(f'arch must be one of {", ".join(table)}, got {name!r}')
+        return dataclasses.replace(table[name], **given)
+    missing = [field for field in ('embed_dim', 'depths', 'num_heads') if field not in given]
+    if missing:
+        raise ValueError(
+            f'without arch (one of {", ".join(table)}), {", ".join(missing)} must be given'
+        )
+    return Architecture(**given)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+def _check_int_list(name: str, values: Sequence[int]) -> None:
+    if not _is_list(values) or not values:
+        raise TypeError(f'{name} must be a list of one int per stage, got {values!r}')
+    for stage, value in enumerate(values):
+        check_int(f'{name}[{stage}]', value, minimum=1)
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f'{name} must be a number above 0, got {value!r}')
+    if value <= 0:
+        raise ValueError(f'{name} must be above 0, got {value}')

@@ -1,0 +1,250 @@
+"""What NAT, DiNAT and their variants share: stage loop, output norms, freezing, loading."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import ClassVar
+
+import torch
+from mmengine.model import BaseModule
+from torch import nn
+
+from nat_mm.backbones.architecture import Architecture, resolve_architecture
+from nat_mm.backbones.stage import Stage
+from nat_mm.checkpoints import with_backbone_loader
+from nat_mm.layers import NATLayer
+from nat_mm.layers.checks import check_int, check_probability
+
+SMALLEST_INPUT = 32
+
+
+class NeighborhoodBackbone(BaseModule):
+    """Hierarchical vision transformer of neighborhood attention layers.
+
+    A subclass says which architectures it knows and how it makes tokens and downsamples.
+
+    Args:
+        arch: Name of a published architecture, whose values the other arguments override. Without
+            it, ``embed_dim``, ``depths`` and ``num_heads`` must be given.
+        embed_dim: Channels C of the first stage; stage i has ``C * 2**i``.
+        depths: Number of layers of each stage.
+        num_heads: Attention heads of each stage; divide its channels.
+        kernel_size: Odd window length, at least 3. Without ``arch`` 7.
+        dilations: For each stage, the dilation of each of its layers.
+        mlp_ratio: Hidden channels of the MLPs as a multiple of the stage's channels. Without
+            ``arch`` 3.
+        qkv_bias: Whether the projections to query, key and value have a bias.
+        drop_rate: Dropout probability of tokens, attention output and MLPs, in [0, 1).
+        drop_path_rate: Stochastic depth of the last layer, in [0, 1), rising linearly from 0 at
+            the first. Without ``arch`` 0.
+        layer_scale: Initial value of the learnt residual scales; False for none, even if the
+            architecture has them. Without ``arch`` none.
+        in_channels: Number of image channels.
+        out_indices: Stages whose normalized output is returned, in increasing order. Stages
+            after the last of them are not run and not trained.
+        frozen_stages: -1 freezes nothing, 0 the tokenizer, i > 0 also the first i stages with
+            their downsamplers and output norms: they are not trained and stay in eval mode.
+        with_cp: Whether to save memory in training by recomputing each layer in backward.
+        attention_backend: Backend of :func:`nat_mm.ops.neighborhood_attention_2d`.
+        init_cfg: mmengine initialization config. ``dict(type='Pretrained', checkpoint=...)``
+            takes a checkpoint of a classifier or, with ``prefix='backbone.'`` or without, of a
+            detector or segmenter; see :func:`nat_mm.checkpoints.load_pretrained`.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument has a wrong value; the message says what would be right.
+    """
+
+    architectures: ClassVar[Mapping[str, Architecture]]
+    stages_name: ClassVar[str]
+    """Name of the list of stages in parameter names."""
+    dilated: ClassVar[bool] = False
+    """Whether the family has dilations."""
+
+    def __init__(
+        self,
+        *,
+        arch: str | None = None,
+        embed_dim: int | None = None,
+        depths: Sequence[int] | None = None,
+        num_heads: Sequence[int] | None = None,
+        kernel_size: int | None = None,
+        dilations: Sequence[Sequence[int]] | None = None,
+        mlp_ratio: float | None = None,
+        qkv_bias: bool = True,
+        drop_rate: float = 0.0,
+        drop_path_rate: float | None = None,
+        layer_scale: float | bool | None = None,
+        in_channels: int = 3,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        frozen_stages: int = -1,
+        with_cp: bool = False,
+        attention_backend: str = 'auto',
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if dilations is not None and not self.dilated:
+            raise ValueError(f'{type(self).__name__} takes no dilations; DiNAT does')
+        architecture = resolve_architecture(
+            arch,
+            self.architectures,
+            embed_dim=embed_dim,
+            depths=depths,
+            num_heads=num_heads,
+            kernel_size=kernel_size,
+            dilations=dilations,
+            mlp_ratio=mlp_ratio,
+            drop_path_rate=drop_path_rate,
+            layer_scale=layer_scale,
+        )
+        if self.dilated and architecture.dilations is None:
+            raise ValueError(f'{type(self).__name__} without arch needs dilations')
+        num_stages = len(architecture.depths)
+        check_int('in_channels', in_channels, minimum=1)
+        check_probability('drop_rate', drop_rate)
+        _check_out_indices(out_indices, num_stages)
+        _check_frozen_stages(frozen_stages, num_stages)
+        self.in_channels = in_channels
+        self.out_indices = tuple(out_indices)
+        self.frozen_stages = frozen_stages
+
+        self.patch_embed = self.make_tokenizer(in_channels, architecture.embed_dim)
+        self.pos_drop = nn.Dropout(drop_rate)
+        stages = nn.ModuleList()
+        for index, channels in enumerate(architecture.channels):
+            layers = [
+                NATLayer(
+                    channels,
+                    architecture.num_heads[index],
+                    kernel_size=architecture.kernel_size,
+                    dilation=dilation,
+                    mlp_ratio=architecture.mlp_ratio,
+                    qkv_bias=qkv_bias,
+                    drop_rate=drop_rate,
+                    drop_path_rate=rate,
+                    layer_scale=architecture.layer_scale,
+                    attention_backend=attention_backend,
+                )
+                for dilation, rate in zip(
+                    architecture.stage_dilations(index),
+                    architecture.drop_path_rates(index),
+                    strict=True,
+                )
+            ]
+            is_last = index == num_stages - 1
+            downsample = None if is_last else self.make_downsampler(channels)
+            stages.append(Stage(layers, downsample=downsample, with_cp=with_cp))
+        self.add_module(self.stages_name, stages)
+        for index in self.out_indices:
+            self.add_module(f'norm{index}', nn.LayerNorm(architecture.channels[index]))
+
+        self.apply(_init_linear)
+        for module in (*self._frozen_modules(), *self._unused_modules()):
+            module.requires_grad_(False)
+
+    def make_tokenizer(self, in_channels: int, embed_dim: int) -> nn.Module:
+        """Makes the module from image ``[B, in_channels, H, W]`` to tokens, channels-last."""
+        raise NotImplementedError
+
+    def make_downsampler(self, channels: int) -> nn.Module:
+        """Makes the module from ``[B, H, W, C]`` to the next stage's ``[B, H', W', 2C]``."""
+        raise NotImplementedError
+
+    @property
+    def stages(self) -> nn.ModuleList:
+        """The stages, in order."""
+        return getattr(self, self.stages_name)
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Computes the feature maps.
+
+        Args:
+            image: Batch of images, ``[B, in_channels, H, W]``, H and W at least 32.
+
+        Returns:
+            For each stage of ``out_indices``, its normalized output ``[B, C_i, H_i, W_i]``,
+            H_i about ``H / (4 * 2**i)``, rounded up.
+
+        Raises:
+            ValueError: If the image has a wrong shape.
+        """
+        _check_image(image, self.in_channels)
+        x = self.pos_drop(self.patch_embed(image))
+        outputs = []
+        for index, stage in enumerate(self.stages[: self.out_indices[-1] + 1]):
+            if index:
+                x = self.stages[index - 1].downsample(x)
+            x = stage(x)
+            if index in self.out_indices:
+                normalized = getattr(self, f'norm{index}')(x)
+                outputs.append(normalized.permute(0, 3, 1, 2).contiguous())
+        return tuple(outputs)
+
+    def train(self, mode: bool = True) -> 'NeighborhoodBackbone':
+        """Sets training mode, except for frozen parts, which stay in eval mode."""
+        super().train(mode)
+        for module in self._frozen_modules():
+            module.eval()
+        return self
+
+    def init_weights(self) -> None:
+        """Initializes as ``init_cfg`` says, loading a pretrained checkpoint with a report."""
+        init_cfg = self.init_cfg
+        self.init_cfg = with_backbone_loader(init_cfg)
+        super().init_weights()
+        self.init_cfg = init_cfg
+
+    def _frozen_modules(self) -> Iterator[nn.Module]:
+        if self.frozen_stages >= 0:
+            yield self.patch_embed
+            yield self.pos_drop
+        for index in range(self.frozen_stages):
+            yield self.stages[index]
+            if index in self.out_indices:
+                yield getattr(self, f'norm{index}')
+
+    def _unused_modules(self) -> Iterator[nn.Module]:
+        last = self.out_indices[-1]
+        if self.stages[last].downsample is not None:
+            yield self.stages[last].downsample
+        yield from self.stages[last + 1 :]
+
+
+def _init_linear(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def _check_out_indices(out_indices: Sequence[int], num_stages: int) -> None:
+    wanted = f'a list of different stages from 0 to {num_stages - 1} in increasing order'
+    if not isinstance(out_indices, Sequence) or isinstance(out_indices, str):
+        raise TypeError(f'out_indices must be {wanted}, got {out_indices!r}')
+    for index in out_indices:
+        check_int('every entry of out_indices', index, minimum=0)
+    if (
+        not out_indices
+        or max(out_indices) >= num_stages
+        or sorted(set(out_indices)) != list(out_indices)
+    ):
+        raise ValueError(f'out_indices must be {wanted}, got {list(out_indices)}')
+
+
+def _check_frozen_stages(frozen_stages: int, num_stages: int) -> None:
+    check_int('frozen_stages', frozen_stages, minimum=-1)
+    if frozen_stages > num_stages:
+        raise ValueError(
+            f'frozen_stages must be from -1 (nothing) over 0 (tokenizer) to {num_stages} '
+            f'(all stages), got {frozen_stages}'
+        )
+
+
+def _check_image(image: torch.Tensor, in_channels: int) -> None:
+    if image.ndim != 4 or image.shape[1] != in_channels:
+        raise ValueError(
+            f'the backbone takes images [B, {in_channels}, H, W], got shape {list(image.shape)}'
+        )
+    if min(image.shape[2:]) < SMALLEST_INPUT:
+        raise ValueError(
+            f'images must be at least {SMALLEST_INPUT} x {SMALLEST_INPUT}, '
+            f'got {image.shape[2]} x {image.shape[3]} (H x W)'
+        )

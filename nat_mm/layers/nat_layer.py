@@ -1,0 +1,75 @@
+"""The transformer layer of NAT, DiNAT and DiNAT_s."""
+
+import torch
+from torch import nn
+from torchvision.ops import StochasticDepth
+
+from nat_mm.layers.attention import NeighborhoodAttention2D
+from nat_mm.layers.mlp import Mlp
+
+
+class NATLayer(nn.Module):
+    """Pre-norm neighborhood attention and MLP, each with a residual connection.
+
+    Args:
+        channels: Number of channels C.
+        num_heads: Number of attention heads; divides ``channels``.
+        kernel_size: Odd window length, at least 3.
+        dilation: Step between neighbours, at least 1.
+        mlp_ratio: Hidden channels of the MLP as a multiple of C.
+        qkv_bias: Whether the projection to query, key and value has a bias.
+        relative_position_bias: Whether attention scores get a learnt relative position bias.
+        drop_rate: Dropout probability in the MLP and after attention, in [0, 1).
+        drop_path_rate: Probability of dropping a residual branch of a sample (stochastic depth,
+            arXiv 1603.09382), in [0, 1).
+        layer_scale: Initial value of the learnt scale per channel of each residual branch
+            (``gamma1``, ``gamma2``; arXiv 2103.17239), or None for no such scale.
+        attention_backend: Backend of :func:`nat_mm.ops.neighborhood_attention_2d`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_heads: int,
+        *,
+        kernel_size: int = 7,
+        dilation: int = 1,
+        mlp_ratio: float = 3.0,
+        qkv_bias: bool = True,
+        relative_position_bias: bool = True,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        layer_scale: float | None = None,
+        attention_backend: str = 'auto',
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(channels)
+        self.attn = NeighborhoodAttention2D(
+            channels,
+            num_heads,
+            kernel_size=kernel_size,
+            dilation=dilation,
+            qkv_bias=qkv_bias,
+            relative_position_bias=relative_position_bias,
+            drop_rate=drop_rate,
+            backend=attention_backend,
+        )
+        self.norm2 = nn.LayerNorm(channels)
+        self.mlp = Mlp(channels, int(channels * mlp_ratio), drop_rate=drop_rate)
+        self.drop_path = StochasticDepth(drop_path_rate, mode='row')
+        if layer_scale is None:
+            self.register_parameter('gamma1', None)
+            self.register_parameter('gamma2', None)
+        else:
+            self.gamma1 = nn.Parameter(torch.full((channels,), float(layer_scale)))
+            self.gamma2 = nn.Parameter(torch.full((channels,), float(layer_scale)))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps ``[B, H, W, C]`` to the same shape."""
+        x = x + self._residual(self.attn(self.norm1(x)), self.gamma1)
+        return x + self._residual(self.mlp(self.norm2(x)), self.gamma2)
+
+    def _residual(self, branch: torch.Tensor, gamma: torch.Tensor | None) -> torch.Tensor:
+        if gamma is not None:
+            branch = gamma * branch
+        return self.drop_path(branch)
