@@ -6,4 +6,8 @@ that ``type='NAT'`` works in any mmdet or mmseg config that has
 ``custom_imports = dict(imports=['nat_mm'])``.
 """
 
+from . import compat
+
 __version__ = '0.1.0'
+
+compat.apply()

@@ -1,0 +1,9 @@
+"""Precision in which the replacements compute."""
+
+import torch
+from torch import Tensor
+
+
+def at_least_fp32(tensor: Tensor) -> Tensor:
+    """Return ``tensor`` in fp32 if it is fp16 or bf16, else unchanged."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

@@ -1,0 +1,114 @@
+"""Import hooks that make OpenMMLab's own commands work with nat_mm.
+
+``mim test mmdet``, the inferencers and others import ``mmcv.ops`` before they read the config
+that would import nat_mm, so what they need has to be there from the start of Python. The file
+``nat_mm_startup.pth`` in site-packages calls :func:`start`, which imports nothing but the standard
+library and only watches for three modules:
+
+- ``mmcv._ext``, the compiled operators: served by :mod:`nat_mm.compat.mmcv_ops` where no other
+  finder knows it (mmcv-lite). A compiled one always wins.
+- ``mmengine.config.utils``: told that ``nat_mm::`` names this package in ``_base_``.
+- ``mmengine.runner.checkpoint``: reads checkpoints through :mod:`nat_mm.compat.checkpoints`.
+
+Set the environment variable ``NAT_MM_NO_STARTUP=1`` to start Python without the hooks; importing
+nat_mm itself still installs them.
+"""
+
+import os
+import sys
+from importlib.machinery import ModuleSpec
+
+
+class _AfterImport:
+    """Finder that calls a function on a module right after that module was executed."""
+
+    def __init__(self, callbacks):
+        self.callbacks = callbacks
+
+    def find_spec(self, name, path=None, target=None):
+        if name not in self.callbacks:
+            return None
+        others = (finder for finder in sys.meta_path if finder is not self)
+        specs = (finder.find_spec(name, path, target) for finder in others)
+        spec = next((spec for spec in specs if spec is not None), None)
+        if spec is not None:
+            self._call_after(spec.loader, name)
+        return spec
+
+    def _call_after(self, loader, name):
+        execute = loader.exec_module
+
+        def exec_module(module):
+            execute(module)
+            if module.__name__ == name:  # a loader may serve several modules
+                self.callbacks[name](module)
+
+        loader.exec_module = exec_module
+
+
+class _MissingOps:
+    """Finder of last resort for ``mmcv._ext``, and the loader of what it finds."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name != 'mmcv._ext' or not _is_installed('nat_mm'):
+            return None
+        return ModuleSpec(name, self, origin='nat_mm.compat.mmcv_ops')
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module):
+        from nat_mm.compat import mmcv_ops
+
+        mmcv_ops.fill(module)
+
+
+def _is_installed(package):
+    from importlib.util import find_spec
+
+    return find_spec(package) is not None
+
+
+def _name_config_packages(config_utils):
+    config_utils.MODULE2PACKAGE.setdefault('nat_mm', 'nat_mm')
+    config_utils.MODULE2PACKAGE.setdefault('mmseg', 'mmseg')
+
+
+def _guard_checkpoints(checkpoint):
+    load = checkpoint.CheckpointLoader.load_checkpoint
+
+    def load_checkpoint(filename, map_location=None, logger='current'):
+        if not _is_installed('nat_mm'):
+            return load(filename, map_location, logger)
+        # Imported here because nat_mm needs mmengine to be complete.
+        from nat_mm.compat.checkpoints import clear_checkpoint_errors
+
+        with clear_checkpoint_errors(filename):
+            return load(filename, map_location, logger)
+
+    checkpoint.CheckpointLoader.load_checkpoint = staticmethod(load_checkpoint)
+
+
+_CALLBACKS = {
+    'mmengine.config.utils': _name_config_packages,
+    'mmengine.runner.checkpoint': _guard_checkpoints,
+}
+_after_import = _AfterImport(_CALLBACKS)
+_missing_ops = _MissingOps()
+
+
+def install():
+    """Install the hooks once; modules that are already imported are treated at once."""
+    if _missing_ops in sys.meta_path:
+        return
+    sys.meta_path.insert(0, _after_import)
+    sys.meta_path.append(_missing_ops)
+    for name, callback in _CALLBACKS.items():
+        if name in sys.modules:
+            callback(sys.modules[name])
+
+
+def start():
+    """Install the hooks at the start of Python, unless ``NAT_MM_NO_STARTUP=1``."""
+    if os.environ.get('NAT_MM_NO_STARTUP') != '1':
+        install()
