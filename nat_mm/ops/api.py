@@ -1,0 +1,58 @@
+"""The one public function of the operator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from nat_mm.ops.backends import BACKENDS, choose_backend
+from nat_mm.ops.validation import check_dilation, check_kernel_size, check_scale, check_tensors
+
+
+def neighborhood_attention_2d(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    *,
+    kernel_size: int | Sequence[int],
+    dilation: int | Sequence[int] = 1,
+    bias: Tensor | None = None,
+    scale: float | None = None,
+    backend: str = 'auto',
+) -> Tensor:
+    """Attention of each token to its ``kernel_size`` x ``kernel_size`` nearest tokens.
+
+    Along each axis the window of a token holds the tokens at multiples of ``dilation`` from it.
+    At a border the window is shifted inwards, never truncated, so that every token has the same
+    number of neighbours. See NAT, arXiv 2204.07143, and for dilation DiNAT, arXiv 2209.15001.
+
+    Args:
+        query: [B, H, W, heads, head_dim]; float16, bfloat16, float32 or float64, any strides.
+        key: Shape, element type and device of ``query``.
+        value: Shape, element type and device of ``query``.
+        kernel_size: Odd window size of at least 3, for both axes or as (rows, columns).
+        dilation: Distance between neighbours, at least 1, for both axes or as (rows, columns).
+            The map must hold a whole window: H >= kernel_size * dilation, likewise W.
+        bias: Relative positional bias [heads, 2 * rows - 1, 2 * columns - 1] added to the scores,
+            of any supported element type; entry (rows - 1, columns - 1) belongs to the token
+            itself. None for no bias.
+        scale: Factor on the query-key products; default ``head_dim ** -0.5``.
+        backend: 'auto' takes the fastest backend that can serve the arguments; or the name of
+            one: 'natten', 'portable', 'reference'.
+
+    Returns:
+        The attended values, contiguous, with the shape and element type of ``query``; under
+        autocast with autocast's element type.
+
+    Raises:
+        TypeError: If an argument is of the wrong type or element type.
+        ValueError: If shapes do not fit, an option is out of range, or the named backend cannot
+            serve the arguments (the message gives its reasons).
+    """
+    kernel_size = check_kernel_size(kernel_size)
+    dilation = check_dilation(dilation)
+    check_tensors(query, key, value, bias, kernel_size, dilation)
+    scale = check_scale(scale, query.shape[-1])
+    name = choose_backend(backend, query, bias)
+    return BACKENDS[name].forward(query, key, value, bias, kernel_size, dilation, scale)

@@ -1,0 +1,43 @@
+"""Implementations of the operator, and the choice among them.
+
+A backend is a module with two functions:
+
+``unsupported_reasons(query, bias) -> list[str]``
+    why it cannot serve these arguments; empty where it can.
+``forward(query, key, value, bias, kernel_size, dilation, scale) -> Tensor``
+    the operator on checked arguments, differentiable.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from nat_mm.ops.backends import natten, portable, reference
+
+BACKENDS = {'natten': natten, 'portable': portable, 'reference': reference}
+"""Backends by name, in the order in which 'auto' tries them."""
+
+
+def choose_backend(name: str, query: Tensor, bias: Tensor | None) -> str:
+    """Name of the backend that serves the arguments.
+
+    Args:
+        name: A backend's name, or 'auto' for the first that can serve.
+        query: [B, H, W, heads, head_dim].
+        bias: [heads, 2 * rows - 1, 2 * columns - 1] or None.
+
+    Raises:
+        ValueError: If there is no such backend, or it (for 'auto': none) can serve; the message
+            gives the reasons.
+    """
+    if name != 'auto' and name not in BACKENDS:
+        known = ', '.join(repr(known) for known in ('auto', *BACKENDS))
+        raise ValueError(f'backend must be one of {known}, got {name!r}')
+    candidates = tuple(BACKENDS) if name == 'auto' else (name,)
+    refusals = []
+    for candidate in candidates:
+        reasons = BACKENDS[candidate].unsupported_reasons(query, bias)
+        if not reasons:
+            return candidate
+        refusals.append(f'{candidate}: ' + '; '.join(reasons))
+    raise ValueError('no backend can serve these arguments: ' + ' | '.join(refusals))

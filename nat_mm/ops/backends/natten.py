@@ -1,0 +1,85 @@
+"""NATTEN >= 0.20 for CUDA tensors, with the bias folded into the head dimension.
+
+From release 0.20 on NATTEN's kernels know no relative positional bias, see
+https://natten.org; :func:`nat_mm.ops.folding.fold_bias` puts it back.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nat_mm.ops.autocast import cast_for_autocast
+from nat_mm.ops.folding import fold_bias
+
+MINIMUM_VERSION = (0, 20)
+WIDTH_MULTIPLE = 8
+"""NATTEN's kernels take head dimensions that are multiples of this."""
+
+
+def _installation_problem() -> str | None:
+    """Why the installed NATTEN cannot be used, or None where it can."""
+    try:
+        version = importlib.metadata.version('natten')
+    except importlib.metadata.PackageNotFoundError:
+        return 'NATTEN is not installed'
+    numbers = re.match(r'(\d+)\.(\d+)', version)
+    if numbers is None or tuple(map(int, numbers.groups())) < MINIMUM_VERSION:
+        return f'NATTEN >= 0.20 is needed, {version} is installed'
+    try:
+        from natten import HAS_LIBNATTEN
+    except Exception as error:  # a broken installation must not take the other backends with it
+        return f'NATTEN {version} cannot be imported: {error}'
+    if not HAS_LIBNATTEN:
+        return f'NATTEN {version} is installed without its CUDA kernels (libnatten)'
+    return None
+
+
+INSTALLATION_PROBLEM = _installation_problem() if torch.cuda.is_available() else None
+
+
+def unsupported_reasons(query: Tensor, bias: Tensor | None) -> list[str]:
+    """Serves CUDA tensors in float16, bfloat16 and float32."""
+    reasons = []
+    if query.device.type != 'cuda':
+        reasons.append(f'serves CUDA tensors only, got a tensor on {query.device.type}')
+    elif INSTALLATION_PROBLEM is not None:
+        reasons.append(INSTALLATION_PROBLEM)
+    if query.dtype == torch.float64:
+        reasons.append('serves float16, bfloat16 and float32, got torch.float64')
+    return reasons
+
+
+def forward(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    kernel_size: tuple[int, int],
+    dilation: tuple[int, int],
+    scale: float,
+) -> Tensor:
+    """The operator on checked arguments."""
+    from natten import na2d
+
+    query, key, value = cast_for_autocast(query, key, value)
+    head_dim = value.shape[-1]
+    if bias is not None:
+        query, key = fold_bias(
+            query,
+            key,
+            bias,
+            kernel_size=kernel_size,
+            dilation=dilation,
+            scale=scale,
+            multiple_of=WIDTH_MULTIPLE,
+        )
+    query, key, value = (
+        F.pad(tensor, (0, -tensor.shape[-1] % WIDTH_MULTIPLE)) for tensor in (query, key, value)
+    )
+    output = na2d(query, key, value, kernel_size=kernel_size, dilation=dilation, scale=scale)
+    return output[..., :head_dim].contiguous()

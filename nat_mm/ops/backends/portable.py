@@ -1,0 +1,190 @@
+"""Pure PyTorch, on any device: dense attention on small tiles of the map.
+
+The map is worked through in chunks of tiles. Nothing is kept between forward and backward but the
+inputs: backward computes the attention weights of each chunk again. Of the formulations that were
+compared (gathering every query's neighbours, and tiles through scaled_dot_product_attention or
+through batched matrix products), the last was the fastest in forward and backward together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from nat_mm.ops.library import define_operator
+from nat_mm.ops.tiling import Tiles, all_tiles, blocks, window_in_halo
+
+CHUNK_BYTES = {'cpu': 1 << 20, 'default': 32 << 20}
+"""Bytes of attention scores to work on at a time: about the CPU's cache; fewer launches on GPUs.
+
+At most seven arrays of about this size are alive at once (scores, weights, their gradients, and the
+gathered queries, keys and values), so transient memory stays below 256 MB at any resolution.
+"""
+
+
+def unsupported_reasons(query: Tensor, bias: Tensor | None) -> list[str]:
+    """Serves everything."""
+    return []
+
+
+def forward(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    kernel_size: tuple[int, int],
+    dilation: tuple[int, int],
+    scale: float,
+) -> Tensor:
+    """The operator on checked arguments."""
+    return _operator(query, key, value, bias, kernel_size, dilation, scale)
+
+
+def _forward_kernel(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    kernel_size: Sequence[int],
+    dilation: Sequence[int],
+    scale: float,
+) -> Tensor:
+    output = torch.empty_like(query, memory_format=torch.contiguous_format)
+    for tiles in all_tiles(query.shape[1:3], kernel_size, dilation):
+        mask = _mask(tiles, bias, kernel_size, query)
+        query_tiles, output_tiles = tiles.queries(query), tiles.queries(output)
+        key_tiles, value_tiles = tiles.keys(key), tiles.keys(value)
+        for block in _chunks(query_tiles, mask):
+            weights = _weights(query_tiles[block], key_tiles[block], mask, scale)
+            output_block = output_tiles[block]
+            attended = torch.bmm(weights, _batched(value_tiles[block], mask.dtype))
+            output_block.copy_(attended.view(output_block.shape))
+    return output
+
+
+def _backward_kernel(
+    grad_output: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    kernel_size: Sequence[int],
+    dilation: Sequence[int],
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    dtype = _compute_dtype(query)
+    grad_query = torch.empty_like(query, memory_format=torch.contiguous_format)
+    grad_key, grad_value = (torch.zeros(key.shape, dtype=dtype, device=key.device) for _ in 'kv')
+    grad_bias = None if bias is None else torch.zeros_like(bias, dtype=dtype)
+    for tiles in all_tiles(query.shape[1:3], kernel_size, dilation):
+        mask = _mask(tiles, bias, kernel_size, query)
+        grad_mask = torch.zeros_like(mask)
+        query_tiles, grad_query_tiles = tiles.queries(query), tiles.queries(grad_query)
+        grad_output_tiles = tiles.queries(grad_output)
+        key_tiles, grad_key_tiles = tiles.keys(key), tiles.keys(grad_key)
+        value_tiles, grad_value_tiles = tiles.keys(value), tiles.keys(grad_value)
+        for block in _chunks(query_tiles, mask):
+            weights = _weights(query_tiles[block], key_tiles[block], mask, scale)
+            grad_out = _batched(grad_output_tiles[block], dtype)
+            _add_overlapping(grad_value_tiles[block], torch.bmm(weights.mT, grad_out), tiles)
+            grad_weights = torch.bmm(grad_out, _batched(value_tiles[block], dtype).mT)
+            grad_scores = torch.ops.aten._softmax_backward_data(grad_weights, weights, -1, dtype)
+            if grad_bias is not None:
+                grad_mask += grad_scores.view(-1, *mask.shape).sum(dim=0)
+            grad_scores *= scale
+            grad_query_block = grad_query_tiles[block]
+            grad_query_block.copy_(
+                torch.bmm(grad_scores, _batched(key_tiles[block], dtype)).view(
+                    grad_query_block.shape
+                )
+            )
+            grad_near = torch.bmm(grad_scores.mT, _batched(query_tiles[block], dtype))
+            _add_overlapping(grad_key_tiles[block], grad_near, tiles)
+        if grad_bias is not None:
+            _add_mask_gradient(grad_bias, grad_mask, tiles, kernel_size)
+    return (
+        grad_query,
+        grad_key.to(key.dtype),
+        grad_value.to(value.dtype),
+        query.new_empty(0) if bias is None else grad_bias.to(bias.dtype),
+    )
+
+
+_operator = define_operator('na2d_portable', _forward_kernel, _backward_kernel)
+
+
+def _compute_dtype(query: Tensor) -> torch.dtype:
+    return torch.promote_types(query.dtype, torch.float32)
+
+
+def _batched(tiles: Tensor, dtype: torch.dtype) -> Tensor:
+    """Copies [..., heads, rows, columns, D] into [tiles * heads, rows * columns, D]."""
+    rows, columns, head_dim = tiles.shape[-3:]
+    return tiles.to(dtype).reshape(-1, rows * columns, head_dim)
+
+
+def _weights(query_tiles: Tensor, key_tiles: Tensor, mask: Tensor, scale: float) -> Tensor:
+    """Attention weights [tiles * heads, queries, keys]."""
+    query, key = _batched(query_tiles, mask.dtype), _batched(key_tiles, mask.dtype)
+    scores = torch.bmm(query * scale, key.mT)
+    scores.view(-1, *mask.shape).add_(mask)
+    return torch.softmax(scores, dim=-1)
+
+
+def _chunks(query_tiles: Tensor, mask: Tensor):
+    """Slices of the tiles' first five axes, whose scores fit in the chunk size."""
+    limit = CHUNK_BYTES.get(mask.device.type, CHUNK_BYTES['default'])
+    return blocks(query_tiles.shape[:5], max(1, limit // (mask.numel() * mask.element_size())))
+
+
+def _table_index(
+    tiles: Tiles, kernel_size: Sequence[int], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Entry of the flat bias table, and whether inside the window, both [queries, keys]."""
+    (relative_row, row_inside), (relative_column, column_inside) = (
+        window_in_halo(segment, classes.length, size, device)
+        for segment, classes, size in zip(tiles.segments, tiles.classes, kernel_size, strict=True)
+    )
+    shape = (row_inside.shape[0] * column_inside.shape[0], -1)
+    # [rows, columns, halo rows, halo columns]
+    entry = relative_row[:, None, :, None] * (2 * kernel_size[1] - 1)
+    entry = entry + relative_column[None, :, None, :]
+    inside = row_inside[:, None, :, None] & column_inside[None, :, None, :]
+    return entry.reshape(shape), inside.reshape(shape)
+
+
+def _mask(
+    tiles: Tiles, bias: Tensor | None, kernel_size: Sequence[int], query: Tensor
+) -> Tensor:
+    """What to add to the scores [heads, queries, keys]: the bias, or -inf outside the window."""
+    entry, inside = _table_index(tiles, kernel_size, query.device)
+    dtype, heads = _compute_dtype(query), query.shape[3]
+    if bias is None:
+        mask = torch.zeros((heads, *entry.shape), dtype=dtype, device=query.device)
+    else:
+        mask = bias.detach().flatten(1).to(dtype)[:, entry]
+    return mask.masked_fill_(~inside, -math.inf)
+
+
+def _add_mask_gradient(
+    grad_bias: Tensor, grad_mask: Tensor, tiles: Tiles, kernel_size: Sequence[int]
+) -> None:
+    entry, inside = _table_index(tiles, kernel_size, grad_bias.device)
+    grad_bias.view(grad_bias.shape[0], -1).index_add_(1, entry[inside], grad_mask[:, inside])
+
+
+def _add_overlapping(halos: Tensor, addend: Tensor, tiles: Tiles) -> None:
+    """Adds [tiles * heads, keys, D] to a block of halos that share memory where they overlap.
+
+    Tiles far enough apart do not overlap, so the addition runs over every n-th tile at a time.
+    """
+    addend = addend.view(halos.shape)
+    row_step, column_step = (-(-part.halo // part.tile) for part in tiles.segments)
+    for row in range(min(row_step, halos.shape[3])):
+        for column in range(min(column_step, halos.shape[4])):
+            apart = (..., slice(row, None, row_step), slice(column, None, column_step))
+            apart = (*apart, *(slice(None),) * 4)
+            halos[apart].add_(addend[apart])

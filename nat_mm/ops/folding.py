@@ -1,0 +1,70 @@
+"""Relative positional bias for attention kernels that know none."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nat_mm.ops.window import axis_window
+
+
+def fold_bias(
+    query: Tensor,
+    key: Tensor,
+    bias: Tensor,
+    *,
+    kernel_size: tuple[int, int],
+    dilation: tuple[int, int],
+    scale: float,
+    multiple_of: int = 8,
+) -> tuple[Tensor, Tensor]:
+    """Moves the bias into extra channels of query and key.
+
+    On one axis a window holds k consecutive tokens of a residue class, whose numbers in that class
+    are all different modulo k. So a one-hot vector over (row mod kh, column mod kw) tells a
+    query's neighbours apart: every key is given its own, every query the biases of its neighbours
+    in that order. Then ``scale * (q . k)`` of the results equals ``scale * (q . k) + bias`` for
+    every pair of a query and one of its neighbours, and autograd carries the bias gradient.
+
+    Args:
+        query: [B, H, W, heads, D].
+        key: [B, H, W, heads, D].
+        bias: [heads, 2 * kh - 1, 2 * kw - 1].
+        kernel_size: (kh, kw), odd.
+        dilation: Distance between neighbours on each axis.
+        scale: Factor that attention puts on the products.
+        multiple_of: The result's width is padded with zeros to a multiple of this.
+
+    Returns:
+        Query and key [B, H, W, heads, D + kh * kw (+ padding)], in their own element types.
+    """
+    batch, height, width, heads, head_dim = query.shape
+    channels = kernel_size[0] * kernel_size[1]
+    padding = -(head_dim + channels) % multiple_of
+    row_entry, row_one_hot = _axis_channels(height, kernel_size[0], dilation[0], query.device)
+    column_entry, column_one_hot = _axis_channels(width, kernel_size[1], dilation[1], query.device)
+    # [heads, H, kh, W, kw] -> [H, W, heads, kh * kw]
+    own = bias[:, row_entry][:, :, :, column_entry].permute(1, 3, 0, 2, 4)
+    own = (own.reshape(height, width, heads, channels) / scale).to(query.dtype)
+    one_hot = row_one_hot[:, None, :, None] & column_one_hot[None, :, None, :]
+    one_hot = one_hot.reshape(height, width, 1, channels).to(key.dtype)
+    shape = (batch, height, width, heads, channels + padding)
+    own, one_hot = (F.pad(extra, (0, padding)).expand(shape) for extra in (own, one_hot))
+    return torch.cat((query, own), dim=-1), torch.cat((key, one_hot), dim=-1)
+
+
+def _axis_channels(
+    length: int, kernel_size: int, dilation: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """For the tokens of one axis, both [length, kernel_size].
+
+    Returns:
+        The entry of the bias table that belongs to the neighbour whose number in its residue class
+        is c modulo ``kernel_size``, for each c; and the one-hot of the token's own number.
+    """
+    neighbours, relative = axis_window(length, kernel_size, dilation, device)
+    order = (neighbours // dilation % kernel_size).argsort(dim=1)
+    own = torch.arange(length, device=device) // dilation % kernel_size
+    one_hot = own[:, None] == torch.arange(kernel_size, device=device)
+    return relative.gather(1, order), one_hot

@@ -1,0 +1,130 @@
+"""Checks of the operator's arguments, shared by all backends."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+SUPPORTED_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Element types that the operator accepts."""
+
+
+def as_pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:
+    """Turns an int or a pair of ints into (rows, columns).
+
+    Raises:
+        TypeError: If ``value`` is neither.
+    """
+    pair = (value, value) if isinstance(value, int) else value
+    if (
+        isinstance(pair, str)
+        or not isinstance(pair, Sequence)
+        or len(pair) != 2
+        or any(isinstance(item, bool) or not isinstance(item, int) for item in pair)
+    ):
+        raise TypeError(f'{name} must be an int or a pair of ints (rows, columns), got {value!r}')
+    return int(pair[0]), int(pair[1])
+
+
+def check_kernel_size(kernel_size: int | Sequence[int]) -> tuple[int, int]:
+    """Returns the kernel size as (rows, columns).
+
+    Raises:
+        TypeError: If it is not an int or a pair of ints.
+        ValueError: If it is even or below 3.
+    """
+    pair = as_pair('kernel_size', kernel_size)
+    if any(size < 3 or size % 2 == 0 for size in pair):
+        raise ValueError(f'kernel_size must be odd and at least 3, got {kernel_size!r}')
+    return pair
+
+
+def check_dilation(dilation: int | Sequence[int]) -> tuple[int, int]:
+    """Returns the dilation as (rows, columns).
+
+    Raises:
+        TypeError: If it is not an int or a pair of ints.
+        ValueError: If it is below 1.
+    """
+    pair = as_pair('dilation', dilation)
+    if any(step < 1 for step in pair):
+        raise ValueError(f'dilation must be at least 1, got {dilation!r}')
+    return pair
+
+
+def check_scale(scale: float | None, head_dim: int) -> float:
+    """Returns the factor on query-key products, by default ``head_dim ** -0.5``.
+
+    Raises:
+        TypeError: If it is not a number.
+        ValueError: If it is not finite and positive.
+    """
+    if scale is None:
+        return head_dim**-0.5
+    if isinstance(scale, bool) or not isinstance(scale, int | float):
+        raise TypeError(f'scale must be a number or None, got {type(scale).__name__}')
+    if not math.isfinite(scale) or scale <= 0:
+        raise ValueError(f'scale must be finite and positive, got {scale}')
+    return float(scale)
+
+
+def check_tensors(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    kernel_size: tuple[int, int],
+    dilation: tuple[int, int],
+) -> None:
+    """Checks that the tensors fit each other, the kernel size and the dilation.
+
+    Raises:
+        TypeError: If an argument is not a tensor, or of an element type that is not supported.
+        ValueError: If shapes, element types or devices do not fit.
+    """
+    named = {'query': query, 'key': key, 'value': value}
+    if bias is not None:
+        named['bias'] = bias
+    for name, tensor in named.items():
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f'{name} must be a tensor, got {type(tensor).__name__}')
+        if tensor.dtype not in SUPPORTED_DTYPES:
+            known = ', '.join(str(dtype) for dtype in SUPPORTED_DTYPES)
+            raise TypeError(f'{name} must be one of {known}, got {tensor.dtype}')
+        if tensor.device != query.device:
+            raise ValueError(
+                f'{name} must be on the device of query, {query.device}, got {tensor.device}'
+            )
+    if query.dim() != 5:
+        raise ValueError(
+            f'query must have 5 dimensions [B, H, W, heads, head_dim], got {tuple(query.shape)}'
+        )
+    for name in ('key', 'value'):
+        tensor = named[name]
+        if tensor.shape != query.shape:
+            raise ValueError(
+                f'{name} must have the shape of query, {tuple(query.shape)}, '
+                f'got {tuple(tensor.shape)}'
+            )
+        if tensor.dtype != query.dtype:
+            raise TypeError(
+                f'{name} must have the element type of query, {query.dtype}, got {tensor.dtype}'
+            )
+    for axis, length, size, step in zip(
+        ('height', 'width'), query.shape[1:3], kernel_size, dilation, strict=True
+    ):
+        if length < size * step:
+            raise ValueError(
+                f'{axis} of the map must be at least kernel_size * dilation = {size} * {step} = '
+                f'{size * step}, got {length}; pad the map or lower the dilation'
+            )
+    if bias is not None:
+        expected = (query.shape[3], 2 * kernel_size[0] - 1, 2 * kernel_size[1] - 1)
+        if tuple(bias.shape) != expected:
+            raise ValueError(
+                f'bias must have shape [heads, 2*kh - 1, 2*kw - 1] = {list(expected)}, '
+                f'got {list(bias.shape)}'
+            )
