@@ -16,13 +16,13 @@ def neighborhood_attention_flops(inputs: list[Any], outputs: list[Any]) -> int:
 
     Args:
         inputs: The traced call's inputs (``torch._C.Value``); query [B, H, W, heads, head_dim]
-            comes first and kernel_size fifth.
+            comes first; fifth comes kernel_size, a list built of two constants.
         outputs: The traced call's outputs.
     """
     queries_and_channels = 1
     for size in inputs[0].type().sizes():
         queries_and_channels *= size
-    rows, columns = inputs[4].toIValue()
+    rows, columns = (item.toIValue() for item in inputs[4].node().inputs())
     return 2 * rows * columns * queries_and_channels
 
 
