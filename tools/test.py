@@ -2,40 +2,105 @@
 
 import argparse
 import os
+from collections.abc import Sequence
 
-from mmengine.config import DictAction
-from mmengine.runner import Runner
+from mmengine.config import Config, ConfigDict
 
-import nat_mm  # noqa: F401
+from nat_mm.cli.arguments import add_run_options, export_local_rank
+from nat_mm.cli.checkpoint import check_checkpoint_fits, read_checkpoint
 from nat_mm.cli.config import load_config
-from nat_mm.cli.errors import run_command
+from nat_mm.cli.errors import CommandError, run_command
+from nat_mm.cli.launcher import prepare_launcher
+from nat_mm.cli.runner import build_loop, build_runner
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file or URL')
-    parser.add_argument('--work-dir', help='folder for logs and results')
-    parser.add_argument('--show-dir', help='folder for the painted pictures')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='settings to override, as key=value'
+        '--out',
+        help='where to save the predictions: a .pkl file of a detector, a folder of a segmentor',
     )
+    parser.add_argument('--show', action='store_true', help='show each prediction in a window')
+    parser.add_argument('--show-dir', help='folder for pictures of the predictions')
     parser.add_argument(
-        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none'
+        '--wait-time', type=float, default=2, help='seconds that --show waits per picture'
     )
-    parser.add_argument('--local-rank', '--local_rank', type=int, default=0)
-    return parser.parse_args()
+    parser.add_argument('--tta', action='store_true', help='test-time augmentation')
+    add_run_options(parser)
+    return parser.parse_args(arguments)
 
 
-def main() -> None:
-    arguments = parse_arguments()
-    os.environ.setdefault('LOCAL_RANK', str(arguments.local_rank))
+def show_predictions(config: Config, arguments: argparse.Namespace) -> None:
+    """Makes the visualization hook draw every picture."""
+    hook = config.default_hooks.get('visualization')
+    if hook is None:
+        raise CommandError(
+            f'--show and --show-dir need default_hooks.visualization in {arguments.config}'
+        )
+    hook.update(draw=True, show=arguments.show, wait_time=arguments.wait_time)
+    if config.default_scope == 'mmseg':
+        hook.interval = 1
+        config.visualizer.save_dir = arguments.show_dir
+    elif arguments.show_dir:
+        # mmdet puts a relative path below the work directory.
+        hook.test_out_dir = os.path.abspath(arguments.show_dir)
+
+
+def save_predictions(config: Config, out: str) -> None:
+    """Adds what writes the predictions to the evaluators."""
+    evaluators = config.test_evaluator
+    if config.default_scope == 'mmseg':
+        for evaluator in [evaluators] if isinstance(evaluators, dict) else evaluators:
+            evaluator.update(output_dir=out, keep_results=True)
+        return
+    if not out.endswith(('.pkl', '.pickle')):
+        raise CommandError(f'--out of a detector must end with .pkl or .pickle, got {out}')
+    evaluators = [evaluators] if isinstance(evaluators, dict) else list(evaluators)
+    config.test_evaluator = [*evaluators, dict(type='DumpDetResults', out_file_path=out)]
+
+
+def augment(config: Config, arguments: argparse.Namespace) -> None:
+    """Wraps the model and changes the pipeline for test-time augmentation."""
+    if 'tta_model' not in config or 'tta_pipeline' not in config:
+        raise CommandError(f'--tta needs tta_model and tta_pipeline in {arguments.config}')
+    if config.default_scope == 'mmdet' and 'mask_head' in config.model.get('roi_head', {}):
+        print('mmdet merges boxes only: with --tta the masks are not tested')
+        config.model.roi_head.update(mask_head=None, mask_roi_extractor=None)
+        evaluators = config.test_evaluator
+        for evaluator in [evaluators] if isinstance(evaluators, dict) else evaluators:
+            if evaluator.type == 'CocoMetric':
+                evaluator.metric = 'bbox'
+    config.model = ConfigDict(**config.tta_model, module=config.model)
+    dataset = config.test_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    dataset.pipeline = config.tta_pipeline
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    arguments = parse_arguments(arguments)
+    export_local_rank(arguments.local_rank)
     config = load_config(
         arguments.config, overrides=arguments.cfg_options, work_dir=arguments.work_dir
     )
     config.launcher = arguments.launcher
     config.load_from = arguments.checkpoint
-    Runner.from_cfg(config).test()
+    if arguments.show or arguments.show_dir:
+        show_predictions(config, arguments)
+    if arguments.tta:
+        augment(config, arguments)
+    if arguments.out:
+        save_predictions(config, arguments.out)
+    prepare_launcher(config)
+    checkpoint = read_checkpoint(arguments.checkpoint)
+
+    runner = build_runner(config)
+    check_checkpoint_fits(runner.model, checkpoint, source=arguments.checkpoint)
+    del checkpoint
+    build_loop(runner, 'test')
+    runner.test()
 
 
 if __name__ == '__main__':

@@ -1,18 +1,23 @@
 """Reads a config file for a command."""
 
 import os
+import traceback
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.utils import import_modules_from_strings
 
 from nat_mm.cli.errors import CommandError
 
 FRAMEWORKS = ('mmdet', 'mmseg')
 
 
-def load_config(path: str, *, overrides: dict[str, Any] | None, work_dir: str | None) -> Config:
-    """Reads a config and settles its work directory.
+def load_config(
+    path: str, *, overrides: dict[str, Any] | None = None, work_dir: str | None = None
+) -> Config:
+    """Reads a config, imports what it asks for and settles its work directory.
 
     Args:
         path: Config file.
@@ -21,25 +26,43 @@ def load_config(path: str, *, overrides: dict[str, Any] | None, work_dir: str | 
             without that ``work_dirs/<name of the config>``.
 
     Returns:
-        The config, its imports done.
+        The config.
 
     Raises:
-        CommandError: The file is missing, cannot be parsed, or belongs to neither mmdet nor mmseg.
+        CommandError: The file is missing, cannot be parsed, belongs to neither mmdet nor mmseg,
+            imports something that cannot be imported, or an override does not apply to it.
     """
     if not os.path.isfile(path):
         raise CommandError(f'config not found: {path}')
     try:
-        config = Config.fromfile(path)
+        config = Config.fromfile(path, import_custom_modules=False)
     except Exception as error:
+        raise CommandError(_explain_parse_error(path, error)) from error
+    try:
+        config.merge_from_dict(overrides or {})
+    except (TypeError, KeyError, AttributeError) as error:
+        raise CommandError(f'--cfg-options {overrides} do not fit {path}: {error}') from error
+
+    framework = config.get('default_scope')
+    if framework not in FRAMEWORKS:
         raise CommandError(
-            f'cannot read config {path}: {type(error).__name__}: {error}'
-        ) from error
-    if overrides:
-        config.merge_from_dict(overrides)
-    if config.get('default_scope') not in FRAMEWORKS:
-        raise CommandError(
-            f'{path}: default_scope must be one of {FRAMEWORKS}, '
-            f'got {config.get("default_scope")!r}'
+            f'{path}: default_scope must be one of {FRAMEWORKS}, got {framework!r}'
         )
+    try:
+        import_modules_from_strings(**config.get('custom_imports', {'imports': []}))
+    except ImportError as error:
+        raise CommandError(f'{path}: {error}: {error.__context__}') from error
+    init_default_scope(framework)
+
     config.work_dir = work_dir or config.get('work_dir') or str(Path('work_dirs', Path(path).stem))
     return config
+
+
+def _explain_parse_error(path: str, error: Exception) -> str:
+    lines = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if os.path.abspath(frame.filename) == os.path.abspath(path)
+    ]
+    place = f'{path}, line {lines[-1]}' if lines else path
+    return f'cannot read config {place}: {type(error).__name__}: {error}'

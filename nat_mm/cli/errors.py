@@ -1,7 +1,17 @@
-"""How a command reports a mistake of its user."""
+"""How a command tells mistakes of its user from faults of the program."""
 
+import re
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import CodeType
+from urllib.error import URLError
+
+from mmengine.config import Config
+from mmengine.registry import build_from_cfg
+
+from nat_mm.checkpoints import load_pretrained
 
 
 class CommandError(Exception):
@@ -9,7 +19,7 @@ class CommandError(Exception):
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Runs a command's ``main`` and turns a `CommandError` into one line and exit code 2.
+    """Runs a command and turns a `CommandError` into one line on stderr and exit code 2.
 
     Any other exception is a fault of the program and keeps its traceback.
 
@@ -21,3 +31,71 @@ def run_command(main: Callable[[], None]) -> None:
     except CommandError as error:
         print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
         sys.exit(2)
+
+
+@contextmanager
+def config_mistakes(config: Config) -> Iterator[None]:
+    """Turns exceptions that a wrong config causes while objects are built from it.
+
+    These are: a type that is not registered, an argument that a constructor does not know or
+    misses, and any ValueError, which is how constructors refuse a value. Everything else passes.
+
+    Args:
+        config: Config from which objects are built inside the ``with`` block.
+
+    Raises:
+        CommandError: The config is wrong.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise CommandError(f'{config.filename}: {error}') from error
+    except KeyError as error:
+        if _codes(error)[-1] is not build_from_cfg.__code__:
+            raise
+        raise CommandError(f'{config.filename}: {error.args[0]}') from error
+    except TypeError as error:
+        called_by_registry = _codes(error)[-1] is build_from_cfg.__code__
+        unexpected = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        # Constructors hand unknown arguments on to their base class, which refuses them.
+        if not called_by_registry and not (unexpected and _has_key(config, unexpected[1])):
+            raise
+        raise CommandError(f'{config.filename}: {error}') from error
+
+
+@contextmanager
+def weight_mistakes(config: Config) -> Iterator[None]:
+    """Turns exceptions that the pretrained weights of a config cause while a run starts.
+
+    Args:
+        config: Config of the run inside the ``with`` block.
+
+    Raises:
+        CommandError: Weights cannot be downloaded or do not fit the model.
+    """
+    try:
+        yield
+    except URLError as error:
+        raise CommandError(
+            f'cannot download the pretrained weights of {config.filename} ({error.reason}). Give '
+            'a local copy with --cfg-options model.backbone.init_cfg.checkpoint=PATH, or train '
+            'from scratch with --cfg-options model.backbone.init_cfg=None'
+        ) from error
+    except ValueError as error:
+        if load_pretrained.__code__ not in _codes(error):
+            raise
+        raise CommandError(str(error)) from error
+
+
+def _codes(error: Exception) -> list[CodeType]:
+    """The code of every frame that an exception passed through, where it was raised last."""
+    return [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+
+
+def _has_key(value: object, key: str) -> bool:
+    """Whether a nested config has a key at any depth."""
+    if isinstance(value, dict):
+        return key in value or any(_has_key(child, key) for child in value.values())
+    if isinstance(value, list | tuple):
+        return any(_has_key(child, key) for child in value)
+    return False

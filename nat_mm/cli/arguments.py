@@ -1,0 +1,60 @@
+"""Options that the commands have in common."""
+
+import argparse
+import os
+
+from mmengine.config import DictAction
+
+LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
+
+
+class OverrideAction(DictAction):
+    """mmengine's parser of ``key=value`` pairs, with a usage message for what is no pair."""
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except (ValueError, AssertionError):
+            parser.error(f'{option_string} needs pairs such as model.neck.num_outs=5, got {values}')
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options with which mmdet and mmseg, too, start a run.
+
+    Args:
+        parser: Parser of the command; it gets ``--work-dir``, ``--cfg-options``, ``--launcher``
+            and the ``--local-rank`` that older launchers of PyTorch pass.
+    """
+    parser.add_argument(
+        '--work-dir', help='folder for logs and checkpoints, by default work_dirs/<config name>'
+    )
+    add_config_overrides(parser)
+    parser.add_argument(
+        '--launcher', choices=LAUNCHERS, default='none', help='what started the processes'
+    )
+    parser.add_argument('--local-rank', '--local_rank', type=int, help=argparse.SUPPRESS)
+
+
+def add_config_overrides(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--cfg-options``.
+
+    Args:
+        parser: Parser of the command.
+    """
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=OverrideAction,
+        metavar='KEY=VALUE',
+        help='config values to override, such as optim_wrapper.optimizer.lr=1e-5 or key="[a,b]"',
+    )
+
+
+def export_local_rank(local_rank: int | None) -> None:
+    """Puts the rank from the command line where mmengine looks for it.
+
+    Args:
+        local_rank: Value of ``--local-rank``; the environment's ``LOCAL_RANK`` goes before it.
+    """
+    if local_rank is not None:
+        os.environ.setdefault('LOCAL_RANK', str(local_rank))

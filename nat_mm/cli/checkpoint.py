@@ -1,0 +1,172 @@
+"""Checks a checkpoint before a command relies on it."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.runner import CheckpointLoader
+from torch import Tensor, nn
+
+from nat_mm.checkpoints.loading import compare_keys
+from nat_mm.cli.errors import CommandError
+
+
+def read_checkpoint(source: str) -> dict[str, Any]:
+    """Reads a checkpoint to the CPU.
+
+    Args:
+        source: Local path or URL.
+
+    Returns:
+        What the file holds.
+
+    Raises:
+        CommandError: The file is missing, truncated, not a checkpoint, or carries code.
+    """
+    if '://' not in source and not os.path.isfile(source):
+        raise CommandError(f'checkpoint not found: {source}')
+    try:
+        checkpoint = CheckpointLoader.load_checkpoint(source, map_location='cpu')
+    except URLError as error:
+        raise CommandError(f'cannot download checkpoint {source}: {error.reason}') from error
+    # Nothing but the unpickler runs here, and a damaged file can make it raise anything.
+    except Exception as error:
+        reason = ' '.join(str(error).split())
+        prefix = '' if source in reason else f'cannot read checkpoint {source}: '
+        raise CommandError(prefix + reason) from error
+    if not isinstance(checkpoint, dict):
+        raise CommandError(
+            f'{source} holds no weights but a {type(checkpoint).__name__}'
+        )
+    return checkpoint
+
+
+def check_checkpoint_fits(model: nn.Module, checkpoint: dict[str, Any], *, source: str) -> None:
+    """Checks that a checkpoint has every parameter of a model; says on stderr what else differs.
+
+    Args:
+        model: Model into which the checkpoint is going to be loaded.
+        checkpoint: Result of `read_checkpoint`.
+        source: Where the checkpoint came from, for the messages.
+
+    Raises:
+        CommandError: A parameter is missing or has another shape, so results would come from
+            random weights.
+    """
+    model = _unwrap(model)
+    report = compare_keys(model.state_dict(), _state_dict(checkpoint))
+    parameters = dict(model.named_parameters())
+    missing = [key for key in report.missing if key in parameters]
+    if not report.fitting:
+        raise CommandError(
+            f'no key of checkpoint {source} fits the model: it has {_brief(report.unexpected)}, '
+            f'the model has {_brief(report.missing)}'
+        )
+    if missing or report.misshaped:
+        raise CommandError(
+            f'checkpoint {source} is of another architecture than the model. '
+            f'Missing: {_brief(missing)}. Of another shape: {_brief(report.misshaped)}. '
+            f'Not in the model: {_brief(report.unexpected)}'
+        )
+    for complaint, keys in (
+        ('does not have these buffers', report.missing),
+        ('has keys that the model does not', report.unexpected),
+    ):
+        if keys:
+            print(f'warning: checkpoint {source} {complaint}: {_brief(keys)}', file=sys.stderr)
+
+
+def check_any_key_fits(model: nn.Module, checkpoint: dict[str, Any], *, source: str) -> None:
+    """Checks that a checkpoint from which training starts fits a model at all.
+
+    Args:
+        model: Model into which the checkpoint is going to be loaded.
+        checkpoint: Result of `read_checkpoint`.
+        source: Where the checkpoint came from, for the message.
+
+    Raises:
+        CommandError: Not one key fits.
+    """
+    model = _unwrap(model)
+    report = compare_keys(model.state_dict(), _state_dict(checkpoint))
+    if not report.fitting:
+        raise CommandError(
+            f'no key of load_from={source} fits the model: it has {_brief(report.unexpected)}, '
+            f'the model has {_brief(report.missing)}'
+        )
+
+
+def check_resumable(checkpoint: dict[str, Any], *, source: str) -> None:
+    """Checks that a checkpoint holds the state of a training run, not only weights.
+
+    Args:
+        checkpoint: Result of `read_checkpoint`.
+        source: Where the checkpoint came from, for the message.
+
+    Raises:
+        CommandError: It does not.
+    """
+    absent = [
+        key
+        for key in ('state_dict', 'meta', 'optimizer', 'param_schedulers', 'message_hub')
+        if key not in checkpoint
+    ]
+    if absent:
+        raise CommandError(
+            f'cannot resume from {source}: it has no {", ".join(absent)}. To start a new training '
+            f'from its weights use --cfg-options load_from={source}'
+        )
+
+
+def find_last_checkpoint(work_dir: str) -> str | None:
+    """Finds the checkpoint that the last run in a work directory finished writing.
+
+    Args:
+        work_dir: Work directory of the run.
+
+    Returns:
+        Its path, or None if no run has written one there.
+
+    Raises:
+        CommandError: The note of the last checkpoint is empty, or its file is gone.
+    """
+    note = Path(work_dir, 'last_checkpoint')
+    if not note.exists():
+        return None
+    noted = note.read_text().strip()
+    # The noted path is relative to the folder in which that run was started.
+    candidates = [Path(noted), Path(work_dir, Path(noted).name)] if noted else []
+    for candidate in candidates:
+        if candidate.is_file():
+            return str(candidate)
+    others = sorted(Path(work_dir).glob('*.pth'), key=os.path.getmtime)
+    advice = f'; resume from another with --resume {others[-1]}' if others else ''
+    problem = f'names {noted}, which does not exist' if noted else 'is empty'
+    raise CommandError(f'{note} {problem}{advice}')
+
+
+def _unwrap(model: nn.Module) -> nn.Module:
+    """The model inside of distributed training and of test-time augmentation."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
+
+
+def _state_dict(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
+    """Weights of a checkpoint, without the prefix of distributed training."""
+    weights = checkpoint.get('state_dict', checkpoint)
+    return {
+        key.removeprefix('module.'): value
+        for key, value in weights.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def _brief(keys: Sequence[str]) -> str:
+    if not keys:
+        return 'nothing'
+    return ', '.join(keys[:3]) + (f' and {len(keys) - 3} more' if len(keys) > 3 else '')

@@ -1,0 +1,135 @@
+"""Finds what is wrong with the data that a config names."""
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+from mmengine.registry import DATASETS
+
+COCO_LISTS = {
+    'images': ('id', 'file_name', 'height', 'width'),
+    'annotations': ('id', 'image_id', 'category_id', 'bbox'),
+    'categories': ('id', 'name'),
+}
+
+
+def find_missing_path(loader: Config) -> str | None:
+    """Looks for the folders and the annotation files of a data loader.
+
+    Args:
+        loader: Config of the data loader.
+
+    Returns:
+        What is missing, or None.
+    """
+    for dataset in _datasets(loader.get('dataset')):
+        for name, path in _local_paths(dataset).items():
+            if not os.path.exists(path):
+                return (
+                    f'{name} of the data set does not exist: {os.path.abspath(path)} '
+                    f'(data_root is {dataset.get("data_root")!r})'
+                )
+    return None
+
+
+def find_annotation_problem(config: Config, part: str) -> str | None:
+    """Reads the COCO annotation files of one part of the data and looks for mistakes.
+
+    Args:
+        config: Config of the run.
+        part: ``train``, ``val`` or ``test``.
+
+    Returns:
+        What is wrong, or None.
+    """
+    for dataset in _datasets(config[f'{part}_dataloader'].get('dataset')):
+        if dataset['type'] in ('CocoDataset', 'mmdet.CocoDataset'):
+            path = _local_paths(dataset).get('ann_file')
+            classes = dataset.get('metainfo', {}).get('classes')
+            classes = classes or DATASETS.get('mmdet.CocoDataset').METAINFO['classes']
+            problem = path and _find_coco_problem(path, classes)
+            if problem:
+                return problem
+    evaluators = config.get(f'{part}_evaluator') or []
+    for evaluator in [evaluators] if isinstance(evaluators, dict) else evaluators:
+        path = evaluator.get('ann_file')
+        if path and '://' not in path:
+            if not os.path.isfile(path):
+                return f'{part}_evaluator.ann_file does not exist: {os.path.abspath(path)}'
+            problem = _find_coco_problem(path, classes=None)
+            if problem:
+                return problem
+    return None
+
+
+def find_empty_dataset(dataset: BaseDataset, part: str) -> str | None:
+    """Looks whether a built data set has pictures, and the first of them its files.
+
+    Args:
+        dataset: The data set.
+        part: ``train``, ``val`` or ``test``, for the message.
+
+    Returns:
+        What is missing, or None.
+    """
+    if len(dataset) == 0:
+        return f'the {part} data set has no picture with annotations of its classes'
+    if not hasattr(dataset, 'get_data_info'):
+        return None
+    first = dataset.get_data_info(0)
+    for name in ('img_path', 'seg_map_path'):
+        path = first.get(name)
+        if path and '://' not in path and not os.path.isfile(path):
+            return f'a file of the {part} data set does not exist: {os.path.abspath(path)}'
+    return None
+
+
+def _datasets(dataset: Any) -> Iterator[dict]:
+    """The configs of the data sets that read files, inside of wrappers such as RepeatDataset."""
+    if not isinstance(dataset, dict):
+        return
+    inner = dataset.get('dataset') or dataset.get('datasets')
+    if inner is None:
+        yield dataset
+        return
+    for child in [inner] if isinstance(inner, dict) else inner:
+        yield from _datasets(child)
+
+
+def _local_paths(dataset: dict) -> dict[str, str]:
+    """The files and folders that a data set config names, joined to its data_root."""
+    named = {'ann_file': dataset.get('ann_file')}
+    for key, path in (dataset.get('data_prefix') or {}).items():
+        named[f'data_prefix.{key}'] = path
+    root = dataset.get('data_root') or ''
+    joined = {name: os.path.join(root, path) for name, path in named.items() if path}
+    return {name: path for name, path in joined.items() if '://' not in path}
+
+
+def _find_coco_problem(path: str, classes: list[str] | None) -> str | None:
+    where = f'annotation file {os.path.abspath(path)}'
+    try:
+        with open(path, encoding='utf-8') as file:
+            content = json.load(file)
+    except (ValueError, OSError) as error:
+        return f'{where} is not JSON: {error}'
+    if not isinstance(content, dict):
+        return f'{where} is not COCO: it holds a {type(content).__name__}, not an object'
+    for name, keys in COCO_LISTS.items():
+        entries = content.get(name)
+        if not isinstance(entries, list):
+            return f'{where} is not COCO: it has no list {name!r}'
+        for entry in entries:
+            absent = [key for key in keys if key not in entry]
+            if absent:
+                return f'{where} is not COCO: an entry of {name!r} has no {", ".join(absent)}'
+    found = [category['name'] for category in content['categories']]
+    if classes is not None and not set(classes) & set(found):
+        return (
+            f'{where} has the categories {found[:5]}, but the classes of the config are '
+            f'{list(classes)[:5]}: set metainfo.classes of the data set'
+        )
+    return None

@@ -1,0 +1,68 @@
+"""Builds a runner and its data, so that mistakes in the config show before the work starts."""
+
+from mmengine.config import Config
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from nat_mm.cli.data import find_annotation_problem, find_empty_dataset, find_missing_path
+from nat_mm.cli.errors import CommandError, config_mistakes
+
+
+def build_runner(config: Config) -> Runner:
+    """Builds the model and the runner of a config.
+
+    Args:
+        config: Config of the run.
+
+    Returns:
+        The runner; its data loaders are not built yet.
+
+    Raises:
+        CommandError: The config is wrong.
+    """
+    with config_mistakes(config):
+        if 'runner_type' in config:
+            return RUNNERS.build(config)
+        return Runner.from_cfg(config)
+
+
+def build_loop(runner: Runner, part: str) -> None:
+    """Builds the data set, data loader and loop of one part of the data.
+
+    Args:
+        runner: The runner; it keeps the loop.
+        part: ``train``, ``val`` or ``test``.
+
+    Raises:
+        CommandError: Data are missing, annotations are not COCO, or the config is wrong.
+    """
+    config = runner.cfg
+    if config.get(f'{part}_dataloader') is None:
+        return
+    missing = find_missing_path(config[f'{part}_dataloader'])
+    if missing:
+        raise CommandError(f'{config.filename}: {missing}')
+    with config_mistakes(config):
+        try:
+            loop = getattr(runner, f'{part}_loop')
+        except Exception as error:
+            problem = find_annotation_problem(config, part)
+            if problem:
+                raise CommandError(problem) from error
+            raise
+    empty = find_empty_dataset(loop.dataloader.dataset, part)
+    if empty:
+        raise CommandError(find_annotation_problem(config, part) or empty)
+
+
+def build_optimizer(runner: Runner) -> None:
+    """Builds the optimizer of a runner.
+
+    Args:
+        runner: The runner; it keeps the optimizer wrapper.
+
+    Raises:
+        CommandError: The config is wrong.
+    """
+    with config_mistakes(runner.cfg):
+        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)

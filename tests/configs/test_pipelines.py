@@ -1,0 +1,104 @@
+"""The data pipelines of the configs, on a picture made here."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from mmengine.registry import DATASETS, init_default_scope
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+
+
+def load(path, small_data):
+    """A config with its data moved to the small data set."""
+    config = Config.fromfile(CONFIGS / path)
+    init_default_scope(config.default_scope)
+    for part, name in (('train', 'training'), ('val', 'validation'), ('test', 'validation')):
+        dataset = config[f'{part}_dataloader'].dataset
+        dataset.data_root = str(small_data)
+        if config.default_scope == 'mmdet':
+            dataset.ann_file = f'coco/{name}.json'
+            dataset.data_prefix = dict(img=f'images/{name}')
+            dataset.metainfo = dict(classes=('box', 'disc'))
+    return config
+
+
+@pytest.fixture
+def detection(small_data):
+    return load('detection/nat/mask_rcnn_nat_mini_3x_coco.py', small_data)
+
+
+@pytest.fixture
+def segmentation(small_data):
+    return load('segmentation/nat/upernet_nat_mini_512x512_160k_ade20k.py', small_data)
+
+
+def test_detection_training_pipeline_is_multi_scale(detection):
+    dataset = DATASETS.build(detection.train_dataloader.dataset)
+    assert len(dataset) == 6
+    sizes, cropped = set(), 0
+    for repeat in range(5):
+        for index in range(len(dataset)):
+            np.random.seed(len(dataset) * repeat + index)
+            sample = dataset[index]
+            height, width = sample['inputs'].shape[1:]
+            truth = sample['data_samples'].gt_instances
+            assert len(truth.bboxes) == len(truth.masks.masks) == len(truth.labels)
+            assert truth.masks.masks.shape[1:] == (height, width)
+            assert max(height, width) <= 1333
+            sizes.add(min(height, width))
+            # The pictures are 4:3, so another shape was cropped to at most 384 x 600.
+            cropped += abs(width / height - 4 / 3) > 0.02
+    assert len(sizes) > 5
+    assert sizes <= set(range(480, 801, 32))
+    assert 5 < cropped < 25
+
+
+def test_detection_test_pipeline(detection):
+    sample = DATASETS.build(detection.test_dataloader.dataset)[0]
+    assert sample['inputs'].shape == (3, 800, 1067)
+    assert sample['data_samples'].ori_shape == (96, 128)
+
+
+def test_detection_tta_pipeline(detection):
+    dataset = detection.test_dataloader.dataset
+    dataset.pipeline = detection.tta_pipeline
+    sample = DATASETS.build(dataset)[0]
+    shapes = [tuple(picture.shape[1:]) for picture in sample['inputs']]
+    flips = [view.flip for view in sample['data_samples']]
+    assert sorted(zip(shapes, flips, strict=True)) == [
+        ((640, 853), False),
+        ((640, 853), True),
+        ((800, 1067), False),
+        ((800, 1067), True),
+    ]
+
+
+def test_segmentation_training_pipeline(segmentation):
+    dataset = DATASETS.build(segmentation.train_dataloader.dataset)
+    assert len(dataset) == 6
+    for index in range(len(dataset)):
+        sample = dataset[index]
+        height, width = sample['inputs'].shape[1:]
+        assert max(height, width) <= 512
+        labels = sample['data_samples'].gt_sem_seg.data
+        assert labels.shape == (1, height, width)
+        assert set(labels.unique().tolist()) <= {0, 1, 2}
+
+
+def test_segmentation_test_pipeline(segmentation):
+    sample = DATASETS.build(segmentation.test_dataloader.dataset)[0]
+    assert sample['inputs'].shape == (3, 512, 683)
+    assert sample['data_samples'].gt_sem_seg.shape == (96, 128)
+
+
+def test_segmentation_tta_pipeline(segmentation):
+    dataset = segmentation.test_dataloader.dataset
+    plain = DATASETS.build(dataset)[0]['data_samples'].gt_sem_seg
+    dataset.pipeline = segmentation.tta_pipeline
+    sample = DATASETS.build(dataset)[0]
+    assert len(sample['inputs']) == 12
+    widths = sorted({picture.shape[2] for picture in sample['inputs']})
+    assert widths == [round(128 * ratio) for ratio in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)]
+    assert all((view.gt_sem_seg.data == plain.data).all() for view in sample['data_samples'])

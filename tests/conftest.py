@@ -1,0 +1,61 @@
+"""Data that several areas of the tests use."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+PICTURES = {'training': 6, 'validation': 3}
+HEIGHT, WIDTH = 96, 128
+
+
+@pytest.fixture(scope='session')
+def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Writes pictures of one dark box and one bright disc each, as COCO and as ADE20K have them.
+
+    Below the returned folder: ``images/{training,validation}/*.jpg``; label pictures
+    ``annotations/{training,validation}/*.png`` with 1 for background, 2 for box, 3 for disc; and
+    ``coco/{training,validation}.json`` with the categories box and disc.
+    """
+    root = tmp_path_factory.mktemp('small_data')
+    rng = np.random.default_rng(0)
+    for part, count in PICTURES.items():
+        for folder in (root / 'images' / part, root / 'annotations' / part, root / 'coco'):
+            folder.mkdir(parents=True, exist_ok=True)
+        categories = [{'id': 1, 'name': 'box'}, {'id': 2, 'name': 'disc'}]
+        coco = {'images': [], 'annotations': [], 'categories': categories}
+        for index in range(count):
+            _write_scene(root, part, index, rng, coco)
+        (root / 'coco' / f'{part}.json').write_text(json.dumps(coco))
+    return root
+
+
+def _write_scene(root: Path, part: str, index: int, rng: np.random.Generator, coco: dict) -> None:
+    picture = rng.integers(100, 140, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    labels = np.ones((HEIGHT, WIDTH), np.uint8)
+    left, top = (int(value) for value in rng.integers(4, 30, 2))
+    box = np.array([[left, top], [left + 36, top], [left + 36, top + 50], [left, top + 50]])
+    angles = np.linspace(0, 2 * np.pi, 24, endpoint=False)
+    disc = np.stack([95 + 20 * np.cos(angles), 50 + 20 * np.sin(angles)], axis=1).astype(int)
+    for category, (polygon, gray) in enumerate([(box, 20), (disc, 240)], start=1):
+        cv2.fillPoly(picture, [polygon.astype(np.int32)], (gray, gray, gray))
+        cv2.fillPoly(labels, [polygon.astype(np.int32)], category + 1)
+        x, y = (int(value) for value in polygon.min(0))
+        width, height = (int(value) for value in polygon.max(0) - polygon.min(0))
+        coco['annotations'].append(
+            {
+                'id': len(coco['annotations']) + 1,
+                'image_id': index,
+                'category_id': category,
+                'bbox': [x, y, width, height],
+                'area': width * height,
+                'segmentation': [[float(value) for value in polygon.flatten()]],
+                'iscrowd': 0,
+            }
+        )
+    name = f'{index:02d}.jpg'
+    coco['images'].append({'id': index, 'file_name': name, 'height': HEIGHT, 'width': WIDTH})
+    cv2.imwrite(str(root / 'images' / part / name), picture)
+    cv2.imwrite(str(root / 'annotations' / part / f'{index:02d}.png'), labels)
