@@ -6,8 +6,9 @@ that ``type='NAT'`` works in any mmdet or mmseg config that has
 ``custom_imports = dict(imports=['nat_mm'])``.
 """
 
-from . import compat
+from . import backbones, compat
 
 __version__ = '0.1.0'
+__all__ = ['backbones', 'compat']
 
 compat.apply()

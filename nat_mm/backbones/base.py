@@ -139,6 +139,7 @@ class NeighborhoodBackbone(BaseModule):
         self.apply(_init_linear)
         for module in (*self._frozen_modules(), *self._unused_modules()):
             module.requires_grad_(False)
+        self.train()
 
     def make_tokenizer(self, in_channels: int, embed_dim: int) -> nn.Module:
         """Makes the module from image ``[B, in_channels, H, W]`` to tokens, channels-last."""
@@ -161,7 +162,7 @@ class NeighborhoodBackbone(BaseModule):
 
         Returns:
             For each stage of ``out_indices``, its normalized output ``[B, C_i, H_i, W_i]``,
-            H_i about ``H / (4 * 2**i)``, rounded up.
+            contiguous; NAT and DiNAT have ``H_i = ceil(H / (4 * 2**i))``.
 
         Raises:
             ValueError: If the image has a wrong shape.
@@ -175,6 +176,8 @@ class NeighborhoodBackbone(BaseModule):
             x = stage(x)
             if index in self.out_indices:
                 normalized = getattr(self, f'norm{index}')(x)
+                # mmcv's compiled RoIAlign misreads maps that are not contiguous, and a neck's
+                # convolutions keep the memory format they are given.
                 outputs.append(normalized.permute(0, 3, 1, 2).contiguous())
         return tuple(outputs)
 

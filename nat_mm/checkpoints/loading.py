@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import pickle
 import re
 from collections import defaultdict
 from collections.abc import Iterable
@@ -41,8 +42,8 @@ def load_pretrained(
 ) -> KeyReport:
     """Loads a pretrained checkpoint into a backbone, as far as it fits.
 
-    The file is read by mmengine's ``CheckpointLoader`` (with ``weights_only`` as PyTorch's
-    default, so no code in it runs). What is missing, unexpected or of another shape goes into one
+    The file is read by mmengine's ``CheckpointLoader``, with PyTorch's default
+    ``weights_only=True``, so that no code in it runs. What is missing, unexpected or of another shape goes into one
     warning of the log. Output norms (``norm0``, ...) may be missing: classifiers have none. RPB
     tables of another kernel size are resized.
 
@@ -58,9 +59,13 @@ def load_pretrained(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is not a checkpoint or not one of its keys fits.
+        ValueError: If the file is damaged, holds more than weights or no weights, or not one of
+            its keys fits.
     """
-    loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location=map_location)
+    try:
+        loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location=map_location)
+    except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        raise ValueError(f'cannot read checkpoint {checkpoint}: {error}') from error
     state_dict = extract_state_dict(loaded, checkpoint)
     state_dict = to_backbone_keys(state_dict, checkpoint, prefix=prefix)
     report = compare_keys(module.state_dict(), state_dict)

@@ -1,13 +1,14 @@
 """Neighborhood attention as a module: projections around the operator."""
 
 import torch
-import torch.nn.functional as F
 from mmengine.logging import print_log
 from torch import nn
+from torch.nn.functional import pad
 
 from nat_mm.layers.checks import check_int, check_kernel_size
 from nat_mm.layers.rpb import is_resizable_rpb, resize_rpb
 from nat_mm.ops import neighborhood_attention_2d
+from nat_mm.ops.backends import BACKENDS
 
 
 class NeighborhoodAttention2D(nn.Module):
@@ -33,7 +34,8 @@ class NeighborhoodAttention2D(nn.Module):
 
     Raises:
         TypeError: If an integer argument is not an int.
-        ValueError: If a number is out of its range or ``num_heads`` does not divide ``channels``.
+        ValueError: If a number is out of its range, ``num_heads`` does not divide ``channels`` or
+            there is no such backend.
     """
 
     def __init__(
@@ -57,6 +59,9 @@ class NeighborhoodAttention2D(nn.Module):
             raise ValueError(
                 f'num_heads must divide channels, but {num_heads} does not divide {channels}'
             )
+        if backend not in ('auto', *BACKENDS):
+            known = ', '.join(('auto', *BACKENDS))
+            raise ValueError(f'the attention backend must be one of {known}, got {backend!r}')
         self.num_heads = num_heads
         self.kernel_size = kernel_size
         self.dilation = dilation
@@ -85,7 +90,7 @@ class NeighborhoodAttention2D(nn.Module):
         _, height, width, channels = x.shape
         smallest = self.kernel_size * self.dilation
         if height < smallest or width < smallest:
-            x = F.pad(x, (0, 0, 0, max(0, smallest - width), 0, max(0, smallest - height)))
+            x = pad(x, (0, 0, 0, max(0, smallest - width), 0, max(0, smallest - height)))
         # [B, H, W, 3, heads, head_dim]: query, key and value stay strided views of it
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, channels // self.num_heads))
         query, key, value = qkv.unbind(3)

@@ -22,4 +22,6 @@ class ConvTokenizer(nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Maps an image ``[B, in_channels, H, W]`` to ``[B, ceil(H/4), ceil(W/4), embed_dim]``."""
+        # Convolutions then write channels-last too, so that the permuted map is contiguous.
+        image = image.contiguous(memory_format=torch.channels_last)
         return self.norm(self.proj(image).permute(0, 2, 3, 1))

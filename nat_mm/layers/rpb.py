@@ -1,7 +1,7 @@
 """Relative position bias (RPB) tables: their size follows the kernel size."""
 
 import torch
-import torch.nn.functional as F
+from torch.nn.functional import interpolate
 
 
 def is_resizable_rpb(source_shape: torch.Size, target_shape: torch.Size) -> bool:
@@ -36,5 +36,5 @@ def resize_rpb(table: torch.Tensor, kernel_size: int) -> torch.Tensor:
         The table, ``[heads, 2 * kernel_size - 1, 2 * kernel_size - 1]``, in the dtype of ``table``.
     """
     length = 2 * kernel_size - 1
-    resized = F.interpolate(table[None].float(), size=(length, length), mode='bicubic')
+    resized = interpolate(table[None].float(), size=(length, length), mode='bicubic')
     return resized[0].to(table.dtype)

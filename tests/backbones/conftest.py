@@ -1,0 +1,39 @@
+"""Small backbones of full structure."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from nat_mm.backbones import NAT, DiNAT
+from nat_mm.backbones.base import NeighborhoodBackbone
+
+SMALL = {
+    'embed_dim': 32,
+    'depths': (1, 1, 1, 1),
+    'num_heads': (1, 2, 4, 8),
+    'kernel_size': 3,
+    'mlp_ratio': 2.0,
+}
+
+
+@pytest.fixture
+def make_nat() -> Callable[..., NAT]:
+    """Makes a small NAT; the same weights at each call."""
+
+    def make(**options) -> NeighborhoodBackbone:
+        torch.manual_seed(0)
+        return NAT(**{**SMALL, **options})
+
+    return make
+
+
+@pytest.fixture
+def make_dinat() -> Callable[..., DiNAT]:
+    """Makes a small DiNAT; the same weights at each call."""
+
+    def make(**options) -> NeighborhoodBackbone:
+        torch.manual_seed(0)
+        return DiNAT(**{**SMALL, 'dilations': [[3], [2], [1], [1]], **options})
+
+    return make

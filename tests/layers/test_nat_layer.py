@@ -1,0 +1,93 @@
+"""NATLayer, tokenizer and downsampler."""
+
+import pytest
+import torch
+from torch import nn
+from torch.nn.functional import gelu, layer_norm
+
+from nat_mm.layers import ConvDownsampler, ConvTokenizer, Mlp, NATLayer
+
+
+@pytest.mark.parametrize('layer_scale', [None, 0.5])
+def test_layer_is_prenorm_attention_and_mlp(layer_scale):
+    torch.manual_seed(0)
+    layer = NATLayer(8, 2, kernel_size=3, mlp_ratio=2.5, layer_scale=layer_scale).double()
+    x = torch.randn(2, 5, 6, 8, dtype=torch.float64)
+    factor = layer_scale or 1
+    with torch.no_grad():
+        expected = x + factor * layer.attn(layer_norm(x, (8,)))
+        mlp = layer.mlp
+        hidden = gelu(layer_norm(expected, (8,)) @ mlp.fc1.weight.T + mlp.fc1.bias)
+        assert hidden.shape[-1] == 20
+        expected = expected + factor * (hidden @ mlp.fc2.weight.T + mlp.fc2.bias)
+        torch.testing.assert_close(layer(x), expected)
+
+
+def test_layer_scale_adds_only_gamma1_and_gamma2():
+    plain = set(NATLayer(8, 2).state_dict())
+    scaled = NATLayer(8, 2, layer_scale=1e-5)
+    assert set(scaled.state_dict()) - plain == {'gamma1', 'gamma2'}
+    assert torch.equal(scaled.gamma1, torch.full((8,), 1e-5))
+
+
+def test_drop_path_drops_whole_samples_and_scales_up_the_others():
+    torch.manual_seed(0)
+    layer = NATLayer(8, 2, kernel_size=3, drop_path_rate=0.75)
+    layer.attn = nn.Identity()
+    nn.init.zeros_(layer.mlp.fc2.weight)
+    nn.init.zeros_(layer.mlp.fc2.bias)
+    x = torch.randn(1, 3, 4, 8).expand(400, 3, 4, 8)
+    steps = (layer.train()(x) - x).detach()
+    kept = steps.flatten(1).any(1)
+    assert 0.18 < kept.float().mean() < 0.32
+    full_step = layer_norm(x[0], (8,))
+    torch.testing.assert_close(steps[kept], (full_step / 0.25).expand(int(kept.sum()), 3, 4, 8))
+    torch.testing.assert_close(layer.eval()(x)[0], x[0] + full_step)
+
+
+def test_mlp_drops_in_training_only():
+    mlp = Mlp(8, 16, drop_rate=0.5)
+    x = torch.randn(2, 3, 8)
+    assert (mlp(x) == 0).any()
+    assert not (mlp.eval()(x) == 0).any()
+
+
+@pytest.mark.parametrize(
+    ('size', 'tokens'),
+    [((32, 32), (8, 8)), ((33, 47), (9, 12)), ((35, 61), (9, 16))],
+    ids=lambda size: 'x'.join(map(str, size)),
+)
+def test_tokenizer(size, tokens):
+    tokenizer = ConvTokenizer(3, 16)
+    image = torch.randn(2, 3, *size)
+    result = tokenizer(image)
+    assert result.shape == (2, *tokens, 16)
+    assert result.is_contiguous()
+    expected = tokenizer.proj[1](tokenizer.proj[0](image)).movedim(1, -1)
+    torch.testing.assert_close(result, layer_norm(expected, (16,)))
+
+
+@pytest.mark.parametrize(
+    ('size', 'half'),
+    [((8, 6), (4, 3)), ((7, 5), (4, 3)), ((1, 1), (1, 1))],
+    ids=lambda size: 'x'.join(map(str, size)),
+)
+def test_downsampler(size, half):
+    downsampler = ConvDownsampler(16)
+    x = torch.randn(2, *size, 16)
+    result = downsampler(x)
+    assert result.shape == (2, *half, 32)
+    assert result.is_contiguous()
+    expected = downsampler.reduction(x.movedim(-1, 1)).movedim(1, -1)
+    torch.testing.assert_close(result, layer_norm(expected, (32,)))
+
+
+@pytest.mark.parametrize('size', [(9, 11), (4, 5)], ids=['map', 'padded map'])
+def test_compiles_without_graph_break(size):
+    torch.manual_seed(0)
+    layer = NATLayer(8, 2, dilation=1, drop_path_rate=0.1, layer_scale=1e-5)
+    compiled = torch.compile(layer, fullgraph=True, backend='aot_eager')
+    x = torch.randn(2, *size, 8)
+    torch.testing.assert_close(compiled.eval()(x), layer.eval()(x))
+    compiled.train()(x).sum().backward()
+    assert all(parameter.grad is not None for parameter in layer.parameters())
