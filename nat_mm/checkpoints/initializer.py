@@ -13,9 +13,7 @@ class PretrainedBackboneInit(PretrainedInit):
 
     def __call__(self, module: nn.Module) -> None:
         """Loads the checkpoint into ``module`` and notes it in mmengine's initialization log."""
-        load_pretrained(
-            module, self.checkpoint, prefix=self.prefix, map_location=self.map_location
-        )
+        load_pretrained(module, self.checkpoint, prefix=self.prefix, map_location=self.map_location)
         update_init_info(module, init_info=self._get_init_info())
 
 

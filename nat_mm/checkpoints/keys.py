@@ -65,7 +65,5 @@ def to_backbone_keys(state_dict: StateDict, source: str, *, prefix: str | None =
         if not state_dict:
             raise ValueError(f'no key in {source} begins with prefix {prefix!r}')
     return {
-        key: value
-        for key, value in state_dict.items()
-        if not key.startswith(CLASSIFIER_PREFIXES)
+        key: value for key, value in state_dict.items() if not key.startswith(CLASSIFIER_PREFIXES)
     }

@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import pickle
 import re
 from collections import defaultdict
 from collections.abc import Iterable
@@ -43,9 +42,9 @@ def load_pretrained(
     """Loads a pretrained checkpoint into a backbone, as far as it fits.
 
     The file is read by mmengine's ``CheckpointLoader``, with PyTorch's default
-    ``weights_only=True``, so that no code in it runs. What is missing, unexpected or of another shape goes into one
-    warning of the log. Output norms (``norm0``, ...) may be missing: classifiers have none. RPB
-    tables of another kernel size are resized.
+    ``weights_only=True``, so that no code in it runs. What is missing, unexpected or of another
+    shape goes into one warning of the log. Output norms (``norm0``, ...) may be missing, as
+    classifiers have none. RPB tables of another kernel size are resized.
 
     Args:
         module: The backbone.
@@ -62,10 +61,7 @@ def load_pretrained(
         ValueError: If the file is damaged, holds more than weights or no weights, or not one of
             its keys fits.
     """
-    try:
-        loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location=map_location)
-    except (EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        raise ValueError(f'cannot read checkpoint {checkpoint}: {error}') from error
+    loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location=map_location)
     state_dict = extract_state_dict(loaded, checkpoint)
     state_dict = to_backbone_keys(state_dict, checkpoint, prefix=prefix)
     report = compare_keys(module.state_dict(), state_dict)

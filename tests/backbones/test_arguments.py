@@ -51,14 +51,14 @@ def test_layer_scale_can_be_changed():
 
 EXPLICIT = {'embed_dim': 32, 'depths': [1, 1, 1, 1], 'num_heads': [1, 2, 4, 8]}
 WRONG = [
-    (NAT, {'arch': 'large'}, 'arch must be one of mini, tiny, small, base, got \'large\''),
+    (NAT, {'arch': 'large'}, "one of mini, tiny, small, base, got 'large'"),
     (DiNAT, {'arch': 'huge'}, 'arch must be one of mini, tiny, small, base, large'),
     (NAT, {}, 'without arch .*mini, tiny.*, embed_dim, depths, num_heads must be given'),
     (NAT, {'embed_dim': 32, 'depths': [1] * 4}, 'num_heads must be given'),
     (NAT, {'arch': 'mini', 'embed_dim': 33}, 'embed_dim must be even, got 33'),
     (NAT, {'arch': 'mini', 'depths': [3, 4, 0, 5]}, r'depths\[2\] must be at least 1, got 0'),
     (NAT, {'arch': 'mini', 'depths': 4}, 'depths must be a list of one int per stage, got 4'),
-    (NAT, {'arch': 'mini', 'num_heads': [2, 4, 8]}, r'one entry per stage like depths \(4\), got 3'),
+    (NAT, {'arch': 'mini', 'num_heads': [2, 4, 8]}, r'per stage like depths \(4\), got 3'),
     (
         NAT,
         {'arch': 'mini', 'num_heads': [2, 4, 7, 16]},
@@ -77,15 +77,15 @@ WRONG = [
     ),
     (DiNAT, {**EXPLICIT, 'dilations': [1, 2, 3, 4]}, 'dilations must be one list per stage'),
     (DiNAT, {**EXPLICIT, 'dilations': 2}, 'dilations must be one list per stage'),
-    (DiNAT, {**EXPLICIT, 'dilations': [[1], [0], [1], [1]]}, r'dilations\[1\]\[0\] must be at least 1'),
+    (DiNAT, {**EXPLICIT, 'dilations': [[1], [0], [1], [1]]}, r'\[1\]\[0\] must be at least 1'),
     (NAT, {'arch': 'mini', 'mlp_ratio': 0}, 'mlp_ratio must be above 0, got 0'),
     (NAT, {'arch': 'mini', 'drop_rate': 1.0}, r'drop_rate must be in \[0, 1\), got 1.0'),
     (NAT, {'arch': 'mini', 'drop_path_rate': -0.1}, r'drop_path_rate must be in \[0, 1\)'),
     (NAT, {'arch': 'mini', 'drop_path_rate': '0.1'}, 'drop_path_rate must be a number'),
     (NAT, {'arch': 'mini', 'layer_scale': -1e-5}, 'layer_scale must be above 0'),
-    (NAT, {'arch': 'mini', 'layer_scale': True}, 'layer_scale must be a number above 0, got True'),
+    (NAT, {'arch': 'mini', 'layer_scale': True}, 'must be a number above 0, got True'),
     (NAT, {'arch': 'mini', 'in_channels': 0}, 'in_channels must be at least 1'),
-    (NAT, {'arch': 'mini', 'out_indices': (0, 4)}, r'from 0 to 3 in increasing order, got \[0, 4\]'),
+    (NAT, {'arch': 'mini', 'out_indices': (0, 4)}, r'0 to 3 in increasing order, got \[0, 4\]'),
     (NAT, {'arch': 'mini', 'out_indices': (-1,)}, 'entry of out_indices must be at least 0'),
     (NAT, {'arch': 'mini', 'out_indices': (1, 1)}, r'different stages.*got \[1, 1\]'),
     (NAT, {'arch': 'mini', 'out_indices': (2, 1)}, r'increasing order, got \[2, 1\]'),
@@ -93,7 +93,11 @@ WRONG = [
     (NAT, {'arch': 'mini', 'out_indices': 3}, 'out_indices must be a list'),
     (NAT, {'arch': 'mini', 'frozen_stages': 5}, r'from -1 .* to 4 \(all stages\), got 5'),
     (NAT, {'arch': 'mini', 'frozen_stages': -2}, 'frozen_stages must be at least -1'),
-    (NAT, {'arch': 'mini', 'attention_backend': 'cuda'}, 'backend must be one of auto, .*reference, got'),
+    (
+        NAT,
+        {'arch': 'mini', 'attention_backend': 'cuda'},
+        'backend must be one of auto, .*reference',
+    ),
 ]
 
 

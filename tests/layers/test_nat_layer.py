@@ -82,12 +82,16 @@ def test_downsampler(size, half):
     torch.testing.assert_close(result, layer_norm(expected, (32,)))
 
 
-@pytest.mark.parametrize('size', [(9, 11), (4, 5)], ids=['map', 'padded map'])
-def test_compiles_without_graph_break(size):
+def test_compiles_without_graph_break():
     torch.manual_seed(0)
-    layer = NATLayer(8, 2, dilation=1, drop_path_rate=0.1, layer_scale=1e-5)
+    layer = NATLayer(8, 2, drop_path_rate=0.5, layer_scale=0.1)
     compiled = torch.compile(layer, fullgraph=True, backend='aot_eager')
-    x = torch.randn(2, *size, 8)
-    torch.testing.assert_close(compiled.eval()(x), layer.eval()(x))
-    compiled.train()(x).sum().backward()
-    assert all(parameter.grad is not None for parameter in layer.parameters())
+    x = torch.randn(4, 4, 9, 8)  # padded to 7 x 9
+    results = []
+    for module in (layer, compiled):
+        torch.manual_seed(1)
+        output = module(x)
+        output.square().sum().backward()
+        results.append((output, [parameter.grad for parameter in layer.parameters()]))
+        layer.zero_grad()
+    torch.testing.assert_close(*results)

@@ -16,7 +16,8 @@ def test_resize_keeps_constants_centre_and_corner_order():
     assert resized.shape == (2, 21, 21)
     torch.testing.assert_close(resized[:, :, 10], table[:, :1, 6].expand(2, 21))
     assert (resized[:, :, 1:] > resized[:, :, :-1]).all()
-    torch.testing.assert_close(resize_rpb(torch.full((1, 5, 5), 0.3), 7), torch.full((1, 13, 13), 0.3))
+    flat = torch.full((1, 5, 5), 0.3)
+    torch.testing.assert_close(resize_rpb(flat, 7), torch.full((1, 13, 13), 0.3))
 
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float64], ids=str)
@@ -32,9 +33,7 @@ def test_loading_into_a_whole_model_resizes(load, kernel_size, monkeypatch):
     lines = []
     monkeypatch.setattr(attention_module, 'print_log', lambda line, logger: lines.append(line))
     source = nn.Sequential(nn.Identity(), NeighborhoodAttention2D(8, 2, kernel_size=7))
-    target = nn.Sequential(
-        nn.Identity(), NeighborhoodAttention2D(8, 2, kernel_size=kernel_size)
-    )
+    target = nn.Sequential(nn.Identity(), NeighborhoodAttention2D(8, 2, kernel_size=kernel_size))
     state_dict = source.state_dict()
     load(target, state_dict, strict=True)
     torch.testing.assert_close(target[1].rpb, resize_rpb(source[1].rpb, kernel_size))
