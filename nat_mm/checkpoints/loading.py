@@ -125,7 +125,7 @@ def _brief(keys: Iterable[str]) -> str:
         number, _, name = rest.partition('.')
         numbers_of[level + blocks, name].append(number)
     return ', '.join(
-        f'{start}{{{",".join(sorted(numbers, key=int))}}}.{name}'
+        f'{start}{{{",".join(sorted(numbers, key=lambda n: (len(n), n)))}}}.{name}'
         if len(numbers) > 1
         else f'{start}{numbers[0]}.{name}'.rstrip('.')
         for (start, name), numbers in numbers_of.items()

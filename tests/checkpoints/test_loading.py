@@ -190,6 +190,12 @@ def test_checkpoint_of_which_no_key_fits_is_refused(foreign, save):
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
+def test_foreign_keys_are_reported_whatever_their_names(classifier, save, log):
+    foreign = {f'a.blocks.{part}.1.weight': torch.ones(1) for part in ('mlp', 'attn')}
+    load_pretrained(make_nat(), save({**classifier, **foreign}))
+    assert 'unexpected: a.blocks.{mlp,attn}.1.weight' in log[0][1]
+
+
 def test_prefix_that_no_key_has(classifier, save):
     path = save(classifier)
     with pytest.raises(ValueError, match=r"no key .*\.pth begins with prefix 'trunk\.'"):
