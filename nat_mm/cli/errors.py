@@ -2,6 +2,7 @@
 
 import re
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,7 +30,8 @@ def run_command(main: Callable[[], None]) -> None:
     try:
         main()
     except CommandError as error:
-        print(f'error: {" ".join(str(error).split())}', file=sys.stderr)
+        message = ' '.join(str(error).split())
+        print('error:', textwrap.shorten(message, 800, placeholder=' ...'), file=sys.stderr)
         sys.exit(2)
 
 

@@ -57,6 +57,15 @@ param_scheduler = [
     dict(type='MultiStepLR', by_epoch=True, begin=0, end=2, milestones=[1], gamma=0.1)]
 optim_wrapper = dict(type='OptimWrapper')
 default_hooks = dict(logger=dict(interval=1))
+tta_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='TestTimeAug', transforms=[
+        [dict(type='Resize', scale=scale, keep_ratio=True) for scale in ((128, 96), (160, 120))],
+        [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)],
+        [dict(type='LoadAnnotations', with_bbox=True)],
+        [dict(type='PackDetInputs',
+              meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor', 'flip',
+                         'flip_direction'))]])]
 randomness = dict(seed=0)
 """
 
@@ -67,8 +76,10 @@ model = dict(
     backbone=dict(
         arch=None, embed_dim=32, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8), kernel_size=3,
         init_cfg=None),
-    decode_head=dict(in_channels=[32, 64, 128, 256], channels=32, num_classes=2),
-    auxiliary_head=dict(in_channels=128, channels=16, num_classes=2))
+    decode_head=dict(in_channels=[32, 64, 128, 256], channels=32, num_classes=3),
+    auxiliary_head=dict(in_channels=128, channels=16, num_classes=3))
+metainfo = dict(
+    classes=('background', 'box', 'disc'), palette=[[0, 0, 0], [255, 0, 0], [0, 0, 255]])
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations', reduce_zero_label=True),
@@ -82,15 +93,17 @@ test_pipeline = [
 train_dataloader = dict(
     num_workers=0, persistent_workers=False,
     dataset=dict(
-        data_root='{data}', metainfo=dict(classes=('box', 'disc'), palette=[[255, 0, 0], [0, 0, 255]]),
-        pipeline=train_pipeline))
+        _delete_=True, type='BaseSegDataset', data_root='{data}', metainfo=metainfo,
+        data_prefix=dict(img_path='images/training', seg_map_path='annotations/training'),
+        reduce_zero_label=True, pipeline=train_pipeline))
 val_dataloader = dict(
     num_workers=0, persistent_workers=False,
     dataset=dict(
-        data_root='{data}', metainfo=dict(classes=('box', 'disc'), palette=[[255, 0, 0], [0, 0, 255]]),
-        pipeline=test_pipeline))
+        _delete_=True, type='BaseSegDataset', data_root='{data}', metainfo=metainfo,
+        data_prefix=dict(img_path='images/validation', seg_map_path='annotations/validation'),
+        reduce_zero_label=True, pipeline=test_pipeline))
 test_dataloader = val_dataloader
-train_cfg = dict(max_iters=6, val_interval=6)
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=6, val_interval=6)
 param_scheduler = [dict(type='PolyLR', power=1.0, begin=0, end=6, by_epoch=False)]
 optim_wrapper = dict(type='OptimWrapper')
 default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=3))

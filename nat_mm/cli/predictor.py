@@ -1,0 +1,190 @@
+"""Predicts pictures with a trained detector or segmentor and writes the results."""
+
+import io
+import json
+import os
+from abc import ABC, abstractmethod
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.infer import BaseInferencer
+from mmengine.structures import BaseDataElement
+
+from nat_mm.cli.errors import config_mistakes
+
+
+class Predictor(ABC):
+    """A model with what turns a picture into its input and its output into files.
+
+    Args:
+        config: Config of the model.
+        checkpoint: Path or URL of its checkpoint.
+        device: Device on which it runs.
+        out_dir: Folder of the results: pictures in ``pictures``, data in ``results``.
+    """
+
+    result_suffix: str
+
+    def __init__(self, config: Config, checkpoint: str, *, device: str, out_dir: Path) -> None:
+        # mmengine prints all keys that do not fit; `check_checkpoint_fits` says it in one line.
+        with config_mistakes(config), redirect_stdout(io.StringIO()):
+            self.inferencer = self.make_inferencer(config, checkpoint, device)
+        self.inferencer.show_progress = False
+        self.classes = list(self.inferencer.model.dataset_meta['classes'])
+        self.out_dir = out_dir
+
+    @abstractmethod
+    def make_inferencer(self, config: Config, checkpoint: str, device: str) -> BaseInferencer:
+        """Builds OpenMMLab's own inferencer, which loads the model and its test pipeline."""
+
+    @abstractmethod
+    def write_result(self, picture: Path, sample: BaseDataElement, path: Path) -> None:
+        """Writes what was predicted as data."""
+
+    @abstractmethod
+    def draw(self, image: np.ndarray, sample: BaseDataElement) -> np.ndarray:
+        """Draws what was predicted into a picture [height, width, 3], red-green-blue."""
+
+    def outputs(self, picture: Path) -> tuple[Path, Path]:
+        """Where the drawn picture and the data of a picture go."""
+        return (
+            self.out_dir / 'pictures' / f'{picture.stem}.jpg',
+            self.out_dir / 'results' / f'{picture.stem}{self.result_suffix}',
+        )
+
+    def predict(self, batch: list[tuple[Path, np.ndarray]]) -> None:
+        """Predicts a batch of pictures and writes their results.
+
+        Args:
+            batch: Each picture's file and its content, [height, width, 3], uint8, BGR.
+        """
+        inferencer = self.inferencer
+        inputs = inferencer.collate_fn([inferencer.pipeline(image) for _, image in batch])
+        samples = inferencer.forward(inputs)
+        for (picture, image), sample in zip(batch, samples, strict=True):
+            drawing_path, result_path = self.outputs(picture)
+            drawing = self.draw(image[..., ::-1], sample)
+            write_image(drawing_path, drawing[..., ::-1])
+            self.write_result(picture, sample, result_path)
+
+
+class DetectionPredictor(Predictor):
+    """Predicts objects.
+
+    The data of a picture are a JSON file: ``image``, ``height``, ``width`` and ``instances``, each
+    with ``label``, ``class_name``, ``score``, ``bbox`` (x1, y1, x2, y2 in pixels) and, if the model
+    has masks, ``mask`` (COCO's run-length encoding).
+
+    Args:
+        config: Config of the model.
+        checkpoint: Path or URL of its checkpoint.
+        device: Device on which it runs.
+        out_dir: Folder of the results.
+        score_threshold: Lowest score of the objects that are drawn and written.
+    """
+
+    result_suffix = '.json'
+
+    def __init__(
+        self, config: Config, checkpoint: str, *, device: str, out_dir: Path, score_threshold: float
+    ) -> None:
+        super().__init__(config, checkpoint, device=device, out_dir=out_dir)
+        self.score_threshold = score_threshold
+
+    def make_inferencer(self, config: Config, checkpoint: str, device: str) -> BaseInferencer:
+        from mmdet.apis import DetInferencer
+
+        return DetInferencer(config, checkpoint, device=device, show_progress=False)
+
+    def draw(self, image: np.ndarray, sample: BaseDataElement) -> np.ndarray:
+        visualizer = self.inferencer.visualizer
+        visualizer.add_datasample(
+            'prediction', image, sample, draw_gt=False, pred_score_thr=self.score_threshold
+        )
+        return visualizer.get_image()
+
+    def write_result(self, picture: Path, sample: BaseDataElement, path: Path) -> None:
+        from mmdet.structures.mask import encode_mask_results
+
+        found = sample.pred_instances
+        found = found[found.scores >= self.score_threshold].cpu()
+        instances = [
+            {
+                'label': int(label),
+                'class_name': self.classes[label],
+                'score': float(score),
+                'bbox': [float(value) for value in box],
+            }
+            for label, score, box in zip(found.labels, found.scores, found.bboxes, strict=True)
+        ]
+        if 'masks' in found:
+            codes = encode_mask_results(found.masks.numpy())
+            for instance, code in zip(instances, codes, strict=True):
+                instance['mask'] = {'size': code['size'], 'counts': code['counts'].decode()}
+        height, width = sample.ori_shape
+        write_json(
+            path,
+            {'image': picture.name, 'height': height, 'width': width, 'instances': instances},
+        )
+
+
+class SegmentationPredictor(Predictor):
+    """Predicts a class for every pixel.
+
+    The data of a picture are a PNG of the class numbers; ``classes.json`` lists their names.
+
+    Args:
+        config: Config of the model.
+        checkpoint: Path or URL of its checkpoint.
+        device: Device on which it runs.
+        out_dir: Folder of the results.
+    """
+
+    result_suffix = '.png'
+
+    def make_inferencer(self, config: Config, checkpoint: str, device: str) -> BaseInferencer:
+        from mmseg.apis import MMSegInferencer
+
+        return MMSegInferencer(config, checkpoint, device=device)
+
+    def draw(self, image: np.ndarray, sample: BaseDataElement) -> np.ndarray:
+        visualizer = self.inferencer.visualizer
+        visualizer.set_dataset_meta(**self.inferencer.model.dataset_meta)
+        visualizer.add_datasample('prediction', image, sample, draw_gt=False)
+        return visualizer.get_image()
+
+    def write_result(self, picture: Path, sample: BaseDataElement, path: Path) -> None:
+        labels = sample.pred_sem_seg.data[0].cpu().numpy()
+        write_image(path, labels.astype(np.uint8 if len(self.classes) <= 256 else np.uint16))
+        write_json(self.out_dir / 'classes.json', self.classes)
+
+
+def usable_device(name: str) -> bool:
+    """Whether tensors can be made on a device, such as ``cpu`` or ``cuda:0``."""
+    try:
+        return torch.ones(1, device=name).cpu().item() == 1
+    except (RuntimeError, AssertionError, NotImplementedError):
+        return False
+
+
+def write_image(path: Path, image: np.ndarray) -> None:
+    """Encodes an image by the suffix of its path and writes it, whole or not at all."""
+    _, content = cv2.imencode(path.suffix, image)
+    _write(path, content.tobytes())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON, whole or not at all."""
+    _write(path, json.dumps(value).encode())
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f'.{path.name}.unfinished')
+    unfinished.write_bytes(content)
+    os.replace(unfinished, path)
