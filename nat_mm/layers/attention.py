@@ -92,7 +92,7 @@ class NeighborhoodAttention2D(nn.Module):
         if height < smallest or width < smallest:
             x = pad(x, (0, 0, 0, max(0, smallest - width), 0, max(0, smallest - height)))
         # [B, H, W, 3, heads, head_dim]: query, key and value stay strided views of it
-        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, channels // self.num_heads))
+        qkv = self.qkv(x).view(*x.shape[:3], 3, self.num_heads, channels // self.num_heads)
         query, key, value = qkv.unbind(3)
         x = neighborhood_attention_2d(
             query,

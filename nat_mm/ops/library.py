@@ -57,15 +57,23 @@ def define_operator(name: str, forward: ForwardKernel, backward: BackwardKernel)
         ctx.save_for_backward(query, key, value, bias)
 
     def differentiate(ctx, grad_output):
-        bias = ctx.saved_tensors[3]
+        # Read once: activation checkpointing refuses a second unpacking.
+        query, key, value, bias = ctx.saved_tensors
         grads = backward_operator(
-            grad_output, *ctx.saved_tensors, ctx.kernel_size, ctx.dilation, ctx.scale
+            grad_output, query, key, value, bias, ctx.kernel_size, ctx.dilation, ctx.scale
         )
         return *grads[:3], None if bias is None else grads[3], None, None, None
 
     torch.library.register_autograd(
         f'{NAMESPACE}::{name}', differentiate, setup_context=setup_context, lib=library
     )
+
+    def refuse(ctx, *grads):
+        raise NotImplementedError(
+            f'{NAMESPACE}::{name} has no second derivative; use backend="reference" for it'
+        )
+
+    torch.library.register_autograd(f'{NAMESPACE}::{name}_backward', refuse, lib=library)
 
     def autocast(device_key):
         excluded = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, device_key))

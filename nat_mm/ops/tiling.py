@@ -34,7 +34,7 @@ def tile_size(kernel_size: tuple[int, int]) -> tuple[int, int]:
     A larger tile makes larger matrix products, a smaller one wastes less work on masked keys;
     about half a window by a whole one was the quickest.
     """
-    return max(4, (kernel_size[0] + 1) // 2), max(8, kernel_size[1] + 1)
+    return max(4, (kernel_size[0] + 1) // 2), max(6, kernel_size[1] - 1)
 
 
 class ResidueClasses(NamedTuple):

@@ -17,7 +17,7 @@ from torch import Tensor
 from nat_mm.ops.library import define_operator
 from nat_mm.ops.tiling import Tiles, all_tiles, blocks, window_in_halo
 
-CHUNK_BYTES = {'cpu': 1 << 20, 'default': 32 << 20}
+CHUNK_BYTES = {'cpu': 2 << 20, 'default': 32 << 20}
 """Bytes of attention scores to work on at a time: about the CPU's cache; fewer launches on GPUs.
 
 At most seven arrays of about this size are alive at once (scores, weights, their gradients, and the

@@ -1,0 +1,121 @@
+"""Values and gradients of every backend that runs on the CPU."""
+
+import pytest
+import torch
+
+from nat_mm.ops import neighborhood_attention_2d
+from tests.ops.cases import CASES, SMALL_CASES, Case, make_inputs, with_gradients
+from tests.ops.oracle import attend
+
+
+def run(case, backend, *inputs, scale=None):
+    return neighborhood_attention_2d(
+        *inputs[:3],
+        bias=inputs[3],
+        kernel_size=case.kernel_size,
+        dilation=case.dilation,
+        scale=scale,
+        backend=backend,
+    )
+
+
+@pytest.mark.parametrize('bias', [True, False], ids=['bias', 'nobias'])
+@pytest.mark.parametrize('case', SMALL_CASES, ids=lambda case: case.name)
+def test_reference_equals_nested_loops(case, bias):
+    inputs = make_inputs(case, bias=bias)
+    expected = attend(*inputs, case.kernel_pair, case.dilation_pair, 0.3)
+    torch.testing.assert_close(run(case, 'reference', *inputs, scale=0.3), expected)
+
+
+@pytest.mark.parametrize('bias', [True, False], ids=['bias', 'nobias'])
+@pytest.mark.parametrize('case', CASES, ids=lambda case: case.name)
+def test_portable_equals_reference_in_values_and_gradients(case, bias):
+    inputs = make_inputs(case, bias=bias)
+    expected = with_gradients(lambda *tensors: run(case, 'reference', *tensors), inputs)
+    actual = with_gradients(lambda *tensors: run(case, 'portable', *tensors), inputs)
+    for found, wanted in zip(actual, expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize('chunk_bytes', [1, 5000, 40000])
+@pytest.mark.parametrize('case', [Case(27, 34, 7), Case(31, 38, 3, 5)], ids=lambda case: case.name)
+def test_portable_does_not_depend_on_the_chunk_size(case, chunk_bytes, monkeypatch):
+    from nat_mm.ops.backends import portable
+
+    inputs = make_inputs(case)
+    whole = with_gradients(lambda *tensors: run(case, 'portable', *tensors), inputs)
+    monkeypatch.setitem(portable.CHUNK_BYTES, 'cpu', chunk_bytes)
+    chunked = with_gradients(lambda *tensors: run(case, 'portable', *tensors), inputs)
+    for found, wanted in zip(chunked, whole, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize('backend', ['reference', 'portable'])
+@pytest.mark.parametrize('case', SMALL_CASES, ids=lambda case: case.name)
+def test_gradcheck(case, backend):
+    inputs = [t.requires_grad_() for t in make_inputs(case, batch=1, head_dim=2)]
+    assert torch.autograd.gradcheck(
+        lambda *tensors: run(case, backend, *tensors), inputs, fast_mode=True
+    )
+
+
+@pytest.mark.parametrize('bias_dtype', [None, torch.float32], ids=['bias-low', 'bias-float32'])
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_low_precision_error_is_no_larger_than_the_reference_has(dtype, bias_dtype):
+    case = Case(15, 18, 5, 2)
+    low = make_inputs(case, head_dim=16, dtype=dtype, bias_dtype=bias_dtype)
+    exact = with_gradients(
+        lambda *tensors: run(case, 'reference', *tensors), [t.double() for t in low]
+    )
+    expected = with_gradients(lambda *tensors: run(case, 'reference', *tensors), low)
+    actual = with_gradients(lambda *tensors: run(case, 'portable', *tensors), low)
+    resolution = torch.finfo(dtype).eps
+    for found, reference, truth in zip(actual, expected, exact, strict=True):
+        assert found.dtype == reference.dtype
+        size = truth.abs().max()
+        reference_error = (reference.double() - truth).abs().max() / size
+        assert (found.double() - truth).abs().max() / size <= 1.5 * reference_error + resolution / 4
+
+
+def test_large_scores_do_not_overflow():
+    case = Case(9, 10, 3)
+    inputs = [100 * t for t in make_inputs(case, dtype=torch.float32)]
+    expected = run(case, 'reference', *[t.double() for t in inputs])
+    torch.testing.assert_close(
+        run(case, 'portable', *inputs).double(), expected, rtol=1e-3, atol=1e-2
+    )
+
+
+@pytest.mark.parametrize('backend', ['reference', 'portable'])
+def test_any_strides_and_a_contiguous_result(backend):
+    case = Case(10, 12, 3, 2)
+    inputs = make_inputs(case)
+    packed = [t.contiguous() for t in inputs]
+    odd_strides = [t.permute(4, 2, 0, 3, 1).contiguous().permute(2, 4, 1, 3, 0) for t in packed[:3]]
+    assert not odd_strides[0].is_contiguous()
+    expected = run(case, backend, *packed)
+    actual = run(case, backend, *odd_strides, packed[3].mT.contiguous().mT)
+    torch.testing.assert_close(actual, expected)
+    assert actual.is_contiguous()
+
+
+@pytest.mark.parametrize('backend', ['reference', 'portable'])
+def test_empty_batch(backend):
+    case = Case(9, 8, 3)
+    output, *grads = with_gradients(
+        lambda *tensors: run(case, backend, *tensors), make_inputs(case, batch=0)
+    )
+    assert output.shape == (0, 9, 8, 2, 4)
+    assert grads[0].shape == output.shape
+    assert not grads[3].any()
+
+
+def test_gradients_of_some_inputs_only():
+    case = Case(9, 8, 3)
+    query, key, value, bias = make_inputs(case)
+    bias.requires_grad_()
+    grads = [
+        torch.autograd.grad(run(case, backend, query, key, value, bias).square().sum(), bias)[0]
+        for backend in ('reference', 'portable')
+    ]
+    torch.testing.assert_close(grads[1], grads[0])
