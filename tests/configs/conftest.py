@@ -17,8 +17,8 @@ LEAVES = {path.stem: path for path in sorted((ROOT / 'configs').glob('*/nat/*.py
 Experiment = tuple[Config, dict]
 
 
-def names(task: str) -> list[str]:
-    return sorted(name for name, facts in FACTS.items() if facts['task'] == task)
+def names(key: str, value: str) -> list[str]:
+    return sorted(name for name, facts in FACTS.items() if facts[key] == value)
 
 
 @functools.cache
@@ -32,21 +32,27 @@ def load_in_scope(name: str) -> Experiment:
     return config, facts
 
 
-@pytest.fixture(params=names('detection') + names('segmentation'), scope='module')
+@pytest.fixture(params=sorted(FACTS), scope='module')
 def experiment(request: pytest.FixtureRequest) -> Experiment:
     """Each published experiment: its config, with the scope set, and its facts."""
     return load_in_scope(request.param)
 
 
-@pytest.fixture(params=names('detection'), scope='module')
+@pytest.fixture(params=names('task', 'detection'), scope='module')
 def detection_experiment(request: pytest.FixtureRequest) -> Experiment:
     """Each detection experiment: its config, with the scope set, and its facts."""
     return load_in_scope(request.param)
 
 
-@pytest.fixture(params=names('segmentation'), scope='module')
+@pytest.fixture(params=names('task', 'segmentation'), scope='module')
 def segmentation_experiment(request: pytest.FixtureRequest) -> Experiment:
     """Each segmentation experiment: its config, with the scope set, and its facts."""
+    return load_in_scope(request.param)
+
+
+@pytest.fixture(params=names('method', 'Cascade Mask R-CNN'), scope='module')
+def cascade_experiment(request: pytest.FixtureRequest) -> Experiment:
+    """Each experiment with cascade heads: its config, with the scope set, and its facts."""
     return load_in_scope(request.param)
 
 

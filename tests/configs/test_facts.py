@@ -76,11 +76,18 @@ def test_segmentation_schedule(segmentation_experiment):
     assert config.train_cfg.type == 'IterBasedTrainLoop'
     last = config.train_cfg.max_iters
     assert last == facts['max_iters']
-    rates = learning_rates(repr_schedule(config), iterations=last, epochs=0)
-    check_warmup(rates[:1501], facts)
-    left = (last - 100_000) / (last - facts['warmup_iters'])
-    assert rates[100_000] == pytest.approx(facts['lr'] * left ** facts['power'], rel=1e-4)
-    assert rates[-1] == pytest.approx(facts['min_lr'], abs=1e-9)
+    rates = learning_rates(repr_schedule(config), iterations=3001, epochs=0)
+    check_warmup(rates, facts)
+    assert config.param_scheduler[-1] == {
+        'type': 'PolyLR',
+        'power': facts['power'],
+        'eta_min': facts['min_lr'],
+        'begin': facts['warmup_iters'],
+        'end': last,
+        'by_epoch': False,
+    }
+    left = (last - 3000) / (last - facts['warmup_iters'])
+    assert rates[3000] == pytest.approx(facts['lr'] * left ** facts['power'], rel=1e-4)
 
 
 def test_segmentation_crop_and_test_mode(segmentation_experiment):

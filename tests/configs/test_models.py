@@ -1,6 +1,7 @@
 """The models, optimizers and published sizes of the configs."""
 
 import pytest
+import torch
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS
 from torch import nn
@@ -9,7 +10,9 @@ from torch import nn
 @pytest.fixture(scope='module')
 def built(experiment):
     config, facts = experiment
-    return MODELS.build(config.model), config, facts
+    # On the meta device nothing is drawn at random, which takes most of the time.
+    with torch.device('meta'):
+        return MODELS.build(config.model), config, facts
 
 
 def test_number_of_parameters_is_the_published(built):
@@ -30,13 +33,13 @@ def test_backbone_has_the_published_shape(built):
             assert block.attn.qkv.weight.shape == (3 * channels, channels)
             assert (block.attn.qkv.bias is not None) == facts['qkv_bias']
             assert block.mlp.fc1.out_features == int(channels * facts['mlp_ratio'])
-            assert hasattr(block, 'gamma1') == (facts['layer_scale'] is not None)
+            assert (getattr(block, 'gamma1', None) is None) == (facts['layer_scale'] is None)
 
 
-def test_cascade_heads_are_the_published(built):
-    model, _, facts = built
-    if facts['method'] != 'Cascade Mask R-CNN':
-        return
+def test_cascade_heads_are_the_published(cascade_experiment):
+    config, _ = cascade_experiment
+    with torch.device('meta'):
+        model = MODELS.build(config.model)
     for head in model.roi_head.bbox_head:
         assert len(head.shared_convs) == 4
         assert len(head.shared_fcs) == 1

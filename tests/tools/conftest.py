@@ -1,7 +1,7 @@
 """Small experiments derived from the shipped configs, and how to run the commands on them."""
 
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
