@@ -20,10 +20,10 @@ from importlib.machinery import ModuleSpec
 
 
 class _AfterImport:
-    """Finder that calls a function on a module right after that module was executed."""
+    """Finder that calls functions on a module right after that module was executed."""
 
-    def __init__(self, callbacks):
-        self.callbacks = callbacks
+    def __init__(self):
+        self.callbacks = {}  # module name -> functions
 
     def find_spec(self, name, path=None, target=None):
         if name not in self.callbacks:
@@ -41,7 +41,8 @@ class _AfterImport:
         def exec_module(module):
             execute(module)
             if module.__name__ == name:  # a loader may serve several modules
-                self.callbacks[name](module)
+                for callback in self.callbacks[name]:
+                    callback(module)
 
         loader.exec_module = exec_module
 
@@ -63,10 +64,32 @@ class _MissingOps:
         mmcv_ops.fill(module)
 
 
-def _is_installed(package):
-    from importlib.util import find_spec
+_after_import = _AfterImport()
+_missing_ops = _MissingOps()
 
-    return find_spec(package) is not None
+
+def start():
+    """Install the hooks at the start of Python, unless ``NAT_MM_NO_STARTUP=1``."""
+    if os.environ.get('NAT_MM_NO_STARTUP') != '1':
+        install()
+
+
+def install():
+    """Install the hooks; further calls change nothing."""
+    if _missing_ops in sys.meta_path:
+        return
+    sys.meta_path.insert(0, _after_import)
+    sys.meta_path.append(_missing_ops)
+    when_imported('mmengine.config.utils', _name_config_packages)
+    when_imported('mmengine.runner.checkpoint', _guard_checkpoints)
+
+
+def when_imported(name, callback):
+    """Call ``callback(module)`` once the module ``name`` is imported, now if it already is."""
+    if name in sys.modules:
+        callback(sys.modules[name])
+    else:
+        _after_import.callbacks.setdefault(name, []).append(callback)
 
 
 def _name_config_packages(config_utils):
@@ -89,26 +112,7 @@ def _guard_checkpoints(checkpoint):
     checkpoint.CheckpointLoader.load_checkpoint = staticmethod(load_checkpoint)
 
 
-_CALLBACKS = {
-    'mmengine.config.utils': _name_config_packages,
-    'mmengine.runner.checkpoint': _guard_checkpoints,
-}
-_after_import = _AfterImport(_CALLBACKS)
-_missing_ops = _MissingOps()
+def _is_installed(package):
+    from importlib.util import find_spec
 
-
-def install():
-    """Install the hooks once; modules that are already imported are treated at once."""
-    if _missing_ops in sys.meta_path:
-        return
-    sys.meta_path.insert(0, _after_import)
-    sys.meta_path.append(_missing_ops)
-    for name, callback in _CALLBACKS.items():
-        if name in sys.modules:
-            callback(sys.modules[name])
-
-
-def start():
-    """Install the hooks at the start of Python, unless ``NAT_MM_NO_STARTUP=1``."""
-    if os.environ.get('NAT_MM_NO_STARTUP') != '1':
-        install()
+    return find_spec(package) is not None

@@ -6,9 +6,12 @@ that ``type='NAT'`` works in any mmdet or mmseg config that has
 ``custom_imports = dict(imports=['nat_mm'])``.
 """
 
-from . import backbones, compat
+from importlib.util import find_spec
+
+from . import compat
 
 __version__ = '0.1.0'
-__all__ = ['backbones', 'compat']
 
 compat.apply()
+if find_spec('mmengine') is not None:  # nat_mm.ops works without it
+    from . import backbones  # noqa: F401

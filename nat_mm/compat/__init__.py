@@ -3,11 +3,13 @@
 Every repair has its own module. None changes an installation that works without it.
 """
 
+import functools
 from importlib.util import find_spec
 
 import nat_mm_startup
 
 
+@functools.cache
 def apply() -> None:
     """Put the repairs into effect; further calls change nothing.
 
@@ -17,7 +19,18 @@ def apply() -> None:
     nat_mm_startup.install()
     if find_spec('mmengine') is None:
         return
-    from . import autocast, checkpoints
+    from . import autocast, checkpoints, noise, roi_precision, seg_visualizer
 
     checkpoints.allow_mmengine_checkpoints()
     autocast.register_optim_wrapper()
+    noise.silence()
+    # These wait for the module that they change, because importing it here would be slow.
+    repairs = {
+        'mmengine.runner.loops': autocast.check_instructions_before_loops,
+        'mmdet.models.roi_heads.roi_extractors.single_level_roi_extractor': (
+            roi_precision.keep_roi_precision
+        ),
+        'mmseg.visualization.local_visualizer': seg_visualizer.accept_transposed_images,
+    }
+    for module, repair in repairs.items():
+        nat_mm_startup.when_imported(module, repair)

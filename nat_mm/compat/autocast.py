@@ -1,5 +1,8 @@
 """Mixed precision with and without a GPU."""
 
+from contextlib import AbstractContextManager
+from types import ModuleType
+
 import torch
 from mmengine.device import get_device
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
@@ -10,7 +13,23 @@ from .bf16_instructions import avoid_unusable_amx
 
 def register_optim_wrapper() -> None:
     """Make ``type='AutocastOptimWrapper'`` known to every OpenMMLab package."""
-    OPTIM_WRAPPERS.register_module(module=AutocastOptimWrapper, force=True)
+    OPTIM_WRAPPERS.register_module(module=AutocastOptimWrapper)
+
+
+def check_instructions_before_loops(loops: ModuleType) -> None:
+    """Call :func:`avoid_unusable_amx` before validation and test loops enter autocast on a CPU.
+
+    Args:
+        loops: ``mmengine.runner.loops``.
+    """
+    autocast = loops.autocast
+
+    def checked_autocast(*, enabled: bool) -> AbstractContextManager[None]:
+        if enabled and get_device() == 'cpu':
+            avoid_unusable_amx()
+        return autocast(enabled=enabled)
+
+    loops.autocast = checked_autocast
 
 
 class AutocastOptimWrapper(AmpOptimWrapper):

@@ -1,0 +1,1 @@
+import nat_mm  # noqa: F401  (before mmdet and mmseg, which import mmcv.ops)
