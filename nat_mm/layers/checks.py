@@ -1,5 +1,7 @@
 """Argument checks shared by layers and backbones."""
 
+from nat_mm.ops import validation
+
 
 def check_int(name: str, value: int, *, minimum: int) -> None:
     """Raises if ``value`` is not an int (bool excluded) of at least ``minimum``."""
@@ -12,11 +14,7 @@ def check_int(name: str, value: int, *, minimum: int) -> None:
 def check_kernel_size(kernel_size: int) -> None:
     """Raises if ``kernel_size`` is not an odd int of at least 3."""
     check_int('kernel_size', kernel_size, minimum=3)
-    if kernel_size % 2 == 0:
-        raise ValueError(
-            f'kernel_size must be odd, so that a window has a centre, got {kernel_size}; '
-            f'use {kernel_size - 1} or {kernel_size + 1}'
-        )
+    validation.check_kernel_size(kernel_size)
 
 
 def check_probability(name: str, value: float) -> None:

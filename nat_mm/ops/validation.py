@@ -37,8 +37,10 @@ def check_kernel_size(kernel_size: int | Sequence[int]) -> tuple[int, int]:
         ValueError: If it is even or below 3.
     """
     pair = as_pair('kernel_size', kernel_size)
-    if any(size < 3 or size % 2 == 0 for size in pair):
-        raise ValueError(f'kernel_size must be odd and at least 3, got {kernel_size!r}')
+    for size in pair:
+        if size < 3 or size % 2 == 0:
+            hint = f'use {size - 1} or {size + 1}' if size > 3 else 'use 3'
+            raise ValueError(f'kernel_size must be odd and at least 3, got {kernel_size!r}; {hint}')
     return pair
 
 
