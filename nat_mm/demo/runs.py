@@ -1,0 +1,106 @@
+"""Runs commands side by side and shows their progress."""
+
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+from nat_mm.cli.errors import CommandError
+
+_PROGRESS = re.compile(r'(?:Iter|Epoch)\((train|val|test)\)\s+(?:\[\d+\])?\[\s*(\d+)/(\d+)\]')
+_DETAILS = (('loss', re.compile(r'\bloss: ([\d.naif]+)')), ('left', re.compile(r'eta: ([\d:]+)')))
+
+
+@dataclass(frozen=True)
+class Run:
+    """One command: a name for the user, its arguments, and the file for its full output."""
+
+    name: str
+    arguments: tuple[str, ...]
+    output: Path
+
+
+def run_side_by_side(runs: list[Run]) -> None:
+    """Runs commands at the same time, the processor cores shared evenly, until all have ended.
+
+    Prints one short line whenever mmengine logs progress. When a command fails, the others are
+    stopped.
+
+    Args:
+        runs: what to run.
+
+    Raises:
+        CommandError: if a command fails; the message has its last line and its output file.
+    """
+    environment = {**os.environ, 'PYTHONUNBUFFERED': '1'}
+    # Small maps keep several threads of one process busy badly, but two processes well.
+    threads = max(1, len(os.sched_getaffinity(0)) // len(runs))
+    environment.setdefault('OMP_NUM_THREADS', str(threads))
+    processes = []
+    try:
+        for run in runs:
+            processes.append(
+                subprocess.Popen(
+                    run.arguments,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.STDOUT,
+                    text=True,
+                    errors='replace',
+                    env=environment,
+                )
+            )
+        last_lines = [deque(maxlen=1) for _ in runs]
+        readers = [
+            threading.Thread(target=_show_progress, args=arguments, daemon=True)
+            for arguments in zip(runs, processes, last_lines, strict=True)
+        ]
+        for reader in readers:
+            reader.start()
+        while any(process.poll() is None for process in processes):
+            if any(process.poll() for process in processes):
+                break
+            time.sleep(0.1)
+        for run, process, reader, last in zip(runs, processes, readers, last_lines, strict=True):
+            if process.poll():
+                reader.join()
+                raise CommandError(
+                    f'{run.name} failed with exit code {process.returncode}: '
+                    f'{last[0] if last else "no output"} (all output: {run.output})'
+                )
+        for reader in readers:
+            reader.join()
+    finally:
+        for process in processes:
+            if process.poll() is None:
+                process.terminate()
+                process.wait()
+
+
+def _show_progress(run: Run, process: subprocess.Popen, last_line: deque) -> None:
+    """Copies the output to its file, and the gist of the progress lines to the terminal."""
+    started = time.monotonic()
+    with open(run.output, 'w') as file:
+        for line in process.stdout:
+            file.write(line)
+            if line.strip():
+                last_line.append(line.strip())
+            match = _PROGRESS.search(line)
+            if match:
+                what, number, total = match.groups()
+                details = [
+                    f'{name} {found.group(1)}'
+                    for name, pattern in _DETAILS
+                    if (found := pattern.search(line))
+                ]
+                minutes, seconds = divmod(int(time.monotonic() - started), 60)
+                print(
+                    f'{minutes:3d}:{seconds:02d}  {run.name:<10} {what:<5} '
+                    f'{number:>4}/{total:<4} {"  ".join(details)}',
+                    file=sys.stdout,
+                    flush=True,
+                )

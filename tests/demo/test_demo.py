@@ -1,0 +1,84 @@
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from PIL import Image
+
+from nat_mm.datasets import KINDS, PALETTE
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_configs_name_the_kinds_of_the_generated_data():
+    detector = Config.fromfile(ROOT / 'configs/demo/mask_rcnn_nat_demo.py')
+    segmenter = Config.fromfile(ROOT / 'configs/demo/upernet_nat_demo.py')
+    assert detector.metainfo == dict(classes=KINDS, palette=list(PALETTE))
+    assert segmenter.metainfo == dict(
+        classes=('background', *KINDS), palette=[(0, 0, 0), *PALETTE]
+    )
+
+
+def test_quick_demo_runs_every_step_and_again_over_its_own_folder(tmp_path):
+    work_dir = tmp_path / 'demo'
+    (work_dir / 'detector').mkdir(parents=True)
+    (work_dir / 'detector/left_over.pth').touch()
+    (work_dir / '.nat_mm_demo').touch()
+
+    command = [sys.executable, ROOT / 'tools/demo.py', '--quick', '--seed', '1']
+    result = subprocess.run(
+        [*command, '--work-dir', work_dir],
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+
+    assert result.returncode == 0, result.stderr
+    assert not (work_dir / 'detector/left_over.pth').exists()
+    assert json.loads((work_dir / 'data/options.json').read_text())['seed'] == 1
+    assert (work_dir / 'detector/iter_4.pth').is_file()
+    assert (work_dir / 'segmenter/iter_4.pth').is_file()
+    metrics = json.loads((work_dir / 'metrics.json').read_text())
+    assert list(metrics) == ['box AP50', 'mask AP50', 'mIoU', 'minutes']
+    assert all(0 <= metrics[name] <= 1 for name in ('box AP50', 'mask AP50', 'mIoU'))
+    assert metrics['minutes'] > 0
+    for line in ('detector', 'segmenter'):
+        assert f'{line:<10} train    4/4' in result.stdout
+    assert all(name in result.stdout for name in metrics)
+    printed = result.stdout.splitlines()[-3:]
+    assert printed == [
+        str(work_dir / 'pictures' / name)
+        for name in ('detector.png', 'segmenter.png', 'curves.png')
+    ]
+    for picture in printed:
+        with Image.open(picture) as image:
+            assert min(image.size) > 500
+            assert len(image.convert('RGB').getcolors(maxcolors=1 << 24)) > 50
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--seed', -1], 'error: seed must be at least 0; got -1\n'),
+        (['--work-dir', 'mine'], 'error: mine is not empty and was not written by the demo'),
+        (['--work-dir', 'mine/thesis.txt'], 'error: mine/thesis.txt is a file, not a folder\n'),
+    ],
+    ids=['seed', 'foreign folder', 'file'],
+)
+def test_wrong_input_is_one_line_and_leaves_everything_alone(
+    tmp_path, monkeypatch, capsys, arguments, message
+):
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine/thesis.txt').write_text('precious')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'argv', ['demo.py', '--quick', *map(str, arguments)])
+    with pytest.raises(SystemExit, match='2'):
+        runpy.run_path(str(ROOT / 'tools/demo.py'), run_name='__main__')
+    error = capsys.readouterr().err
+    assert error.startswith(message)
+    assert error.count('\n') == 1
+    assert [path.name for path in tmp_path.rglob('*')] == ['mine', 'thesis.txt']
