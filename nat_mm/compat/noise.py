@@ -6,6 +6,7 @@ _MESSAGES = (
     ('pkg_resources is deprecated as an API', UserWarning),
     ('``build_loss`` would be deprecated soon', UserWarning),
     ('The shape of value will convert from', UserWarning),
+    ('`broadcast_buffers` is deprecated', FutureWarning),
     (r'`torch\.cuda\.amp\.GradScaler\(args', FutureWarning),
 )
 
