@@ -8,6 +8,7 @@ undilated ones, the residue classes, of at most two sizes on each axis.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -125,9 +126,10 @@ class Tiles(NamedTuple):
         return tensor.permute(0, 5, 6, 1, 2, 3, 7, 8, 4)
 
 
+@functools.lru_cache(maxsize=256)
 def all_tiles(
     size: tuple[int, int], kernel_size: tuple[int, int], dilation: tuple[int, int]
-) -> Iterator[Tiles]:
+) -> tuple[Tiles, ...]:
     """Covers a map of ``size`` (H, W) with tiles, each query once."""
     rows, columns = (
         [
@@ -139,9 +141,11 @@ def all_tiles(
             size, dilation, kernel_size, tile_size(kernel_size), strict=True
         )
     )
-    for row_classes, row_segment in rows:
-        for column_classes, column_segment in columns:
-            yield Tiles((row_classes, column_classes), (row_segment, column_segment))
+    return tuple(
+        Tiles((row_classes, column_classes), (row_segment, column_segment))
+        for row_classes, row_segment in rows
+        for column_classes, column_segment in columns
+    )
 
 
 def blocks(sizes: Sequence[int], limit: int) -> Iterator[tuple[slice, ...]]:

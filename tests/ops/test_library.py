@@ -75,6 +75,21 @@ def test_inference_mode():
         assert neighborhood_attention_2d(query, key, value, kernel_size=3).is_inference()
 
 
+def test_training_after_inference_mode_on_a_map_of_the_same_size():
+    case = Case(11, 17, 3)
+    query, key, value, bias = make_inputs(case)
+    with torch.inference_mode():
+        neighborhood_attention_2d(query, key, value, bias=bias, kernel_size=3)
+    grads = []
+    for backend in ('portable', 'reference'):
+        bias = bias.detach().requires_grad_()
+        output = neighborhood_attention_2d(
+            query, key, value, bias=bias, kernel_size=3, backend=backend
+        )
+        grads.append(torch.autograd.grad(output.square().sum(), bias)[0])
+    torch.testing.assert_close(*grads)
+
+
 def test_a_second_derivative_is_refused():
     query, key, value, _ = make_inputs(CASE)
     query.requires_grad_()

@@ -8,6 +8,7 @@ through batched matrix products), the last was the fastest in forward and backwa
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -53,7 +54,7 @@ def _forward_kernel(
     scale: float,
 ) -> Tensor:
     output = torch.empty_like(query, memory_format=torch.contiguous_format)
-    for tiles in all_tiles(query.shape[1:3], kernel_size, dilation):
+    for tiles in all_tiles(tuple(query.shape[1:3]), tuple(kernel_size), tuple(dilation)):
         mask = _mask(tiles, bias, kernel_size, query)
         query_tiles, output_tiles = tiles.queries(query), tiles.queries(output)
         key_tiles, value_tiles = tiles.keys(key), tiles.keys(value)
@@ -79,7 +80,7 @@ def _backward_kernel(
     grad_query = torch.empty_like(query, memory_format=torch.contiguous_format)
     grad_key, grad_value = (torch.zeros(key.shape, dtype=dtype, device=key.device) for _ in 'kv')
     grad_bias = None if bias is None else torch.zeros_like(bias, dtype=dtype)
-    for tiles in all_tiles(query.shape[1:3], kernel_size, dilation):
+    for tiles in all_tiles(tuple(query.shape[1:3]), tuple(kernel_size), tuple(dilation)):
         mask = _mask(tiles, bias, kernel_size, query)
         grad_mask = torch.zeros_like(mask)
         query_tiles, grad_query_tiles = tiles.queries(query), tiles.queries(grad_query)
@@ -140,8 +141,9 @@ def _chunks(query_tiles: Tensor, mask: Tensor):
     return blocks(query_tiles.shape[:5], max(1, limit // (mask.numel() * mask.element_size())))
 
 
+@functools.lru_cache(maxsize=256)
 def _table_index(
-    tiles: Tiles, kernel_size: Sequence[int], device: torch.device
+    tiles: Tiles, kernel_size: tuple[int, int], device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Entry of the flat bias table, and whether inside the window, both [queries, keys]."""
     (relative_row, row_inside), (relative_column, column_inside) = (
@@ -160,7 +162,7 @@ def _mask(
     tiles: Tiles, bias: Tensor | None, kernel_size: Sequence[int], query: Tensor
 ) -> Tensor:
     """What to add to the scores [heads, queries, keys]: the bias, or -inf outside the window."""
-    entry, inside = _table_index(tiles, kernel_size, query.device)
+    entry, inside = _table_index(tiles, tuple(kernel_size), query.device)
     dtype, heads = _compute_dtype(query), query.shape[3]
     if bias is None:
         mask = torch.zeros((heads, *entry.shape), dtype=dtype, device=query.device)
@@ -172,7 +174,7 @@ def _mask(
 def _add_mask_gradient(
     grad_bias: Tensor, grad_mask: Tensor, tiles: Tiles, kernel_size: Sequence[int]
 ) -> None:
-    entry, inside = _table_index(tiles, kernel_size, grad_bias.device)
+    entry, inside = _table_index(tiles, tuple(kernel_size), grad_bias.device)
     grad_bias.view(grad_bias.shape[0], -1).index_add_(1, entry[inside], grad_mask[:, inside])
 
 
