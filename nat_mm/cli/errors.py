@@ -83,10 +83,10 @@ def weight_mistakes(config: Config) -> Iterator[None]:
             'a local copy with --cfg-options model.backbone.init_cfg.checkpoint=PATH, or train '
             'from scratch with --cfg-options model.backbone.init_cfg=None'
         ) from error
-    except ValueError as error:
+    except (ValueError, FileNotFoundError) as error:
         if load_pretrained.__code__ not in _codes(error):
             raise
-        raise CommandError(str(error)) from error
+        raise CommandError(f'{config.filename}: {error}') from error
 
 
 def _codes(error: Exception) -> list[CodeType]:

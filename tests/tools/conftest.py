@@ -1,11 +1,13 @@
 """Small experiments derived from the shipped configs, and how to run the commands on them."""
 
 import importlib.util
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from mmengine.visualization import Visualizer
 
 ROOT = Path(__file__).parents[2]
 
@@ -148,3 +150,46 @@ def configs(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[
         paths[task] = folder / f'small_{task}.py'
         paths[task].write_text(text.replace('{root}', str(ROOT)).replace('{data}', str(small_data)))
     return paths
+
+
+@pytest.fixture(scope='session')
+def trained(
+    train: Run, configs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """The last checkpoint of a finished training, by task."""
+    last = {'detection': 'epoch_2.pth', 'segmentation': 'iter_6.pth'}
+    checkpoints = {}
+    for task, name in last.items():
+        work_dir = tmp_path_factory.mktemp(f'trained_{task}')
+        forget_visualizers()
+        train([str(configs[task]), '--work-dir', str(work_dir)])
+        checkpoints[task] = work_dir / name
+    return checkpoints
+
+
+@pytest.fixture(autouse=True)
+def fresh_visualizer() -> None:
+    """Lets each run in this process write to its own work directory, as a process of its own."""
+    forget_visualizers()
+
+
+def forget_visualizers() -> None:
+    for kind in Visualizer.__subclasses__():
+        kind._instance_dict.clear()
+
+
+@pytest.fixture(scope='session', autouse=True)
+def unformatted_configs() -> Iterator[None]:
+    """Leaves out the formatting of configs for the log, half of a second each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('mmengine.config.config.FormatCode', lambda text, **_: (text, False))
+        yield
+
+
+@pytest.fixture(scope='session')
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Environment for processes: as if nat_mm were installed, with its start-up file."""
+    folder = tmp_path_factory.mktemp('site')
+    (folder / 'sitecustomize.py').write_text('import nat_mm_startup\nnat_mm_startup.start()\n')
+    paths = [str(folder), str(ROOT), os.environ.get('PYTHONPATH', '')]
+    return {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, paths))}

@@ -1,0 +1,123 @@
+"""tools/train.py: training, resuming, and what its options change."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from nat_mm.cli.errors import CommandError
+
+ROOT = Path(__file__).parents[2]
+
+
+def logged(work_dir):
+    """What the newest run in a work directory logged at each training iteration."""
+    newest = max(work_dir.glob('*/vis_data/scalars.json'))
+    rows = [json.loads(line) for line in newest.read_text().splitlines()]
+    return [row for row in rows if 'loss' in row]
+
+
+def test_detector_is_trained(trained):
+    rows = logged(trained['detection'].parent)
+    assert [row['step'] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [row['lr'] for row in rows] == pytest.approx([1e-5, 1e-4, 1e-4, 1e-5, 1e-5, 1e-5])
+    assert rows[-1]['loss'] < rows[0]['loss']
+
+
+def test_segmentor_is_trained(trained):
+    rows = logged(trained['segmentation'].parent)
+    assert [row['step'] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [row['lr'] for row in rows] == pytest.approx([6e-5 * left / 5 for left in range(5, -1, -1)])
+    assert rows[-1]['loss'] < rows[0]['loss']
+
+
+def test_resume_continues_after_the_last_checkpoint(train, configs, trained, tmp_path):
+    """As if the run had been killed between two checkpoints."""
+    finished = trained['detection'].parent
+    shutil.copy(finished / 'epoch_1.pth', tmp_path)
+    (tmp_path / 'last_checkpoint').write_text('/gone/epoch_1.pth')
+    train([str(configs['detection']), '--work-dir', str(tmp_path), '--resume'])
+    whole, resumed = logged(finished), logged(tmp_path)
+    assert [row['step'] for row in resumed] == [4, 5, 6]
+    assert [row['lr'] for row in resumed] == [row['lr'] for row in whole[3:]]
+    # The first batch after the checkpoint meets the same weights; only its flips are drawn anew.
+    assert resumed[0]['loss'] == pytest.approx(whole[3]['loss'], rel=0.1)
+
+
+def test_resume_without_a_checkpoint_starts_from_the_beginning(train, configs, tmp_path):
+    options = ['train_cfg.max_iters=1', 'train_cfg.val_interval=1']
+    arguments = [str(configs['segmentation']), '--work-dir', str(tmp_path), '--resume']
+    train([*arguments, '--cfg-options', *options])
+    assert [row['step'] for row in logged(tmp_path)] == [1]
+
+
+def test_killed_run_is_resumed(train, configs, environment, tmp_path):
+    """Kills a real process after its first checkpoint."""
+    arguments = [str(configs['segmentation']), '--work-dir', str(tmp_path), '--cfg-options']
+    endless = ['train_cfg.max_iters=100000', 'default_hooks.checkpoint.interval=2']
+    process = subprocess.Popen(
+        [sys.executable, ROOT / 'tools' / 'train.py', *arguments, *endless],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+    )
+    try:
+        deadline = time.monotonic() + 180
+        while not (tmp_path / 'last_checkpoint').exists() and time.monotonic() < deadline:
+            assert process.poll() is None, 'training ended by itself'
+            time.sleep(0.2)
+    finally:
+        process.kill()
+        process.wait()
+    last = Path((tmp_path / 'last_checkpoint').read_text())
+    reached = torch.load(last)['meta']['iter']
+    ends = [f'train_cfg.max_iters={reached + 2}', 'train_cfg.val_interval=100000']
+    train([*arguments, *ends, '--resume'])
+    assert [row['step'] for row in logged(tmp_path)] == [reached + 1, reached + 2]
+
+
+def test_amp_trains_in_bf16_on_a_cpu(train, configs, trained, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip('the precision on a GPU is fp16')
+    options = ['train_cfg.max_iters=2', 'train_cfg.val_interval=2']
+    arguments = [str(configs['segmentation']), '--work-dir', str(tmp_path), '--amp']
+    train([*arguments, '--cfg-options', *options])
+    whole = logged(trained['segmentation'].parent)
+    losses = [row['loss'] for row in logged(tmp_path)]
+    assert losses == pytest.approx([row['loss'] for row in whole[:2]], rel=0.05)
+    assert losses != [row['loss'] for row in whole[:2]]
+
+
+def test_auto_scale_lr(train, configs, tmp_path):
+    options = ['train_cfg.max_iters=1', 'train_cfg.val_interval=1']
+    arguments = [str(configs['segmentation']), '--work-dir', str(tmp_path), '--auto-scale-lr']
+    train([*arguments, '--cfg-options', *options])
+    # Batches of 2 images where the rate belongs to 16.
+    assert logged(tmp_path)[0]['lr'] == pytest.approx(6e-5 * 2 / 16)
+
+
+def test_work_dir_is_named_after_the_config(configs, monkeypatch, tmp_path):
+    from nat_mm.cli.config import load_config
+
+    monkeypatch.chdir(tmp_path)
+    assert load_config(str(configs['detection'])).work_dir == 'work_dirs/small_detection'
+
+
+@pytest.mark.parametrize(
+    ('note', 'message'),
+    [
+        pytest.param('', 'last_checkpoint is empty', id='empty note'),
+        pytest.param('epoch_7.pth', 'epoch_7.pth, which does not exist', id='file gone'),
+    ],
+)
+def test_resume_says_which_checkpoint_is_left(note, message, train, configs, trained, tmp_path):
+    shutil.copy(trained['detection'].parent / 'epoch_1.pth', tmp_path)
+    (tmp_path / 'last_checkpoint').write_text(note)
+    with pytest.raises(CommandError, match=message) as raised:
+        train([str(configs['detection']), '--work-dir', str(tmp_path), '--resume'])
+    assert f'--resume {tmp_path}/epoch_1.pth' in str(raised.value)
