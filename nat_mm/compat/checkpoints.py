@@ -58,7 +58,7 @@ def clear_checkpoint_errors(filename: str) -> Iterator[None]:
         filename: The checkpoint that is read inside the ``with`` block, for the message.
 
     Raises:
-        ValueError: The file carries code, which was not run, or it is damaged.
+        ValueError: The file carries code, which was not run, or it is damaged or no checkpoint.
     """
     try:
         yield
@@ -76,7 +76,7 @@ def clear_checkpoint_errors(filename: str) -> Iterator[None]:
         if _is_damaged(filename, error):
             raise ValueError(
                 f'checkpoint {filename} ({os.path.getsize(os.path.expanduser(filename))} bytes) '
-                'is truncated, damaged or not a PyTorch checkpoint.'
+                'is truncated, damaged, or not a checkpoint that PyTorch can read safely.'
             ) from None
         raise
 
@@ -87,4 +87,4 @@ def _is_damaged(filename: str, error: Exception) -> bool:
         return False
     if isinstance(error, RuntimeError):
         return 'corrupted' in str(error)
-    return not zipfile.is_zipfile(path)
+    return isinstance(error, UnpicklingError) or not zipfile.is_zipfile(path)

@@ -120,6 +120,16 @@ def test_code_is_refused_and_does_not_run(tmp_path, call, name, zipped):
     assert not marker.exists()
 
 
+def test_call_of_an_allowed_name_is_refused(tmp_path):
+    class Statistic:
+        def __reduce__(self):
+            return HistoryBuffer.min, (HistoryBuffer([1.0], [1]),)
+
+    path = tmp_path / 'call.pth'
+    torch.save({'value': Statistic()}, path)
+    check_damaged(path)
+
+
 @pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'legacy'])
 @pytest.mark.parametrize('share', [0, 0.0001, 0.5, 0.999])
 def test_truncated_checkpoint_is_named(tmp_path, share, zipped):
@@ -142,7 +152,7 @@ def test_other_file_is_named(tmp_path, content):
 
 
 def check_damaged(path):
-    with pytest.raises(ValueError, match=f'{path.name}.*is truncated, damaged or') as caught:
+    with pytest.raises(ValueError, match=f'{path.name}.*is truncated, damaged, or') as caught:
         load(path)
     assert '\n' not in str(caught.value)
 
