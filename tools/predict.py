@@ -48,8 +48,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def check_arguments(arguments: argparse.Namespace) -> None:
     if not usable_device(arguments.device):
         raise CommandError(
-            f'--device {arguments.device} is unknown or not available here; '
-            f'{get_device()} is'
+            f'--device {arguments.device} is unknown or not available here; {get_device()} is'
         )
     if arguments.batch_size < 1:
         raise CommandError(f'--batch-size must be at least 1, got {arguments.batch_size}')
@@ -69,9 +68,7 @@ def load_predictor(arguments: argparse.Namespace) -> Predictor:
         )
     else:
         predictor = SegmentationPredictor(config, arguments.checkpoint, **places)
-    check_checkpoint_fits(
-        predictor.inferencer.model, checkpoint, source=arguments.checkpoint
-    )
+    check_checkpoint_fits(predictor.inferencer.model, checkpoint, source=arguments.checkpoint)
     return predictor
 
 

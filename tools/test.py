@@ -63,7 +63,7 @@ def save_predictions(config: Config, out: str) -> None:
 
 def augment(config: Config, arguments: argparse.Namespace) -> None:
     """Wraps the model and changes the pipeline for test-time augmentation."""
-    if 'tta_model' not in config or 'tta_pipeline' not in config:
+    if not config.get('tta_model') or not config.get('tta_pipeline'):
         raise CommandError(f'--tta needs tta_model and tta_pipeline in {arguments.config}')
     if config.default_scope == 'mmdet' and 'mask_head' in config.model.get('roi_head', {}):
         print('mmdet merges boxes only: with --tta the masks are not tested')

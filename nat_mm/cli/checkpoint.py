@@ -39,9 +39,7 @@ def read_checkpoint(source: str) -> dict[str, Any]:
         prefix = '' if source in reason else f'cannot read checkpoint {source}: '
         raise CommandError(prefix + reason) from error
     if not isinstance(checkpoint, dict):
-        raise CommandError(
-            f'{source} holds no weights but a {type(checkpoint).__name__}'
-        )
+        raise CommandError(f'{source} holds no weights but a {type(checkpoint).__name__}')
     return checkpoint
 
 

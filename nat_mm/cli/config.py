@@ -45,9 +45,7 @@ def load_config(
 
     framework = config.get('default_scope')
     if framework not in FRAMEWORKS:
-        raise CommandError(
-            f'{path}: default_scope must be one of {FRAMEWORKS}, got {framework!r}'
-        )
+        raise CommandError(f'{path}: default_scope must be one of {FRAMEWORKS}, got {framework!r}')
     try:
         import_modules_from_strings(**config.get('custom_imports', {'imports': []}))
     except ImportError as error:

@@ -65,18 +65,16 @@ def find_annotation_problem(config: Config, part: str) -> str | None:
     return None
 
 
-def find_empty_dataset(dataset: BaseDataset, part: str) -> str | None:
-    """Looks whether a built data set has pictures, and the first of them its files.
+def find_missing_file(dataset: BaseDataset, part: str) -> str | None:
+    """Looks for the files of the first picture of a built data set.
 
     Args:
-        dataset: The data set.
+        dataset: The data set; it has pictures.
         part: ``train``, ``val`` or ``test``, for the message.
 
     Returns:
         What is missing, or None.
     """
-    if len(dataset) == 0:
-        return f'the {part} data set has no picture with annotations of its classes'
     if not hasattr(dataset, 'get_data_info'):
         return None
     first = dataset.get_data_info(0)
@@ -85,6 +83,18 @@ def find_empty_dataset(dataset: BaseDataset, part: str) -> str | None:
         if path and '://' not in path and not os.path.isfile(path):
             return f'a file of the {part} data set does not exist: {os.path.abspath(path)}'
     return None
+
+
+def describe_empty(part: str) -> str:
+    """The message for a data set without pictures.
+
+    Args:
+        part: ``train``, ``val`` or ``test``.
+
+    Returns:
+        The message.
+    """
+    return f'the {part} data set has no picture with annotations of its classes'
 
 
 def _datasets(dataset: Any) -> Iterator[dict]:

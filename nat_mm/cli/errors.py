@@ -57,12 +57,12 @@ def config_mistakes(config: Config) -> Iterator[None]:
             raise
         raise CommandError(f'{config.filename}: {error.args[0]}') from error
     except TypeError as error:
-        called_by_registry = _codes(error)[-1] is build_from_cfg.__code__
-        unexpected = re.search(r"unexpected keyword argument '(\w+)'", str(error))
         # Constructors hand unknown arguments on to their base class, which refuses them.
-        if not called_by_registry and not (unexpected and _has_key(config, unexpected[1])):
+        unexpected = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        place = unexpected and _find_key(config.to_dict(), unexpected[1])
+        if not place and _codes(error)[-1] is not build_from_cfg.__code__:
             raise
-        raise CommandError(f'{config.filename}: {error}') from error
+        raise CommandError(f'{config.filename}: {place or error}') from error
 
 
 @contextmanager
@@ -94,10 +94,15 @@ def _codes(error: Exception) -> list[CodeType]:
     return [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
 
 
-def _has_key(value: object, key: str) -> bool:
-    """Whether a nested config has a key at any depth."""
+def _find_key(value: object, key: str, path: str = '') -> str | None:
+    """Says where a nested config has a key, and in the arguments of which type."""
     if isinstance(value, dict):
-        return key in value or any(_has_key(child, key) for child in value.values())
-    if isinstance(value, list | tuple):
-        return any(_has_key(child, key) for child in value)
-    return False
+        if key in value:
+            return f'{path}{key} is not an argument of {value.get("type", "this function")}'
+        children = value.items()
+    elif isinstance(value, list | tuple):
+        children = enumerate(value)
+    else:
+        return None
+    places = (_find_key(child, key, f'{path}{name}.') for name, child in children)
+    return next(filter(None, places), None)

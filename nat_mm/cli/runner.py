@@ -4,7 +4,12 @@ from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from nat_mm.cli.data import find_annotation_problem, find_empty_dataset, find_missing_path
+from nat_mm.cli.data import (
+    describe_empty,
+    find_annotation_problem,
+    find_missing_file,
+    find_missing_path,
+)
 from nat_mm.cli.errors import CommandError, config_mistakes
 
 
@@ -47,12 +52,16 @@ def build_loop(runner: Runner, part: str) -> None:
             loop = getattr(runner, f'{part}_loop')
         except Exception as error:
             problem = find_annotation_problem(config, part)
+            # mmengine's BaseDataset cannot pack an empty list.
+            if problem is None and 'need at least one array' in str(error):
+                problem = describe_empty(part)
             if problem:
                 raise CommandError(problem) from error
             raise
-    empty = find_empty_dataset(loop.dataloader.dataset, part)
-    if empty:
-        raise CommandError(find_annotation_problem(config, part) or empty)
+    dataset = loop.dataloader.dataset
+    problem = find_missing_file(dataset, part) if len(dataset) else describe_empty(part)
+    if problem:
+        raise CommandError(find_annotation_problem(config, part) or problem)
 
 
 def build_optimizer(runner: Runner) -> None:

@@ -56,8 +56,7 @@ def test_weight_decay_spares_norms_and_rpb(built):
     names = {parameter: name for name, parameter in model.named_parameters()}
     assert all(len(group['params']) == 1 for group in wrapper.optimizer.param_groups)
     decay = {
-        names[group['params'][0]]: group['weight_decay']
-        for group in wrapper.optimizer.param_groups
+        names[group['params'][0]]: group['weight_decay'] for group in wrapper.optimizer.param_groups
     }
     assert decay.keys() == set(names.values())
     norms = [

@@ -174,7 +174,7 @@ def fresh_visualizer() -> None:
 
 
 def forget_visualizers() -> None:
-    for kind in Visualizer.__subclasses__():
+    for kind in (Visualizer, *Visualizer.__subclasses__()):
         kind._instance_dict.clear()
 
 

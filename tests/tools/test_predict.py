@@ -132,9 +132,7 @@ def test_result_that_would_overwrite_an_input(mistake, pictures, tmp_path):
 
 @pytest.mark.parametrize('device', ['gpu', 'cuda:99', 'meta'])
 def test_unknown_device(device, mistake, pictures):
-    assert f'--device {device} is unknown or not available' in mistake(
-        pictures, '--device', device
-    )
+    assert f'--device {device} is unknown or not available' in mistake(pictures, '--device', device)
 
 
 def test_checkpoint_of_the_other_task(predict, configs, trained, pictures, tmp_path):
@@ -143,8 +141,6 @@ def test_checkpoint_of_the_other_task(predict, configs, trained, pictures, tmp_p
         predict([*arguments, '--out-dir', str(tmp_path / 'out')])
 
 
-@pytest.mark.parametrize(
-    ('option', 'value'), [('--batch-size', '0'), ('--score-threshold', '1.5')]
-)
+@pytest.mark.parametrize(('option', 'value'), [('--batch-size', '0'), ('--score-threshold', '1.5')])
 def test_option_out_of_range(option, value, mistake, pictures):
     assert f'{option} must be' in mistake(pictures, option, value)

@@ -115,9 +115,7 @@ def test_checkpoint_of_the_other_task(mistake, trained):
 
 
 def test_checkpoint_of_another_width(mistake, trained):
-    message = mistake(
-        trained['detection'], '--cfg-options', 'model.rpn_head.feat_channels=16'
-    )
+    message = mistake(trained['detection'], '--cfg-options', 'model.rpn_head.feat_channels=16')
     assert 'Of another shape: rpn_head.rpn_' in message
 
 

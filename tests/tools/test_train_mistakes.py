@@ -49,19 +49,20 @@ def test_config_of_no_framework(mistake, tmp_path):
 
 def test_config_with_an_import_that_fails(mistake, tmp_path):
     config = tmp_path / 'imports.py'
-    config.write_text("default_scope = 'mmdet'\ncustom_imports = dict(imports=['no_such_module'])\n")
+    imports = "custom_imports = dict(imports=['no_such_module'])"
+    config.write_text(f"default_scope = 'mmdet'\n{imports}\n")
     assert "No module named 'no_such_module'" in mistake(config=config)
 
 
 def test_misspelt_backbone_argument(mistake):
     message = mistake('model.backbone.kernal_size=3')
-    assert "NAT" in message
-    assert "got an unexpected keyword argument 'kernal_size'" in message
+    assert message.endswith('model.backbone.kernal_size is not an argument of NAT')
 
 
 def test_misspelt_argument_of_a_head_that_hands_it_on(mistake):
     message = mistake('model.roi_head.bbox_head.num_clases=3')
-    assert "got an unexpected keyword argument 'num_clases'" in message
+    expected = 'model.roi_head.bbox_head.num_clases is not an argument of Shared2FCBBoxHead'
+    assert message.endswith(expected)
 
 
 def test_wrong_backbone_value(mistake):
@@ -74,7 +75,7 @@ def test_unknown_backbone(mistake):
 
 def test_misspelt_optimizer_argument(mistake):
     message = mistake('optim_wrapper.optimizer.weight_decai=0.1')
-    assert "unexpected keyword argument 'weight_decai'" in message
+    assert message.endswith('optim_wrapper.optimizer.weight_decai is not an argument of AdamW')
 
 
 def test_override_that_does_not_fit_the_config(mistake):
@@ -170,32 +171,36 @@ def test_resume_from_a_truncated_checkpoint(mistake, trained, tmp_path):
     assert 'truncated' in message
 
 
-def test_pretrained_weights_that_are_missing(mistake):
-    message = mistake("model.backbone.init_cfg={'type':'Pretrained','checkpoint':'gone.pth'}")
-    assert 'gone.pth' in message
+@pytest.fixture
+def pretrained(configs, tmp_path):
+    """Writes a config whose backbone starts from a checkpoint."""
+
+    def write(checkpoint):
+        config = tmp_path / 'pretrained.py'
+        config.write_text(
+            f"_base_ = '{configs['detection']}'\n"
+            f"init_cfg = dict(_delete_=True, type='Pretrained', checkpoint='{checkpoint}')\n"
+            'model = dict(backbone=dict(init_cfg=init_cfg))\n'
+        )
+        return config
+
+    return write
 
 
-def test_pretrained_weights_without_network(mistake, configs, tmp_path):
-    config = tmp_path / 'pretrained.py'
-    config.write_text(
-        f"_base_ = '{configs['detection']}'\n"
-        "pretrained = dict(type='Pretrained', checkpoint='http://127.0.0.1:9/nat.pth')\n"
-        'model = dict(backbone=dict(init_cfg=pretrained))\n'
-    )
-    message = mistake(config=config)
+def test_pretrained_weights_that_are_missing(mistake, pretrained):
+    config = pretrained('gone.pth')
+    assert mistake(config=config) == f'{config}: gone.pth can not be found.'
+
+
+def test_pretrained_weights_without_network(mistake, pretrained):
+    message = mistake(config=pretrained('http://127.0.0.1:9/nat.pth'))
     assert message.startswith('cannot download the pretrained weights')
     assert '--cfg-options model.backbone.init_cfg.checkpoint=PATH' in message
 
 
-def test_pretrained_weights_of_another_model(mistake, configs, tmp_path):
+def test_pretrained_weights_of_another_model(mistake, pretrained, tmp_path):
     torch.save({'state_dict': {'other.weight': torch.zeros(1)}}, tmp_path / 'other.pth')
-    config = tmp_path / 'pretrained.py'
-    config.write_text(
-        f"_base_ = '{configs['detection']}'\n"
-        f"pretrained = dict(type='Pretrained', checkpoint='{tmp_path}/other.pth')\n"
-        'model = dict(backbone=dict(init_cfg=pretrained))\n'
-    )
-    assert 'fits NAT' in mistake(config=config)
+    assert 'fits NAT' in mistake(config=pretrained(tmp_path / 'other.pth'))
 
 
 def test_launcher_without_its_processes(mistake, monkeypatch):
