@@ -1,0 +1,131 @@
+"""The built wheel, a second environment that has it, and a user's project in an empty folder."""
+
+import json
+import os
+import shutil
+import site
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def _run(command: list, *, cwd: Path) -> str:
+    """Runs a command as a user without our checkout would; returns what it printed."""
+    hidden = ('PYTHONPATH', 'NAT_MM_NO_STARTUP')
+    environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    done = subprocess.run(
+        [str(word) for word in command],
+        cwd=cwd,
+        env=environment | {'MPLBACKEND': 'Agg', 'OMP_NUM_THREADS': '1'},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert done.returncode == 0, f'{command} failed:\n{done.stdout[-6000:]}'
+    return done.stdout
+
+
+@pytest.fixture(scope='session')
+def run():
+    return _run
+
+
+def _leave_out(folder: str, names: list[str]) -> set[str]:
+    """What git would not carry either: environments, caches, builds and results."""
+    patterns = ('.git', '.*_cache', '__pycache__', 'build', 'dist', '*.egg-info', 'work_dirs')
+    environments = {name for name in names if Path(folder, name, 'pyvenv.cfg').exists()}
+    return environments | shutil.ignore_patterns(*patterns)(folder, names)
+
+
+def _build_wheel(source: Path, folder: Path) -> Path:
+    options = ['--no-deps', '--no-index', '--no-build-isolation']
+    _run([sys.executable, '-m', 'pip', 'wheel', *options, '-w', folder, source], cwd=folder.parent)
+    return next(folder.glob('nat_mm-*.whl'))
+
+
+@pytest.fixture(scope='session')
+def source(tmp_path_factory) -> Path:
+    """A copy of the checkout, so that building leaves nothing in the checkout."""
+    copy = tmp_path_factory.mktemp('source') / 'nat_mm'
+    shutil.copytree(ROOT, copy, symlinks=True, ignore=_leave_out)
+    return copy
+
+
+@pytest.fixture(scope='session')
+def wheel(source, tmp_path_factory) -> Path:
+    return _build_wheel(source, tmp_path_factory.mktemp('wheel') / 'wheels')
+
+
+@pytest.fixture(scope='session')
+def wheel_from_sdist(source, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp('sdist')
+    build = 'import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])'
+    _run([sys.executable, '-c', build, folder], cwd=source)
+    return _build_wheel(next(folder.glob('*.tar.gz')), folder / 'wheels')
+
+
+@pytest.fixture(scope='session')
+def installed_python(wheel, tmp_path_factory) -> Path:
+    """The interpreter of an environment with the wheel in it, and this one's other packages.
+
+    A ``.pth`` file brings this environment's site-packages. Python runs no ``.pth`` file that it
+    finds there, so neither our own start-up file nor an editable install of the checkout is active.
+    """
+    environment = tmp_path_factory.mktemp('second') / 'environment'
+    _run([sys.executable, '-m', 'venv', environment], cwd=environment.parent)
+    python = environment / 'bin' / 'python'
+    _run([python, '-m', 'pip', 'install', '--no-deps', '--no-index', wheel], cwd=environment)
+    site_packages = next(environment.glob('lib/python*/site-packages'))
+    (site_packages / 'shared.pth').write_text('\n'.join(site.getsitepackages()))
+    return python
+
+
+@pytest.fixture(scope='session')
+def user_project(tmp_path_factory) -> Path:
+    """A folder with a user's two configs and 4 pictures of a box and a disc, and nothing else."""
+    project = tmp_path_factory.mktemp('user') / 'project'
+    shutil.copytree(Path(__file__).parent / 'user_project', project)
+    for name in ('images', 'labels'):
+        (project / 'data' / name).mkdir(parents=True)
+    coco = {
+        'images': [],
+        'annotations': [],
+        'categories': [{'id': 1, 'name': 'box'}, {'id': 2, 'name': 'disc'}],
+    }
+    random = np.random.default_rng(0)
+    for number in range(4):
+        _draw_picture(project / 'data', coco, number, random)
+    (project / 'data' / 'instances.json').write_text(json.dumps(coco))
+    return project
+
+
+def _draw_picture(data: Path, coco: dict, number: int, random: np.random.Generator) -> None:
+    picture = random.integers(0, 100, size=(96, 128, 3), dtype=np.uint8)
+    labels = np.zeros((96, 128), dtype=np.uint8)  # 0 is ignored, as in ADE20K
+    x, y = random.integers(4, 20, size=2).tolist()
+    box = np.array([[x, y], [x + 40, y], [x + 40, y + 30], [x, y + 30]])
+    disc = cv2.ellipse2Poly((x + 80, y + 45), (20, 20), 0, 0, 360, 20)
+    for category, outline in enumerate([box, disc], start=1):
+        cv2.fillPoly(picture, [outline], (250 * (category == 1), 250 * (category == 2), 120))
+        cv2.fillPoly(labels, [outline], category)
+        left, top, width, height = cv2.boundingRect(outline)
+        coco['annotations'].append({
+            'id': len(coco['annotations']) + 1,
+            'image_id': number,
+            'category_id': category,
+            'bbox': [left, top, width, height],
+            'area': width * height,
+            'segmentation': [outline.flatten().tolist()],
+            'iscrowd': 0,
+        })
+    name = f'{number}.png'
+    cv2.imwrite(str(data / 'images' / name), picture)
+    cv2.imwrite(str(data / 'labels' / name), labels)
+    coco['images'].append({'id': number, 'file_name': name, 'width': 128, 'height': 96})

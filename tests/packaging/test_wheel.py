@@ -1,0 +1,70 @@
+"""What the wheel consists of."""
+
+import zipfile
+from email.parser import Parser
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def read_contents(wheel: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(wheel) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+@pytest.fixture(scope='module')
+def contents(wheel):
+    return read_contents(wheel)
+
+
+@pytest.fixture(scope='module')
+def metadata(contents):
+    name = next(name for name in contents if name.endswith('.dist-info/METADATA'))
+    return Parser().parsestr(contents[name].decode())
+
+
+def test_wheel_holds_the_startup_file_at_its_top(contents):
+    assert contents['nat_mm_startup.pth'] == (ROOT / 'nat_mm_startup.pth').read_bytes()
+    assert contents['nat_mm_startup.py'] == (ROOT / 'nat_mm_startup.py').read_bytes()
+
+
+@pytest.mark.parametrize(
+    ('folder', 'place', 'suffixes'),
+    [
+        ('nat_mm', 'nat_mm', {'.py'}),
+        ('configs', 'nat_mm/.mim/configs', {'.py', '.yml'}),
+        ('tools', 'nat_mm/.mim/tools', {'.py', '.sh'}),
+    ],
+    ids=['modules', 'configs', 'tools'],
+)
+def test_wheel_holds_every_file_of_the_checkout(contents, folder, place, suffixes):
+    # Path.rglob follows no links, so nat_mm/.mim adds nothing here.
+    found = [path for path in (ROOT / folder).rglob('*') if path.suffix in suffixes]
+    expected = {f'{place}/{path.relative_to(ROOT / folder)}' for path in found}
+    assert expected
+    assert not expected - contents.keys()
+
+
+def test_wheel_holds_nothing_else_at_its_top(contents):
+    tops = {name.partition('/')[0] for name in contents}
+    dist_info = {top for top in tops if top.endswith('.dist-info')}
+    assert tops - dist_info == {'nat_mm', 'nat_mm_startup.pth', 'nat_mm_startup.py'}
+    assert not [name for name in contents if name.endswith('.pyc')]
+
+
+def test_wheel_from_the_sdist_is_the_same(contents, wheel_from_sdist):
+    assert read_contents(wheel_from_sdist) == contents
+
+
+def test_only_the_extra_lite_brings_an_mmcv(metadata):
+    requirements = [line for line in metadata.get_all('Requires-Dist') if line.startswith('mmcv')]
+    assert len(requirements) == 1
+    assert requirements[0].startswith('mmcv-lite')
+    assert requirements[0].endswith('extra == "lite"')
+
+
+def test_extras_are_the_documented_ones(metadata):
+    extras = set(metadata.get_all('Provides-Extra'))
+    assert extras == {'det', 'seg', 'lite', 'natten', 'demo', 'test', 'all'}
