@@ -19,7 +19,7 @@ def apply() -> None:
     nat_mm_startup.install()
     if find_spec('mmengine') is None:
         return
-    from . import autocast, checkpoints, noise, roi_precision, seg_visualizer
+    from . import autocast, bf16_boxes, checkpoints, noise, seg_visualizer
 
     checkpoints.allow_mmengine_checkpoints()
     autocast.register_optim_wrapper()
@@ -27,10 +27,8 @@ def apply() -> None:
     # These wait for the module that they change, because importing it here would be slow.
     repairs = {
         'mmengine.runner.loops': autocast.check_instructions_before_loops,
-        'mmdet.models.roi_heads.roi_extractors.single_level_roi_extractor': (
-            roi_precision.keep_roi_precision
-        ),
         'mmseg.visualization.local_visualizer': seg_visualizer.accept_transposed_images,
+        **dict.fromkeys(bf16_boxes.IN_FP32, bf16_boxes.keep_box_precision),
     }
     for module, repair in repairs.items():
         nat_mm_startup.when_imported(module, repair)

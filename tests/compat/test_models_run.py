@@ -44,7 +44,9 @@ def test_detector_trains_and_predicts(name, bf16):
     for prediction in predictions:
         instances = prediction.pred_instances
         assert len(instances.bboxes) == len(instances.scores) == len(instances.labels)
-        assert torch.isfinite(instances.scores.float()).all()
+        assert torch.isfinite(instances.scores).all()
+        for boxes_or_scores in (instances.bboxes, instances.scores):
+            assert boxes_or_scores.dtype == torch.float32
         if name != 'retinanet':
             assert instances.masks.shape == (len(instances), *prediction.ori_shape)
 
