@@ -29,11 +29,11 @@ def prepare_distributed(config: Config) -> None:
     if not torch.distributed.is_initialized():
         torch.distributed.init_process_group('gloo')
     wrapper = config.get('model_wrapper_cfg') or ConfigDict(
-        type='MMDistributedDataParallel',
         find_unused_parameters=config.get('find_unused_parameters', False),
         broadcast_buffers=False,
     )
-    wrapper['device_ids'] = None
+    if wrapper.setdefault('type', 'MMDistributedDataParallel') == 'MMDistributedDataParallel':
+        wrapper['device_ids'] = None
     config.model_wrapper_cfg = wrapper
     _replace_sync_bn(config.model)
 
