@@ -1,7 +1,6 @@
 """Builds a runner and its data, so that mistakes in the config show before the work starts."""
 
 from mmengine.config import Config
-from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from nat_mm.cli.data import (
@@ -23,11 +22,14 @@ def build_runner(config: Config) -> Runner:
         The runner; its data loaders are not built yet.
 
     Raises:
-        CommandError: The config is wrong.
+        CommandError: The config is wrong, or asks for another kind of runner.
     """
+    if 'runner_type' in config:
+        raise CommandError(
+            f'{config.filename} has runner_type={config.runner_type!r}, which this command cannot '
+            'run; mim train and mim test of mmdet or mmsegmentation can'
+        )
     with config_mistakes(config):
-        if 'runner_type' in config:
-            return RUNNERS.build(config)
         return Runner.from_cfg(config)
 
 

@@ -109,6 +109,13 @@ train_cfg = dict(type='IterBasedTrainLoop', max_iters=6, val_interval=6)
 param_scheduler = [dict(type='PolyLR', power=1.0, begin=0, end=6, by_epoch=False)]
 optim_wrapper = dict(type='OptimWrapper')
 default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=3))
+tta_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='TestTimeAug', transforms=[
+        [dict(type='Resize', scale_factor=factor, keep_ratio=True) for factor in (0.75, 1.25)],
+        [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)],
+        [dict(type='LoadAnnotations')],
+        [dict(type='PackSegInputs')]])]
 randomness = dict(seed=0)
 """
 

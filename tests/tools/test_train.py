@@ -94,6 +94,44 @@ def test_amp_trains_in_bf16_on_a_cpu(train, configs, trained, tmp_path):
     assert losses != [row['loss'] for row in whole[:2]]
 
 
+def test_cascade_trains_on_a_cpu_as_shipped(train, small_data, tmp_path):
+    """With its SyncBN and mixed precision; smaller only in the backbone and the data."""
+    leaf = ROOT / 'configs' / 'detection' / 'nat' / 'cascade_mask_rcnn_nat_mini_3x_coco.py'
+    data = [
+        'train_dataloader.num_workers=0',
+        'train_dataloader.persistent_workers=False',
+        f'train_dataloader.dataset.data_root={small_data}',
+        'train_dataloader.dataset.ann_file=coco/training.json',
+        'train_dataloader.dataset.data_prefix.img=images/training',
+        'train_dataloader.dataset.metainfo.classes=box,disc',
+        'train_dataloader.dataset.indices=2',
+        # In the pipeline, the augmentation becomes one small size.
+        'train_dataloader.dataset.pipeline.3.transforms.0.0.scales=[(128,96)]',
+        'train_dataloader.dataset.pipeline.3.transforms.1.0.scales=[(128,96)]',
+        'train_dataloader.dataset.pipeline.3.transforms.1.2.scales=[(128,96)]',
+        'val_dataloader=None',
+        'val_cfg=None',
+        'val_evaluator=None',
+    ]
+    model = [
+        'model.backbone.depths=[1,1,1,1]',
+        'model.backbone.init_cfg=None',
+        *(f'model.train_cfg.rcnn.{stage}.sampler.num=16' for stage in range(3)),
+    ]
+    schedule = [
+        'train_cfg.max_epochs=1',
+        'default_hooks.logger.interval=1',
+        # A checkpoint of a gigabyte is not needed.
+        'default_hooks.checkpoint.interval=2',
+        'default_hooks.checkpoint.save_last=False',
+    ]
+    work_dir = ['--work-dir', str(tmp_path)]
+    train([str(leaf), *work_dir, '--cfg-options', *data, *model, *schedule])
+    (row,) = logged(tmp_path)
+    assert 0 < row['loss'] < 100
+    assert {'s0.loss_bbox', 's1.loss_bbox', 's2.loss_bbox', 's0.loss_mask'} <= row.keys()
+
+
 def test_auto_scale_lr(train, configs, tmp_path):
     options = ['train_cfg.max_iters=1', 'train_cfg.val_interval=1']
     arguments = [str(configs['segmentation']), '--work-dir', str(tmp_path), '--auto-scale-lr']

@@ -210,6 +210,10 @@ def test_launcher_without_its_processes(mistake, monkeypatch):
     assert 'RANK' in message
 
 
+def test_another_kind_of_runner(mistake):
+    assert "runner_type='FlexibleRunner'" in mistake('runner_type=FlexibleRunner')
+
+
 def test_amp_with_another_optimizer_wrapper(mistake):
     message = mistake('optim_wrapper.type=ApexOptimWrapper', arguments=['--amp'])
     assert 'has ApexOptimWrapper' in message
