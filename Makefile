@@ -1,5 +1,5 @@
 # make demo   trains, tests and draws the demo      make lint    checks the style
-# make test   runs the test suite                   make clean   removes what make and the demo wrote
+# make test   runs the test suite                   make clean   removes .venv, builds and the demo
 #
 # All of them first create .venv with everything in it, unless it is there. To choose otherwise:
 #   make test PYTHON=python3.12
@@ -36,7 +36,7 @@ lint: $(INSTALLED)
 	$(VENV)/bin/python -m ruff check .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info work_dirs .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info work_dirs/demo .pytest_cache .ruff_cache
 
 $(MADE):
 	$(PYTHON) -m venv --clear $(VENV)
