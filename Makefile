@@ -1,7 +1,7 @@
 # make demo   trains, tests and draws the demo      make lint    checks the style
 # make test   runs the test suite                   make clean   removes .venv, builds and the demo
 #
-# All of them first create .venv with everything in it, unless it is there. To choose otherwise:
+# The first three create .venv with everything in it, unless it is there. To choose otherwise:
 #   make test PYTHON=python3.12
 #   make test TORCH=2.9.1                                           another PyTorch
 #   make test INDEX=https://download.pytorch.org/whl/cpu            PyTorch without CUDA
