@@ -60,14 +60,13 @@ def apply_arguments(config: Config, arguments: argparse.Namespace) -> None:
             )
         config.auto_scale_lr.enable = True
     if arguments.resume:
-        config.resume = True
-        # Without a checkpoint yet, auto-resume starts from the beginning: restarted jobs need no
-        # other command.
-        config.load_from = (
-            find_last_checkpoint(config.work_dir)
-            if arguments.resume == 'auto'
-            else arguments.resume
-        )
+        checkpoint = arguments.resume
+        if checkpoint == 'auto':
+            checkpoint = find_last_checkpoint(config.work_dir)
+        # Without one yet, a job that is restarted again and again begins here.
+        if checkpoint is not None:
+            config.resume = True
+            config.load_from = checkpoint
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -2,21 +2,21 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS
 
 COCO_LISTS = {
     'images': ('id', 'file_name', 'height', 'width'),
-    'annotations': ('id', 'image_id', 'category_id', 'bbox'),
+    'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area'),
     'categories': ('id', 'name'),
 }
 
 
-def find_missing_path(loader: Config) -> str | None:
+def find_missing_path(loader: ConfigDict) -> str | None:
     """Looks for the folders and the annotation files of a data loader.
 
     Args:
@@ -46,11 +46,11 @@ def find_annotation_problem(config: Config, part: str) -> str | None:
         What is wrong, or None.
     """
     for dataset in _datasets(config[f'{part}_dataloader'].get('dataset')):
-        if dataset['type'] in ('CocoDataset', 'mmdet.CocoDataset'):
-            path = _local_paths(dataset).get('ann_file')
+        path = _local_paths(dataset).get('ann_file')
+        if path and dataset['type'] in ('CocoDataset', 'mmdet.CocoDataset'):
             classes = dataset.get('metainfo', {}).get('classes')
             classes = classes or DATASETS.get('mmdet.CocoDataset').METAINFO['classes']
-            problem = path and _find_coco_problem(path, classes)
+            problem = _find_coco_problem(path) or _find_foreign_classes(path, classes)
             if problem:
                 return problem
     evaluators = config.get(f'{part}_evaluator') or []
@@ -59,7 +59,7 @@ def find_annotation_problem(config: Config, part: str) -> str | None:
         if path and '://' not in path:
             if not os.path.isfile(path):
                 return f'{part}_evaluator.ann_file does not exist: {os.path.abspath(path)}'
-            problem = _find_coco_problem(path, classes=None)
+            problem = _find_coco_problem(path)
             if problem:
                 return problem
     return None
@@ -119,7 +119,7 @@ def _local_paths(dataset: dict) -> dict[str, str]:
     return {name: path for name, path in joined.items() if '://' not in path}
 
 
-def _find_coco_problem(path: str, classes: list[str] | None) -> str | None:
+def _find_coco_problem(path: str) -> str | None:
     where = f'annotation file {os.path.abspath(path)}'
     try:
         with open(path, encoding='utf-8') as file:
@@ -133,13 +133,20 @@ def _find_coco_problem(path: str, classes: list[str] | None) -> str | None:
         if not isinstance(entries, list):
             return f'{where} is not COCO: it has no list {name!r}'
         for entry in entries:
+            if not isinstance(entry, dict):
+                return f'{where} is not COCO: an entry of {name!r} is {entry!r}, not an object'
             absent = [key for key in keys if key not in entry]
             if absent:
                 return f'{where} is not COCO: an entry of {name!r} has no {", ".join(absent)}'
-    found = [category['name'] for category in content['categories']]
-    if classes is not None and not set(classes) & set(found):
-        return (
-            f'{where} has the categories {found[:5]}, but the classes of the config are '
-            f'{list(classes)[:5]}: set metainfo.classes of the data set'
-        )
     return None
+
+
+def _find_foreign_classes(path: str, classes: Sequence[str]) -> str | None:
+    with open(path, encoding='utf-8') as file:
+        found = [category['name'] for category in json.load(file)['categories']]
+    if set(classes) & set(found):
+        return None
+    return (
+        f'annotation file {os.path.abspath(path)} has the categories {found[:5]}, but the classes '
+        f'of the config are {list(classes)[:5]}: set metainfo.classes of the data set'
+    )

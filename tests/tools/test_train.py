@@ -50,11 +50,14 @@ def test_resume_continues_after_the_last_checkpoint(train, configs, trained, tmp
     assert resumed[0]['loss'] == pytest.approx(whole[3]['loss'], rel=0.1)
 
 
-def test_resume_without_a_checkpoint_starts_from_the_beginning(train, configs, tmp_path):
+def test_resume_without_a_checkpoint_starts_from_load_from(train, configs, trained, tmp_path):
     options = ['train_cfg.max_iters=1', 'train_cfg.val_interval=1']
     arguments = [str(configs['segmentation']), '--work-dir', str(tmp_path), '--resume']
-    train([*arguments, '--cfg-options', *options])
-    assert [row['step'] for row in logged(tmp_path)] == [1]
+    train([*arguments, '--cfg-options', *options, f'load_from={trained["segmentation"]}'])
+    (row,) = logged(tmp_path)
+    assert row['step'] == 1
+    assert row['lr'] == pytest.approx(6e-5)
+    assert row['loss'] < logged(trained['segmentation'].parent)[0]['loss']
 
 
 def test_killed_run_is_resumed(train, configs, environment, tmp_path):

@@ -96,6 +96,11 @@ def test_override_without_value(train, configs, capsys):
         pytest.param('[]', 'it holds a list, not an object', id='list'),
         pytest.param('{"images": []}', "it has no list 'annotations'", id='without annotations'),
         pytest.param(
+            '{"images": [], "annotations": [1], "categories": []}',
+            "an entry of 'annotations' is 1, not an object",
+            id='annotations that are numbers',
+        ),
+        pytest.param(
             '{"images": [{"id": 1}], "annotations": [], "categories": []}',
             "an entry of 'images' has no file_name, height, width",
             id='images without size',
