@@ -38,6 +38,14 @@ def test_nms(count, iou_threshold, offset):
         assert torch.equal(nms(*arguments), compiled.nms(*arguments))
 
 
+@pytest.mark.parametrize('count', [10, 200, 1500])
+def test_nms_with_equal_scores(count):
+    for seed in range(20):
+        boxes, scores = random_detections(count, seed)
+        arguments = (boxes, (scores * 8).round() / 8, 0.5, 0)
+        assert torch.equal(nms(*arguments), compiled.nms(*arguments))
+
+
 @pytest.mark.parametrize('split_thr', [10000, 100], ids=['at-once', 'class-by-class'])
 def test_batched_nms(split_thr, monkeypatch):
     boxes, scores = random_detections(800, seed=0)

@@ -1,5 +1,6 @@
 """Non-maximum suppression."""
 
+import torch
 import torchvision
 from torch import Tensor
 
@@ -16,9 +17,12 @@ def nms(bboxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Te
         offset: 1 if the last pixel belongs to the box (width x2 - x1 + 1), else 0.
 
     Returns:
-        Indices of the kept boxes, int64, by falling score. Equal scores keep their input order.
+        Indices of the kept boxes, int64, by falling score.
     """
     bboxes = at_least_fp32(bboxes)
     if offset:
         bboxes = bboxes + bboxes.new_tensor([0, 0, offset, offset])
-    return torchvision.ops.nms(bboxes, scores.to(bboxes.dtype), iou_threshold)
+    # mmcv sorts like this, torchvision keeps equal scores in input order: give it ranks instead.
+    order = scores.sort(descending=True).indices
+    ranks = torch.arange(len(order), 0, -1, device=bboxes.device, dtype=bboxes.dtype)
+    return order[torchvision.ops.nms(bboxes[order], ranks, iou_threshold)]
