@@ -199,4 +199,5 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp('site')
     (folder / 'sitecustomize.py').write_text('import nat_mm_startup\nnat_mm_startup.start()\n')
     paths = [str(folder), str(ROOT), os.environ.get('PYTHONPATH', '')]
-    return {**os.environ, 'PYTHONPATH': os.pathsep.join(filter(None, paths))}
+    own = {'PYTHONPATH': os.pathsep.join(filter(None, paths)), 'OMP_NUM_THREADS': '1'}
+    return {**os.environ, **own}
