@@ -1,7 +1,7 @@
 # A small NAT Mask R-CNN, trained from scratch on the generated scenes of nat_mm.datasets.
 # python -m nat_mm.datasets work_dirs/demo/data && python tools/train.py THIS_FILE
+_base_ = './_base_/training.py'
 default_scope = 'mmdet'
-custom_imports = dict(imports=['nat_mm'], allow_failed_imports=False)
 
 data_root = '{{$NAT_MM_DEMO_DATA:work_dirs/demo/data}}/'
 metainfo = dict(
@@ -17,14 +17,14 @@ model = dict(
         mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375],
         bgr_to_rgb=True, pad_mask=True, pad_size_divisor=32),
     backbone=dict(
-        type='NAT', embed_dim=32, depths=(1, 1, 3, 1), num_heads=(2, 4, 8, 16), mlp_ratio=2.0,
+        type='NAT', embed_dim=32, depths=(1, 1, 2, 1), num_heads=(1, 2, 4, 8), mlp_ratio=2.0,
         kernel_size=7, drop_path_rate=0.0, out_indices=(0, 1, 2, 3)),
     neck=dict(
-        type='FPN', in_channels=[32, 64, 128, 256], out_channels=64, num_outs=4, norm_cfg=norm),
+        type='FPN', in_channels=[32, 64, 128, 256], out_channels=48, num_outs=4, norm_cfg=norm),
     rpn_head=dict(
-        type='RPNHead', in_channels=64, feat_channels=64,
+        type='RPNHead', in_channels=48, feat_channels=48,
         anchor_generator=dict(
-            type='AnchorGenerator', scales=[5], ratios=[0.5, 1.0, 2.0], strides=[4, 8, 16, 32]),
+            type='AnchorGenerator', scales=[6], ratios=[0.5, 1.0, 2.0], strides=[4, 8, 16, 32]),
         bbox_coder=dict(
             type='DeltaXYWHBBoxCoder',
             target_means=[0.0, 0.0, 0.0, 0.0], target_stds=[1.0, 1.0, 1.0, 1.0]),
@@ -35,9 +35,9 @@ model = dict(
         bbox_roi_extractor=dict(
             type='SingleRoIExtractor',
             roi_layer=dict(type='RoIAlign', output_size=7, sampling_ratio=1),
-            out_channels=64, featmap_strides=[4, 8, 16], finest_scale=28),
+            out_channels=48, featmap_strides=[4, 8, 16], finest_scale=20),
         bbox_head=dict(
-            type='Shared2FCBBoxHead', in_channels=64, fc_out_channels=256, roi_feat_size=7,
+            type='Shared2FCBBoxHead', in_channels=48, fc_out_channels=256, roi_feat_size=7,
             num_classes=6, reg_class_agnostic=True,
             bbox_coder=dict(
                 type='DeltaXYWHBBoxCoder',
@@ -47,9 +47,9 @@ model = dict(
         mask_roi_extractor=dict(
             type='SingleRoIExtractor',
             roi_layer=dict(type='RoIAlign', output_size=14, sampling_ratio=1),
-            out_channels=64, featmap_strides=[4, 8, 16], finest_scale=28),
+            out_channels=48, featmap_strides=[4, 8, 16], finest_scale=20),
         mask_head=dict(
-            type='FCNMaskHead', num_convs=2, in_channels=64, conv_out_channels=64,
+            type='FCNMaskHead', num_convs=1, in_channels=48, conv_out_channels=32,
             num_classes=6, class_agnostic=True, norm_cfg=norm,
             loss_mask=dict(type='CrossEntropyLoss', use_mask=True, loss_weight=1.0))),
     train_cfg=dict(
@@ -69,7 +69,7 @@ model = dict(
                 type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0.5,
                 match_low_quality=True, ignore_iof_thr=-1),
             sampler=dict(
-                type='RandomSampler', num=64, pos_fraction=0.25, neg_pos_ub=-1,
+                type='RandomSampler', num=48, pos_fraction=0.34, neg_pos_ub=-1,
                 add_gt_as_proposals=True),
             mask_size=28, pos_weight=-1, debug=False)),
     test_cfg=dict(
@@ -90,7 +90,7 @@ train_dataloader = dict(
         pipeline=[
             dict(type='LoadImageFromFile'),
             dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
-            dict(type='RandomFlip', prob=0.75, direction=['horizontal', 'vertical', 'diagonal']),
+            dict(type='RandomFlip', prob=0.5),
             dict(type='PackDetInputs'),
         ]))
 val_dataloader = dict(
@@ -102,7 +102,7 @@ val_dataloader = dict(
         ann_file='annotations/instances_val.json', data_prefix=dict(img='images/val/'),
         pipeline=[
             dict(type='LoadImageFromFile'),
-            dict(type='Resize', scale=(160, 160)),
+            dict(type='Resize', scale=(128, 128)),
             dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
             dict(type='PackDetInputs',
                  meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
@@ -113,32 +113,6 @@ val_evaluator = dict(
     ann_file=data_root + 'annotations/instances_val.json', format_only=False)
 test_evaluator = val_evaluator
 
-randomness = dict(seed=0)
-iterations = 600
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=iterations, val_interval=iterations)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.98), weight_decay=0.05),
-    paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0, custom_keys=dict(rpb=dict(decay_mult=0.0))),
-    clip_grad=dict(max_norm=5.0))
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=50),
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=50, end=iterations, eta_min=1e-6),
-]
-
-default_hooks = dict(
-    timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=20),
-    param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=iterations),
-    sampler_seed=dict(type='DistSamplerSeedHook'),
-    visualization=dict(type='DetVisualizationHook'))
-env_cfg = dict(cudnn_benchmark=False)
+default_hooks = dict(visualization=dict(type='DetVisualizationHook'))
 visualizer = dict(
     type='DetLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')], name='visualizer')
-log_processor = dict(type='LogProcessor', window_size=20, by_epoch=False)
-log_level = 'INFO'
-load_from = None
-resume = False

@@ -1,7 +1,7 @@
 # A small NAT UPerNet, trained from scratch on the generated scenes of nat_mm.datasets.
 # python -m nat_mm.datasets work_dirs/demo/data && python tools/train.py THIS_FILE
+_base_ = './_base_/training.py'
 default_scope = 'mmseg'
-custom_imports = dict(imports=['nat_mm'], allow_failed_imports=False)
 
 data_root = '{{$NAT_MM_DEMO_DATA:work_dirs/demo/data}}/'
 metainfo = dict(
@@ -17,7 +17,7 @@ model = dict(
         mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375],
         bgr_to_rgb=True, pad_val=0, seg_pad_val=255, size_divisor=32),
     backbone=dict(
-        type='NAT', embed_dim=32, depths=(1, 1, 3, 1), num_heads=(2, 4, 8, 16), mlp_ratio=2.0,
+        type='NAT', embed_dim=32, depths=(1, 1, 2, 1), num_heads=(1, 2, 4, 8), mlp_ratio=2.0,
         kernel_size=7, drop_path_rate=0.0, out_indices=(0, 1, 2, 3)),
     decode_head=dict(
         type='UPerHead', in_channels=[32, 64, 128, 256], in_index=[0, 1, 2, 3],
@@ -42,9 +42,8 @@ train_dataloader = dict(
         data_prefix=dict(img_path='images/train', seg_map_path='labels/train'),
         pipeline=[
             dict(type='LoadImageFromFile'),
-            dict(type='LoadAnnotations', reduce_zero_label=True),
-            dict(type='RandomFlip', prob=[0.25, 0.25, 0.25],
-                 direction=['horizontal', 'vertical', 'diagonal']),
+            dict(type='LoadAnnotations'),
+            dict(type='RandomFlip', prob=0.5),
             dict(type='PackSegInputs'),
         ]))
 val_dataloader = dict(
@@ -57,39 +56,13 @@ val_dataloader = dict(
         data_prefix=dict(img_path='images/val', seg_map_path='labels/val'),
         pipeline=[
             dict(type='LoadImageFromFile'),
-            dict(type='LoadAnnotations', reduce_zero_label=True),
+            dict(type='LoadAnnotations'),
             dict(type='PackSegInputs'),
         ]))
 test_dataloader = val_dataloader
 val_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
 
-randomness = dict(seed=0)
-iterations = 600
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=iterations, val_interval=iterations)
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-optim_wrapper = dict(
-    type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.98), weight_decay=0.05),
-    paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0, custom_keys=dict(rpb=dict(decay_mult=0.0))),
-    clip_grad=dict(max_norm=5.0))
-param_scheduler = [
-    dict(type='LinearLR', start_factor=0.05, by_epoch=False, begin=0, end=50),
-    dict(type='CosineAnnealingLR', by_epoch=False, begin=50, end=iterations, eta_min=1e-6),
-]
-
-default_hooks = dict(
-    timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=20, log_metric_by_epoch=False),
-    param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=iterations),
-    sampler_seed=dict(type='DistSamplerSeedHook'),
-    visualization=dict(type='SegVisualizationHook'))
-env_cfg = dict(cudnn_benchmark=False)
+default_hooks = dict(visualization=dict(type='SegVisualizationHook'))
 visualizer = dict(
     type='SegLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')], name='visualizer')
-log_processor = dict(type='LogProcessor', window_size=20, by_epoch=False)
-log_level = 'INFO'
-load_from = None
-resume = False

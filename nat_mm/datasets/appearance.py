@@ -1,7 +1,19 @@
-"""Surfaces of the objects: random textures and lighting. Neither depends on the kind."""
+"""Surfaces of the objects: textures, colours and lighting.
+
+As with things in the world, most objects of a kind share a pattern and a range of hues, while the
+pattern's scale, direction and contrast, the colours' brightness and saturation, grain and light are
+drawn for each object.
+"""
 
 import cv2
 import numpy as np
+
+from nat_mm.datasets.kinds import TYPICAL_HUE, TYPICAL_PATTERN
+
+_TYPICAL_SHARE = 0.85
+"""Share of the objects that have their kind's typical pattern; the others have any."""
+_HUE_DEVIATION = 8
+"""Standard deviation of the hue within a kind, in half degrees; neighbours are 20 or more apart."""
 
 
 def _smooth_noise(height: int, width: int, cells: int, rng: np.random.Generator) -> np.ndarray:
@@ -9,19 +21,21 @@ def _smooth_noise(height: int, width: int, cells: int, rng: np.random.Generator)
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
-def _pattern(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
+def _pattern(kind: str, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
     """float32 [height, width] in [0, 1]: how much of the second colour each pixel gets."""
     y, x = np.mgrid[:height, :width].astype(np.float32) / max(height, width)
     angle = rng.uniform(0, np.pi)
     along = np.cos(angle) * x + np.sin(angle) * y
     across = -np.sin(angle) * x + np.cos(angle) * y
-    frequency = rng.uniform(3, 9) * 2 * np.pi
-    name = rng.choice(['plain', 'gradient', 'stripes', 'checks', 'dots', 'clouds'])
-    if name == 'plain':
-        return np.zeros((height, width), np.float32)
+    frequency = rng.uniform(3, 7) * 2 * np.pi
+    name = TYPICAL_PATTERN[kind]
+    if rng.random() > _TYPICAL_SHARE:
+        name = rng.choice(list(TYPICAL_PATTERN.values()))
     if name == 'gradient':
         return np.clip((along - along.min()) / max(float(np.ptp(along)), 1e-6), 0, 1)
-    if name == 'stripes':
+    if name == 'grooves':
+        wave = np.sin(1.5 * frequency * np.hypot(x - x.mean(), y - y.mean()))
+    elif name == 'stripes':
         wave = np.sin(frequency * along)
     elif name == 'checks':
         wave = np.sin(frequency * along) * np.sin(frequency * across) * 2
@@ -32,33 +46,37 @@ def _pattern(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
     return np.clip(0.5 + wave * 1.5, 0, 1)
 
 
-def _two_colours(avoid: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Two BGR colours, the first at least a little different from the colour to avoid."""
-    first = rng.random(3, dtype=np.float32)
-    while np.abs(first - avoid).max() < 0.2:
-        first = rng.random(3, dtype=np.float32)
-    second = np.clip(first + rng.uniform(-0.5, 0.5, 3).astype(np.float32), 0, 1)
-    return first, second
+def _colour(kind: str, rng: np.random.Generator) -> np.ndarray:
+    """float32 [3], BGR in [0, 1]."""
+    hue = round(TYPICAL_HUE[kind] + rng.normal(0, _HUE_DEVIATION)) % 180
+    saturation, brightness = rng.integers(110, 256, size=2)
+    pixel = np.array([[[hue, saturation, brightness]]], np.uint8)
+    return cv2.cvtColor(pixel, cv2.COLOR_HSV2BGR)[0, 0].astype(np.float32) / 255
 
 
-def paint_surface(
-    coverage: np.ndarray, background_colour: np.ndarray, rng: np.random.Generator
-) -> np.ndarray:
-    """Paints the surface of one object: two random colours, a pattern, grain and a light.
+def _two_colours(kind: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Two BGR colours: both typical of the kind, or a typical one and a shade of it."""
+    first = _colour(kind, rng)
+    if rng.random() < 0.5:
+        return first, _colour(kind, rng)
+    return first, np.clip(first * np.float32(rng.uniform(0.3, 1.6)), 0, 1)
+
+
+def paint_surface(kind: str, coverage: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Paints the surface of one object: two colours, a pattern, grain and a light.
 
     Args:
+        kind: one of :data:`nat_mm.datasets.kinds.KINDS`.
         coverage: float32 [height, width] in [0, 1], how much of each pixel the object covers; its
             edges catch the light.
-        background_colour: float32 [3], BGR in [0, 1], mean colour behind the object, which the
-            main colour keeps away from, so that the object can be seen.
         rng: source of all choices.
 
     Returns:
         float32 [height, width, 3], BGR in [0, 1].
     """
     height, width = coverage.shape
-    first, second = _two_colours(background_colour, rng)
-    mix = _pattern(height, width, rng)[..., None]
+    first, second = _two_colours(kind, rng)
+    mix = _pattern(kind, height, width, rng)[..., None]
     surface = first * (1 - mix) + second * mix
     surface += rng.normal(0, rng.uniform(0, 0.06), (height, width, 1)).astype(np.float32)
 

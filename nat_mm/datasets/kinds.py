@@ -1,4 +1,4 @@
-"""The kinds of objects in the generated data set: names, colours and outlines."""
+"""The kinds of objects in the generated data set: names, outlines and typical looks."""
 
 from collections.abc import Callable
 
@@ -80,6 +80,21 @@ PALETTE: tuple[tuple[int, int, int], ...] = (
     (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (204, 50, 50), (204, 121, 167),
 )  # fmt: skip
 """One RGB colour per kind, for drawing annotations and predictions."""
+
+
+TYPICAL_HUE: dict[str, int] = {
+    'star': 28, 'ring': 105, 'cross': 75, 'crescent': 55, 'arrow': 178, 'flower': 150,
+}  # fmt: skip
+"""Middle of the hues of each kind, in OpenCV's half degrees, 0 to 179."""
+TYPICAL_PATTERN: dict[str, str] = {
+    'star': 'gradient',
+    'ring': 'grooves',
+    'cross': 'stripes',
+    'crescent': 'clouds',
+    'arrow': 'checks',
+    'flower': 'dots',
+}
+"""What most objects of each kind are covered with, see nat_mm.datasets.appearance."""
 
 
 def sample_outline(kind: str, rng: np.random.Generator) -> Contours:

@@ -26,10 +26,10 @@ class DatasetOptions:
     seed: int = 0
     train_scenes: int = 1600
     val_scenes: int = 200
-    image_size: int = 160
+    image_size: int = 128
     min_objects: int = 2
-    max_objects: int = 6
-    object_size: tuple[float, float] = (0.18, 0.52)
+    max_objects: int = 5
+    object_size: tuple[float, float] = (0.24, 0.6)
     min_visible_fraction: float = 0.35
     min_area: int = 64
 

@@ -8,14 +8,19 @@ import cv2
 import numpy as np
 from PIL import Image
 
-PHOTOGRAPHS: dict[str, tuple[str, ...]] = {
-    'train': (
-        'astronaut.png', 'coffee.png', 'motorcycle_left.png', 'camera.png', 'gravel.png',
-        'brick.png', 'hubble_deep_field.jpg', 'ihc.png', 'coins.png', 'text.png',
-    ),
-    'val': ('chelsea.png', 'rocket.jpg', 'grass.png', 'moon.png', 'page.png'),
-}  # fmt: skip
-"""File names per split. No photograph serves both, so that validation backgrounds are new."""
+PHOTOGRAPHS = (
+    'astronaut.png', 'brick.png', 'camera.png', 'chelsea.png', 'coffee.png', 'coins.png',
+    'grass.png', 'gravel.png', 'hubble_deep_field.jpg', 'ihc.png', 'moon.png',
+    'motorcycle_left.png', 'page.png', 'rocket.jpg', 'text.png',
+)  # fmt: skip
+"""File names."""
+
+SHARES = {'train': (0.0, 0.6), 'val': (0.6, 1.0)}
+"""Which part of every photograph's width serves which split: no pixel serves both."""
+
+
+GAINS = ((0.75, 1.15), (0.85, 1.15))
+"""Ranges of the random factors on all of a background and on each of its colours."""
 
 
 @cache
@@ -36,7 +41,7 @@ def _read_photograph(name: str) -> np.ndarray:
 
 
 def sample_background(split: str, size: int, rng: np.random.Generator) -> np.ndarray:
-    """Cuts a random square out of a random photograph of a split, with a random exposure and tint.
+    """Cuts a random square out of a split's part of a random photograph; exposure and tint vary.
 
     Args:
         split: 'train' or 'val'.
@@ -46,7 +51,9 @@ def sample_background(split: str, size: int, rng: np.random.Generator) -> np.nda
     Returns:
         float32 [size, size, 3], BGR in [0, 1].
     """
-    image = _read_photograph(PHOTOGRAPHS[split][int(rng.integers(len(PHOTOGRAPHS[split])))])
+    image = _read_photograph(PHOTOGRAPHS[int(rng.integers(len(PHOTOGRAPHS)))])
+    left, right = (round(share * image.shape[1]) for share in SHARES[split])
+    image = image[:, left:right]
     height, width = image.shape[:2]
     side = int(min(height, width) * rng.uniform(0.4, 1.0))
     top = int(rng.integers(height - side + 1))
@@ -56,5 +63,5 @@ def sample_background(split: str, size: int, rng: np.random.Generator) -> np.nda
         crop = crop[:, ::-1]
     interpolation = cv2.INTER_AREA if side > size else cv2.INTER_LINEAR
     crop = cv2.resize(np.ascontiguousarray(crop), (size, size), interpolation=interpolation)
-    gain = rng.uniform(0.75, 1.15) * rng.uniform(0.85, 1.15, size=3)
+    gain = rng.uniform(*GAINS[0]) * rng.uniform(*GAINS[1], size=3)
     return np.clip(crop.astype(np.float32) / 255 * gain.astype(np.float32), 0, 1)

@@ -56,7 +56,7 @@ def _draw_coverage(kind: str, options: DatasetOptions, rng: np.random.Generator)
     # Drawn evenly on a log scale: as many small objects as large ones.
     diameter = options.image_size * np.exp(rng.uniform(*np.log(options.object_size)))
     view = np.array(
-        [rng.uniform(0.7, 1.4), rng.uniform(0, 2 * np.pi), *rng.uniform(-0.2, 0.2, size=2)]
+        [rng.uniform(0.7, 1.4), rng.uniform(-0.7, 0.7), *rng.uniform(-0.2, 0.2, size=2)]
     )
     contours = [_project(contour, diameter, view) for contour in contours]
     low = np.concatenate(contours).min(axis=0) - 1
@@ -105,10 +105,7 @@ def make_scene(split: str, index: int, options: DatasetOptions) -> Scene:
         centre_y, centre_x = rng.uniform(0.08, 0.92, size=2) * size
         top, left = int(centre_y - patch.shape[0] / 2), int(centre_x - patch.shape[1] / 2)
         coverage = _place(patch, top, left, size)
-        behind = image[coverage > 0.5]
-        if len(behind) == 0:
-            behind = np.zeros((1, 3), np.float32)
-        surface = paint_surface(patch, behind.mean(axis=0), rng)
+        surface = paint_surface(KINDS[kind], patch, rng)
         image = _cast_shadow(image, coverage, rng)
         alpha = coverage[..., None]
         image = image * (1 - alpha) + _place(surface, top, left, size) * alpha

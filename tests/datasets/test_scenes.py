@@ -3,9 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from nat_mm.datasets import KINDS, PALETTE, DatasetOptions, make_scene
+from nat_mm.datasets import KINDS, PALETTE, DatasetOptions, make_scene, photographs
 from nat_mm.datasets.kinds import sample_outline
-from nat_mm.datasets.photographs import PHOTOGRAPHS, sample_background
+from nat_mm.datasets.photographs import PHOTOGRAPHS, SHARES, sample_background
 
 OPTIONS = DatasetOptions(image_size=96)
 
@@ -32,15 +32,26 @@ def test_unknown_kind_is_refused_with_the_known_ones():
         sample_outline('cube', np.random.default_rng(0))
 
 
-def test_no_photograph_serves_both_splits():
-    assert not set(PHOTOGRAPHS['train']) & set(PHOTOGRAPHS['val'])
+def test_no_part_of_a_photograph_serves_both_splits():
+    assert SHARES['train'][1] <= SHARES['val'][0]
 
 
-@pytest.mark.parametrize(
-    ('split', 'name'), [(split, name) for split, names in PHOTOGRAPHS.items() for name in names]
-)
+@pytest.mark.parametrize('split', SHARES)
+def test_backgrounds_come_from_the_part_of_the_split(split, monkeypatch):
+    ramp = np.tile(np.linspace(0, 255, 200, dtype=np.uint8)[None, :, None], (80, 1, 3))
+    monkeypatch.setattr(photographs, '_read_photograph', lambda name: ramp)
+    monkeypatch.setattr(photographs, 'GAINS', ((1.0, 1.0), (1.0, 1.0)))
+    low, high = SHARES[split]
+    for seed in range(20):
+        background = sample_background(split, 40, np.random.default_rng(seed))
+        assert background.min() >= low - 0.01
+        assert background.max() <= high + 0.01
+
+
+@pytest.mark.parametrize('split', SHARES)
+@pytest.mark.parametrize('name', PHOTOGRAPHS)
 def test_every_photograph_gives_a_background_with_detail(split, name, monkeypatch):
-    monkeypatch.setitem(PHOTOGRAPHS, split, (name,))
+    monkeypatch.setattr(photographs, 'PHOTOGRAPHS', (name,))
     background = sample_background(split, 80, np.random.default_rng(0))
     assert background.shape == (80, 80, 3)
     assert background.dtype == np.float32
@@ -50,7 +61,7 @@ def test_every_photograph_gives_a_background_with_detail(split, name, monkeypatc
 
 
 def test_missing_photograph_is_a_clear_error(monkeypatch):
-    monkeypatch.setitem(PHOTOGRAPHS, 'val', ('no_such.png',))
+    monkeypatch.setattr(photographs, 'PHOTOGRAPHS', ('no_such.png',))
     with pytest.raises(FileNotFoundError, match='no_such.png is missing: the installed scikit'):
         sample_background('val', 80, np.random.default_rng(0))
 
