@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import setuptools
 
 ROOT = Path(__file__).parents[2]
 
@@ -77,13 +78,16 @@ def installed_python(wheel, tmp_path_factory) -> Path:
 
     A ``.pth`` file brings this environment's site-packages. Python runs no ``.pth`` file that it
     finds there, so neither our own start-up file nor an editable install of the checkout is active.
+    The one of setuptools is needed: through it Python 3.12 has the distutils that mmengine imports.
     """
     environment = tmp_path_factory.mktemp('second') / 'environment'
     _run([sys.executable, '-m', 'venv', environment], cwd=environment.parent)
     python = environment / 'bin' / 'python'
     _run([python, '-m', 'pip', 'install', '--no-deps', '--no-index', wheel], cwd=environment)
     site_packages = next(environment.glob('lib/python*/site-packages'))
-    (site_packages / 'shared.pth').write_text('\n'.join(site.getsitepackages()))
+    # Files are run in the order of their names: this one first.
+    (site_packages / '_shared.pth').write_text('\n'.join(site.getsitepackages()))
+    shutil.copy(Path(setuptools.__file__).parents[1] / 'distutils-precedence.pth', site_packages)
     return python
 
 
