@@ -154,7 +154,9 @@ def draw(checkpoints: dict[Task, Path], work_dir: Path) -> list[Path]:
         pictures.append(folder / f'{task.name}.png')
         draw_predictions(Config.fromfile(task.config), checkpoint, pictures[-1])
     pictures.append(folder / 'curves.png')
-    curves = {task.name: (read_scalars(work_dir / task.name), task.metrics) for task in TASKS}
+    curves = {
+        task.name: (read_scalars(work_dir / task.name), task.metrics, task.unit) for task in TASKS
+    }
     draw_curves(curves, pictures[-1])
     return pictures
 

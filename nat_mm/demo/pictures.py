@@ -1,21 +1,28 @@
 """Draws predictions beside ground truth, and training curves."""
 
+import contextlib
+import io
 import json
+import warnings
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS, VISUALIZERS, DefaultScope
 from mmengine.runner import load_checkpoint
-from mmengine.structures import BaseDataElement
+from mmengine.structures import BaseDataElement, PixelData
+from mmengine.visualization import Visualizer
 from torch import Tensor
 
 _ENLARGE = 3
 
 
+@torch.no_grad()
 def draw_predictions(config: Config, checkpoint: Path, output: Path, *, count: int = 8) -> None:
     """Draws validation pictures with their ground truth and with the predictions of a checkpoint.
 
@@ -26,11 +33,13 @@ def draw_predictions(config: Config, checkpoint: Path, output: Path, *, count: i
         count: number of pictures, taken evenly from the test data set.
     """
     with DefaultScope.overwrite_default_scope(config.default_scope):
-        dataset = DATASETS.build(config.test_dataloader.dataset)
+        # pycocotools prints while it reads.
+        with contextlib.redirect_stdout(io.StringIO()):
+            dataset = DATASETS.build(config.test_dataloader.dataset)
         model = MODELS.build(config.model).eval()
-        load_checkpoint(model, str(checkpoint), map_location='cpu')
+        load_checkpoint(model, str(checkpoint), map_location='cpu', logger='silent')
         visualizer = VISUALIZERS.build(
-            dict(type=config.visualizer.type, name=f'demo {output.stem}')
+            dict(type=config.visualizer.type, name=f'demo {output.stem}', alpha=0.6)
         )
     visualizer.dataset_meta = dataset.metainfo
     pairs = []
@@ -41,17 +50,30 @@ def draw_predictions(config: Config, checkpoint: Path, output: Path, *, count: i
         image = cv2.resize(
             image, None, fx=_ENLARGE, fy=_ENLARGE, interpolation=cv2.INTER_CUBIC
         )
-        visualizer.add_datasample(
-            str(index), image, _enlarge(sample), **_drawing_options(config.default_scope)
-        )
-        pairs.append(visualizer.get_image())
-    _write_pairs(pairs, output)
+        pairs.append(_draw_pair(visualizer, image, _enlarge(sample), config.default_scope))
+    _write_pairs(pairs, dataset.metainfo, output)
 
 
-def _drawing_options(scope: str) -> dict:
-    if scope == 'mmdet':
-        return {'pred_score_thr': 0.5}
-    return {'with_labels': False}
+def _draw_pair(
+    visualizer: Visualizer, image: np.ndarray, sample: BaseDataElement, scope: str
+) -> list[np.ndarray]:
+    """The same picture with its ground truth and with its prediction."""
+    options = {'pred_score_thr': 0.5} if scope == 'mmdet' else {'with_labels': False}
+    pair = []
+    for shows_prediction in (False, True):
+        with warnings.catch_warnings():
+            # A box that touches the picture's border counts as out of bounds.
+            warnings.filterwarnings('ignore', message='.*out of bounds')
+            visualizer.add_datasample(
+                'picture',
+                image,
+                sample,
+                draw_gt=not shows_prediction,
+                draw_pred=shows_prediction,
+                **options,
+            )
+        pair.append(visualizer.get_image())
+    return pair
 
 
 def _enlarge(sample: BaseDataElement) -> BaseDataElement:
@@ -71,19 +93,24 @@ def _enlarge(sample: BaseDataElement) -> BaseDataElement:
                 instances.masks = instances.masks.resize((height * _ENLARGE, width * _ENLARGE))
     for name in ('gt_sem_seg', 'pred_sem_seg'):
         if name in sample:
-            sample.get(name).data = repeat(sample.get(name).data)
+            setattr(sample, name, PixelData(data=repeat(sample.get(name).data)))
     return sample
 
 
-def _write_pairs(pairs: list[np.ndarray], output: Path) -> None:
+def _write_pairs(pairs: list[list[np.ndarray]], metainfo: dict, output: Path) -> None:
+    """Writes the pairs in two columns, with the classes' colours below."""
     rows = (len(pairs) + 1) // 2
-    figure = Figure(figsize=(12, 3.1 * rows), layout='constrained')
-    for axes, pair in zip(figure.subplots(rows, 2, squeeze=False).flat, pairs, strict=False):
-        axes.imshow(pair)
-        axes.axvline(pair.shape[1] / 2, color='white', linewidth=3)
-    for axes in figure.axes:
+    figure = Figure(figsize=(12, 3.1 * rows + 0.5), layout='constrained')
+    grid = figure.subplots(rows, 4, squeeze=False)
+    for axes in grid.flat:
         axes.axis('off')
-        axes.set_title('ground truth' + ' ' * 40 + 'prediction', fontsize=10)
+    cells = grid.reshape(-1, 2)
+    for cell, pair in zip(cells, pairs, strict=False):
+        for axes, picture, title in zip(cell, pair, ('ground truth', 'prediction'), strict=True):
+            axes.imshow(picture)
+            axes.set_title(title, fontsize=10)
+    colours = [Patch(color=np.array(colour) / 255) for colour in metainfo['palette']]
+    figure.legend(colours, metainfo['classes'], loc='outside lower center', ncols=len(colours))
     figure.savefig(output, dpi=110)
 
 
@@ -93,28 +120,27 @@ def read_scalars(work_dir: Path) -> list[dict]:
     return [json.loads(line) for file in files for line in file.read_text().splitlines()]
 
 
-def draw_curves(curves: dict[str, tuple[list[dict], dict[str, str]]], output: Path) -> None:
+def draw_curves(curves: dict[str, tuple[list[dict], dict[str, str], float]], output: Path) -> None:
     """Draws the loss and the validation metrics of each training.
 
     Args:
-        curves: by title, the scalars that mmengine logged and the metrics to draw (key in the
-            scalars -> name in the legend).
+        curves: by title: the scalars that mmengine logged, the metrics to draw (key in the
+            scalars -> name in the legend), and what the scalars give for a perfect result.
         output: PNG file to write.
     """
     figure = Figure(figsize=(10, 3.4 * len(curves)), layout='constrained')
     rows = figure.subplots(len(curves), 2, squeeze=False)
-    for (title, (scalars, metrics)), (loss_axes, metric_axes) in zip(
+    for (title, (scalars, metrics, unit)), (loss_axes, metric_axes) in zip(
         curves.items(), rows, strict=True
     ):
         losses = [(entry['iter'], entry['loss']) for entry in scalars if 'loss' in entry]
         loss_axes.plot(*zip(*losses, strict=True))
         loss_axes.set(title=f'{title}: training loss', xlabel='iteration', yscale='log')
         for key, name in metrics.items():
-            points = [(entry['step'], entry[key]) for entry in scalars if key in entry]
-            if points:
-                metric_axes.plot(*zip(*points, strict=True), marker='o', label=name)
-        metric_axes.set(title=f'{title}: on validation scenes', xlabel='iteration')
+            points = [(entry['step'], entry[key] / unit) for entry in scalars if key in entry]
+            metric_axes.plot(*zip(*points, strict=True), marker='o', label=name)
+        metric_axes.set(title=f'{title}: on validation scenes', xlabel='iteration', ylim=(0, 1))
         metric_axes.legend()
         for axes in (loss_axes, metric_axes):
-            axes.grid(alpha=0.3)
+            axes.grid(alpha=0.3, which='both')
     figure.savefig(output, dpi=110)

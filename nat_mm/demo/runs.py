@@ -13,7 +13,13 @@ from pathlib import Path
 from nat_mm.cli.errors import CommandError
 
 _PROGRESS = re.compile(r'(?:Iter|Epoch)\((train|val|test)\)\s+(?:\[\d+\])?\[\s*(\d+)/(\d+)\]')
-_DETAILS = (('loss', re.compile(r'\bloss: ([\d.naif]+)')), ('left', re.compile(r'eta: ([\d:]+)')))
+_DETAILS = {
+    'loss': re.compile(r'\bloss: (\S+)'),
+    'left': re.compile(r'\beta: (\S+)'),
+    'box AP50': re.compile(r'\bcoco/bbox_mAP_50: (\S+)'),
+    'mask AP50': re.compile(r'\bcoco/segm_mAP_50: (\S+)'),
+    'mIoU': re.compile(r'\bmIoU: (\S+)'),
+}
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,7 @@ def _show_progress(run: Run, process: subprocess.Popen, last_line: deque) -> Non
                 what, number, total = match.groups()
                 details = [
                     f'{name} {found.group(1)}'
-                    for name, pattern in _DETAILS
+                    for name, pattern in _DETAILS.items()
                     if (found := pattern.search(line))
                 ]
                 minutes, seconds = divmod(int(time.monotonic() - started), 60)
