@@ -23,11 +23,11 @@ model = dict(
         type='UPerHead', in_channels=[32, 64, 128, 256], in_index=[0, 1, 2, 3],
         pool_scales=(1, 2, 3), channels=48, dropout_ratio=0.0, num_classes=7, norm_cfg=norm,
         align_corners=False,
-        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0)),
+        loss_decode=dict(type='CrossEntropyLoss', avg_non_ignore=True, loss_weight=1.0)),
     auxiliary_head=dict(
         type='FCNHead', in_channels=128, in_index=2, channels=48, num_convs=1,
         concat_input=False, dropout_ratio=0.0, num_classes=7, norm_cfg=norm, align_corners=False,
-        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=0.4)),
+        loss_decode=dict(type='CrossEntropyLoss', avg_non_ignore=True, loss_weight=0.4)),
     train_cfg=dict(),
     test_cfg=dict(mode='whole'))
 

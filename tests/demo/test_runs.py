@@ -13,12 +13,13 @@ def python(code, tmp_path, name='job'):
 
 def test_progress_is_shown_in_short_and_all_output_is_kept(tmp_path, capsys):
     line = '11/22 mmengine - INFO - Iter(train) [ 40/600]  lr: 8e-4  eta: 0:09:11  loss: 2.0695'
-    code = f'print("hello"); print({line!r}); print("Iter(val) [ 2/25]  eta: 0:00:07  time: 3")'
+    result = 'Iter(val) [25/25]    coco/bbox_mAP: 0.57  coco/bbox_mAP_50: 0.8630  time: 0.2'
+    code = f'print("hello"); print({line!r}); print({result!r})'
     run_side_by_side([python(code, tmp_path)])
     shown = capsys.readouterr().out.splitlines()
     assert [' '.join(line.split()[1:]) for line in shown] == [
         'job train 40/600 loss 2.0695 left 0:09:11',
-        'job val 2/25 left 0:00:07',
+        'job val 25/25 box AP50 0.8630',
     ]
     assert (tmp_path / 'job.txt').read_text().startswith(f'hello\n{line}\n')
 
