@@ -3,11 +3,12 @@
 ``mim test mmdet``, the inferencers and others import ``mmcv.ops`` before they read the config
 that would import nat_mm, so what they need has to be there from the start of Python. The file
 ``nat_mm_startup.pth`` in site-packages calls :func:`start`, which imports nothing but the standard
-library and only watches for three modules:
+library and only watches for four modules:
 
 - ``mmcv._ext``, the compiled operators: served by :mod:`nat_mm.compat.mmcv_ops` where no other
   finder knows it (mmcv-lite). A compiled one always wins.
-- ``mmengine.config.utils``: told that ``nat_mm::`` names this package in ``_base_``.
+- ``mmengine.config.utils``: told that ``nat_mm::`` names this package.
+- ``mmengine.config.config``: reads ``_base_ = 'nat_mm::...'`` from this package's own folder.
 - ``mmengine.runner.checkpoint``: reads checkpoints through :mod:`nat_mm.compat.checkpoints`.
 
 Set the environment variable ``NAT_MM_NO_STARTUP=1`` to start Python without the hooks; importing
@@ -81,6 +82,7 @@ def install():
     sys.meta_path.insert(0, _after_import)
     sys.meta_path.append(_missing_ops)
     when_imported('mmengine.config.utils', _name_config_packages)
+    when_imported('mmengine.config.config', _find_own_configs)
     when_imported('mmengine.runner.checkpoint', _guard_checkpoints)
 
 
@@ -95,6 +97,27 @@ def when_imported(name, callback):
 def _name_config_packages(config_utils):
     config_utils.MODULE2PACKAGE.setdefault('nat_mm', 'nat_mm')
     config_utils.MODULE2PACKAGE.setdefault('mmseg', 'mmseg')
+
+
+def _find_own_configs(config):
+    find = config.Config._get_cfg_path
+
+    def get_cfg_path(cfg_path, filename):
+        package, _, name = cfg_path.partition('::')
+        if package != 'nat_mm' or not _is_installed('nat_mm'):
+            return find(cfg_path, filename)
+        from importlib.util import find_spec
+
+        # mmengine itself would look beside the metadata, where an editable install has no files.
+        folder = find_spec('nat_mm').submodule_search_locations[0]
+        path = os.path.join(folder, '.mim', 'configs', name)
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f'nat_mm has no config {name!r} ({cfg_path!r} in {filename})')
+        # Without a scope, types are looked up in the config's default_scope, mmdet or mmseg;
+        # mmengine would say 'nat_mm', which has no registries.
+        return path, None
+
+    config.Config._get_cfg_path = staticmethod(get_cfg_path)
 
 
 def _guard_checkpoints(checkpoint):
