@@ -3,7 +3,7 @@
 #
 # The first three create .venv with everything in it, unless it is there. To choose otherwise:
 #   make test PYTHON=python3.12
-#   make test TORCH=2.9.1                                           another PyTorch
+#   make test TORCH=2.14.0                                          another PyTorch
 #   make test INDEX=https://download.pytorch.org/whl/cpu            PyTorch without CUDA
 
 PYTHON ?= python3
