@@ -20,7 +20,7 @@ from rich.table import Table
 from nat_mm.cli.errors import CommandError, run_command
 from nat_mm.datasets import DatasetOptions, write_dataset
 from nat_mm.demo.pictures import draw_curves, draw_predictions, read_scalars
-from nat_mm.demo.runs import Run, run_side_by_side
+from nat_mm.demo.runs import Run, exit_on_signals, run_side_by_side
 
 ROOT = Path(__file__).resolve().parents[1]
 MARKER = '.nat_mm_demo'
@@ -163,6 +163,7 @@ def draw(checkpoints: dict[Task, Path], work_dir: Path) -> list[Path]:
 
 def main() -> None:
     arguments = parse_arguments()
+    exit_on_signals()
     started = time.monotonic()
     try:
         sizes = {'train_scenes': 16, 'val_scenes': 8} if arguments.quick else {}

@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -29,6 +30,12 @@ class Run:
     name: str
     arguments: tuple[str, ...]
     output: Path
+
+
+def exit_on_signals() -> None:
+    """Makes SIGINT and SIGTERM an ordinary exit, by which run_side_by_side stops its commands."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: sys.exit(128 + number))
 
 
 def run_side_by_side(runs: list[Run]) -> None:
@@ -90,7 +97,7 @@ def run_side_by_side(runs: list[Run]) -> None:
 def _show_progress(run: Run, process: subprocess.Popen, last_line: deque) -> None:
     """Copies the output to its file, and the gist of the progress lines to the terminal."""
     started = time.monotonic()
-    with open(run.output, 'w') as file:
+    with open(run.output, 'w', buffering=1) as file:
         for line in process.stdout:
             file.write(line)
             if line.strip():
