@@ -142,8 +142,16 @@ def test_adapter_under_autocast(stand_in):
     ],
 )
 def test_reasons(device, dtype, problem, reasons, monkeypatch):
-    monkeypatch.setattr(natten_backend, 'INSTALLATION_PROBLEM', problem)
+    monkeypatch.setattr(natten_backend, 'installation_problem', lambda: problem)
     query = types.SimpleNamespace(device=torch.device(device), dtype=dtype)
     found = natten_backend.unsupported_reasons(query, None)
     assert len(found) == len(reasons)
     assert all(part in text for part, text in zip(reasons, found, strict=True))
+
+
+def test_asking_for_natten_is_no_graph_break():
+    def function(x):
+        return x + len(natten_backend.installation_problem() or '')
+
+    compiled = torch.compile(function, fullgraph=True, backend='eager')
+    assert compiled(torch.zeros(1)) == function(torch.zeros(1))

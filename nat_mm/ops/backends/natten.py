@@ -6,6 +6,7 @@ https://natten.org; :func:`nat_mm.ops.folding.fold_bias` puts it back.
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import re
 
@@ -21,8 +22,18 @@ WIDTH_MULTIPLE = 8
 """NATTEN's kernels take head dimensions that are multiples of this."""
 
 
-def _installation_problem() -> str | None:
-    """Why the installed NATTEN cannot be used, or None where it can."""
+@torch.compiler.assume_constant_result
+def installation_problem() -> str | None:
+    """Why the installed NATTEN cannot be used, or None where it can.
+
+    Asked when the first CUDA tensor comes, so that importing this neither imports NATTEN nor
+    touches a GPU.
+    """
+    return _find_installation_problem()
+
+
+@functools.cache
+def _find_installation_problem() -> str | None:
     try:
         version = importlib.metadata.version('natten')
     except importlib.metadata.PackageNotFoundError:
@@ -39,16 +50,13 @@ def _installation_problem() -> str | None:
     return None
 
 
-INSTALLATION_PROBLEM = _installation_problem() if torch.cuda.is_available() else None
-
-
 def unsupported_reasons(query: Tensor, bias: Tensor | None) -> list[str]:
     """Serves CUDA tensors in float16, bfloat16 and float32."""
     reasons = []
     if query.device.type != 'cuda':
         reasons.append(f'serves CUDA tensors only, got a tensor on {query.device.type}')
-    elif INSTALLATION_PROBLEM is not None:
-        reasons.append(INSTALLATION_PROBLEM)
+    elif (problem := installation_problem()) is not None:
+        reasons.append(problem)
     if query.dtype == torch.float64:
         reasons.append('serves float16, bfloat16 and float32, got torch.float64')
     return reasons
