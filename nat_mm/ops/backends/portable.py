@@ -31,19 +31,6 @@ def unsupported_reasons(query: Tensor, bias: Tensor | None) -> list[str]:
     return []
 
 
-def forward(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    bias: Tensor | None,
-    kernel_size: tuple[int, int],
-    dilation: tuple[int, int],
-    scale: float,
-) -> Tensor:
-    """The operator on checked arguments."""
-    return _operator(query, key, value, bias, kernel_size, dilation, scale)
-
-
 def _forward_kernel(
     query: Tensor,
     key: Tensor,
@@ -114,7 +101,7 @@ def _backward_kernel(
     )
 
 
-_operator = define_operator('na2d_portable', _forward_kernel, _backward_kernel)
+forward = define_operator('na2d_portable', _forward_kernel, _backward_kernel)
 
 
 def _compute_dtype(query: Tensor) -> torch.dtype:
