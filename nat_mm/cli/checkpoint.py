@@ -155,7 +155,7 @@ def _unwrap(model: nn.Module) -> nn.Module:
 
 
 def _state_dict(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-    """Weights of a checkpoint, without the prefix of distributed training."""
+    """Weights of a checkpoint where mmengine will look for them, without DDP's prefix."""
     weights = checkpoint.get('state_dict', checkpoint)
     return {
         key.removeprefix('module.'): value
