@@ -1,7 +1,8 @@
-# make demo   trains, tests and draws the demo      make lint    checks the style
-# make test   runs the test suite                   make clean   removes .venv, builds and the demo
+# make demo    trains, tests and draws the demo     make lint    checks the style
+# make test    runs the test suite                  make clean   removes .venv, builds and the demo
+# make bench   measures speed and memory here
 #
-# The first three create .venv with everything in it, unless it is there. To choose otherwise:
+# All but `make clean` create .venv with everything in it, unless it is there. To choose otherwise:
 #   make test PYTHON=python3.12
 #   make test TORCH=2.14.0                                          another PyTorch
 #   make test INDEX=https://download.pytorch.org/whl/cpu            PyTorch without CUDA
@@ -24,13 +25,16 @@ MADE := $(VENV)/.made-with-$(subst /,_,$(PYTHON))
 INSTALLED := $(VENV)/.installed-$(shell { cat pyproject.toml setup.py nat_mm_startup.pth; \
 	echo '$(CURDIR) $(TORCH) $(TORCHVISION) $(INDEX)'; } | cksum | cut -d ' ' -f 1)
 
-.PHONY: demo test lint clean
+.PHONY: demo test bench lint clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/python tools/demo.py
 
 test: $(INSTALLED)
 	$(VENV)/bin/python -m pytest
+
+bench: $(INSTALLED)
+	$(VENV)/bin/python tools/benchmark.py
 
 lint: $(INSTALLED)
 	$(VENV)/bin/python -m ruff check .
