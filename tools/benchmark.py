@@ -115,7 +115,7 @@ def describe_environment(settings: Settings) -> dict[str, Any]:
         'python': platform.python_version(),
         'backend, float32': auto_backend(torch.float32),
         'backend, bfloat16': auto_backend(torch.bfloat16),
-        'natten': natten_flex.problem() or 'uncompiled flex attention, forward only',
+        'natten': natten_flex.problem() or 'NATTEN runs uncompiled, forward only',
     }
 
 
@@ -139,7 +139,9 @@ def main() -> None:
         title = f'{QUICK_WARNING}\n{title}'
     # Not a terminal's 80 columns where the output goes to a file.
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
-    console.print(f'{title}\nNATTEN: {environment["natten"]}')
+    console.print(title)
+    if 'operator' in sections:
+        console.print(environment['natten'])
     rows = {}
     for name, section in sections.items():
         print(f'measuring: {name} ...', file=sys.stderr, flush=True)
