@@ -22,7 +22,8 @@ endif
 # The names of these two files say what was installed: another interpreter means a new environment,
 # other requirements mean another pip run.
 MADE := $(VENV)/.made-with-$(subst /,_,$(PYTHON))
-INSTALLED := $(VENV)/.installed-$(shell { cat pyproject.toml setup.py nat_mm_startup.pth; \
+INSTALLED := $(VENV)/.installed-$(shell { \
+	cat pyproject.toml setup.py nat_mm_startup.pth nat_mm/ops/csrc/*; \
 	echo '$(CURDIR) $(TORCH) $(TORCHVISION) $(INDEX)'; } | cksum | cut -d ' ' -f 1)
 
 .PHONY: demo test bench lint clean
@@ -40,7 +41,8 @@ lint: $(INSTALLED)
 	$(VENV)/bin/python -m ruff check .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info work_dirs/demo .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info nat_mm/ops/backends/*.so work_dirs/demo \
+		.pytest_cache .ruff_cache
 
 $(MADE):
 	$(PYTHON) -m venv --clear $(VENV)

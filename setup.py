@@ -1,7 +1,63 @@
-"""Build step that pyproject.toml cannot express: the start-up file."""
+"""Build steps that pyproject.toml cannot express: the CPU kernel and the start-up file."""
 
-from setuptools import setup
+import sysconfig
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
+
+SOURCES = 'nat_mm/ops/csrc'
+# Of floating point, these give up only errno and traps, which the kernel never looks at.
+FLAGS = [
+    '-std=c++17', '-O3', '-g0', '-fopenmp', '-fvisibility=hidden',
+    '-fno-math-errno', '-fno-trapping-math',
+    '-fno-wrapv',  # Python's own flags have -fwrapv
+]  # fmt: skip
+INSTRUCTION_SETS = {'generic': []}
+if sysconfig.get_platform().endswith('x86_64'):
+    INSTRUCTION_SETS['avx2'] = ['-mavx2', '-mfma']
+    INSTRUCTION_SETS['avx512'] = [
+        '-mavx512f', '-mavx512dq', '-mavx512bw', '-mavx512vl', '-mfma',
+        '-mprefer-vector-width=512',
+    ]  # fmt: skip
+FLAGS_OF_FILE = {
+    f'{SOURCES}/na2d.cpp': [],
+    **{f'{SOURCES}/kernels_{name}.cpp': flags for name, flags in INSTRUCTION_SETS.items()},
+}
+
+
+class BuildKernel(build_ext):
+    """Builds the kernel as a plain shared library, one file for every Python."""
+
+    def get_ext_filename(self, fullname: str) -> str:
+        return fullname.replace('.', '/') + '.so'
+
+    def build_extension(self, ext: Extension) -> None:
+        def compile_file(path: str) -> list[str]:
+            return self.compiler.compile(
+                [path], output_dir=self.build_temp, extra_postargs=FLAGS + FLAGS_OF_FILE[path]
+            )
+
+        with ThreadPoolExecutor() as pool:
+            objects = sum(pool.map(compile_file, ext.sources), [])
+        self.compiler.link_shared_object(
+            objects,
+            self.get_ext_fullpath(ext.name),
+            extra_postargs=['-fopenmp'],
+            target_lang='c++',
+        )
+
+
+class BuildWheel(bdist_wheel):
+    """Tags the wheel for any Python, and for this platform if the kernel was built."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        (kernel,) = self.get_finalized_command('build_ext').get_outputs()
+        self.root_is_pure = not Path(kernel).exists()
+        return 'py3', 'none', super().get_tag()[2]
 
 
 class BuildPyAndStartupFile(build_py):
@@ -21,4 +77,18 @@ class BuildPyAndStartupFile(build_py):
         self.copy_file('nat_mm_startup.pth', target)
 
 
-setup(cmdclass={'build_py': BuildPyAndStartupFile})
+kernel = Extension(
+    'nat_mm.ops.backends.libna2d',
+    sources=list(FLAGS_OF_FILE),
+    language='c++',
+    # Where it cannot be compiled, the installation goes on and the portable backend serves.
+    optional=True,
+)
+setup(
+    cmdclass={
+        'bdist_wheel': BuildWheel,
+        'build_ext': BuildKernel,
+        'build_py': BuildPyAndStartupFile,
+    },
+    ext_modules=[kernel],
+)

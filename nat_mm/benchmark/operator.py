@@ -71,7 +71,8 @@ def summarize(rows: Sequence[Row]) -> Summary:
 
 def auto_backend(dtype: torch.dtype) -> str:
     """The backend that 'auto' takes for CPU tensors."""
-    return choose_backend('auto', *_inputs(StageMap(7, 7, 64, 2), dtype)[::3])
+    query, _, _, bias = _inputs(StageMap(7, 7, 64, 2), dtype)
+    return choose_backend('auto', query, bias, (KERNEL_SIZE, KERNEL_SIZE))
 
 
 def random_projection(stage: StageMap, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:

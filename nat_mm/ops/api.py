@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from nat_mm.ops.autocast import cast_for_autocast
 from nat_mm.ops.backends import BACKENDS, choose_backend
 from nat_mm.ops.validation import check_dilation, check_kernel_size, check_scale, check_tensors
 
@@ -39,7 +40,7 @@ def neighborhood_attention_2d(
             itself. None for no bias.
         scale: Factor on the query-key products; default ``head_dim ** -0.5``.
         backend: 'auto' takes the fastest backend that can serve the arguments; or the name of
-            one: 'natten', 'portable', 'reference'.
+            one: 'natten', 'cpu', 'portable', 'reference'.
 
     Returns:
         The attended values, contiguous, with the shape and element type of ``query``; under
@@ -54,5 +55,6 @@ def neighborhood_attention_2d(
     dilation = check_dilation(dilation)
     check_tensors(query, key, value, bias, kernel_size, dilation)
     scale = check_scale(scale, query.shape[-1])
-    name = choose_backend(backend, query, bias)
+    query, key, value = cast_for_autocast(query, key, value)
+    name = choose_backend(backend, query, bias, kernel_size)
     return BACKENDS[name].forward(query, key, value, bias, kernel_size, dilation, scale)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-OPERATORS = ('nat_mm::na2d_portable',)
+OPERATORS = ('nat_mm::na2d_cpu', 'nat_mm::na2d_portable')
 
 
 def neighborhood_attention_flops(inputs: list[Any], outputs: list[Any]) -> int:

@@ -7,62 +7,82 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from nat_mm.ops.autocast import cast_for_autocast
-
 NAMESPACE = 'nat_mm'
 
 ForwardKernel = Callable[
+    [Tensor, Tensor, Tensor, Tensor | None, Sequence[int], Sequence[int], float],
+    tuple[Tensor, Tensor],
+]
+BackwardKernel = Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]
+Operator = Callable[
     [Tensor, Tensor, Tensor, Tensor | None, Sequence[int], Sequence[int], float], Tensor
 ]
-BackwardKernel = Callable[
-    [Tensor, Tensor, Tensor, Tensor, Tensor | None, Sequence[int], Sequence[int], float],
-    tuple[Tensor, Tensor, Tensor, Tensor],
-]
 
 
-def define_operator(name: str, forward: ForwardKernel, backward: BackwardKernel) -> ForwardKernel:
-    """Makes one differentiable, compilable, autocast-aware operator out of two kernels.
+def define_operator(
+    name: str,
+    forward: ForwardKernel,
+    backward: BackwardKernel,
+    *,
+    devices: Sequence[str],
+    keeps_log_sum_exp: bool,
+) -> Operator:
+    """Makes one differentiable, compilable operator out of two kernels.
+
+    Autocast's casting is left to :func:`nat_mm.ops.neighborhood_attention_2d`, which needs the
+    element type to choose a backend; the kernels themselves run with autocast off.
 
     Args:
         name: Name in PyTorch's ``nat_mm`` namespace.
-        forward: ``(query, key, value, bias, kernel_size, dilation, scale) -> output``. The output
-            is contiguous, of query's shape and element type.
-        backward: ``(grad_output, query, key, value, bias, kernel_size, dilation, scale) ->
-            (grad_query, grad_key, grad_value, grad_bias)``, all contiguous, in shape and element
-            type of what they belong to; without bias grad_bias is an empty tensor. It may use
+        forward: ``(query, key, value, bias, kernel_size, dilation, scale) -> (output,
+            log_sum_exp)``. The output is contiguous, of query's shape and element type; of each
+            query's scores, log_sum_exp is the logarithm of the sum of exponentials, float32
+            [B, H, W, heads], or an empty tensor from a kernel that keeps none.
+        backward: ``(grad_output, query, key, value, bias, output, log_sum_exp, kernel_size,
+            dilation, scale) -> (grad_query, grad_key, grad_value, grad_bias)``, all contiguous, in
+            shape and element type of what they belong to; without bias grad_bias is an empty
+            tensor. Where no log_sum_exp is kept, output and log_sum_exp are None. It may use
             nothing but its arguments, so that no attention weights are kept between the passes.
+        devices: PyTorch's dispatch keys of the devices that the kernels serve.
+        keeps_log_sum_exp: Whether output and log_sum_exp are kept for the backward pass.
 
     Returns:
-        The operator, with the arguments of ``forward``.
+        The operator, with the arguments of ``forward``; it returns the output alone.
     """
     library = torch.library.Library(NAMESPACE, 'FRAGMENT')
     _LIBRARIES.append(library)
     options = 'int[] kernel_size, int[] dilation, float scale'
     tensors = 'Tensor query, Tensor key, Tensor value, Tensor? bias'
-    library.define(f'{name}({tensors}, {options}) -> Tensor')
+    library.define(f'{name}({tensors}, {options}) -> (Tensor, Tensor)')
     library.define(
-        f'{name}_backward(Tensor grad_output, {tensors}, {options}) '
-        '-> (Tensor, Tensor, Tensor, Tensor)'
+        f'{name}_backward(Tensor grad_output, {tensors}, Tensor? output, Tensor? log_sum_exp, '
+        f'{options}) -> (Tensor, Tensor, Tensor, Tensor)'
     )
     operator = getattr(torch.ops.nat_mm, name).default
     backward_operator = getattr(torch.ops.nat_mm, f'{name}_backward').default
-    for device_key in ('CPU', 'CUDA', 'XPU', 'MPS'):
+    for device_key in devices:
         library.impl(name, forward, device_key)
         library.impl(f'{name}_backward', backward, device_key)
-    torch.library.register_fake(f'{NAMESPACE}::{name}', _fake_forward, lib=library)
+
+    def fake_forward(query, key, value, bias, kernel_size, dilation, scale):
+        output = torch.empty_like(query, memory_format=torch.contiguous_format)
+        shape = query.shape[:4] if keeps_log_sum_exp else (0,)
+        return output, query.new_empty(shape, dtype=torch.float32)
+
+    torch.library.register_fake(f'{NAMESPACE}::{name}', fake_forward, lib=library)
     torch.library.register_fake(f'{NAMESPACE}::{name}_backward', _fake_backward, lib=library)
 
     def setup_context(ctx, inputs, output):
         query, key, value, bias, ctx.kernel_size, ctx.dilation, ctx.scale = inputs
-        ctx.save_for_backward(query, key, value, bias)
+        kept = output if keeps_log_sum_exp else (None, None)
+        ctx.save_for_backward(query, key, value, bias, *kept)
+        ctx.mark_non_differentiable(output[1])
 
-    def differentiate(ctx, grad_output):
+    def differentiate(ctx, grad_output, _):
         # Read once: activation checkpointing refuses a second unpacking.
-        query, key, value, bias = ctx.saved_tensors
-        grads = backward_operator(
-            grad_output, query, key, value, bias, ctx.kernel_size, ctx.dilation, ctx.scale
-        )
-        return *grads[:3], None if bias is None else grads[3], None, None, None
+        saved = ctx.saved_tensors
+        grads = backward_operator(grad_output, *saved, ctx.kernel_size, ctx.dilation, ctx.scale)
+        return *grads[:3], None if saved[3] is None else grads[3], None, None, None
 
     torch.library.register_autograd(
         f'{NAMESPACE}::{name}', differentiate, setup_context=setup_context, lib=library
@@ -75,26 +95,26 @@ def define_operator(name: str, forward: ForwardKernel, backward: BackwardKernel)
 
     torch.library.register_autograd(f'{NAMESPACE}::{name}_backward', refuse, lib=library)
 
-    def autocast(device_key):
+    def without_autocast(function, device_key):
         excluded = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, device_key))
 
-        def kernel(query, key, value, *rest):
-            query, key, value = cast_for_autocast(query, key, value)
+        def kernel(*arguments):
             with torch._C._ExcludeDispatchKeyGuard(excluded):
-                return operator(query, key, value, *rest)
+                return function(*arguments)
 
         return kernel
 
     for device_key in ('AutocastCPU', 'AutocastCUDA'):
-        library.impl(name, autocast(device_key), device_key)
-    return operator
+        library.impl(name, without_autocast(operator, device_key), device_key)
+        library.impl(
+            f'{name}_backward', without_autocast(backward_operator, device_key), device_key
+        )
+    return lambda *arguments: operator(*arguments)[0]
 
 
-def _fake_forward(query, key, value, bias, kernel_size, dilation, scale):
-    return torch.empty_like(query, memory_format=torch.contiguous_format)
-
-
-def _fake_backward(grad_output, query, key, value, bias, kernel_size, dilation, scale):
+def _fake_backward(
+    grad_output, query, key, value, bias, output, log_sum_exp, kernel_size, dilation, scale
+):
     grads = [
         torch.empty_like(tensor, memory_format=torch.contiguous_format)
         for tensor in (query, key, value)

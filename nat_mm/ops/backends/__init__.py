@@ -2,29 +2,32 @@
 
 A backend is a module with two functions:
 
-``unsupported_reasons(query, bias) -> list[str]``
+``unsupported_reasons(query, bias, kernel_size) -> list[str]``
     why it cannot serve these arguments; empty where it can.
 ``forward(query, key, value, bias, kernel_size, dilation, scale) -> Tensor``
-    the operator on checked arguments, differentiable.
+    the operator on checked arguments, differentiable; autocast's casting is already done.
 """
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from nat_mm.ops.backends import natten, portable, reference
+from nat_mm.ops.backends import cpu, natten, portable, reference
 
-BACKENDS = {'natten': natten, 'portable': portable, 'reference': reference}
+BACKENDS = {'natten': natten, 'cpu': cpu, 'portable': portable, 'reference': reference}
 """Backends by name, in the order in which 'auto' tries them."""
 
 
-def choose_backend(name: str, query: Tensor, bias: Tensor | None) -> str:
+def choose_backend(
+    name: str, query: Tensor, bias: Tensor | None, kernel_size: tuple[int, int]
+) -> str:
     """Name of the backend that serves the arguments.
 
     Args:
         name: A backend's name, or 'auto' for the first that can serve.
         query: [B, H, W, heads, head_dim].
         bias: [heads, 2 * rows - 1, 2 * columns - 1] or None.
+        kernel_size: (rows, columns).
 
     Raises:
         ValueError: If there is no such backend, or it (for 'auto': none) can serve; the message
@@ -36,7 +39,7 @@ def choose_backend(name: str, query: Tensor, bias: Tensor | None) -> str:
     candidates = tuple(BACKENDS) if name == 'auto' else (name,)
     refusals = []
     for candidate in candidates:
-        reasons = BACKENDS[candidate].unsupported_reasons(query, bias)
+        reasons = BACKENDS[candidate].unsupported_reasons(query, bias, kernel_size)
         if not reasons:
             return candidate
         refusals.append(f'{candidate}: ' + '; '.join(reasons))

@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nat_mm.ops.autocast import cast_for_autocast
 from nat_mm.ops.folding import fold_bias
 
 MINIMUM_VERSION = (0, 20)
@@ -50,7 +49,9 @@ def _find_installation_problem() -> str | None:
     return None
 
 
-def unsupported_reasons(query: Tensor, bias: Tensor | None) -> list[str]:
+def unsupported_reasons(
+    query: Tensor, bias: Tensor | None, kernel_size: tuple[int, int]
+) -> list[str]:
     """Serves CUDA tensors in float16, bfloat16 and float32."""
     reasons = []
     if query.device.type != 'cuda':
@@ -74,7 +75,6 @@ def forward(
     """The operator on checked arguments."""
     from natten import na2d
 
-    query, key, value = cast_for_autocast(query, key, value)
     head_dim = value.shape[-1]
     if bias is not None:
         query, key = fold_bias(

@@ -26,7 +26,9 @@ gathered queries, keys and values), so transient memory stays below 256 MB at an
 """
 
 
-def unsupported_reasons(query: Tensor, bias: Tensor | None) -> list[str]:
+def unsupported_reasons(
+    query: Tensor, bias: Tensor | None, kernel_size: tuple[int, int]
+) -> list[str]:
     """Serves everything."""
     return []
 
@@ -39,7 +41,7 @@ def _forward_kernel(
     kernel_size: Sequence[int],
     dilation: Sequence[int],
     scale: float,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     output = torch.empty_like(query, memory_format=torch.contiguous_format)
     for tiles in all_tiles(tuple(query.shape[1:3]), tuple(kernel_size), tuple(dilation)):
         mask = _mask(tiles, bias, kernel_size, query)
@@ -50,7 +52,7 @@ def _forward_kernel(
             output_block = output_tiles[block]
             attended = torch.bmm(weights, _batched(value_tiles[block], mask.dtype))
             output_block.copy_(attended.view(output_block.shape))
-    return output
+    return output, query.new_empty(0, dtype=torch.float32)
 
 
 def _backward_kernel(
@@ -59,6 +61,8 @@ def _backward_kernel(
     key: Tensor,
     value: Tensor,
     bias: Tensor | None,
+    output: None,
+    log_sum_exp: None,
     kernel_size: Sequence[int],
     dilation: Sequence[int],
     scale: float,
@@ -101,7 +105,13 @@ def _backward_kernel(
     )
 
 
-forward = define_operator('na2d_portable', _forward_kernel, _backward_kernel)
+forward = define_operator(
+    'na2d_portable',
+    _forward_kernel,
+    _backward_kernel,
+    devices=('CPU', 'CUDA', 'XPU', 'MPS'),
+    keeps_log_sum_exp=False,
+)
 
 
 def _compute_dtype(query: Tensor) -> torch.dtype:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nat_mm.ops.autocast import cast_for_autocast
 from nat_mm.ops.window import axis_window
 
 
-def unsupported_reasons(query: Tensor, bias: Tensor | None) -> list[str]:
+def unsupported_reasons(
+    query: Tensor, bias: Tensor | None, kernel_size: tuple[int, int]
+) -> list[str]:
     """Serves everything."""
     return []
 
@@ -24,7 +25,6 @@ def forward(
     scale: float,
 ) -> Tensor:
     """Gathers every token's neighbours, then attends to them; in float32 or better."""
-    query, key, value = cast_for_autocast(query, key, value)
     with torch.autocast(query.device.type, enabled=False):
         dtype = torch.promote_types(query.dtype, torch.float32)
         rows, relative_rows = axis_window(query.shape[1], kernel_size[0], dilation[0], query.device)

@@ -1,0 +1,246 @@
+"""Fused C++ kernel for CPU tensors; its source is in ``nat_mm/ops/csrc``.
+
+The kernel is a shared library with a plain C interface (``csrc/na2d.h``), which setup.py builds
+where it finds a compiler and ctypes loads when the first CPU tensor comes. It links to no Python
+and no PyTorch, and shares PyTorch's OpenMP threads.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch  # before the kernel is loaded, which then uses the OpenMP library PyTorch has loaded
+from torch import Tensor
+
+from nat_mm.ops.library import define_operator
+
+LIBRARY = Path(__file__).with_name('libna2d.so')
+"""Where setup.py puts the kernel."""
+
+ISA_VARIABLE = 'NAT_MM_CPU_ISA'
+"""Environment variable that names the instruction set to use in place of the best one."""
+
+MAXIMUM_KERNEL_SIZE = 13
+
+# The numbers are those of csrc/na2d.h.
+_INSTRUCTION_SETS = {'avx512': 2, 'avx2': 1, 'generic': 0}  # best first
+_DTYPES = {torch.float32: 0, torch.bfloat16: 1}
+_OUT_OF_MEMORY = 1
+
+
+class _Tensor(ctypes.Structure):
+    _fields_ = [('data', ctypes.c_void_p), ('stride', ctypes.c_int64 * 4)]
+
+
+class _Problem(ctypes.Structure):
+    _fields_ = [
+        ('batch', ctypes.c_int64),
+        ('height', ctypes.c_int64),
+        ('width', ctypes.c_int64),
+        ('heads', ctypes.c_int64),
+        ('head_dim', ctypes.c_int64),
+        ('kernel', ctypes.c_int64 * 2),
+        ('dilation', ctypes.c_int64 * 2),
+        ('scale', ctypes.c_double),
+        ('dtype', ctypes.c_int32),
+        ('isa', ctypes.c_int32),
+        ('threads', ctypes.c_int32),
+    ]
+
+
+@torch.compiler.assume_constant_result
+def installation_problem() -> str | None:
+    """Why the kernel cannot be used, or None where it can."""
+    return _find_installation_problem()
+
+
+@functools.cache
+def _find_installation_problem() -> str | None:
+    if not LIBRARY.exists():
+        return (
+            f'the kernel was not built ({LIBRARY} is missing); '
+            'install nat_mm again where there is a C++ compiler'
+        )
+    try:
+        _library()
+    except (OSError, AttributeError) as error:
+        return f'the kernel cannot be loaded: {error}'
+    return None
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    library = ctypes.CDLL(str(LIBRARY))
+    problem, tensor = ctypes.POINTER(_Problem), ctypes.POINTER(_Tensor)
+    floats = ctypes.c_void_p
+    inputs = [problem, tensor, tensor, tensor, floats]
+    library.na2d_forward.argtypes = [*inputs, tensor, floats]
+    library.na2d_backward.argtypes = [*inputs, tensor, floats, *[tensor] * 4, floats]
+    for function in (library.na2d_has_isa, library.na2d_forward, library.na2d_backward):
+        function.restype = ctypes.c_int32
+    return library
+
+
+@functools.cache
+def available_instruction_sets() -> tuple[str, ...]:
+    """Names of those that this machine and the kernel have, best first.
+
+    Raises:
+        OSError: If the kernel is not there or cannot be loaded.
+    """
+    has = _library().na2d_has_isa
+    return tuple(name for name, number in _INSTRUCTION_SETS.items() if has(number))
+
+
+def instruction_set() -> str:
+    """The instruction set to use: the environment's choice, or the best available.
+
+    Raises:
+        OSError: If the kernel is not there or cannot be loaded.
+        ValueError: If the environment variable NAT_MM_CPU_ISA names one that is not available.
+    """
+    available = available_instruction_sets()
+    name = os.environ.get(ISA_VARIABLE) or available[0]
+    if name not in available:
+        raise ValueError(
+            f'{ISA_VARIABLE} must be one of {", ".join(available)} on this machine, got {name!r}'
+        )
+    return name
+
+
+def thread_count() -> int:
+    """PyTorch's number of threads, but 1 in a forked process.
+
+    OpenMP's threads do not survive a fork, and its runtime would wait for them for ever.
+    """
+    return 1 if _is_forked else torch.get_num_threads()
+
+
+def _note_fork() -> None:
+    global _is_forked
+    _is_forked = True
+
+
+_is_forked = False
+if hasattr(os, 'register_at_fork'):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_note_fork)
+
+
+def unsupported_reasons(
+    query: Tensor, bias: Tensor | None, kernel_size: tuple[int, int]
+) -> list[str]:
+    """Serves CPU tensors in float32 and bfloat16, head dimensions that are multiples of 8."""
+    reasons = []
+    if query.device.type != 'cpu':
+        reasons.append(f'serves CPU tensors only, got a tensor on {query.device.type}')
+    elif (problem := installation_problem()) is not None:
+        reasons.append(problem)
+    if query.dtype not in _DTYPES:
+        reasons.append(f'serves float32 and bfloat16, got {query.dtype}')
+    if query.shape[-1] % 8 or query.shape[-1] == 0:
+        reasons.append(f'head_dim must be a multiple of 8, got {query.shape[-1]}')
+    if max(kernel_size) > MAXIMUM_KERNEL_SIZE:
+        reasons.append(f'kernel_size must be at most {MAXIMUM_KERNEL_SIZE}, got {kernel_size}')
+    return reasons
+
+
+def _forward_kernel(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    kernel_size: Sequence[int],
+    dilation: Sequence[int],
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    query, key, value = map(_with_contiguous_channels, (query, key, value))
+    bias = None if bias is None else bias.float().contiguous()
+    output = torch.empty(query.shape, dtype=query.dtype)
+    log_sum_exp = torch.empty(query.shape[:4], dtype=torch.float32)
+    status = _library().na2d_forward(
+        _problem(query, kernel_size, dilation, scale),
+        *map(_strided, (query, key, value)),
+        _address(bias),
+        _strided(output),
+        _address(log_sum_exp),
+    )
+    _check(status)
+    return output, log_sum_exp
+
+
+def _backward_kernel(
+    grad_output: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor | None,
+    output: Tensor,
+    log_sum_exp: Tensor,
+    kernel_size: Sequence[int],
+    dilation: Sequence[int],
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    inputs = [
+        _with_contiguous_channels(tensor) for tensor in (query, key, value, output, grad_output)
+    ]
+    table = None if bias is None else bias.float().contiguous()
+    log_sum_exp = log_sum_exp.contiguous()
+    grads = [torch.empty(query.shape, dtype=query.dtype) for _ in 'qkv']
+    grad_table = None if table is None else torch.empty_like(table)
+    query, key, value, output, grad_output = map(_strided, inputs)
+    status = _library().na2d_backward(
+        _problem(inputs[0], kernel_size, dilation, scale),
+        query,
+        key,
+        value,
+        _address(table),
+        output,
+        _address(log_sum_exp),
+        grad_output,
+        *map(_strided, grads),
+        _address(grad_table),
+    )
+    _check(status)
+    return *grads, grads[0].new_empty(0) if bias is None else grad_table.to(bias.dtype)
+
+
+forward = define_operator(
+    'na2d_cpu', _forward_kernel, _backward_kernel, devices=('CPU',), keeps_log_sum_exp=True
+)
+
+
+def _with_contiguous_channels(tensor: Tensor) -> Tensor:
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
+
+
+def _problem(
+    query: Tensor, kernel_size: Sequence[int], dilation: Sequence[int], scale: float
+) -> _Problem:
+    return _Problem(
+        *query.shape,
+        (ctypes.c_int64 * 2)(*kernel_size),
+        (ctypes.c_int64 * 2)(*dilation),
+        scale,
+        _DTYPES[query.dtype],
+        _INSTRUCTION_SETS[instruction_set()],
+        thread_count(),
+    )
+
+
+def _strided(tensor: Tensor) -> _Tensor:
+    return _Tensor(tensor.data_ptr(), (ctypes.c_int64 * 4)(*tensor.stride()[:4]))
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
+
+
+def _check(status: int) -> None:
+    if status == _OUT_OF_MEMORY:
+        raise MemoryError('no memory for the working space of neighborhood attention')
+    if status != 0:
+        raise RuntimeError(f'the kernel of neighborhood attention failed with status {status}')
