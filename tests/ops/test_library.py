@@ -1,35 +1,52 @@
 """The operator inside PyTorch: checks of its registration, compilation, autocast, FLOPs."""
 
+import itertools
+
 import pytest
 import torch
 from mmengine.analysis import FlopAnalyzer
+from torch.utils.checkpoint import checkpoint
 
 from nat_mm.layers import NeighborhoodAttention2D
 from nat_mm.ops import flop_handles, neighborhood_attention_2d
 from tests.ops.cases import Case, make_inputs
+from tests.ops.kernel import CPU, needs_kernel
 
 CASE = Case(9, 14, 3, (2, 3))
-OPERATOR = torch.ops.nat_mm.na2d_portable.default
+OPERATORS = {
+    'cpu': torch.ops.nat_mm.na2d_cpu.default,
+    'portable': torch.ops.nat_mm.na2d_portable.default,
+}
+BACKENDS = pytest.mark.parametrize('backend', [CPU, 'portable'])
 
 
+def make_float32(**options):
+    """Inputs that every backend serves."""
+    return make_inputs(CASE, dtype=torch.float32, head_dim=8, **options)
+
+
+@BACKENDS
 @pytest.mark.parametrize('grad', [True, False], ids=['grad', 'nograd'])
 @pytest.mark.parametrize('bias', [True, False], ids=['bias', 'nobias'])
-def test_opcheck(bias, grad):
+def test_opcheck(bias, grad, backend):
     inputs = [
-        None if t is None else t.detach().requires_grad_(grad)
-        for t in make_inputs(CASE, bias=bias, dtype=torch.float32)
+        None if t is None else t.detach().requires_grad_(grad) for t in make_float32(bias=bias)
     ]
     arguments = (*inputs, list(CASE.kernel_pair), list(CASE.dilation_pair), 0.5)
-    torch.library.opcheck(OPERATOR, arguments)
+    torch.library.opcheck(OPERATORS[backend], arguments)
 
 
 @pytest.mark.parametrize(
     ('backend', 'dynamic'),
-    [('auto', False), ('auto', True), ('reference', False)],
-    ids=['auto-static', 'auto-dynamic', 'reference-static'],
+    [
+        pytest.param('cpu', False, marks=needs_kernel),
+        pytest.param('cpu', True, marks=needs_kernel),
+        *itertools.product(['auto', 'portable'], [False, True]),
+        ('reference', False),
+    ],
 )
 def test_compiled_without_graph_break(backend, dynamic):
-    query, key, value, bias = make_inputs(CASE)
+    query, key, value, bias = make_float32()
 
     def function(query, key, value, bias):
         output = neighborhood_attention_2d(
@@ -46,10 +63,16 @@ def test_compiled_without_graph_break(backend, dynamic):
     torch.testing.assert_close(found, wanted)
 
 
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize('backend', ['portable', 'reference'])
+@pytest.mark.parametrize(
+    ('backend', 'dtype'),
+    [
+        pytest.param('cpu', torch.bfloat16, marks=needs_kernel),
+        *itertools.product(['auto', 'portable', 'reference'], [torch.bfloat16, torch.float16]),
+    ],
+    ids=str,
+)
 def test_autocast_casts_query_key_and_value_but_not_the_bias(backend, dtype):
-    query, key, value, bias = make_inputs(CASE, dtype=torch.float32)
+    query, key, value, bias = make_float32()
     bias.requires_grad_()
     options = dict(kernel_size=3, dilation=2, backend=backend)
     with torch.autocast('cpu', dtype):
@@ -69,10 +92,25 @@ def test_autocast_of_float64_changes_nothing():
         assert neighborhood_attention_2d(query, key, value, kernel_size=3).dtype == torch.float64
 
 
-def test_inference_mode():
-    query, key, value, _ = make_inputs(CASE)
+@BACKENDS
+def test_backward_pass_under_autocast_computes_in_full_precision(backend):
+    grads = []
+    for enabled in (True, False):
+        query, key, value, bias = (tensor.requires_grad_() for tensor in make_float32())
+        output = neighborhood_attention_2d(
+            query, key, value, kernel_size=3, bias=bias, backend=backend
+        )
+        with torch.autocast('cpu', enabled=enabled):
+            grads.append(torch.autograd.grad(output.square().sum(), bias)[0])
+    assert torch.equal(*grads)
+
+
+@BACKENDS
+def test_inference_mode(backend):
+    query, key, value, _ = make_float32()
     with torch.inference_mode():
-        assert neighborhood_attention_2d(query, key, value, kernel_size=3).is_inference()
+        output = neighborhood_attention_2d(query, key, value, kernel_size=3, backend=backend)
+    assert output.is_inference()
 
 
 def test_training_after_inference_mode_on_a_map_of_the_same_size():
@@ -90,17 +128,41 @@ def test_training_after_inference_mode_on_a_map_of_the_same_size():
     torch.testing.assert_close(*grads)
 
 
-def test_a_second_derivative_is_refused():
-    query, key, value, _ = make_inputs(CASE)
+@BACKENDS
+@pytest.mark.parametrize('use_reentrant', [False, True], ids=['new', 'reentrant'])
+def test_activation_checkpointing(backend, use_reentrant):
+    def function(query, key, value, bias):
+        return 2 * neighborhood_attention_2d(
+            query, key, value, kernel_size=3, bias=bias, backend=backend
+        )
+
+    inputs = make_float32()
+    grads = []
+    for checkpointed in (True, False):
+        leaves = [tensor.detach().requires_grad_() for tensor in inputs]
+        if checkpointed:
+            output = checkpoint(function, *leaves, use_reentrant=use_reentrant)
+        else:
+            output = function(*leaves)
+        output.square().sum().backward()
+        grads.append([leaf.grad for leaf in leaves])
+    for found, wanted in zip(*grads, strict=True):
+        assert torch.equal(found, wanted)
+
+
+@BACKENDS
+def test_a_second_derivative_is_refused(backend):
+    query, key, value, _ = make_float32()
     query.requires_grad_()
-    output = neighborhood_attention_2d(query, key, value, kernel_size=3)
+    output = neighborhood_attention_2d(query, key, value, kernel_size=3, backend=backend)
     (grad,) = torch.autograd.grad(output.sum(), query, create_graph=True)
     with pytest.raises(NotImplementedError, match='no second derivative'):
         grad.sum().backward()
 
 
-def test_flops_of_a_module():
-    module = NeighborhoodAttention2D(16, 2, kernel_size=5).eval()
+@BACKENDS
+def test_flops_of_a_module(backend):
+    module = NeighborhoodAttention2D(16, 2, kernel_size=5, backend=backend).eval()
     height, width, channels = 9, 12, 16
     analyzer = FlopAnalyzer(module, (torch.zeros(2, height, width, channels),))
     analyzer.set_op_handle(**flop_handles())
