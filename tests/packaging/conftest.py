@@ -16,14 +16,14 @@ import setuptools
 ROOT = Path(__file__).parents[2]
 
 
-def _run(command: list, *, cwd: Path) -> str:
+def _run(command: list, *, cwd: Path, **variables: str) -> str:
     """Runs a command as a user without our checkout would; returns what it printed."""
     hidden = ('PYTHONPATH', 'NAT_MM_NO_STARTUP')
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
     done = subprocess.run(
         [str(word) for word in command],
         cwd=cwd,
-        env=environment | {'MPLBACKEND': 'Agg', 'OMP_NUM_THREADS': '1'},
+        env=environment | {'MPLBACKEND': 'Agg', 'OMP_NUM_THREADS': '1'} | variables,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -41,13 +41,15 @@ def run():
 def _leave_out(folder: str, names: list[str]) -> set[str]:
     """What git would not carry either: environments, caches, builds and results."""
     patterns = ('.git', '.*_cache', '__pycache__', 'build', 'dist', '*.egg-info', 'work_dirs')
+    patterns += ('*.so',)
     environments = {name for name in names if Path(folder, name, 'pyvenv.cfg').exists()}
     return environments | shutil.ignore_patterns(*patterns)(folder, names)
 
 
-def _build_wheel(source: Path, folder: Path) -> Path:
+def _build_wheel(source: Path, folder: Path, **variables: str) -> Path:
     options = ['--no-deps', '--no-index', '--no-build-isolation']
-    _run([sys.executable, '-m', 'pip', 'wheel', *options, '-w', folder, source], cwd=folder.parent)
+    command = [sys.executable, '-m', 'pip', 'wheel', *options, '-w', folder, source]
+    _run(command, cwd=folder.parent, **variables)
     return next(folder.glob('nat_mm-*.whl'))
 
 
@@ -65,11 +67,18 @@ def wheel(source, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope='session')
-def wheel_from_sdist(source, tmp_path_factory) -> Path:
+def sdist(source, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp('sdist')
     build = 'import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])'
     _run([sys.executable, '-c', build, folder], cwd=source)
-    return _build_wheel(next(folder.glob('*.tar.gz')), folder / 'wheels')
+    return next(folder.glob('*.tar.gz'))
+
+
+@pytest.fixture(scope='session')
+def wheel_without_compiler(sdist, tmp_path_factory) -> Path:
+    """From the sdist, as on a machine that has no compiler."""
+    folder = tmp_path_factory.mktemp('without_compiler') / 'wheels'
+    return _build_wheel(sdist, folder, CC='/no/compiler', CXX='/no/compiler')
 
 
 @pytest.fixture(scope='session')

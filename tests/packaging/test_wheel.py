@@ -1,5 +1,9 @@
 """What the wheel consists of."""
 
+import os
+import re
+import shutil
+import tarfile
 import zipfile
 from email.parser import Parser
 from pathlib import Path
@@ -7,6 +11,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+KERNEL = 'nat_mm/ops/backends/libna2d.so'
+needs_compiler = pytest.mark.skipif(
+    shutil.which(os.environ.get('CXX', 'g++')) is None, reason='there is no C++ compiler'
+)
 
 
 def read_contents(wheel: Path) -> dict[str, bytes]:
@@ -54,8 +62,30 @@ def test_wheel_holds_nothing_else_at_its_top(contents):
     assert not [name for name in contents if name.endswith('.pyc')]
 
 
-def test_wheel_from_the_sdist_is_the_same(contents, wheel_from_sdist):
-    assert read_contents(wheel_from_sdist) == contents
+def test_wheel_from_the_sdist_is_the_same_but_for_the_kernel(contents, wheel_without_compiler):
+    def without_kernel(contents):
+        own = ('libna2d.so', '.dist-info/WHEEL', '.dist-info/RECORD')  # tags and checksums
+        return {name: text for name, text in contents.items() if not name.endswith(own)}
+
+    assert without_kernel(read_contents(wheel_without_compiler)) == without_kernel(contents)
+
+
+def test_sdist_holds_the_source_of_the_kernel(sdist):
+    with tarfile.open(sdist) as archive:
+        names = archive.getnames()
+    for path in (ROOT / 'nat_mm/ops/csrc').iterdir():
+        assert f'{sdist.name.removesuffix(".tar.gz")}/nat_mm/ops/csrc/{path.name}' in names
+
+
+@needs_compiler
+def test_wheel_with_the_kernel_fits_every_python_of_this_platform(wheel, contents):
+    assert [name for name in contents if 'na2d' in name] == [KERNEL]
+    assert re.search(r'-py3-none-(?!any)\w+\.whl$', wheel.name)
+
+
+def test_wheel_without_the_kernel_fits_every_platform(wheel_without_compiler):
+    assert not [name for name in read_contents(wheel_without_compiler) if 'na2d' in name]
+    assert wheel_without_compiler.name.endswith('-py3-none-any.whl')
 
 
 def test_only_the_extra_lite_brings_an_mmcv(metadata):

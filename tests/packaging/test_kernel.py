@@ -1,0 +1,50 @@
+"""The operator of an installed package, with and without the C++ kernel."""
+
+import os
+import shutil
+import sys
+
+import pytest
+
+ATTEND = """
+import torch
+from nat_mm.ops import neighborhood_attention_2d
+query = torch.randn(1, 9, 8, 2, 8, requires_grad=True)
+output = neighborhood_attention_2d(query, query, query, kernel_size=3)
+output.sum().backward()
+expected = neighborhood_attention_2d(query, query, query, kernel_size=3, backend='reference')
+torch.testing.assert_close(output, expected)
+"""
+
+
+@pytest.fixture(scope='module')
+def without_kernel(run, wheel_without_compiler, tmp_path_factory):
+    """Runs Python with the wheel that was built without a compiler."""
+    folder = tmp_path_factory.mktemp('without_kernel') / 'packages'
+    pip = [sys.executable, '-m', 'pip', 'install', '--no-deps', '--no-index']
+    run([*pip, '--target', folder, wheel_without_compiler], cwd=folder.parent)
+
+    def run_python(*arguments):
+        return run([sys.executable, *arguments], cwd=folder.parent, PYTHONPATH=str(folder))
+
+    return run_python
+
+
+@pytest.mark.skipif(
+    shutil.which(os.environ.get('CXX', 'g++')) is None, reason='there is no C++ compiler'
+)
+def test_kernel_serves_where_it_was_built(run, installed_python, user_project):
+    printed = run([installed_python, '-m', 'nat_mm.ops'], cwd=user_project)
+    assert "'auto' takes for float32: cpu" in printed
+    run([installed_python, '-c', ATTEND], cwd=user_project)
+
+
+def test_portable_serves_where_it_was_not(without_kernel):
+    printed = without_kernel('-m', 'nat_mm.ops')
+    assert '  cpu: the kernel was not built' in printed
+    assert "'auto' takes for float32: portable" in printed
+    without_kernel('-c', ATTEND)
+
+
+def test_import_does_not_mention_the_missing_kernel(without_kernel):
+    assert without_kernel('-W', 'ignore:pkg_resources', '-c', 'import nat_mm') == ''
