@@ -1,0 +1,53 @@
+// Two-dimensional neighborhood attention on the CPU: the C interface that Python loads.
+//
+// Nothing here knows Python or PyTorch. Tensors are addresses with strides, in elements; the last
+// dimension, the channels of a head, is contiguous everywhere.
+
+#pragma once
+
+#include <cstdint>
+
+#if defined(__GNUC__)
+#define NA2D_PUBLIC extern "C" __attribute__((visibility("default")))
+#else
+#define NA2D_PUBLIC extern "C"
+#endif
+
+enum na2d_dtype : int32_t { NA2D_FLOAT32 = 0, NA2D_BFLOAT16 = 1 };
+
+enum na2d_isa : int32_t { NA2D_GENERIC = 0, NA2D_AVX2 = 1, NA2D_AVX512 = 2 };
+
+enum na2d_status : int32_t { NA2D_OK = 0, NA2D_OUT_OF_MEMORY = 1, NA2D_UNSUPPORTED_ISA = 2 };
+
+// [batch, height, width, heads, head_dim].
+struct na2d_tensor {
+  void* data;
+  int64_t stride[4];  // of batch, height, width, heads
+};
+
+struct na2d_problem {
+  int64_t batch, height, width, heads;
+  int64_t head_dim;     // a multiple of 8
+  int64_t kernel[2];    // rows, columns; odd, 3 to 13
+  int64_t dilation[2];  // kernel * dilation <= height, width
+  double scale;
+  int32_t dtype;    // na2d_dtype of all tensors but bias, log_sum_exp and their kin, which are float32
+  int32_t isa;      // na2d_isa to run
+  int32_t threads;  // at most this many; 1 never touches OpenMP
+};
+
+// Whether this machine and this build can run an instruction set.
+NA2D_PUBLIC int32_t na2d_has_isa(int32_t isa);
+
+// bias: [heads, 2 * rows - 1, 2 * columns - 1] or null. log_sum_exp: [batch, height, width, heads].
+NA2D_PUBLIC int32_t na2d_forward(const na2d_problem* problem, const na2d_tensor* query,
+                                 const na2d_tensor* key, const na2d_tensor* value,
+                                 const float* bias, const na2d_tensor* output, float* log_sum_exp);
+
+// grad_bias: like bias, and null where bias is.
+NA2D_PUBLIC int32_t na2d_backward(const na2d_problem* problem, const na2d_tensor* query,
+                                  const na2d_tensor* key, const na2d_tensor* value,
+                                  const float* bias, const na2d_tensor* output,
+                                  const float* log_sum_exp, const na2d_tensor* grad_output,
+                                  const na2d_tensor* grad_query, const na2d_tensor* grad_key,
+                                  const na2d_tensor* grad_value, float* grad_bias);

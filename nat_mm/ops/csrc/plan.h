@@ -1,0 +1,78 @@
+// What a call does, worked out once by na2d.cpp for the kernels of an instruction set.
+
+#pragma once
+
+#include "na2d.h"
+
+namespace na2d {
+
+struct BFloat16 {
+  uint16_t bits;
+};
+
+// One axis of the map. Positions number its tokens residue class after residue class, so that a
+// window is a run of neighbouring positions at any dilation. Tables run from -kMargin to
+// length + kMargin, repeating what is at the ends, but with count 0 there.
+struct Axis {
+  int length;
+  int kernel;
+  const int32_t* token;   // number of the token in the map
+  const int32_t* first;   // position of its first neighbour; never decreases
+  const int32_t* count;   // number of its neighbours
+  const int32_t* offset;  // entry of the bias table's axis for the first neighbour
+};
+
+constexpr int kMargin = 64;
+
+// A tensor [batch, height, width, heads, head_dim] with a table of where columns lie.
+struct View {
+  void* data;
+  int64_t batch, row, head;
+  const int64_t* column;  // in elements, by position, from -kMargin on
+};
+
+// A pass computes tiles of some tokens from the neighbours of each: queries from their keys, or
+// keys from the queries that attend to them. A task is a strip of columns in a chunk of rows of one
+// head of one sample. It keeps the neighbours of the rows at hand in rings of rows.
+struct Pass {
+  Axis rows, columns;
+  const float* bias;  // [heads, 2 * kernel rows - 1, kBiasStride], times log2(e)
+  int chunk_rows, chunks;
+  int strip_columns, strips;
+  int ring_rows;
+  int ring_stride;  // floats from one channel of a ring to the next
+  int64_t tasks;
+  int64_t scratch;  // floats that a task needs
+};
+
+constexpr int kBiasStride = 64;
+constexpr int kBlockBytes = 512;  // of scratch memory, for each column of a strip
+
+struct Plan {
+  int64_t batch, height, width, heads;
+  int channels;
+  float scale;
+  bool is_bfloat16;
+  Pass by_query, by_key;
+  View query, key, value, output, grad_output, grad_query, grad_key, grad_value;
+  float* log_sum_exp;  // [batch, height, width, heads]
+  float* delta;        // likewise: the sum of output * grad_output over the channels
+  float* grad_bias;    // [tasks of by_query, 2 * rows - 1, 2 * columns - 1] or null
+};
+
+// Kernels of one instruction set. `scratch` is aligned to 64 bytes.
+struct Kernels {
+  int lanes;
+  int tile_rows;
+  void (*forward)(const Plan& plan, int64_t task, float* scratch);
+  void (*query_gradient)(const Plan& plan, int64_t task, float* scratch);
+  void (*key_gradient)(const Plan& plan, int64_t task, float* scratch);
+};
+
+extern const Kernels kGeneric;
+#if defined(__x86_64__)
+extern const Kernels kAvx2;
+extern const Kernels kAvx512;
+#endif
+
+}  // namespace na2d

@@ -1,0 +1,102 @@
+// 4 lanes in the vector extension of GCC and Clang: SSE2, NEON, or whatever the machine has.
+
+#pragma once
+
+#include "plan.h"
+#include <cstring>
+
+namespace {
+
+using na2d::BFloat16;
+
+constexpr int kLanes = 4;
+// 2 x 4 sums, 4 operands that the rows share and 1 of a row: 13 of 16 registers (NEON has 32).
+constexpr int kTileRows = 2;
+constexpr int kChunk = 4;
+
+using Vec = float __attribute__((vector_size(16)));
+using Int = int32_t __attribute__((vector_size(16)));
+
+inline Vec broadcast(float x) { return Vec{x, x, x, x}; }
+
+inline Vec load(const float* p) {
+  Vec x;
+  std::memcpy(&x, p, sizeof x);
+  return x;
+}
+
+inline Int load(const int32_t* p) {
+  Int x;
+  std::memcpy(&x, p, sizeof x);
+  return x;
+}
+
+inline void store(float* p, Vec x) { std::memcpy(p, &x, sizeof x); }
+inline Vec in_register(Vec x) { return x; }
+inline Vec multiply_add(Vec a, Vec b, Vec c) { return a * b + c; }
+inline Vec select(Int mask, Vec a, Vec b) { return (Vec)((mask & (Int)a) | (~mask & (Int)b)); }
+inline Int bits_of(Vec x) { return (Int)x; }
+inline Vec to_float(Int x) { return __builtin_convertvector(x, Vec); }
+inline Vec maximum(Vec a, Vec b) { return select(a > b, a, b); }
+
+using Mask = Int;
+
+inline Mask greater(Int a, int32_t b) { return a > Int{b, b, b, b}; }
+
+// x where the mask is set, else 0.
+inline Vec keep(Mask mask, Vec x) { return (Vec)(mask & (Int)x); }
+
+// Reads p[index[lane]] where the mask is set, else 0; 0 <= index < kLanes.
+inline Vec pick(const float* p, Int index, Mask mask) {
+  return keep(mask, Vec{p[index[0]], p[index[1]], p[index[2]], p[index[3]]});
+}
+
+// 2^x to 1e-7; exactly 0 where that is too small to be a normal number. For x < 128.
+inline Vec exp2(Vec x) {
+  // Added to a small number, this leaves the nearest whole number in the low bits.
+  const Vec shift = broadcast(12582912.0f);
+  const Vec shifted = x + shift;
+  const Vec fraction = x - (shifted - shift);
+  Vec y = broadcast(1.32764725e-3f);
+  y = multiply_add(y, fraction, broadcast(9.67554096e-3f));
+  y = multiply_add(y, fraction, broadcast(5.55071309e-2f));
+  y = multiply_add(y, fraction, broadcast(2.40221202e-1f));
+  y = multiply_add(y, fraction, broadcast(6.93146944e-1f));
+  y = multiply_add(y, fraction, broadcast(1.00000012f));
+  y = (Vec)((Int)y + (((Int)shifted - (Int)shift) << 23));
+  const Int too_small = x < broadcast(-126.0f);
+  return (Vec)((Int)y & ~too_small);
+}
+
+// kLanes of the `left` channels at p; there are at least as many.
+inline Vec load_channels(const float* p, int) { return load(p); }
+
+inline Vec load_channels(const BFloat16* p, int) {
+  return (Vec)Int{int32_t(uint32_t(p[0].bits) << 16), int32_t(uint32_t(p[1].bits) << 16),
+                  int32_t(uint32_t(p[2].bits) << 16), int32_t(uint32_t(p[3].bits) << 16)};
+}
+
+inline void store_channels(float* p, int, Vec x) { store(p, x); }
+
+// Rounds to nearest, ties to even; a NaN stays one.
+inline void store_channels(BFloat16* p, int, Vec x) {
+  const Int bits = (Int)x;
+  const Int rounded = bits + ((bits >> 16) & 1) + 0x7fff;
+  const Int quiet = {0x7fc00000, 0x7fc00000, 0x7fc00000, 0x7fc00000};
+  const Int half = (Int)select(x == x, (Vec)rounded, (Vec)quiet) >> 16;
+  for (int channel = 0; channel < kLanes; ++channel) p[channel].bits = uint16_t(half[channel]);
+}
+
+// 4 channels of a row.
+inline Vec load_quad(const float* p, int) { return load(p); }
+
+// Inverse of load_quad.
+inline void store_quad(float* p, int, Vec x) { store(p, x); }
+
+// Transposes a 4 x 4 block of numbers.
+inline void transpose_quads(Vec x[4]) {
+  const Vec a = x[0], b = x[1], c = x[2], d = x[3];
+  for (int j = 0; j < 4; ++j) x[j] = Vec{a[j], b[j], c[j], d[j]};
+}
+
+}  // namespace
