@@ -38,13 +38,13 @@ def define_operator(
             log_sum_exp)``. The output is contiguous, of query's shape and element type; of each
             query's scores, log_sum_exp is the logarithm of the sum of exponentials, float32
             [B, H, W, heads], or an empty tensor from a kernel that keeps none.
-        backward: ``(grad_output, query, key, value, bias, output, log_sum_exp, kernel_size,
-            dilation, scale) -> (grad_query, grad_key, grad_value, grad_bias)``, all contiguous, in
-            shape and element type of what they belong to; without bias grad_bias is an empty
-            tensor. Where no log_sum_exp is kept, output and log_sum_exp are None. It may use
-            nothing but its arguments, so that no attention weights are kept between the passes.
+        backward: ``(grad_output, query, key, value, bias, log_sum_exp, kernel_size, dilation,
+            scale) -> (grad_query, grad_key, grad_value, grad_bias)``, all contiguous, in shape and
+            element type of what they belong to; without bias grad_bias is an empty tensor. Where
+            it is not kept, log_sum_exp is None. It may use nothing but its arguments, so that no
+            attention weights are kept between the passes.
         devices: PyTorch's dispatch keys of the devices that the kernels serve.
-        keeps_log_sum_exp: Whether output and log_sum_exp are kept for the backward pass.
+        keeps_log_sum_exp: Whether log_sum_exp is kept for the backward pass.
 
     Returns:
         The operator, with the arguments of ``forward``; it returns the output alone.
@@ -55,7 +55,7 @@ def define_operator(
     tensors = 'Tensor query, Tensor key, Tensor value, Tensor? bias'
     library.define(f'{name}({tensors}, {options}) -> (Tensor, Tensor)')
     library.define(
-        f'{name}_backward(Tensor grad_output, {tensors}, Tensor? output, Tensor? log_sum_exp, '
+        f'{name}_backward(Tensor grad_output, {tensors}, Tensor? log_sum_exp, '
         f'{options}) -> (Tensor, Tensor, Tensor, Tensor)'
     )
     operator = getattr(torch.ops.nat_mm, name).default
@@ -74,8 +74,7 @@ def define_operator(
 
     def setup_context(ctx, inputs, output):
         query, key, value, bias, ctx.kernel_size, ctx.dilation, ctx.scale = inputs
-        kept = output if keeps_log_sum_exp else (None, None)
-        ctx.save_for_backward(query, key, value, bias, *kept)
+        ctx.save_for_backward(query, key, value, bias, output[1] if keeps_log_sum_exp else None)
         ctx.mark_non_differentiable(output[1])
 
     def differentiate(ctx, grad_output, _):
@@ -113,7 +112,7 @@ def define_operator(
 
 
 def _fake_backward(
-    grad_output, query, key, value, bias, output, log_sum_exp, kernel_size, dilation, scale
+    grad_output, query, key, value, bias, log_sum_exp, kernel_size, dilation, scale
 ):
     grads = [
         torch.empty_like(tensor, memory_format=torch.contiguous_format)

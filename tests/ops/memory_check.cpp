@@ -108,7 +108,7 @@ void run(const Shape& shape, na2d_dtype dtype, int isa, int threads, Place place
   auto* sums = static_cast<float*>(log_sum_exp.data());
   const int32_t status =
       na2d_forward(&problem, &query.view, &key.view, &value.view, table_in, &output.view, sums) |
-      na2d_backward(&problem, &query.view, &key.view, &value.view, table_in, &output.view, sums,
+      na2d_backward(&problem, &query.view, &key.view, &value.view, table_in, sums,
                     &grad_output.view, &grad_query.view, &grad_key.view, &grad_value.view,
                     table_out);
   if (status != NA2D_OK || !output.is_finite() || !grad_query.is_finite() ||

@@ -79,7 +79,7 @@ def _library() -> ctypes.CDLL:
     floats = ctypes.c_void_p
     inputs = [problem, tensor, tensor, tensor, floats]
     library.na2d_forward.argtypes = [*inputs, tensor, floats]
-    library.na2d_backward.argtypes = [*inputs, tensor, floats, *[tensor] * 4, floats]
+    library.na2d_backward.argtypes = [*inputs, floats, *[tensor] * 4, floats]
     for function in (library.na2d_has_isa, library.na2d_forward, library.na2d_backward):
         function.restype = ctypes.c_int32
     return library
@@ -178,27 +178,23 @@ def _backward_kernel(
     key: Tensor,
     value: Tensor,
     bias: Tensor | None,
-    output: Tensor,
     log_sum_exp: Tensor,
     kernel_size: Sequence[int],
     dilation: Sequence[int],
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    inputs = [
-        _with_contiguous_channels(tensor) for tensor in (query, key, value, output, grad_output)
-    ]
+    inputs = [_with_contiguous_channels(tensor) for tensor in (query, key, value, grad_output)]
     table = None if bias is None else bias.float().contiguous()
     log_sum_exp = log_sum_exp.contiguous()
     grads = [torch.empty(query.shape, dtype=query.dtype) for _ in 'qkv']
     grad_table = None if table is None else torch.empty_like(table)
-    query, key, value, output, grad_output = map(_strided, inputs)
+    query, key, value, grad_output = map(_strided, inputs)
     status = _library().na2d_backward(
         _problem(inputs[0], kernel_size, dilation, scale),
         query,
         key,
         value,
         _address(table),
-        output,
         _address(log_sum_exp),
         grad_output,
         *map(_strided, grads),

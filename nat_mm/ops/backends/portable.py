@@ -61,7 +61,6 @@ def _backward_kernel(
     key: Tensor,
     value: Tensor,
     bias: Tensor | None,
-    output: None,
     log_sum_exp: None,
     kernel_size: Sequence[int],
     dilation: Sequence[int],

@@ -2,7 +2,7 @@
 
 #pragma once
 
-#include "tile.h"
+#include "window.h"
 
 namespace {
 
@@ -17,42 +17,42 @@ inline Vec log2(Vec x) {
   return y;
 }
 
-// Scores of R rows of queries with C neighbours of each, and the largest ones so far.
+// Scores of R rows of queries with C neighbours of each in the rows [near, end), and the largest
+// ones so far. `bias` and `to` belong to the first row, and the next one's lie one step further on.
 template <int R, int C, bool kPlain>
-void score(const float* queries, int step, const float* keys, int stride, int channels,
-           const Block& block, int from, const float* const* bias, float* const* to,
-           Vec* largest) {
+void score(const float* queries, int step, const Ring& keys, int near, int end, int channels,
+           const Block& block, int from, const float* const (&bias_of)[kTileRows],
+           float* const (&to_of)[kTileRows], int to_step, Vec* largest) {
   const Neighbours<C, kPlain> neighbours(block, from);
-  Vec sum[R][C];
-#pragma GCC unroll 8
+  const float* bias[R];
+  float* to[R];
+  Vec most[R];
   for (int i = 0; i < R; ++i) {
-#pragma GCC unroll 8
-    for (int j = 0; j < C; ++j) sum[i][j] = neighbours.bias(bias[i] + from, j);
+    bias[i] = bias_of[i] + from;
+    to[i] = to_of[i] + from * kLanes;
+    most[i] = largest[i];
   }
-  add_products(sum, queries, step, keys + from, stride, channels, neighbours);
+  for (; near < end; ++near) {
+    Vec sum[R][C];
 #pragma GCC unroll 8
-  for (int i = 0; i < R; ++i) {
+    for (int i = 0; i < R; ++i) {
 #pragma GCC unroll 8
-    for (int j = 0; j < C; ++j) store(to[i] + (from + j) * kLanes, sum[i][j]);
-    Vec most = largest[i];
+      for (int j = 0; j < C; ++j) sum[i][j] = neighbours.bias(bias[i], j);
+      bias[i] += kBiasStride;
+    }
+    const float* shared = keys.row(near) + (block.neighbour - keys.base) + from;
+    add_products(sum, queries, step, shared, keys.stride, channels, neighbours);
 #pragma GCC unroll 8
-    for (int j = 0; j < C; ++j) most = maximum(most, sum[i][j]);
-    largest[i] = most;
+    for (int i = 0; i < R; ++i) {
+#pragma GCC unroll 8
+      for (int j = 0; j < C; ++j) {
+        most[i] = maximum(most[i], sum[i][j]);
+        store(to[i] + j * kLanes, sum[i][j]);
+      }
+      to[i] += to_step;
+    }
   }
-}
-
-// Adds to R rows of outputs C neighbours' values, weighted.
-template <int R, int C, bool kPlain>
-void combine(float* outputs, int step, const float* values, int stride, int channels,
-             const Block& block, int from, const float* const* weights) {
-  const Neighbours<C, kPlain> neighbours(block, from);
-  Vec weight[R][C];
-#pragma GCC unroll 8
-  for (int i = 0; i < R; ++i) {
-#pragma GCC unroll 8
-    for (int j = 0; j < C; ++j) weight[i][j] = load(weights[i] + (from + j) * kLanes);
-  }
-  add_weighted(outputs, step, weight, values + from, stride, channels, neighbours);
+  for (int i = 0; i < R; ++i) largest[i] = most[i];
 }
 
 inline void forward(const Plan& plan, int64_t task, float* memory) {
@@ -61,8 +61,6 @@ inline void forward(const Plan& plan, int64_t task, float* memory) {
   const int channels = plan.channels;
   Scratch scratch{memory};
   float* const stage = scratch.take(channels * kLanes);
-  const int window = pass.rows.kernel * pass.columns.kernel;
-  const int kernel_columns = pass.columns.kernel;
   const int tile_step = channels * kLanes;
   const float* bias = pass.bias + part.head * (2 * pass.rows.kernel - 1) * kBiasStride;
   const Head query(plan, plan.query, part.sample, part.head, stage);
@@ -74,7 +72,7 @@ inline void forward(const Plan& plan, int64_t task, float* memory) {
   const Ring values = scratch.take_ring(pass, part, channels);
   float* const queries = scratch.take(kTileRows * tile_step);
   float* const outputs = scratch.take(kTileRows * tile_step);
-  float* const scores = scratch.take(int64_t(kTileRows) * window * kLanes);
+  const Windows scores(scratch, pass);
 
 
   const auto fill = [&](int row) {
@@ -86,74 +84,41 @@ inline void forward(const Plan& plan, int64_t task, float* memory) {
     for (int i = 0; i < rows.number; ++i) {
       query.load(rows.token(i), block.position, plan.scale * kLog2E, queries + i * tile_step, kLanes);
     }
-    // Row i's scores of its neighbours in a row, and that row's entries of the bias table.
-    const auto scores_at = [&](int i, int near) {
-      const int row = near - pass.rows.first[rows.position + i];
-      return scores + (i * window + row * kernel_columns) * kLanes;
-    };
-    const auto bias_at = [&](int i, int near) {
-      const int row = rows.position + i;
-      return bias + (pass.rows.offset[row] + near - pass.rows.first[row]) * kBiasStride;
-    };
-
     Vec largest[kTileRows];
     for (int i = 0; i < rows.number; ++i) largest[i] = broadcast(-__builtin_inff());
-    rows.for_each_neighbour([&](int near, int first, int number) {
-      const float* shared = keys.row(near) + (block.neighbour - keys.base);
+    rows.for_each_run([&](int near, int end, int low, int number) {
       float* to[kTileRows];
-      const float* bias_rows[kTileRows];
-      for (int i = 0; i < number; ++i) {
-        to[i] = scores_at(first + i, near);
-        bias_rows[i] = bias_at(first + i, near);
-      }
-      const float* tile = queries + first * tile_step;
+      const float* bias_of[kTileRows];
+      scores.find(to, rows, near, low, number);
+      for (int i = 0; i < number; ++i) bias_of[i] = bias + rows.bias_row(low + i, near) * kBiasStride;
       for_each_chunk(block.count, [&](int from, int columns) {
         with_constants(number, columns, block.plain, [&](auto r, auto c, auto plain) {
           constexpr int R = decltype(r)::value, C = decltype(c)::value;
-          score<R, C, decltype(plain)::value != 0>(tile, tile_step, shared, keys.stride, channels,
-                                                   block, from, bias_rows, to, largest + first);
+          score<R, C, decltype(plain)::value != 0>(queries + low * tile_step, tile_step, keys, near,
+                                                   end, channels, block, from, bias_of, to, scores.row_step,
+                                                   largest + low);
         });
       });
     });
 
     Vec total[kTileRows];
     for (int i = 0; i < rows.number; ++i) {
-      float* p = scores + i * window * kLanes;
+      float* p = scores.of(i);
       Vec sum = broadcast(0.0f);
       const Vec most = largest[i];
-      for (int neighbour = 0; neighbour < window; ++neighbour, p += kLanes) {
+      for (int neighbour = 0; neighbour < scores.size; ++neighbour, p += kLanes) {
         const Vec weight = exp2(load(p) - most);
         sum = sum + weight;
         store(p, weight);
       }
       total[i] = sum;
     }
-
-    for (int64_t i = 0; i < rows.number * tile_step; i += kLanes) {
-      store(outputs + i, broadcast(0.0f));
-    }
-    rows.for_each_neighbour([&](int near, int first, int number) {
-      const float* shared = values.row(near) + (block.neighbour - values.base);
-      const float* weights[kTileRows];
-      for (int i = 0; i < number; ++i) weights[i] = scores_at(first + i, near);
-      float* tile = outputs + first * tile_step;
-      for_each_chunk(block.count, [&](int from, int columns) {
-        with_constants(number, columns, block.plain, [&](auto r, auto c, auto plain) {
-          constexpr int R = decltype(r)::value, C = decltype(c)::value;
-          combine<R, C, decltype(plain)::value != 0>(tile, tile_step, shared, values.stride,
-                                                     channels, block, from, weights);
-        });
-      });
-    });
+    combine(outputs, tile_step, values, channels, scores, rows, block);
 
     for (int i = 0; i < rows.number; ++i) {
       output.store(outputs + i * tile_step, broadcast(1.0f) / total[i], rows.token(i), block.position, block.tokens);
-      float sums[kLanes];
-      store(sums, (largest[i] + log2(total[i])) * broadcast(kLn2));
-      float* const to = plan.log_sum_exp +
-                        (part.sample * plan.height + rows.token(i)) * plan.width * plan.heads + part.head;
-      const int32_t* column = pass.columns.token + block.position;
-      for (int lane = 0; lane < block.tokens; ++lane) to[column[lane] * plan.heads] = sums[lane];
+      const Vec sum = (largest[i] + log2(total[i])) * broadcast(kLn2);
+      part.store(sum, plan.log_sum_exp, plan, rows.token(i), pass.columns, block);
     }
   };
   sweep(pass, part, scratch, fill, tile);

@@ -1,6 +1,7 @@
 #include "simd_avx512.h"
 
-#include "backward.h"
 #include "forward.h"
+#include "key_gradient.h"
+#include "query_gradient.h"
 
 const na2d::Kernels na2d::kAvx512 = {kLanes, kTileRows, forward, query_gradient, key_gradient};

@@ -265,8 +265,8 @@ int32_t forward(const na2d_problem& problem, const na2d_tensor& query, const na2
 }
 
 int32_t backward(const na2d_problem& problem, const na2d_tensor& query, const na2d_tensor& key,
-                 const na2d_tensor& value, const float* bias, const na2d_tensor& output,
-                 const float* log_sum_exp, const na2d_tensor& grad_output,
+                 const na2d_tensor& value, const float* bias, const float* log_sum_exp,
+                 const na2d_tensor& grad_output,
                  const na2d_tensor& grad_query, const na2d_tensor& grad_key,
                  const na2d_tensor& grad_value, float* grad_bias) {
   Call call(problem, bias);
@@ -275,7 +275,6 @@ int32_t backward(const na2d_problem& problem, const na2d_tensor& query, const na
   plan.query = call.view(query);
   plan.key = call.view(key);
   plan.value = call.view(value);
-  plan.output = call.view(output);
   plan.grad_output = call.view(grad_output);
   plan.grad_query = call.view(grad_query);
   plan.grad_key = call.view(grad_key);
@@ -326,12 +325,12 @@ int32_t na2d_forward(const na2d_problem* problem, const na2d_tensor* query, cons
 }
 
 int32_t na2d_backward(const na2d_problem* problem, const na2d_tensor* query, const na2d_tensor* key,
-                      const na2d_tensor* value, const float* bias, const na2d_tensor* output,
-                      const float* log_sum_exp, const na2d_tensor* grad_output,
+                      const na2d_tensor* value, const float* bias, const float* log_sum_exp,
+                      const na2d_tensor* grad_output,
                       const na2d_tensor* grad_query, const na2d_tensor* grad_key,
                       const na2d_tensor* grad_value, float* grad_bias) {
   return guarded(problem, [&] {
-    return backward(*problem, *query, *key, *value, bias, *output, log_sum_exp, *grad_output,
+    return backward(*problem, *query, *key, *value, bias, log_sum_exp, *grad_output,
                     *grad_query, *grad_key, *grad_value, grad_bias);
   });
 }

@@ -47,7 +47,7 @@ NA2D_PUBLIC int32_t na2d_forward(const na2d_problem* problem, const na2d_tensor*
 // grad_bias: like bias, and null where bias is.
 NA2D_PUBLIC int32_t na2d_backward(const na2d_problem* problem, const na2d_tensor* query,
                                   const na2d_tensor* key, const na2d_tensor* value,
-                                  const float* bias, const na2d_tensor* output,
-                                  const float* log_sum_exp, const na2d_tensor* grad_output,
+                                  const float* bias, const float* log_sum_exp,
+                                  const na2d_tensor* grad_output,
                                   const na2d_tensor* grad_query, const na2d_tensor* grad_key,
                                   const na2d_tensor* grad_value, float* grad_bias);

@@ -56,7 +56,7 @@ struct Plan {
   Pass by_query, by_key;
   View query, key, value, output, grad_output, grad_query, grad_key, grad_value;
   float* log_sum_exp;  // [batch, height, width, heads]
-  float* delta;        // likewise: the sum of output * grad_output over the channels
+  float* delta;        // likewise: the sum of weights * their gradients
   float* grad_bias;    // [tasks of by_query, 2 * rows - 1, 2 * columns - 1] or null
 };
 

@@ -76,6 +76,10 @@ struct Ring {
   float* row(int position) const { return data + position % rows * row_size; }
 };
 
+inline void clear(float* p, int64_t floats) {
+  for (int64_t i = 0; i < floats; i += kLanes) store(p + i, broadcast(0.0f));
+}
+
 // [kLanes][channels] -> [channels][stride].
 inline void to_lanes(const float* tokens, int channels, float* to, int stride) {
   for (int channel = 0; channel < channels; channel += 4, to += 4 * stride) {
@@ -268,23 +272,30 @@ inline void with_constants(int rows, int columns, bool plain, F&& f) {
   if constexpr (kTileRows > 2) return with_columns<3>(columns, plain, f);
 }
 
-// Rows of a tile, [position, position + number), and which of them need a neighbouring row.
+// Rows of a tile, [position, position + number); neighbours [first(i), last(i)) belong to row i.
 struct TileRows {
   const Axis& axis;
   int position, number;
 
-  int begin() const { return axis.first[position]; }
+  int begin() const { return first(0); }
   int end() const { return last(number - 1); }
   int token(int i) const { return axis.token[position + i]; }
+  int first(int i) const { return axis.first[position + i]; }
   int last(int i) const { return axis.first[position + i] + axis.count[position + i]; }
 
-  // Calls f(neighbour row, first row of the tile, rows of the tile).
+  // Row of the bias table for row i and a neighbour.
+  int bias_row(int i, int near) const { return axis.offset[position + i] + near - first(i); }
+
+  // Calls f(near, end, low, number) for each run [near, end) of neighbouring rows that the same rows
+  // of the tile need, [low, low + number).
   template <class F>
-  void for_each_neighbour(F&& f) const {
-    for (int near = begin(), low = 0, high = 0; near < end(); ++near) {
-      while (low < number && last(low) <= near) ++low;
-      while (high < number && axis.first[position + high] <= near) ++high;
-      if (high > low) f(near, low, high - low);
+  void for_each_run(F&& f) const {
+    for (int near = begin(), low = 0, high = 0; near < end();) {
+      while (last(low) <= near) ++low;
+      while (high < number && first(high) <= near) ++high;
+      const int next = high < number ? smaller(last(low), first(high)) : last(low);
+      if (high > low) f(near, next, low, high - low);
+      near = next;
     }
   }
 };
@@ -321,6 +332,28 @@ struct Part {
     // The loads of blocks inside the map are aligned if the ring begins half a window to the left.
     ring_base = smaller(column_begin - pass.columns.kernel / 2, pass.columns.first[column_begin]);
     ring_end = pass.columns.first[column_end - 1] + pass.columns.count[column_end - 1];
+  }
+
+  // A block's numbers in [batch, height, width, heads]; lanes beyond its tokens are 0.
+  Vec load(const float* data, const Plan& plan, int row, const Axis& columns,
+           const Block& block) const {
+    float lanes[kLanes] = {};
+    data += (sample * plan.height + row) * plan.width * plan.heads + head;
+    for (int lane = 0; lane < block.tokens; ++lane) {
+      lanes[lane] = data[columns.token[block.position + lane] * plan.heads];
+    }
+    return ::load(lanes);
+  }
+
+  // The inverse.
+  void store(Vec x, float* data, const Plan& plan, int row, const Axis& columns,
+             const Block& block) const {
+    float lanes[kLanes];
+    ::store(lanes, x);
+    data += (sample * plan.height + row) * plan.width * plan.heads + head;
+    for (int lane = 0; lane < block.tokens; ++lane) {
+      data[columns.token[block.position + lane] * plan.heads] = lanes[lane];
+    }
   }
 };
 

@@ -1,0 +1,60 @@
+// Numbers for each neighbour of the tokens of a tile, and sums over neighbours weighted by them.
+
+#pragma once
+
+#include "tile.h"
+
+namespace {
+
+// [kTileRows][kernel rows][kernel columns][kLanes].
+struct Windows {
+  float* data;
+  int size;      // neighbours of a token
+  int row_step;  // from one row of neighbours to the next
+
+  Windows(Scratch& scratch, const Pass& pass)
+      : size(pass.rows.kernel * pass.columns.kernel), row_step(pass.columns.kernel * kLanes) {
+    data = scratch.take(int64_t(kTileRows) * size * kLanes);
+  }
+
+  float* of(int i) const { return data + i * size * kLanes; }
+
+  // Where rows [low, low + number) of a tile have their numbers for the row `near`.
+  void find(float* (&at)[kTileRows], const TileRows& rows, int near, int low, int number) const {
+    for (int i = 0; i < number; ++i) at[i] = of(low + i) + (near - rows.first(low + i)) * row_step;
+  }
+};
+
+template <int R, int C, bool kPlain>
+void combine_run(float* tile, int step, const Ring& ring, int near, int end, int channels,
+                 const Block& block, int from, float* const (&weights)[kTileRows], int row_step) {
+  const Neighbours<C, kPlain> neighbours(block, from);
+  for (int done = from * kLanes; near < end; ++near, done += row_step) {
+    Vec weight[R][C];
+#pragma GCC unroll 8
+    for (int i = 0; i < R; ++i) {
+#pragma GCC unroll 8
+      for (int j = 0; j < C; ++j) weight[i][j] = load(weights[i] + done + j * kLanes);
+    }
+    const float* shared = ring.row(near) + (block.neighbour - ring.base) + from;
+    add_weighted(tile, step, weight, shared, ring.stride, channels, neighbours);
+  }
+}
+
+// tile[row] = sum over the neighbours in the ring, weighted.
+inline void combine(float* tile, int step, const Ring& ring, int channels, const Windows& weights,
+                    const TileRows& rows, const Block& block) {
+  clear(tile, rows.number * step);
+  rows.for_each_run([&](int near, int end, int low, int number) {
+    float* at[kTileRows];
+    weights.find(at, rows, near, low, number);
+    for_each_chunk(block.count, [&](int from, int columns) {
+      with_constants(number, columns, block.plain, [&](auto r, auto c, auto plain) {
+        combine_run<decltype(r)::value, decltype(c)::value, decltype(plain)::value != 0>(
+            tile + low * step, step, ring, near, end, channels, block, from, at, weights.row_step);
+      });
+    });
+  });
+}
+
+}  // namespace
