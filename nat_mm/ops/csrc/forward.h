@@ -8,7 +8,8 @@ namespace {
 
 // log2(x) to 1e-7, of normal x >= 1.
 inline Vec log2(Vec x) {
-  // The bits of a float, read as an integer, are its logarithm to 0.043. Two steps of Newton's method.
+  // The bits of a float, read as an integer, are its logarithm to 0.043. Two steps of Newton's
+  // method.
   Vec y = multiply_add(to_float(bits_of(x)), broadcast(1.0f / (1 << 23)), broadcast(-126.957f));
   for (int step = 0; step < 2; ++step) {
     const Vec excess = multiply_add(x, exp2(broadcast(0.0f) - y), broadcast(-1.0f));
@@ -74,7 +75,6 @@ inline void forward(const Plan& plan, int64_t task, float* memory) {
   float* const outputs = scratch.take(kTileRows * tile_step);
   const Windows scores(scratch, pass);
 
-
   const auto fill = [&](int row) {
     fill_row(keys, part, pass.rows, key, 1.0f, row);
     fill_row(values, part, pass.rows, value, 1.0f, row);
@@ -82,7 +82,8 @@ inline void forward(const Plan& plan, int64_t task, float* memory) {
 
   const auto tile = [&](const TileRows& rows, const Block& block) {
     for (int i = 0; i < rows.number; ++i) {
-      query.load(rows.token(i), block.position, plan.scale * kLog2E, queries + i * tile_step, kLanes);
+      query.load(rows.token(i), block.position, plan.scale * kLog2E, queries + i * tile_step,
+                 kLanes);
     }
     Vec largest[kTileRows];
     for (int i = 0; i < rows.number; ++i) largest[i] = broadcast(-__builtin_inff());
@@ -90,13 +91,14 @@ inline void forward(const Plan& plan, int64_t task, float* memory) {
       float* to[kTileRows];
       const float* bias_of[kTileRows];
       scores.find(to, rows, near, low, number);
-      for (int i = 0; i < number; ++i) bias_of[i] = bias + rows.bias_row(low + i, near) * kBiasStride;
+      for (int i = 0; i < number; ++i)
+        bias_of[i] = bias + rows.bias_row(low + i, near) * kBiasStride;
       for_each_chunk(block.count, [&](int from, int columns) {
         with_constants(number, columns, block.plain, [&](auto r, auto c, auto plain) {
           constexpr int R = decltype(r)::value, C = decltype(c)::value;
           score<R, C, decltype(plain)::value != 0>(queries + low * tile_step, tile_step, keys, near,
-                                                   end, channels, block, from, bias_of, to, scores.row_step,
-                                                   largest + low);
+                                                   end, channels, block, from, bias_of, to,
+                                                   scores.row_step, largest + low);
         });
       });
     });
@@ -116,7 +118,8 @@ inline void forward(const Plan& plan, int64_t task, float* memory) {
     combine(outputs, tile_step, values, channels, scores, rows, block);
 
     for (int i = 0; i < rows.number; ++i) {
-      output.store(outputs + i * tile_step, broadcast(1.0f) / total[i], rows.token(i), block.position, block.tokens);
+      output.store(outputs + i * tile_step, broadcast(1.0f) / total[i], rows.token(i),
+                   block.position, block.tokens);
       const Vec sum = (largest[i] + log2(total[i])) * broadcast(kLn2);
       part.store(sum, plan.log_sum_exp, plan, rows.token(i), pass.columns, block);
     }

@@ -1,10 +1,11 @@
 // Gradients of the keys and values, for a part of the map: as query_gradient.h has it,
 //   grad_key = scale * dS^T query,   grad_value = P^T grad_output,
-// where a key takes from the queries that attend to it, so that each is written once, without atomics.
+// where a key takes from the queries that attend to it, so that each is written once, without
+// atomics.
 
 #pragma once
 
-#include "tile.h"
+#include "sweep.h"
 
 namespace {
 
@@ -23,14 +24,16 @@ void collect(const KeyTile& tile, int low, const Ring& queries, const Ring& grad
   const Neighbours<C, kPlain> neighbours(block, from);
   const int start = low * tile.step;
   for (int64_t bias_done = from; near < end; ++near, bias_done += kBiasStride) {
-    const int64_t shared = queries.row(near) - queries.data + (block.neighbour - queries.base) + from;
+    const int64_t shared =
+        queries.row(near) - queries.data + (block.neighbour - queries.base) + from;
     const int64_t sums = shared + int64_t(channels) * queries.stride;
     Vec weight[R][C], grad[R][C];
 #pragma GCC unroll 8
     for (int i = 0; i < R; ++i) {
 #pragma GCC unroll 8
       for (int j = 0; j < C; ++j) {
-        weight[i][j] = neighbours.bias(bias_of[i] + bias_done, j) + neighbours(queries.data + sums, j);
+        weight[i][j] =
+            neighbours.bias(bias_of[i] + bias_done, j) + neighbours(queries.data + sums, j);
         grad[i][j] = neighbours(grad_outputs.data + sums, j);
       }
     }
@@ -100,7 +103,8 @@ inline void key_gradient(const Plan& plan, int64_t task, float* memory) {
 
     rows.for_each_run([&](int near, int end, int low, int number) {
       const float* bias_of[kTileRows];
-      for (int i = 0; i < number; ++i) bias_of[i] = bias + rows.bias_row(low + i, near) * kBiasStride;
+      for (int i = 0; i < number; ++i)
+        bias_of[i] = bias + rows.bias_row(low + i, near) * kBiasStride;
       for_each_chunk(block.count, [&](int from, int columns) {
         with_constants(number, columns, block.plain, [&](auto r, auto c, auto plain) {
           collect<decltype(r)::value, decltype(c)::value, decltype(plain)::value != 0>(

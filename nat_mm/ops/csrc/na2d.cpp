@@ -29,8 +29,7 @@ constexpr double kLog2E = 1.4426950408889634;
 
 const Kernels* kernels_of(int32_t isa) {
   switch (isa) {
-    case NA2D_GENERIC:
-      return &na2d::kGeneric;
+    case NA2D_GENERIC: return &na2d::kGeneric;
 #if defined(__x86_64__)
     case NA2D_AVX2:
       return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") ? &na2d::kAvx2
@@ -104,8 +103,8 @@ struct AxisTables {
 
 int ceil_divide(int a, int b) { return (a + b - 1) / b; }
 
-Pass plan_pass(const Axis& rows, const Axis& columns, const float* bias, const na2d_problem& problem,
-               const Kernels& kernels) {
+Pass plan_pass(const Axis& rows, const Axis& columns, const float* bias,
+               const na2d_problem& problem, const Kernels& kernels) {
   Pass pass{};
   pass.rows = rows;
   pass.columns = columns;
@@ -121,7 +120,8 @@ Pass plan_pass(const Axis& rows, const Axis& columns, const float* bias, const n
   pass.strips = ceil_divide(columns.length, pass.strip_columns);
   for (int row = 0; row < rows.length; ++row) {
     const int last = std::min(row + kernels.tile_rows, rows.length) - 1;
-    pass.ring_rows = std::max(pass.ring_rows, rows.first[last] + rows.count[last] - rows.first[row]);
+    pass.ring_rows =
+        std::max(pass.ring_rows, rows.first[last] + rows.count[last] - rows.first[row]);
   }
   int vectors = 0;
   for (int begin = 0; begin < columns.length; begin += pass.strip_columns) {
@@ -163,7 +163,8 @@ std::vector<float> bias_table(const float* bias, const na2d_problem& problem, bo
   return table;
 }
 
-// Memory of the calling thread, kept from call to call: fresh pages would cost more than a small map.
+// Memory of the calling thread, kept from call to call: fresh pages would cost more than a small
+// map.
 float* scratch_memory(int64_t floats) {
   struct Free {
     void operator()(float* p) const { std::free(p); }
@@ -266,9 +267,8 @@ int32_t forward(const na2d_problem& problem, const na2d_tensor& query, const na2
 
 int32_t backward(const na2d_problem& problem, const na2d_tensor& query, const na2d_tensor& key,
                  const na2d_tensor& value, const float* bias, const float* log_sum_exp,
-                 const na2d_tensor& grad_output,
-                 const na2d_tensor& grad_query, const na2d_tensor& grad_key,
-                 const na2d_tensor& grad_value, float* grad_bias) {
+                 const na2d_tensor& grad_output, const na2d_tensor& grad_query,
+                 const na2d_tensor& grad_key, const na2d_tensor& grad_value, float* grad_bias) {
   Call call(problem, bias);
   call.plan_by_key(problem, bias);
   Plan& plan = call.plan;
@@ -319,18 +319,17 @@ int32_t na2d_has_isa(int32_t isa) { return kernels_of(isa) != nullptr; }
 int32_t na2d_forward(const na2d_problem* problem, const na2d_tensor* query, const na2d_tensor* key,
                      const na2d_tensor* value, const float* bias, const na2d_tensor* output,
                      float* log_sum_exp) {
-  return guarded(problem, [&] {
-    return forward(*problem, *query, *key, *value, bias, *output, log_sum_exp);
-  });
+  return guarded(
+      problem, [&] { return forward(*problem, *query, *key, *value, bias, *output, log_sum_exp); });
 }
 
 int32_t na2d_backward(const na2d_problem* problem, const na2d_tensor* query, const na2d_tensor* key,
                       const na2d_tensor* value, const float* bias, const float* log_sum_exp,
-                      const na2d_tensor* grad_output,
-                      const na2d_tensor* grad_query, const na2d_tensor* grad_key,
-                      const na2d_tensor* grad_value, float* grad_bias) {
+                      const na2d_tensor* grad_output, const na2d_tensor* grad_query,
+                      const na2d_tensor* grad_key, const na2d_tensor* grad_value,
+                      float* grad_bias) {
   return guarded(problem, [&] {
-    return backward(*problem, *query, *key, *value, bias, log_sum_exp, *grad_output,
-                    *grad_query, *grad_key, *grad_value, grad_bias);
+    return backward(*problem, *query, *key, *value, bias, log_sum_exp, *grad_output, *grad_query,
+                    *grad_key, *grad_value, grad_bias);
   });
 }

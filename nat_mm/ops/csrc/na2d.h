@@ -31,8 +31,9 @@ struct na2d_problem {
   int64_t kernel[2];    // rows, columns; odd, 3 to 13
   int64_t dilation[2];  // kernel * dilation <= height, width
   double scale;
-  int32_t dtype;    // na2d_dtype of all tensors but bias, log_sum_exp and their kin, which are float32
-  int32_t isa;      // na2d_isa to run
+  int32_t
+      dtype;    // na2d_dtype of all tensors but bias, log_sum_exp and their kin, which are float32
+  int32_t isa;  // na2d_isa to run
   int32_t threads;  // at most this many; 1 never touches OpenMP
 };
 
@@ -48,6 +49,6 @@ NA2D_PUBLIC int32_t na2d_forward(const na2d_problem* problem, const na2d_tensor*
 NA2D_PUBLIC int32_t na2d_backward(const na2d_problem* problem, const na2d_tensor* query,
                                   const na2d_tensor* key, const na2d_tensor* value,
                                   const float* bias, const float* log_sum_exp,
-                                  const na2d_tensor* grad_output,
-                                  const na2d_tensor* grad_query, const na2d_tensor* grad_key,
-                                  const na2d_tensor* grad_value, float* grad_bias);
+                                  const na2d_tensor* grad_output, const na2d_tensor* grad_query,
+                                  const na2d_tensor* grad_key, const na2d_tensor* grad_value,
+                                  float* grad_bias);

@@ -1,7 +1,7 @@
-// Gradients of the queries and of the bias, for a part of the map. With the weights P, recomputed from
-// the log-sum-exp,
-//   dP[q, k] = grad_output[q] . value[k],   delta[q] = sum over k of P dP,   dS = P (dP - delta[q]),
-//   grad_query = scale * dS key,
+// Gradients of the queries and of the bias, for a part of the map. With the weights P, recomputed
+// from the log-sum-exp,
+//   dP[q, k] = grad_output[q] . value[k],   delta[q] = sum over k of P dP,   dS = P (dP -
+//   delta[q]), grad_query = scale * dS key,
 // and the gradient of the bias sums dS by relative position.
 
 #pragma once
@@ -36,7 +36,8 @@ void weigh(const float* queries, const float* grad_outputs, int step, const Ring
 #pragma GCC unroll 8
       for (int j = 0; j < C; ++j) store(weights[i] + done + j * kLanes, exp2(score[i][j]));
     }
-    add_products(grad, grad_outputs, step, values.data + shared, values.stride, channels, neighbours);
+    add_products(grad, grad_outputs, step, values.data + shared, values.stride, channels,
+                 neighbours);
 #pragma GCC unroll 8
     for (int i = 0; i < R; ++i) {
       Vec sum = delta[i];
@@ -122,7 +123,8 @@ inline void query_gradient(const Plan& plan, int64_t task, float* memory) {
       const int row = rows.token(i);
       query.load(row, block.position, plan.scale * kLog2E, queries + i * tile_step, kLanes);
       grad_output.load(row, block.position, 1.0f, grad_outputs + i * tile_step, kLanes);
-      log_sum_exp[i] = part.load(plan.log_sum_exp, plan, row, pass.columns, block) * broadcast(kLog2E);
+      log_sum_exp[i] =
+          part.load(plan.log_sum_exp, plan, row, pass.columns, block) * broadcast(kLog2E);
       delta[i] = broadcast(0.0f);
     }
 
@@ -131,7 +133,8 @@ inline void query_gradient(const Plan& plan, int64_t task, float* memory) {
       const float* bias_of[kTileRows];
       weights.find(weights_at, rows, near, low, number);
       grads.find(grads_at, rows, near, low, number);
-      for (int i = 0; i < number; ++i) bias_of[i] = bias + rows.bias_row(low + i, near) * kBiasStride;
+      for (int i = 0; i < number; ++i)
+        bias_of[i] = bias + rows.bias_row(low + i, near) * kBiasStride;
       for_each_chunk(block.count, [&](int from, int columns) {
         with_constants(number, columns, block.plain, [&](auto r, auto c, auto plain) {
           weigh<decltype(r)::value, decltype(c)::value, decltype(plain)::value != 0>(

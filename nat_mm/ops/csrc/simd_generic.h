@@ -2,8 +2,8 @@
 
 #pragma once
 
-#include "plan.h"
 #include <cstring>
+#include "plan.h"
 
 namespace {
 

@@ -2,7 +2,7 @@
 
 #pragma once
 
-#include "tile.h"
+#include "sweep.h"
 
 namespace {
 
