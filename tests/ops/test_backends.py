@@ -96,6 +96,14 @@ def test_a_broken_library_is_a_reason_too(other_library, tmp_path):
 
 
 @needs_kernel
+def test_a_library_of_another_version_is_not_called(other_library, monkeypatch):
+    monkeypatch.setattr(cpu, '_INTERFACE', -1)
+    other_library(cpu.LIBRARY)
+    assert choose() == 'portable'
+    assert 'this version of nat_mm needs -1' in cpu.installation_problem()
+
+
+@needs_kernel
 def test_unknown_instruction_set_is_refused(monkeypatch):
     monkeypatch.setenv(cpu.ISA_VARIABLE, 'bogus')
     query, key, value, _ = make_inputs(Case(9, 8, 3), dtype=torch.float32, head_dim=8)

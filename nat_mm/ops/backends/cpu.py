@@ -27,6 +27,7 @@ ISA_VARIABLE = 'NAT_MM_CPU_ISA'
 MAXIMUM_KERNEL_SIZE = 13
 
 # The numbers are those of csrc/na2d.h.
+_INTERFACE = 1
 _INSTRUCTION_SETS = {'avx512': 2, 'avx2': 1, 'generic': 0}  # best first
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1}
 _OUT_OF_MEMORY = 1
@@ -66,7 +67,12 @@ def _find_installation_problem() -> str | None:
             'install nat_mm again where there is a C++ compiler'
         )
     try:
-        _library()
+        built = _library().na2d_interface()
+        if built != _INTERFACE:
+            return (
+                f'{LIBRARY} has interface {built}, this version of nat_mm needs {_INTERFACE}; '
+                'install nat_mm again'
+            )
     except (OSError, AttributeError) as error:
         return f'the kernel cannot be loaded: {error}'
     return None
@@ -80,7 +86,13 @@ def _library() -> ctypes.CDLL:
     inputs = [problem, tensor, tensor, tensor, floats]
     library.na2d_forward.argtypes = [*inputs, tensor, floats]
     library.na2d_backward.argtypes = [*inputs, floats, *[tensor] * 4, floats]
-    for function in (library.na2d_has_isa, library.na2d_forward, library.na2d_backward):
+    functions = (
+        library.na2d_interface,
+        library.na2d_has_isa,
+        library.na2d_forward,
+        library.na2d_backward,
+    )
+    for function in functions:
         function.restype = ctypes.c_int32
     return library
 

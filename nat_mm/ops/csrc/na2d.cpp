@@ -314,6 +314,8 @@ int32_t guarded(const na2d_problem* problem, F&& call) {
 
 }  // namespace
 
+int32_t na2d_interface() { return NA2D_INTERFACE; }
+
 int32_t na2d_has_isa(int32_t isa) { return kernels_of(isa) != nullptr; }
 
 int32_t na2d_forward(const na2d_problem* problem, const na2d_tensor* query, const na2d_tensor* key,

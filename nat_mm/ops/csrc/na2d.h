@@ -37,6 +37,10 @@ struct na2d_problem {
   int32_t threads;  // at most this many; 1 never touches OpenMP
 };
 
+// Number of this interface, raised with every change of it.
+constexpr int32_t NA2D_INTERFACE = 1;
+NA2D_PUBLIC int32_t na2d_interface();
+
 // Whether this machine and this build can run an instruction set.
 NA2D_PUBLIC int32_t na2d_has_isa(int32_t isa);
 
