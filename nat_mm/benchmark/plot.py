@@ -52,7 +52,8 @@ def _draw_growth(axes: Axes, growth: Sequence[GrowthRow]) -> None:
         points = [(row.side**2, row.relative) for row in growth if row.what == what]
         axes.plot(*zip(*points, strict=True), marker='o', label=what)
     sides = sorted({row.side for row in growth})
-    axes.set_xticks([side**2 for side in sides], [f'{side}x{side}' for side in sides])
+    areas = [side**2 for side in sides]
+    axes.set_xticks(areas, [f'{side}x{side}' for side in sides], rotation=30, ha='right')
     axes.set_ylim(bottom=0)
     axes.axhline(1, color='black', linewidth=0.8, linestyle='--')
     axes.set_title('time per pixel, relative to the smallest image', fontsize=10)
