@@ -4,6 +4,8 @@ from typing import NamedTuple
 
 import torch
 
+from nat_mm.ops import neighborhood_attention_2d
+
 
 class Case(NamedTuple):
     height: int
@@ -69,3 +71,15 @@ def with_gradients(function, inputs, seed=1):
     grad_output = torch.randn(output.shape, generator=generator, dtype=torch.float64)
     wanted = [t for t in inputs if t is not None]
     return [output.detach(), *torch.autograd.grad(output, wanted, grad_output.to(output.dtype))]
+
+
+def run(case, backend, *inputs, scale=None):
+    """The operator on query, key, value and bias."""
+    return neighborhood_attention_2d(
+        *inputs[:3],
+        bias=inputs[3],
+        kernel_size=case.kernel_size,
+        dilation=case.dilation,
+        scale=scale,
+        backend=backend,
+    )

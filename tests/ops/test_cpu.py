@@ -6,26 +6,16 @@ import random
 import pytest
 import torch
 
-from nat_mm.ops import neighborhood_attention_2d
 from nat_mm.ops.window import axis_window
+from tests.ops import cases
 from tests.ops.cases import CASES, Case, make_inputs, with_gradients
 from tests.ops.kernel import needs_kernel
 
 pytestmark = [needs_kernel, pytest.mark.usefixtures('poisoned_memory')]
 SCALE = 0.3
+run = functools.partial(cases.run, scale=SCALE)
 # 40 x 130 is worked through in several parts.
 KERNEL_CASES = [*CASES, Case(10, 11, 5, 2), Case(40, 130, 3), Case(37, 41, (3, 13), (5, 1))]
-
-
-def run(case, backend, *inputs):
-    return neighborhood_attention_2d(
-        *inputs[:3],
-        bias=inputs[3],
-        kernel_size=case.kernel_size,
-        dilation=case.dilation,
-        scale=SCALE,
-        backend=backend,
-    )
 
 
 def run_with_gradients(case, backend, inputs):

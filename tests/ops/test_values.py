@@ -3,20 +3,8 @@
 import pytest
 import torch
 
-from nat_mm.ops import neighborhood_attention_2d
-from tests.ops.cases import CASES, SMALL_CASES, Case, make_inputs, with_gradients
+from tests.ops.cases import CASES, SMALL_CASES, Case, make_inputs, run, with_gradients
 from tests.ops.oracle import attend
-
-
-def run(case, backend, *inputs, scale=None):
-    return neighborhood_attention_2d(
-        *inputs[:3],
-        bias=inputs[3],
-        kernel_size=case.kernel_size,
-        dilation=case.dilation,
-        scale=scale,
-        backend=backend,
-    )
 
 
 @pytest.mark.parametrize('bias', [True, False], ids=['bias', 'nobias'])

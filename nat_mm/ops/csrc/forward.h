@@ -91,8 +91,7 @@ inline void forward(const Plan& plan, int64_t task, float* memory) {
       float* to[kTileRows];
       const float* bias_of[kTileRows];
       scores.find(to, rows, near, low, number);
-      for (int i = 0; i < number; ++i)
-        bias_of[i] = bias + rows.bias_row(low + i, near) * kBiasStride;
+      rows.find_bias(bias_of, bias, near, low, number);
       for_each_chunk(block.count, [&](int from, int columns) {
         with_constants(number, columns, block.plain, [&](auto r, auto c, auto plain) {
           constexpr int R = decltype(r)::value, C = decltype(c)::value;

@@ -103,8 +103,7 @@ inline void key_gradient(const Plan& plan, int64_t task, float* memory) {
 
     rows.for_each_run([&](int near, int end, int low, int number) {
       const float* bias_of[kTileRows];
-      for (int i = 0; i < number; ++i)
-        bias_of[i] = bias + rows.bias_row(low + i, near) * kBiasStride;
+      rows.find_bias(bias_of, bias, near, low, number);
       for_each_chunk(block.count, [&](int from, int columns) {
         with_constants(number, columns, block.plain, [&](auto r, auto c, auto plain) {
           collect<decltype(r)::value, decltype(c)::value, decltype(plain)::value != 0>(

@@ -77,6 +77,12 @@ struct TileRows {
   // Row of the bias table for row i and a neighbour.
   int bias_row(int i, int near) const { return axis.offset[position + i] + near - first(i); }
 
+  // Where rows [low, low + number) have a head's bias for a neighbouring row.
+  void find_bias(const float* (&at)[kTileRows], const float* bias, int near, int low,
+                 int number) const {
+    for (int i = 0; i < number; ++i) at[i] = bias + bias_row(low + i, near) * kBiasStride;
+  }
+
   // Calls f(near, end, low, number) for each run [near, end) of neighbouring rows that the same
   // rows of the tile need, [low, low + number).
   template <class F>

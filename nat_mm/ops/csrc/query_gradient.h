@@ -133,8 +133,7 @@ inline void query_gradient(const Plan& plan, int64_t task, float* memory) {
       const float* bias_of[kTileRows];
       weights.find(weights_at, rows, near, low, number);
       grads.find(grads_at, rows, near, low, number);
-      for (int i = 0; i < number; ++i)
-        bias_of[i] = bias + rows.bias_row(low + i, near) * kBiasStride;
+      rows.find_bias(bias_of, bias, near, low, number);
       for_each_chunk(block.count, [&](int from, int columns) {
         with_constants(number, columns, block.plain, [&](auto r, auto c, auto plain) {
           weigh<decltype(r)::value, decltype(c)::value, decltype(plain)::value != 0>(

@@ -12,7 +12,7 @@ namespace {
 template <class Fill, class Tile>
 inline void sweep(const Pass& pass, const Part& part, Scratch& scratch, Fill&& fill, Tile&& tile) {
   auto* const blocks =
-      reinterpret_cast<Block*>(scratch.take(pass.strip_columns * sizeof(Block) / 4));
+      reinterpret_cast<Block*>(scratch.take(pass.strip_columns * sizeof(Block) / sizeof(float)));
   int number = 0;
   for (int column = part.column_begin; column < part.column_end;
        column += blocks[number++].tokens) {
