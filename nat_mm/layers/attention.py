@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn.functional import pad
 
 from nat_mm.layers.checks import check_int, check_kernel_size
+from nat_mm.layers.recompute import recompute_in_backward
 from nat_mm.layers.rpb import is_resizable_rpb, resize_rpb
 from nat_mm.ops import neighborhood_attention_2d
 from nat_mm.ops.backends import BACKENDS
@@ -78,21 +79,24 @@ class NeighborhoodAttention2D(nn.Module):
         self.proj = nn.Linear(channels, channels)
         self.drop = nn.Dropout(drop_rate)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor, *, norm: nn.Module | None = None) -> torch.Tensor:
         """Attends within neighborhoods.
 
         Args:
             x: Map of any height and width, ``[B, H, W, C]``.
+            norm: Applied to ``x`` first, if given; in training its output is not kept in memory
+                but computed again in backward.
 
         Returns:
             Map of the same shape.
         """
         _, height, width, channels = x.shape
-        smallest = self.kernel_size * self.dilation
-        if height < smallest or width < smallest:
-            x = pad(x, (0, 0, 0, max(0, smallest - width), 0, max(0, smallest - height)))
+        if norm is None:
+            qkv = self._project(x)
+        else:
+            qkv = recompute_in_backward(lambda x: self._project(norm(x)), x)
         # [B, H, W, 3, heads, head_dim]: query, key and value stay strided views of it
-        qkv = self.qkv(x).view(*x.shape[:3], 3, self.num_heads, channels // self.num_heads)
+        qkv = qkv.view(*qkv.shape[:3], 3, self.num_heads, channels // self.num_heads)
         query, key, value = qkv.unbind(3)
         x = neighborhood_attention_2d(
             query,
@@ -106,6 +110,13 @@ class NeighborhoodAttention2D(nn.Module):
         )
         x = x.flatten(3)[:, :height, :width]
         return self.drop(self.proj(x))
+
+    def _project(self, x: torch.Tensor) -> torch.Tensor:
+        _, height, width, _ = x.shape
+        smallest = self.kernel_size * self.dilation
+        if height < smallest or width < smallest:
+            x = pad(x, (0, 0, 0, max(0, smallest - width), 0, max(0, smallest - height)))
+        return self.qkv(x)
 
     def extra_repr(self) -> str:
         return (

@@ -3,6 +3,8 @@
 import torch
 from torch import nn
 
+from nat_mm.layers.recompute import recompute_in_backward
+
 
 class Mlp(nn.Module):
     """Two linear layers with an exact (erf) GELU between them.
@@ -20,7 +22,21 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden_channels, channels)
         self.drop = nn.Dropout(drop_rate)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Maps ``[..., C]`` to ``[..., C]``, each position by itself."""
-        x = self.drop(self.act(self.fc1(x)))
-        return self.drop(self.fc2(x))
+    def forward(self, x: torch.Tensor, *, norm: nn.Module | None = None) -> torch.Tensor:
+        """Maps ``[..., C]`` to ``[..., C]``, each position by itself.
+
+        Args:
+            x: Tokens, ``[..., C]``.
+            norm: Applied to ``x`` first, if given. In training neither its output nor that of the
+                activation is kept in memory: both are computed again in backward.
+        """
+        if norm is None:
+            hidden = self.fc1(x)
+        else:
+            hidden = recompute_in_backward(lambda x: self.fc1(norm(x)), x)
+        is_random = self.training and self.drop.p > 0
+        x = recompute_in_backward(self._activate_and_project, hidden, random=is_random)
+        return self.drop(x)
+
+    def _activate_and_project(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.fc2(self.drop(self.act(hidden)))

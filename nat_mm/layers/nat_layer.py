@@ -66,8 +66,8 @@ class NATLayer(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps ``[B, H, W, C]`` to the same shape."""
-        x = x + self._residual(self.attn(self.norm1(x)), self.gamma1)
-        return x + self._residual(self.mlp(self.norm2(x)), self.gamma2)
+        x = x + self._residual(self.attn(x, norm=self.norm1), self.gamma1)
+        return x + self._residual(self.mlp(x, norm=self.norm2), self.gamma2)
 
     def _residual(self, branch: torch.Tensor, gamma: torch.Tensor | None) -> torch.Tensor:
         if gamma is not None:

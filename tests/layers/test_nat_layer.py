@@ -1,9 +1,12 @@
 """NATLayer, tokenizer and downsampler."""
 
+from collections import Counter
+
 import pytest
 import torch
 from torch import nn
-from torch.nn.functional import gelu, layer_norm
+from torch.nn.functional import dropout, gelu, layer_norm
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from nat_mm.layers import ConvDownsampler, ConvTokenizer, Mlp, NATLayer
 
@@ -23,6 +26,49 @@ def test_layer_is_prenorm_attention_and_mlp(layer_scale):
         torch.testing.assert_close(layer(x), expected)
 
 
+class OperatorCounter(TorchDispatchMode):
+    """Counts the calls of PyTorch's operators by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.calls[function.__name__.split('.')[0]] += 1
+        return function(*args, **(kwargs or {}))
+
+
+def test_norms_and_activation_are_recomputed_in_backward_and_linear_layers_are_not():
+    layer = NATLayer(8, 2, kernel_size=3)
+    x = torch.randn(1, 5, 6, 8, requires_grad=True)
+    with OperatorCounter() as forward:
+        y = layer(x)
+    with OperatorCounter() as backward:
+        y.sum().backward()
+    assert forward.calls['addmm'] == 4
+    assert backward.calls['addmm'] == 0
+    for name, calls in (('native_layer_norm', 2), ('gelu', 1)):
+        assert forward.calls[name] == backward.calls[name] == calls
+
+
+def test_gradients_are_those_without_recomputation():
+    torch.manual_seed(0)
+    layer = NATLayer(8, 2, kernel_size=3, drop_rate=0.5).double()
+    x = torch.randn(2, 5, 6, 8, dtype=torch.float64, requires_grad=True)
+
+    def plain(x):
+        x = x + layer.attn(layer.norm1(x))
+        mlp = layer.mlp
+        hidden = dropout(gelu(mlp.fc1(layer.norm2(x))), 0.5)
+        return x + dropout(mlp.fc2(hidden), 0.5)
+
+    grads = []
+    for forward in (plain, layer):
+        torch.manual_seed(1)
+        grads.append(torch.autograd.grad(forward(x).square().sum(), [x, *layer.parameters()]))
+    torch.testing.assert_close(grads[1], grads[0])
+
+
 def test_layer_scale_adds_only_gamma1_and_gamma2():
     plain = set(NATLayer(8, 2).state_dict())
     scaled = NATLayer(8, 2, layer_scale=1e-5)
@@ -30,10 +76,15 @@ def test_layer_scale_adds_only_gamma1_and_gamma2():
     assert torch.equal(scaled.gamma1, torch.full((8,), 1e-5))
 
 
+class NormAlone(nn.Module):
+    def forward(self, x, *, norm):
+        return norm(x)
+
+
 def test_drop_path_drops_whole_samples_and_scales_up_the_others():
     torch.manual_seed(0)
     layer = NATLayer(8, 2, kernel_size=3, drop_path_rate=0.75)
-    layer.attn = nn.Identity()
+    layer.attn = NormAlone()
     nn.init.zeros_(layer.mlp.fc2.weight)
     nn.init.zeros_(layer.mlp.fc2.bias)
     x = torch.randn(1, 3, 4, 8).expand(400, 3, 4, 8)
