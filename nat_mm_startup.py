@@ -3,10 +3,12 @@
 ``mim test mmdet``, the inferencers and others import ``mmcv.ops`` before they read the config
 that would import nat_mm, so what they need has to be there from the start of Python. The file
 ``nat_mm_startup.pth`` in site-packages calls :func:`start`, which imports nothing but the standard
-library and only watches for four modules:
+library and only watches for five modules:
 
 - ``mmcv._ext``, the compiled operators: served by :mod:`nat_mm.compat.mmcv_ops` where no other
   finder knows it (mmcv-lite). A compiled one always wins.
+- ``panopticapi``, which mmdet needs for panoptic data: served from :mod:`nat_mm.compat.panopticapi`
+  where no other finder knows it.
 - ``mmengine.config.utils``: told that ``nat_mm::`` names this package.
 - ``mmengine.config.config``: reads ``_base_ = 'nat_mm::...'`` from this package's own folder.
 - ``mmengine.runner.checkpoint``: reads checkpoints through :mod:`nat_mm.compat.checkpoints`.
@@ -65,6 +67,20 @@ class _MissingOps:
         mmcv_ops.fill(module)
 
 
+class _MissingPanopticApi:
+    """Finder of last resort for ``panopticapi``."""
+
+    def find_spec(self, name, path=None, target=None):
+        if name != 'panopticapi' or not _is_installed('nat_mm'):
+            return None
+        from importlib.util import spec_from_file_location
+
+        folder = os.path.join(_package_folder(), 'compat', name)
+        return spec_from_file_location(
+            name, os.path.join(folder, '__init__.py'), submodule_search_locations=[folder]
+        )
+
+
 _after_import = _AfterImport()
 _missing_ops = _MissingOps()
 
@@ -80,7 +96,7 @@ def install():
     if _missing_ops in sys.meta_path:
         return
     sys.meta_path.insert(0, _after_import)
-    sys.meta_path.append(_missing_ops)
+    sys.meta_path += [_missing_ops, _MissingPanopticApi()]
     when_imported('mmengine.config.utils', _name_config_packages)
     when_imported('mmengine.config.config', _find_own_configs)
     when_imported('mmengine.runner.checkpoint', _guard_checkpoints)
@@ -106,11 +122,8 @@ def _find_own_configs(config):
         package, _, name = cfg_path.partition('::')
         if package != 'nat_mm' or not _is_installed('nat_mm'):
             return find(cfg_path, filename)
-        from importlib.util import find_spec
-
         # mmengine itself would look beside the metadata, where an editable install has no files.
-        folder = find_spec('nat_mm').submodule_search_locations[0]
-        path = os.path.join(folder, '.mim', 'configs', name)
+        path = os.path.join(_package_folder(), '.mim', 'configs', name)
         if not os.path.isfile(path):
             raise FileNotFoundError(f'nat_mm has no config {name!r} ({cfg_path!r} in {filename})')
         # Without a scope, types are looked up in the config's default_scope, mmdet or mmseg;
@@ -139,3 +152,9 @@ def _is_installed(package):
     from importlib.util import find_spec
 
     return find_spec(package) is not None
+
+
+def _package_folder():
+    from importlib.util import find_spec
+
+    return find_spec('nat_mm').submodule_search_locations[0]

@@ -91,7 +91,19 @@ print(sum(type(finder).__module__ == 'nat_mm_startup' for finder in sys.meta_pat
 nat_mm_startup.when_imported('package.module', lambda module: print('late', module.value))
 """
     result = run_python(code, folder)
-    assert result.stdout.split() == ['called', '1', '2', 'late', '1'], result.stderr
+    assert result.stdout.split() == ['called', '1', '3', 'late', '1'], result.stderr
+
+
+def test_an_installed_panopticapi_wins(folder):
+    write_package(folder, 'panopticapi', __init__='installed = True')
+    write_package(folder, 'nat_mm', __init__='raise SystemExit("imported nat_mm")')
+    result = run_python(f'{START_UP_LINE}import panopticapi; print(panopticapi.installed)', folder)
+    assert result.stdout.strip() == 'True', result.stderr
+
+
+def test_without_nat_mm_panopticapi_stays_missing(folder):
+    result = run_python(f'{START_UP_LINE}import panopticapi', folder)
+    assert "No module named 'panopticapi'" in result.stderr
 
 
 def test_mmcv_ops_can_be_imported_before_nat_mm():
