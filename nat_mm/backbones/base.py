@@ -82,7 +82,7 @@ class NeighborhoodBackbone(BaseModule):
     ) -> None:
         super().__init__(init_cfg)
         if dilations is not None and not self.dilated:
-            raise ValueError(f'{type(self).__name__} takes no dilations; DiNAT does')
+            raise ValueError(f'{type(self).__name__} takes no dilations; DiNAT and DiNAT_s do')
         architecture = resolve_architecture(
             arch,
             self.architectures,
@@ -162,7 +162,7 @@ class NeighborhoodBackbone(BaseModule):
 
         Returns:
             For each stage of ``out_indices``, its normalized output ``[B, C_i, H_i, W_i]``,
-            contiguous; NAT and DiNAT have ``H_i = ceil(H / (4 * 2**i))``.
+            contiguous, with ``H_i = ceil(H / (4 * 2**i))``.
 
         Raises:
             ValueError: If the image has a wrong shape.

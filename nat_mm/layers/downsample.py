@@ -2,6 +2,9 @@
 
 import torch
 from torch import nn
+from torch.nn.functional import pad
+
+from nat_mm.layers.recompute import recompute_in_backward
 
 
 class ConvDownsampler(nn.Module):
@@ -22,3 +25,30 @@ class ConvDownsampler(nn.Module):
         """Maps ``[B, H, W, C]`` to ``[B, ceil(H/2), ceil(W/2), 2C]``."""
         x = self.reduction(x.permute(0, 3, 1, 2))
         return self.norm(x.permute(0, 2, 3, 1))
+
+
+class PatchMerging(nn.Module):
+    """Swin's downsampler (arXiv 2103.14030): each 2x2 tokens through LayerNorm and a linear layer.
+
+    Maps of odd height or width are zero-padded at the bottom and right.
+
+    Args:
+        channels: Number of input channels C; the output has 2C.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * channels)
+        self.reduction = nn.Linear(4 * channels, 2 * channels, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps ``[B, H, W, C]`` to ``[B, ceil(H/2), ceil(W/2), 2C]``."""
+        batch, height, width, channels = x.shape
+        if height % 2 or width % 2:
+            x = pad(x, (0, 0, 0, width % 2, 0, height % 2))
+        rows, columns = x.shape[1] // 2, x.shape[2] // 2
+        x = x.view(batch, rows, 2, columns, 2, channels)
+        # The weights know the four tokens in the order top left, bottom left, top right, bottom
+        # right: columns before rows.
+        x = x.permute(0, 1, 3, 4, 2, 5).reshape(batch, rows, columns, 4 * channels)
+        return recompute_in_backward(lambda x: self.reduction(self.norm(x)), x)

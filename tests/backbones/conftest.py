@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from nat_mm.backbones import NAT, DiNAT
+from nat_mm.backbones import NAT, DiNAT, DiNAT_s
 from nat_mm.backbones.base import NeighborhoodBackbone
 
 SMALL = {
@@ -35,5 +35,16 @@ def make_dinat() -> Callable[..., DiNAT]:
     def make(**options) -> NeighborhoodBackbone:
         torch.manual_seed(0)
         return DiNAT(**{**SMALL, 'dilations': [[3], [2], [1], [1]], **options})
+
+    return make
+
+
+@pytest.fixture
+def make_dinat_s() -> Callable[..., DiNAT_s]:
+    """Makes a small DiNAT_s; the same weights at each call."""
+
+    def make(**options) -> NeighborhoodBackbone:
+        torch.manual_seed(0)
+        return DiNAT_s(**{**SMALL, 'dilations': [[3], [2], [1], [1]], **options})
 
     return make

@@ -67,7 +67,7 @@ WRONG = [
     (NAT, {'arch': 'mini', 'kernel_size': 8}, 'kernel_size must be odd.*got 8; use 7 or 9'),
     (NAT, {'arch': 'mini', 'kernel_size': 1}, 'kernel_size must be at least 3, got 1'),
     (NAT, {'arch': 'mini', 'kernel_size': [7, 7, 7, 7]}, 'kernel_size must be an int'),
-    (NAT, {'arch': 'mini', 'dilations': [[1] * 3]}, 'NAT takes no dilations; DiNAT does'),
+    (NAT, {'arch': 'mini', 'dilations': [[1] * 3]}, 'NAT takes no dilations; DiNAT and DiNAT_s do'),
     (DiNAT, EXPLICIT, 'DiNAT without arch needs dilations'),
     (DiNAT, {**EXPLICIT, 'dilations': [[1]] * 3}, r'lengths \[1, 1, 1, 1\], got 3 lists'),
     (

@@ -16,7 +16,7 @@ def size_id(size):
 
 
 @pytest.mark.parametrize('size', SIZES, ids=size_id)
-@pytest.mark.parametrize('family', ['make_nat', 'make_dinat'])
+@pytest.mark.parametrize('family', ['make_nat', 'make_dinat', 'make_dinat_s'])
 def test_feature_shapes(family, size, request):
     model = request.getfixturevalue(family)().eval()
     with torch.no_grad():
