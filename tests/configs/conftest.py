@@ -3,27 +3,40 @@
 import functools
 import json
 from pathlib import Path
+from unittest import mock
 
 import pytest
+import torch
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
+from mmengine.config import utils as config_utils
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
 
 import nat_mm  # noqa: F401
 
 ROOT = Path(__file__).parents[2]
-FACTS = json.loads((ROOT / 'tests' / 'data' / 'nat_experiments.json').read_text())
-LEAVES = {path.stem: path for path in sorted((ROOT / 'configs').glob('*/nat/*.py'))}
+PUBLISHED = json.loads((ROOT / 'tests/data/published_experiments.json').read_text())
+FACTS = {facts['name']: facts for facts in PUBLISHED['experiments']}
+LEAVES = {
+    path.stem: path
+    for task in ('detection', 'segmentation')
+    for family in ('nat', 'dinat', 'dinat_s')
+    for path in sorted((ROOT / 'configs' / task / family).glob('*.py'))
+}
+# mmengine reads all metafiles of mmdet or mmseg again for each base of theirs.
+read_once = functools.cache(config_utils.load)
 
 Experiment = tuple[Config, dict]
 
 
-def names(key: str, value: str) -> list[str]:
-    return sorted(name for name, facts in FACTS.items() if facts[key] == value)
+def names(**wanted: str) -> list[str]:
+    return [name for name, facts in FACTS.items() if wanted.items() <= facts.items()]
 
 
 @functools.cache
 def load(name: str) -> Experiment:
-    return Config.fromfile(LEAVES[name]), FACTS[name]
+    with mock.patch.object(config_utils, 'load', read_once):
+        return Config.fromfile(LEAVES[name]), FACTS[name]
 
 
 def load_in_scope(name: str) -> Experiment:
@@ -32,28 +45,42 @@ def load_in_scope(name: str) -> Experiment:
     return config, facts
 
 
-@pytest.fixture(params=sorted(FACTS), scope='module')
+@functools.cache
+def build(name: str) -> nn.Module:
+    config, _ = load_in_scope(name)
+    # On the meta device nothing is drawn at random, which takes most of the time.
+    with torch.device('meta'):
+        return MODELS.build(config.model)
+
+
+@pytest.fixture(params=names(), scope='module')
 def experiment(request: pytest.FixtureRequest) -> Experiment:
     """Each published experiment: its config, with the scope set, and its facts."""
     return load_in_scope(request.param)
 
 
-@pytest.fixture(params=names('task', 'detection'), scope='module')
+@pytest.fixture(params=names(task='detection'), scope='module')
 def detection_experiment(request: pytest.FixtureRequest) -> Experiment:
     """Each detection experiment: its config, with the scope set, and its facts."""
     return load_in_scope(request.param)
 
 
-@pytest.fixture(params=names('task', 'segmentation'), scope='module')
+@pytest.fixture(params=names(task='segmentation'), scope='module')
 def segmentation_experiment(request: pytest.FixtureRequest) -> Experiment:
     """Each segmentation experiment: its config, with the scope set, and its facts."""
     return load_in_scope(request.param)
 
 
-@pytest.fixture(params=names('method', 'Cascade Mask R-CNN'), scope='module')
-def cascade_experiment(request: pytest.FixtureRequest) -> Experiment:
-    """Each experiment with cascade heads: its config, with the scope set, and its facts."""
-    return load_in_scope(request.param)
+@pytest.fixture(params=names(), scope='module')
+def built(request: pytest.FixtureRequest) -> tuple[nn.Module, Config, dict]:
+    """Each published experiment: its model on the meta device, its config and its facts."""
+    return build(request.param), *load_in_scope(request.param)
+
+
+@pytest.fixture(params=names(method='Cascade Mask R-CNN'), scope='module')
+def cascade(request: pytest.FixtureRequest) -> nn.Module:
+    """The model of each experiment with cascade heads, on the meta device."""
+    return build(request.param)
 
 
 @pytest.fixture

@@ -1,55 +1,54 @@
 """The configs say what the published experiments did."""
 
 import ast
+import dataclasses
 import functools
+import re
 
 import pytest
-from mmengine.registry import PARAM_SCHEDULERS
+from mmengine.registry import MODELS, PARAM_SCHEDULERS
 from torch import nn, optim
 
-FIRST_CHANNELS = {'mini': 64, 'tiny': 64, 'small': 96, 'base': 128}
+from nat_mm.backbones.architecture import Architecture, resolve_architecture
+
+METHODS = {
+    ('MaskRCNN', 'FPN'): 'Mask R-CNN',
+    ('CascadeRCNN', 'FPN'): 'Cascade Mask R-CNN',
+    ('EncoderDecoder', 'UPerHead'): 'UPerNet',
+}
+PRECISIONS = {'AutocastOptimWrapper': True, 'OptimWrapper': False}
 
 
 def test_every_experiment_has_a_config(leaves, facts):
     assert sorted(leaves) == sorted(facts)
 
 
-def test_leaf_files_are_short(leaves):
-    lengths = {name: len(path.read_text().splitlines()) for name, path in leaves.items()}
-    assert {name: length for name, length in lengths.items() if length > 15} == {}
-
-
-def test_leaf_files_name_the_published_weights(leaves, facts):
+def test_configs_lie_in_the_folder_of_task_and_family(leaves, facts):
     for name, path in leaves.items():
-        assert f'# {facts[name]["checkpoint"]}\n' in path.read_text()
+        task, family = facts[name]['task'], facts[name]['backbone'].lower()
+        assert path.parts[-3:-1] == (task, family)
 
 
-def test_backbone(experiment):
+def test_leaf_files_are_short(leaves):
+    for name, path in leaves.items():
+        lines = path.read_text().splitlines()
+        assert len(lines) <= 15, name
+        assert max(map(len, lines)) <= 100, name
+
+
+def test_leaf_files_name_the_published_weights_and_results(leaves, facts):
+    for name, path in leaves.items():
+        published = facts[name]['published']
+        results = [published[key] for key in published if re.match('box|mask|mIoU', key)]
+        (comment,) = re.findall(r'^# Published weights \((.*)\):\n# (.*)$', path.read_text(), re.M)
+        assert [float(number) for number in re.findall(r'\d+\.\d+', comment[0])] == results
+        assert comment[1] == published['checkpoint']
+
+
+def test_config_says_what_was_published(experiment):
     config, facts = experiment
-    backbone = config.model.backbone
-    assert backbone.type == 'NAT'
-    assert FIRST_CHANNELS[backbone.arch] == facts['embed_dim']
-    assert backbone.drop_path_rate == facts['drop_path_rate']
-    assert backbone.get('layer_scale') == facts['layer_scale']
-    assert list(backbone.out_indices) == facts['out_indices']
-    assert backbone.init_cfg == {'type': 'Pretrained', 'checkpoint': facts['pretrained']}
-    assert config.load_from is None
-
-
-def test_optimizer(experiment):
-    config, facts = experiment
-    wrapper = config.optim_wrapper
-    assert (wrapper.type == 'AutocastOptimWrapper') == facts['amp']
-    assert wrapper.get('clip_grad') == facts['grad_clip']
-    assert wrapper.optimizer == {
-        'type': 'AdamW',
-        'lr': facts['lr'],
-        'betas': tuple(facts['betas']),
-        'weight_decay': facts['weight_decay'],
-    }
-    assert wrapper.paramwise_cfg == {
-        'custom_keys': {name: {'decay_mult': 0.0} for name in facts['no_weight_decay']}
-    }
+    results = ('name', 'published', 'flops_input', 'note')
+    assert describe(config) == {key: facts[key] for key in facts if key not in results}
 
 
 def test_batch_of_16_images(experiment):
@@ -58,53 +57,135 @@ def test_batch_of_16_images(experiment):
     assert config.train_dataloader.batch_size == 2
 
 
+def test_only_the_backbone_starts_from_a_checkpoint(experiment):
+    config, _ = experiment
+    assert config.load_from is None
+    assert str(config.model).count("'checkpoint'") == 1
+    assert config.model.backbone.init_cfg.type == 'Pretrained'
+
+
 def test_detection_schedule(detection_experiment):
     config, facts = detection_experiment
-    assert config.train_cfg.type == 'EpochBasedTrainLoop'
-    assert config.train_cfg.max_epochs == facts['max_epochs']
-    rates = learning_rates(repr_schedule(config), iterations=600, epochs=facts['max_epochs'])
+    epochs, rate = facts['max_epochs'], facts['optimizer']['lr']
+    rates = learning_rates(repr_schedule(config), iterations=600, epochs=epochs)
     check_warmup(rates[:600], facts)
     per_epoch = rates[600:]
-    first, second = facts['step']
-    assert per_epoch[:first] == pytest.approx([facts['lr']] * first)
-    assert per_epoch[first:second] == pytest.approx([facts['lr'] / 10] * (second - first))
-    assert per_epoch[second:] == pytest.approx([facts['lr'] / 100] * (36 - second))
+    first, second = facts['lr_config']['step']
+    assert per_epoch[:first] == pytest.approx([rate] * first)
+    assert per_epoch[first:second] == pytest.approx([rate / 10] * (second - first))
+    assert per_epoch[second:] == pytest.approx([rate / 100] * (epochs - second))
 
 
 def test_segmentation_schedule(segmentation_experiment):
     config, facts = segmentation_experiment
-    assert config.train_cfg.type == 'IterBasedTrainLoop'
-    last = config.train_cfg.max_iters
-    assert last == facts['max_iters']
+    schedule = facts['lr_config']
     rates = learning_rates(repr_schedule(config), iterations=3001, epochs=0)
     check_warmup(rates, facts)
-    assert config.param_scheduler[-1] == {
-        'type': 'PolyLR',
-        'power': facts['power'],
-        'eta_min': facts['min_lr'],
-        'begin': facts['warmup_iters'],
-        'end': last,
-        'by_epoch': False,
-    }
-    left = (last - 3000) / (last - facts['warmup_iters'])
-    assert rates[3000] == pytest.approx(facts['lr'] * left ** facts['power'], rel=1e-4)
+    assert config.param_scheduler[-1].begin == schedule['warmup_iters']
+    left = (facts['max_iters'] - 3000) / (facts['max_iters'] - schedule['warmup_iters'])
+    expected = facts['optimizer']['lr'] * left ** schedule['power']
+    assert rates[3000] == pytest.approx(expected, rel=1e-4)
 
 
-def test_segmentation_crop_and_test_mode(segmentation_experiment):
+def test_segmentation_scales_belong_to_the_crop(segmentation_experiment):
     config, facts = segmentation_experiment
-    size = tuple(facts['crop_size'])
-    assert config.model.data_preprocessor.size == size
-    crops = [step for step in config.train_pipeline if step.type == 'RandomCrop']
-    assert [crop.crop_size for crop in crops] == [size]
-    assert config.model.test_cfg == facts['test_mode']
+    assert config.model.data_preprocessor.size == tuple(facts['crop_size'])
+    height, width = facts['flops_input']
+    assert height == facts['crop_size'][0]
+    for dataloader, resize in [
+        (config.train_dataloader, 'RandomResize'),
+        (config.val_dataloader, 'Resize'),
+        (config.test_dataloader, 'Resize'),
+    ]:
+        steps = [step for step in dataloader.dataset.pipeline if step.type == resize]
+        assert [step.scale for step in steps] == [(width, height)]
+
+
+def describe(config):
+    """What a resolved config says, in the form of the published facts."""
+    model, wrapper = config.model, config.optim_wrapper
+    head = model.neck if 'neck' in model else model.decode_head
+    description = {
+        'task': {'mmdet': 'detection', 'mmseg': 'segmentation'}[config.default_scope],
+        'method': METHODS[model.type, head.type],
+        'backbone': model.backbone.type,
+        'arch': describe_architecture(model.backbone),
+        'pretrained': model.backbone.init_cfg.checkpoint,
+        'amp': PRECISIONS[wrapper.type],
+        'optimizer': as_json(wrapper.optimizer),
+        'no_weight_decay': describe_weight_decay(wrapper.paramwise_cfg),
+        'grad_clip': wrapper.get('clip_grad'),
+    }
+    warmup, decay = config.param_scheduler
+    assert (warmup.type, warmup.by_epoch, warmup.begin) == ('LinearLR', False, 0)
+    schedule = {
+        'warmup': 'linear',
+        'warmup_iters': warmup.end,
+        'warmup_ratio': warmup.start_factor,
+    }
+    if description['task'] == 'detection':
+        assert config.train_cfg.type == 'EpochBasedTrainLoop'
+        assert (decay.type, decay.by_epoch, decay.gamma) == ('MultiStepLR', True, 0.1)
+        length = {'max_epochs': config.train_cfg.max_epochs}
+        schedule |= {'policy': 'step', 'step': decay.milestones}
+    else:
+        assert config.train_cfg.type == 'IterBasedTrainLoop'
+        assert decay.type == 'PolyLR'
+        length = {'max_iters': config.train_cfg.max_iters}
+        schedule |= {
+            'policy': 'poly',
+            'power': decay.power,
+            'min_lr': decay.eta_min,
+            'by_epoch': decay.by_epoch,
+        }
+        description['crop_size'] = describe_crop(config.train_dataloader.dataset.pipeline)
+        description['test_mode'] = as_json(model.test_cfg)
+    assert decay.end == config.train_cfg[next(iter(length))]
+    return description | length | {'lr_config': schedule}
+
+
+def describe_architecture(backbone):
+    """The values that the config gives, and for the others those of the named architecture."""
+    fields = [field.name for field in dataclasses.fields(Architecture)]
+    table = MODELS.get(backbone.type).architectures
+    given = {field: backbone.get(field) for field in fields}
+    architecture = dataclasses.asdict(resolve_architecture(backbone.arch, table, **given))
+    architecture['qkv_bias'] = backbone.get('qkv_bias', True)
+    architecture['out_indices'] = backbone.out_indices
+    if backbone.type == 'DiNAT_s':
+        architecture['patch_norm'] = backbone.get('patch_norm', True)
+    known = {*architecture, 'type', 'arch', 'init_cfg'}
+    assert backbone.keys() <= known, 'an argument that the facts do not have'
+    return as_json({key: value for key, value in architecture.items() if value is not None})
+
+
+def describe_weight_decay(paramwise):
+    """The names of parameters without weight decay."""
+    assert paramwise.keys() == {'custom_keys'}
+    assert all(keys == {'decay_mult': 0.0} for keys in paramwise.custom_keys.values())
+    return sorted(paramwise.custom_keys)
+
+
+def describe_crop(pipeline):
+    (crop,) = [step for step in pipeline if step.type == 'RandomCrop']
+    return list(crop.crop_size)
+
+
+def as_json(value):
+    """Dicts as dicts and tuples as lists, as JSON has them."""
+    if isinstance(value, dict):
+        return {key: as_json(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [as_json(part) for part in value]
+    return value
 
 
 def check_warmup(rates, facts):
     """mmengine reaches the full rate one step before the given end."""
-    warmup = facts['warmup_iters']
-    assert rates[0] == pytest.approx(facts['lr'] * facts['warmup_ratio'])
-    assert rates[warmup // 2] == pytest.approx(facts['lr'] / 2, rel=0.01)
-    assert rates[warmup] == pytest.approx(facts['lr'], rel=0.001)
+    warmup, rate = facts['lr_config']['warmup_iters'], facts['optimizer']['lr']
+    assert rates[0] == pytest.approx(rate * facts['lr_config']['warmup_ratio'])
+    assert rates[warmup // 2] == pytest.approx(rate / 2, rel=0.01)
+    assert rates[warmup] == pytest.approx(rate, rel=0.001)
 
 
 def repr_schedule(config):

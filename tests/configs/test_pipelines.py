@@ -29,9 +29,16 @@ def detection(small_data):
     return load('detection/nat/mask_rcnn_nat_mini_3x_coco.py', small_data)
 
 
-@pytest.fixture
-def segmentation(small_data):
-    return load('segmentation/nat/upernet_nat_mini_512x512_160k_ade20k.py', small_data)
+SEGMENTERS = {
+    512: 'segmentation/nat/upernet_nat_mini_512x512_160k_ade20k.py',
+    640: 'segmentation/dinat_s/upernet_dinat_s_large_640x640_160k_ade20k.py',
+}
+
+
+@pytest.fixture(params=SEGMENTERS)
+def segmentation(request, small_data):
+    """A config of each crop size, and that size."""
+    return load(SEGMENTERS[request.param], small_data), request.param
 
 
 def test_detection_training_pipeline_is_multi_scale(detection):
@@ -76,27 +83,33 @@ def test_detection_tta_pipeline(detection):
 
 
 def test_segmentation_training_pipeline(segmentation):
-    dataset = DATASETS.build(segmentation.train_dataloader.dataset)
+    config, size = segmentation
+    dataset = DATASETS.build(config.train_dataloader.dataset)
     assert len(dataset) == 6
+    largest = 0
     for index in range(len(dataset)):
+        np.random.seed(index)
         sample = dataset[index]
         height, width = sample['inputs'].shape[1:]
-        assert max(height, width) <= 512
+        largest = max(largest, height, width)
         labels = sample['data_samples'].gt_sem_seg.data
         assert labels.shape == (1, height, width)
         assert set(labels.unique().tolist()) <= {0, 1, 2}
+    assert largest == size
 
 
 def test_segmentation_test_pipeline(segmentation):
-    sample = DATASETS.build(segmentation.test_dataloader.dataset)[0]
-    assert sample['inputs'].shape == (3, 512, 683)
+    config, size = segmentation
+    sample = DATASETS.build(config.test_dataloader.dataset)[0]
+    assert sample['inputs'].shape == (3, size, round(size * 4 / 3))
     assert sample['data_samples'].gt_sem_seg.shape == (96, 128)
 
 
 def test_segmentation_tta_pipeline(segmentation):
-    dataset = segmentation.test_dataloader.dataset
+    config, _ = segmentation
+    dataset = config.test_dataloader.dataset
     plain = DATASETS.build(dataset)[0]['data_samples'].gt_sem_seg
-    dataset.pipeline = segmentation.tta_pipeline
+    dataset.pipeline = config.tta_pipeline
     sample = DATASETS.build(dataset)[0]
     assert len(sample['inputs']) == 12
     widths = sorted({picture.shape[2] for picture in sample['inputs']})

@@ -1,14 +1,9 @@
-_base_ = [
-    '../_base_/models/cascade_mask_rcnn.py',
-    '../_base_/datasets/coco_instance_multiscale.py',
-    '../_base_/schedules/adamw_3x.py',
-    '../_base_/default_runtime.py',
-]
+_base_ = '../_base_/cascade_mask_rcnn_3x_coco.py'
 # Published weights (box AP 51.4, mask AP 44.5):
 # https://shi-labs.com/projects/nat/checkpoints/DET/nat_tiny_cascademaskrcnn.pth
 pretrained = 'https://shi-labs.com/projects/nat/checkpoints/CLS/nat_tiny.pth'
 model = dict(
     backbone=dict(
-        arch='tiny', drop_path_rate=0.3,
+        type='NAT', arch='tiny', drop_path_rate=0.3,
         init_cfg=dict(type='Pretrained', checkpoint=pretrained)),
     neck=dict(in_channels=[64, 128, 256, 512]))

@@ -1,14 +1,9 @@
-_base_ = [
-    '../_base_/models/mask_rcnn.py',
-    '../_base_/datasets/coco_instance_multiscale.py',
-    '../_base_/schedules/adamw_3x.py',
-    '../_base_/default_runtime.py',
-]
+_base_ = '../_base_/mask_rcnn_3x_coco.py'
 # Published weights (box AP 47.7, mask AP 42.6):
 # https://shi-labs.com/projects/nat/checkpoints/DET/nat_tiny_maskrcnn.pth
 pretrained = 'https://shi-labs.com/projects/nat/checkpoints/CLS/nat_tiny.pth'
 model = dict(
     backbone=dict(
-        arch='tiny', drop_path_rate=0.2,
+        type='NAT', arch='tiny', drop_path_rate=0.2,
         init_cfg=dict(type='Pretrained', checkpoint=pretrained)),
     neck=dict(in_channels=[64, 128, 256, 512]))

@@ -1,14 +1,9 @@
-_base_ = [
-    '../_base_/models/upernet.py',
-    '../_base_/datasets/ade20k_512x512.py',
-    '../_base_/schedules/adamw_160k.py',
-    '../_base_/default_runtime.py',
-]
+_base_ = '../_base_/upernet_512x512_160k_ade20k.py'
 # Published weights (mIoU 47.1, multi-scale 48.4):
 # https://shi-labs.com/projects/nat/checkpoints/SEG/nat_tiny_upernet.pth
 pretrained = 'https://shi-labs.com/projects/nat/checkpoints/CLS/nat_tiny.pth'
 model = dict(
     backbone=dict(
-        arch='tiny', drop_path_rate=0.3,
+        type='NAT', arch='tiny', drop_path_rate=0.3,
         init_cfg=dict(type='Pretrained', checkpoint=pretrained)),
     decode_head=dict(in_channels=[64, 128, 256, 512]), auxiliary_head=dict(in_channels=256))

@@ -1,0 +1,6 @@
+_base_ = [
+    './models/mask_rcnn.py',
+    './datasets/coco_instance_multiscale.py',
+    './schedules/adamw_3x.py',
+    './default_runtime.py',
+]

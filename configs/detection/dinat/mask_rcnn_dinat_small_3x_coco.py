@@ -1,0 +1,10 @@
+_base_ = '../_base_/mask_rcnn_3x_coco.py'
+# Published weights (box AP 49.3, mask AP 44.0):
+# https://shi-labs.com/projects/dinat/checkpoints/coco/maskrcnn_dinat_small.pth
+pretrained = 'https://shi-labs.com/projects/dinat/checkpoints/imagenet1k/dinat_small_in1k_224.pth'
+model = dict(
+    backbone=dict(
+        type='DiNAT', arch='small', drop_path_rate=0.35,
+        dilations=[[1, 28, 1], [1, 7, 1, 14], [1, 3, 1, 5, 1, 7] * 3, [1, 3, 1, 3, 1]],
+        init_cfg=dict(type='Pretrained', checkpoint=pretrained)),
+    neck=dict(in_channels=[96, 192, 384, 768]))

@@ -1,0 +1,6 @@
+_base_ = [
+    './models/upernet.py',
+    './datasets/ade20k_512x512.py',
+    './schedules/adamw_160k.py',
+    './default_runtime.py',
+]
