@@ -1,11 +1,16 @@
 """Data that several areas of the tests use."""
 
 import json
+import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+
+if 'PYTEST_XDIST_WORKER' in os.environ:
+    # Workers share the cores; with several threads each they would wait for one another.
+    os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 PICTURES = {'training': 6, 'validation': 3}
 HEIGHT, WIDTH = 96, 128

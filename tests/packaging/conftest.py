@@ -16,6 +16,13 @@ import setuptools
 ROOT = Path(__file__).parents[2]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keeps these tests on one worker, so that wheel and environment are made once."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.xdist_group('packaging'))
+
+
 def _run(command: list, *, cwd: Path, **variables: str) -> str:
     """Runs a command as a user without our checkout would; returns what it printed."""
     hidden = ('PYTHONPATH', 'NAT_MM_NO_STARTUP')
