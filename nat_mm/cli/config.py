@@ -11,7 +11,7 @@ from mmengine.utils import import_modules_from_strings
 
 from nat_mm.cli.errors import CommandError
 
-FRAMEWORKS = ('mmdet', 'mmseg')
+FRAMEWORKS = ('mmdet', 'mmseg', 'mmpretrain')
 
 
 def load_config(
@@ -29,7 +29,7 @@ def load_config(
         The config.
 
     Raises:
-        CommandError: The file is missing, cannot be parsed, belongs to neither mmdet nor mmseg,
+        CommandError: The file is missing, cannot be parsed, belongs to none of `FRAMEWORKS`,
             imports something that cannot be imported, or an override does not apply to it.
     """
     if not os.path.isfile(path):

@@ -44,7 +44,8 @@ def test_config_with_a_fault(mistake, tmp_path):
 def test_config_of_no_framework(mistake, tmp_path):
     config = tmp_path / 'other.py'
     config.write_text('model = dict()\n')
-    assert "default_scope must be one of ('mmdet', 'mmseg'), got None" in mistake(config=config)
+    scopes = "('mmdet', 'mmseg', 'mmpretrain')"
+    assert f'default_scope must be one of {scopes}, got None' in mistake(config=config)
 
 
 def test_config_with_an_import_that_fails(mistake, tmp_path):

@@ -1,0 +1,10 @@
+# The augmentation published for NAT and DiNAT is Swin's: RandAugment (magnitude 9, deviation 0.5),
+# random erasing of a quarter of the pictures; tested on the middle of pictures resized to 256. The
+# authors choose bilinear or bicubic resizing at random in training, here it is always bicubic.
+_base_ = 'mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py'
+
+# mmpretrain's own commands set these; its configs do not.
+loader = dict(pin_memory=True, persistent_workers=True, collate_fn=dict(type='default_collate'))
+train_dataloader = dict(batch_size=128, **loader)
+val_dataloader = dict(batch_size=128, **loader)
+test_dataloader = val_dataloader

@@ -1,0 +1,18 @@
+_base_ = './imagenet_224.py'
+
+train_pipeline = [
+    dict(step, scale=384) if step['type'] == 'RandomResizedCrop' else step
+    for step in _base_.train_pipeline
+]
+# Published: nothing is cut off but what makes the picture square.
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(
+        type='ResizeEdge', scale=384, edge='short', backend='pillow', interpolation='bicubic'
+    ),
+    dict(type='CenterCrop', crop_size=384),
+    dict(type='PackInputs'),
+]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
