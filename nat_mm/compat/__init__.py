@@ -19,13 +19,23 @@ def apply() -> None:
     nat_mm_startup.install()
     if find_spec('mmengine') is None:
         return
-    from . import autocast, bf16_boxes, checkpoints, noise, seg_visualizer
+    from . import (
+        autocast,
+        bf16_boxes,
+        checkpoints,
+        noise,
+        panoptic_metric,
+        panoptic_pictures,
+        seg_visualizer,
+    )
 
     checkpoints.allow_mmengine_checkpoints()
     autocast.register_optim_wrapper()
     noise.silence()
     # These wait for the module that they change, because importing it here would be slow.
     repairs = {
+        'mmdet.evaluation.metrics.coco_panoptic_metric': panoptic_metric.keep_predictions,
+        'mmdet.visualization.local_visualizer': panoptic_pictures.draw_without_segments,
         'mmengine.runner.loops': autocast.check_instructions_before_loops,
         'mmseg.visualization.local_visualizer': seg_visualizer.accept_transposed_images,
         **dict.fromkeys(bf16_boxes.IN_FP32, bf16_boxes.keep_box_precision),

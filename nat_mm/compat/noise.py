@@ -7,6 +7,7 @@ _MESSAGES = (
     ('``build_loss`` would be deprecated soon', UserWarning),
     ('The shape of value will convert from', UserWarning),
     ('`broadcast_buffers` is deprecated', FutureWarning),
+    ('torch.meshgrid: in an upcoming release', UserWarning),
     (r'`torch\.cuda\.amp\.GradScaler\(args', FutureWarning),
 )
 

@@ -1,0 +1,25 @@
+"""mmdet's panoptic metric writes into the predictions that it evaluates.
+
+It renumbers void pixels to 0, the number of the first class. On a GPU it does so in a copy; on a
+CPU, hooks that draw after the metric would paint everything void as the first class.
+"""
+
+import functools
+from types import ModuleType
+
+
+def keep_predictions(module: ModuleType) -> None:
+    """Make CocoPanopticMetric work on a copy of each prediction.
+
+    Args:
+        module: ``mmdet.evaluation.metrics.coco_panoptic_metric``.
+    """
+    parse = module.CocoPanopticMetric._parse_predictions
+
+    @functools.wraps(parse)
+    def parse_copy(self, pred: dict, *args, **kwargs) -> dict:
+        segments = pred['pred_panoptic_seg']
+        copy = {**segments, 'sem_seg': segments['sem_seg'].clone()}
+        return parse(self, {**pred, 'pred_panoptic_seg': copy}, *args, **kwargs)
+
+    module.CocoPanopticMetric._parse_predictions = parse_copy
