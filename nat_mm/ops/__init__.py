@@ -1,6 +1,6 @@
 """The neighborhood attention operator; needs PyTorch alone."""
 
 from nat_mm.ops.api import neighborhood_attention_2d
-from nat_mm.ops.flops import flop_handles
+from nat_mm.ops.flops import flop_formulas, flop_handles
 
-__all__ = ['flop_handles', 'neighborhood_attention_2d']
+__all__ = ['flop_formulas', 'flop_handles', 'neighborhood_attention_2d']

@@ -1,35 +1,71 @@
-"""Neighborhood attention for FLOP counters."""
+"""Neighborhood attention for FLOP counters.
+
+They see each backend's operator, except those of 'reference', which consists of PyTorch's own
+operators that counters know anyway, and of 'natten', whose work is counted with another backend.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
-OPERATORS = ('nat_mm::na2d_cpu', 'nat_mm::na2d_portable')
+import torch
+
+from nat_mm.ops.library import OPERATORS
 
 
-def neighborhood_attention_flops(inputs: list[Any], outputs: list[Any]) -> int:
-    """Multiply-adds of one call: ``2 * kh * kw * head_dim`` for each query and head.
+def multiply_adds(query_shape: Sequence[int], kernel_size: Sequence[int]) -> int:
+    """Multiply-adds of one call: ``2 * rows * columns * head_dim`` for each query and head.
 
     Counts the query-key products and the weighted sum of values, not the softmax, as fvcore and
     mmengine count attention.
 
     Args:
-        inputs: The traced call's inputs (``torch._C.Value``); query [B, H, W, heads, head_dim]
-            comes first; fifth comes kernel_size, a list built of two constants.
-        outputs: The traced call's outputs.
+        query_shape: [B, H, W, heads, head_dim].
+        kernel_size: Of each axis, (rows, columns).
     """
-    queries_and_channels = 1
-    for size in inputs[0].type().sizes():
-        queries_and_channels *= size
-    rows, columns = (item.toIValue() for item in inputs[4].node().inputs())
-    return 2 * rows * columns * queries_and_channels
+    return 2 * math.prod(kernel_size) * math.prod(query_shape)
 
 
 def flop_handles() -> dict[str, Callable]:
     """Handles that make fvcore's and mmengine's FLOP counters see the operator.
 
+    These count a multiply-add as one.
+
     Example:
         ``FlopAnalyzer(model, inputs).set_op_handle(**flop_handles())``
     """
-    return dict.fromkeys(OPERATORS, neighborhood_attention_flops)
+    return {f'nat_mm::{name}': _count_traced for name in OPERATORS}
+
+
+def flop_formulas() -> dict[Any, Callable]:
+    """Formulas that make PyTorch's FLOP counter see the operator, forward and backward.
+
+    That counter counts a multiply-add as two.
+
+    Example:
+        ``FlopCounterMode(custom_mapping=flop_formulas())``
+    """
+    formulas = {}
+    for name in OPERATORS:
+        formulas[getattr(torch.ops.nat_mm, name)] = _count_forward
+        formulas[getattr(torch.ops.nat_mm, f'{name}_backward')] = _count_backward
+    return formulas
+
+
+def _count_traced(inputs: list[Any], outputs: list[Any]) -> int:
+    # Values of a traced graph (torch._C.Value); kernel_size is a list built of two constants.
+    kernel_size = [item.toIValue() for item in inputs[4].node().inputs()]
+    return multiply_adds(inputs[0].type().sizes(), kernel_size)
+
+
+def _count_forward(query, key, value, bias, kernel_size, *rest, out_shape) -> int:
+    return 2 * multiply_adds(query, kernel_size)
+
+
+def _count_backward(
+    grad_output, query, key, value, bias, log_sum_exp, kernel_size, *rest, out_shape
+) -> int:
+    # Five products: scores again, gradients of weights, query, key and value; forward has two.
+    return 5 * multiply_adds(query, kernel_size)

@@ -9,6 +9,9 @@ from torch import Tensor
 
 NAMESPACE = 'nat_mm'
 
+OPERATORS: list[str] = []
+"""Names of the operators in the namespace, filled by `define_operator`."""
+
 ForwardKernel = Callable[
     [Tensor, Tensor, Tensor, Tensor | None, Sequence[int], Sequence[int], float],
     tuple[Tensor, Tensor],
@@ -51,6 +54,7 @@ def define_operator(
     """
     library = torch.library.Library(NAMESPACE, 'FRAGMENT')
     _LIBRARIES.append(library)
+    OPERATORS.append(name)
     options = 'int[] kernel_size, int[] dilation, float scale'
     tensors = 'Tensor query, Tensor key, Tensor value, Tensor? bias'
     library.define(f'{name}({tensors}, {options}) -> (Tensor, Tensor)')

@@ -6,9 +6,10 @@ import pytest
 import torch
 from mmengine.analysis import FlopAnalyzer
 from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
 
 from nat_mm.layers import NeighborhoodAttention2D
-from nat_mm.ops import flop_handles, neighborhood_attention_2d
+from nat_mm.ops import flop_formulas, flop_handles, neighborhood_attention_2d
 from tests.ops.cases import Case, make_inputs
 from tests.ops.kernel import CPU, needs_kernel
 
@@ -170,3 +171,27 @@ def test_flops_of_a_module(backend):
     projections = tokens * channels * 4 * channels
     assert analyzer.total() == projections + 2 * 5 * 5 * tokens * channels
     assert not analyzer.unsupported_ops()
+
+
+@pytest.mark.parametrize('backend', [CPU, 'portable', 'reference'])
+@pytest.mark.parametrize('dilation', [1, (2, 3)], ids=str)
+def test_flops_of_a_kernel_of_two_sizes(backend, dilation):
+    query, key, value, _ = make_inputs(Case(14, 21, 3), dtype=torch.float32, head_dim=8)
+    with FlopCounterMode(display=False, custom_mapping=flop_formulas()) as counter:
+        neighborhood_attention_2d(
+            query, key, value, kernel_size=(3, 7), dilation=dilation, backend=backend
+        )
+    batch, height, width, heads, head_dim = query.shape
+    scores = batch * height * width * heads * 3 * 7
+    # scores and weighted values; PyTorch's counter counts a multiply-add as two
+    assert counter.get_total_flops() == 2 * 2 * scores * head_dim
+
+
+@BACKENDS
+def test_flops_of_backward_include_the_recomputed_scores(backend):
+    query, key, value, bias = (tensor.requires_grad_() for tensor in make_float32())
+    output = neighborhood_attention_2d(query, key, value, bias=bias, kernel_size=3, backend=backend)
+    with FlopCounterMode(display=False, custom_mapping=flop_formulas()) as counter:
+        output.sum().backward()
+    # scores, gradients of weights, query, key and value
+    assert counter.get_total_flops() == 5 * 2 * 3 * 3 * query.numel()
