@@ -1,4 +1,4 @@
-"""Tests a detector or a segmentor, whichever the config describes."""
+"""Tests a detector, a segmentor or a classifier, whichever the config describes."""
 
 import argparse
 import os
@@ -20,7 +20,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('checkpoint', help='checkpoint file or URL')
     parser.add_argument(
         '--out',
-        help='where to save the predictions: a .pkl file of a detector, a folder of a segmentor',
+        help='where to save the predictions: a folder of a segmentor, else a .pkl file',
     )
     parser.add_argument('--show', action='store_true', help='show each prediction in a window')
     parser.add_argument('--show-dir', help='folder for pictures of the predictions')
@@ -39,7 +39,11 @@ def show_predictions(config: Config, arguments: argparse.Namespace) -> None:
         raise CommandError(
             f'--show and --show-dir need default_hooks.visualization in {arguments.config}'
         )
-    hook.update(draw=True, show=arguments.show, wait_time=arguments.wait_time)
+    hook.update(show=arguments.show, wait_time=arguments.wait_time)
+    if config.default_scope == 'mmpretrain':
+        hook.update(enable=True, interval=1, out_dir=arguments.show_dir)
+        return
+    hook.draw = True
     if config.default_scope == 'mmseg':
         hook.interval = 1
         config.visualizer.save_dir = arguments.show_dir
@@ -55,10 +59,14 @@ def save_predictions(config: Config, out: str) -> None:
         for evaluator in [evaluators] if isinstance(evaluators, dict) else evaluators:
             evaluator.update(output_dir=out, keep_results=True)
         return
+    model, dump = {
+        'mmdet': ('detector', 'DumpDetResults'),
+        'mmpretrain': ('classifier', 'DumpResults'),
+    }[config.default_scope]
     if not out.endswith(('.pkl', '.pickle')):
-        raise CommandError(f'--out of a detector must end with .pkl or .pickle, got {out}')
+        raise CommandError(f'--out of a {model} must end with .pkl or .pickle, got {out}')
     evaluators = [evaluators] if isinstance(evaluators, dict) else list(evaluators)
-    config.test_evaluator = [*evaluators, dict(type='DumpDetResults', out_file_path=out)]
+    config.test_evaluator = [*evaluators, dict(type=dump, out_file_path=out)]
 
 
 def augment(config: Config, arguments: argparse.Namespace) -> None:
@@ -72,6 +80,9 @@ def augment(config: Config, arguments: argparse.Namespace) -> None:
         for evaluator in [evaluators] if isinstance(evaluators, dict) else evaluators:
             if evaluator.type == 'CocoMetric':
                 evaluator.metric = 'bbox'
+    if 'data_preprocessor' in config:
+        # mmengine would give it to the model around the augmented one.
+        config.model.setdefault('data_preprocessor', config.pop('data_preprocessor'))
     config.model = ConfigDict(**config.tta_model, module=config.model)
     dataset = config.test_dataloader.dataset
     while 'dataset' in dataset:

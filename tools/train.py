@@ -1,4 +1,4 @@
-"""Trains a detector or a segmentor, whichever the config describes."""
+"""Trains a detector, a segmentor or a classifier, whichever the config describes."""
 
 import argparse
 from collections.abc import Sequence

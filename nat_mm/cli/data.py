@@ -9,6 +9,8 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS
 
+from nat_mm.cli.class_folders import find_folder_problem
+
 COCO_LISTS = {
     'images': ('id', 'file_name', 'height', 'width'),
     'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area'),
@@ -36,7 +38,9 @@ def find_missing_path(loader: ConfigDict) -> str | None:
 
 
 def find_annotation_problem(config: Config, part: str) -> str | None:
-    """Reads the COCO annotation files of one part of the data and looks for mistakes.
+    """Reads the annotations of one part of the data and looks for mistakes.
+
+    Read are COCO's files, and the folders that tell the classes of a classifier's pictures.
 
     Args:
         config: Config of the run.
@@ -53,6 +57,9 @@ def find_annotation_problem(config: Config, part: str) -> str | None:
             problem = _find_coco_problem(path) or _find_foreign_classes(path, classes)
             if problem:
                 return problem
+        problem = find_folder_problem(dataset)
+        if problem:
+            return problem
     evaluators = config.get(f'{part}_evaluator') or []
     for evaluator in [evaluators] if isinstance(evaluators, dict) else evaluators:
         path = evaluator.get('ann_file')
@@ -112,8 +119,11 @@ def _datasets(dataset: Any) -> Iterator[dict]:
 def _local_paths(dataset: dict) -> dict[str, str]:
     """The files and folders that a data set config names, joined to its data_root."""
     named = {'ann_file': dataset.get('ann_file')}
-    for key, path in (dataset.get('data_prefix') or {}).items():
-        named[f'data_prefix.{key}'] = path
+    prefix = dataset.get('data_prefix') or {}
+    if isinstance(prefix, str):
+        named['data_prefix'] = prefix
+    else:
+        named |= {f'data_prefix.{key}': path for key, path in prefix.items()}
     root = dataset.get('data_root') or ''
     joined = {name: os.path.join(root, path) for name, path in named.items() if path}
     return {name: path for name, path in joined.items() if '://' not in path}

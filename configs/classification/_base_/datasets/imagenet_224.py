@@ -8,3 +8,16 @@ loader = dict(pin_memory=True, persistent_workers=True, collate_fn=dict(type='de
 train_dataloader = dict(batch_size=128, **loader)
 val_dataloader = dict(batch_size=128, **loader)
 test_dataloader = val_dataloader
+
+# Used by `tools/test.py --tta`: the mean of the scores of each picture and its mirror image.
+tta_model = dict(type='AverageClsScoreTTA')
+tta_pipeline = [
+    *_base_.test_pipeline[:-1],
+    dict(
+        type='TestTimeAug',
+        transforms=[
+            [dict(type='RandomFlip', prob=0.0), dict(type='RandomFlip', prob=1.0)],
+            [dict(type='PackInputs')],
+        ],
+    ),
+]
