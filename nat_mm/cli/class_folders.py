@@ -32,8 +32,8 @@ def find_folder_problem(dataset: dict) -> str | None:
     if classes is not None and not isinstance(classes, str) and len(classes) != len(names):
         shown = ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
         return (
-            f'{folder.absolute()} has folders of {len(names)} classes ({shown}), but {kind} expects '
-            f'{len(classes)}: set metainfo.classes, or type=CustomDataset for the names of folders'
+            f'{folder.absolute()} has folders of {len(names)} classes ({shown}), but {kind} '
+            f'expects {len(classes)}: set metainfo.classes, or type=CustomDataset for any classes'
         )
     return None
 
