@@ -1,0 +1,36 @@
+"""The model zoo of the installed wheel, as ``mim`` and mmengine see it."""
+
+import json
+
+NAME = 'mask_rcnn_dinat_mini_3x_coco'
+WEIGHTS = 'https://shi-labs.com/projects/dinat/checkpoints/coco/maskrcnn_dinat_mini.pth'
+
+
+def test_mim_search(run, installed_python, tmp_path):
+    options = ['--model', 'dinat', '--condition', 'parameters>140000000', '--json', 'found.json']
+    run([installed_python, '-m', 'mim', 'search', 'nat_mm', *options], cwd=tmp_path)
+    found = json.loads((tmp_path / 'found.json').read_text())
+    assert {
+        'cascade_mask_rcnn_dinat_base_3x_coco',
+        'upernet_dinat_large_640x640_160k_ade20k',
+        'dinat_large_in22k_in1k_224',
+    } < found.keys()
+    assert NAME not in found
+    assert found['cascade_mask_rcnn_dinat_base_3x_coco']['coco/box_ap'] == 53.4
+
+
+def test_mim_download(run, installed_python, tmp_path):
+    # mim downloads nothing that is there already.
+    (tmp_path / 'maskrcnn_dinat_mini.pth').touch()
+    options = ['--config', NAME, '--dest', tmp_path]
+    log = run([installed_python, '-m', 'mim', 'download', 'nat_mm', *options], cwd=tmp_path)
+    assert f'Successfully dumped {NAME}.py' in log
+    assert "type='DiNAT'" in (tmp_path / f'{NAME}.py').read_text()
+
+
+def test_mmengine_knows_the_weights_of_a_config(run, installed_python, tmp_path):
+    report = (
+        'from mmengine.hub import get_config; '
+        f'print(get_config("nat_mm::detection/dinat/{NAME}.py", pretrained=True).model_path)'
+    )
+    assert run([installed_python, '-c', report], cwd=tmp_path).splitlines()[-1] == WEIGHTS
