@@ -12,6 +12,7 @@ import numpy as np
 from mmengine.device import get_device
 from rich.progress import track
 
+from nat_mm.checkpoints import converted_source
 from nat_mm.cli.arguments import add_config_overrides
 from nat_mm.cli.checkpoint import check_checkpoint_fits, read_checkpoint
 from nat_mm.cli.config import load_config
@@ -61,13 +62,14 @@ def check_arguments(arguments: argparse.Namespace) -> None:
 def load_predictor(arguments: argparse.Namespace) -> Predictor:
     checkpoint = read_checkpoint(arguments.checkpoint)
     config = load_config(arguments.config, overrides=arguments.cfg_options)
+    weights = converted_source(arguments.checkpoint)
     places = {'device': arguments.device, 'out_dir': Path(arguments.out_dir)}
     if config.default_scope == 'mmdet':
         predictor = DetectionPredictor(
-            config, arguments.checkpoint, score_threshold=arguments.score_threshold, **places
+            config, weights, score_threshold=arguments.score_threshold, **places
         )
     else:
-        predictor = SegmentationPredictor(config, arguments.checkpoint, **places)
+        predictor = SegmentationPredictor(config, weights, **places)
     check_checkpoint_fits(predictor.inferencer.model, checkpoint, source=arguments.checkpoint)
     return predictor
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from mmengine.config import Config, ConfigDict
 
+from nat_mm.checkpoints import converted_source
 from nat_mm.cli.arguments import add_run_options, export_local_rank
 from nat_mm.cli.checkpoint import check_checkpoint_fits, read_checkpoint
 from nat_mm.cli.config import load_config
@@ -97,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments.config, overrides=arguments.cfg_options, work_dir=arguments.work_dir
     )
     config.launcher = arguments.launcher
-    config.load_from = arguments.checkpoint
+    config.load_from = converted_source(arguments.checkpoint)
     if arguments.show or arguments.show_dir:
         show_predictions(config, arguments)
     if arguments.tta:

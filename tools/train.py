@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from mmengine.config import Config
 
+from nat_mm.checkpoints import converted_source
 from nat_mm.cli.arguments import add_run_options, export_local_rank
 from nat_mm.cli.checkpoint import (
     check_any_key_fits,
@@ -77,14 +78,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     apply_arguments(config, arguments)
     prepare_launcher(config)
-    checkpoint = read_checkpoint(config.load_from) if config.get('load_from') else None
+    load_from = config.get('load_from')
+    checkpoint = read_checkpoint(load_from) if load_from else None
+    if checkpoint is not None and not config.resume:
+        config.load_from = converted_source(load_from)
 
     runner = build_runner(config)
     if checkpoint is not None and config.resume:
-        check_resumable(checkpoint, source=config.load_from)
-        check_checkpoint_fits(runner.model, checkpoint, source=config.load_from)
+        check_resumable(checkpoint, source=load_from)
+        check_checkpoint_fits(runner.model, checkpoint, source=load_from)
     elif checkpoint is not None:
-        check_any_key_fits(runner.model, checkpoint, source=config.load_from)
+        check_any_key_fits(runner.model, checkpoint, source=load_from)
     del checkpoint
     build_loop(runner, 'train')
     build_optimizer(runner)

@@ -1,6 +1,18 @@
-"""Loading of pretrained backbones."""
+"""Checkpoints: reading, recognising and converting them, and loading of pretrained backbones."""
 
+from nat_mm.checkpoints.conversion import Conversion, convert_checkpoint
 from nat_mm.checkpoints.initializer import with_backbone_loader
+from nat_mm.checkpoints.layouts import convert_weights
 from nat_mm.checkpoints.loading import KeyReport, compare_keys, load_pretrained
+from nat_mm.checkpoints.scheme import converted_source
 
-__all__ = ['KeyReport', 'compare_keys', 'load_pretrained', 'with_backbone_loader']
+__all__ = [
+    'Conversion',
+    'KeyReport',
+    'compare_keys',
+    'convert_checkpoint',
+    'convert_weights',
+    'converted_source',
+    'load_pretrained',
+    'with_backbone_loader',
+]

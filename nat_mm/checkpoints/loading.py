@@ -4,14 +4,17 @@ import dataclasses
 import logging
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from itertools import groupby
 
 import torch
 from mmengine.logging import print_log
-from mmengine.runner import CheckpointLoader
 from torch import nn
 
-from nat_mm.checkpoints.keys import StateDict, extract_state_dict, to_backbone_keys
+from nat_mm.checkpoints.authors import last_stage
+from nat_mm.checkpoints.files import extract_state_dict, read_checkpoint
+from nat_mm.checkpoints.layouts import take_backbone
+from nat_mm.checkpoints.weights import LazyTensor, as_lazy
 from nat_mm.layers.rpb import is_resizable_rpb
 
 
@@ -41,15 +44,18 @@ def load_pretrained(
 ) -> KeyReport:
     """Loads a pretrained checkpoint into a backbone, as far as it fits.
 
-    The file is read by mmengine's ``CheckpointLoader``, with PyTorch's default
-    ``weights_only=True``, so that no code in it runs. What is missing, unexpected or of another
-    shape goes into one warning of the log. Output norms (``norm0``, ...) may be missing, as
-    classifiers have none. RPB tables of another kernel size are resized.
+    No code in the file runs. What is missing, unexpected or of another shape goes into one
+    warning of the log. Output norms (``norm0``, ...) may be missing, as classifiers have none; a
+    classifier's last norm is used only by a backbone that, like a classifier's, outputs nothing
+    but the last stage. RPB tables of another kernel size are resized. A file's tensors are read
+    layer by layer.
 
     Args:
         module: The backbone.
-        checkpoint: Local path or URL. It holds a state dict, or one under ``state_dict`` or
-            ``model``, of a classifier or of a model that has the backbone as ``backbone.``.
+        checkpoint: Local path or URL of the authors' or Hugging Face's weights of a backbone or
+            classifier, or of an OpenMMLab model that has the backbone as ``backbone.``. Local files
+            may be safetensors files; in others, the weights may be under ``state_dict`` or
+            ``model``.
         prefix: What the backbone's keys begin with in the checkpoint, such as ``backbone.``.
         map_location: Device on which the checkpoint is read.
 
@@ -61,26 +67,35 @@ def load_pretrained(
         ValueError: If the file is damaged, holds more than weights or no weights, or not one of
             its keys fits.
     """
-    loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location=map_location)
-    state_dict = extract_state_dict(loaded, checkpoint)
-    state_dict = to_backbone_keys(state_dict, checkpoint, prefix=prefix)
-    report = compare_keys(module.state_dict(), state_dict)
+    expected = module.state_dict()
+    output_norms = {key.partition('.')[0] for key in expected if re.match(r'norm\d+\.', key)}
+    loaded = read_checkpoint(checkpoint, map_location=map_location)
+    given = take_backbone(
+        as_lazy(extract_state_dict(loaded, checkpoint)),
+        prefix=prefix,
+        keep_norm=output_norms == {f'norm{last_stage(expected)}'},
+        source=checkpoint,
+    )
+    report = compare_keys(expected, given)
     if not report.fitting:
         raise ValueError(
             f'no key in {checkpoint} fits {type(module).__name__}. The checkpoint has '
-            f'{_examples(state_dict)}; the model has {_examples(module.state_dict())}'
+            f'{_examples(given)}; the model has {_examples(expected)}'
         )
-    module.load_state_dict({key: state_dict[key] for key in report.fitting}, strict=False)
+    for _, keys in groupby(report.fitting, key=lambda key: key.split('.')[:4]):
+        module.load_state_dict({key: given[key].whole() for key in keys}, strict=False)
     _log_report(report, checkpoint, type(module).__name__)
     return report
 
 
-def compare_keys(expected: StateDict, given: StateDict) -> KeyReport:
+def compare_keys(
+    expected: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor | LazyTensor]
+) -> KeyReport:
     """Sorts the keys of two state dicts into those that fit and those that do not.
 
     Args:
         expected: State dict of the model.
-        given: State dict of the checkpoint, with the model's key names.
+        given: Weights of the checkpoint, with the model's key names.
 
     Returns:
         The keys of either by how they fit.
@@ -132,7 +147,7 @@ def _brief(keys: Iterable[str]) -> str:
     )
 
 
-def _examples(state_dict: StateDict) -> str:
+def _examples(state_dict: Mapping[str, torch.Tensor | LazyTensor]) -> str:
     """The first few keys with their shapes."""
     keys = list(state_dict)[:3]
     shown = ', '.join(f'{key} {list(state_dict[key].shape)}' for key in keys)

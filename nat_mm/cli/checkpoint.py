@@ -9,20 +9,20 @@ from urllib.error import URLError
 
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import CheckpointLoader
-from torch import Tensor, nn
+from torch import nn
 
-from nat_mm.checkpoints.loading import compare_keys
+from nat_mm.checkpoints import compare_keys, converted_source
 from nat_mm.cli.errors import CommandError
 
 
 def read_checkpoint(source: str) -> dict[str, Any]:
-    """Reads a checkpoint to the CPU.
+    """Reads a checkpoint to the CPU, converted to the layout of a whole model.
 
     Args:
         source: Local path or URL.
 
     Returns:
-        What the file holds.
+        What the file holds, the weights under ``state_dict``.
 
     Raises:
         CommandError: The file is missing, truncated, not a checkpoint, or carries code.
@@ -30,7 +30,7 @@ def read_checkpoint(source: str) -> dict[str, Any]:
     if '://' not in source and not os.path.isfile(source):
         raise CommandError(f'checkpoint not found: {source}')
     try:
-        checkpoint = CheckpointLoader.load_checkpoint(source, map_location='cpu')
+        return CheckpointLoader.load_checkpoint(converted_source(source), map_location='cpu')
     except URLError as error:
         raise CommandError(f'cannot download checkpoint {source}: {error.reason}') from error
     # Nothing but the unpickler runs here, and a damaged file can make it raise anything.
@@ -38,9 +38,6 @@ def read_checkpoint(source: str) -> dict[str, Any]:
         reason = ' '.join(str(error).split())
         prefix = '' if source in reason else f'cannot read checkpoint {source}: '
         raise CommandError(prefix + reason) from error
-    if not isinstance(checkpoint, dict):
-        raise CommandError(f'{source} holds no weights but a {type(checkpoint).__name__}')
-    return checkpoint
 
 
 def check_checkpoint_fits(model: nn.Module, checkpoint: dict[str, Any], *, source: str) -> None:
@@ -56,7 +53,7 @@ def check_checkpoint_fits(model: nn.Module, checkpoint: dict[str, Any], *, sourc
             random weights.
     """
     model = _unwrap(model)
-    report = compare_keys(model.state_dict(), _state_dict(checkpoint))
+    report = compare_keys(model.state_dict(), checkpoint['state_dict'])
     parameters = dict(model.named_parameters())
     missing = [key for key in report.missing if key in parameters]
     if not report.fitting:
@@ -90,7 +87,7 @@ def check_any_key_fits(model: nn.Module, checkpoint: dict[str, Any], *, source: 
         CommandError: Not one key fits.
     """
     model = _unwrap(model)
-    report = compare_keys(model.state_dict(), _state_dict(checkpoint))
+    report = compare_keys(model.state_dict(), checkpoint['state_dict'])
     if not report.fitting:
         raise CommandError(
             f'no key of load_from={source} fits the model: it has {_brief(report.unexpected)}, '
@@ -152,16 +149,6 @@ def _unwrap(model: nn.Module) -> nn.Module:
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     return model
-
-
-def _state_dict(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-    """Weights of a checkpoint where mmengine will look for them, without DDP's prefix."""
-    weights = checkpoint.get('state_dict', checkpoint)
-    return {
-        key.removeprefix('module.'): value
-        for key, value in weights.items()
-        if isinstance(value, Tensor)
-    }
 
 
 def _brief(keys: Sequence[str]) -> str:

@@ -51,17 +51,6 @@ def classifier():
     return state_dict
 
 
-@pytest.fixture
-def save(tmp_path):
-    """Saves a checkpoint and gives its path."""
-
-    def save_to_file(checkpoint, name='checkpoint.pth'):
-        torch.save(checkpoint, tmp_path / name)
-        return str(tmp_path / name)
-
-    return save_to_file
-
-
 def assert_loaded(model, state_dict):
     for name, parameter in model.named_parameters():
         if not name.startswith('norm'):
