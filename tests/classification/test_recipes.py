@@ -8,7 +8,7 @@ from torch import nn, optim
 
 pytest.importorskip('mmpretrain', reason='classification needs mmpretrain')
 
-ITERATIONS = 10  # in an epoch of the tests
+ITERATIONS = 5  # in an epoch of the tests
 
 
 def learning_rates(config):
@@ -33,11 +33,11 @@ def test_schedule_from_scratch(load):
     rates = learning_rates(load('nat_mini_in1k_224'))
     assert len(rates) == 310
     assert rates[0, 0] == pytest.approx(1e-6)
-    assert rates[10, 0] == pytest.approx(5e-4, rel=0.01)
+    assert rates[10, 0] == pytest.approx(5e-4, rel=0.02)
     assert rates[20, 0] == pytest.approx(1e-3, rel=0.001)
     assert rates[160, 0] == pytest.approx((1e-3 + 5e-6) / 2, rel=0.01)
     assert rates[299, -1] == pytest.approx(5e-6, rel=0.01)
-    assert rates[300:].unique().tolist() == pytest.approx([5e-6])
+    assert rates[300:].unique().tolist() == pytest.approx([5e-6], rel=0.001)
 
 
 def test_schedule_of_fine_tuning(load):
