@@ -11,11 +11,19 @@ from mmengine.registry import DATASETS
 
 from nat_mm.cli.class_folders import find_folder_problem
 
-COCO_LISTS = {
+INSTANCE_LISTS = {
     'images': ('id', 'file_name', 'height', 'width'),
     'annotations': ('id', 'image_id', 'category_id', 'bbox', 'area'),
     'categories': ('id', 'name'),
 }
+PANOPTIC_LISTS = {
+    'images': INSTANCE_LISTS['images'],
+    'annotations': ('image_id', 'file_name', 'segments_info'),
+    'categories': (*INSTANCE_LISTS['categories'], 'isthing'),
+}
+# What reads the annotation files that can be checked here.
+LISTS_OF_DATASET = {'CocoDataset': INSTANCE_LISTS, 'CocoPanopticDataset': PANOPTIC_LISTS}
+LISTS_OF_METRIC = {'CocoMetric': INSTANCE_LISTS, 'CocoPanopticMetric': PANOPTIC_LISTS}
 
 
 def find_missing_path(loader: ConfigDict) -> str | None:
@@ -51,10 +59,12 @@ def find_annotation_problem(config: Config, part: str) -> str | None:
     """
     for dataset in _datasets(config[f'{part}_dataloader'].get('dataset')):
         path = _local_paths(dataset).get('ann_file')
-        if path and dataset['type'] in ('CocoDataset', 'mmdet.CocoDataset'):
+        kind = _type_name(dataset)
+        if path and kind in LISTS_OF_DATASET:
             classes = dataset.get('metainfo', {}).get('classes')
-            classes = classes or DATASETS.get('mmdet.CocoDataset').METAINFO['classes']
-            problem = _find_coco_problem(path) or _find_foreign_classes(path, classes)
+            classes = classes or DATASETS.get(f'mmdet.{kind}').METAINFO['classes']
+            problem = _find_coco_problem(path, LISTS_OF_DATASET[kind])
+            problem = problem or _find_foreign_classes(path, classes)
             if problem:
                 return problem
         problem = find_folder_problem(dataset)
@@ -66,7 +76,8 @@ def find_annotation_problem(config: Config, part: str) -> str | None:
         if path and '://' not in path:
             if not os.path.isfile(path):
                 return f'{part}_evaluator.ann_file does not exist: {os.path.abspath(path)}'
-            problem = _find_coco_problem(path)
+            lists = LISTS_OF_METRIC.get(_type_name(evaluator))
+            problem = lists and _find_coco_problem(path, lists)
             if problem:
                 return problem
     return None
@@ -116,6 +127,11 @@ def _datasets(dataset: Any) -> Iterator[dict]:
         yield from _datasets(child)
 
 
+def _type_name(config: dict) -> str:
+    """The type without scope; in mmengine's newer configs it is the class itself."""
+    return getattr(config['type'], '__name__', config['type']).removeprefix('mmdet.')
+
+
 def _local_paths(dataset: dict) -> dict[str, str]:
     """The files and folders that a data set config names, joined to its data_root."""
     named = {'ann_file': dataset.get('ann_file')}
@@ -129,7 +145,7 @@ def _local_paths(dataset: dict) -> dict[str, str]:
     return {name: path for name, path in joined.items() if '://' not in path}
 
 
-def _find_coco_problem(path: str) -> str | None:
+def _find_coco_problem(path: str, lists: dict[str, Sequence[str]]) -> str | None:
     where = f'annotation file {os.path.abspath(path)}'
     try:
         with open(path, encoding='utf-8') as file:
@@ -138,7 +154,7 @@ def _find_coco_problem(path: str) -> str | None:
         return f'{where} is not JSON: {error}'
     if not isinstance(content, dict):
         return f'{where} is not COCO: it holds a {type(content).__name__}, not an object'
-    for name, keys in COCO_LISTS.items():
+    for name, keys in lists.items():
         entries = content.get(name)
         if not isinstance(entries, list):
             return f'{where} is not COCO: it has no list {name!r}'

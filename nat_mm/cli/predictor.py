@@ -28,7 +28,8 @@ class Predictor(ABC):
         out_dir: Folder of the results: pictures in ``pictures``, data in ``results``.
     """
 
-    result_suffix: str
+    result_suffixes: tuple[str, ...]
+    """Of the files in ``results``; the first one is always written."""
 
     def __init__(self, config: Config, checkpoint: str, *, device: str, out_dir: Path) -> None:
         # mmengine prints all keys that do not fit; `check_checkpoint_fits` says it in one line.
@@ -50,12 +51,11 @@ class Predictor(ABC):
     def draw(self, image: np.ndarray, sample: BaseDataElement) -> np.ndarray:
         """Draws what was predicted into a picture [height, width, 3], red-green-blue."""
 
-    def outputs(self, picture: Path) -> tuple[Path, Path]:
+    def outputs(self, picture: Path) -> list[Path]:
         """Where the drawn picture and the data of a picture go."""
-        return (
-            self.out_dir / 'pictures' / f'{picture.stem}.jpg',
-            self.out_dir / 'results' / f'{picture.stem}{self.result_suffix}',
-        )
+        drawing = self.out_dir / 'pictures' / f'{picture.stem}.jpg'
+        results = self.out_dir / 'results'
+        return [drawing, *(results / f'{picture.stem}{suffix}' for suffix in self.result_suffixes)]
 
     def predict(self, batch: list[tuple[Path, np.ndarray]]) -> None:
         """Predicts a batch of pictures and writes their results.
@@ -67,7 +67,7 @@ class Predictor(ABC):
         inputs = inferencer.collate_fn([inferencer.pipeline(image) for _, image in batch])
         samples = inferencer.forward(inputs)
         for (picture, image), sample in zip(batch, samples, strict=True):
-            drawing_path, result_path = self.outputs(picture)
+            drawing_path, result_path, *_ = self.outputs(picture)
             drawing = self.draw(image[..., ::-1], sample)
             write_image(drawing_path, drawing[..., ::-1])
             self.write_result(picture, sample, result_path)
@@ -78,7 +78,9 @@ class DetectionPredictor(Predictor):
 
     The data of a picture are a JSON file: ``image``, ``height``, ``width`` and ``instances``, each
     with ``label``, ``class_name``, ``score``, ``bbox`` (x1, y1, x2, y2 in pixels) and, if the model
-    has masks, ``mask`` (COCO's run-length encoding).
+    has masks, ``mask`` (COCO's run-length encoding). Of a panoptic model there are also a PNG as
+    COCO has for panoptic segments, and in the JSON file ``segments``, each with its number in the
+    PNG as ``id``, ``label``, ``class_name`` and ``area`` in pixels; pixels without one are 0.
 
     Args:
         config: Config of the model.
@@ -88,7 +90,7 @@ class DetectionPredictor(Predictor):
         score_threshold: Lowest score of the objects that are drawn and written.
     """
 
-    result_suffix = '.json'
+    result_suffixes = ('.json', '.png')
 
     def __init__(
         self, config: Config, checkpoint: str, *, device: str, out_dir: Path, score_threshold: float
@@ -109,6 +111,15 @@ class DetectionPredictor(Predictor):
         return visualizer.get_image()
 
     def write_result(self, picture: Path, sample: BaseDataElement, path: Path) -> None:
+        height, width = sample.ori_shape
+        result = {'image': picture.name, 'height': height, 'width': width}
+        result['instances'] = self.describe_instances(sample) if 'pred_instances' in sample else []
+        if 'pred_panoptic_seg' in sample:
+            result['segments'] = self.write_segments(sample, path.with_suffix('.png'))
+        write_json(path, result)
+
+    def describe_instances(self, sample: BaseDataElement) -> list[dict]:
+        """What the JSON file says of the objects."""
         from mmdet.structures.mask import encode_mask_results
 
         found = sample.pred_instances
@@ -126,11 +137,26 @@ class DetectionPredictor(Predictor):
             codes = encode_mask_results(found.masks.numpy())
             for instance, code in zip(instances, codes, strict=True):
                 instance['mask'] = {'size': code['size'], 'counts': code['counts'].decode()}
-        height, width = sample.ori_shape
-        write_json(
-            path,
-            {'image': picture.name, 'height': height, 'width': width, 'instances': instances},
-        )
+        return instances
+
+    def write_segments(self, sample: BaseDataElement, path: Path) -> list[dict]:
+        """Writes panoptic segments as COCO's PNG and returns what they are."""
+        from mmdet.evaluation import INSTANCE_OFFSET
+        from panopticapi.utils import id2rgb
+
+        numbers = sample.pred_panoptic_seg.sem_seg[0].cpu().numpy()
+        numbers = np.where(numbers == len(self.classes), 0, numbers)
+        write_image(path, id2rgb(numbers)[..., ::-1])
+        found, areas = np.unique(numbers[numbers != 0], return_counts=True)
+        return [
+            {
+                'id': int(number),
+                'label': int(number % INSTANCE_OFFSET),
+                'class_name': self.classes[number % INSTANCE_OFFSET],
+                'area': int(area),
+            }
+            for number, area in zip(found, areas, strict=True)
+        ]
 
 
 class SegmentationPredictor(Predictor):
@@ -145,7 +171,7 @@ class SegmentationPredictor(Predictor):
         out_dir: Folder of the results.
     """
 
-    result_suffix = '.png'
+    result_suffixes = ('.png',)
 
     def make_inferencer(self, config: Config, checkpoint: str, device: str) -> BaseInferencer:
         from mmseg.apis import MMSegInferencer
