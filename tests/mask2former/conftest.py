@@ -1,0 +1,120 @@
+"""Panoptic annotations of the small data, and the commands on small models."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from nat_mm.compat.panopticapi.utils import id2rgb
+from tests.mask2former.small import SHIPPED, small_config
+from tests.tools.conftest import forget_visualizers, load_tool
+
+Run = Callable[..., None]
+
+
+@pytest.fixture(scope='session')
+def data(small_data: Path) -> Path:
+    """The small data, with panoptic annotations of the same pictures in ``panoptic``.
+
+    The categories are box (1) and disc (2), things, and background (3), stuff.
+    """
+    for part in ('training', 'validation'):
+        write_panoptic(small_data, part)
+    return small_data
+
+
+def write_panoptic(root: Path, part: str) -> None:
+    content = json.loads((root / 'coco' / f'{part}.json').read_text())
+    folder = root / 'panoptic' / part
+    folder.mkdir(parents=True)
+    annotations = []
+    for image in content['images']:
+        name = Path(image['file_name']).with_suffix('.png').name
+        labels = cv2.imread(str(root / 'annotations' / part / name), cv2.IMREAD_UNCHANGED)
+        segments = np.zeros(labels.shape, np.int64)
+        segments_info = []
+        for label, category in ((1, 3), (2, 1), (3, 2)):
+            # Numbers of more than one byte, so that all channels matter.
+            number = 300 * 256 * label + category
+            mask = labels == label
+            segments[mask] = number
+            x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
+            segments_info.append(
+                {
+                    'id': number,
+                    'category_id': category,
+                    'area': int(mask.sum()),
+                    'bbox': [x, y, width, height],
+                    'iscrowd': 0,
+                }
+            )
+        cv2.imwrite(str(folder / name), id2rgb(segments)[..., ::-1])
+        annotations.append(
+            {'image_id': image['id'], 'file_name': name, 'segments_info': segments_info}
+        )
+    content['annotations'] = annotations
+    content['categories'] = [
+        {'id': 1, 'name': 'box', 'isthing': 1},
+        {'id': 2, 'name': 'disc', 'isthing': 1},
+        {'id': 3, 'name': 'background', 'isthing': 0},
+    ]
+    (root / 'panoptic' / f'{part}.json').write_text(json.dumps(content))
+
+
+@pytest.fixture(scope='session')
+def train() -> Run:
+    """``main`` of tools/train.py."""
+    return load_tool('train').main
+
+
+@pytest.fixture(scope='session')
+def test() -> Run:
+    """``main`` of tools/test.py."""
+    return load_tool('test').main
+
+
+@pytest.fixture(scope='session')
+def predict() -> Run:
+    """``main`` of tools/predict.py."""
+    return load_tool('predict').main
+
+
+@pytest.fixture(scope='session')
+def configs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Files of the small configs, by task."""
+    folder = tmp_path_factory.mktemp('configs')
+    paths = {task: folder / f'small_{task}.py' for task in SHIPPED}
+    for task, path in paths.items():
+        small_config(task, data).dump(path)
+    return paths
+
+
+@pytest.fixture(scope='session', params=SHIPPED)
+def trained(
+    request: pytest.FixtureRequest,
+    train: Run,
+    configs: dict[str, Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[str, Path]:
+    """Each task, and the folder of a run of two iterations."""
+    work_dir = tmp_path_factory.mktemp(f'trained_{request.param}')
+    forget_visualizers()
+    train([str(configs[request.param]), '--work-dir', str(work_dir)])
+    return request.param, work_dir
+
+
+@pytest.fixture(autouse=True)
+def fresh_visualizer() -> None:
+    """Lets each run in this process write to its own work directory, as a process of its own."""
+    forget_visualizers()
+
+
+@pytest.fixture(scope='session', autouse=True)
+def unformatted_configs() -> Iterator[None]:
+    """Leaves out the formatting of configs for the log, half of a second each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('mmengine.config.config.FormatCode', lambda text, **_: (text, False))
+        yield
