@@ -25,6 +25,17 @@ NOTICE = """\
 All results and weights are those of the papers' authors; nobody has trained these models again with
 this project. The numbers of parameters and of FLOPs (multiply-adds of the whole model for one image
 of the given height and width) are the authors' too."""
+USE = """\
+`mim` has the same figures where the package is installed (without `-e`):
+
+```sh
+mim search nat_mm --model dinat --condition 'box_ap>53' --field box_ap parameters
+mim download nat_mm --config mask_rcnn_dinat_mini_3x_coco --dest models
+```
+
+The Mask2Former models, whose released weights fit detectron2 only, have pages of their own:
+[COCO](../configs/detection/mask2former/README.md) and
+[ADE20K](../configs/segmentation/mask2former/README.md)."""
 PAPERS = {
     'NAT': ('Neighborhood Attention Transformer', 'https://arxiv.org/abs/2204.07143'),
     'DiNAT': ('Dilated Neighborhood Attention Transformer', 'https://arxiv.org/abs/2209.15001'),
@@ -215,7 +226,7 @@ def write_yaml(content: dict) -> str:
 
 def write_page(models: Sequence[Model]) -> str:
     """The table of all models."""
-    parts = [f'<!-- {ORIGIN} -->', '# Model zoo', NOTICE]
+    parts = [f'<!-- {ORIGIN} -->', '# Model zoo', NOTICE, USE]
     for task, group in groupby(models, key=lambda model: model.task):
         parts += [f'## {TASKS[task].title}', write_table(list(group), seen_from=PAGE.parent)]
     return '\n\n'.join(parts) + '\n'
