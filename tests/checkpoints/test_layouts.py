@@ -51,9 +51,10 @@ def test_classifier_of_the_authors_becomes_a_whole_classifier(save, family, wrap
     model = ImageClassifier(make_backbone(family, out_indices=(3,)))
     load_checkpoint(model, f'nat_mm://{save(wrap(weights))}', strict=True)
     reference = make_backbone(family, out_indices=(3,))
-    renamed = {key.replace('norm.', 'norm3.') if key.startswith('norm.') else key: value
-               for key, value in weights.items() if not key.startswith('head.')}
-    reference.load_state_dict(renamed, strict=True)
+    trunk = {key: value for key, value in weights.items() if not key.startswith('head.')}
+    for kind in ('weight', 'bias'):
+        trunk[f'norm3.{kind}'] = trunk.pop(f'norm.{kind}')
+    reference.load_state_dict(trunk, strict=True)
     image = torch.randn(1, 3, 64, 40)
     with torch.no_grad():
         assert_close(model(image), authors_scores(reference, weights, image))
