@@ -1,7 +1,8 @@
-"""Predicts pictures with a trained detector or segmentor, whichever the config describes.
+"""Predicts pictures with a trained detector, segmentor or classifier, as the config describes.
 
 Writes OUT_DIR/pictures/NAME.jpg, the picture with what was found, and OUT_DIR/results/NAME.json
-(objects, boxes, masks) or OUT_DIR/results/NAME.png (the class number of every pixel).
+(objects, boxes, masks; of a classifier the classes) or OUT_DIR/results/NAME.png (the class number
+of every pixel).
 """
 
 import argparse
@@ -15,6 +16,7 @@ from rich.progress import track
 from nat_mm.checkpoints import converted_source
 from nat_mm.cli.arguments import add_config_overrides
 from nat_mm.cli.checkpoint import check_checkpoint_fits, read_checkpoint
+from nat_mm.cli.classification_predictor import ClassificationPredictor
 from nat_mm.cli.config import load_config
 from nat_mm.cli.errors import CommandError, run_command
 from nat_mm.cli.pictures import check_not_overwritten, find_pictures, read_picture
@@ -68,6 +70,8 @@ def load_predictor(arguments: argparse.Namespace) -> Predictor:
         predictor = DetectionPredictor(
             config, weights, score_threshold=arguments.score_threshold, **places
         )
+    elif config.default_scope == 'mmpretrain':
+        predictor = ClassificationPredictor(config, weights, **places)
     else:
         predictor = SegmentationPredictor(config, weights, **places)
     check_checkpoint_fits(predictor.inferencer.model, checkpoint, source=arguments.checkpoint)

@@ -1,0 +1,201 @@
+"""The commands on a small classifier, configured as a user would: training, testing, mistakes."""
+
+import importlib.util
+import json
+import pickle
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.visualization import Visualizer
+
+from nat_mm.cli.errors import CommandError
+
+pytest.importorskip('mmpretrain', reason='classification needs mmpretrain')
+
+ROOT = Path(__file__).parents[2]
+CLASSES = ('dark', 'bright')
+CONFIG = """
+_base_ = 'nat_mm::classification/nat/nat_mini_in1k_224.py'
+model = dict(
+    backbone=dict(
+        arch=None, embed_dim=32, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8), kernel_size=3),
+    head=dict(in_channels=256, num_classes=2))
+data_preprocessor = dict(num_classes=2)
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='RandomResizedCrop', scale=32),
+    dict(type='PackInputs')]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='ResizeEdge', scale=36),
+    dict(type='CenterCrop', crop_size=32),
+    dict(type='PackInputs')]
+train_dataloader = dict(
+    batch_size=4, num_workers=0, persistent_workers=False,
+    dataset=dict(
+        _delete_=True, type='CustomDataset', data_root='{data}', data_prefix='train',
+        pipeline=train_pipeline))
+val_dataloader = dict(
+    batch_size=4, num_workers=0, persistent_workers=False,
+    dataset=dict(
+        _delete_=True, type='CustomDataset', data_root='{data}', data_prefix='val',
+        pipeline=test_pipeline))
+test_dataloader = val_dataloader
+val_evaluator = dict(topk=1)
+test_evaluator = val_evaluator
+train_cfg = dict(max_epochs=4, val_interval=4)
+param_scheduler = [dict(type='ConstantLR', factor=1.0, begin=0, end=4)]
+default_hooks = dict(logger=dict(interval=1))
+tta_pipeline = [*test_pipeline[:-1], _base_.tta_pipeline[-1]]
+randomness = dict(seed=0)
+"""
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    """Folders train and val with a folder of pictures for each class."""
+    root = tmp_path_factory.mktemp('folders')
+    rng = np.random.default_rng(0)
+    for part, count in (('train', 8), ('val', 3)):
+        for name, brightness in zip(CLASSES, (60, 190), strict=True):
+            folder = root / part / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                picture = rng.integers(brightness - 30, brightness + 30, (40, 48, 3), np.uint8)
+                cv2.imwrite(str(folder / f'{index}.png'), picture)
+    return root
+
+
+@pytest.fixture(scope='module')
+def config(data, tmp_path_factory):
+    path = tmp_path_factory.mktemp('configs') / 'small_classifier.py'
+    path.write_text(CONFIG.replace('{data}', str(data)))
+    return str(path)
+
+
+@pytest.fixture(scope='module')
+def commands():
+    """``main`` of each command."""
+    mains = {}
+    for name in ('train', 'test', 'predict'):
+        path = ROOT / 'tools' / f'{name}.py'
+        spec = importlib.util.spec_from_file_location(f'classification_{name}', path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        mains[name] = module.main
+    return mains
+
+
+@pytest.fixture(autouse=True, scope='module')
+def quick_configs():
+    """Leaves out the formatting of configs for the log, half of a second each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('mmengine.config.config.FormatCode', lambda text, **_: (text, False))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def fresh_visualizer():
+    """Lets each run write to its own work directory, as a process of its own."""
+    forget_visualizers()
+
+
+def forget_visualizers():
+    for kind in (Visualizer, *Visualizer.__subclasses__()):
+        kind._instance_dict.clear()
+
+
+@pytest.fixture(scope='module')
+def trained(commands, config, tmp_path_factory):
+    """The checkpoint of a finished training."""
+    forget_visualizers()
+    work_dir = tmp_path_factory.mktemp('trained')
+    commands['train']([config, '--work-dir', str(work_dir)])
+    return work_dir / 'epoch_4.pth'
+
+
+@pytest.fixture
+def run_test(commands, config, tmp_path):
+    """Runs tools/test.py and returns what it measured."""
+
+    def run(checkpoint, *arguments):
+        commands['test']([config, str(checkpoint), '--work-dir', str(tmp_path), *arguments])
+        (path,) = tmp_path.glob('*/*.json')
+        return json.loads(path.read_text())
+
+    return run
+
+
+def test_training_learns(trained):
+    (path,) = trained.parent.glob('*/vis_data/scalars.json')
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    losses = [row['loss'] for row in rows if 'loss' in row]
+    assert len(losses) == 4 * 4
+    assert np.mean(losses[-4:]) < np.mean(losses[:4])
+    assert [row['accuracy/top1'] for row in rows if 'accuracy/top1' in row] == [100.0]
+
+
+def test_testing_measures_and_saves(run_test, trained, tmp_path):
+    shown, out = tmp_path / 'shown', tmp_path / 'out.pkl'
+    measured = run_test(trained, '--show-dir', str(shown), '--out', str(out))
+    assert measured['accuracy/top1'] == 100.0
+    assert len(list(shown.glob('*.png'))) == 3  # the same names in both folders
+    predictions = pickle.loads(out.read_bytes())
+    assert [int(prediction['pred_label']) for prediction in predictions] == [0] * 3 + [1] * 3
+
+
+def test_testing_with_mirror_images(run_test, trained):
+    assert run_test(trained, '--tta')['accuracy/top1'] == 100.0
+
+
+def test_prediction(commands, config, trained, data, tmp_path):
+    picture = data / 'val' / 'dark' / '1.png'
+    commands['predict']([config, str(trained), str(picture), '--out-dir', str(tmp_path)])
+    assert cv2.imread(str(tmp_path / 'pictures' / '1.jpg')).shape == (40, 48, 3)
+    result = json.loads((tmp_path / 'results' / '1.json').read_text())
+    likeliest, other = result.pop('classes')
+    assert result == {'image': '1.png', 'height': 40, 'width': 48}
+    assert (likeliest['label'], likeliest['class_name']) == (1, 'dark')
+    assert 0.5 < likeliest['score'] < 1
+    assert other['score'] == pytest.approx(1 - likeliest['score'])
+
+
+@pytest.fixture
+def mistake(commands, config, tmp_path):
+    """Runs a training that should be refused, and returns the message."""
+
+    def run(*options):
+        with pytest.raises(CommandError) as raised:
+            commands['train']([config, '--work-dir', str(tmp_path), '--cfg-options', *options])
+        return str(raised.value)
+
+    return run
+
+
+def test_missing_folder(mistake, data):
+    message = mistake('train_dataloader.dataset.data_prefix=gone')
+    assert f'data_prefix of the data set does not exist: {data}/gone' in message
+
+
+def test_missing_imagenet(mistake, tmp_path):
+    options = ('type=ImageNet', 'split=train', 'data_prefix=', f'data_root={tmp_path}/gone')
+    message = mistake(*(f'train_dataloader.dataset.{option}' for option in options))
+    assert message == f'the folder of ImageNet does not exist: {tmp_path}/gone/train'
+
+
+def test_other_number_of_classes(mistake, data):
+    message = mistake('train_dataloader.dataset.type=ImageNet')
+    assert message.startswith(f'{data}/train has folders of 2 classes (bright, dark), but ImageNet')
+    assert 'expects 1000' in message
+
+
+def test_folder_without_classes(mistake, data):
+    message = mistake('train_dataloader.dataset.data_prefix=train/dark')
+    assert message == f'{data}/train/dark has no folders with pictures, one for each class'
+
+
+def test_predictions_of_a_classifier_are_saved_as_pickle(commands, config, trained, tmp_path):
+    with pytest.raises(CommandError, match='--out of a classifier must end with .pkl'):
+        commands['test']([config, str(trained), '--out', 'out', '--work-dir', str(tmp_path)])
