@@ -1,0 +1,83 @@
+"""The classification configs say what the published classifiers are."""
+
+import pytest
+
+pytest.importorskip('mmpretrain', reason='classification needs mmpretrain')
+
+FAMILIES = {'NAT': 'levels', 'DiNAT': 'levels', 'DiNAT_s': 'layers'}
+
+
+def test_every_classifier_has_a_config(leaves, facts):
+    assert sorted(leaves) == sorted(facts)
+
+
+def test_leaf_files_are_short(leaves):
+    lengths = {name: len(path.read_text().splitlines()) for name, path in leaves.items()}
+    assert {name: length for name, length in lengths.items() if length > 15} == {}
+
+
+def test_leaf_files_name_the_published_weights(leaves, facts):
+    for name, path in leaves.items():
+        lines = path.read_text().splitlines()
+        weights = facts[name].get('renamed', facts[name]['checkpoint'])
+        assert f'# Published weights (top-1 {facts[name]["top1"]}):' in lines
+        assert f'# {weights}' in lines
+
+
+def test_pretrained_weights(classifier):
+    config, facts = classifier
+    wanted = {'type': 'Pretrained', 'checkpoint': facts['pretraining']}
+    assert config.model.backbone.get('init_cfg') == (wanted if facts['pretraining'] else None)
+    assert config.load_from is None
+
+
+def test_backbone(classifier, model):
+    config, facts = classifier
+    family, arch = facts['name'].split('-')
+    backbone = config.model.backbone
+    assert (backbone.type, backbone.arch) == (family, arch.lower())
+    assert model.backbone.out_indices == (3,)
+    stages = getattr(model.backbone, FAMILIES[family])
+    for index, stage in enumerate(stages):
+        tokens = facts['resolution'] // (4 * 2**index)
+        # A dilation as large as the map allows in every second layer, none in the last stage.
+        widest = tokens // facts['kernel_size'] if family != 'NAT' and index < 3 else 1
+        for number, block in enumerate(stage.blocks):
+            assert block.attn.kernel_size == facts['kernel_size']
+            assert block.attn.dilation == (1, widest)[number % 2]
+
+
+def test_head_takes_the_last_stage(model):
+    channels = model.backbone.norm3.normalized_shape[0]
+    assert model.head.fc.weight.shape == (1000, channels)
+
+
+def test_resolution(classifier):
+    config, facts = classifier
+    train = [step for step in config.train_pipeline if step.type == 'RandomResizedCrop']
+    test = {step.type: step for step in config.test_pipeline}
+    resolution = facts['resolution']
+    assert [step.scale for step in train] == [resolution]
+    assert test['CenterCrop'].crop_size == resolution
+    # The authors' crop of 0.875 of the short side at 224, of all of it at 384.
+    assert test['ResizeEdge'].scale == {224: 256, 384: 384}[resolution]
+    for part in ('train', 'test'):
+        pipeline = config[f'{part}_dataloader'].dataset.pipeline
+        assert [step.type for step in pipeline] == [
+            step.type for step in config[f'{part}_pipeline']
+        ]
+        sizes = [step.get('scale', step.get('crop_size')) for step in pipeline]
+        assert resolution in sizes
+
+
+def test_number_of_parameters_is_the_published(classifier, model):
+    _, facts = classifier
+    published = facts['params_M']
+    if facts['kernel_size'] == 11:
+        # The table repeats the figure of the 7 x 7 model, whose RPB tables are smaller.
+        heads = sum(
+            len(stage.blocks) * stage.blocks[0].attn.rpb.shape[0] for stage in model.backbone.stages
+        )
+        published += heads * (21**2 - 13**2) / 1e6
+    millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    assert millions == pytest.approx(published, abs=0.5 + 0.5)
