@@ -5,10 +5,12 @@ from nat_mm.checkpoints.initializer import with_backbone_loader
 from nat_mm.checkpoints.layouts import convert_weights
 from nat_mm.checkpoints.loading import KeyReport, compare_keys, load_pretrained
 from nat_mm.checkpoints.scheme import converted_source
+from nat_mm.checkpoints.weights import as_lazy
 
 __all__ = [
     'Conversion',
     'KeyReport',
+    'as_lazy',
     'compare_keys',
     'convert_checkpoint',
     'convert_weights',

@@ -80,7 +80,8 @@ def _meta(checkpoint: Mapping[str, Any], to: str) -> dict[str, Any] | None:
     """The classes, as mmengine has them, or, for the authors' layout, mmcv before it."""
     meta = checkpoint.get('meta')
     meta = meta if isinstance(meta, Mapping) else {}
-    known = meta.get('dataset_meta', {})
+    known = meta.get('dataset_meta')
+    known = known if isinstance(known, Mapping) else {}
     classes = {
         name: known.get(name, meta.get(name.upper())) for name in ('classes', 'palette')
     }

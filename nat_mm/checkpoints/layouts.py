@@ -115,9 +115,11 @@ def take_backbone(
     """
     if prefix:
         prefix = prefix.rstrip('.') + '.'
-        weights = backbone_of(weights, prefix)
-        if not weights:
+        if not any(key.startswith(prefix) for key in weights):
             raise ValueError(f'no key in {source} begins with prefix {prefix!r}')
+        # Left to the layout, which tells the last norm of a classifier from that of a detector.
+        if prefix != 'backbone.':
+            weights = backbone_of(weights, prefix)
     layout = find_layout(weights)
     if layout == 'model':
         weights = from_classifier(weights) if is_classifier(weights) else backbone_of(weights)

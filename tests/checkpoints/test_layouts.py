@@ -7,9 +7,7 @@ import torch
 from mmengine.runner import load_checkpoint
 from torch.testing import assert_close
 
-from nat_mm.checkpoints import convert_checkpoint, load_pretrained
-from nat_mm.checkpoints.layouts import convert_weights
-from nat_mm.checkpoints.weights import as_lazy
+from nat_mm.checkpoints import as_lazy, convert_checkpoint, convert_weights, load_pretrained
 
 from .models import (
     FAMILIES,
@@ -61,12 +59,14 @@ def test_classifier_of_the_authors_becomes_a_whole_classifier(save, family, wrap
 
 
 @pytest.mark.parametrize('outputs', [(0, 1, 2, 3), (3,)], ids=['dense', 'last stage'])
-@pytest.mark.parametrize('layout', ['authors', 'model'])
-def test_init_cfg_uses_the_last_norm_only_for_the_last_stage(save, layout, outputs):
+@pytest.mark.parametrize(
+    ('layout', 'prefix'), [('authors', None), ('model', None), ('model', 'backbone.')]
+)
+def test_init_cfg_uses_the_last_norm_only_for_the_last_stage(save, layout, prefix, outputs):
     weights = make_classifier('DiNAT')
     path = save(convert(weights, layout))
     backbone = make_backbone('DiNAT', out_indices=outputs)
-    backbone.init_cfg = {'type': 'Pretrained', 'checkpoint': path}
+    backbone.init_cfg = {'type': 'Pretrained', 'checkpoint': path, 'prefix': prefix}
     before = backbone.norm3.weight.clone()
     backbone.init_weights()
     wanted = weights['norm.weight'] if outputs == (3,) else before

@@ -11,8 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
-from nat_mm.checkpoints import convert_weights
-from nat_mm.checkpoints.weights import as_lazy
+from nat_mm.checkpoints import as_lazy, convert_weights
 
 ROOT = Path(__file__).parents[2]
 FAMILIES = {'nat': 'nat_mini', 'dinat': 'dinat_mini', 'dinat_s': 'dinat_s_tiny'}
