@@ -9,7 +9,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS
 
-from nat_mm.cli.class_folders import find_folder_problem
+from nat_mm.cli.classes import find_folder_problem
 
 INSTANCE_LISTS = {
     'images': ('id', 'file_name', 'height', 'width'),

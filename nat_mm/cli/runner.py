@@ -3,6 +3,7 @@
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from nat_mm.cli.classes import find_class_count_problem
 from nat_mm.cli.data import (
     describe_empty,
     find_annotation_problem,
@@ -64,6 +65,9 @@ def build_loop(runner: Runner, part: str) -> None:
     problem = find_missing_file(dataset, part) if len(dataset) else describe_empty(part)
     if problem:
         raise CommandError(find_annotation_problem(config, part) or problem)
+    problem = find_class_count_problem(config, dataset, part)
+    if problem:
+        raise CommandError(f'{config.filename}: {problem}')
 
 
 def build_optimizer(runner: Runner) -> None:

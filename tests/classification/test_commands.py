@@ -196,6 +196,16 @@ def test_folder_without_classes(mistake, data):
     assert message == f'{data}/train/dark has no folders with pictures, one for each class'
 
 
+def test_more_classes_than_the_head_has(mistake):
+    message = mistake('model.head.num_classes=1', 'data_preprocessor.num_classes=1')
+    assert 'the train data set has 2 classes, but model.head.num_classes is 1' in message
+
+
+def test_other_number_of_classes_for_mixing(mistake):
+    message = mistake('model.head.num_classes=3')
+    assert 'data_preprocessor.num_classes is 2, but model.head.num_classes is 3' in message
+
+
 def test_predictions_of_a_classifier_are_saved_as_pickle(commands, config, trained, tmp_path):
     with pytest.raises(CommandError, match='--out of a classifier must end with .pkl'):
         commands['test']([config, str(trained), '--out', 'out', '--work-dir', str(tmp_path)])

@@ -1,7 +1,9 @@
-"""Finds what is wrong with the folders from which a classifier's pictures get their classes."""
+"""Finds what is wrong with the classes of a classifier and of its pictures."""
 
 from pathlib import Path
 
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS
 
 WITH_FOLDERS = ('CustomDataset', 'ImageNet', 'ImageNet21k')
@@ -34,6 +36,38 @@ def find_folder_problem(dataset: dict) -> str | None:
         return (
             f'{folder.absolute()} has folders of {len(names)} classes ({shown}), but {kind} '
             f'expects {len(classes)}: set metainfo.classes, or type=CustomDataset for any classes'
+        )
+    return None
+
+
+def find_class_count_problem(config: Config, dataset: BaseDataset, part: str) -> str | None:
+    """Compares the numbers of classes that a classifier's config names in several places.
+
+    Args:
+        config: Config of the run, of any framework.
+        dataset: One of its data sets, built.
+        part: ``train``, ``val`` or ``test``, for the message.
+
+    Returns:
+        What is wrong, or None, also if the model is no classifier.
+    """
+    model = config.model
+    head = model.get('head') or {}
+    if config.default_scope != 'mmpretrain' or 'num_classes' not in head:
+        return None
+    classes = getattr(dataset, 'metainfo', {}).get('classes') or ()
+    if len(classes) > head.num_classes:
+        return (
+            f'the {part} data set has {len(classes)} classes, but model.head.num_classes is '
+            f'{head.num_classes}'
+        )
+    preprocessor = model.get('data_preprocessor') or config.get('data_preprocessor') or {}
+    prepared = preprocessor.get('num_classes')
+    mixes = (model.get('train_cfg') or {}).get('augments')
+    if part == 'train' and mixes and prepared != head.num_classes:
+        return (
+            f'data_preprocessor.num_classes is {prepared}, but model.head.num_classes is '
+            f'{head.num_classes}: both must be the same, as pictures are mixed (train_cfg.augments)'
         )
     return None
 
