@@ -1,8 +1,8 @@
 _base_ = './adamw_300e.py'
 
 # Published: 30 epochs, linear from 5e-5, without warm-up, in float32, with a weight decay of 1e-4
-# for DiNAT-Large at 224 and of less at 384. The rate to which it falls is not: here 5e-6, the
-# lowest of the other schedule.
+# for DiNAT-Large at 224 and of less at 384. Our choices: the rate to which it falls, 5e-6, the
+# lowest of the other schedule, and the weight decay of DiNAT_s-Large at 224, that of DiNAT-Large.
 max_epochs = 30
 train_cfg = dict(max_epochs=max_epochs)
 param_scheduler = [
