@@ -1,0 +1,170 @@
+"""Counts the parameters and the multiply-adds of a model from the shapes of its tensors alone."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch._subclasses import fake_tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.utils.flop_counter import FlopCounterMode
+
+from nat_mm.layers import NeighborhoodAttention2D
+from nat_mm.ops import flop_formulas
+
+aten = torch.ops.aten
+
+Run = Callable[[nn.Module, torch.Tensor], Any]
+
+
+@dataclass(frozen=True)
+class ModelCosts:
+    """What a model costs, by the dotted names of its modules; ``''`` names the whole model.
+
+    Args:
+        parameters: Number of parameters of each module.
+        multiply_adds: Multiply-adds of each module.
+        neighborhood_attention: Multiply-adds of neighborhood attention in the whole model,
+            without its projections.
+    """
+
+    parameters: dict[str, int]
+    multiply_adds: dict[str, int]
+    neighborhood_attention: int
+
+
+def count_costs(
+    model: nn.Module, shape: tuple[int, int], run: Run, *, compute: bool = False
+) -> ModelCosts:
+    """Counts what one image costs.
+
+    A multiply-add counts as one. Counted are convolutions, matrix products and neighborhood
+    attention and, at fvcore's and mmengine's rates per element, what is below one percent of a
+    usual model: normalization, bilinear interpolation and pooling.
+
+    Args:
+        model: Model on the CPU; it is frozen, and its neighborhood attention gets the backend
+            'portable', whose work is that of every backend.
+        shape: Height and width of the image.
+        run: Runs the model on an image [1, 3, H, W].
+        compute: Whether to compute. Otherwise tensors have shapes and no values, so that a large
+            model takes neither much time nor much memory; but what it runs must not depend on
+            values.
+    """
+    model.requires_grad_(False).eval()
+    for module in model.modules():
+        if isinstance(module, NeighborhoodAttention2D):
+            module.backend = 'portable'
+    formulas = {**flop_formulas(), **_ELEMENTWISE_FORMULAS}
+    with (
+        torch.no_grad(),
+        _plain_attention(),
+        nullcontext() if compute else _without_values(),
+        FlopCounterMode(display=False, custom_mapping=formulas) as counter,
+        _owners(model, counter) as flops,
+    ):
+        run(model, torch.zeros(1, 3, *shape))
+    parameters = (
+        (name.rpartition('.')[0], tensor.numel()) for name, tensor in model.named_parameters()
+    )
+    # PyTorch's counter counts a multiply-add as two.
+    multiply_adds = ((name, count // 2) for name, count in flops.items())
+    by_operator = counter.get_flop_counts().get('Global', {})
+    return ModelCosts(
+        parameters=_sum_by_module(model, parameters),
+        multiply_adds=_sum_by_module(model, multiply_adds),
+        neighborhood_attention=sum(
+            by_operator.get(operator, 0) // 2 for operator in flop_formulas()
+        ),
+    )
+
+
+@contextmanager
+def _without_values() -> Iterator[None]:
+    """Lets tensors have no values, but for small ones made of numbers, such as the maps' sizes.
+
+    Those of deformable attention decide on shapes.
+    """
+    limit, shape_as_tensor = fake_tensor.CONSTANT_NUMEL_LIMIT, torch._shape_as_tensor
+    fake_tensor.CONSTANT_NUMEL_LIMIT = 1000
+    torch._shape_as_tensor = lambda tensor: torch.tensor(tensor.shape)
+    try:
+        with fake_tensor.FakeTensorMode(allow_non_fake_inputs=True):
+            yield
+    finally:
+        fake_tensor.CONSTANT_NUMEL_LIMIT = limit
+        torch._shape_as_tensor = shape_as_tensor
+
+
+@contextmanager
+def _owners(model: nn.Module, counter: FlopCounterMode) -> Iterator[dict[str, int]]:
+    """Finds what is counted while a module runs but none of the modules that it calls, by name."""
+    names = {module: name for name, module in model.named_modules()}
+    flops = Counter()
+    running = ['']
+
+    def settle() -> None:
+        flops[running[-1]] += counter.get_total_flops() - flops.total()
+
+    def enter(module: nn.Module, inputs: Any) -> None:
+        settle()
+        running.append(names.get(module, running[-1]))
+
+    def leave(module: nn.Module, inputs: Any, outputs: Any) -> None:
+        settle()
+        running.pop()
+
+    hooks = register_module_forward_pre_hook(enter), register_module_forward_hook(leave)
+    try:
+        yield flops
+        settle()
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
+def _plain_attention() -> Iterator[None]:
+    """Does without the fused operators of global attention, for which there are no formulas."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
+
+
+def _per_input_element(multiply_adds: int) -> Callable[..., int]:
+    return lambda shape, *rest, out_shape, **options: 2 * multiply_adds * math.prod(shape)
+
+
+def _per_output_element(multiply_adds: int) -> Callable[..., int]:
+    return lambda *shapes, out_shape, **options: 2 * multiply_adds * math.prod(out_shape)
+
+
+_ELEMENTWISE_FORMULAS = {
+    aten.native_layer_norm: _per_input_element(5),
+    aten.native_group_norm: _per_input_element(5),
+    aten._native_batch_norm_legit: _per_input_element(5),  # by the statistics of its input
+    aten._native_batch_norm_legit_no_training: _per_input_element(2),
+    aten._adaptive_avg_pool2d: _per_input_element(1),
+    aten.upsample_bilinear2d: _per_output_element(4),
+    aten.grid_sampler_2d: _per_output_element(4),
+}
+
+
+def _sum_by_module(model: nn.Module, items: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """Adds each value to the module that it is given for and to all around that."""
+    sums = dict.fromkeys((name for name, _ in model.named_modules()), 0)
+    for name, value in items:
+        sums[name] += value
+        while name:
+            name = name.rpartition('.')[0]
+            sums[name] += value
+    return sums
