@@ -73,10 +73,9 @@ def test_testing(test, configs, trained, tmp_path):
         assert len(pickle.loads(out.read_bytes())) == 3
 
 
+@pytest.mark.parametrize('trained', ['semantic'], indirect=True)
 def test_test_time_augmentation(test, configs, trained, tmp_path):
     task, work_dir = trained
-    if task != 'semantic':
-        pytest.skip('only the semantic config has test-time augmentation')
     arguments = [str(configs[task]), str(work_dir / 'iter_2.pth'), '--tta']
     test([*arguments, '--work-dir', str(tmp_path)])
     (path,) = tmp_path.glob('*/*.json')
