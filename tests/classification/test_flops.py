@@ -1,0 +1,28 @@
+"""The classifiers cost what was published, at the resolution of their test pipelines."""
+
+import pytest
+
+from nat_mm.cli.flops import count_costs
+from nat_mm.cli.workloads import find_workload
+
+pytest.importorskip('mmpretrain', reason='classification needs mmpretrain')
+
+
+@pytest.mark.parametrize(
+    'classifier',
+    [
+        # DiNAT's up to Base have the costs of NAT's.
+        *('nat_mini_in1k_224', 'nat_small_in1k_224', 'dinat_base_in1k_224'),
+        *('dinat_large_in22k_in1k_224', 'dinat_large_in22k_in1k_384'),
+        'dinat_large_in22k_in1k_384_11x11',
+        *('dinat_s_tiny_in1k_224', 'dinat_s_small_in1k_224', 'dinat_s_large_in22k_in1k_384'),
+    ],
+    indirect=True,
+)
+def test_flops_are_the_published(classifier, model):
+    config, facts = classifier
+    workload = find_workload(model, config)
+    shape = workload.find_shape(config)
+    assert shape == (facts['resolution'],) * 2
+    costs = count_costs(model.to_empty(device='cpu'), shape, workload.run)
+    assert costs.multiply_adds[''] / 1e9 == pytest.approx(facts['flops_G'], rel=0.01)
