@@ -8,6 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
+# Triton reads it when it is imported: without a GPU its kernels are interpreted.
+os.environ['TRITON_INTERPRET'] = '1'
+
 if 'PYTEST_XDIST_WORKER' in os.environ:
     # Workers share the cores; with several threads each they would wait for one another.
     os.environ.setdefault('OMP_NUM_THREADS', '1')

@@ -38,7 +38,10 @@ def _print_device(device: str) -> None:
         reasons = backend.unsupported_reasons(examples['float32'], None, KERNEL_SIZE)
         print(f'  {name}: {"; ".join(reasons) or "available"}')
     for name, example in examples.items():
-        print(f"  'auto' takes for {name}: {choose_backend('auto', example, None, KERNEL_SIZE)}")
+        bias = torch.empty(1, *(2 * size - 1 for size in KERNEL_SIZE), device=device)
+        plain, biased = (choose_backend('auto', example, b, KERNEL_SIZE) for b in (None, bias))
+        other = '' if biased == plain else f', with a bias {biased}'
+        print(f"  'auto' takes for {name}: {plain}{other}")
 
 
 if __name__ == '__main__':

@@ -40,7 +40,7 @@ def neighborhood_attention_2d(
             itself. None for no bias.
         scale: Factor on the query-key products; default ``head_dim ** -0.5``.
         backend: 'auto' takes the fastest backend that can serve the arguments; or the name of
-            one: 'natten', 'cpu', 'portable', 'reference'.
+            one: 'cpu', 'natten', 'triton', 'portable', 'reference'.
 
     Returns:
         The attended values, contiguous, with the shape and element type of ``query``; under

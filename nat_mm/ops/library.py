@@ -28,7 +28,8 @@ def define_operator(
     backward: BackwardKernel,
     *,
     devices: Sequence[str],
-    keeps_log_sum_exp: bool,
+    keeps_output: bool = False,
+    keeps_log_sum_exp: bool = False,
 ) -> Operator:
     """Makes one differentiable, compilable operator out of two kernels.
 
@@ -41,12 +42,13 @@ def define_operator(
             log_sum_exp)``. The output is contiguous, of query's shape and element type; of each
             query's scores, log_sum_exp is the logarithm of the sum of exponentials, float32
             [B, H, W, heads], or an empty tensor from a kernel that keeps none.
-        backward: ``(grad_output, query, key, value, bias, log_sum_exp, kernel_size, dilation,
-            scale) -> (grad_query, grad_key, grad_value, grad_bias)``, all contiguous, in shape and
-            element type of what they belong to; without bias grad_bias is an empty tensor. Where
-            it is not kept, log_sum_exp is None. It may use nothing but its arguments, so that no
-            attention weights are kept between the passes.
+        backward: ``(grad_output, query, key, value, bias, output, log_sum_exp, kernel_size,
+            dilation, scale) -> (grad_query, grad_key, grad_value, grad_bias)``, all contiguous, in
+            shape and element type of what they belong to; without bias grad_bias is an empty
+            tensor. Where they are not kept, output and log_sum_exp are None. It may use nothing but
+            its arguments, so that no attention weights are kept between the passes.
         devices: PyTorch's dispatch keys of the devices that the kernels serve.
+        keeps_output: Whether the output is kept for the backward pass.
         keeps_log_sum_exp: Whether log_sum_exp is kept for the backward pass.
 
     Returns:
@@ -59,7 +61,7 @@ def define_operator(
     tensors = 'Tensor query, Tensor key, Tensor value, Tensor? bias'
     library.define(f'{name}({tensors}, {options}) -> (Tensor, Tensor)')
     library.define(
-        f'{name}_backward(Tensor grad_output, {tensors}, Tensor? log_sum_exp, '
+        f'{name}_backward(Tensor grad_output, {tensors}, Tensor? output, Tensor? log_sum_exp, '
         f'{options}) -> (Tensor, Tensor, Tensor, Tensor)'
     )
     operator = getattr(torch.ops.nat_mm, name).default
@@ -78,7 +80,14 @@ def define_operator(
 
     def setup_context(ctx, inputs, output):
         query, key, value, bias, ctx.kernel_size, ctx.dilation, ctx.scale = inputs
-        ctx.save_for_backward(query, key, value, bias, output[1] if keeps_log_sum_exp else None)
+        ctx.save_for_backward(
+            query,
+            key,
+            value,
+            bias,
+            output[0] if keeps_output else None,
+            output[1] if keeps_log_sum_exp else None,
+        )
         ctx.mark_non_differentiable(output[1])
 
     def differentiate(ctx, grad_output, _):
@@ -116,7 +125,7 @@ def define_operator(
 
 
 def _fake_backward(
-    grad_output, query, key, value, bias, log_sum_exp, kernel_size, dilation, scale
+    grad_output, query, key, value, bias, output, log_sum_exp, kernel_size, dilation, scale
 ):
     grads = [
         torch.empty_like(tensor, memory_format=torch.contiguous_format)

@@ -12,10 +12,19 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from nat_mm.ops.backends import cpu, natten, portable, reference
+from nat_mm.ops.backends import cpu, natten, portable, reference, triton
 
-BACKENDS = {'natten': natten, 'cpu': cpu, 'portable': portable, 'reference': reference}
-"""Backends by name, in the order in which 'auto' tries them."""
+BACKENDS = {
+    'cpu': cpu,
+    'natten': natten,
+    'triton': triton,
+    'portable': portable,
+    'reference': reference,
+}
+"""Backends by name, in the order in which 'auto' tries them; with a bias triton before natten.
+
+natten knows no bias and needs wider heads to take one in, triton adds it to the scores.
+"""
 
 
 def choose_backend(
@@ -36,7 +45,7 @@ def choose_backend(
     if name != 'auto' and name not in BACKENDS:
         known = ', '.join(repr(known) for known in ('auto', *BACKENDS))
         raise ValueError(f'backend must be one of {known}, got {name!r}')
-    candidates = tuple(BACKENDS) if name == 'auto' else (name,)
+    candidates = _automatic_order(query, bias) if name == 'auto' else (name,)
     refusals = []
     for candidate in candidates:
         reasons = BACKENDS[candidate].unsupported_reasons(query, bias, kernel_size)
@@ -44,3 +53,13 @@ def choose_backend(
             return candidate
         refusals.append(f'{candidate}: ' + '; '.join(reasons))
     raise ValueError('no backend can serve these arguments: ' + ' | '.join(refusals))
+
+
+def _automatic_order(query: Tensor, bias: Tensor | None) -> list[str]:
+    names = list(BACKENDS)
+    if bias is not None:
+        names.remove('triton')
+        names.insert(names.index('natten'), 'triton')
+    if query.device.type == 'cpu':
+        names.remove('triton')  # that is its interpreter, for tests only
+    return names

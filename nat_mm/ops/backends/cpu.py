@@ -190,6 +190,7 @@ def _backward_kernel(
     key: Tensor,
     value: Tensor,
     bias: Tensor | None,
+    output: None,
     log_sum_exp: Tensor,
     kernel_size: Sequence[int],
     dilation: Sequence[int],

@@ -61,6 +61,7 @@ def _backward_kernel(
     key: Tensor,
     value: Tensor,
     bias: Tensor | None,
+    output: None,
     log_sum_exp: None,
     kernel_size: Sequence[int],
     dilation: Sequence[int],
@@ -109,7 +110,6 @@ forward = define_operator(
     _forward_kernel,
     _backward_kernel,
     devices=('CPU', 'CUDA', 'XPU', 'MPS'),
-    keeps_log_sum_exp=False,
 )
 
 

@@ -1,0 +1,65 @@
+"""Fused kernels for GPUs of NVIDIA and AMD, forward and backward, in Triton.
+
+They need nothing but the Triton that PyTorch brings along. With TRITON_INTERPRET=1 in the
+environment before the first use, Triton runs them on CPU tensors, slowly, for tests.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import torch
+from torch import Tensor
+
+from nat_mm.ops.library import define_operator
+
+MAXIMUM_KERNEL_SIZE = 13
+MAXIMUM_HEAD_DIM = 128
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+
+
+def unsupported_reasons(
+    query: Tensor, bias: Tensor | None, kernel_size: tuple[int, int]
+) -> list[str]:
+    """Serves GPU tensors in float16, bfloat16 and float32, head dimensions up to 128."""
+    reasons = []
+    if importlib.util.find_spec('triton') is None:
+        reasons.append('triton is not installed (PyTorch for GPUs on Linux brings it along)')
+    if query.device.type != 'cuda' and not _is_interpreted(query):
+        reasons.append(f'serves GPU tensors only, got a tensor on {query.device.type}')
+    if query.dtype not in _DTYPES:
+        reasons.append(f'serves float16, bfloat16 and float32, got {query.dtype}')
+    if not 1 <= query.shape[-1] <= MAXIMUM_HEAD_DIM:
+        reasons.append(
+            f'head_dim must be from 1 to {MAXIMUM_HEAD_DIM}, got {query.shape[-1]}'
+        )
+    if max(kernel_size) > MAXIMUM_KERNEL_SIZE:
+        reasons.append(f'kernel_size must be at most {MAXIMUM_KERNEL_SIZE}, got {kernel_size}')
+    return reasons
+
+
+def _is_interpreted(query: Tensor) -> bool:
+    return query.device.type == 'cpu' and os.environ.get('TRITON_INTERPRET') == '1'
+
+
+def _forward_kernel(*arguments):
+    from nat_mm.ops.backends.triton.launch import run_forward  # where Triton is needed first
+
+    return run_forward(*arguments)
+
+
+def _backward_kernel(*arguments):
+    from nat_mm.ops.backends.triton.launch import run_backward
+
+    return run_backward(*arguments)
+
+
+forward = define_operator(
+    'na2d_triton',
+    _forward_kernel,
+    _backward_kernel,
+    devices=('CPU', 'CUDA'),
+    keeps_output=True,
+    keeps_log_sum_exp=True,
+)

@@ -1,0 +1,143 @@
+"""What the kernels take of a GPU, found by compiling them for it; no GPU is needed.
+
+``python -m nat_mm.ops.backends.triton.resources`` prints the table of docs/gpu.md.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import triton
+from triton.backends import nvidia
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, CompiledKernel
+
+from nat_mm.ops.backends.triton.attend import attend
+from nat_mm.ops.backends.triton.key_gradient import differentiate_keys
+from nat_mm.ops.backends.triton.launch import make_constants, make_table_constants
+from nat_mm.ops.backends.triton.query_gradient import differentiate_queries
+from nat_mm.ops.backends.triton.tiles import choose_tiles
+
+KERNELS = {'forward': attend, 'queries': differentiate_queries, 'keys': differentiate_keys}
+TARGETS = {
+    'sm_80': GPUTarget('cuda', 80, 32),
+    'sm_90': GPUTarget('cuda', 90, 32),
+    'gfx942': GPUTarget('hip', 'gfx942', 64),
+}
+_TYPES = {torch.float16: '*fp16', torch.bfloat16: '*bf16', torch.float32: '*fp32'}
+_FLOAT32_TENSORS = ('bias', 'log_sum_exp', 'delta', 'partial_tables')
+_TITLES = ('registers', 'spills', 'shared memory', 'matrix instructions')
+_MATRIX_INSTRUCTIONS = {'ptx': r'\b(?:mma\.sync|wgmma\.mma_async)', 'amdgcn': r'\bv_mfma_'}
+
+
+class Resources(NamedTuple):
+    """Of one program of a kernel.
+
+    Attributes:
+        registers: Per thread, vector registers on AMD.
+        spills: Bytes (NVIDIA) or registers (AMD) per thread that went to memory instead.
+        shared_memory: Bytes.
+        matrix_instructions: Number in the code, of tensor or matrix cores.
+    """
+
+    registers: int
+    spills: int
+    shared_memory: int
+    matrix_instructions: int
+
+
+def measure_resources(
+    kernel: str, target: str, *, kernel_size: int, head_dim: int, dtype: torch.dtype
+) -> Resources:
+    """Compiles a kernel with its default tiles, for maps with a bias and no dilation.
+
+    Args:
+        kernel: 'forward', or in backward 'queries' or 'keys'.
+        target: 'sm_80' (A100), 'sm_90' (H100) or 'gfx942' (MI300).
+        kernel_size: Of both axes.
+        head_dim: A multiple of 8.
+        dtype: float16, bfloat16 or float32.
+    """
+    compiled = _compile(kernel, target, (kernel_size, kernel_size), head_dim, dtype)
+    language = 'ptx' if 'ptx' in compiled.asm else 'amdgcn'
+    instructions = re.findall(_MATRIX_INSTRUCTIONS[language], compiled.asm[language])
+    registers, spills = (_nvidia_usage if language == 'ptx' else _amd_usage)(compiled)
+    return Resources(registers, spills, compiled.metadata.shared, len(instructions))
+
+
+def _compile(
+    kernel: str, target: str, kernel_size: tuple[int, int], head_dim: int, dtype: torch.dtype
+) -> CompiledKernel:
+    function = KERNELS[kernel]
+    is_amd = TARGETS[target].backend == 'hip'
+    tiles = choose_tiles(
+        kernel,
+        kernel_size=kernel_size,
+        head_dim=head_dim,
+        bytes_per_element=dtype.itemsize,
+        is_amd=is_amd,
+    )
+    constants = make_constants(head_dim, True, kernel_size, (1, 1), tiles, 'ieee')
+    if kernel == 'queries':
+        precision = 'ieee' if dtype == torch.float32 or is_amd else 'tf32'
+        constants |= make_table_constants(kernel_size, precision)
+    aligned = [['tt.divisibility', 16]]
+    signature, attributes = {}, {}
+    for place, name in enumerate(function.arg_names):
+        if name in constants:
+            signature[name] = 'constexpr'
+        elif name.endswith('strides'):
+            signature[name] = ('i32',) * 4
+            attributes |= {(place, axis): aligned for axis in range(4)}
+        elif name in ('HEIGHT', 'WIDTH', 'HEADS'):
+            signature[name] = 'i32'
+        elif name == 'SCALE':
+            signature[name] = 'fp32'
+        else:
+            signature[name] = '*fp32' if name in _FLOAT32_TENSORS else _TYPES[dtype]
+            attributes[(place,)] = aligned
+    source = ASTSource(function, signature, constants, attributes)
+    options = {'num_warps': tiles.warps, 'num_stages': tiles.stages}
+    return triton.compile(source, target=TARGETS[target], options=options)
+
+
+def _nvidia_usage(compiled: CompiledKernel) -> tuple[int, int]:
+    cuobjdump = Path(nvidia.__file__).with_name('bin') / 'cuobjdump'
+    with tempfile.NamedTemporaryFile(suffix='.cubin') as file:
+        file.write(compiled.asm['cubin'])
+        file.flush()
+        command = [cuobjdump, '--dump-resource-usage', file.name]
+        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = re.search(r'REG:(\d+) STACK:(\d+) .*?LOCAL:(\d+)', printed)
+    registers, stack, local = map(int, found.groups())
+    return registers, stack + local
+
+
+def _amd_usage(compiled: CompiledKernel) -> tuple[int, int]:
+    code = compiled.asm['amdgcn']
+    registers = re.search(r'\.vgpr_count:\s*(\d+)', code)
+    spills = re.findall(r'\.[sv]gpr_spill_count:\s*(\d+)', code)
+    return int(registers.group(1)), sum(map(int, spills))
+
+
+def main() -> None:
+    """Prints the resources of all kernels as a table in Markdown, a few seconds per row."""
+    print('| GPU | kernel | head_dim | kernel size | dtype | ' + ' | '.join(_TITLES) + ' |')
+    print('| --- ' * (5 + len(_TITLES)) + '|')
+    for case in itertools.product(TARGETS, KERNELS, (32, 64), (7, 13), _TYPES):
+        target, kernel, head_dim, kernel_size, dtype = case
+        found = measure_resources(
+            kernel, target, kernel_size=kernel_size, head_dim=head_dim, dtype=dtype
+        )
+        cells = (target, kernel, head_dim, kernel_size, str(dtype).removeprefix('torch.'), *found)
+        print('| ' + ' | '.join(map(str, cells)) + ' |', flush=True)
+
+
+if __name__ == '__main__':
+    main()

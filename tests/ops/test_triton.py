@@ -1,0 +1,197 @@
+"""The GPU kernels, run by Triton's interpreter on CPU tensors, and compiled for GPUs.
+
+The interpreter computes as a GPU does, but has neither its speed nor its parallelism.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from nat_mm.ops import neighborhood_attention_2d
+from nat_mm.ops.backends import BACKENDS, choose_backend
+from tests.ops.cases import Case, make_inputs, run, with_gradients
+
+pytest.importorskip('triton', reason='PyTorch without Triton')
+
+CASES = [
+    Case(3, 3, 3),
+    Case(7, 8, 7),
+    Case(9, 12, 3),
+    Case(10, 9, 5),
+    Case(14, 15, 7, 2),
+    Case(10, 9, 3, 3),
+    Case(13, 14, 13),
+    Case(21, 10, (7, 5), (3, 2)),
+    Case(8, 23, (3, 11), (2, 2)),
+]
+GPU_CASES = [(32, 7, 'bfloat16'), (64, 13, 'float16'), (64, 7, 'float32')]
+
+
+@pytest.fixture
+def interpreter(monkeypatch):
+    """Mends what Triton's interpreter does to bfloat16; tests/conftest.py turns it on.
+
+    It multiplies the bits of bfloat16 as if they were integers, and rounds towards zero.
+    """
+    import numpy as np
+    import triton.language as tl
+    from triton.runtime import interpreter
+
+    convert, create_dot = interpreter._convert_float, interpreter.InterpreterBuilder.create_dot
+
+    def convert_with_rounding(data, source, target, rounding):
+        if (source, target) != (tl.float32, tl.bfloat16):
+            return convert(data, source, target, rounding)
+        bits = torch.from_numpy(data.view(np.float32).copy()).bfloat16().view(torch.int16)
+        return bits.numpy().view(np.uint16).reshape(data.shape)
+
+    def as_float32(handle):
+        if handle.dtype.scalar != tl.bfloat16:
+            return handle
+        data = convert(handle.data, tl.bfloat16, tl.float32, None).view(np.float32)
+        return interpreter.TensorHandle(data, tl.float32)
+
+    def dot(builder, a, b, *rest):
+        return create_dot(builder, as_float32(a), as_float32(b), *rest)
+
+    monkeypatch.setattr(interpreter, '_convert_float', convert_with_rounding)
+    monkeypatch.setattr(interpreter.InterpreterBuilder, 'create_dot', dot)
+
+
+def relative_errors(inputs, case, backend):
+    """Of output and gradients, against reference in float64."""
+    exact = with_gradients(
+        lambda *tensors: run(case, 'reference', *tensors),
+        [None if t is None else t.double() for t in inputs],
+    )
+    found = with_gradients(lambda *tensors: run(case, backend, *tensors), inputs)
+    return [float((f.double() - e).norm() / e.norm()) for f, e in zip(found, exact, strict=True)]
+
+
+@pytest.mark.usefixtures('interpreter', 'poisoned_memory')
+class TestInterpreted:
+    @pytest.mark.parametrize('case', CASES, ids=lambda case: case.name)
+    def test_values_and_gradients(self, case):
+        heads = 2 if case.height < 8 else 1  # the interpreter takes its time
+        inputs = make_inputs(case, batch=1, heads=heads, head_dim=8, dtype=torch.float32)
+        assert max(relative_errors(inputs, case, 'triton')) < 2e-6
+
+    @pytest.mark.parametrize('head_dim', [16, 24, 64])
+    def test_head_dims_without_bias(self, head_dim):
+        case = Case(9, 11, 5)
+        options = dict(batch=1, heads=1, head_dim=head_dim, dtype=torch.float32, bias=False)
+        assert max(relative_errors(make_inputs(case, **options), case, 'triton')) < 2e-6
+
+    @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
+    def test_low_precision_error_is_near_that_of_the_reference(self, dtype):
+        """Weights, their gradients and the output that backward takes are rounded to 16 bits.
+
+        The reference rounds its results only.
+        """
+        case = Case(8, 13, 5)
+        inputs = make_inputs(
+            case, batch=2, heads=1, head_dim=16, dtype=dtype, bias_dtype=torch.float32
+        )
+        errors = relative_errors(inputs, case, 'triton')
+        for error, allowed in zip(errors, relative_errors(inputs, case, 'reference'), strict=True):
+            assert error < 2.5 * allowed
+
+    def test_any_strides(self):
+        case = Case(7, 9, 3, 2)
+        packed = make_inputs(case, batch=2, heads=1, dtype=torch.float32)
+        odd = [t.permute(4, 2, 0, 3, 1).contiguous().permute(2, 4, 1, 3, 0) for t in packed[:3]]
+        assert odd[0].stride(-1) != 1
+        actual = run(case, 'triton', *odd, packed[3].mT.contiguous().mT)
+        torch.testing.assert_close(actual, run(case, 'reference', *packed))
+        assert actual.is_contiguous()
+
+    def test_gradient_of_an_expanded_output(self):
+        case = Case(6, 7, 3)
+        inputs = make_inputs(case, batch=1, dtype=torch.float32)
+        grads = []
+        for backend in ('triton', 'reference'):
+            query = inputs[0].detach().clone().requires_grad_()
+            run(case, backend, query, *inputs[1:]).sum().backward()  # stride 0 everywhere
+            grads.append(query.grad)
+        torch.testing.assert_close(*grads)
+
+    def test_large_scores_do_not_overflow(self):
+        case = Case(6, 7, 3)
+        inputs = [100 * t for t in make_inputs(case, batch=1, dtype=torch.float32)]
+        expected = run(case, 'reference', *[t.double() for t in inputs])
+        actual = run(case, 'triton', *inputs).double()
+        torch.testing.assert_close(actual, expected, rtol=1e-3, atol=1e-2)
+
+    def test_empty_batch(self):
+        case = Case(6, 7, 3)
+        inputs = make_inputs(case, batch=0, dtype=torch.float32)
+        output, *grads = with_gradients(lambda *tensors: run(case, 'triton', *tensors), inputs)
+        assert output.shape == grads[0].shape == (0, 6, 7, 2, 4)
+        assert not grads[3].any()
+
+    @pytest.mark.parametrize('bias', [True, False], ids=['bias', 'nobias'])
+    def test_opcheck(self, bias):
+        case = Case(3, 4, 3)
+        options = dict(batch=1, heads=1, dtype=torch.float32, bias=bias)
+        inputs = [None if t is None else t.requires_grad_() for t in make_inputs(case, **options)]
+        torch.library.opcheck(torch.ops.nat_mm.na2d_triton.default, (*inputs, [3, 3], [1, 1], 0.5))
+
+
+@pytest.mark.parametrize(
+    ('options', 'kernel_size', 'message'),
+    [
+        ({'dtype': torch.float32}, 3, 'triton: serves GPU tensors only, got a tensor on cpu'),
+        ({'dtype': torch.float64}, 3, 'serves float16, bfloat16 and float32, got torch.float64'),
+        ({'head_dim': 136}, 3, 'head_dim must be from 1 to 128, got 136'),
+        ({}, 15, r'kernel_size must be at most 13, got \(15, 15\)'),
+    ],
+    ids=str,
+)
+def test_what_it_does_not_serve(options, kernel_size, message, monkeypatch):
+    monkeypatch.delenv('TRITON_INTERPRET')
+    inputs = make_inputs(Case(15, 15, kernel_size), batch=1, bias=False, **options)
+    with pytest.raises(ValueError, match=message):
+        neighborhood_attention_2d(*inputs[:3], kernel_size=kernel_size, backend='triton')
+
+
+@pytest.mark.parametrize('has_natten', [True, False], ids=['natten', 'nonatten'])
+def test_choice_on_a_gpu(monkeypatch, has_natten):
+    reasons = [] if has_natten else ['not installed']
+    monkeypatch.setattr(BACKENDS['natten'], 'unsupported_reasons', lambda *_: reasons)
+    with FakeTensorMode():
+        query = torch.empty(1, 9, 9, 1, 32, device='cuda')
+        bias = torch.empty(1, 13, 13, device='cuda')
+        assert choose_backend('auto', query, bias, (7, 7)) == 'triton'
+        without_bias = choose_backend('auto', query, None, (7, 7))
+        assert without_bias == ('natten' if has_natten else 'triton')
+
+
+@pytest.mark.parametrize('target', ['sm_80', 'sm_90', 'gfx942'])
+def test_kernels_fit_their_gpu(target):
+    """In a process of its own, where Triton compiles and does not interpret."""
+    script = (
+        'import json, sys, torch\n'
+        'from nat_mm.ops.backends.triton.resources import KERNELS, measure_resources\n'
+        'target, cases = sys.argv[1], json.loads(sys.argv[2])\n'
+        'print(json.dumps([[kernel, dtype, *measure_resources(kernel, target, head_dim=head_dim,\n'
+        '    kernel_size=size, dtype=getattr(torch, dtype))]\n'
+        '    for kernel in KERNELS for head_dim, size, dtype in cases]))\n'
+    )
+    command = [sys.executable, '-c', script, target, json.dumps(GPU_CASES)]
+    environment = {name: value for name, value in os.environ.items() if name != 'TRITON_INTERPRET'}
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert len(found) == 3 * len(GPU_CASES)
+    for kernel, dtype, registers, spills, shared_memory, matrix_instructions in found:
+        case = f'{kernel} {dtype}: {registers} registers'
+        assert spills == 0, case
+        assert shared_memory < 100 * 1024, case
+        assert matrix_instructions > 0 or dtype == 'float32', case
