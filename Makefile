@@ -32,7 +32,7 @@ demo: $(INSTALLED)
 	$(VENV)/bin/python tools/demo.py
 
 test: $(INSTALLED)
-	$(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
+	$(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 bench: $(INSTALLED)
 	$(VENV)/bin/python tools/benchmark.py

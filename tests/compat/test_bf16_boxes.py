@@ -5,6 +5,7 @@ import torch
 from mmdet.models.dense_heads import RPNHead
 from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmengine.config import ConfigDict
+from mmengine.registry import DefaultScope
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=str)
@@ -23,18 +24,22 @@ def test_region_is_pooled_where_it_lies(dtype):
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=str)
 def test_proposal_lies_where_its_anchor_is(dtype):
-    head = RPNHead(
-        in_channels=8,
-        anchor_generator={
-            'type': 'AnchorGenerator',
-            'scales': [1],
-            'ratios': [1.0],
-            'strides': [4],
-        },
-        test_cfg=ConfigDict(
-            nms_pre=1, max_per_img=1, nms={'type': 'nms', 'iou_threshold': 0.7}, min_bbox_size=0
-        ),
-    )
+    with DefaultScope.overwrite_default_scope('mmdet'):  # whatever other tests have left there
+        head = RPNHead(
+            in_channels=8,
+            anchor_generator={
+                'type': 'AnchorGenerator',
+                'scales': [1],
+                'ratios': [1.0],
+                'strides': [4],
+            },
+            test_cfg=ConfigDict(
+                nms_pre=1,
+                max_per_img=1,
+                nms={'type': 'nms', 'iou_threshold': 0.7},
+                min_bbox_size=0,
+            ),
+        )
     scores = torch.full((1, 1, 1, 256), -9.0, dtype=dtype)
     scores[..., 251] = 9
     deltas = torch.zeros(1, 4, 1, 256, dtype=dtype)

@@ -6,21 +6,16 @@ import shutil
 import site
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import setuptools
+from filelock import FileLock
 
 ROOT = Path(__file__).parents[2]
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keeps these tests on one worker, so that wheel and environment are made once."""
-    for item in items:
-        if item.path.parent == Path(__file__).parent:
-            item.add_marker(pytest.mark.xdist_group('packaging'))
 
 
 def _run(command: list, *, cwd: Path, **variables: str) -> str:
@@ -69,8 +64,27 @@ def source(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope='session')
-def wheel(source, tmp_path_factory) -> Path:
-    return _build_wheel(source, tmp_path_factory.mktemp('wheel') / 'wheels')
+def make_once(tmp_path_factory) -> Callable[[str, Callable[[Path], Path]], Path]:
+    """Calls a function with a new folder, once for all of pytest-xdist's workers."""
+    root = tmp_path_factory.getbasetemp()
+    if 'PYTEST_XDIST_WORKER' in os.environ:
+        root = root.parent
+
+    def make(name: str, function: Callable[[Path], Path]) -> Path:
+        note = root / f'{name}.txt'
+        with FileLock(root / f'{name}.lock'):
+            if not note.exists():
+                folder = root / name
+                folder.mkdir()
+                note.write_text(str(function(folder)))
+        return Path(note.read_text())
+
+    return make
+
+
+@pytest.fixture(scope='session')
+def wheel(source, make_once) -> Path:
+    return make_once('wheel', lambda folder: _build_wheel(source, folder / 'wheels'))
 
 
 @pytest.fixture(scope='session')
@@ -82,21 +96,26 @@ def sdist(source, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope='session')
-def wheel_without_compiler(sdist, tmp_path_factory) -> Path:
+def wheel_without_compiler(sdist, make_once) -> Path:
     """From the sdist, as on a machine that has no compiler."""
-    folder = tmp_path_factory.mktemp('without_compiler') / 'wheels'
-    return _build_wheel(sdist, folder, CC='/no/compiler', CXX='/no/compiler')
+    compilers = {'CC': '/no/compiler', 'CXX': '/no/compiler'}
+    return make_once(
+        'without_compiler', lambda folder: _build_wheel(sdist, folder / 'wheels', **compilers)
+    )
 
 
 @pytest.fixture(scope='session')
-def installed_python(wheel, tmp_path_factory) -> Path:
+def installed_python(wheel, make_once) -> Path:
     """The interpreter of an environment with the wheel in it, and this one's other packages.
 
     A ``.pth`` file brings this environment's site-packages. Python runs no ``.pth`` file that it
     finds there, so neither our own start-up file nor an editable install of the checkout is active.
     The one of setuptools is needed: through it Python 3.12 has the distutils that mmengine imports.
     """
-    environment = tmp_path_factory.mktemp('second') / 'environment'
+    return make_once('second', lambda folder: _make_environment(folder / 'environment', wheel))
+
+
+def _make_environment(environment: Path, wheel: Path) -> Path:
     _run([sys.executable, '-m', 'venv', environment], cwd=environment.parent)
     python = environment / 'bin' / 'python'
     _run([python, '-m', 'pip', 'install', '--no-deps', '--no-index', wheel], cwd=environment)

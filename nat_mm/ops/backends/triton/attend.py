@@ -5,13 +5,14 @@ import triton.language as tl
 
 from nat_mm.ops.backends.triton.window import (
     LOG2_E,
-    bias_offset,
+    block_tokens,
     class_length,
-    is_neighbor,
+    keys_of,
+    load_tokens,
     locate_tile,
     map_position,
-    strided_offset,
-    window_start,
+    scores_of,
+    store_tokens,
 )
 
 
@@ -64,75 +65,63 @@ def attend(
     if (first_row >= rows) | (first_column >= columns):
         return
     image = image.to(tl.int64)
-    channel = tl.arange(0, CHANNELS)
 
-    index = tl.arange(0, TILE_ROWS * TILE_COLUMNS)
-    query_row = first_row + index // TILE_COLUMNS
-    query_column = first_column + index % TILE_COLUMNS
+    query_row, query_column = block_tokens(
+        0, first_row, first_column, 1, TILE_ROWS, TILE_COLUMNS
+    )
     is_query = (query_row < rows) & (query_column < columns)
     query_y, query_x = map_position(
         query_row, query_column, row_class, column_class, DILATION_ROWS, DILATION_COLUMNS
     )
-    query_mask = is_query[:, None] & (channel < HEAD_DIM)[None, :]
-    at = strided_offset(query_strides, image, head, query_y, query_x)
-    q = tl.load(query + at[:, None] + channel[None, :], query_mask, other=0.0)
+    q = load_tokens(
+        query, query_strides, image, head, query_y, query_x, is_query, HEAD_DIM, CHANNELS
+    )
 
-    top = window_start(first_row, rows, KERNEL_ROWS)
-    left = window_start(first_column, columns, KERNEL_COLUMNS)
     last_row = tl.minimum(first_row + TILE_ROWS, rows) - 1
     last_column = tl.minimum(first_column + TILE_COLUMNS, columns) - 1
-    bottom = window_start(last_row, rows, KERNEL_ROWS) + KERNEL_ROWS
-    right = window_start(last_column, columns, KERNEL_COLUMNS) + KERNEL_COLUMNS
+    top, bottom = keys_of(first_row, last_row, rows, KERNEL_ROWS)
+    left, right = keys_of(first_column, last_column, columns, KERNEL_COLUMNS)
     blocks_across = tl.cdiv(right - left, BLOCK_COLUMNS)
     blocks = tl.cdiv(bottom - top, BLOCK_ROWS) * blocks_across
 
-    key_index = tl.arange(0, BLOCK_ROWS * BLOCK_COLUMNS)
     largest = tl.full((TILE_ROWS * TILE_COLUMNS,), -1e30, tl.float32)
     total = tl.zeros((TILE_ROWS * TILE_COLUMNS,), tl.float32)
     sums = tl.zeros((TILE_ROWS * TILE_COLUMNS, CHANNELS), tl.float32)
     for block in range(blocks):
-        key_row = top + block // blocks_across * BLOCK_ROWS + key_index // BLOCK_COLUMNS
-        key_column = left + block % blocks_across * BLOCK_COLUMNS + key_index % BLOCK_COLUMNS
+        key_row, key_column = block_tokens(
+            block, top, left, blocks_across, BLOCK_ROWS, BLOCK_COLUMNS
+        )
+        is_key = (key_row < bottom) & (key_column < right)
         key_y, key_x = map_position(
             key_row, key_column, row_class, column_class, DILATION_ROWS, DILATION_COLUMNS
         )
-        is_key = (key_row < bottom) & (key_column < right)
-        key_mask = is_key[:, None] & (channel < HEAD_DIM)[None, :]
-        key_at = strided_offset(key_strides, image, head, key_y, key_x)
-        k = tl.load(key + key_at[:, None] + channel[None, :], key_mask, other=0.0)
-        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * (SCALE * LOG2_E)
-        is_seen = is_neighbor(
+        k = load_tokens(key, key_strides, image, head, key_y, key_x, is_key, HEAD_DIM, CHANNELS)
+        scores = scores_of(
+            tl.dot(q, tl.trans(k), input_precision=PRECISION),
+            bias,
+            head,
             query_row[:, None],
             query_column[:, None],
             key_row[None, :],
             key_column[None, :],
+            is_query[:, None] & is_key[None, :],
             rows,
             columns,
+            SCALE,
+            HAS_BIAS,
             KERNEL_ROWS,
             KERNEL_COLUMNS,
         )
-        if HAS_BIAS:
-            entry = bias_offset(
-                query_row[:, None],
-                query_column[:, None],
-                key_row[None, :],
-                key_column[None, :],
-                KERNEL_ROWS,
-                KERNEL_COLUMNS,
-            )
-            entry += head * (2 * KERNEL_ROWS - 1) * (2 * KERNEL_COLUMNS - 1)
-            scores += tl.load(bias + entry, is_seen & is_query[:, None], other=0.0) * LOG2_E
-        scores = tl.where(is_seen, scores, float('-inf'))
         new_largest = tl.maximum(largest, tl.max(scores, 1))
         weights = tl.exp2(scores - new_largest[:, None])
         shrink = tl.exp2(largest - new_largest)
         largest = new_largest
         total = total * shrink + tl.sum(weights, 1)
-        value_at = strided_offset(value_strides, image, head, key_y, key_x)
-        v = tl.load(value + value_at[:, None] + channel[None, :], key_mask, other=0.0)
+        v = load_tokens(
+            value, value_strides, image, head, key_y, key_x, is_key, HEAD_DIM, CHANNELS
+        )
         sums = tl.dot(weights.to(v.dtype), v, sums * shrink[:, None], input_precision=PRECISION)
 
     token = ((image * HEIGHT + query_y) * WIDTH + query_x) * HEADS + head
     tl.store(log_sum_exp + token, (largest + tl.log2(total)) / LOG2_E, is_query)
-    result = (sums / total[:, None]).to(output.dtype.element_ty)
-    tl.store(output + token[:, None] * HEAD_DIM + channel[None, :], result, query_mask)
+    store_tokens(output, token, sums / total[:, None], is_query, HEAD_DIM, CHANNELS)

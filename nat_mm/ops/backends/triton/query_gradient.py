@@ -5,13 +5,14 @@ import triton.language as tl
 
 from nat_mm.ops.backends.triton.window import (
     LOG2_E,
-    bias_offset,
+    block_tokens,
     class_length,
-    is_neighbor,
+    keys_of,
+    load_tokens,
     locate_tile,
     map_position,
-    strided_offset,
-    window_start,
+    scores_of,
+    store_tokens,
 )
 
 
@@ -74,78 +75,75 @@ def differentiate_queries(
     if (first_row >= rows) | (first_column >= columns):
         return
     image = image.to(tl.int64)
-    channel = tl.arange(0, CHANNELS)
 
-    index = tl.arange(0, TILE_ROWS * TILE_COLUMNS)
-    query_row = first_row + index // TILE_COLUMNS
-    query_column = first_column + index % TILE_COLUMNS
+    query_row, query_column = block_tokens(
+        0, first_row, first_column, 1, TILE_ROWS, TILE_COLUMNS
+    )
     is_query = (query_row < rows) & (query_column < columns)
     query_y, query_x = map_position(
         query_row, query_column, row_class, column_class, DILATION_ROWS, DILATION_COLUMNS
     )
-    query_mask = is_query[:, None] & (channel < HEAD_DIM)[None, :]
-    at = strided_offset(query_strides, image, head, query_y, query_x)
-    q = tl.load(query + at[:, None] + channel[None, :], query_mask, other=0.0)
-    at = strided_offset(grad_output_strides, image, head, query_y, query_x)
-    do = tl.load(grad_output + at[:, None] + channel[None, :], query_mask, other=0.0)
+    q = load_tokens(
+        query, query_strides, image, head, query_y, query_x, is_query, HEAD_DIM, CHANNELS
+    )
+    do = load_tokens(
+        grad_output,
+        grad_output_strides,
+        image,
+        head,
+        query_y,
+        query_x,
+        is_query,
+        HEAD_DIM,
+        CHANNELS,
+    )
     token = ((image * HEIGHT + query_y) * WIDTH + query_x) * HEADS + head
-    out = tl.load(
-        output + token[:, None] * HEAD_DIM + channel[None, :], query_mask, other=0.0
+    # Contiguous, so tokens are HEAD_DIM apart.
+    out = load_tokens(
+        output, (0, 0, HEAD_DIM, 0), image, head, query_y, token, is_query, HEAD_DIM, CHANNELS
     )
     delta_here = tl.sum(do.to(tl.float32) * out.to(tl.float32), 1)
     tl.store(delta + token, delta_here, is_query)
-    # Lanes without a query get weights of exactly 0.
-    lse = tl.load(log_sum_exp + token, is_query, other=float('inf')) * LOG2_E
+    lse = tl.load(log_sum_exp + token, is_query, other=0.0) * LOG2_E
 
-    top = window_start(first_row, rows, KERNEL_ROWS)
-    left = window_start(first_column, columns, KERNEL_COLUMNS)
     last_row = tl.minimum(first_row + TILE_ROWS, rows) - 1
     last_column = tl.minimum(first_column + TILE_COLUMNS, columns) - 1
-    bottom = window_start(last_row, rows, KERNEL_ROWS) + KERNEL_ROWS
-    right = window_start(last_column, columns, KERNEL_COLUMNS) + KERNEL_COLUMNS
+    top, bottom = keys_of(first_row, last_row, rows, KERNEL_ROWS)
+    left, right = keys_of(first_column, last_column, columns, KERNEL_COLUMNS)
     blocks_across = tl.cdiv(right - left, BLOCK_COLUMNS)
     blocks = tl.cdiv(bottom - top, BLOCK_ROWS) * blocks_across
 
-    key_index = tl.arange(0, BLOCK_ROWS * BLOCK_COLUMNS)
     dq = tl.zeros((TILE_ROWS * TILE_COLUMNS, CHANNELS), tl.float32)
     table = tl.zeros((TABLE_ROWS, TABLE_COLUMNS), tl.float32)
     for block in range(blocks):
-        block_row = top + block // blocks_across * BLOCK_ROWS
-        block_column = left + block % blocks_across * BLOCK_COLUMNS
-        key_row = block_row + key_index // BLOCK_COLUMNS
-        key_column = block_column + key_index % BLOCK_COLUMNS
+        key_row, key_column = block_tokens(
+            block, top, left, blocks_across, BLOCK_ROWS, BLOCK_COLUMNS
+        )
+        is_key = (key_row < bottom) & (key_column < right)
         key_y, key_x = map_position(
             key_row, key_column, row_class, column_class, DILATION_ROWS, DILATION_COLUMNS
         )
-        is_key = (key_row < bottom) & (key_column < right)
-        key_mask = is_key[:, None] & (channel < HEAD_DIM)[None, :]
-        key_at = strided_offset(key_strides, image, head, key_y, key_x)
-        k = tl.load(key + key_at[:, None] + channel[None, :], key_mask, other=0.0)
-        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * (SCALE * LOG2_E)
-        is_seen = is_neighbor(
+        k = load_tokens(key, key_strides, image, head, key_y, key_x, is_key, HEAD_DIM, CHANNELS)
+        scores = scores_of(
+            tl.dot(q, tl.trans(k), input_precision=PRECISION),
+            bias,
+            head,
             query_row[:, None],
             query_column[:, None],
             key_row[None, :],
             key_column[None, :],
+            is_query[:, None] & is_key[None, :],
             rows,
             columns,
+            SCALE,
+            HAS_BIAS,
             KERNEL_ROWS,
             KERNEL_COLUMNS,
         )
-        if HAS_BIAS:
-            entry = bias_offset(
-                query_row[:, None],
-                query_column[:, None],
-                key_row[None, :],
-                key_column[None, :],
-                KERNEL_ROWS,
-                KERNEL_COLUMNS,
-            )
-            entry += head * (2 * KERNEL_ROWS - 1) * (2 * KERNEL_COLUMNS - 1)
-            scores += tl.load(bias + entry, is_seen & is_query[:, None], other=0.0) * LOG2_E
-        weights = tl.where(is_seen, tl.exp2(scores - lse[:, None]), 0.0)
-        value_at = strided_offset(value_strides, image, head, key_y, key_x)
-        v = tl.load(value + value_at[:, None] + channel[None, :], key_mask, other=0.0)
+        weights = tl.exp2(scores - lse[:, None])
+        v = load_tokens(
+            value, value_strides, image, head, key_y, key_x, is_key, HEAD_DIM, CHANNELS
+        )
         grad_weights = tl.dot(do, tl.trans(v), input_precision=PRECISION)
         grad_scores = (weights * (grad_weights - delta_here[:, None])).to(q.dtype)
         dq = tl.dot(grad_scores, k, dq, input_precision=PRECISION)
@@ -153,8 +151,8 @@ def differentiate_queries(
             table = add_by_distance(
                 table,
                 grad_scores,
-                block_row - first_row + KERNEL_ROWS - 1,
-                block_column - first_column + KERNEL_COLUMNS - 1,
+                top + block // blocks_across * BLOCK_ROWS - first_row + KERNEL_ROWS - 1,
+                left + block % blocks_across * BLOCK_COLUMNS - first_column + KERNEL_COLUMNS - 1,
                 TILE_ROWS,
                 TILE_COLUMNS,
                 BLOCK_ROWS,
@@ -165,11 +163,7 @@ def differentiate_queries(
                 TABLE_PRECISION,
             )
 
-    tl.store(
-        grad_query + token[:, None] * HEAD_DIM + channel[None, :],
-        (dq * SCALE).to(grad_query.dtype.element_ty),
-        query_mask,
-    )
+    store_tokens(grad_query, token, dq * SCALE, is_query, HEAD_DIM, CHANNELS)
     if HAS_BIAS:
         row = tl.arange(0, TABLE_ROWS)[:, None] * TABLE_COLUMNS
         at = program.to(tl.int64) * (TABLE_ROWS * TABLE_COLUMNS) + row

@@ -52,47 +52,31 @@ def window_start(index, length, KERNEL: tl.constexpr):
 
 
 @triton.jit
-def first_attending_query(index, KERNEL: tl.constexpr):
-    """First query whose window holds the key ``index``."""
-    return tl.where(index < KERNEL, 0, index - KERNEL // 2)
+def keys_of(first, last, length, KERNEL: tl.constexpr):
+    """First key, and the one after the last, in the windows of queries ``first`` to ``last``."""
+    return window_start(first, length, KERNEL), window_start(last, length, KERNEL) + KERNEL
 
 
 @triton.jit
-def last_attending_query(index, length, KERNEL: tl.constexpr):
-    """Last query whose window holds the key ``index``."""
-    return tl.where(index >= length - KERNEL, length - 1, index + KERNEL // 2)
+def queries_of(first, last, length, KERNEL: tl.constexpr):
+    """First query, and the one after the last, whose windows hold keys ``first`` to ``last``.
+
+    Windows are shifted at borders, so the keys near one are seen from up to there.
+    """
+    start = tl.where(first < KERNEL, 0, first - KERNEL // 2)
+    end = tl.where(last >= length - KERNEL, length, last + KERNEL // 2 + 1)
+    return start, end
 
 
 @triton.jit
-def is_neighbor(
-    query_row,
-    query_column,
-    key_row,
-    key_column,
-    rows,
-    columns,
-    KERNEL_ROWS: tl.constexpr,
-    KERNEL_COLUMNS: tl.constexpr,
+def block_tokens(
+    block, top, left, blocks_across, BLOCK_ROWS: tl.constexpr, BLOCK_COLUMNS: tl.constexpr
 ):
-    """Whether the key is in the query's window, for positions that broadcast."""
-    row = key_row - window_start(query_row, rows, KERNEL_ROWS)
-    column = key_column - window_start(query_column, columns, KERNEL_COLUMNS)
-    return (row >= 0) & (row < KERNEL_ROWS) & (column >= 0) & (column < KERNEL_COLUMNS)
-
-
-@triton.jit
-def bias_offset(
-    query_row,
-    query_column,
-    key_row,
-    key_column,
-    KERNEL_ROWS: tl.constexpr,
-    KERNEL_COLUMNS: tl.constexpr,
-):
-    """Where a head's bias table has the entry of a query and a key."""
-    row = key_row - query_row + KERNEL_ROWS - 1
-    column = key_column - query_column + KERNEL_COLUMNS - 1
-    return row * (2 * KERNEL_COLUMNS - 1) + column
+    """Rows and columns of the tokens of a block, of those that fill a rectangle row by row."""
+    index = tl.arange(0, BLOCK_ROWS * BLOCK_COLUMNS)
+    row = top + block // blocks_across * BLOCK_ROWS + index // BLOCK_COLUMNS
+    column = left + block % blocks_across * BLOCK_COLUMNS + index % BLOCK_COLUMNS
+    return row, column
 
 
 @triton.jit
@@ -111,6 +95,65 @@ def map_position(
 
 
 @triton.jit
-def strided_offset(strides, image, head, y, x):
-    """Offset of each token's first channel, for the strides of image, row, column and head."""
-    return image * strides[0] + head * strides[3] + y * strides[1] + x * strides[2]
+def load_tokens(
+    tensor,
+    strides,
+    image,
+    head,
+    y,
+    x,
+    is_token,
+    HEAD_DIM: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):
+    """Channels of tokens, [tokens, CHANNELS], with zeros for what is no token or no channel."""
+    channel = tl.arange(0, CHANNELS)
+    at = image * strides[0] + head * strides[3] + y * strides[1] + x * strides[2]
+    mask = is_token[:, None] & (channel < HEAD_DIM)[None, :]
+    return tl.load(tensor + at[:, None] + channel[None, :], mask, other=0.0)
+
+
+@triton.jit
+def store_tokens(
+    tensor, token, channels, is_token, HEAD_DIM: tl.constexpr, CHANNELS: tl.constexpr
+):
+    """Writes the channels of tokens to a contiguous tensor; ``token`` counts up to its heads."""
+    channel = tl.arange(0, CHANNELS)
+    mask = is_token[:, None] & (channel < HEAD_DIM)[None, :]
+    at = token[:, None] * HEAD_DIM + channel[None, :]
+    tl.store(tensor + at, channels.to(tensor.dtype.element_ty), mask)
+
+
+@triton.jit
+def scores_of(
+    products,
+    bias,
+    head,
+    query_row,
+    query_column,
+    key_row,
+    key_column,
+    is_token,
+    rows,
+    columns,
+    SCALE,
+    HAS_BIAS: tl.constexpr,
+    KERNEL_ROWS: tl.constexpr,
+    KERNEL_COLUMNS: tl.constexpr,
+):
+    """Scores in powers of 2 from products of queries and keys; -inf where not in the window.
+
+    The positions have shapes that broadcast to that of ``products``, and so has ``is_token``,
+    which tells whether both query and key exist.
+    """
+    row = key_row - window_start(query_row, rows, KERNEL_ROWS)
+    column = key_column - window_start(query_column, columns, KERNEL_COLUMNS)
+    is_seen = (row >= 0) & (row < KERNEL_ROWS) & (column >= 0) & (column < KERNEL_COLUMNS)
+    is_seen = is_seen & is_token
+    scores = products * (SCALE * LOG2_E)
+    if HAS_BIAS:
+        row = key_row - query_row + KERNEL_ROWS - 1 + head * (2 * KERNEL_ROWS - 1)
+        column = key_column - query_column + KERNEL_COLUMNS - 1
+        at = row * (2 * KERNEL_COLUMNS - 1) + column
+        scores += tl.load(bias + at, is_seen, other=0.0) * LOG2_E
+    return tl.where(is_seen, scores, float('-inf'))
