@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.commands import Run, load_tool
+
 # Triton reads it when it is imported: without a GPU its kernels are interpreted.
 os.environ['TRITON_INTERPRET'] = '1'
 
@@ -38,6 +40,24 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             _write_scene(root, part, index, rng, coco)
         (root / 'coco' / f'{part}.json').write_text(json.dumps(coco))
     return root
+
+
+@pytest.fixture(scope='session')
+def train() -> Run:
+    """``main`` of tools/train.py."""
+    return load_tool('train').main
+
+
+@pytest.fixture(scope='session')
+def test() -> Run:
+    """``main`` of tools/test.py."""
+    return load_tool('test').main
+
+
+@pytest.fixture(scope='session')
+def predict() -> Run:
+    """``main`` of tools/predict.py."""
+    return load_tool('predict').main
 
 
 def _write_scene(root: Path, part: str, index: int, rng: np.random.Generator, coco: dict) -> None:

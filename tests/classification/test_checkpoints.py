@@ -1,6 +1,5 @@
 """The authors' classifiers, head included, fit the configs; their files are built from the keys."""
 
-import importlib.util
 import io
 import math
 import pickle
@@ -189,15 +188,12 @@ def scores_by_hand(config, checkpoint):
     return torch.stack(scores)
 
 
-def test_test_command_takes_the_authors_file(config, checkpoint, tmp_path):
-    spec = importlib.util.spec_from_file_location('classification_test', ROOT / 'tools/test.py')
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
+def test_test_command_takes_the_authors_file(config, checkpoint, test, tmp_path):
     out = tmp_path / 'out.pkl'
     # Not capsys: mmengine's loggers would keep its stream, which is closed after this test.
     printed = io.StringIO()
     with redirect_stdout(printed), redirect_stderr(printed):
-        tool.main([str(config), str(checkpoint), '--out', str(out), '--work-dir', str(tmp_path)])
+        test([str(config), str(checkpoint), '--out', str(out), '--work-dir', str(tmp_path)])
     # What mmengine and this command say of missing and unexpected keys.
     assert 'do not match exactly' not in printed.getvalue()
     assert 'warning: checkpoint' not in printed.getvalue()

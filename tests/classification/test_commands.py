@@ -1,9 +1,7 @@
 """The commands on a small classifier, configured as a user would: training, testing, mistakes."""
 
-import importlib.util
 import json
 import pickle
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,7 +12,6 @@ from nat_mm.cli.errors import CommandError
 
 pytest.importorskip('mmpretrain', reason='classification needs mmpretrain')
 
-ROOT = Path(__file__).parents[2]
 CLASSES = ('dark', 'bright')
 CONFIG = """
 _base_ = 'nat_mm::classification/nat/nat_mini_in1k_224.py'
@@ -76,16 +73,9 @@ def config(data, tmp_path_factory):
 
 
 @pytest.fixture(scope='module')
-def commands():
+def commands(train, test, predict):
     """``main`` of each command."""
-    mains = {}
-    for name in ('train', 'test', 'predict'):
-        path = ROOT / 'tools' / f'{name}.py'
-        spec = importlib.util.spec_from_file_location(f'classification_{name}', path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        mains[name] = module.main
-    return mains
+    return {'train': train, 'test': test, 'predict': predict}
 
 
 @pytest.fixture(autouse=True, scope='module')

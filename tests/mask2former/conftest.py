@@ -1,7 +1,7 @@
 """Panoptic annotations of the small data, and the commands on small models."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from nat_mm.compat.panopticapi.utils import id2rgb
+from tests.commands import Run
 from tests.mask2former.small import SHIPPED, small_config
-from tests.tools.conftest import forget_visualizers, load_tool
-
-Run = Callable[..., None]
+from tests.tools.conftest import forget_visualizers
 
 
 @pytest.fixture(scope='session')
@@ -62,24 +61,6 @@ def write_panoptic(root: Path, part: str) -> None:
         {'id': 3, 'name': 'background', 'isthing': 0},
     ]
     (root / 'panoptic' / f'{part}.json').write_text(json.dumps(content))
-
-
-@pytest.fixture(scope='session')
-def train() -> Run:
-    """``main`` of tools/train.py."""
-    return load_tool('train').main
-
-
-@pytest.fixture(scope='session')
-def test() -> Run:
-    """``main`` of tools/test.py."""
-    return load_tool('test').main
-
-
-@pytest.fixture(scope='session')
-def predict() -> Run:
-    """``main`` of tools/predict.py."""
-    return load_tool('predict').main
 
 
 @pytest.fixture(scope='session')

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from tests.commands import load_tool
 from tests.mask2former.small import CONFIGS, SHIPPED
-from tests.tools.conftest import load_tool
 
 
 @pytest.mark.parametrize(('task', 'billions'), [('semantic', 518), ('panoptic', 522)])

@@ -1,13 +1,13 @@
 """Small experiments derived from the shipped configs, and how to run the commands on them."""
 
-import importlib.util
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from mmengine.visualization import Visualizer
+
+from tests.commands import Run
 
 ROOT = Path(__file__).parents[2]
 
@@ -118,35 +118,6 @@ tta_pipeline = [
         [dict(type='PackSegInputs')]])]
 randomness = dict(seed=0)
 """
-
-Run = Callable[..., None]
-
-
-def load_tool(name: str) -> ModuleType:
-    """Imports a script of tools/ as a module."""
-    spec = importlib.util.spec_from_file_location(f'tool_{name}', ROOT / 'tools' / f'{name}.py')
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    return tool
-
-
-@pytest.fixture(scope='session')
-def train() -> Run:
-    """``main`` of tools/train.py."""
-    return load_tool('train').main
-
-
-@pytest.fixture(scope='session')
-def test() -> Run:
-    """``main`` of tools/test.py."""
-    return load_tool('test').main
-
-
-@pytest.fixture(scope='session')
-def predict() -> Run:
-    """``main`` of tools/predict.py."""
-    return load_tool('predict').main
-
 
 @pytest.fixture(scope='session')
 def configs(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:

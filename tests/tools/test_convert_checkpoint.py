@@ -14,8 +14,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from nat_mm.cli.errors import run_command
-
-from .conftest import load_tool
+from tests.commands import load_tool
 
 CLASSES = {'detection': ('box', 'disc'), 'segmentation': ('background', 'box', 'disc')}
 

@@ -18,8 +18,7 @@ from nat_mm.cli.flops import ModelCosts, count_costs
 from nat_mm.cli.flops_report import FlopsReport
 from nat_mm.cli.workloads import Workload, find_workload
 from nat_mm.ops import flop_handles
-
-from .conftest import load_tool
+from tests.commands import load_tool
 
 ROOT = Path(__file__).parents[2]
 FACTS = json.loads((ROOT / 'tests/data/published_experiments.json').read_text())

@@ -1,0 +1,18 @@
+"""The commands of tools/ as functions."""
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+TOOLS = Path(__file__).parents[1] / 'tools'
+
+Run = Callable[..., None]
+
+
+def load_tool(name: str) -> ModuleType:
+    """Imports a script of tools/ as a module."""
+    spec = importlib.util.spec_from_file_location(f'tool_{name}', TOOLS / f'{name}.py')
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    return tool
