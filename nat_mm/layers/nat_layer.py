@@ -66,10 +66,16 @@ class NATLayer(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps ``[B, H, W, C]`` to the same shape."""
-        x = x + self._residual(self.attn(x, norm=self.norm1), self.gamma1)
-        return x + self._residual(self.mlp(x, norm=self.norm2), self.gamma2)
+        x = self._add_residual(x, self.attn(x, norm=self.norm1), self.gamma1)
+        return self._add_residual(x, self.mlp(x, norm=self.norm2), self.gamma2)
 
-    def _residual(self, branch: torch.Tensor, gamma: torch.Tensor | None) -> torch.Tensor:
+    def _add_residual(
+        self, x: torch.Tensor, branch: torch.Tensor, gamma: torch.Tensor | None
+    ) -> torch.Tensor:
         if gamma is not None:
             branch = gamma * branch
-        return self.drop_path(branch)
+        branch = self.drop_path(branch)
+        if branch.dtype != x.dtype:  # under autocast
+            return x + branch
+        # Fresh memory costs more than an addition, and backward needs nothing that ends a branch.
+        return branch.add_(x)
