@@ -1,0 +1,12 @@
+"""Pictures of what models look at: attention windows, receptive fields, saliency."""
+
+from nat_mm.visualization.inputs import PreparedPicture, prepare_picture
+from nat_mm.visualization.windows import AttentionWindow, attention_windows, find_backbone
+
+__all__ = [
+    'AttentionWindow',
+    'PreparedPicture',
+    'attention_windows',
+    'find_backbone',
+    'prepare_picture',
+]
