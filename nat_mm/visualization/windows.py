@@ -185,9 +185,13 @@ def token_under(image: Tensor, point: tuple[float, float], stage: int) -> tuple[
 
 def map_shape(image: Tensor, stage: int) -> tuple[int, int]:
     """How many rows and columns of tokens a stage has for an image [..., H, W]."""
-    stride = TOKEN_STRIDE * 2**stage
     height, width = image.shape[-2:]
-    return -(-height // stride), -(-width // stride)
+    return axis_tokens(height, stage), axis_tokens(width, stage)
+
+
+def axis_tokens(length: int, stage: int) -> int:
+    """How many tokens a stage has along ``length`` pixels of an image."""
+    return -(-length // (TOKEN_STRIDE * 2**stage))
 
 
 def record_queries_and_keys(
