@@ -1,31 +1,39 @@
-"""Predicts pictures with a trained detector, segmentor or classifier, as the config describes.
+"""Predicts pictures, videos or a camera with a trained detector, segmentor or classifier.
 
-Writes OUT_DIR/pictures/NAME.jpg, the picture with what was found, and OUT_DIR/results/NAME.json
-(objects, boxes, masks; of a classifier the classes) or OUT_DIR/results/NAME.png (the class number
-of every pixel).
+Which of them it is, the config says. Written below OUT_DIR, NAME being that of the input:
+
+  pictures/NAME.jpg   a picture with what was found drawn into it
+  videos/NAME.mp4     the same of a video; of a camera camera0.mp4
+  results/NAME.*      the data; of a video results/NAME/000000.* and so on, one for each image:
+                      detector    .json, boxes (x1, y1, x2, y2 in pixels) and masks; of a panoptic
+                                  model also .png, the segments as COCO has them
+                      segmentor   .png, the class number of every pixel; names in classes.json
+                      classifier  .json, the five likeliest classes
+  coco/               of a detector the objects of all images: results.json as COCO's evaluation
+                      loads them, images.json with the image_ids, and with the category_ids, which
+                      are class numbers plus 1
+
+Results of the same name from an earlier run are replaced.
+
+Inputs that cannot be read are left out and named at the end, with exit code 2. Ctrl-C ends the
+prediction with exit code 130; what was predicted until then is complete, videos and lists too.
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from mmengine.device import get_device
-from rich.progress import track
 
-from nat_mm.checkpoints import converted_source
 from nat_mm.cli.arguments import add_config_overrides
-from nat_mm.cli.checkpoint import check_checkpoint_fits, read_checkpoint
-from nat_mm.cli.classification_predictor import ClassificationPredictor
-from nat_mm.cli.config import load_config
 from nat_mm.cli.errors import CommandError, run_command
-from nat_mm.cli.pictures import check_not_overwritten, find_pictures, read_picture
-from nat_mm.cli.predictor import (
-    DetectionPredictor,
-    Predictor,
-    SegmentationPredictor,
-    usable_device,
-)
+from nat_mm.cli.inputs import find_inputs
+from nat_mm.cli.loading import load_predictor
+from nat_mm.cli.prediction import check_outputs, predict_all
+from nat_mm.cli.predictor import usable_device
+
+EXIT_CODE_OF_INTERRUPT = 130
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -34,15 +42,41 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file or URL')
-    parser.add_argument('inputs', nargs='+', help='pictures, or folders of them')
-    parser.add_argument('--out-dir', default='predictions', help='folder for the results')
-    parser.add_argument('--device', default=get_device(), help='such as cpu or cuda:0')
-    parser.add_argument('--batch-size', type=int, default=1, help='pictures predicted at once')
+    parser.add_argument(
+        'inputs',
+        nargs='+',
+        help='pictures, folders of pictures, globs such as "photos/**/*.jpg" (in quotes), videos, '
+        'or the index of a camera such as 0',
+    )
+    parser.add_argument(
+        '--out-dir', default='predictions', help='folder for the results; default: %(default)s'
+    )
+    parser.add_argument(
+        '--device', default=get_device(), help='such as cpu or cuda:0; default: %(default)s'
+    )
+    parser.add_argument(
+        '--batch-size',
+        type=int,
+        default=1,
+        help='images predicted at once, if of the same size; default: %(default)s',
+    )
     parser.add_argument(
         '--score-threshold',
         type=float,
         default=0.3,
-        help='lowest score of the objects that are drawn and written, from 0 to 1',
+        help='lowest score of the objects that are drawn and written, from 0 to 1; '
+        'default: %(default)s',
+    )
+    parser.add_argument(
+        '--max-frames',
+        type=int,
+        help='images read of each video or camera; default: all, of a camera until Ctrl-C',
+    )
+    parser.add_argument(
+        '--fps',
+        type=float,
+        help='images in a second of the videos that are written; default: those of the input, of '
+        'a camera 25, which makes it fast motion where predicting is slower',
     )
     add_config_overrides(parser)
     return parser.parse_args(arguments)
@@ -59,60 +93,36 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         raise CommandError(
             f'--score-threshold must be from 0 to 1, got {arguments.score_threshold}'
         )
-
-
-def load_predictor(arguments: argparse.Namespace) -> Predictor:
-    checkpoint = read_checkpoint(arguments.checkpoint)
-    config = load_config(arguments.config, overrides=arguments.cfg_options)
-    weights = converted_source(arguments.checkpoint)
-    places = {'device': arguments.device, 'out_dir': Path(arguments.out_dir)}
-    if config.default_scope == 'mmdet':
-        predictor = DetectionPredictor(
-            config, weights, score_threshold=arguments.score_threshold, **places
-        )
-    elif config.default_scope == 'mmpretrain':
-        predictor = ClassificationPredictor(config, weights, **places)
-    else:
-        predictor = SegmentationPredictor(config, weights, **places)
-    check_checkpoint_fits(predictor.inferencer.model, checkpoint, source=arguments.checkpoint)
-    return predictor
-
-
-def batches(
-    pictures: Sequence[Path], batch_size: int, unreadable: list[Path]
-) -> Iterator[list[tuple[Path, np.ndarray]]]:
-    """Reads pictures in batches of one shape, as mmseg needs; notes what is no picture."""
-    batch = []
-    for picture in track(pictures, description='Predicting'):
-        image = read_picture(picture)
-        if image is None:
-            unreadable.append(picture)
-            continue
-        if batch and (len(batch) == batch_size or image.shape != batch[0][1].shape):
-            yield batch
-            batch = []
-        batch.append((picture, image))
-    if batch:
-        yield batch
+    if arguments.max_frames is not None and arguments.max_frames < 1:
+        raise CommandError(f'--max-frames must be at least 1, got {arguments.max_frames}')
+    if arguments.fps is not None and not 1 <= arguments.fps <= 1000:
+        raise CommandError(f'--fps must be from 1 to 1000, got {arguments.fps:g}')
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     arguments = parse_arguments(arguments)
     check_arguments(arguments)
-    pictures = find_pictures(arguments.inputs)
-    predictor = load_predictor(arguments)
-    outputs = [output for picture in pictures for output in predictor.outputs(picture)]
-    check_not_overwritten(pictures, outputs)
-    unreadable = []
-    for batch in batches(pictures, arguments.batch_size, unreadable):
-        predictor.predict(batch)
-    predicted = len(pictures) - len(unreadable)
-    if predicted:
-        print(f'results of {predicted} pictures are in {arguments.out_dir}')
-    if unreadable:
+    media = find_inputs(arguments.inputs, max_frames=arguments.max_frames)
+    check_outputs(media, Path(arguments.out_dir))
+    predictor = load_predictor(
+        arguments.config,
+        arguments.checkpoint,
+        device=arguments.device,
+        out_dir=Path(arguments.out_dir),
+        score_threshold=arguments.score_threshold,
+        overrides=arguments.cfg_options,
+    )
+    outcome = predict_all(media, predictor, batch_size=arguments.batch_size, fps=arguments.fps)
+    if outcome.predicted:
+        images = 'image' if outcome.predicted == 1 else 'images'
+        print(f'results of {outcome.predicted} {images} are in {arguments.out_dir}')
+    if outcome.interrupted:
+        print('interrupted before the end', file=sys.stderr)
+        sys.exit(EXIT_CODE_OF_INTERRUPT)
+    if outcome.unreadable:
         raise CommandError(
-            f'{len(unreadable)} of {len(pictures)} inputs are no pictures that can be read: '
-            f'{", ".join(map(str, unreadable))}'
+            f'{len(outcome.unreadable)} of {len(media)} inputs cannot be read: '
+            f'{", ".join(outcome.unreadable)}'
         )
 
 

@@ -1,14 +1,14 @@
 """Predicts the classes of pictures and writes the results."""
 
-from pathlib import Path
-
 import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import Compose, default_collate
 from mmengine.infer import BaseInferencer
 from mmengine.structures import BaseDataElement
 
-from nat_mm.cli.predictor import Predictor, write_json
+from nat_mm.cli.files import write_json
+from nat_mm.cli.inputs import Frame
+from nat_mm.cli.predictor import Predictor
 
 SHOWN_CLASSES = 5
 
@@ -46,7 +46,8 @@ class ClassificationPredictor(Predictor):
         visualizer.visualize_cls(image, sample, classes=self.classes, draw_gt=False)
         return visualizer.get_image()
 
-    def write_result(self, picture: Path, sample: BaseDataElement, path: Path) -> None:
+    def write_result(self, frame: Frame, sample: BaseDataElement) -> None:
+        (path,) = self.result_paths(frame.name)
         scores, labels = sample.pred_score.cpu().sort(descending=True)
         likeliest = zip(scores.tolist(), labels.tolist(), strict=True)
         classes = [
@@ -54,9 +55,8 @@ class ClassificationPredictor(Predictor):
             for score, label in list(likeliest)[:SHOWN_CLASSES]
         ]
         height, width = sample.ori_shape
-        write_json(
-            path, {'image': picture.name, 'height': height, 'width': width, 'classes': classes}
-        )
+        result = {**frame.describe(), 'height': height, 'width': width, 'classes': classes}
+        write_json(path, result)
 
 
 def _as_loaded(image: np.ndarray) -> dict:

@@ -1,21 +1,21 @@
 """Predicts pictures with a trained detector or segmentor and writes the results."""
 
 import io
-import json
-import os
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.infer import BaseInferencer
 from mmengine.structures import BaseDataElement
 
+from nat_mm.cli.coco_results import CocoResults
 from nat_mm.cli.errors import config_mistakes
+from nat_mm.cli.files import write_image, write_json
+from nat_mm.cli.inputs import Frame
 
 
 class Predictor(ABC):
@@ -25,7 +25,7 @@ class Predictor(ABC):
         config: Config of the model.
         checkpoint: Path or URL of its checkpoint.
         device: Device on which it runs.
-        out_dir: Folder of the results: pictures in ``pictures``, data in ``results``.
+        out_dir: Folder of the results; what is predicted goes into its folder ``results``.
     """
 
     result_suffixes: tuple[str, ...]
@@ -44,33 +44,31 @@ class Predictor(ABC):
         """Builds OpenMMLab's own inferencer, which loads the model and its test pipeline."""
 
     @abstractmethod
-    def write_result(self, picture: Path, sample: BaseDataElement, path: Path) -> None:
-        """Writes what was predicted as data."""
+    def write_result(self, frame: Frame, sample: BaseDataElement) -> None:
+        """Writes what was predicted for an image as data."""
 
     @abstractmethod
     def draw(self, image: np.ndarray, sample: BaseDataElement) -> np.ndarray:
         """Draws what was predicted into a picture [height, width, 3], red-green-blue."""
 
-    def outputs(self, picture: Path) -> list[Path]:
-        """Where the drawn picture and the data of a picture go."""
-        drawing = self.out_dir / 'pictures' / f'{picture.stem}.jpg'
-        results = self.out_dir / 'results'
-        return [drawing, *(results / f'{picture.stem}{suffix}' for suffix in self.result_suffixes)]
-
-    def predict(self, batch: list[tuple[Path, np.ndarray]]) -> None:
-        """Predicts a batch of pictures and writes their results.
+    def infer(self, images: Sequence[np.ndarray]) -> list[BaseDataElement]:
+        """Predicts a batch of images.
 
         Args:
-            batch: Each picture's file and its content, [height, width, 3], uint8, BGR.
+            images: Each [height, width, 3], uint8, blue-green-red; all of one shape.
+
+        Returns:
+            What was predicted for each, as the toolbox describes it.
         """
         inferencer = self.inferencer
-        inputs = inferencer.collate_fn([inferencer.pipeline(image) for _, image in batch])
-        samples = inferencer.forward(inputs)
-        for (picture, image), sample in zip(batch, samples, strict=True):
-            drawing_path, result_path, *_ = self.outputs(picture)
-            drawing = self.draw(image[..., ::-1], sample)
-            write_image(drawing_path, drawing[..., ::-1])
-            self.write_result(picture, sample, result_path)
+        return inferencer.forward(inferencer.collate_fn([inferencer.pipeline(i) for i in images]))
+
+    def result_paths(self, name: str) -> list[Path]:
+        """Where the data of an image go, by its `Frame.name`."""
+        return [self.out_dir / 'results' / f'{name}{suffix}' for suffix in self.result_suffixes]
+
+    def close(self) -> None:  # noqa: B027 - most have none
+        """Finishes the files that hold the data of all images, if there are any."""
 
 
 class DetectionPredictor(Predictor):
@@ -80,7 +78,8 @@ class DetectionPredictor(Predictor):
     with ``label``, ``class_name``, ``score``, ``bbox`` (x1, y1, x2, y2 in pixels) and, if the model
     has masks, ``mask`` (COCO's run-length encoding). Of a panoptic model there are also a PNG as
     COCO has for panoptic segments, and in the JSON file ``segments``, each with its number in the
-    PNG as ``id``, ``label``, ``class_name`` and ``area`` in pixels; pixels without one are 0.
+    PNG as ``id``, ``label``, ``class_name`` and ``area`` in pixels; pixels without one are 0. The
+    objects of all pictures are in the folder ``coco``; see `CocoResults`.
 
     Args:
         config: Config of the model.
@@ -97,6 +96,7 @@ class DetectionPredictor(Predictor):
     ) -> None:
         super().__init__(config, checkpoint, device=device, out_dir=out_dir)
         self.score_threshold = score_threshold
+        self.coco = CocoResults(out_dir / 'coco', self.classes)
 
     def make_inferencer(self, config: Config, checkpoint: str, device: str) -> BaseInferencer:
         from mmdet.apis import DetInferencer
@@ -110,13 +110,18 @@ class DetectionPredictor(Predictor):
         )
         return visualizer.get_image()
 
-    def write_result(self, picture: Path, sample: BaseDataElement, path: Path) -> None:
+    def write_result(self, frame: Frame, sample: BaseDataElement) -> None:
+        data_path, segments_path = self.result_paths(frame.name)
         height, width = sample.ori_shape
-        result = {'image': picture.name, 'height': height, 'width': width}
+        result = {**frame.describe(), 'height': height, 'width': width}
         result['instances'] = self.describe_instances(sample) if 'pred_instances' in sample else []
         if 'pred_panoptic_seg' in sample:
-            result['segments'] = self.write_segments(sample, path.with_suffix('.png'))
-        write_json(path, result)
+            result['segments'] = self.write_segments(sample, segments_path)
+        write_json(data_path, result)
+        self.coco.add(result)
+
+    def close(self) -> None:
+        self.coco.close()
 
     def describe_instances(self, sample: BaseDataElement) -> list[dict]:
         """What the JSON file says of the objects."""
@@ -184,7 +189,8 @@ class SegmentationPredictor(Predictor):
         visualizer.add_datasample('prediction', image, sample, draw_gt=False)
         return visualizer.get_image()
 
-    def write_result(self, picture: Path, sample: BaseDataElement, path: Path) -> None:
+    def write_result(self, frame: Frame, sample: BaseDataElement) -> None:
+        (path,) = self.result_paths(frame.name)
         labels = sample.pred_sem_seg.data[0].cpu().numpy()
         write_image(path, labels.astype(np.uint8 if len(self.classes) <= 256 else np.uint16))
         write_json(self.out_dir / 'classes.json', self.classes)
@@ -196,21 +202,3 @@ def usable_device(name: str) -> bool:
         return torch.ones(1, device=name).cpu().item() == 1
     except (RuntimeError, AssertionError, NotImplementedError):
         return False
-
-
-def write_image(path: Path, image: np.ndarray) -> None:
-    """Encodes an image by the suffix of its path and writes it, whole or not at all."""
-    _, content = cv2.imencode(path.suffix, image)
-    _write(path, content.tobytes())
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON, whole or not at all."""
-    _write(path, json.dumps(value).encode())
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f'.{path.name}.unfinished')
-    unfinished.write_bytes(content)
-    os.replace(unfinished, path)

@@ -1,0 +1,49 @@
+"""Loads a model for predictions from its config and checkpoint."""
+
+from pathlib import Path
+from typing import Any
+
+from nat_mm.checkpoints import converted_source
+from nat_mm.cli.checkpoint import check_checkpoint_fits, read_checkpoint
+from nat_mm.cli.classification_predictor import ClassificationPredictor
+from nat_mm.cli.config import load_config
+from nat_mm.cli.predictor import DetectionPredictor, Predictor, SegmentationPredictor
+
+
+def load_predictor(
+    config_path: str,
+    checkpoint_source: str,
+    *,
+    device: str,
+    out_dir: Path,
+    score_threshold: float = 0.3,
+    overrides: dict[str, Any] | None = None,
+) -> Predictor:
+    """Loads a detector, segmentor or classifier, whichever the config describes.
+
+    Args:
+        config_path: Config file.
+        checkpoint_source: Path or URL of the checkpoint.
+        device: Device on which it runs, such as ``cpu`` or ``cuda:0``.
+        out_dir: Folder of the results.
+        score_threshold: Lowest score of the objects that a detector draws and writes, 0 to 1.
+        overrides: Values of ``--cfg-options``, keyed by dotted name.
+
+    Returns:
+        The model, ready to predict.
+
+    Raises:
+        CommandError: Config or checkpoint cannot be read, or they do not belong together.
+    """
+    checkpoint = read_checkpoint(checkpoint_source)
+    config = load_config(config_path, overrides=overrides)
+    weights = converted_source(checkpoint_source)
+    places = {'device': device, 'out_dir': out_dir}
+    if config.default_scope == 'mmdet':
+        predictor = DetectionPredictor(config, weights, score_threshold=score_threshold, **places)
+    elif config.default_scope == 'mmpretrain':
+        predictor = ClassificationPredictor(config, weights, **places)
+    else:
+        predictor = SegmentationPredictor(config, weights, **places)
+    check_checkpoint_fits(predictor.inferencer.model, checkpoint, source=checkpoint_source)
+    return predictor
