@@ -1,20 +1,14 @@
-"""Peak resident memory of a backbone, in a process of its own.
+"""Peak resident memory of a backbone, in a process of its own."""
 
-Run as a command, it does the work in this process and prints the figures.
-"""
-
-import argparse
-import json
-import subprocess
-import sys
+import multiprocessing
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from nat_mm.benchmark.settings import DTYPES, MODES
-from nat_mm.benchmark.workloads import BACKBONES, make_workload
+from nat_mm.benchmark.workloads import make_workload
 from nat_mm.compat.bf16_instructions import avoid_unusable_amx
 
 STEPS = 2
@@ -47,47 +41,39 @@ def measure_memory(
         threads: Number of PyTorch's threads.
 
     Raises:
-        RuntimeError: If the process fails, for instance because memory runs out.
+        RuntimeError: If the work fails, or its process ends, for instance for want of memory.
     """
-    sizes = [str(size) for size in shape]
-    command = [sys.executable, '-m', __name__, backbone, mode, dtype, *sizes]
-    result = subprocess.run(
-        [*command, '--threads', str(threads)], capture_output=True, text=True, check=False
-    )
-    if result.returncode:
-        raise RuntimeError(
-            f'measuring the memory of {backbone}, {mode}, {dtype}, {"x".join(sizes)} failed with '
-            f'exit code {result.returncode}: {result.stderr.strip()[-2000:]}'
-        )
-    return Memory(**json.loads(result.stdout.splitlines()[-1]))
+    # From one process that has imported everything: a new one takes seconds to do so.
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(max_workers=1, mp_context=context) as executor:
+        measurement = executor.submit(_measure_here, backbone, mode, dtype, shape, threads)
+        try:
+            return measurement.result()
+        except Exception as error:
+            sizes = 'x'.join(map(str, shape))
+            raise RuntimeError(
+                f'measuring the memory of {backbone}, {mode}, {dtype}, {sizes} failed: {error}'
+            ) from error
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('backbone', choices=BACKBONES)
-    parser.add_argument('mode', choices=MODES)
-    parser.add_argument('dtype', choices=DTYPES)
-    parser.add_argument('shape', type=int, nargs=4)
-    parser.add_argument('--threads', type=int, required=True)
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+def _measure_here(
+    backbone: str, mode: str, dtype: str, shape: Sequence[int], threads: int
+) -> Memory:
+    torch.set_num_threads(threads)
     avoid_unusable_amx()
     before = _resident_mebibytes('VmRSS')
-    work = make_workload(arguments.backbone, arguments.mode, arguments.dtype, arguments.shape)
+    work = make_workload(backbone, mode, dtype, shape)
     for _ in range(STEPS):
         work()
     peak = _resident_mebibytes('VmHWM')
-    print(json.dumps(asdict(Memory(increase=peak - before, peak=peak))))
+    return Memory(increase=peak - before, peak=peak)
 
 
 def _resident_mebibytes(field: str) -> float:
-    # getrusage's peak would begin with the parent's memory, which the process has until exec.
     for line in Path('/proc/self/status').read_text().splitlines():
         name, _, value = line.partition(':')
         if name == field:
             return int(value.split()[0]) / 1024
     raise RuntimeError(f'/proc/self/status has no {field}')
 
-
-if __name__ == '__main__':
-    main()

@@ -1,12 +1,11 @@
 import json
 import math
-import os
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,17 +21,18 @@ def numbers(value):
     return [value] if isinstance(value, int | float) else []
 
 
-def test_quick_benchmark_gives_tables_json_and_plot_of_all_sections(tmp_path):
-    files = [tmp_path / 'figures.json', tmp_path / 'figures.png']
-    result = subprocess.run(
-        [sys.executable, COMMAND, '--quick', '--threads', '1']
-        + ['--json', files[0], '--plot', files[1]],
-        env={**os.environ, 'PYTHONPATH': str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
+def run(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, 'argv', ['benchmark.py', *map(str, arguments)])
+    runpy.run_path(str(COMMAND), run_name='__main__')
 
-    assert result.returncode == 0, result.stderr
+
+def test_quick_benchmark_gives_tables_json_and_plot_of_all_sections(tmp_path, monkeypatch, capsys):
+    files = [tmp_path / 'figures.json', tmp_path / 'figures.png']
+    threads = torch.get_num_threads()
+    run(monkeypatch, '--quick', '--threads', 1, '--json', files[0], '--plot', files[1])
+    torch.set_num_threads(threads)
+
+    output = capsys.readouterr().out
     report = json.loads(files[0].read_text())
     assert report['environment']['threads'] == 1
     assert report['environment']['quick'] is True
@@ -46,19 +46,18 @@ def test_quick_benchmark_gives_tables_json_and_plot_of_all_sections(tmp_path):
         for name, figure in figures.items():
             assert math.isfinite(figure)
             assert figure > 0
-            assert name in result.stdout
-    assert 'threads: 1, medians of 2' in result.stdout
-    assert result.stdout.count('These figures mean nothing') == 2
-    assert result.stdout.splitlines()[-2:] == [str(file) for file in files]
+            assert name in output
+    assert 'threads: 1, medians of 2' in output
+    assert output.count('These figures mean nothing') == 2
+    assert output.splitlines()[-2:] == [str(file) for file in files]
     with Image.open(files[1]) as image:
         assert min(image.size) > 500
         assert len(image.convert('RGB').getcolors(maxcolors=1 << 24)) > 50
 
 
-def run(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, 'argv', ['benchmark.py', *map(str, arguments)])
+def refuse(monkeypatch, *arguments):
     with pytest.raises(SystemExit, match='2'):
-        runpy.run_path(str(COMMAND), run_name='__main__')
+        run(monkeypatch, *arguments)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +77,7 @@ def test_wrong_input_is_refused_in_one_line_before_anything_is_measured(
     tmp_path, monkeypatch, capsys, arguments, message
 ):
     monkeypatch.chdir(tmp_path)
-    run(monkeypatch, *arguments)
+    refuse(monkeypatch, *arguments)
     output, error = capsys.readouterr()
     assert error.startswith(f'error: {message}')
     assert error.count('\n') == 1
@@ -87,7 +86,7 @@ def test_wrong_input_is_refused_in_one_line_before_anything_is_measured(
 
 
 def test_unknown_sections_are_refused(monkeypatch, capsys):
-    run(monkeypatch, '--sections', 'kernel')
+    refuse(monkeypatch, '--sections', 'kernel')
     assert "invalid choice: 'kernel'" in capsys.readouterr().err
 
 
@@ -110,7 +109,7 @@ def test_missing_packages_are_named_with_the_command_that_installs_them(
     for name in [each for each in sys.modules if each.startswith(f'{needed}.')]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, needed, None)
-    run(monkeypatch, *arguments)
+    refuse(monkeypatch, *arguments)
     error = capsys.readouterr().err
     assert f'needs {needed}' in error
     assert f"pip install 'nat_mm[{extras}]'" in error
