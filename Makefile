@@ -1,16 +1,31 @@
 # make demo    trains, tests and draws the demo     make lint    checks the style
 # make test    runs the test suite                  make clean   removes .venv, builds and the demo
-# make bench   measures speed and memory here
+# make bench   measures speed and memory here       make docs    builds the documentation in site/
 #
 # All but `make clean` create .venv with everything in it, unless it is there. To choose otherwise:
 #   make test PYTHON=python3.12
+#   make test STACK=onedl                                           OpenMMLab's maintained forks
 #   make test TORCH=2.14.0                                          another PyTorch
 #   make test INDEX=https://download.pytorch.org/whl/cpu            PyTorch without CUDA
 
 PYTHON ?= python3
-VENV ?= .venv
+STACK ?= openmmlab
 TORCH ?= 2.14.1
 INDEX ?=
+
+ifeq ($(STACK),openmmlab)
+VENV ?= .venv
+REQUIREMENTS := --only-binary=:all: --editable '.[all,lite]'
+else ifeq ($(STACK),onedl)
+VENV ?= .venv-onedl
+# The forks come as sources of pure Python.
+REQUIREMENTS := --prefer-binary --editable '.[dev,onedl]'
+# What of PyTorch and CUDA the official packages' environment has. Hard links to it need no second
+# 5 GB, pip takes them for installed, and either environment can be changed or removed.
+SHARED := $(wildcard $(addprefix .venv/lib/python*/site-packages/,torch* functorch triton* nvidia* cuda*))
+else
+$(error STACK must be openmmlab or onedl, not '$(STACK)')
+endif
 
 # torchvision's binary fits one PyTorch only; without a version pip finds it by torchvision's metadata.
 ifeq ($(TORCH),2.14.1)
@@ -26,7 +41,7 @@ INSTALLED := $(VENV)/.installed-$(shell { \
 	cat pyproject.toml setup.py nat_mm_startup.pth nat_mm/ops/csrc/*; \
 	echo '$(CURDIR) $(TORCH) $(TORCHVISION) $(INDEX)'; } | cksum | cut -d ' ' -f 1)
 
-.PHONY: demo test bench lint clean
+.PHONY: demo test bench docs lint clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/python tools/demo.py
@@ -37,22 +52,27 @@ test: $(INSTALLED)
 bench: $(INSTALLED)
 	$(VENV)/bin/python tools/benchmark.py
 
+# The variable silences an advertisement of the theme.
+docs: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
+
 lint: $(INSTALLED)
 	$(VENV)/bin/python -m ruff check .
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info nat_mm/ops/backends/*.so work_dirs/demo \
+	rm -rf $(VENV) .venv-onedl build dist site *.egg-info nat_mm/ops/backends/*.so work_dirs/demo \
 		.pytest_cache .ruff_cache
 
 $(MADE):
 	$(PYTHON) -m venv --clear $(VENV)
+	$(if $(SHARED),cd .venv && cp --archive --link --parents $(SHARED:.venv/%=%) $(abspath $(VENV)))
 	touch $@
 
 # One pip command, so that one resolution fits all: openmim added later by an old pip would bring a
 # setuptools that PyTorch refuses.
 $(INSTALLED): $(MADE)
 	rm -f $(VENV)/.installed-*
-	$(VENV)/bin/python -m pip install --only-binary=:all: $(if $(INDEX),--extra-index-url $(INDEX)) \
+	$(VENV)/bin/python -m pip install $(if $(INDEX),--extra-index-url $(INDEX)) \
 		torch==$(TORCH) torchvision$(if $(TORCHVISION),==$(TORCHVISION)) \
-		--editable '.[all,lite]'
+		$(REQUIREMENTS)
 	touch $@
