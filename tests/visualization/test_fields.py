@@ -96,24 +96,24 @@ def dense_attention(backbone, image, layer):
 
 def test_rollout_multiplies_the_weights_of_the_layers():
     backbone = make_backbone('DiNAT_s', dilations=((1, 2), (1, 1), (1, 1), (1,)))
-    image = torch.randn(1, 3, 28, 36)
+    image = torch.randn(1, 3, 36, 36)
     rollouts = attention_rollouts(backbone, image, point=(20, 26), stage=1, block=0)
     assert [layer for layer, _ in rollouts] == [(0, 0), (0, 1), (1, 0)]
     # Each token of stage 0 gets all of its 4 x 4 pixels, each of stage 1 its 2 x 2 tokens if they
-    # are on the map of 7 x 9.
-    merged = torch.zeros(4, 5, 7, 9)
-    for y in range(7):
+    # are on the map of 9 x 9.
+    merged = torch.zeros(5, 5, 9, 9)
+    for y in range(9):
         for x in range(9):
             merged[y // 2, x // 2, y, x] = 1
-    merged = (merged / merged.sum((2, 3), keepdim=True)).view(20, 63)
-    matrix = torch.eye(63)
+    merged = (merged / merged.sum((2, 3), keepdim=True)).view(25, 81)
+    matrix = torch.eye(81)
     for layer, shares in rollouts:
         if layer == (1, 0):
             matrix = merged @ matrix
         attention = dense_attention(backbone, image, layer)
         matrix = (torch.eye(len(attention)) + attention) / 2 @ matrix
         token = 3 * 5 + 2 if layer.stage else 6 * 9 + 5
-        pixels = matrix[token].view(7, 9).repeat_interleave(4, 0).repeat_interleave(4, 1) / 16
+        pixels = matrix[token].view(9, 9).repeat_interleave(4, 0).repeat_interleave(4, 1) / 16
         torch.testing.assert_close(shares, pixels, rtol=1e-4, atol=1e-8)
 
 
