@@ -18,8 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from nat_mm.cli.errors import CommandError, run_command
+from nat_mm.cli.training_logs import read_log
 from nat_mm.datasets import DatasetOptions, write_dataset
-from nat_mm.demo.pictures import draw_curves, draw_predictions, read_scalars
+from nat_mm.demo.pictures import draw_curves, draw_predictions
 from nat_mm.demo.runs import Run, exit_on_signals, run_side_by_side
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -155,7 +156,7 @@ def draw(checkpoints: dict[Task, Path], work_dir: Path) -> list[Path]:
         draw_predictions(Config.fromfile(task.config), checkpoint, pictures[-1])
     pictures.append(folder / 'curves.png')
     curves = {
-        task.name: (read_scalars(work_dir / task.name), task.metrics, task.unit) for task in TASKS
+        task.name: (read_log(work_dir / task.name), task.metrics, task.unit) for task in TASKS
     }
     draw_curves(curves, pictures[-1])
     return pictures

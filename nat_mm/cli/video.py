@@ -49,15 +49,19 @@ class Video:
 
     def frame_count(self) -> int | None:
         """How many images are going to be read, as the file says; None if that is not known."""
-        count = 0 if self.is_camera else self._property(cv2.CAP_PROP_FRAME_COUNT)
+        if self.is_camera:
+            return self.max_frames
+        count = self._property(cv2.CAP_PROP_FRAME_COUNT)
+        if count is None:
+            return 0
         if not 0 < count < math.inf:
             return self.max_frames
         return int(count) if self.max_frames is None else min(int(count), self.max_frames)
 
     def fps(self) -> float:
         """Images in a second; `USUAL_FPS` of a camera, and of a file that does not say it."""
-        fps = 0 if self.is_camera else self._property(cv2.CAP_PROP_FPS)
-        return fps if 0 < fps < math.inf else USUAL_FPS
+        fps = None if self.is_camera else self._property(cv2.CAP_PROP_FPS)
+        return fps if fps is not None and 0 < fps < math.inf else USUAL_FPS
 
     def check_camera(self) -> None:
         """Checks that a camera gives images, before anything else takes time.
@@ -100,9 +104,10 @@ class Video:
         if self.is_camera and self.max_frames is None:
             raise UnreadableInput(f'stopped after {count} images')
 
-    def _property(self, number: int) -> float:
+    def _property(self, number: int) -> float | None:
+        """What OpenCV says of the file; None if it cannot be read."""
         capture = self._open()
-        value = capture.get(number) if capture.isOpened() else 0
+        value = capture.get(number) if capture.isOpened() else None
         capture.release()
         return value
 

@@ -2,8 +2,8 @@
 
 import contextlib
 import io
-import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -18,6 +18,9 @@ from mmengine.runner import load_checkpoint
 from mmengine.structures import BaseDataElement, PixelData
 from mmengine.visualization import Visualizer
 from torch import Tensor
+
+from nat_mm.cli.curves import draw_panel
+from nat_mm.cli.training_logs import TrainingLog
 
 _ENLARGE = 3
 
@@ -114,33 +117,27 @@ def _write_pairs(pairs: list[list[np.ndarray]], metainfo: dict, output: Path) ->
     figure.savefig(output, dpi=110)
 
 
-def read_scalars(work_dir: Path) -> list[dict]:
-    """Reads what mmengine logged during the training in a work directory, oldest first."""
-    files = sorted(work_dir.glob('*/vis_data/scalars.json'))
-    return [json.loads(line) for file in files for line in file.read_text().splitlines()]
-
-
-def draw_curves(curves: dict[str, tuple[list[dict], dict[str, str], float]], output: Path) -> None:
+def draw_curves(
+    curves: dict[str, tuple[TrainingLog, dict[str, str], float]], output: Path
+) -> None:
     """Draws the loss and the validation metrics of each training.
 
     Args:
-        curves: by title: the scalars that mmengine logged, the metrics to draw (key in the
-            scalars -> name in the legend), and what the scalars give for a perfect result.
+        curves: by title: the log of the training, the metrics to draw (key in the log -> name in
+            the legend), and what the log gives for a perfect result.
         output: PNG file to write.
     """
     figure = Figure(figsize=(10, 3.4 * len(curves)), layout='constrained')
     rows = figure.subplots(len(curves), 2, squeeze=False)
-    for (title, (scalars, metrics, unit)), (loss_axes, metric_axes) in zip(
+    for (title, (log, metrics, unit)), (loss_axes, metric_axes) in zip(
         curves.items(), rows, strict=True
     ):
-        losses = [(entry['iter'], entry['loss']) for entry in scalars if 'loss' in entry]
-        loss_axes.plot(*zip(*losses, strict=True))
-        loss_axes.set(title=f'{title}: training loss', xlabel='iteration', yscale='log')
+        draw_panel(loss_axes, {'loss': log.curve('loss')}, title=f'{title}: training loss')
+        loss_axes.set_yscale('log')
+        shares = {}
         for key, name in metrics.items():
-            points = [(entry['step'], entry[key] / unit) for entry in scalars if key in entry]
-            metric_axes.plot(*zip(*points, strict=True), marker='o', label=name)
-        metric_axes.set(title=f'{title}: on validation scenes', xlabel='iteration', ylim=(0, 1))
-        metric_axes.legend()
-        for axes in (loss_axes, metric_axes):
-            axes.grid(alpha=0.3, which='both')
+            curve = log.curve(key)
+            shares[name] = replace(curve, values=[value / unit for value in curve.values])
+        draw_panel(metric_axes, shares, title=f'{title}: on validation scenes')
+        metric_axes.set_ylim(0, 1)
     figure.savefig(output, dpi=110)

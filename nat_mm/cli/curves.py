@@ -1,0 +1,81 @@
+"""Draws learning curves."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from nat_mm.cli.errors import CommandError
+from nat_mm.cli.files import whole_file
+from nat_mm.cli.training_logs import Curve, TrainingLog
+
+FORMATS = ('.png', '.pdf', '.svg')
+
+USUAL_KEYS = ('loss', 'coco/bbox_mAP', 'coco/segm_mAP', 'coco_panoptic/PQ', 'mIoU', 'accuracy/top1')
+"""The training loss, and the main metric of each evaluator in this project's configs."""
+
+_FEW_VALUES = 50
+
+
+def choose_usual_keys(logs: Sequence[TrainingLog]) -> list[str]:
+    """Chooses what is worth drawing.
+
+    Args:
+        logs: Logs of trainings.
+
+    Returns:
+        Those of `USUAL_KEYS` that any of them has.
+
+    Raises:
+        CommandError: None of them has any.
+    """
+    keys = [key for key in USUAL_KEYS if any(key in log.keys for log in logs)]
+    if not keys:
+        raise CommandError(
+            f'none of {", ".join(USUAL_KEYS)} is in the logs: choose with --keys among '
+            f'{", ".join(logs[0].keys)}'
+        )
+    return keys
+
+
+def write_curves(
+    curves: dict[str, dict[str, Curve]], output: Path, *, log_scale: Sequence[str] = ()
+) -> None:
+    """Draws a panel for each number and writes them into one file, whole or not at all.
+
+    Args:
+        curves: By name of the number, by name of the training.
+        output: File to write, with one of `FORMATS` as suffix.
+        log_scale: Names of the numbers whose axis is logarithmic.
+    """
+    columns = min(len(curves), 2)
+    rows = -(-len(curves) // columns)
+    figure = Figure(figsize=(6 * columns, 3.6 * rows), layout='constrained')
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in panels[len(curves) :]:
+        axes.remove()
+    for axes, (key, of_key) in zip(panels, curves.items(), strict=False):
+        draw_panel(axes, of_key, title=key)
+        if key in log_scale:
+            axes.set_yscale('log')
+    with whole_file(output) as unfinished:
+        figure.savefig(unfinished, dpi=110)
+
+
+def draw_panel(axes: Axes, curves: dict[str, Curve], *, title: str) -> None:
+    """Draws curves over one another.
+
+    Args:
+        axes: Where to draw.
+        curves: By name in the legend, which is left out if there is only one.
+        title: What they show.
+    """
+    for name, curve in curves.items():
+        marker = 'o' if len(curve.values) <= _FEW_VALUES else None
+        axes.plot(curve.places, curve.values, marker=marker, markersize=4, label=name)
+    units = dict.fromkeys(curve.unit for curve in curves.values())
+    axes.set(title=title, xlabel=' or '.join(units))
+    axes.grid(alpha=0.3, which='both')
+    if len(curves) > 1:
+        axes.legend()
