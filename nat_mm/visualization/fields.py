@@ -108,9 +108,9 @@ def attention_rollouts(
     """By how much the pixels of an image reach a token, by attention rollout.
 
     Rollout (arXiv 2005.00928) takes a layer to pass on half of what the token had, and half of what
-    it attends to, by the weights' mean over the heads; a downsampler and the tokenizer are taken
-    to pass on all pixels under a convolution's kernel alike. What falls on the zero padding of a
-    map smaller than the window is left out.
+    it attends to, by the weights' mean over the heads. A downsampler and the tokenizer are taken to
+    pass on all of a token's cell alike, 2 x 2 tokens and 4 x 4 pixels. What falls on the zero
+    padding of a map smaller than the window is left out.
 
     Args:
         backbone: A NAT, DiNAT or DiNAT_s, with any backend; it runs once, in eval mode.
@@ -137,10 +137,8 @@ def attention_rollouts(
         for layer in reversed(layers[: number + 1]):
             shares = (shares + _attend_back(shares, *weights[layer])) / 2
             if layer.block == 0:
-                rows, columns = (
-                    _input_shares(backbone, layer.stage, length) for length in image.shape[2:]
-                )
-                shares = rows.T @ shares @ columns
+                finer = map_shape(image, layer.stage - 1) if layer.stage else image.shape[2:]
+                shares = _spread_over_cells(shares, finer)
         rollouts.append((layers[number], shares))
     return rollouts
 
@@ -159,34 +157,43 @@ def _axis_field(
         reached[neighbours[seen.nonzero()]] = True
         seen = reached[: len(seen)]
         if layer.block == 0:
-            seen = (_input_shares(backbone, layer.stage, length)[seen] > 0).any(dim=0)
+            seen = _under_kernels(backbone, layer.stage, seen, length)
     return seen
 
 
-def _input_shares(backbone: NeighborhoodBackbone, stage: int, length: int) -> Tensor:
-    """How much each of a stage's first tokens on an axis gets of what the stage is made of.
+def _under_kernels(backbone: NeighborhoodBackbone, stage: int, seen: Tensor, length: int) -> Tensor:
+    """What the downsampler (for stage 0 the tokenizer) before a stage sees along one axis.
 
     Args:
         backbone: The backbone.
         stage: The stage.
-        length: Pixels of the image on that axis.
+        seen: Which of the stage's tokens on the axis count, bool.
+        length: Pixels of the image on the axis.
 
     Returns:
-        [tokens of the stage, tokens of the stage before it (pixels for stage 0)], rows of sum 1.
+        Which tokens of the stage before it (for stage 0: which pixels) reach one of them, bool.
     """
-    if stage:
-        module, inputs = backbone.stages[stage - 1].downsample, axis_tokens(length, stage - 1)
-    else:
-        module, inputs = backbone.patch_embed, length
-    shares = torch.eye(inputs)
-    for size, stride, padding in _CONVOLUTIONS[type(module)]:
-        inputs = len(shares)
-        outputs = -(-inputs // stride)
-        seen = torch.arange(outputs)[:, None] * stride - padding + torch.arange(size)
-        under_kernel = torch.zeros(outputs, padding + inputs + size)
-        under_kernel.scatter_(1, seen + padding, 1)
-        under_kernel = under_kernel[:, padding : padding + inputs]
-        shares = under_kernel / under_kernel.sum(dim=1, keepdim=True) @ shares
+    module = backbone.stages[stage - 1].downsample if stage else backbone.patch_embed
+    inputs = axis_tokens(length, stage - 1) if stage else length
+    convolutions = _CONVOLUTIONS[type(module)]
+    for index, (size, stride, padding) in reversed(list(enumerate(convolutions))):
+        below = inputs
+        for _, previous_stride, _ in convolutions[:index]:
+            below = -(-below // previous_stride)
+        reached = torch.zeros(padding + below + size, dtype=torch.bool)
+        starts = seen.nonzero() * stride  # counted from the start of the padding
+        reached[starts + torch.arange(size)] = True
+        seen = reached[padding : padding + below]
+    return seen
+
+
+def _spread_over_cells(shares: Tensor, finer: tuple[int, int]) -> Tensor:
+    """Divides what each token of a map has evenly among the tokens of a finer map in its cell."""
+    for axis, length in enumerate(finer):
+        stride = -(-length // shares.shape[axis])
+        owner = torch.arange(length) // stride
+        parts = torch.bincount(owner, minlength=shares.shape[axis])
+        shares = (shares.movedim(axis, -1) / parts)[..., owner].movedim(-1, axis)
     return shares
 
 

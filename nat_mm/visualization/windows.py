@@ -103,6 +103,26 @@ def choose_layer(backbone: NeighborhoodBackbone, *, stage: int = -1, block: int 
     return Layer(stage, block % len(blocks))
 
 
+def default_stage(backbone: NeighborhoodBackbone, image: Tensor, *, block: int = -1) -> int:
+    """The last stage whose windows span at most half of an image on both axes; if none, the first.
+
+    Args:
+        backbone: The backbone.
+        image: What it takes, [1, in_channels, H, W]; only its shape matters.
+        block: The layer of each stage whose window counts; the last of stages that have fewer.
+
+    Returns:
+        The stage, from 0.
+    """
+    found = 0
+    for stage, layers in enumerate(backbone.stages[: backbone.out_indices[-1] + 1]):
+        has_block = -len(layers.blocks) <= block < len(layers.blocks)
+        attention = layers.blocks[block if has_block else -1].attn
+        if 2 * attention.kernel_size * attention.dilation <= min(map_shape(image, stage)):
+            found = stage
+    return found
+
+
 def attention_windows(
     backbone: NeighborhoodBackbone,
     image: Tensor,

@@ -1,0 +1,104 @@
+"""What the commands that draw what models look at have in common."""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from mmengine.device import get_device
+from rich.progress import track
+
+from nat_mm.cli.errors import CommandError
+from nat_mm.cli.inputs import Frame, find_inputs, read_frames
+from nat_mm.cli.pictures import check_not_overwritten
+from nat_mm.cli.predictor import usable_device
+from nat_mm.cli.video import Video
+
+
+def add_drawing_options(parser: argparse.ArgumentParser, *, out_dir: str) -> None:
+    """Adds ``--out-dir``, ``--short-side`` and ``--device``.
+
+    Args:
+        parser: Parser of the command.
+        out_dir: Default of the first.
+    """
+    parser.add_argument(
+        '--out-dir', type=Path, default=out_dir, help='folder for the results; default: %(default)s'
+    )
+    parser.add_argument(
+        '--short-side',
+        type=int,
+        metavar='PIXELS',
+        help='resize the shorter side of pictures to this for the model, at least 32; by default '
+        "pictures are resized as by the config's test pipeline. They are never cropped",
+    )
+    parser.add_argument(
+        '--device', default=get_device(), help='such as cpu or cuda:0; default: %(default)s'
+    )
+
+
+def check_device(name: str) -> None:
+    """Raises `CommandError` if a device is unknown or not available."""
+    if not usable_device(name):
+        raise CommandError(f'--device {name} is unknown or not available here; {get_device()} is')
+
+
+def find_pictures(inputs: Sequence[str], out_dir: Path) -> list[Path]:
+    """Lists the pictures to draw over, and makes the folder of the results.
+
+    Args:
+        inputs: Pictures, folders of pictures and globs.
+        out_dir: Folder of the results, which are called ``NAME.png``.
+
+    Returns:
+        The files; no two have the same name without suffix.
+
+    Raises:
+        CommandError: An input does not exist, is a video, or would be overwritten; or there cannot
+            be such a folder.
+    """
+    pictures = []
+    for medium in find_inputs(inputs):
+        if isinstance(medium, Video):
+            raise CommandError(f'{medium} is a video; give pictures')
+        pictures.append(medium)
+    check_not_overwritten(pictures, [result_path(out_dir, picture.stem) for picture in pictures])
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CommandError(f'cannot make the folder --out-dir {out_dir}: {error}') from error
+    return pictures
+
+
+def result_path(out_dir: Path, name: str) -> Path:
+    """Where the drawing of a picture goes."""
+    return out_dir / f'{name}.png'
+
+
+def read_pictures(pictures: Sequence[Path]) -> Iterator[Frame]:
+    """Reads pictures one by one and shows the progress.
+
+    Args:
+        pictures: The files.
+
+    Yields:
+        Those that can be read.
+
+    Raises:
+        CommandError: At the end, if some cannot be read.
+    """
+    unreadable = []
+    yield from track(read_frames(pictures, unreadable), 'Drawing', total=len(pictures))
+    if unreadable:
+        raise CommandError(
+            f'{len(unreadable)} of {len(pictures)} inputs cannot be read: {", ".join(unreadable)}'
+        )
+
+
+@contextmanager
+def value_mistakes(subject: str) -> Iterator[None]:
+    """Turns each ValueError inside the ``with`` block into a `CommandError` about ``subject``."""
+    try:
+        yield
+    except ValueError as error:
+        raise CommandError(f'{subject}: {error}') from error

@@ -1,0 +1,46 @@
+"""Builds models to look into."""
+
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import MODELS
+from torch import nn
+
+from nat_mm.cli.checkpoint import check_checkpoint_fits, read_checkpoint
+from nat_mm.cli.config import load_config
+from nat_mm.cli.errors import config_mistakes
+
+
+def load_model(
+    config_path: str,
+    checkpoint: str | None,
+    *,
+    device: str,
+    overrides: dict[str, Any] | None = None,
+) -> tuple[nn.Module, Config]:
+    """Builds a model of mmdet, mmseg or mmpretrain in eval mode.
+
+    Args:
+        config_path: Config file.
+        checkpoint: Path or URL of the checkpoint; None leaves the weights random.
+        device: Device on which the model is going to run.
+        overrides: Values of ``--cfg-options``, keyed by dotted name.
+
+    Returns:
+        The model and its config.
+
+    Raises:
+        CommandError: Config or checkpoint cannot be read, or they do not belong together.
+    """
+    loaded = None if checkpoint is None else read_checkpoint(checkpoint)
+    config = load_config(config_path, overrides=overrides)
+    with config_mistakes(config):
+        description = config.model.copy()
+        # mmpretrain's configs have it beside the model.
+        if 'data_preprocessor' in config:
+            description.setdefault('data_preprocessor', config.data_preprocessor)
+        model = MODELS.build(description)
+    if loaded is not None:
+        check_checkpoint_fits(model, loaded, source=checkpoint)
+        model.load_state_dict(loaded['state_dict'], strict=False)
+    return model.to(device).eval(), config
