@@ -1,9 +1,9 @@
 """Checkpoint files: written whole or not at all, read without running code, streamed."""
 
 import os
+import re
 import resource
-import subprocess
-import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -11,10 +11,8 @@ import torch
 
 from nat_mm.checkpoints import convert_checkpoint, load_pretrained
 from nat_mm.checkpoints.files import read_checkpoint
-
-from .models import assert_same, make_backbone, make_classifier
-
-ROOT = Path(__file__).parents[2]
+from tests.checkpoints.models import assert_same, make_backbone, make_classifier
+from tests.processes import run_alone
 
 
 class RunsCode:
@@ -163,23 +161,22 @@ def test_full_disk_leaves_nothing(save, tmp_path, limit_file_size, suffix, share
 # One stage of 8 layers of 512 channels: the largest tensor has 3 MiB, all have 59 MiB, of which
 # 24 MiB are projections to query, key and value.
 CHANNELS, LAYERS, MIB = 512, 8, 2**20
-MEMORY = """
-import sys, threading
-from nat_mm.checkpoints import convert_checkpoint
+
 
 def own_memory():
-    with open('/proc/self/status') as file:
-        return next(int(line.split()[1]) for line in file if line.startswith('RssAnon')) * 1024
+    status = Path('/proc/self/status').read_text()
+    return int(re.search(r'RssAnon:\s+(\d+) kB', status).group(1)) * 1024
 
-def watch():
-    global highest
-    while not finished.wait(0.0005):
-        highest = max(highest, own_memory())
 
-small, large, folder = sys.argv[1:]
-# the small conversion imports and allocates what any conversion needs
-for source in (small, large):
+def measure(source, folder):
+    """Bytes above those of this process that conversions needed at most."""
     finished, highest, before = threading.Event(), 0, own_memory()
+
+    def watch():
+        nonlocal highest
+        while not finished.wait(0.0005):
+            highest = max(highest, own_memory())
+
     watcher = threading.Thread(target=watch)
     watcher.start()
     for suffix in ('bin', 'safetensors'):
@@ -189,8 +186,13 @@ for source in (small, large):
             convert_checkpoint(theirs, f'{folder}/ours.{own}', overwrite=True)
     finished.set()
     watcher.join()
-print(highest - before)
-"""
+    return highest - before
+
+
+def measure_second(small, large, folder):
+    """The first conversions import and allocate what any need."""
+    measure(small, folder)
+    return measure(large, folder)
 
 
 @pytest.mark.skipif(not os.path.exists('/proc/self/status'), reason='needs /proc')
@@ -208,12 +210,5 @@ def test_no_second_copy_in_memory(save, tmp_path):
             weights[f'levels.0.blocks.{index}.{name}'] = torch.randn(shape)
     large = save(weights, 'large.pth')
     assert os.path.getsize(large) > 58 * MIB
-    finished = subprocess.run(
-        [sys.executable, '-c', MEMORY, save(make_classifier()), large, str(tmp_path)],
-        env={**os.environ, 'PYTHONPATH': os.pathsep.join([str(ROOT), *sys.path])},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stderr
-    assert int(finished.stdout) < 4 * MIB
+    used = run_alone(measure_second, save(make_classifier()), large, str(tmp_path))
+    assert 0 <= used < 4 * MIB

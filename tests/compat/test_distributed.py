@@ -1,38 +1,33 @@
 """Two CPU processes train one model."""
 
-import subprocess
-import sys
-from pathlib import Path
+import os
 
 import pytest
 import torch
+from mmcv.cnn import ConvModule
 from mmengine.config import Config
-
-from nat_mm.compat.distributed import prepare_distributed
-
-pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason='tests what happens on a CPU')
-SCRIPT = """
-import sys
-import nat_mm
-import torch
-from mmengine.config import Config
-from mmengine.dist import all_gather, get_rank, get_world_size
+from mmengine.dist import all_gather, get_world_size
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, MODELS
 from mmengine.runner import Runner
-from mmcv.cnn import ConvModule
+
 from nat_mm.compat.distributed import prepare_distributed
+from tests.processes import ranks, run_together
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason='tests what happens on a CPU')
+
 
 @DATASETS.register_module()
-class Noise(torch.utils.data.Dataset):
+class Numbers(torch.utils.data.Dataset):
     def __len__(self):
         return 8
 
     def __getitem__(self, index):
         return dict(inputs=torch.full((3, 6, 6), float(index)))
 
+
 @MODELS.register_module()
-class Tiny(BaseModel):
+class OneConvolution(BaseModel):
     def __init__(self, norm_cfg):
         super().__init__()
         self.conv = ConvModule(3, 4, 3, norm_cfg=norm_cfg)
@@ -40,42 +35,39 @@ class Tiny(BaseModel):
     def forward(self, inputs, mode='tensor'):
         return {'loss': (self.conv(torch.stack(inputs)) - 1).square().mean()}
 
-config = Config(dict(
-    model=dict(type='Tiny', norm_cfg=dict(type='SyncBN')),
-    work_dir=sys.argv[1],
-    train_dataloader=dict(dataset=dict(type='Noise'), batch_size=2, num_workers=0,
-                          sampler=dict(type='DefaultSampler', shuffle=False),
-                          collate_fn=dict(type='pseudo_collate')),
-    train_cfg=dict(by_epoch=True, max_epochs=2),
-    optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
-    default_scope='mmengine',
-    launcher='pytorch',
-))
-prepare_distributed(config)
-runner = Runner.from_cfg(config)
-runner.train()
-weights = all_gather(runner.model.module.conv.conv.weight.detach())
-assert get_world_size() == 2
-assert runner.iter == 4  # 8 pictures over 2 processes of 2
-assert torch.equal(weights[0], weights[1])
-assert type(runner.model.module.conv.norm) is torch.nn.BatchNorm2d
-print(f'rank {get_rank()} is done')
-"""
+
+def train(work_dir, environment):
+    os.environ.update(environment)
+    config = Config(
+        dict(
+            model=dict(type='OneConvolution', norm_cfg=dict(type='SyncBN')),
+            work_dir=work_dir,
+            train_dataloader=dict(
+                dataset=dict(type='Numbers'),
+                batch_size=2,
+                num_workers=0,
+                sampler=dict(type='DefaultSampler', shuffle=False),
+                collate_fn=dict(type='pseudo_collate'),
+            ),
+            train_cfg=dict(by_epoch=True, max_epochs=2),
+            optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+            default_scope='mmengine',
+            launcher='pytorch',
+        )
+    )
+    prepare_distributed(config)
+    runner = Runner.from_cfg(config)
+    runner.train()
+    weights = all_gather(runner.model.module.conv.conv.weight.detach())
+    assert get_world_size() == 2
+    assert runner.iter == 4  # 8 pictures over 2 processes of 2
+    assert torch.equal(weights[0], weights[1])
+    assert type(runner.model.module.conv.norm) is torch.nn.BatchNorm2d
+    torch.distributed.destroy_process_group()
 
 
 def test_two_processes_train(tmp_path):
-    script = tmp_path / 'script.py'
-    script.write_text(SCRIPT)
-    launch = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2']
-    result = subprocess.run(
-        [*launch, script, tmp_path / 'work'],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr
-    assert 'rank 0 is done' in result.stdout
-    assert 'rank 1 is done' in result.stdout
+    run_together(train, [(str(tmp_path), environment) for environment in ranks(2)])
 
 
 def test_one_process_is_left_alone():

@@ -120,34 +120,31 @@ def test_forced_instruction_set_is_the_one_that_runs(instruction_set):
     assert cpu._problem(query, (3, 3), (1, 1), 1.0).isa == numbers[instruction_set]
 
 
-def run_command(**variables):
-    return subprocess.run(
-        [sys.executable, '-m', 'nat_mm.ops'],
-        cwd=ROOT,
-        env={**os.environ, **variables},
-        capture_output=True,
-        text=True,
-    )
-
-
 @needs_kernel
-def test_command_prints_backends_and_how_the_kernel_runs():
-    result = run_command(OMP_NUM_THREADS='1', NAT_MM_CPU_ISA='generic')
-    assert result.returncode == 0, result.stderr
-    lines = result.stdout.splitlines()
+def test_command_prints_backends_and_how_the_kernel_runs(monkeypatch, capsys):
+    monkeypatch.setenv('NAT_MM_CPU_ISA', 'generic')
+    assert command.main() == 0
+    lines = capsys.readouterr().out.splitlines()
     assert '  cpu: available' in lines
     assert "  'auto' takes for bfloat16: cpu" in lines
     assert '  natten: serves CUDA tensors only, got a tensor on cpu' in lines
     assert lines[-3:] == [
         '  instruction set: generic',
         f'  available: {", ".join(AVAILABLE)}',
-        '  threads: 1',
+        f'  threads: {torch.get_num_threads()}',
     ]
 
 
 @needs_kernel
 def test_command_reports_a_mistake_in_one_line():
-    result = run_command(NAT_MM_CPU_ISA='bogus')
+    """As a process, for its exit code."""
+    result = subprocess.run(
+        [sys.executable, '-m', 'nat_mm.ops'],
+        cwd=ROOT,
+        env={**os.environ, 'NAT_MM_CPU_ISA': 'bogus'},
+        capture_output=True,
+        text=True,
+    )
     assert result.returncode == 2
     (line,) = [line for line in result.stderr.splitlines() if line.startswith('error: ')]
     assert "got 'bogus'" in line

@@ -1,0 +1,44 @@
+"""Processes of their own for tests, without the seconds that imports take."""
+
+import multiprocessing
+import socket
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+
+TIMEOUT = 300  # seconds
+
+
+def run_alone(function: Callable, *arguments: object) -> object:
+    """Calls a function of a module in a process where nothing ran before but imports.
+
+    It is forked from a process that stays until the tests end and has imported what nat_mm imports,
+    but not nat_mm, whose kernel uses a single thread in forked processes. Its environment variables
+    are those of the first call.
+    """
+    return run_together(function, [arguments])[0]
+
+
+def run_together(function: Callable, arguments_of_each: list[tuple]) -> list:
+    """Calls a function in several such processes at the same time; returns what each returned."""
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['mmcv.cnn', 'mmengine.runner', 'torchvision', 'triton'])
+    with ProcessPoolExecutor(len(arguments_of_each), mp_context=context) as executor:
+        calls = [executor.submit(function, *arguments) for arguments in arguments_of_each]
+        return [call.result(TIMEOUT) for call in calls]
+
+
+def ranks(number: int) -> list[dict[str, str]]:
+    """The environment variables that torchrun gives to each of its processes."""
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = str(probe.getsockname()[1])
+    return [
+        {
+            'RANK': str(rank),
+            'LOCAL_RANK': str(rank),
+            'WORLD_SIZE': str(number),
+            'MASTER_ADDR': '127.0.0.1',
+            'MASTER_PORT': port,
+        }
+        for rank in range(number)
+    ]
