@@ -43,8 +43,8 @@ def measure_memory(
     Raises:
         RuntimeError: If the work fails, or its process ends, for instance for want of memory.
     """
-    # Forked from a process that has imported what takes seconds, but not nat_mm: in a process forked
-    # after its import the kernel uses a single thread.
+    # Forked from a process that has imported what takes seconds. Not nat_mm, though: in a process
+    # forked after its import the kernel uses a single thread.
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(['mmcv.cnn', 'mmengine.runner', 'torchvision', 'triton'])
     with ProcessPoolExecutor(max_workers=1, mp_context=context) as executor:
