@@ -1,5 +1,6 @@
 """Data that several areas of the tests use."""
 
+import functools
 import json
 import os
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from mmengine.config import utils as config_utils
 
 from tests.commands import Run, load_tool
 
@@ -16,6 +18,9 @@ os.environ['TRITON_INTERPRET'] = '1'
 if 'PYTEST_XDIST_WORKER' in os.environ:
     # Workers share the cores; with several threads each they would wait for one another.
     os.environ.setdefault('OMP_NUM_THREADS', '1')
+
+# For each base in another package mmengine reads all of that package's metafiles, about 100.
+config_utils._get_cfg_metainfo = functools.cache(config_utils._get_cfg_metainfo)
 
 PICTURES = {'training': 6, 'validation': 3}
 HEIGHT, WIDTH = 96, 128
