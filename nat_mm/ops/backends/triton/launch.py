@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
-import triton
 from torch import Tensor
 
+from nat_mm.ops.backends.triton import tuning
 from nat_mm.ops.backends.triton.attend import attend
 from nat_mm.ops.backends.triton.key_gradient import differentiate_keys
 from nat_mm.ops.backends.triton.query_gradient import differentiate_queries
-from nat_mm.ops.backends.triton.tiles import Tiles, choose_tiles
-
-SMALLEST_PRODUCT = 16
-"""Least size of a matrix that Triton multiplies."""
+from nat_mm.ops.backends.triton.tiles import Tiles, choose_tiles, product_size
 
 
 def run_forward(
@@ -32,11 +29,14 @@ def run_forward(
     query, key, value = map(_with_contiguous_channels, (query, key, value))
     output = torch.empty(query.shape, dtype=query.dtype, device=query.device)
     log_sum_exp = torch.empty(query.shape[:4], dtype=torch.float32, device=query.device)
-    tiles = _tiles('forward', query, kernel_size)
     tensors = (query, key, value, _table(bias), output, log_sum_exp)
-    strides = _strides(query, key, value)
-    constants = _constants(query, bias, kernel_size, dilation, tiles)
-    _launch(attend, tensors, strides, query, dilation, scale, tiles, constants)
+    problem = Problem(query, bias is not None, tuple(kernel_size), tuple(dilation), scale)
+
+    def run(tiles: Tiles) -> None:
+        strides = _strides(query, key, value)
+        _launch(attend, tensors, strides, problem, tiles, problem.constants(tiles))
+
+    run(_choose('forward', problem, run))
     return output, log_sum_exp
 
 
@@ -63,50 +63,94 @@ def run_backward(
     output, log_sum_exp = output.contiguous(), log_sum_exp.contiguous()
     grads = [torch.empty(query.shape, dtype=query.dtype, device=query.device) for _ in 'qkv']
     delta = torch.empty_like(log_sum_exp)
-    tiles = _tiles('queries', query, kernel_size)
     table = _table(bias)
-    programs = tiles.programs(*query.shape[:4], tuple(dilation))
     strides = _strides(query, key, value, grad_output)
-    constants = _constants(query, bias, kernel_size, dilation, tiles)
+    problem = Problem(query, bias is not None, tuple(kernel_size), tuple(dilation), scale)
     # 16-bit gradients of scores need no more than TF32 when they are added up.
     exact = query.dtype == torch.float32
-    precision = constants['PRECISION'] if exact else _fast_precision()
+    precision = problem.precision if exact else _fast_precision()
     table_constants = make_table_constants(kernel_size, precision)
-    sizes = (table_constants['TABLE_ROWS'], table_constants['TABLE_COLUMNS'])
-    partial_tables = None if bias is None else delta.new_zeros(programs, *sizes)
+    table_size = table_constants['TABLE_ROWS'], table_constants['TABLE_COLUMNS']
 
-    tensors = (query, key, value, table, output, log_sum_exp, grad_output, delta, grads[0])
-    _launch(
-        differentiate_queries,
-        (*tensors, partial_tables),
-        strides,
-        query,
-        dilation,
-        scale,
-        tiles,
-        constants | table_constants,
-    )
-    tiles = _tiles('keys', query, kernel_size)
-    tensors = (query, key, value, table, log_sum_exp, grad_output, delta, *grads[1:])
-    constants = _constants(query, bias, kernel_size, dilation, tiles)
-    _launch(differentiate_keys, tensors, strides, query, dilation, scale, tiles, constants)
+    def run_queries(tiles: Tiles) -> Tensor | None:
+        programs = problem.programs(tiles)
+        partial_tables = None if bias is None else delta.new_zeros(programs, *table_size)
+        tensors = (query, key, value, table, output, log_sum_exp, grad_output, delta, grads[0])
+        constants = problem.constants(tiles) | table_constants
+        tensors = (*tensors, partial_tables)
+        _launch(differentiate_queries, tensors, strides, problem, tiles, constants)
+        return partial_tables
+
+    def run_keys(tiles: Tiles) -> None:
+        tensors = (query, key, value, table, log_sum_exp, grad_output, delta, *grads[1:])
+        _launch(differentiate_keys, tensors, strides, problem, tiles, problem.constants(tiles))
+
+    partial_tables = run_queries(_choose('queries', problem, run_queries))
+    run_keys(_choose('keys', problem, run_keys))
     if bias is None:
         return *grads, query.new_empty(0)
     return *grads, _reduce_tables(partial_tables, query, bias)
+
+
+class Problem(NamedTuple):
+    """What does not change with the tiles; ``query`` stands for all tensors of its shape."""
+
+    query: Tensor
+    has_bias: bool
+    kernel_size: tuple[int, int]
+    dilation: tuple[int, int]
+    scale: float
+
+    @property
+    def precision(self) -> str:
+        """How float32 is multiplied: with TF32 only where PyTorch allows it."""
+        # allow_tf32 cannot be read once a program has used the newer fp32_precision.
+        allowed = torch.backends.cuda.matmul.fp32_precision == 'tf32'
+        return _fast_precision() if allowed else 'ieee'
+
+    def constants(self, tiles: Tiles) -> dict[str, Any]:
+        """Constants that all kernels are compiled for."""
+        return make_constants(
+            self.query.shape[4],
+            self.has_bias,
+            self.kernel_size,
+            self.dilation,
+            tiles,
+            self.precision,
+        )
+
+    def programs(self, tiles: Tiles) -> int:
+        """Number of programs that a launch has."""
+        return tiles.programs(*self.query.shape[:4], self.dilation)
+
+
+def _choose(kernel: str, problem: Problem, run: Callable[[Tiles], Any]) -> Tiles:
+    query = problem.query
+    default = choose_tiles(
+        kernel,
+        kernel_size=problem.kernel_size,
+        head_dim=query.shape[4],
+        bytes_per_element=query.element_size(),
+        is_amd=torch.version.hip is not None,
+    )
+    if query.numel() == 0 or not tuning.is_enabled():
+        return default
+    options = (problem.has_bias, problem.kernel_size, problem.dilation, problem.precision)
+    key = (kernel, query.device, query.dtype, tuple(query.shape), *options)
+    candidates = tuning.candidate_tiles(kernel, default)
+    return tuning.choose(key, candidates, run, device=query.device)
 
 
 def _launch(
     kernel: Any,
     tensors: Sequence[Tensor | None],
     strides: Sequence[tuple[int, ...]],
-    query: Tensor,
-    dilation: Sequence[int],
-    scale: float,
+    problem: Problem,
     tiles: Tiles,
     constants: dict[str, Any],
 ) -> None:
-    batch, height, width, heads, _ = query.shape
-    programs = tiles.programs(batch, height, width, heads, tuple(dilation))
+    query = problem.query
+    programs = problem.programs(tiles)
     if programs == 0:
         return
     # Triton launches on the current device, which need not be the tensors'.
@@ -115,10 +159,8 @@ def _launch(
         kernel[(programs,)](
             *tensors,
             *strides,
-            height,
-            width,
-            heads,
-            scale,
+            *query.shape[1:4],
+            problem.scale,
             **constants,
             num_warps=tiles.warps,
             num_stages=tiles.stages,
@@ -145,39 +187,15 @@ def make_constants(
         'TILE_COLUMNS': tiles.columns,
         'BLOCK_ROWS': tiles.block_rows,
         'BLOCK_COLUMNS': tiles.block_columns,
-        'CHANNELS': max(SMALLEST_PRODUCT, triton.next_power_of_2(head_dim)),
+        'CHANNELS': product_size(head_dim),
         'PRECISION': precision,
     }
 
 
 def make_table_constants(kernel_size: Sequence[int], precision: str) -> dict[str, Any]:
     """Constants of the sums for the bias table; ``precision`` is that of the sums over a tile."""
-    rows, columns = (
-        max(SMALLEST_PRODUCT, triton.next_power_of_2(2 * size - 1)) for size in kernel_size
-    )
+    rows, columns = (product_size(2 * size - 1) for size in kernel_size)
     return {'TABLE_ROWS': rows, 'TABLE_COLUMNS': columns, 'TABLE_PRECISION': precision}
-
-
-def _tiles(kernel: str, query: Tensor, kernel_size: Sequence[int]) -> Tiles:
-    return choose_tiles(
-        kernel,
-        kernel_size=tuple(kernel_size),
-        head_dim=query.shape[4],
-        bytes_per_element=query.element_size(),
-        is_amd=torch.version.hip is not None,
-    )
-
-
-def _constants(
-    query: Tensor,
-    bias: Tensor | None,
-    kernel_size: Sequence[int],
-    dilation: Sequence[int],
-    tiles: Tiles,
-) -> dict[str, Any]:
-    precision = _fast_precision() if torch.backends.cuda.matmul.allow_tf32 else 'ieee'
-    has_bias = bias is not None
-    return make_constants(query.shape[4], has_bias, kernel_size, dilation, tiles, precision)
 
 
 def _fast_precision() -> str:

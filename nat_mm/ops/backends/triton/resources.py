@@ -22,7 +22,7 @@ from nat_mm.ops.backends.triton.attend import attend
 from nat_mm.ops.backends.triton.key_gradient import differentiate_keys
 from nat_mm.ops.backends.triton.launch import make_constants, make_table_constants
 from nat_mm.ops.backends.triton.query_gradient import differentiate_queries
-from nat_mm.ops.backends.triton.tiles import choose_tiles
+from nat_mm.ops.backends.triton.tiles import Tiles, choose_tiles
 
 KERNELS = {'forward': attend, 'queries': differentiate_queries, 'keys': differentiate_keys}
 TARGETS = {
@@ -64,29 +64,58 @@ def measure_resources(
         head_dim: A multiple of 8.
         dtype: float16, bfloat16 or float32.
     """
-    compiled = _compile(kernel, target, (kernel_size, kernel_size), head_dim, dtype)
+    tiles = _default_tiles(kernel, target, kernel_size, head_dim, dtype)
+    compiled = compile_kernel(
+        kernel, target, tiles, kernel_size=kernel_size, head_dim=head_dim, dtype=dtype
+    )
     language = 'ptx' if 'ptx' in compiled.asm else 'amdgcn'
     instructions = re.findall(_MATRIX_INSTRUCTIONS[language], compiled.asm[language])
     registers, spills = (_nvidia_usage if language == 'ptx' else _amd_usage)(compiled)
     return Resources(registers, spills, compiled.metadata.shared, len(instructions))
 
 
-def _compile(
-    kernel: str, target: str, kernel_size: tuple[int, int], head_dim: int, dtype: torch.dtype
+def loop_instructions(
+    kernel: str, target: str, *, kernel_size: int, head_dim: int, dtype: torch.dtype
+) -> int:
+    """Instructions that each warp of a program needs for one block; NVIDIA's GPUs only.
+
+    Arguments are those of :func:`measure_resources`.
+    """
+    tiles = _default_tiles(kernel, target, kernel_size, head_dim, dtype)
+    compiled = compile_kernel(
+        kernel, target, tiles, kernel_size=kernel_size, head_dim=head_dim, dtype=dtype
+    )
+    found: list[int] = []
+    labels: dict[str, int] = {}
+    number = 0
+    for line in _nvidia_tool('nvdisasm', '-c', compiled=compiled).splitlines():
+        if label := re.match(r'(\.L_\w+):', line):
+            labels[label.group(1)] = number
+        elif re.match(r'\s*/\*[0-9a-f]+\*/\s', line):
+            number += 1
+            jump = re.search(r'\bBRA\b.*`\((\.L_\w+)\)', line)
+            if jump and jump.group(1) in labels:  # backwards: a loop ends
+                found.append(number - labels[jump.group(1)])
+    return max(found)
+
+
+def compile_kernel(
+    kernel: str,
+    target: str,
+    tiles: Tiles,
+    *,
+    kernel_size: int,
+    head_dim: int,
+    dtype: torch.dtype,
 ) -> CompiledKernel:
+    """Compiles a kernel for a GPU that need not be there; see :func:`measure_resources`."""
     function = KERNELS[kernel]
     is_amd = TARGETS[target].backend == 'hip'
-    tiles = choose_tiles(
-        kernel,
-        kernel_size=kernel_size,
-        head_dim=head_dim,
-        bytes_per_element=dtype.itemsize,
-        is_amd=is_amd,
-    )
-    constants = make_constants(head_dim, True, kernel_size, (1, 1), tiles, 'ieee')
+    window = (kernel_size, kernel_size)
+    constants = make_constants(head_dim, True, window, (1, 1), tiles, 'ieee')
     if kernel == 'queries':
         precision = 'ieee' if dtype == torch.float32 or is_amd else 'tf32'
-        constants |= make_table_constants(kernel_size, precision)
+        constants |= make_table_constants(window, precision)
     aligned = [['tt.divisibility', 16]]
     signature, attributes = {}, {}
     for place, name in enumerate(function.arg_names):
@@ -107,13 +136,29 @@ def _compile(
     return triton.compile(source, target=TARGETS[target], options=options)
 
 
-def _nvidia_usage(compiled: CompiledKernel) -> tuple[int, int]:
-    cuobjdump = Path(nvidia.__file__).with_name('bin') / 'cuobjdump'
+def _default_tiles(
+    kernel: str, target: str, kernel_size: int, head_dim: int, dtype: torch.dtype
+) -> Tiles:
+    return choose_tiles(
+        kernel,
+        kernel_size=(kernel_size, kernel_size),
+        head_dim=head_dim,
+        bytes_per_element=dtype.itemsize,
+        is_amd=TARGETS[target].backend == 'hip',
+    )
+
+
+def _nvidia_tool(name: str, *options: str, compiled: CompiledKernel) -> str:
+    tool = Path(nvidia.__file__).with_name('bin') / name
     with tempfile.NamedTemporaryFile(suffix='.cubin') as file:
         file.write(compiled.asm['cubin'])
         file.flush()
-        command = [cuobjdump, '--dump-resource-usage', file.name]
-        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        command = [tool, *options, file.name]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def _nvidia_usage(compiled: CompiledKernel) -> tuple[int, int]:
+    printed = _nvidia_tool('cuobjdump', '--dump-resource-usage', compiled=compiled)
     found = re.search(r'REG:(\d+) STACK:(\d+) .*?LOCAL:(\d+)', printed)
     registers, stack, local = map(int, found.groups())
     return registers, stack + local

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+SMALLEST_PRODUCT = 16
+"""Least size of a matrix that Triton multiplies."""
+
 
 class Tiles(NamedTuple):
     """Sizes that a kernel is compiled for.
@@ -66,3 +69,8 @@ def choose_tiles(
         warps=8 if (is_float32 and not small_tiles) or head_dim > 64 else 4,
         stages=2,
     )
+
+
+def product_size(size: int) -> int:
+    """Size of a matrix in the kernels' products that has to hold ``size`` rows or columns."""
+    return max(SMALLEST_PRODUCT, 1 << (size - 1).bit_length())

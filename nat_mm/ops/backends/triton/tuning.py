@@ -1,0 +1,121 @@
+"""Choice of tiles by trial on the GPU at hand, with NAT_MM_TRITON_AUTOTUNE=1 in the environment."""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+import time
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any
+
+import torch
+from triton.runtime.errors import OutOfResources
+
+from nat_mm.ops.backends.triton.tiles import SMALLEST_PRODUCT, Tiles
+
+VARIABLE = 'NAT_MM_TRITON_AUTOTUNE'
+REPEATS = 5
+CALLS = 10
+"""Calls of a kernel in each of ``REPEATS`` samples."""
+LEAST_GAIN = 0.05
+"""Share of the default's time that other tiles must save; less could be chance."""
+
+_CHOSEN: dict[Hashable, Tiles] = {}
+
+
+def is_enabled() -> bool:
+    """Whether the environment asks for trials.
+
+    Raises:
+        ValueError: If the variable is neither '0' nor '1'.
+    """
+    value = os.environ.get(VARIABLE, '0')
+    if value not in ('0', '1'):
+        raise ValueError(f"{VARIABLE} must be '0' or '1', got {value!r}")
+    return value == '1'
+
+
+def candidate_tiles(kernel: str, default: Tiles) -> list[Tiles]:
+    """The default, and what differs from it in one respect: warps, stages, blocks or tile.
+
+    Args:
+        kernel: 'forward', or in backward 'queries' or 'keys'.
+        default: Tiles of :func:`nat_mm.ops.backends.triton.tiles.choose_tiles`.
+    """
+    others = [
+        default._replace(warps=4 if default.warps == 8 else 8),
+        default._replace(stages=3),
+        default._replace(block_rows=2 * default.block_rows),
+        default._replace(rows=2 * default.rows),
+        default._replace(rows=default.rows // 2),
+        default._replace(block_rows=default.block_rows // 2),
+    ]
+    # The sums for the bias table multiply matrices with rows * block_rows rows.
+    least = min(SMALLEST_PRODUCT, default.rows * default.block_rows) if kernel == 'queries' else 1
+    return [default, *(tiles for tiles in others if tiles.rows * tiles.block_rows >= least)]
+
+
+def choose(
+    key: Hashable,
+    candidates: Sequence[Tiles],
+    run: Callable[[Tiles], Any],
+    *,
+    device: torch.device,
+    measure: Callable[[Callable[[], Any], torch.device], float] | None = None,
+) -> Tiles:
+    """The quickest candidate, tried out once per key and process.
+
+    All later calls get the same tiles, so equal arguments give equal bits within a process. Nothing
+    can be timed while a CUDA graph is recorded: then the key gets the default, for good.
+
+    Args:
+        key: What the kernel is compiled for, and the shapes it runs on.
+        candidates: What to try, the default first.
+        run: Runs the kernel with tiles.
+        device: Where it runs.
+        measure: Returns seconds per call of a function on a device; default: medians of its time.
+    """
+    if key not in _CHOSEN:
+        recording = device.type == 'cuda' and torch.cuda.is_current_stream_capturing()
+        tiles = candidates[0]
+        if not recording:
+            tiles = _quickest(candidates, run, device, measure or _seconds)
+        _CHOSEN.setdefault(key, tiles)  # another thread may have been first
+    return _CHOSEN[key]
+
+
+def _quickest(
+    candidates: Sequence[Tiles],
+    run: Callable[[Tiles], Any],
+    device: torch.device,
+    measure: Callable[[Callable[[], Any], torch.device], float],
+) -> Tiles:
+    seconds = {}
+    for tiles in candidates:
+        try:
+            seconds[tiles] = measure(lambda tiles=tiles: run(tiles), device)
+        except OutOfResources:  # more shared memory than this GPU has
+            seconds[tiles] = math.inf
+    best = min(seconds, key=seconds.__getitem__)
+    return best if seconds[best] < (1 - LEAST_GAIN) * seconds[candidates[0]] else candidates[0]
+
+
+def _seconds(function: Callable[[], Any], device: torch.device) -> float:
+    function()  # compiles
+    samples = [_sample(function, device) for _ in range(REPEATS)]
+    return statistics.median(samples)
+
+
+def _sample(function: Callable[[], Any], device: torch.device) -> float:
+    _wait(device)
+    started = time.perf_counter()
+    for _ in range(CALLS):
+        function()
+    _wait(device)
+    return (time.perf_counter() - started) / CALLS
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
