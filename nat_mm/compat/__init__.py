@@ -1,6 +1,7 @@
 """Repairs of what current PyTorch breaks in OpenMMLab (mmengine 0.10, mmdet 3.3, mmseg 1.2).
 
-Every repair has its own module. None changes an installation that works without it.
+Every repair has its own module. None changes an installation that works without it. OpenMMLab's
+maintained forks (onedl-mmengine 0.10, onedl-mmdetection 3.5, onedl-mmsegmentation 1.4) need fewer.
 """
 
 import functools
@@ -36,6 +37,7 @@ def apply() -> None:
     repairs = {
         'mmdet.evaluation.metrics.coco_panoptic_metric': panoptic_metric.keep_predictions,
         'mmdet.visualization.local_visualizer': panoptic_pictures.draw_without_segments,
+        'mmengine.runner.checkpoint': checkpoints.run_no_code,
         'mmengine.runner.loops': autocast.check_instructions_before_loops,
         'mmseg.visualization.local_visualizer': seg_visualizer.accept_transposed_images,
         **dict.fromkeys(bf16_boxes.IN_FP32, bf16_boxes.keep_box_precision),
