@@ -171,11 +171,16 @@ class TestInterpreted:
         ('fp32_precision', 'tf32', 'tf32'),
     ],
 )
-def test_tf32_only_where_pytorch_allows_it(setting, value, precision, monkeypatch):
+def test_tf32_only_where_pytorch_allows_it(setting, value, precision):
     from nat_mm.ops.backends.triton.launch import Problem
 
-    monkeypatch.setattr(torch.backends.cuda.matmul, setting, value)
-    assert Problem(torch.zeros(1), False, (3, 3), (1, 1), 1.0).precision == precision
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    try:
+        setattr(matmul, setting, value)
+        assert Problem(torch.zeros(1), False, (3, 3), (1, 1), 1.0).precision == precision
+    finally:
+        matmul.fp32_precision = before
 
 
 @pytest.mark.parametrize(
