@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import BoundaryNorm, Normalize
+from matplotlib.colors import BoundaryNorm, Normalize, PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
@@ -128,9 +128,11 @@ def _show_fields(
 def _show_rollout(axes: Axes, picture: NDArray, shares: NDArray) -> None:
     # A few pixels may get far more than all others.
     highest = float(np.quantile(shares, 0.999)) or float(shares.max())
-    _show(axes, draw_heat(picture, shares, highest=highest), 'attention rollout')
+    # Half of every layer's share stays with the token, far more than any neighbour gets.
+    drawn = draw_heat(picture, shares**0.5, highest=highest**0.5)
+    _show(axes, drawn, 'attention rollout')
     axes.figure.colorbar(
-        ScalarMappable(Normalize(0, highest / float(shares.mean())), COLORS),
+        ScalarMappable(PowerNorm(0.5, 0, highest / float(shares.mean())), COLORS),
         ax=axes,
         shrink=0.8,
         label='share of a pixel / mean share',

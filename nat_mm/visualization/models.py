@@ -1,5 +1,7 @@
 """Builds models to look into."""
 
+import importlib.util
+from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
@@ -8,7 +10,7 @@ from torch import nn
 
 from nat_mm.cli.checkpoint import check_checkpoint_fits, read_checkpoint
 from nat_mm.cli.config import load_config
-from nat_mm.cli.errors import config_mistakes
+from nat_mm.cli.errors import CommandError, config_mistakes
 
 
 def load_model(
@@ -21,26 +23,40 @@ def load_model(
     """Builds a model of mmdet, mmseg or mmpretrain in eval mode.
 
     Args:
-        config_path: Config file.
+        config_path: Config file, or ``mmdet::`` or another installed toolbox with the path of one
+            of its configs.
         checkpoint: Path or URL of the checkpoint; None leaves the weights random.
         device: Device on which the model is going to run.
         overrides: Values of ``--cfg-options``, keyed by dotted name.
 
     Returns:
-        The model and its config.
+        The model, whose ``dataset_meta`` is what the checkpoint says of its data, and its config.
 
     Raises:
         CommandError: Config or checkpoint cannot be read, or they do not belong together.
     """
     loaded = None if checkpoint is None else read_checkpoint(checkpoint)
-    config = load_config(config_path, overrides=overrides)
+    config = load_config(_find_config(config_path), overrides=overrides)
     with config_mistakes(config):
         description = config.model.copy()
         # mmpretrain's configs have it beside the model.
         if 'data_preprocessor' in config:
             description.setdefault('data_preprocessor', config.data_preprocessor)
         model = MODELS.build(description)
+    model.dataset_meta = {}
     if loaded is not None:
         check_checkpoint_fits(model, loaded, source=checkpoint)
         model.load_state_dict(loaded['state_dict'], strict=False)
+        model.dataset_meta = loaded.get('meta', {}).get('dataset_meta') or {}
     return model.to(device).eval(), config
+
+
+def _find_config(path: str) -> str:
+    """Turns ``package::config`` into the file that an installed toolbox has of it."""
+    package, separator, config = path.partition('::')
+    if not separator:
+        return path
+    found = importlib.util.find_spec(package) if package.isidentifier() else None
+    if found is None:
+        raise CommandError(f'config {path}: there is no package {package!r} installed')
+    return str(Path(found.origin).parent / '.mim' / 'configs' / config)
