@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import torch
 
-from nat_mm.ops.backends import BACKENDS, choose_backend, cpu
+from nat_mm.ops.backends import BACKENDS, automatic_order, choose_backend, cpu
 
 KERNEL_SIZE = (7, 7)
 
@@ -37,12 +38,24 @@ def _print_device(device: str) -> None:
     for name, backend in BACKENDS.items():
         reasons = backend.unsupported_reasons(examples['float32'], None, KERNEL_SIZE)
         print(f'  {name}: {"; ".join(reasons) or "available"}')
+    bias = torch.empty(1, *(2 * size - 1 for size in KERNEL_SIZE), device=device)
+    without, with_bias = (automatic_order(examples['float32'], b) for b in (None, bias))
+    print(f"  'auto' takes the first available of: {', '.join(without)}")
+    if with_bias != without:
+        print(f'    with a bias: {", ".join(with_bias)}')
+        print('    (natten needs wider heads for a bias, triton adds it to the scores)')
     for name, example in examples.items():
-        bias = torch.empty(1, *(2 * size - 1 for size in KERNEL_SIZE), device=device)
         plain, biased = (choose_backend('auto', example, b, KERNEL_SIZE) for b in (None, bias))
         other = '' if biased == plain else f', with a bias {biased}'
         print(f"  'auto' takes for {name}: {plain}{other}")
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader has enough, as `head` does
+        code = 0
+        # Python flushes what is left once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from nat_mm.ops import __main__ as command
 from nat_mm.ops import neighborhood_attention_2d
-from nat_mm.ops.backends import choose_backend, cpu
+from nat_mm.ops.backends import BACKENDS, choose_backend, cpu
 from tests.ops.cases import Case, make_inputs
 from tests.ops.kernel import AVAILABLE, needs_kernel
 
@@ -133,6 +134,26 @@ def test_command_prints_backends_and_how_the_kernel_runs(monkeypatch, capsys):
         f'  available: {", ".join(AVAILABLE)}',
         f'  threads: {torch.get_num_threads()}',
     ]
+
+
+def test_command_says_why_a_gpu_takes_what(monkeypatch, capsys):
+    """With a bias triton comes before natten, without one after it."""
+    monkeypatch.setattr(BACKENDS['natten'], 'unsupported_reasons', lambda *_: [])
+    with FakeTensorMode():
+        command._print_device('cuda')
+    lines = capsys.readouterr().out.splitlines()
+    assert "  'auto' takes the first available of: " + ', '.join(BACKENDS) in lines
+    assert '    with a bias: cpu, triton, natten, portable, reference' in lines
+    assert "  'auto' takes for bfloat16: natten, with a bias triton" in lines
+
+
+def test_command_ends_quietly_when_nobody_reads_on():
+    reader, writer = os.pipe()
+    os.close(reader)
+    command_line = [sys.executable, '-m', 'nat_mm.ops']
+    done = subprocess.run(command_line, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, '')
 
 
 @needs_kernel

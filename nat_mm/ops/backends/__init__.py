@@ -45,7 +45,7 @@ def choose_backend(
     if name != 'auto' and name not in BACKENDS:
         known = ', '.join(repr(known) for known in ('auto', *BACKENDS))
         raise ValueError(f'backend must be one of {known}, got {name!r}')
-    candidates = _automatic_order(query, bias) if name == 'auto' else (name,)
+    candidates = automatic_order(query, bias) if name == 'auto' else (name,)
     refusals = []
     for candidate in candidates:
         reasons = BACKENDS[candidate].unsupported_reasons(query, bias, kernel_size)
@@ -55,7 +55,13 @@ def choose_backend(
     raise ValueError('no backend can serve these arguments: ' + ' | '.join(refusals))
 
 
-def _automatic_order(query: Tensor, bias: Tensor | None) -> list[str]:
+def automatic_order(query: Tensor, bias: Tensor | None) -> list[str]:
+    """Names of the backends in the order in which 'auto' tries them.
+
+    Args:
+        query: [B, H, W, heads, head_dim].
+        bias: [heads, 2 * rows - 1, 2 * columns - 1] or None.
+    """
     names = list(BACKENDS)
     if bias is not None:
         names.remove('triton')
