@@ -60,8 +60,10 @@ def find_annotation_problem(config: Config, part: str) -> str | None:
     for dataset in _datasets(config[f'{part}_dataloader'].get('dataset')):
         path = _local_paths(dataset).get('ann_file')
         kind = _type_name(dataset)
+        if kind is None:
+            return f'the {part} data set has no type, such as CocoDataset'
         if path and kind in LISTS_OF_DATASET:
-            classes = dataset.get('metainfo', {}).get('classes')
+            classes = (dataset.get('metainfo') or {}).get('classes')
             classes = classes or DATASETS.get(f'mmdet.{kind}').METAINFO['classes']
             problem = _find_coco_problem(path, LISTS_OF_DATASET[kind])
             problem = problem or _find_foreign_classes(path, classes)
@@ -72,6 +74,8 @@ def find_annotation_problem(config: Config, part: str) -> str | None:
             return problem
     evaluators = config.get(f'{part}_evaluator') or []
     for evaluator in [evaluators] if isinstance(evaluators, dict) else evaluators:
+        if _type_name(evaluator) is None:
+            return f'{part}_evaluator has no type, such as CocoMetric'
         path = evaluator.get('ann_file')
         if path and '://' not in path:
             if not os.path.isfile(path):
@@ -127,9 +131,10 @@ def _datasets(dataset: Any) -> Iterator[dict]:
         yield from _datasets(child)
 
 
-def _type_name(config: dict) -> str:
+def _type_name(config: dict) -> str | None:
     """The type without scope; in mmengine's newer configs it is the class itself."""
-    return getattr(config['type'], '__name__', config['type']).removeprefix('mmdet.')
+    kind = config.get('type')
+    return None if kind is None else getattr(kind, '__name__', str(kind)).removeprefix('mmdet.')
 
 
 def _local_paths(dataset: dict) -> dict[str, str]:
