@@ -1,4 +1,8 @@
-"""Trains a detector, a segmentor or a classifier, whichever the config describes."""
+"""Trains a detector, a segmentor or a classifier, whichever the config describes.
+
+Losses and metrics are logged as JSON lines, which tools/plot_logs.py draws. With tensorboard = True
+in the config, or --cfg-options tensorboard=True, they are also logged for TensorBoard.
+"""
 
 import argparse
 from collections.abc import Sequence
@@ -18,6 +22,7 @@ from nat_mm.cli.config import load_config
 from nat_mm.cli.errors import CommandError, run_command, weight_mistakes
 from nat_mm.cli.launcher import prepare_launcher
 from nat_mm.cli.runner import build_loop, build_optimizer, build_runner
+from nat_mm.cli.tensorboard import apply_tensorboard
 
 MIXED_PRECISION_WRAPPERS = ('AutocastOptimWrapper', 'AmpOptimWrapper')
 
@@ -77,6 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments.config, overrides=arguments.cfg_options, work_dir=arguments.work_dir
     )
     apply_arguments(config, arguments)
+    apply_tensorboard(config)
     prepare_launcher(config)
     load_from = config.get('load_from')
     checkpoint = read_checkpoint(load_from) if load_from else None
