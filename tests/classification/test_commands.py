@@ -9,8 +9,11 @@ import pytest
 from mmengine.visualization import Visualizer
 
 from nat_mm.cli.errors import CommandError
+from tests.commands import load_tool
 
 pytest.importorskip('mmpretrain', reason='classification needs mmpretrain')
+
+from mmpretrain.visualization import UniversalVisualizer
 
 CLASSES = ('dark', 'bright')
 CONFIG = """
@@ -150,6 +153,27 @@ def test_prediction(commands, config, trained, data, tmp_path):
     assert (likeliest['label'], likeliest['class_name']) == (1, 'dark')
     assert 0.5 < likeliest['score'] < 1
     assert other['score'] == pytest.approx(1 - likeliest['score'])
+
+
+def test_browsing(config, tmp_path, monkeypatch):
+    """With the classes of both, where two pictures are mixed."""
+    labels = []
+    draw = UniversalVisualizer.visualize_cls
+
+    def keep_labels(visualizer, image, sample, **options):
+        labels.append(tuple(sample.gt_label.tolist()))
+        draw(visualizer, image, sample, **options)
+
+    monkeypatch.setattr(UniversalVisualizer, 'visualize_cls', keep_labels)
+    browse = load_tool('browse_dataset').main
+    browse([config, '--out-dir', str(tmp_path), '--number', '16'])
+    pictures = [cv2.imread(str(path)) for path in sorted(tmp_path.iterdir())]
+    assert {picture.shape for picture in pictures} == {(32, 32, 3)}
+    assert set(labels) == {(0,), (1,), (0, 1)}
+    for label, brightness in (((1,), 60), ((0,), 190)):
+        found = [picture for picture, own in zip(pictures, labels, strict=True) if own == label]
+        # Below the letters.
+        assert np.mean([picture[-8:] for picture in found]) == pytest.approx(brightness, abs=4)
 
 
 @pytest.fixture
