@@ -5,6 +5,7 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from nat_mm.cli.errors import CommandError
 from nat_mm.cli.files import whole_file
@@ -55,27 +56,38 @@ def write_curves(
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in panels[len(curves) :]:
         axes.remove()
+    names = dict.fromkeys(name for of_key in curves.values() for name in of_key)
+    colours = {name: f'C{index}' for index, name in enumerate(names)}
     for axes, (key, of_key) in zip(panels, curves.items(), strict=False):
-        draw_panel(axes, of_key, title=key)
+        draw_panel(axes, of_key, title=key, colours=colours)
         if key in log_scale:
             axes.set_yscale('log')
     with whole_file(output) as unfinished:
         figure.savefig(unfinished, dpi=110)
 
 
-def draw_panel(axes: Axes, curves: dict[str, Curve], *, title: str) -> None:
+def draw_panel(
+    axes: Axes, curves: dict[str, Curve], *, title: str, colours: dict[str, str] | None = None
+) -> None:
     """Draws curves over one another.
 
     Args:
         axes: Where to draw.
-        curves: By name in the legend, which is left out if there is only one.
+        curves: By name in the legend.
         title: What they show.
+        colours: Matplotlib's colours by name; None means its own in turn.
     """
     for name, curve in curves.items():
-        marker = 'o' if len(curve.values) <= _FEW_VALUES else None
-        axes.plot(curve.places, curve.values, marker=marker, markersize=4, label=name)
+        axes.plot(
+            curve.places,
+            curve.values,
+            marker='o' if len(curve.values) <= _FEW_VALUES else None,
+            markersize=4,
+            color=colours and colours[name],
+            label=name,
+        )
     units = dict.fromkeys(curve.unit for curve in curves.values())
     axes.set(title=title, xlabel=' or '.join(units))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3, which='both')
-    if len(curves) > 1:
-        axes.legend()
+    axes.legend()

@@ -119,7 +119,8 @@ def drawn(monkeypatch):
     """What is drawn into each panel."""
     panels = {}
 
-    def draw(axes, curves, *, title):
+    def draw(axes, curves, *, title, colours):
+        assert list(colours.values()) == ['C0', 'C1']
         panels[title] = curves
 
     monkeypatch.setattr('nat_mm.cli.curves.draw_panel', draw)
