@@ -18,7 +18,8 @@ import argparse
 from collections.abc import Sequence
 
 from nat_mm.cli.arguments import add_config_overrides
-from nat_mm.cli.errors import run_command
+from nat_mm.cli.errors import CommandError, run_command
+from nat_mm.cli.inputs import Frame
 from nat_mm.visualization.attention_figure import draw_attention
 from nat_mm.visualization.commands import (
     add_drawing_options,
@@ -82,6 +83,20 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def points_of(
+    frame: Frame, given: Sequence[tuple[float, float]] | None
+) -> Sequence[tuple[float, float]]:
+    """The given points, or those that show what a window is like inside and at borders."""
+    height, width = frame.image.shape[:2]
+    for x, y in given or ():
+        if not (0 <= x < width and 0 <= y < height):
+            raise CommandError(
+                f'--point {x:g},{y:g} must lie in {frame.file_name}, x below {width} and y below '
+                f'{height}, both from 0'
+            )
+    return given or [(width / 2, height / 2), (0, height / 2), (width - 1, height - 1)]
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     arguments = parse_arguments(arguments)
     check_device(arguments.device)
@@ -95,12 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with value_mistakes(arguments.config):
         backbone = find_backbone(model)
     for frame in read_pictures(pictures):
-        height, width = frame.image.shape[:2]
-        points = arguments.points or [
-            (width / 2, height / 2),
-            (0, height / 2),
-            (width - 1, height - 1),
-        ]
+        points = points_of(frame, arguments.points)
         with value_mistakes(frame.file_name):
             prepared = prepare_picture(model, config, frame.image, short_side=arguments.short_side)
             stage = arguments.stage
@@ -116,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 head=arguments.head,
                 rollout=arguments.rollout,
             )
-    print(f'drawings of {len(pictures)} pictures are in {arguments.out_dir}')
+    print(f'drawings are in {arguments.out_dir}')
 
 
 if __name__ == '__main__':

@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 found = saliency(model, prepared.tensor, samples=arguments.samples)
             drawn[title(name, found, model.dataset_meta.get('classes'))] = (prepared, found)
         draw_saliency(frame.image, drawn, result_path(arguments.out_dir, frame.name))
-    print(f'drawings of {len(pictures)} pictures are in {arguments.out_dir}')
+    print(f'drawings are in {arguments.out_dir}')
 
 
 if __name__ == '__main__':
