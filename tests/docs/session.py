@@ -1,0 +1,183 @@
+"""Executes what a page shows, from its first block to its last, in one folder."""
+
+import contextlib
+import io
+import os
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.visualization import Visualizer
+from packaging.requirements import Requirement
+
+from tests.docs.blocks import ROOT, Block
+from tests.docs.substitutions import (
+    ADDED_OPTIONS,
+    REPLACED_WORDS,
+    RUN_ELSEWHERE,
+    SMALLER_CONFIGS,
+)
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # pytest brings it along
+
+FILE_COMMANDS = ('cp', 'ls', 'mkdir')
+PRINTED = re.compile(r'^print\(.*\)  # (.+)$', flags=re.MULTILINE)
+
+
+def run_elsewhere(command: str, table: Mapping[str, str] = RUN_ELSEWHERE) -> str | None:
+    """The test that executes a command, if that is not done here."""
+    found = (test for pattern, test in table.items() if re.fullmatch(pattern, command))
+    return next(found, None)
+
+
+class Session:
+    """Executes blocks in the current folder; Python code shares its names from block to block."""
+
+    def __init__(self) -> None:
+        self.names = {'__name__': '__main__'}
+        self.output = ''
+
+    def run(self, block: Block) -> None:
+        """Executes a block: builds a config, runs Python code, or runs commands.
+
+        What Python code prints must be what a comment after ``print(...)`` says, or the next block
+        with the title Output.
+        """
+        if block.language == 'python' and block.title:
+            Path(block.title).write_text(block.text)
+            build_model(block.title)
+        elif block.language == 'python':
+            self.output = self.run_code(block)
+            for expected in PRINTED.findall(block.text):
+                assert expected in self.output.splitlines()
+        elif block.language == 'sh':
+            for command in block.commands():
+                print(f'$ {command}')
+                run_command(command)
+        elif block.title == 'Output':
+            assert self.output == block.text
+
+    def run_code(self, block: Block) -> str:
+        """Runs Python code; returns what it printed."""
+        code = compile(block.text, f'{block.page}:{block.line}', 'exec')
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            exec(code, self.names)
+        return output.getvalue()
+
+
+def build_model(path: str) -> None:
+    """Builds the model of a config, without its pretrained weights."""
+    config = Config.fromfile(path)
+    config.model.backbone.init_cfg = None
+    with DefaultScope.overwrite_default_scope(config.default_scope):
+        MODELS.build(config.model)
+
+
+def run_command(command: str) -> None:
+    """Runs a command of a page, with the substitutions."""
+    if run_elsewhere(command):
+        return
+    words = shlex.split(command)
+    match words:
+        case ['make', *arguments]:
+            check_make(arguments)
+        case ['pip', 'install', *requirements]:
+            check_requirements(requirements)
+        case ['python', '-m', 'pytest', *arguments]:
+            check_paths(arguments)
+        case ['python', *_]:
+            run_python(substitute(command, words)[1:])
+        case [name, *_] if name in FILE_COMMANDS:
+            subprocess.run(words, check=True)
+        case _:
+            raise AssertionError(f'neither executed here nor in RUN_ELSEWHERE: {command}')
+
+
+def substitute(command: str, words: list[str]) -> list[str]:
+    """Puts smaller configs, local files and added options in place."""
+    for beginning, options in ADDED_OPTIONS.items():
+        if command.startswith(beginning):
+            words = [*words, *shlex.split(options)]
+    return [substitute_word(word) for word in words]
+
+
+def substitute_word(word: str) -> str:
+    if word in SMALLER_CONFIGS:
+        return str(make_smaller(word))
+    if word.startswith('https://'):
+        return f'downloads/{word.rpartition("/")[2]}'
+    return REPLACED_WORDS.get(word, word)
+
+
+def make_smaller(config: str) -> Path:
+    """Writes a config that inherits from another one and makes it smaller."""
+    base = Path(config).resolve()
+    path = Path('smaller', base.name)
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f'_base_ = {str(base)!r}\n{SMALLER_CONFIGS[config]}')
+    return path
+
+
+def run_python(words: list[str]) -> None:
+    """Runs ``python WORDS`` in this process, since a new one would import OpenMMLab anew."""
+    for kind in (Visualizer, *Visualizer.__subclasses__()):
+        kind._instance_dict.clear()
+    before, environment, exit_code = sys.argv, dict(os.environ), 0
+    try:
+        if words[0] == '-m':
+            sys.argv = words[1:]
+            runpy.run_module(words[1], run_name='__main__', alter_sys=True)
+        else:
+            sys.argv = list(words)
+            runpy.run_path(words[0], run_name='__main__')
+    except SystemExit as end:
+        exit_code = end.code
+    finally:
+        sys.argv = before
+        os.environ.clear()
+        os.environ.update(environment)
+    assert not exit_code, f'python {shlex.join(words)} ended with exit code {exit_code}'
+
+
+def check_make(arguments: list[str]) -> None:
+    """Checks that a target exists and that what it would run is executed by a test."""
+    command = ['make', '--dry-run', *arguments]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    (target,) = [word for word in arguments if '=' not in word]
+    recipe = result.stdout.strip().splitlines()[-1]
+    recipe = re.sub(r'^(?:\w+=\S+ )*\S+/bin/python ', 'python ', recipe)
+    if recipe.startswith('python -m pytest'):
+        return  # the suite, of which this is a part
+    assert run_elsewhere(recipe), f'make {target} runs {recipe}, which no test executes'
+
+
+def check_paths(arguments: list[str]) -> None:
+    """Checks that what pytest is to run exists; these files are part of the suite anyway."""
+    paths = [word for word in arguments if '/' in word]
+    assert paths
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+def check_requirements(requirements: list[str]) -> None:
+    """Checks that what pip is to install goes with what is installed here."""
+    with (ROOT / 'pyproject.toml').open('rb') as file:
+        project = tomllib.load(file)['project']
+    needed = [word for word in requirements if not word.startswith(('-', '.'))]
+    for word in requirements:
+        if word.startswith('.['):
+            for extra in word[2:-1].split(','):
+                needed += project['optional-dependencies'][extra]
+    for each in map(Requirement, needed):
+        with contextlib.suppress(PackageNotFoundError):
+            assert version(each.name) in each.specifier, f'{each} is asked for by {requirements}'

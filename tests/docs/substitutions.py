@@ -1,0 +1,129 @@
+"""What is executed otherwise than the pages show it, so that all of it takes a minute, offline."""
+
+SMALLER_DETECTOR = """
+load_from = 'downloads/nat_mini_maskrcnn.pth'
+model = dict(
+    backbone=dict(
+        arch=None, embed_dim=32, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8), kernel_size=3,
+        init_cfg=None),
+    neck=dict(in_channels=[32, 64, 128, 256], out_channels=32),
+    rpn_head=dict(in_channels=32, feat_channels=32),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=32),
+        bbox_head=dict(in_channels=32, fc_out_channels=64),
+        mask_roi_extractor=dict(out_channels=32),
+        mask_head=dict(num_convs=1, in_channels=32, conv_out_channels=32)),
+    train_cfg=dict(rpn_proposal=dict(max_per_img=50), rcnn=dict(sampler=dict(num=32))),
+    test_cfg=dict(rpn=dict(max_per_img=50), rcnn=dict(score_thr=0.0, max_per_img=5)))
+resize = dict(type='Resize', scale=(96, 96))
+loader = dict(num_workers=0, persistent_workers=False)
+train_dataloader = dict(dataset=dict(pipeline=[
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    resize,
+    dict(type='PackDetInputs')]), **loader)
+val_dataloader = dict(dataset=dict(pipeline=[
+    dict(type='LoadImageFromFile'),
+    resize,
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+    dict(type='PackDetInputs', meta_keys=(
+        'img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))]), **loader)
+test_dataloader = val_dataloader
+train_cfg = dict(max_epochs=1)
+optim_wrapper = dict(type='OptimWrapper')
+"""
+
+SMALLER_SEGMENTER = """
+load_from = 'downloads/nat_mini_upernet.pth'
+model = dict(
+    backbone=dict(
+        arch=None, embed_dim=32, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8), kernel_size=3,
+        init_cfg=None),
+    decode_head=dict(in_channels=[32, 64, 128, 256], channels=32),
+    auxiliary_head=dict(in_channels=128, channels=16))
+loader = dict(num_workers=0, persistent_workers=False)
+train_dataloader = loader
+val_dataloader = loader
+test_dataloader = loader
+train_cfg = dict(max_iters=2, val_interval=2)
+optim_wrapper = dict(type='OptimWrapper')
+default_hooks = dict(checkpoint=dict(interval=2))
+"""
+
+SMALLER_CONFIGS = {
+    'my_detector.py': SMALLER_DETECTOR,
+    'my_segmenter.py': SMALLER_SEGMENTER,
+    'configs/detection/nat/mask_rcnn_nat_mini_3x_coco.py': SMALLER_DETECTOR,
+    'configs/segmentation/nat/upernet_nat_mini_512x512_160k_ade20k.py': SMALLER_SEGMENTER,
+}
+"""What is added to a config, in a file that inherits from it and stands in for it."""
+
+REPLACED_WORDS = {
+    'work_dirs/my_detector/epoch_12.pth': 'work_dirs/my_detector/epoch_1.pth',
+    'work_dirs/my_segmenter/iter_4000.pth': 'work_dirs/my_segmenter/iter_2.pth',
+}
+"""Checkpoints of the shorter trainings above. URLs become `downloads/` and their last part."""
+
+ADDED_OPTIONS = {
+    'python -m nat_mm.datasets': '--train-scenes 4 --val-scenes 2 --image-size 64',
+    'python tools/train.py configs/demo/': (
+        '--cfg-options train_cfg.max_iters=2 train_cfg.val_interval=2 '
+        'default_hooks.checkpoint.interval=2 train_dataloader.batch_size=2'
+    ),
+}
+"""Options added to commands that begin so; of an option given twice, the last one holds."""
+
+RUN_ELSEWHERE = {
+    r'mim (train|test) mmdet my_config\.py .*': (
+        'tests/packaging/test_installed.py::test_detector_trains_tests_and_infers'
+    ),
+    r'mim (train|test) nat_mm my_segmenter\.py .*': (
+        'tests/packaging/test_installed.py::test_segmentor_trains_tests_and_infers'
+    ),
+    r'mim search nat_mm .*': 'tests/packaging/test_installed_model_zoo.py::test_mim_search',
+    r'mim download nat_mm .*': 'tests/packaging/test_installed_model_zoo.py::test_mim_download',
+    r'tools/dist_(train|test)\.sh .*': (
+        'tests/tools/test_processes.py::test_two_processes_train_and_test'
+    ),
+    r'tools/slurm_(train|test)\.sh .*': (
+        'tests/tools/test_processes.py::test_slurm_scripts_start_the_commands'
+    ),
+    r'python tools/predict\.py .* 0 --out-dir predicted_camera': (
+        'tests/tools/test_predict_video.py::test_camera'
+    ),
+    r'python -m nat_mm\.benchmark\.gpu_cost': (
+        'tests/ops/test_triton_cost.py::test_the_documented_tables_are_those_of_the_command'
+    ),
+    r'python -m nat_mm\.ops\.backends\.triton\.resources': (
+        'tests/ops/test_triton.py::test_kernels_fit_their_gpu'
+    ),
+    r'python tools/web_demo\.py.*': 'tests/web/test_page.py::test_start',
+    r'python tools/demo\.py': (
+        'tests/demo/test_demo.py::'
+        'test_quick_demo_runs_every_step_and_again_over_its_own_folder'
+    ),
+    r'python tools/benchmark\.py.*': (
+        'tests/benchmark/test_command.py::'
+        'test_quick_benchmark_gives_tables_json_and_plot_of_all_sections'
+    ),
+    r'python -m mkdocs build .*': 'tests/docs/test_site.py::test_site_is_built_without_warnings',
+}
+"""Commands that tests of their own execute, by pattern."""
+
+CONFIG_PAGES_RUN_ELSEWHERE = {
+    r'python tools/train\.py configs/detection/\w+/.*': (
+        'tests/tools/test_train.py::test_detector_is_trained'
+    ),
+    r'python tools/train\.py configs/segmentation/\w+/.*': (
+        'tests/tools/test_train.py::test_segmentor_is_trained'
+    ),
+    r'python tools/train\.py configs/classification/.*': (
+        'tests/classification/test_commands.py::test_training_learns'
+    ),
+    r'python tools/test\.py configs/detection/.*': 'tests/tools/test_test.py::test_detector',
+    r'python tools/test\.py configs/segmentation/.*': 'tests/tools/test_test.py::test_segmentor',
+    r'python tools/test\.py configs/classification/.*': (
+        'tests/classification/test_commands.py::test_testing_measures_and_saves'
+    ),
+}
+"""The same for the pages beside the configs, whose models those tests make smaller."""

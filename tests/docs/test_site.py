@@ -1,0 +1,69 @@
+"""The site that `make docs` builds."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.docs.blocks import CONFIG_PAGES, PAGES, ROOT
+
+OUTSIDE = re.compile(r'<(?:script|img|iframe)[^>]+src="?(?:https?:)?//|<link[^>]+stylesheet[^>]+//')
+LINK = re.compile(r'\]\(([^)\s]+)\)')
+HEADING = re.compile(r'^#+ (.+)$', flags=re.MULTILINE)
+
+
+@pytest.fixture(scope='module')
+def site(tmp_path_factory) -> Path:
+    """The site, built as `make docs` does, but elsewhere."""
+    folder = tmp_path_factory.mktemp('site')
+    result = subprocess.run(
+        [sys.executable, '-m', 'mkdocs', 'build', '--strict', '--site-dir', folder],
+        cwd=ROOT,
+        env={'NO_MKDOCS_2_WARNING': '1', 'PATH': ''},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, result.stderr
+    (folder / 'log.txt').write_text(result.stdout + result.stderr)
+    return folder
+
+
+def test_site_is_built_without_warnings(site):
+    assert 'WARNING' not in (site / 'log.txt').read_text()
+    for page in PAGES:
+        if page.startswith('docs/'):
+            built = (site / page).relative_to(site / 'docs').with_suffix('.html')
+            assert (site / built).is_file(), page
+
+
+def test_nothing_is_fetched_from_outside(site):
+    pages = list(site.rglob('*.html'))
+    assert len(pages) > len(PAGES)
+    assert [page for page in pages if OUTSIDE.search(page.read_text())] == []
+
+
+def test_reference_shows_signatures_and_arguments(site):
+    text = re.sub(r'<[^>]+>', '', (site / 'api' / 'ops.html').read_text())
+    assert 'neighborhood_attention_2d' in text
+    assert 'Odd window size of at least 3' in text
+    assert ':func:' not in text
+
+
+@pytest.mark.parametrize('page', [*PAGES, *CONFIG_PAGES])
+def test_links_lead_somewhere(page):
+    """In the repository, where GitHub shows the pages; the build checks those of the site."""
+    for link in LINK.findall((ROOT / page).read_text()):
+        parts = urlsplit(link)
+        if parts.scheme:
+            assert parts.scheme == 'https', link
+            assert '.' in parts.netloc, link
+            continue
+        target = (ROOT / page).parent / parts.path if parts.path else ROOT / page
+        assert target.exists(), link
+        if parts.fragment and not parts.fragment.startswith('nat_mm.'):
+            headings = HEADING.findall(target.read_text())
+            anchors = [re.sub(r'[^\w -]', '', each).lower().replace(' ', '-') for each in headings]
+            assert parts.fragment in anchors, link
