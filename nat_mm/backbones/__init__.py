@@ -4,6 +4,7 @@ Importing this package registers them in mmengine's root registry, where mmdet, 
 mmpretrain all find them.
 """
 
+from nat_mm.backbones import fsdp as fsdp
 from nat_mm.backbones.dinat_s import DiNAT_s
 from nat_mm.backbones.nat import NAT, DiNAT
 

@@ -6,6 +6,7 @@ from mmengine.config import Config
 
 from nat_mm.cli.errors import CommandError
 from nat_mm.compat.distributed import prepare_distributed
+from nat_mm.compat.strategies import prepare_strategy
 
 VARIABLES = {
     'pytorch': ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'),
@@ -35,5 +36,6 @@ def prepare_launcher(config: Config) -> None:
         )
     try:
         prepare_distributed(config)
+        prepare_strategy(config)
     except ValueError as error:
         raise CommandError(str(error)) from error

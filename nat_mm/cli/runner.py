@@ -1,7 +1,10 @@
 """Builds a runner and its data, so that mistakes in the config show before the work starts."""
 
+import copy
+
 from mmengine.config import Config
-from mmengine.runner import Runner
+from mmengine.optim import build_optim_wrapper
+from mmengine.runner import FlexibleRunner, Runner
 
 from nat_mm.cli.classes import find_class_count_problem
 from nat_mm.cli.data import (
@@ -12,8 +15,11 @@ from nat_mm.cli.data import (
 )
 from nat_mm.cli.errors import CommandError, config_mistakes
 
+RUNNERS = {'Runner': Runner, 'FlexibleRunner': FlexibleRunner}
+"""Runners by ``runner_type``; the second takes a ``strategy``, such as FSDP."""
 
-def build_runner(config: Config) -> Runner:
+
+def build_runner(config: Config) -> Runner | FlexibleRunner:
     """Builds the model and the runner of a config.
 
     Args:
@@ -25,16 +31,21 @@ def build_runner(config: Config) -> Runner:
     Raises:
         CommandError: The config is wrong, or asks for another kind of runner.
     """
-    if 'runner_type' in config:
+    runner_type = config.get('runner_type', 'Runner')
+    if runner_type not in RUNNERS:
         raise CommandError(
-            f'{config.filename} has runner_type={config.runner_type!r}, which this command cannot '
-            'run; mim train and mim test of mmdet or mmsegmentation can'
+            f'{config.filename}: runner_type must be one of {", ".join(RUNNERS)}, '
+            f'got {runner_type!r}'
         )
     with config_mistakes(config):
-        return Runner.from_cfg(config)
+        runner = RUNNERS[runner_type].from_cfg(config)
+        if runner_type == 'FlexibleRunner':
+            # It would build the model only when its work starts.
+            runner.model = runner.strategy.build_model(runner.model)
+    return runner
 
 
-def build_loop(runner: Runner, part: str) -> None:
+def build_loop(runner: Runner | FlexibleRunner, part: str) -> None:
     """Builds the data set, data loader and loop of one part of the data.
 
     Args:
@@ -70,14 +81,18 @@ def build_loop(runner: Runner, part: str) -> None:
         raise CommandError(f'{config.filename}: {problem}')
 
 
-def build_optimizer(runner: Runner) -> None:
+def build_optimizer(runner: Runner | FlexibleRunner) -> None:
     """Builds the optimizer of a runner.
 
     Args:
-        runner: The runner; it keeps the optimizer wrapper.
+        runner: The runner; it keeps the optimizer wrapper, but for a FlexibleRunner, which makes
+            one of its own for the distributed model.
 
     Raises:
         CommandError: The config is wrong.
     """
     with config_mistakes(runner.cfg):
-        runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+        if isinstance(runner, FlexibleRunner):
+            build_optim_wrapper(runner.model, copy.deepcopy(runner.optim_wrapper))
+        else:
+            runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)

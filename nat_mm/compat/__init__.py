@@ -24,6 +24,7 @@ def apply() -> None:
         autocast,
         bf16_boxes,
         checkpoints,
+        fsdp,
         noise,
         panoptic_metric,
         panoptic_pictures,
@@ -37,6 +38,7 @@ def apply() -> None:
     repairs = {
         'mmdet.evaluation.metrics.coco_panoptic_metric': panoptic_metric.keep_predictions,
         'mmdet.visualization.local_visualizer': panoptic_pictures.draw_without_segments,
+        'mmengine._strategy.fsdp': fsdp.repair,
         'mmengine.runner.checkpoint': checkpoints.run_no_code,
         'mmengine.runner.loops': autocast.check_instructions_before_loops,
         'mmseg.visualization.local_visualizer': seg_visualizer.accept_transposed_images,

@@ -217,7 +217,8 @@ def test_launcher_without_its_processes(mistake, monkeypatch):
 
 
 def test_another_kind_of_runner(mistake):
-    assert "runner_type='FlexibleRunner'" in mistake('runner_type=FlexibleRunner')
+    message = mistake('runner_type=SprintRunner')
+    assert "runner_type must be one of Runner, FlexibleRunner, got 'SprintRunner'" in message
 
 
 def test_amp_with_another_optimizer_wrapper(mistake):

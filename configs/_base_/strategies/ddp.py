@@ -1,0 +1,3 @@
+# Each process has the whole model (DistributedDataParallel).
+runner_type = 'FlexibleRunner'
+strategy = dict(type='DDPStrategy')

@@ -1,0 +1,39 @@
+"""mmengine's FSDPStrategy on current PyTorch: resuming, and gradients clipped by their whole norm."""
+
+from types import ModuleType
+
+from mmengine.device import get_device
+from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.nn.utils import clip_grad_norm_
+
+
+def repair(strategies: ModuleType) -> None:
+    """Replace what does not work in mmengine's FSDPStrategy.
+
+    Args:
+        strategies: ``mmengine._strategy.fsdp``.
+    """
+    strategy_class = strategies.FSDPStrategy
+    prepare = strategy_class.prepare
+
+    def load_optim_state_dict(self, state_dict: dict) -> None:
+        # PyTorch has changed the order of these arguments.
+        shard = FullyShardedDataParallel.optim_state_dict_to_load(
+            model=self.model, optim=self.optim_wrapper.optimizer, optim_state_dict=state_dict
+        )
+        self.optim_wrapper.load_state_dict(shard)
+
+    def prepare_repaired(self, *args, **kwargs):
+        if get_device() == 'cpu':
+            # Moved to where it is already, the state of the optimizer would share memory with that
+            # of other parameters, which PyTorch then overwrites.
+            self.optim_state_dict_config.offload_to_cpu = False
+        prepared = prepare(self, *args, **kwargs)
+        wrapper = getattr(self, 'optim_wrapper', None)
+        if getattr(wrapper, 'clip_func', None) is clip_grad_norm_:
+            # Each process would clip its shards by their own norm.
+            wrapper.clip_func = lambda parameters, **options: self.model.clip_grad_norm_(**options)
+        return prepared
+
+    strategy_class.load_optim_state_dict = load_optim_state_dict
+    strategy_class.prepare = prepare_repaired
