@@ -1,4 +1,4 @@
-"""mmengine's FSDPStrategy on current PyTorch: resuming, and gradients clipped by their whole norm."""
+"""mmengine's FSDPStrategy on current PyTorch: resuming, and clipping by the whole norm."""
 
 from types import ModuleType
 
