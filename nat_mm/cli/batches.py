@@ -11,6 +11,7 @@ from mmengine.registry import MODELS, VISUALIZERS
 from mmengine.runner import Runner, set_random_seed
 from mmengine.structures import BaseDataElement, PixelData
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from nat_mm.cli.data_checks import check_dataset, data_mistakes
 from nat_mm.cli.errors import CommandError, config_mistakes
@@ -54,8 +55,8 @@ def draw_batches(config: Config, part: str, *, seed: int) -> Iterator[DrawnInput
         The images.
 
     Raises:
-        CommandError: The config has no such data, data are missing or wrong, or what the
-            preprocessor makes is not a batch of images.
+        CommandError: The config has no such data, data are missing or wrong, its pipeline fails,
+            or what the preprocessor makes is not a batch of images.
     """
     if config.get(f'{part}_dataloader') is None:
         raise CommandError(f'{config.filename} has no {part}_dataloader')
@@ -70,7 +71,7 @@ def draw_batches(config: Config, part: str, *, seed: int) -> Iterator[DrawnInput
     visualizer.dataset_meta = getattr(loader.dataset, 'metainfo', {})
     unscaled = _loads_annotations_after_resizing(loader.dataset)
     set_random_seed(seed)
-    for batch in loader:
+    for batch in _load(loader, config, part):
         data = preprocessor(batch, training=part == 'train')
         if not isinstance(data['inputs'], Tensor) or data['inputs'].ndim != 4:
             raise CommandError(f'{config.filename}: its data_preprocessor gives no batch of images')
@@ -87,6 +88,16 @@ def draw_batches(config: Config, part: str, *, seed: int) -> Iterator[DrawnInput
             else:
                 visualizer.add_datasample('input', image, sample, draw_pred=False)
             yield DrawnInput(visualizer.get_image(), sample.metainfo.get('img_path'))
+
+
+def _load(loader: DataLoader, config: Config, part: str) -> Iterator[dict]:
+    try:
+        yield from loader
+    # The pipeline is the user's, and may raise anything on a file that it was not written for.
+    except Exception as error:
+        # Workers hand over their whole traceback as text.
+        reason = f'{type(error).__name__}: {error}'.strip().splitlines()[-1]
+        raise CommandError(f'{config.filename}: cannot load {part} data: {reason}') from error
 
 
 def _build_preprocessor(config: Config) -> tuple[nn.Module, bool]:

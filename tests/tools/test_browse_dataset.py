@@ -31,10 +31,11 @@ def pictures(browse, configs, tmp_path, capsys):
     return run
 
 
-def test_same_seed_same_pictures(pictures, tmp_path):
-    first, sources = pictures('segmentation', '--number', 3, '--seed', 3, folder='first')
-    again, _ = pictures('segmentation', '--number', 3, '--seed', 3, folder='again')
-    other, other_sources = pictures('segmentation', '--number', 3, '--seed', 4, folder='other')
+@pytest.mark.parametrize('task', ['detection', 'segmentation'])
+def test_same_seed_same_pictures(task, pictures, tmp_path):
+    first, sources = pictures(task, '--number', 3, '--seed', 3, folder='first')
+    again, _ = pictures(task, '--number', 3, '--seed', 3, folder='again')
+    other, other_sources = pictures(task, '--number', 3, '--seed', 4, folder='other')
     assert len(first) == len(other) == 3
     names = sorted(path.name for path in (tmp_path / 'other').iterdir())
     assert names == [f'train_seed4_{number:04d}.png' for number in range(3)]
@@ -137,6 +138,19 @@ def test_mistakes(arguments, message, browse, configs, tmp_path):
         browse([str(configs['segmentation']), '--out-dir', str(tmp_path / 'out'), *arguments])
     assert message in str(raised.value)
     assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_pipeline_that_fails(workers, browse, configs, tmp_path):
+    options = [
+        'train_dataloader.dataset.pipeline.1.reduce_zero_label=False',
+        f'train_dataloader.num_workers={workers}',
+    ]
+    config = str(configs['segmentation'])
+    with pytest.raises(CommandError) as raised:
+        browse([config, '--out-dir', str(tmp_path / 'out'), '--cfg-options', *options])
+    start = f'{config}: cannot load train data: AssertionError: Initialize dataset with'
+    assert str(raised.value).startswith(start)
 
 
 def test_out_dir_that_is_a_file(browse, configs, tmp_path):
