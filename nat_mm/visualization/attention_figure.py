@@ -90,7 +90,7 @@ def draw_attention(
             )
             _show_rollout(row[2], picture, _fit(shares, prepared, zoom))
     with whole_file(output) as unfinished:
-        figure.savefig(unfinished, dpi=110)
+        figure.savefig(unfinished, dpi=100)
 
 
 def _show_window(axes: Axes, picture: NDArray, window: AttentionWindow, zoom: int) -> None:

@@ -97,7 +97,7 @@ def draw_saliency(
         axes.imshow(smoothed(prepared, found), cmap=COLORS, vmin=0, vmax=1)
         axes.set_title(title)
     with whole_file(output) as unfinished:
-        figure.savefig(unfinished, dpi=110)
+        figure.savefig(unfinished, dpi=100)
 
 
 def smoothed(prepared: PreparedPicture, found: Saliency) -> NDArray[np.float32]:
