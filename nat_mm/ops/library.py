@@ -131,7 +131,7 @@ def _fake_backward(
         torch.empty_like(tensor, memory_format=torch.contiguous_format)
         for tensor in (query, key, value)
     ]
-    return *grads, query.new_empty(0) if bias is None else torch.empty_like(bias)
+    return *grads, query.new_empty(0) if bias is None else bias.new_empty(bias.shape)
 
 
 # Registrations end with their Library object, so these must outlive this function.

@@ -70,7 +70,7 @@ def with_gradients(function, inputs, seed=1):
     generator = torch.Generator().manual_seed(seed)
     grad_output = torch.randn(output.shape, generator=generator, dtype=torch.float64)
     wanted = [t for t in inputs if t is not None]
-    return [output.detach(), *torch.autograd.grad(output, wanted, grad_output.to(output.dtype))]
+    return [output.detach(), *torch.autograd.grad(output, wanted, grad_output.to(output))]
 
 
 def run(case, backend, *inputs, scale=None):

@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from nat_mm.ops import __main__ as command
 from nat_mm.ops import neighborhood_attention_2d
 from nat_mm.ops.backends import BACKENDS, choose_backend, cpu
-from tests.ops.cases import Case, make_inputs
+from tests.ops.cases import Case, make_inputs, run, with_gradients
 from tests.ops.kernel import AVAILABLE, needs_kernel
 
 ROOT = Path(__file__).parents[2]
@@ -119,6 +119,24 @@ def test_forced_instruction_set_is_the_one_that_runs(instruction_set):
     assert cpu.instruction_set() == instruction_set
     numbers = {'generic': 0, 'avx2': 1, 'avx512': 2}  # csrc/na2d.h
     assert cpu._problem(query, (3, 3), (1, 1), 1.0).isa == numbers[instruction_set]
+
+
+@pytest.mark.parametrize('name', ['cpu', 'portable'])
+@pytest.mark.parametrize('compiled', [False, True], ids=['eager', 'compiled'])
+def test_gradient_of_a_transposed_bias(name, compiled):
+    case = Case(9, 8, 3)
+    inputs = make_inputs(case, dtype=torch.float32, head_dim=8)
+    inputs = [*inputs[:3], inputs[3].mT]
+    if reasons := BACKENDS[name].unsupported_reasons(inputs[0], inputs[3], (3, 3)):
+        pytest.skip(reasons[0])
+
+    def attend(*tensors):
+        return run(case, name, *tensors)
+
+    expected = with_gradients(lambda *tensors: run(case, 'reference', *tensors), inputs)
+    if compiled:
+        attend = torch.compile(attend, fullgraph=True, backend='aot_eager')
+    torch.testing.assert_close(with_gradients(attend, inputs), expected)
 
 
 @needs_kernel

@@ -108,9 +108,22 @@ class TestInterpreted:
         packed = make_inputs(case, batch=2, heads=1, dtype=torch.float32)
         odd = [t.permute(4, 2, 0, 3, 1).contiguous().permute(2, 4, 1, 3, 0) for t in packed[:3]]
         assert odd[0].stride(-1) != 1
-        actual = run(case, 'triton', *odd, packed[3].mT.contiguous().mT)
-        torch.testing.assert_close(actual, run(case, 'reference', *packed))
-        assert actual.is_contiguous()
+        odd.append(packed[3].mT.contiguous().mT)
+        output, *grads = with_gradients(lambda *tensors: run(case, 'triton', *tensors), odd)
+        expected = with_gradients(lambda *tensors: run(case, 'reference', *tensors), packed)
+        torch.testing.assert_close([output, *grads], expected)
+        assert output.is_contiguous()
+
+    def test_gradients_are_contiguous(self):
+        """As compiled programs expect, the bias's too, which is cut out of a larger table."""
+        query, key, value, bias = make_inputs(Case(3, 4, 3), batch=1, heads=1, dtype=torch.float32)
+        output, log_sum_exp = torch.ops.nat_mm.na2d_triton(
+            query, key, value, bias, [3, 3], [1, 1], 0.5
+        )
+        grads = torch.ops.nat_mm.na2d_triton_backward(
+            output, query, key, value, bias, output, log_sum_exp, [3, 3], [1, 1], 0.5
+        )
+        assert all(grad.is_contiguous() for grad in grads)
 
     def test_views_of_a_projection_are_read_in_place(self, monkeypatch):
         """Neither the forward nor the backward pass copies them."""

@@ -70,7 +70,7 @@ def _backward_kernel(
     dtype = _compute_dtype(query)
     grad_query = torch.empty_like(query, memory_format=torch.contiguous_format)
     grad_key, grad_value = (torch.zeros(key.shape, dtype=dtype, device=key.device) for _ in 'kv')
-    grad_bias = None if bias is None else torch.zeros_like(bias, dtype=dtype)
+    grad_bias = None if bias is None else bias.new_zeros(bias.shape, dtype=dtype)
     for tiles in all_tiles(tuple(query.shape[1:3]), tuple(kernel_size), tuple(dilation)):
         mask = _mask(tiles, bias, kernel_size, query)
         grad_mask = torch.zeros_like(mask)

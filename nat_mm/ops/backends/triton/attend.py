@@ -5,6 +5,7 @@ import triton.language as tl
 
 from nat_mm.ops.backends.triton.window import (
     LOG2_E,
+    MAP_SIZES,
     block_tokens,
     class_length,
     keys_of,
@@ -16,7 +17,7 @@ from nat_mm.ops.backends.triton.window import (
 )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=MAP_SIZES)
 def attend(
     query,
     key,

@@ -210,7 +210,7 @@ def _reduce_tables(partial_tables: Tensor, query: Tensor, bias: Tensor) -> Tenso
     programs_each = programs // max(1, batch * heads)
     by_head = partial_tables.view(batch, heads, programs_each, table_rows, table_columns)
     total = by_head.sum((0, 2))[:, : bias.shape[1], : bias.shape[2]]
-    return total.to(bias.dtype, memory_format=torch.contiguous_format)
+    return total.to(bias.dtype).contiguous()  # for the same type, to() copies nothing
 
 
 def _table(bias: Tensor | None) -> Tensor | None:
