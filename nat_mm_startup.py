@@ -9,7 +9,8 @@ library and only watches for five modules:
   finder knows it (mmcv-lite). A compiled one always wins.
 - ``panopticapi``, which mmdet needs for panoptic data: served from :mod:`nat_mm.compat.panopticapi`
   where no other finder knows it.
-- ``mmengine.config.utils``: told that ``nat_mm::`` names this package.
+- ``mmengine.config.utils``: told that ``nat_mm::`` names this package, and ``mmseg::`` a module
+  that onedl-mmsegmentation brings, too.
 - ``mmengine.config.config``: reads ``_base_ = 'nat_mm::...'`` from this package's own folder.
 - ``mmengine.runner.checkpoint``: reads checkpoints through :mod:`nat_mm.compat.checkpoints`.
 
@@ -112,7 +113,9 @@ def when_imported(name, callback):
 
 def _name_config_packages(config_utils):
     config_utils.MODULE2PACKAGE.setdefault('nat_mm', 'nat_mm')
-    config_utils.MODULE2PACKAGE.setdefault('mmseg', 'mmseg')
+    if _is_installed('mmseg'):
+        # mmengine looks for a distribution 'mmsegmentation', and the fork's has another name.
+        config_utils.MODULE2PACKAGE['mmseg'] = 'mmseg'
 
 
 def _find_own_configs(config):

@@ -122,4 +122,4 @@ def test_served_operators_look_like_an_ordinary_module():
 
 def test_config_packages_are_known():
     assert MODULE2PACKAGE['nat_mm'] == 'nat_mm'
-    assert 'mmseg' in MODULE2PACKAGE
+    assert MODULE2PACKAGE['mmseg'] == 'mmseg'
