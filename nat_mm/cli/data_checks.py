@@ -39,7 +39,7 @@ def data_mistakes(config: Config, part: str) -> Iterator[None]:
             if problem is None and 'need at least one array' in str(error):
                 problem = describe_empty(part)
             if problem:
-                raise CommandError(f'{config.filename}: {problem}') from error
+                raise CommandError(problem) from error
             raise
 
 
@@ -56,7 +56,7 @@ def check_dataset(config: Config, dataset: BaseDataset, part: str) -> None:
     """
     problem = find_missing_file(dataset, part) if len(dataset) else describe_empty(part)
     if problem:
-        problem = find_annotation_problem(config, part) or problem
-    problem = problem or find_class_count_problem(config, dataset, part)
+        raise CommandError(find_annotation_problem(config, part) or problem)
+    problem = find_class_count_problem(config, dataset, part)
     if problem:
         raise CommandError(f'{config.filename}: {problem}')

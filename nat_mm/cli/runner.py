@@ -6,13 +6,7 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.runner import FlexibleRunner, Runner
 
-from nat_mm.cli.classes import find_class_count_problem
-from nat_mm.cli.data import (
-    describe_empty,
-    find_annotation_problem,
-    find_missing_file,
-    find_missing_path,
-)
+from nat_mm.cli.data_checks import check_dataset, data_mistakes
 from nat_mm.cli.errors import CommandError, config_mistakes
 
 RUNNERS = {'Runner': Runner, 'FlexibleRunner': FlexibleRunner}
@@ -58,27 +52,9 @@ def build_loop(runner: Runner | FlexibleRunner, part: str) -> None:
     config = runner.cfg
     if config.get(f'{part}_dataloader') is None:
         return
-    missing = find_missing_path(config[f'{part}_dataloader'])
-    if missing:
-        raise CommandError(f'{config.filename}: {missing}')
-    with config_mistakes(config):
-        try:
-            loop = getattr(runner, f'{part}_loop')
-        except Exception as error:
-            problem = find_annotation_problem(config, part)
-            # mmengine's BaseDataset cannot pack an empty list.
-            if problem is None and 'need at least one array' in str(error):
-                problem = describe_empty(part)
-            if problem:
-                raise CommandError(problem) from error
-            raise
-    dataset = loop.dataloader.dataset
-    problem = find_missing_file(dataset, part) if len(dataset) else describe_empty(part)
-    if problem:
-        raise CommandError(find_annotation_problem(config, part) or problem)
-    problem = find_class_count_problem(config, dataset, part)
-    if problem:
-        raise CommandError(f'{config.filename}: {problem}')
+    with data_mistakes(config, part):
+        loop = getattr(runner, f'{part}_loop')
+    check_dataset(config, loop.dataloader.dataset, part)
 
 
 def build_optimizer(runner: Runner | FlexibleRunner) -> None:
