@@ -5,7 +5,9 @@ python docs/window.py
 
 from pathlib import Path
 
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -29,12 +31,12 @@ def neighbours(token: tuple[int, int], dilation: int) -> list[tuple[int, int]]:
 
 def draw_map(axes: Axes, token: tuple[int, int], dilation: int) -> None:
     """The tokens of a map as cells, and with a dashed line where a centred window would be."""
-    near = set(neighbours(token, dilation))
-    for row in range(HEIGHT):
-        for column in range(WIDTH):
-            is_near = (row, column) in near
-            color = TOKEN if (row, column) == token else NEIGHBOUR if is_near else MAP
-            axes.add_patch(Rectangle((column, row), 1, 1, fc=color, ec='#999999', lw=0.6))
+    # Numbers of the colours of MAP, NEIGHBOUR and TOKEN.
+    cells = np.zeros((HEIGHT, WIDTH))
+    cells[tuple(zip(*neighbours(token, dilation), strict=True))] = 1
+    cells[token] = 2
+    colors = ListedColormap([MAP, NEIGHBOUR, TOKEN])
+    axes.pcolormesh(cells, cmap=colors, vmin=0, vmax=2, edgecolors='#999999', linewidth=0.6)
     reach = KERNEL_SIZE // 2 * dilation
     corner = (token[1] - reach, token[0] - reach)
     side = 2 * reach + 1
