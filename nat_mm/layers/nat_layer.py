@@ -11,6 +11,9 @@ from nat_mm.layers.mlp import Mlp
 class NATLayer(nn.Module):
     """Pre-norm neighborhood attention and MLP, each with a residual connection.
 
+    The sums overwrite the branches' outputs: a forward hook on ``attn`` or ``mlp`` that keeps its
+    module's output must clone it.
+
     Args:
         channels: Number of channels C.
         num_heads: Number of attention heads; divides ``channels``.
