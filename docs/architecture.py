@@ -79,7 +79,7 @@ def draw_layer(axes: Axes, y: float) -> None:
     arrow(axes, (x, y), (x + 0.4, y))
 
 
-def main() -> None:
+def main(target: Path = TARGET) -> None:
     plt.rcParams['svg.hashsalt'] = 'architecture'  # so that the same drawing is the same file
     figure, axes = plt.subplots(figsize=(13, 5.6))
     draw_stages(axes, 2.9)
@@ -88,7 +88,7 @@ def main() -> None:
     axes.set_ylim(-0.1, 4.5)
     axes.set_aspect('equal')
     axes.axis('off')
-    figure.savefig(TARGET, bbox_inches='tight', facecolor='white', metadata={'Date': None})
+    figure.savefig(target, bbox_inches='tight', facecolor='white', metadata={'Date': None})
 
 
 if __name__ == '__main__':

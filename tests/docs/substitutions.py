@@ -98,7 +98,7 @@ RUN_ELSEWHERE = {
         'tests/ops/test_triton.py::test_kernels_fit_their_gpu'
     ),
     r'python tools/web_demo\.py.*': 'tests/web/test_page.py::test_start',
-    r'python tools/demo\.py': (
+    r'python tools/demo\.py.*': (
         'tests/demo/test_demo.py::'
         'test_quick_demo_runs_every_step_and_again_over_its_own_folder'
     ),

@@ -1,6 +1,7 @@
 """The site that `make docs` builds."""
 
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,15 @@ def test_reference_shows_signatures_and_arguments(site):
     assert 'neighborhood_attention_2d' in text
     assert 'Odd window size of at least 3' in text
     assert ':func:' not in text
+
+
+def test_architecture_is_drawn(tmp_path):
+    script = runpy.run_path(str(ROOT / 'docs' / 'architecture.py'))
+    script['main'](tmp_path / 'architecture.svg')
+    drawn = (tmp_path / 'architecture.svg').read_text()
+    assert drawn.count('<path') > 100
+    committed = (ROOT / 'docs' / 'architecture.svg').read_text()
+    assert drawn.count('<g id="patch_') == committed.count('<g id="patch_')
 
 
 @pytest.mark.parametrize('page', [*PAGES, *CONFIG_PAGES])
