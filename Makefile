@@ -1,6 +1,7 @@
 # make demo    trains, tests and draws the demo     make lint    checks the style
 # make test    runs the test suite                  make clean   removes .venv, builds and the demo
 # make bench   measures speed and memory here       make docs    builds the documentation in site/
+# make test-gpu   tests on a GPU and measures speed there, in two minutes
 #
 # All but `make clean` create .venv with everything in it, unless it is there. To choose otherwise:
 #   make test PYTHON=python3.12
@@ -41,13 +42,16 @@ INSTALLED := $(VENV)/.installed-$(shell { \
 	cat pyproject.toml setup.py nat_mm_startup.pth nat_mm/ops/csrc/*; \
 	echo '$(CURDIR) $(TORCH) $(TORCHVISION) $(INDEX)'; } | cksum | cut -d ' ' -f 1)
 
-.PHONY: demo test bench docs lint clean
+.PHONY: demo test test-gpu bench docs lint clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/python tools/demo.py
 
 test: $(INSTALLED)
 	$(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+
+test-gpu: $(INSTALLED)
+	@$(VENV)/bin/python -m tests.gpu
 
 bench: $(INSTALLED)
 	$(VENV)/bin/python tools/benchmark.py
