@@ -1,0 +1,96 @@
+"""Draws what the token under a click attends to."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nat_mm.backbones.base import NeighborhoodBackbone
+from nat_mm.visualization import attention_windows, find_backbone, prepare_picture
+from nat_mm.visualization.drawing import draw_window
+from nat_mm.visualization.windows import TOKEN_STRIDE
+from nat_mm.web.models import Finding, PageModel
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What there is to choose from in one stage.
+
+    Attributes:
+        stride: Image pixels per token.
+        blocks: Number of layers.
+        heads: Number of attention heads.
+    """
+
+    stride: int
+    blocks: int
+    heads: int
+
+
+def list_stages(model: PageModel) -> list[Stage]:
+    """Lists the stages whose attention can be drawn.
+
+    Args:
+        model: A model.
+
+    Returns:
+        Those that run; none if the model's backbone has no neighborhood attention.
+    """
+    backbone = _find_backbone(model)
+    if backbone is None:
+        return []
+    return [
+        Stage(TOKEN_STRIDE * 2**index, len(stage.blocks), stage.blocks[0].attn.num_heads)
+        for index, stage in enumerate(backbone.stages[: backbone.out_indices[-1] + 1])
+    ]
+
+
+def draw_attention(
+    model: PageModel,
+    finding: Finding,
+    *,
+    point: tuple[float, float],
+    stage: int,
+    block: int,
+    head: int | None,
+) -> tuple[np.ndarray, str]:
+    """Draws the neighbours of a token over the picture, the higher their weight the brighter.
+
+    Args:
+        model: The model.
+        finding: What it found in the picture.
+        point: (x, y) in the picture.
+        stage: Stage of the backbone, from 0.
+        block: Layer of the stage, from 0.
+        head: Attention head, from 0; None for the mean over all.
+
+    Returns:
+        The drawing, as large as `Finding.enlarged_image`, blue-green-red, and a sentence about it.
+    """
+    picture = finding.frame.image
+    prepared = prepare_picture(model.predictor.inferencer.model, model.config, picture)
+    backbone = _find_backbone(model)
+    (window,) = attention_windows(
+        backbone,
+        prepared.tensor,
+        points=[prepared.to_tensor(point)],
+        stage=stage,
+        block=block,
+        head=head,
+    )
+    x, y = (finding.enlargement / scale for scale in prepared.scale)
+    attention = backbone.stages[stage].blocks[block].attn
+    row, column = window.token
+    size = f'{attention.kernel_size} × {attention.kernel_size}'
+    text = (
+        f'Token in row {row}, column {column}: its strongest weight is {window.weights.max():.3f}; '
+        f'all {attention.kernel_size**2} of its {size} window, dilation {attention.dilation}, '
+        'add up to 1.'
+    )
+    return draw_window(finding.enlarged_image(), window, scale=(x, y)), text
+
+
+def _find_backbone(model: PageModel) -> NeighborhoodBackbone | None:
+    try:
+        return find_backbone(model.predictor.inferencer.model)
+    except ValueError:
+        return None

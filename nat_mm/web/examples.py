@@ -1,0 +1,25 @@
+"""Pictures to start with: generated scenes, as the demo's models know them."""
+
+from pathlib import Path
+
+from nat_mm.cli.files import write_image
+from nat_mm.datasets import DatasetOptions
+from nat_mm.datasets.scenes import make_scene
+
+COUNT = 6
+
+
+def write_examples(folder: Path) -> list[Path]:
+    """Writes scenes that no model of the demo was trained on.
+
+    Args:
+        folder: Where they go.
+
+    Returns:
+        The files.
+    """
+    paths = []
+    for index in range(COUNT):
+        paths.append(folder / f'scene_{index + 1}.png')
+        write_image(paths[-1], make_scene('val', index, DatasetOptions()).image)
+    return paths

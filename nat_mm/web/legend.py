@@ -1,0 +1,104 @@
+"""What a picture's colours mean, as HTML."""
+
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+from mmengine.structures import BaseDataElement
+
+LONGEST = 40
+"""Entries that are shown at most."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a legend.
+
+    Attributes:
+        name: Name of the class.
+        note: What was found of it.
+        share: Length of the bar behind the note, from 0 to 1.
+        colour: In which it is drawn, red-green-blue, or None.
+    """
+
+    name: str
+    note: str
+    share: float
+    colour: tuple[int, int, int] | None
+
+
+def list_entries(
+    sample: BaseDataElement,
+    *,
+    classes: list[str],
+    palette: list[tuple[int, int, int]],
+    threshold: float,
+) -> list[Entry]:
+    """Lists the classes that a model found in a picture, the most frequent first.
+
+    Args:
+        sample: What a model found: instances, panoptic segments, a label map or one class.
+        classes: Names of the classes.
+        palette: Their colours.
+        threshold: Lowest score of the instances that count.
+
+    Returns:
+        The entries.
+    """
+    if 'pred_score' in sample:
+        scores = sample.pred_score.numpy()
+        likeliest = np.argsort(-scores)[:5]
+        return [
+            Entry(classes[label], f'{scores[label]:.1%}', float(scores[label]), None)
+            for label in likeliest
+        ]
+    if 'pred_sem_seg' in sample:
+        counts = _count_pixels(sample.pred_sem_seg.data, len(classes))
+    elif 'pred_panoptic_seg' in sample:
+        from mmdet.evaluation import INSTANCE_OFFSET
+
+        counts = _count_pixels(sample.pred_panoptic_seg.sem_seg % INSTANCE_OFFSET, len(classes))
+    else:
+        found = sample.pred_instances
+        labels = found.labels[found.scores >= threshold].numpy()
+        counts = np.bincount(labels, minlength=len(classes))
+    total = counts.sum()
+    by_area = 'pred_instances' not in sample or 'pred_panoptic_seg' in sample
+    return [
+        Entry(
+            classes[label],
+            f'{counts[label] / total:.1%}' if by_area else str(counts[label]),
+            float(counts[label] / total),
+            tuple(int(value) for value in palette[label]),
+        )
+        for label in np.argsort(-counts, kind='stable')
+        if counts[label]
+    ]
+
+
+def write_legend(entries: list[Entry]) -> str:
+    """Writes a legend as HTML.
+
+    Args:
+        entries: Its entries.
+
+    Returns:
+        The HTML; names are escaped.
+    """
+    lines = []
+    for entry in entries[:LONGEST]:
+        colour = 'transparent' if entry.colour is None else 'rgb({}, {}, {})'.format(*entry.colour)
+        lines.append(
+            f'<li><span class="swatch" style="background: {colour}"></span>'
+            f'<span class="name">{escape(entry.name)}</span>'
+            f'<span class="bar"><span style="width: {entry.share:.1%}"></span></span>'
+            f'<span class="note">{escape(entry.note)}</span></li>'
+        )
+    if len(entries) > LONGEST:
+        lines.append(f'<li>and {len(entries) - LONGEST} more</li>')
+    return f'<ul class="legend">{"".join(lines)}</ul>'
+
+
+def _count_pixels(labels, number: int) -> np.ndarray:
+    """Counts the pixels of each class; labels beyond the last class mean none."""
+    return np.bincount(labels.flatten().numpy(), minlength=number)[:number]

@@ -1,0 +1,191 @@
+"""The models of the page: what they find in a picture, drawn and as files."""
+
+import time
+import warnings
+from copy import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from mmengine.registry import DefaultScope
+from mmengine.structures import BaseDataElement, PixelData
+from torch import Tensor
+
+from nat_mm.cli.coco_results import CocoResults
+from nat_mm.cli.files import write_image
+from nat_mm.cli.inputs import Frame
+from nat_mm.cli.predictor import DetectionPredictor, Predictor, SegmentationPredictor
+from nat_mm.web.legend import Entry, list_entries
+
+LOWEST_SCORE = 0.05
+"""Objects below it are not kept, so that no threshold shows them."""
+
+DRAWN_SIDE = 768
+"""About the longest side, in pixels, to which small pictures are enlarged before drawing on them:
+lines and letters have a fixed size."""
+
+
+@dataclass(frozen=True, eq=False)
+class Finding:
+    """What a model found in a picture.
+
+    Attributes:
+        model: Name of the model.
+        frame: The picture.
+        sample: What was found, on the CPU, in pixels of the picture.
+        seconds: Time that the model took, with preparing its input.
+    """
+
+    model: str
+    frame: Frame
+    sample: BaseDataElement
+    seconds: float
+
+    @property
+    def enlargement(self) -> int:
+        """How many pixels wide and high each pixel is drawn."""
+        return max(1, round(DRAWN_SIDE / max(self.frame.image.shape[:2])))
+
+    def enlarged_image(self) -> np.ndarray:
+        """The picture as it is drawn on, blue-green-red."""
+        height, width = (side * self.enlargement for side in self.frame.image.shape[:2])
+        return cv2.resize(self.frame.image, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """What the page shows of a finding.
+
+    Attributes:
+        picture: File of the picture with what was found.
+        files: All files for download, the picture first.
+        entries: The legend.
+    """
+
+    picture: Path
+    files: list[Path]
+    entries: list[Entry]
+
+
+class PageModel:
+    """A model that the page offers.
+
+    Two threads must not use models at once: OpenMMLab's scope and matplotlib are global.
+
+    Args:
+        name: What the page calls it.
+        predictor: The model itself.
+    """
+
+    def __init__(self, name: str, predictor: Predictor) -> None:
+        self.name = name
+        self.predictor = predictor
+        inferencer = predictor.inferencer
+        # mmpretrain's has another name for it.
+        self.config = inferencer.cfg if hasattr(inferencer, 'cfg') else inferencer.config
+        self.scope = self.config.default_scope
+        self.has_threshold = isinstance(predictor, DetectionPredictor)
+        visualizer = inferencer.visualizer
+        if hasattr(visualizer, 'alpha'):
+            # Leaves more of the picture to be seen than by default.
+            visualizer.alpha = 0.6
+
+    def find(self, frame: Frame) -> Finding:
+        """Runs the model.
+
+        Args:
+            frame: A picture.
+
+        Returns:
+            What it found.
+        """
+        started = time.perf_counter()
+        with DefaultScope.overwrite_default_scope(self.scope):
+            (sample,) = self.predictor.infer([frame.image])
+        sample = sample.cpu()
+        seconds = time.perf_counter() - started
+        if 'pred_instances' in sample:
+            instances = sample.pred_instances
+            sample.pred_instances = instances[instances.scores >= LOWEST_SCORE]
+        return Finding(self.name, frame, sample, seconds)
+
+    def draw(self, finding: Finding, *, threshold: float, folder: Path) -> Drawing:
+        """Draws a finding and writes it as data, without running the model.
+
+        Args:
+            finding: What `find` returned.
+            threshold: Lowest score of the objects that are drawn and written.
+            folder: A folder for the files.
+
+        Returns:
+            The files and the legend.
+        """
+        predictor = self._predictor_for(folder, threshold)
+        with DefaultScope.overwrite_default_scope(self.scope):
+            drawn = _draw(
+                predictor,
+                finding.enlarged_image()[..., ::-1],
+                _enlarge(finding.sample, finding.enlargement),
+            )
+            predictor.write_result(finding.frame, finding.sample)
+        predictor.close()
+        picture = folder / f'{finding.frame.name}_found.png'
+        write_image(picture, drawn[..., ::-1])
+        data = [*predictor.result_paths(finding.frame.name), folder / 'classes.json']
+        entries = list_entries(
+            finding.sample,
+            classes=predictor.classes,
+            palette=self._palette(),
+            threshold=threshold,
+        )
+        return Drawing(picture, [picture, *filter(Path.exists, data)], entries)
+
+    def _predictor_for(self, folder: Path, threshold: float) -> Predictor:
+        """The same model, writing to another folder."""
+        predictor = copy(self.predictor)
+        predictor.out_dir = folder
+        if isinstance(predictor, DetectionPredictor):
+            predictor.score_threshold = threshold
+            predictor.coco = CocoResults(folder / 'coco', predictor.classes)
+        return predictor
+
+    def _palette(self) -> list[tuple[int, int, int]]:
+        """The colours in which the visualizer draws the classes."""
+        from mmdet.visualization import get_palette
+
+        meta = self.predictor.inferencer.model.dataset_meta
+        return get_palette(meta.get('palette'), len(self.predictor.classes))
+
+
+def _draw(predictor: Predictor, image: np.ndarray, sample: BaseDataElement) -> np.ndarray:
+    if not isinstance(predictor, SegmentationPredictor):
+        with warnings.catch_warnings():
+            # A box that touches the picture's border counts as out of bounds.
+            warnings.filterwarnings('ignore', message='.*out of bounds')
+            return predictor.draw(image, sample)
+    # Without the names, which the legend has: mmseg takes seconds to find places for them.
+    visualizer = predictor.inferencer.visualizer
+    visualizer.set_dataset_meta(**predictor.inferencer.model.dataset_meta)
+    visualizer.add_datasample('picture', image, sample, draw_gt=False, with_labels=False)
+    return visualizer.get_image()
+
+
+def _enlarge(sample: BaseDataElement, factor: int) -> BaseDataElement:
+    """A copy of a sample for a picture whose sides are so many times as long."""
+
+    def repeat(maps: Tensor) -> Tensor:
+        return maps.repeat_interleave(factor, dim=-2).repeat_interleave(factor, dim=-1)
+
+    sample = sample.clone()
+    if 'pred_instances' in sample:
+        instances = sample.pred_instances.clone()
+        instances.bboxes = instances.bboxes * factor
+        if 'masks' in instances:
+            instances.masks = repeat(instances.masks)
+        sample.pred_instances = instances
+    if 'pred_sem_seg' in sample:
+        sample.pred_sem_seg = PixelData(data=repeat(sample.pred_sem_seg.data))
+    if 'pred_panoptic_seg' in sample:
+        sample.pred_panoptic_seg = PixelData(sem_seg=repeat(sample.pred_panoptic_seg.sem_seg))
+    return sample

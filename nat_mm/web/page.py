@@ -1,0 +1,130 @@
+"""The page itself: what is on it, and which handler each event calls."""
+
+from pathlib import Path
+
+import gradio as gr
+
+from nat_mm.web.handlers import Handlers
+from nat_mm.web.models import LOWEST_SCORE
+from nat_mm.web.uploads import LONGEST_SIDE, MEGABYTES
+
+TITLE = 'Neighborhood attention'
+THRESHOLD = 0.3
+START = f"""
+<div class="hint">
+  <strong>Drop a picture on the left, or choose one of the scenes</strong>
+  <span>The model runs on the computer that serves this page; nothing is sent anywhere else.
+  Pictures with a side of more than {LONGEST_SIDE} pixels are made smaller first.</span>
+</div>
+"""
+PICTURE = {
+    'interactive': False,
+    'show_label': False,
+    'show_download_button': False,
+    'height': 410,
+}
+# One event at a time uses models, and sees what the one before it left.
+QUEUED = {'concurrency_id': 'models', 'concurrency_limit': 1, 'api_name': False}
+
+
+def build_page(handlers: Handlers) -> gr.Blocks:
+    """Builds the page.
+
+    Args:
+        handlers: What happens on it.
+
+    Returns:
+        The page, to be launched.
+    """
+    # Fonts of the visitor's system: other ones would have to come from somewhere.
+    theme = gr.themes.Default(
+        primary_hue='teal',
+        font=['system-ui', 'sans-serif'],
+        font_mono=['ui-monospace', 'monospace'],
+    )
+    names = list(handlers.models)
+    with gr.Blocks(
+        theme=theme,
+        css_paths=Path(__file__).with_name('page.css'),
+        title=TITLE,
+        analytics_enabled=False,
+        # Seconds: how often it looks for files to remove, and how old those are.
+        delete_cache=(600, 7200),
+    ) as page:
+        finding, point = gr.State(), gr.State()
+        gr.HTML(
+            f'<h1>{TITLE}</h1><p>What a NAT or DiNAT model finds in a picture, and what each of '
+            'its tokens attends to</p>',
+            elem_id='title',
+            padding=False,
+        )
+        with gr.Row():
+            with gr.Column(scale=0, min_width=300):
+                model = gr.Dropdown(names, value=names[0], label='Model', elem_id='model')
+                upload = gr.File(
+                    label=f'Picture, at most {MEGABYTES} MB', height=110, elem_id='upload'
+                )
+                examples = gr.Gallery(
+                    handlers.examples,
+                    label='Generated scenes',
+                    columns=3,
+                    height='auto',
+                    object_fit='cover',
+                    allow_preview=False,
+                    show_download_button=False,
+                    show_fullscreen_button=False,
+                    interactive=False,
+                    elem_id='examples',
+                )
+                threshold = gr.Slider(
+                    LOWEST_SCORE,
+                    1,
+                    value=THRESHOLD,
+                    step=0.05,
+                    label='Lowest score',
+                    elem_id='threshold',
+                )
+            with gr.Column(scale=1):
+                start = gr.HTML(START, padding=False)
+                with gr.Row(visible=False) as results:
+                    with gr.Column(min_width=300):
+                        picture = gr.Image(elem_id='picture', **PICTURE)
+                        status = gr.HTML(elem_id='status', padding=False)
+                        legend = gr.HTML(elem_id='legend', padding=False)
+                        files = gr.File(label='Download', interactive=False, elem_id='files')
+                    with gr.Column(min_width=300):
+                        hint = gr.HTML(padding=False)
+                        attention = gr.Image(visible=False, elem_id='attention', **PICTURE)
+                        with gr.Row() as choices:
+                            stage = gr.Dropdown(label='Stage', min_width=80, elem_id='stage')
+                            block = gr.Dropdown(label='Block', min_width=80, elem_id='block')
+                            head = gr.Dropdown(label='Head', min_width=80, elem_id='head')
+                        caption = gr.HTML(elem_id='caption', padding=False)
+
+        layer = [stage, block, head]
+        seen = [attention, hint, caption]
+        offered = [threshold, hint, choices, *layer]
+        drawn = [picture, status, legend, files]
+        found = [finding, *drawn, point, *seen]
+        busy = {'show_progress_on': [upload, picture], **QUEUED}
+        quiet = {'show_progress': 'hidden', **QUEUED}
+
+        page.load(handlers.offer, model, offered, **quiet)
+        page.unload(handlers.leave)
+        finding.change(
+            lambda: (gr.HTML(visible=False), gr.Row(visible=True)), None, [start, results], **quiet
+        )
+        upload.upload(handlers.upload, [upload, model, threshold], found, **busy)
+        examples.select(handlers.choose_example, [model, threshold], found, **busy)
+        model.input(handlers.offer, model, offered, **quiet).then(
+            handlers.choose_model, [model, finding, threshold], found, **busy
+        )
+        threshold.change(
+            handlers.redraw, [finding, threshold], drawn, trigger_mode='always_last', **quiet
+        )
+        picture.select(handlers.click, [finding, *layer], [point, *seen], **quiet)
+        look = {'fn': handlers.look, 'inputs': [finding, point, *layer], 'outputs': seen, **quiet}
+        stage.input(handlers.choose_stage, [model, stage], [block, head], **quiet).then(**look)
+        block.input(**look)
+        head.input(**look)
+    return page

@@ -1,0 +1,171 @@
+"""The page with three untrained models, and a browser to open it in."""
+
+import shutil
+import socket
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import gradio as gr
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
+
+from nat_mm.cli.predictor import Predictor
+from nat_mm.web.server import serve
+from tests.commands import load_tool
+
+CONFIGS = Path(__file__).parents[2] / 'configs'
+CLASSIFIER = f"""
+_base_ = '{CONFIGS}/classification/nat/nat_mini_in1k_224.py'
+model = dict(
+    backbone=dict(
+        arch=None, embed_dim=32, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8), kernel_size=3),
+    head=dict(in_channels=256, num_classes=3))
+metainfo = dict(classes=('cat <b>', 'dog', 'fish'))
+"""
+PATIENCE = 60_000
+"""Milliseconds until something that does not happen counts as failed; other tests run beside."""
+
+BROWSERS = ('chromium', 'chromium-browser', 'google-chrome')
+
+
+@pytest.fixture(scope='session')
+def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, str]]:
+    """Config and checkpoint of an untrained model of each task whose toolbox is installed."""
+    folder = tmp_path_factory.mktemp('models')
+    (folder / 'classifier.py').write_text(CLASSIFIER)
+    configs = {
+        'detector': CONFIGS / 'demo/mask_rcnn_nat_demo.py',
+        'segmenter': CONFIGS / 'demo/upernet_nat_demo.py',
+        'classifier': folder / 'classifier.py',
+    }
+    if find_spec('mmpretrain') is None:
+        del configs['classifier']
+    found = {}
+    for name, path in configs.items():
+        config = Config.fromfile(path)
+        init_default_scope(config.default_scope)
+        if 'data_preprocessor' in config:
+            config.model.data_preprocessor = config.data_preprocessor
+        torch.manual_seed(0)
+        model = MODELS.build(config.model)
+        if name == 'detector':
+            # All classes are about as likely as each other, and none is likely.
+            model.roi_head.bbox_head.fc_cls.weight.data /= 100
+        checkpoint = folder / f'{name}.pth'
+        state = {'state_dict': model.state_dict(), 'meta': {'dataset_meta': dict(config.metainfo)}}
+        torch.save(state, checkpoint)
+        found[name] = (str(path), str(checkpoint))
+    return found
+
+
+@pytest.fixture(scope='session')
+def predictors(sources: dict[str, tuple[str, str]]) -> dict[str, Predictor]:
+    """The models, as the command loads and names them."""
+    tool = load_tool('web_demo')
+    options = [part for source in sources.values() for part in ('--model', *source)]
+    return tool.load_predictors(tool.parse_arguments([*options, '--device', 'cpu']))
+
+
+@pytest.fixture(scope='session')
+def connections() -> Iterator[list[tuple]]:
+    """Where this process connects to from here on, and what names it looks up."""
+    addresses = []
+    connect, look_up = socket.socket.connect, socket.getaddrinfo
+
+    def recorded_connect(self: socket.socket, address: tuple) -> None:
+        addresses.append(address)
+        connect(self, address)
+
+    def recorded_look_up(host: str, *arguments, **options) -> list:
+        addresses.append((host,))
+        return look_up(host, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, 'connect', recorded_connect)
+        patch.setattr(socket, 'getaddrinfo', recorded_look_up)
+        yield addresses
+
+
+@pytest.fixture(scope='session')
+def port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        return free.getsockname()[1]
+
+
+@pytest.fixture(scope='session')
+def server(
+    predictors: dict[str, Predictor], port: int, connections: list[tuple]
+) -> Iterator[gr.Blocks]:
+    """The page, served from this process."""
+    with pytest.MonkeyPatch.context() as patch:
+        # Restores what serving sets.
+        patch.setenv('GRADIO_TEMP_DIR', '')
+        with serve(predictors, host='127.0.0.1', port=port) as page:
+            yield page
+
+
+@pytest.fixture(scope='session')
+def browser() -> Iterator[Browser]:
+    """Chromium without a window."""
+    expect.set_options(timeout=PATIENCE)
+    with sync_playwright() as playwright:
+        browser = _launch(playwright)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visitors(browser: Browser, server: gr.Blocks) -> Iterator['Visitors']:
+    """Opens the page for as many visitors as a test needs; none may ask another server."""
+    visitors = Visitors(browser, server.local_url)
+    yield visitors
+    for context in visitors.contexts:
+        context.close()
+    assert visitors.requests
+    outside = [url for url in visitors.requests if not url.startswith((server.local_url, 'data:'))]
+    assert outside == []
+
+
+@pytest.fixture
+def page(visitors: 'Visitors') -> Page:
+    """The page, opened by one visitor."""
+    return visitors.open()
+
+
+class Visitors:
+    """Opens the page, each time in a browser profile of its own.
+
+    Attributes:
+        contexts: The profiles.
+        requests: Addresses of everything that the pages asked for.
+    """
+
+    def __init__(self, browser: Browser, address: str) -> None:
+        self._browser = browser
+        self._address = address
+        self.contexts: list[BrowserContext] = []
+        self.requests: list[str] = []
+
+    def open(self) -> Page:
+        context = self._browser.new_context(viewport={'width': 1280, 'height': 800})
+        context.set_default_timeout(PATIENCE)
+        context.on('request', lambda request: self.requests.append(request.url))
+        self.contexts.append(context)
+        page = context.new_page()
+        page.goto(self._address)
+        page.locator('#examples img').first.wait_for()
+        page.locator('.hint >> visible=true').first.wait_for()
+        return page
+
+
+def _launch(playwright: Playwright) -> Browser:
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None and not Path(playwright.chromium.executable_path).exists():
+        pytest.skip(f'no Chromium is installed: neither {", ".join(BROWSERS)} nor playwright\'s')
+    return playwright.chromium.launch(executable_path=path, args=['--no-sandbox'])

@@ -1,0 +1,63 @@
+"""tools/web_demo.py: which models it serves where, and what it refuses."""
+
+import shutil
+
+import pytest
+
+from nat_mm.cli.errors import CommandError
+from nat_mm.web.server import serve
+from tests.commands import load_tool
+
+# Gradio 6, for which the page would be written otherwise, is excluded.
+pytestmark = pytest.mark.filterwarnings('ignore::DeprecationWarning')
+
+
+@pytest.fixture(scope='module')
+def tool():
+    return load_tool('web_demo')
+
+
+def test_only_this_computer_is_served_by_default(tool):
+    assert tool.parse_arguments([]).host == '127.0.0.1'
+
+
+def test_models_of_the_demo(tool, sources, tmp_path):
+    (tmp_path / 'segmenter').mkdir()
+    checkpoint = tmp_path / 'segmenter' / 'iter_1000.pth'
+    shutil.copy(sources['segmenter'][1], checkpoint)
+    (tmp_path / 'segmenter' / 'last_checkpoint').write_text(str(checkpoint))
+    predictors = tool.load_predictors(tool.parse_arguments(['--work-dir', str(tmp_path)]))
+    assert list(predictors) == ['upernet_nat_demo']
+
+
+def test_models_of_one_config_have_names_of_their_own(tool, sources):
+    options = [*('--model', *sources['segmenter'])] * 2
+    predictors = tool.load_predictors(tool.parse_arguments(options))
+    assert list(predictors) == [
+        '1: upernet_nat_demo, segmenter',
+        '2: upernet_nat_demo, segmenter',
+    ]
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (['--work-dir', 'nowhere'], 'no trained model of the demo in nowhere: .* make demo'),
+        (['--model', 'gone.py', 'gone.pth'], 'checkpoint not found: gone.pth'),
+        (['--port', '0'], '--port must be from 1 to 65535, got 0'),
+        (['--device', 'gpu'], '--device gpu is unknown or not available'),
+    ],
+    ids=['no demo', 'no model', 'port', 'device'],
+)
+def test_mistake(options, message, tool):
+    with pytest.raises(CommandError, match=message):
+        tool.main(options)
+
+
+def test_port_in_use(server, port, predictors, monkeypatch):
+    monkeypatch.setenv('GRADIO_TEMP_DIR', '')
+    with (
+        pytest.raises(CommandError, match=f'cannot listen on 127.0.0.1, port {port}'),
+        serve(predictors, host='127.0.0.1', port=port),
+    ):
+        pass

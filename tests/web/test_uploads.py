@@ -1,0 +1,74 @@
+"""What the page takes as a picture."""
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from nat_mm.web.uploads import UploadError, read_upload
+
+NOISE = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+PNG = cv2.imencode('.png', NOISE)[1].tobytes()
+
+
+@pytest.mark.parametrize(
+    ('name', 'mode'),
+    [
+        ('photo.jpg', 'RGB'),
+        ('print.jpg', 'CMYK'),
+        ('gray.png', 'L'),
+        ('clear.png', 'RGBA'),
+        ('drawing.bmp', 'P'),
+        ('scan.tiff', '1'),
+        ('web.webp', 'RGB'),
+    ],
+)
+def test_kinds_of_pictures(name, mode, tmp_path):
+    Image.fromarray(NOISE).convert(mode).save(tmp_path / name)
+    frame = read_upload(tmp_path / name)
+    assert (frame.file_name, frame.image.shape, frame.image.dtype) == (name, (60, 80, 3), np.uint8)
+
+
+def test_photograph_that_lies_on_its_side(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(NOISE).save(tmp_path / 'phone.jpg', exif=exif)
+    assert read_upload(tmp_path / 'phone.jpg').image.shape == (80, 60, 3)
+
+
+def test_large_picture_is_made_smaller(tmp_path):
+    Image.new('L', (4000, 3000)).save(tmp_path / 'large.png')
+    assert read_upload(tmp_path / 'large.png').image.shape == (1000, 1333, 3)
+
+
+@pytest.mark.parametrize(
+    ('name', 'content'),
+    [
+        ('notes.txt', b'no picture'),
+        ('fake.png', b'no picture'),
+        ('empty.jpg', b''),
+        ('cut.png', PNG[:60]),
+        ('header.png', PNG[:20]),
+    ],
+    ids=['text', 'text with a suffix', 'empty', 'no pixels', 'no header'],
+)
+def test_file_that_is_no_picture(name, content, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UploadError, match=f'{name} is not a picture that can be read here'):
+        read_upload(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ('size', 'message'),
+    [
+        ((7100, 7100), 'more than the 50 megapixels'),
+        ((20000, 20000), 'more than the 50 megapixels'),
+        ((31, 200), '31 x 200 pixels, which is too narrow'),
+        ((4000, 90), '4000 x 90 pixels, which is too narrow'),
+    ],
+    ids=['huge', 'enormous', 'narrow', 'narrow when smaller'],
+)
+def test_picture_of_a_size_that_is_not_taken(size, message, tmp_path):
+    Image.new('1', size).save(tmp_path / 'picture.png')
+    with pytest.raises(UploadError, match=message):
+        read_upload(tmp_path / 'picture.png')
