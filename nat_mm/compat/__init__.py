@@ -29,6 +29,7 @@ def apply() -> None:
         panoptic_metric,
         panoptic_pictures,
         seg_visualizer,
+        strategies,
     )
 
     checkpoints.allow_mmengine_checkpoints()
@@ -38,6 +39,7 @@ def apply() -> None:
     repairs = {
         'mmdet.evaluation.metrics.coco_panoptic_metric': panoptic_metric.keep_predictions,
         'mmdet.visualization.local_visualizer': panoptic_pictures.draw_without_segments,
+        'mmengine._strategy.distributed': strategies.save_without_prefix,
         'mmengine._strategy.fsdp': fsdp.repair,
         'mmengine.runner.checkpoint': checkpoints.run_no_code,
         'mmengine.runner.loops': autocast.check_instructions_before_loops,

@@ -1,7 +1,10 @@
 """mmengine's FlexibleRunner and its strategies, without a GPU too."""
 
+from types import ModuleType
+
 from mmengine.config import Config
 from mmengine.device import get_device
+from mmengine.model import is_model_wrapper
 
 ON_CPU = {
     'DDPStrategy': ('MMDistributedDataParallel', 'device_ids', None),
@@ -38,3 +41,19 @@ def prepare_strategy(config: Config) -> None:
         if strategy.type == 'DDPStrategy':
             strategy.model_wrapper.broadcast_buffers = False  # as without a GPU number
     strategy.model_wrapper[device_argument] = device
+
+
+def save_without_prefix(distributed: ModuleType) -> None:
+    """Let checkpoints of DDPStrategy have the names of the model's weights, as Runner's have.
+
+    Args:
+        distributed: ``mmengine._strategy.distributed``.
+    """
+
+    def model_state_dict(self) -> dict:
+        from mmengine.runner import weights_to_cpu
+
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        return weights_to_cpu(model.state_dict())
+
+    distributed.DDPStrategy.model_state_dict = model_state_dict

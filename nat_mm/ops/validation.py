@@ -68,7 +68,7 @@ def check_scale(scale: float | None, head_dim: int) -> float:
         return head_dim**-0.5
     if isinstance(scale, bool) or not isinstance(scale, int | float):
         raise TypeError(f'scale must be a number or None, got {type(scale).__name__}')
-    if not math.isfinite(scale) or scale <= 0:
+    if not 0 < scale < math.inf:
         raise ValueError(f'scale must be finite and positive, got {scale}')
     return float(scale)
 
