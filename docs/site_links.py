@@ -17,6 +17,7 @@ DOCS = ROOT / 'docs'
 FOLDER = 'repository'
 LINK = re.compile(r'(?<=\]\()(?!\w+:|#|/)([^)#\s]+)')
 FENCED = re.compile(r'^(```+).*?^\1', flags=re.DOTALL | re.MULTILINE)
+UNSEARCHED = '---\nsearch:\n  exclude: true\n---\n'
 LANGUAGES = {'.py': 'python', '.cpp': 'cpp', '.h': 'cpp', '.yml': 'yaml', '.sh': 'sh'}
 
 
@@ -73,7 +74,7 @@ def _content(path: Path) -> str:
     """The page of a file or a folder, with links as in the repository."""
     if path.suffix == '.md':
         return path.read_text()
-    title = f'# {path.relative_to(ROOT)}'
+    title = f'{UNSEARCHED}# {path.relative_to(ROOT)}'
     if path.is_dir():
         names = sorted(each.name for each in _linked(path))
         return '\n'.join([title, '', *(f'- [{name}]({name})' for name in names)])

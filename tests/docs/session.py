@@ -173,11 +173,14 @@ def check_requirements(requirements: list[str]) -> None:
     """Checks that what pip is to install goes with what is installed here."""
     with (ROOT / 'pyproject.toml').open('rb') as file:
         project = tomllib.load(file)['project']
-    needed = [word for word in requirements if not word.startswith(('-', '.'))]
-    for word in requirements:
-        if word.startswith('.['):
-            for extra in word[2:-1].split(','):
-                needed += project['optional-dependencies'][extra]
-    for each in map(Requirement, needed):
+    options = ('-e', '-v', '.')
+    needed = [word.replace('.[', f'{project["name"]}[') for word in requirements]
+    waiting = [Requirement(word) for word in needed if word not in options]
+    while waiting:
+        each = waiting.pop()
+        if each.name == project['name']:
+            for extra in each.extras:
+                waiting += map(Requirement, project['optional-dependencies'][extra])
+            continue
         with contextlib.suppress(PackageNotFoundError):
             assert version(each.name) in each.specifier, f'{each} is asked for by {requirements}'
