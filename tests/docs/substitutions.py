@@ -97,6 +97,7 @@ RUN_ELSEWHERE = {
     r'python -m nat_mm\.ops\.backends\.triton\.resources': (
         'tests/ops/test_triton.py::test_kernels_fit_their_gpu'
     ),
+    r'python -m tests\.gpu': 'tests/gpu/test_report.py::test_without_a_gpu_one_line_says_so',
     r'python tools/web_demo\.py.*': 'tests/web/test_page.py::test_start',
     r'python tools/demo\.py.*': (
         'tests/demo/test_demo.py::'

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -36,16 +35,8 @@ from tests.docs.substitutions import (
 PAGES_WITH_CODE = [
     page for page in PAGES if any(block.language in EXECUTED for block in read_blocks(page))
 ]
-BEHIND_MAKE = ('python -m mkdocs build --strict',)
+BEHIND_MAKE = ('python -m mkdocs build --strict', 'python -m tests.gpu')
 DEMO_MODELS = {'detector': 'mask_rcnn_nat_demo', 'segmenter': 'upernet_nat_demo'}
-
-
-@pytest.fixture(scope='module', autouse=True)
-def unformatted_configs() -> Iterator[None]:
-    """Leaves out the formatting of configs for the log, half of a second each."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('mmengine.config.config.FormatCode', lambda text, **_: (text, False))
-        yield
 
 
 @pytest.fixture(scope='module')
