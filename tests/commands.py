@@ -1,5 +1,6 @@
 """The commands of tools/ as functions."""
 
+import importlib.metadata
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
@@ -16,3 +17,8 @@ def load_tool(name: str) -> ModuleType:
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
     return tool
+
+
+def name_for_mim(module: str) -> str:
+    """Name of the package that brings a module: ``mim`` asks for it, and the forks' are others."""
+    return importlib.metadata.packages_distributions()[module][0]

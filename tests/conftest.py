@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -45,6 +46,16 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             _write_scene(root, part, index, rng, coco)
         (root / 'coco' / f'{part}.json').write_text(json.dumps(coco))
     return root
+
+
+@pytest.fixture(scope='session', autouse=True)
+def unformatted_configs() -> Iterator[None]:
+    """Leaves out the formatting of configs for the log, half of a second each."""
+    with pytest.MonkeyPatch.context() as patch:
+        # mmengine imports the function at its start, onedl-mmengine where it needs it.
+        for module in ('mmengine.config.config', 'yapf.yapflib.yapf_api'):
+            patch.setattr(f'{module}.FormatCode', lambda text, **_: (text, False), raising=False)
+        yield
 
 
 @pytest.fixture(scope='session')

@@ -81,14 +81,6 @@ def commands(train, test, predict):
     return {'train': train, 'test': test, 'predict': predict}
 
 
-@pytest.fixture(autouse=True, scope='module')
-def quick_configs():
-    """Leaves out the formatting of configs for the log, half of a second each."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('mmengine.config.config.FormatCode', lambda text, **_: (text, False))
-        yield
-
-
 @pytest.fixture(autouse=True)
 def fresh_visualizer():
     """Lets each run write to its own work directory, as a process of its own."""

@@ -1,7 +1,6 @@
 """Panoptic annotations of the small data, and the commands on small models."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -91,11 +90,3 @@ def trained(
 def fresh_visualizer() -> None:
     """Lets each run in this process write to its own work directory, as a process of its own."""
     forget_visualizers()
-
-
-@pytest.fixture(scope='session', autouse=True)
-def unformatted_configs() -> Iterator[None]:
-    """Leaves out the formatting of configs for the log, half of a second each."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('mmengine.config.config.FormatCode', lambda text, **_: (text, False))
-        yield

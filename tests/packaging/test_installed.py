@@ -6,6 +6,8 @@ from pathlib import Path
 
 import cv2
 
+from tests.commands import name_for_mim
+
 INFER = """
 from {module} import {inferencer}
 inferencer = {inferencer}('{config}', weights='{checkpoint}', device='cpu')
@@ -21,12 +23,12 @@ def test_environment_has_the_wheel_and_not_the_checkout(run, installed_python, u
 
 
 def test_detector_trains_tests_and_infers(run, installed_python, user_project):
-    mim = [installed_python, '-m', 'mim']
+    mim, mmdet = [installed_python, '-m', 'mim'], name_for_mim('mmdet')
     # mmdet's own commands: they know nothing of nat_mm until they read the config.
-    log = run([*mim, 'train', 'mmdet', 'detector.py', '--work-dir', 'det'], cwd=user_project)
+    log = run([*mim, 'train', mmdet, 'detector.py', '--work-dir', 'det'], cwd=user_project)
     assert len(re.findall(r'Epoch\(train\)', log)) == 2
     log = run(
-        [*mim, 'test', 'mmdet', 'detector.py', '--checkpoint', 'det/epoch_1.pth'],
+        [*mim, 'test', mmdet, 'detector.py', '--checkpoint', 'det/epoch_1.pth'],
         cwd=user_project,
     )
     assert 'coco/segm_mAP' in log

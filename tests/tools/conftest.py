@@ -1,7 +1,6 @@
 """Small experiments derived from the shipped configs, and how to run the commands on them."""
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -154,14 +153,6 @@ def fresh_visualizer() -> None:
 def forget_visualizers() -> None:
     for kind in (Visualizer, *Visualizer.__subclasses__()):
         kind._instance_dict.clear()
-
-
-@pytest.fixture(scope='session', autouse=True)
-def unformatted_configs() -> Iterator[None]:
-    """Leaves out the formatting of configs for the log, half of a second each."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('mmengine.config.config.FormatCode', lambda text, **_: (text, False))
-        yield
 
 
 @pytest.fixture(scope='session')

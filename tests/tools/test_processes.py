@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.commands import name_for_mim
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -106,7 +108,7 @@ def test_slurm_scripts_start_the_commands(run, tmp_path):
 
 def test_mmsegmentation_trains(run, configs):
     result = run(
-        *(sys.executable, '-m', 'mim', 'train', 'mmsegmentation', configs['segmentation']),
+        *(sys.executable, '-m', 'mim', 'train', name_for_mim('mmseg'), configs['segmentation']),
         *('--work-dir', 'trained', '--cfg-options'),
         *('train_cfg.max_iters=1', 'train_cfg.val_interval=1'),
     )
@@ -116,7 +118,7 @@ def test_mmsegmentation_trains(run, configs):
 
 def test_mmsegmentation_tests(run, configs, trained, tmp_path):
     result = run(
-        *(sys.executable, '-m', 'mim', 'test', 'mmsegmentation', configs['segmentation']),
+        *(sys.executable, '-m', 'mim', 'test', name_for_mim('mmseg'), configs['segmentation']),
         *('--checkpoint', trained['segmentation'], '--work-dir', 'tested'),
     )
     assert result.returncode == 0, result.stderr
