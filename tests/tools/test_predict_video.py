@@ -1,6 +1,7 @@
 """tools/predict.py: videos, cameras, globs, and being interrupted."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -293,6 +294,7 @@ def test_interrupt_while_predicting(run, video, monkeypatch, tmp_path, capsys):
     assert set(results.getImgIds()) == {1, 2}
     captured = capsys.readouterr()
     assert 'results of 2 images are in' in captured.out
+    assert re.search(r'2/4 [0-9.]+ images/s [0-9:]+ left: ', captured.out)
     assert captured.err == 'interrupted before the end\n'
 
 
