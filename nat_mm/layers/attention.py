@@ -3,11 +3,11 @@
 import torch
 from mmengine.logging import print_log
 from torch import nn
-from torch.nn.functional import pad
 
 from nat_mm.layers.checks import check_int, check_kernel_size
 from nat_mm.layers.recompute import recompute_in_backward
 from nat_mm.layers.rpb import is_resizable_rpb, resize_rpb
+from nat_mm.layers.small_maps import crop_map, pad_small_map
 from nat_mm.ops import neighborhood_attention_2d
 from nat_mm.ops.backends import BACKENDS
 
@@ -108,15 +108,10 @@ class NeighborhoodAttention2D(nn.Module):
             scale=self.scale,
             backend=self.backend,
         )
-        x = x.flatten(3)[:, :height, :width]
-        return self.drop(self.proj(x))
+        return self.drop(crop_map(self.proj(x.flatten(3)), height, width))
 
     def _project(self, x: torch.Tensor) -> torch.Tensor:
-        _, height, width, _ = x.shape
-        smallest = self.kernel_size * self.dilation
-        if height < smallest or width < smallest:
-            x = pad(x, (0, 0, 0, max(0, smallest - width), 0, max(0, smallest - height)))
-        return self.qkv(x)
+        return self.qkv(pad_small_map(x, self.kernel_size * self.dilation))
 
     def extra_repr(self) -> str:
         return (

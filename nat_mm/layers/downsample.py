@@ -43,12 +43,16 @@ class PatchMerging(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps ``[B, H, W, C]`` to ``[B, ceil(H/2), ceil(W/2), 2C]``."""
-        batch, height, width, channels = x.shape
-        if height % 2 or width % 2:
-            x = pad(x, (0, 0, 0, width % 2, 0, height % 2))
-        rows, columns = x.shape[1] // 2, x.shape[2] // 2
-        x = x.view(batch, rows, 2, columns, 2, channels)
+        _, height, width, _ = x.shape
+        # A compiled graph always pads, so that it serves maps of any size.
+        if torch.compiler.is_compiling() or height % 2 or width % 2:
+            x = pad(x, (0, 0, 0, 1, 0, 1))
         # The weights know the four tokens in the order top left, bottom left, top right, bottom
-        # right: columns before rows.
-        x = x.permute(0, 1, 3, 4, 2, 5).reshape(batch, rows, columns, 4 * channels)
+        # right. Behind a map of even size the padding is left out.
+        corners = [
+            x[:, row : height + row : 2, column : width + column : 2]
+            for column in (0, 1)
+            for row in (0, 1)
+        ]
+        x = torch.cat(corners, dim=-1)
         return recompute_in_backward(lambda x: self.reduction(self.norm(x)), x)
