@@ -175,6 +175,17 @@ class TestInterpreted:
         torch.library.opcheck(torch.ops.nat_mm.na2d_triton.default, (*inputs, [3, 3], [1, 1], 0.5))
 
 
+def test_heads_that_lie_too_far_apart_are_copied():
+    from nat_mm.ops.backends.triton.launch import _readable
+
+    strides = (2**33, 16, 8, 2**29, 1)
+    near, far = (
+        torch.empty_strided((1, 3, 3, heads, 8), strides, device='meta') for heads in (3, 4)
+    )
+    assert _readable(near) is near
+    assert _readable(far).is_contiguous()
+
+
 @pytest.mark.parametrize(
     ('setting', 'value', 'precision'),
     [

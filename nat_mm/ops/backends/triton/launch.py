@@ -26,7 +26,7 @@ def run_forward(
     scale: float,
 ) -> tuple[Tensor, Tensor]:
     """Forward kernel of :func:`nat_mm.ops.library.define_operator`."""
-    query, key, value = map(_with_contiguous_channels, (query, key, value))
+    query, key, value = map(_readable, (query, key, value))
     output = torch.empty(query.shape, dtype=query.dtype, device=query.device)
     log_sum_exp = torch.empty(query.shape[:4], dtype=torch.float32, device=query.device)
     tensors = (query, key, value, _table(bias), output, log_sum_exp)
@@ -57,9 +57,7 @@ def run_backward(
     Besides the gradients it needs memory for float32 [B, H, W, heads], and with a bias for a
     float32 table, sides rounded up to powers of 2, of every program.
     """
-    grad_output, query, key, value = map(
-        _with_contiguous_channels, (grad_output, query, key, value)
-    )
+    grad_output, query, key, value = map(_readable, (grad_output, query, key, value))
     output, log_sum_exp = output.contiguous(), log_sum_exp.contiguous()
     grads = [torch.empty(query.shape, dtype=query.dtype, device=query.device) for _ in 'qkv']
     delta = torch.empty_like(log_sum_exp)
@@ -221,5 +219,10 @@ def _strides(*tensors: Tensor) -> list[tuple[int, ...]]:
     return [tensor.stride()[:4] for tensor in tensors]
 
 
-def _with_contiguous_channels(tensor: Tensor) -> Tensor:
-    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
+def _readable(tensor: Tensor) -> Tensor:
+    """Copies what the kernels cannot read in place.
+
+    They take channels for consecutive, and compute the offset of a head in 32 bits.
+    """
+    is_far = tensor.shape[3] * tensor.stride(3) >= 2**31
+    return tensor.contiguous() if is_far or tensor.stride(-1) != 1 else tensor

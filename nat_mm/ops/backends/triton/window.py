@@ -111,7 +111,7 @@ def load_tokens(
 ):
     """Channels of tokens, [tokens, CHANNELS], with zeros for what is no token or no channel."""
     channel = tl.arange(0, CHANNELS)
-    at = image * strides[0] + head.to(tl.int64) * strides[3] + y * strides[1] + x * strides[2]
+    at = image * strides[0] + head * strides[3] + y * strides[1] + x * strides[2]
     mask = is_token[:, None] & (channel < HEAD_DIM)[None, :]
     return tl.load(tensor + at[:, None] + channel[None, :], mask, other=0.0)
 
