@@ -5,6 +5,7 @@ from html import escape
 
 import numpy as np
 from mmengine.structures import BaseDataElement
+from torch import Tensor
 
 LONGEST = 40
 """Entries that are shown at most."""
@@ -87,10 +88,12 @@ def write_legend(entries: list[Entry]) -> str:
     """
     lines = []
     for entry in entries[:LONGEST]:
-        colour = 'transparent' if entry.colour is None else 'rgb({}, {}, {})'.format(*entry.colour)
+        swatch = ''
+        if entry.colour is not None:
+            colour = 'rgb({}, {}, {})'.format(*entry.colour)
+            swatch = f'<span class="swatch" style="background: {colour}"></span>'
         lines.append(
-            f'<li><span class="swatch" style="background: {colour}"></span>'
-            f'<span class="name">{escape(entry.name)}</span>'
+            f'<li>{swatch}<span class="name">{escape(entry.name)}</span>'
             f'<span class="bar"><span style="width: {entry.share:.1%}"></span></span>'
             f'<span class="note">{escape(entry.note)}</span></li>'
         )
@@ -99,6 +102,6 @@ def write_legend(entries: list[Entry]) -> str:
     return f'<ul class="legend">{"".join(lines)}</ul>'
 
 
-def _count_pixels(labels, number: int) -> np.ndarray:
+def _count_pixels(labels: Tensor, number: int) -> np.ndarray:
     """Counts the pixels of each class; labels beyond the last class mean none."""
     return np.bincount(labels.flatten().numpy(), minlength=number)[:number]
