@@ -85,9 +85,12 @@ def build_model(path: str) -> None:
 
 def run_command(command: str) -> None:
     """Runs a command of a page, with the substitutions."""
-    if run_elsewhere(command):
-        return
     words = shlex.split(command)
+    if run_elsewhere(command):
+        for config in words:
+            if config.startswith('configs/'):
+                Config.fromfile(config)
+        return
     match words:
         case ['make', *arguments]:
             check_make(arguments)

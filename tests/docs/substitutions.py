@@ -82,6 +82,13 @@ RUN_ELSEWHERE = {
     ),
     r'mim search nat_mm .*': 'tests/packaging/test_installed_model_zoo.py::test_mim_search',
     r'mim download nat_mm .*': 'tests/packaging/test_installed_model_zoo.py::test_mim_download',
+    r'tools/dist_train\.sh configs/demo/upernet_nat_demo_(ddp|fsdp)\.py .*': (
+        'tests/training/test_strategies.py::'
+        'test_weights_equal_those_of_one_process_and_one_batch'
+    ),
+    r'python tools/export_onnx\.py .*': (
+        'tests/tools/test_export_onnx.py::test_onnxruntime_computes_the_features'
+    ),
     r'tools/dist_(train|test)\.sh .*': (
         'tests/tools/test_processes.py::test_two_processes_train_and_test'
     ),
