@@ -45,7 +45,8 @@ class FeatureSquares(BaseModel):
 
     def forward(self, inputs, mode='tensor'):
         features = self.backbone(inputs)
-        return {'loss': sum(((each - 1) ** 2).mean() for each in features)}
+        # Of all their squares, normalized features have the same sum always.
+        return {'loss': sum(each.relu().square().mean() for each in features)}
 
 
 def make_config(work_dir, strategy, *, batch_size, iterations, launcher, resume=False):
@@ -138,7 +139,7 @@ def test_weights_were_trained(checkpoints, tmp_path):
     before = train(config).model.state_dict()
     after = checkpoints['one']['state_dict']
     key = 'backbone.levels.0.blocks.0.attn.qkv.weight'
-    assert (after[key] - before[key]).abs().max() > 1e-5
+    assert (after[key] - before[key]).abs().max() > 1e-3
 
 
 def test_checkpoints_of_fsdp_hold_the_whole_state_of_the_optimizer(checkpoints):
