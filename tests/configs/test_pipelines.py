@@ -62,6 +62,15 @@ def test_detection_training_pipeline_is_multi_scale(detection):
     assert 5 < cropped < 25
 
 
+def test_no_detection_picture_is_resized_beyond_1333_pixels(detection):
+    (choice,) = [t for t in detection.train_dataloader.dataset.pipeline if t.type == 'RandomChoice']
+    resizes = [t for branch in choice.transforms for t in branch if t.type == 'RandomChoiceResize']
+    sides = [tuple(zip(*resize.scales, strict=True)) for resize in resizes]
+    multiscale = tuple(range(480, 801, 32))
+    assert [short for short, _ in sides] == [multiscale, (400, 500, 600), multiscale]
+    assert {long for _, longs in sides for long in longs} == {1333}
+
+
 def test_detection_test_pipeline(detection):
     sample = DATASETS.build(detection.test_dataloader.dataset)[0]
     assert sample['inputs'].shape == (3, 800, 1067)

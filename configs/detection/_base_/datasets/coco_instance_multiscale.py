@@ -1,6 +1,6 @@
 _base_ = 'mmdet::_base_/datasets/coco_instance.py'
 
-# The multi-scale augmentation of DETR (arXiv 2005.12872): half of the pictures are resized to a
+# The multi-scale augmentation of DETR (arXiv 2005.12872) with the authors' sizes: half of the pictures are resized to a
 # random short side, the other half are resized, cropped and resized again.
 resize = dict(
     type='RandomChoiceResize',
@@ -16,10 +16,9 @@ train_pipeline = [
         transforms=[
             [resize],
             [
-                # A long side of 4200 never limits: the short side is met exactly.
                 dict(
                     type='RandomChoiceResize',
-                    scales=[(400, 4200), (500, 4200), (600, 4200)],
+                    scales=[(400, 1333), (500, 1333), (600, 1333)],
                     keep_ratio=True,
                 ),
                 dict(
