@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
+from mmengine.registry import DATASETS, DefaultScope
+
 from nat_mm.checkpoints import converted_source
 from nat_mm.cli.checkpoint import check_checkpoint_fits, read_checkpoint
 from nat_mm.cli.classification_predictor import ClassificationPredictor
@@ -38,12 +41,27 @@ def load_predictor(
     checkpoint = read_checkpoint(checkpoint_source)
     config = load_config(config_path, overrides=overrides)
     weights = converted_source(checkpoint_source)
-    places = {'device': device, 'out_dir': out_dir}
+    options = {'device': device, 'out_dir': out_dir}
+    if {'dataset_meta', 'CLASSES'}.isdisjoint(checkpoint.get('meta', {})):
+        # The toolboxes would take COCO's or Cityscapes' classes, whatever the config says.
+        options['dataset_meta'] = _test_dataset_meta(config)
     if config.default_scope == 'mmdet':
-        predictor = DetectionPredictor(config, weights, score_threshold=score_threshold, **places)
+        predictor = DetectionPredictor(config, weights, score_threshold=score_threshold, **options)
     elif config.default_scope == 'mmpretrain':
-        predictor = ClassificationPredictor(config, weights, **places)
+        predictor = ClassificationPredictor(config, weights, **options)
     else:
-        predictor = SegmentationPredictor(config, weights, **places)
+        predictor = SegmentationPredictor(config, weights, **options)
     check_checkpoint_fits(predictor.inferencer.model, checkpoint, source=checkpoint_source)
     return predictor
+
+
+def _test_dataset_meta(config: Config) -> dict[str, Any]:
+    """Classes and palette of the config's test data, as far as it says them."""
+    dataset = (config.get('test_dataloader') or {}).get('dataset') or {}
+    while 'dataset' in dataset:  # a data set around another one, such as RepeatDataset
+        dataset = dataset['dataset']
+    kind = dataset.get('type')
+    with DefaultScope.overwrite_default_scope(config.default_scope):
+        kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+    known = {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
+    return {name: known[name] for name in ('classes', 'palette') if name in known}

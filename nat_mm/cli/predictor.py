@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,16 +27,26 @@ class Predictor(ABC):
         checkpoint: Path or URL of its checkpoint.
         device: Device on which it runs.
         out_dir: Folder of the results; what is predicted goes into its folder ``results``.
+        dataset_meta: Classes and palette, if the checkpoint does not say them.
     """
 
     result_suffixes: tuple[str, ...]
     """Of the files in ``results``; the first one is always written."""
 
-    def __init__(self, config: Config, checkpoint: str, *, device: str, out_dir: Path) -> None:
+    def __init__(
+        self,
+        config: Config,
+        checkpoint: str,
+        *,
+        device: str,
+        out_dir: Path,
+        dataset_meta: dict[str, Any] | None = None,
+    ) -> None:
         # mmengine prints all keys that do not fit; `check_checkpoint_fits` says it in one line.
         with config_mistakes(config), redirect_stdout(io.StringIO()):
             self.inferencer = self.make_inferencer(config, checkpoint, device)
         self.inferencer.show_progress = False
+        self.inferencer.model.dataset_meta.update(dataset_meta or {})
         self.classes = list(self.inferencer.model.dataset_meta['classes'])
         self.out_dir = out_dir
 
@@ -84,19 +95,18 @@ class DetectionPredictor(Predictor):
     Args:
         config: Config of the model.
         checkpoint: Path or URL of its checkpoint.
-        device: Device on which it runs.
-        out_dir: Folder of the results.
         score_threshold: Lowest score of the objects that are drawn and written.
+        **options: See `Predictor`.
     """
 
     result_suffixes = ('.json', '.png')
 
     def __init__(
-        self, config: Config, checkpoint: str, *, device: str, out_dir: Path, score_threshold: float
+        self, config: Config, checkpoint: str, *, score_threshold: float, **options: Any
     ) -> None:
-        super().__init__(config, checkpoint, device=device, out_dir=out_dir)
+        super().__init__(config, checkpoint, **options)
         self.score_threshold = score_threshold
-        self.coco = CocoResults(out_dir / 'coco', self.classes)
+        self.coco = CocoResults(self.out_dir / 'coco', self.classes)
 
     def make_inferencer(self, config: Config, checkpoint: str, device: str) -> BaseInferencer:
         from mmdet.apis import DetInferencer

@@ -6,6 +6,7 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+import torch
 from pycocotools import mask
 
 from nat_mm.cli.errors import CommandError
@@ -50,6 +51,22 @@ def test_detector(predict, configs, trained, pictures, tmp_path):
         assert mask.decode(instance['mask']).shape == (96, 128)
     drawn = [cv2.imread(str(tmp_path / 'out' / 'pictures' / name)) for name in ('00.jpg', '01.jpg')]
     assert [picture.shape for picture in drawn] == [(96, 128, 3)] * 2
+
+
+def test_classes_are_the_configs_where_the_checkpoint_has_none(
+    predict, configs, trained, pictures, tmp_path
+):
+    out = tmp_path / 'out'
+    for task in ('detection', 'segmentation'):
+        weights = torch.load(trained[task], map_location='cpu', weights_only=False)['state_dict']
+        torch.save({'state_dict': weights}, tmp_path / f'{task}.pth')
+        model = [str(configs[task]), str(tmp_path / f'{task}.pth')]
+        predict([*model, str(pictures / '00.jpg'), '--out-dir', str(out)])
+    assert json.loads((out / 'classes.json').read_text()) == ['background', 'box', 'disc']
+    instances = json.loads((out / 'results' / '00.json').read_text())['instances']
+    assert {instance['class_name'] for instance in instances} <= {'box', 'disc'}
+    categories = json.loads((out / 'coco' / 'images.json').read_text())['categories']
+    assert [category['name'] for category in categories] == ['box', 'disc']
 
 
 def test_score_threshold(predict, configs, trained, pictures, tmp_path):
