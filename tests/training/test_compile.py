@@ -1,0 +1,45 @@
+"""torch.compile of whole backbones: no graph break, any image size, the same gradients."""
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounterWithBackend
+
+# With and without padding: maps of 16 x 24 down to 4 x 4 tokens, windows of up to 9 x 9.
+SIZES = [(64, 96), (96, 64), (37, 130), (46, 33), (80, 80)]
+
+
+@pytest.fixture(autouse=True)
+def forget_compiled_code():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def run(model, image):
+    """Features, and the gradients of their positive parts' squares."""
+    features = model(image)
+    parameters = [each for each in model.parameters() if each.requires_grad]
+    loss = sum(each.relu().square().sum() for each in features)
+    return features, torch.autograd.grad(loss, parameters)
+
+
+@pytest.mark.parametrize('make_backbone', ['DiNAT', 'DiNAT_s'], indirect=True)
+def test_one_graph_serves_all_sizes(make_backbone):
+    model = make_backbone(layer_scale=0.5)
+    counter = CompileCounterWithBackend('aot_eager')
+    compiled = torch.compile(model, backend=counter, fullgraph=True, dynamic=True)
+    for height, width in SIZES:
+        image = torch.randn(2, 3, height, width)
+        torch.testing.assert_close(run(compiled, image), run(model, image))
+        if (height, width) == SIZES[0]:
+            graphs = counter.frame_count
+    assert counter.frame_count == graphs
+
+
+@pytest.mark.parametrize('make_backbone', ['NAT'], indirect=True)
+@pytest.mark.parametrize('training', [True, False], ids=['training', 'evaluation'])
+def test_frozen_and_checkpointed_layers(make_backbone, training):
+    model = make_backbone(frozen_stages=1, with_cp=True).train(training)
+    compiled = torch.compile(model, backend='aot_eager', fullgraph=True)
+    image = torch.randn(2, 3, 36, 50)
+    torch.testing.assert_close(run(compiled, image), run(model, image))
