@@ -19,8 +19,10 @@ def pad_small_map(x: torch.Tensor, smallest: int) -> torch.Tensor:
         ``[B, max(H, smallest), max(W, smallest), C]``; ``x`` itself if that is large enough.
     """
     _, height, width, _ = x.shape
-    if torch.compiler.is_compiling() or height < smallest or width < smallest:
-        bottom, right = (torch.sym_max(0, smallest - length) for length in (height, width))
+    compiling = torch.compiler.is_compiling()
+    if compiling or height < smallest or width < smallest:
+        larger = torch.sym_max if compiling else max  # torch.jit.trace's sizes are tensors
+        bottom, right = (larger(0, smallest - length) for length in (height, width))
         x = pad(x, (0, 0, 0, right, 0, bottom))
     return x
 
