@@ -155,7 +155,9 @@ def run_python(words: list[str]) -> None:
 def check_make(arguments: list[str]) -> None:
     """Checks that a target exists and that what it would run is executed by a test."""
     command = ['make', '--dry-run', *arguments]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    # `make test` may have started this one: its options are not the reader's.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith('MAKE')}
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     (target,) = [word for word in arguments if '=' not in word]
     recipe = result.stdout.strip().splitlines()[-1]
