@@ -100,5 +100,5 @@ def _is_damaged(filename: str, error: Exception) -> bool:
     if not os.path.isfile(path):
         return False
     if isinstance(error, RuntimeError):
-        return 'corrupted' in str(error)
+        return any(words in str(error) for words in ('corrupted', 'not a ZIP archive'))
     return isinstance(error, UnpicklingError) or not zipfile.is_zipfile(path)

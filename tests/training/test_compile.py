@@ -4,6 +4,9 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
+pytestmark = pytest.mark.skipif(
+    torch.__version__ < '2.14', reason='PyTorch 2.9 breaks the graph where sizes are compared'
+)
 # With and without padding: maps of 16 x 24 down to 4 x 4 tokens, windows of up to 9 x 9.
 SIZES = [(64, 96), (96, 64), (37, 130), (46, 33), (80, 80)]
 
