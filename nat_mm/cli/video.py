@@ -15,6 +15,10 @@ from nat_mm.cli.files import unfinished_path
 USUAL_FPS = 25.0
 """Of a video or camera that does not tell how many images it has in a second."""
 
+# OpenCV 5 has it in cv2.utils.logging, OpenCV 4 in cv2.
+_set_log_level = getattr(cv2.utils, 'logging', cv2).setLogLevel
+_SILENT = 0
+
 # Some containers only estimate how many images they hold.
 _SHARE_OF_COMPLETE_VIDEO = 0.9
 
@@ -114,11 +118,11 @@ class Video:
     def _open(self) -> cv2.VideoCapture:
         # What cannot be read is reported by this program, in one line.
         os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
-        level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        level = _set_log_level(_SILENT)
         try:
             return cv2.VideoCapture(self.source if self.is_camera else str(self.source))
         finally:
-            cv2.utils.logging.setLogLevel(level)
+            _set_log_level(level)
 
 
 class VideoWriter:

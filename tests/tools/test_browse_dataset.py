@@ -82,7 +82,8 @@ def test_segmentation_truth(pictures):
     assert {picture.shape for picture in drawn} == {(96, 64, 3)}
     means = [104, 116, 124]  # blue, green, red, halved by the black of no class
     for picture in drawn:
-        assert abs(picture[:, 40:].astype(int) - np.array(means) / 2).max() <= 2
+        padding = abs(picture[:, 40:].astype(int) - np.array(means) / 2).max(axis=2) <= 2
+        assert padding.mean() > 0.8  # the names of classes may reach into it
     blue, green, red = np.stack(drawn)[:, :, :40].astype(int).transpose(3, 0, 1, 2)
     assert ((red - blue > 80) & (green < 30)).any()
     assert ((blue - red > 80) & (green > 90)).any()
