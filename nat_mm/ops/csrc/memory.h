@@ -80,11 +80,21 @@ class Head {
     }
   }
 
+  // Whole cache lines go around the caches: else each would be read before it is overwritten.
   template <class T>
   void store_stage(T* data, int row, int position, int tokens) const {
     data += start_ + row * view_.row;
     const int64_t* token = view_.column + position;
     const float* from = stage_;
+    if (view_.whole_lines) {
+      for (int lane = 0; lane < tokens; ++lane, from += channels_) {
+#pragma GCC unroll 4
+        for (int channel = 0; channel < channels_; channel += kLanes) {
+          stream_channels(data + token[lane] + channel, ::load(from + channel));
+        }
+      }
+      return;
+    }
     for (int lane = 0; lane < tokens; ++lane, from += channels_) {
 #pragma GCC unroll 4
       for (int channel = 0; channel < channels_; channel += kLanes) {

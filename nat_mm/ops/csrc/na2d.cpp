@@ -217,8 +217,14 @@ class Call {
   View view(const na2d_tensor& tensor) {
     auto& offsets = column_offsets_.emplace_back();
     for (const int32_t token : columns_.token) offsets.push_back(token * tensor.stride[2]);
-    return {tensor.data, tensor.stride[0], tensor.stride[1], tensor.stride[3],
-            offsets.data() + kMargin};
+    const int64_t number_size = plan.is_bfloat16 ? sizeof(na2d::BFloat16) : sizeof(float);
+    bool whole_lines = reinterpret_cast<uintptr_t>(tensor.data) % na2d::kLineBytes == 0 &&
+                       plan.channels * number_size % na2d::kLineBytes == 0;
+    for (const int64_t stride : tensor.stride) {
+      whole_lines = whole_lines && stride * number_size % na2d::kLineBytes == 0;
+    }
+    return {tensor.data,      tensor.stride[0],           tensor.stride[1],
+            tensor.stride[3], offsets.data() + kMargin, whole_lines};
   }
 
   // Runs all tasks of a pass; false if there is no memory for them.
@@ -234,6 +240,8 @@ class Call {
       for (int64_t task; (task = started.fetch_add(1, std::memory_order_relaxed)) < pass.tasks;) {
         kernel(plan, task, scratch);
       }
+      // What went around the caches is seen by other threads only from here on.
+      std::atomic_thread_fence(std::memory_order_seq_cst);
     };
     const int threads = int(std::min<int64_t>(threads_, pass.tasks));
     if (threads <= 1) {

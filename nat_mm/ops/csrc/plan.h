@@ -23,12 +23,14 @@ struct Axis {
 };
 
 constexpr int kMargin = 64;
+constexpr int kLineBytes = 64;
 
 // A tensor [batch, height, width, heads, head_dim] with a table of where columns lie.
 struct View {
   void* data;
   int64_t batch, row, head;
   const int64_t* column;  // in elements, by position, from -kMargin on
+  bool whole_lines;       // whether a head of a token fills cache lines of its own
 };
 
 // A pass computes tiles of some tokens from the neighbours of each: queries from their keys, or

@@ -75,7 +75,7 @@ inline Vec load_channels(const BFloat16* p, int) {
 inline void store_channels(float* p, int, Vec x) { store(p, x); }
 
 // Rounds to nearest, ties to even; a NaN stays one.
-inline void store_channels(BFloat16* p, int, Vec x) {
+inline __m128i to_bfloat16(Vec x) {
   const Int bits = _mm256_castps_si256(x);
   const Int odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
   const Int rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
@@ -83,9 +83,18 @@ inline void store_channels(BFloat16* p, int, Vec x) {
   const Vec quiet = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fc00000));
   const Int half = _mm256_srli_epi32(
       _mm256_castps_si256(_mm256_blendv_ps(_mm256_castsi256_ps(rounded), quiet, is_nan)), 16);
-  const __m128i packed =
-      _mm_packus_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), packed);
+  return _mm_packus_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+}
+
+inline void store_channels(BFloat16* p, int, Vec x) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), to_bfloat16(x));
+}
+
+// kLanes channels to memory, around the caches.
+inline void stream_channels(float* p, Vec x) { _mm256_stream_ps(p, x); }
+
+inline void stream_channels(BFloat16* p, Vec x) {
+  _mm_stream_si128(reinterpret_cast<__m128i*>(p), to_bfloat16(x));
 }
 
 // 128-bit lane l of the result: 4 channels of row 4 * l.

@@ -78,14 +78,24 @@ inline void store_channels(float* p, int left, Vec x) {
 }
 
 // Rounds to nearest, ties to even; a NaN stays one.
-inline void store_channels(BFloat16* p, int left, Vec x) {
+inline __m256i to_bfloat16(Vec x) {
   const Int bits = _mm512_castps_si512(x);
   const Int odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
   Int half = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
   const __mmask16 is_nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
   half = _mm512_mask_mov_epi32(half, is_nan, _mm512_set1_epi32(0x7fc00000));
-  const __m256i packed = _mm512_cvtepi32_epi16(_mm512_srli_epi32(half, 16));
-  _mm256_mask_storeu_epi16(p, first_lanes(left), packed);
+  return _mm512_cvtepi32_epi16(_mm512_srli_epi32(half, 16));
+}
+
+inline void store_channels(BFloat16* p, int left, Vec x) {
+  _mm256_mask_storeu_epi16(p, first_lanes(left), to_bfloat16(x));
+}
+
+// kLanes channels to memory, around the caches.
+inline void stream_channels(float* p, Vec x) { _mm512_stream_ps(p, x); }
+
+inline void stream_channels(BFloat16* p, Vec x) {
+  _mm256_stream_si256(reinterpret_cast<__m256i*>(p), to_bfloat16(x));
 }
 
 // 128-bit lane l of the result: 4 channels of row 4 * l.

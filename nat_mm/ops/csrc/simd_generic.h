@@ -87,6 +87,12 @@ inline void store_channels(BFloat16* p, int, Vec x) {
   for (int channel = 0; channel < kLanes; ++channel) p[channel].bits = uint16_t(half[channel]);
 }
 
+// kLanes channels to memory.
+template <class T>
+inline void stream_channels(T* p, Vec x) {
+  store_channels(p, kLanes, x);
+}
+
 // 4 channels of a row.
 inline Vec load_quad(const float* p, int) { return load(p); }
 
