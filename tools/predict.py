@@ -24,14 +24,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.device import get_device
-
 from nat_mm.cli.arguments import add_config_overrides
+from nat_mm.cli.device import add_device_option, check_device
 from nat_mm.cli.errors import CommandError, run_command
 from nat_mm.cli.inputs import find_inputs
 from nat_mm.cli.loading import load_predictor
 from nat_mm.cli.prediction import check_outputs, predict_all
-from nat_mm.cli.predictor import usable_device
 
 EXIT_CODE_OF_INTERRUPT = 130
 
@@ -51,9 +49,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--out-dir', default='predictions', help='folder for the results; default: %(default)s'
     )
-    parser.add_argument(
-        '--device', default=get_device(), help='such as cpu or cuda:0; default: %(default)s'
-    )
+    add_device_option(parser)
     parser.add_argument(
         '--batch-size',
         type=int,
@@ -83,10 +79,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def check_arguments(arguments: argparse.Namespace) -> None:
-    if not usable_device(arguments.device):
-        raise CommandError(
-            f'--device {arguments.device} is unknown or not available here; {get_device()} is'
-        )
+    check_device(arguments.device)
     if arguments.batch_size < 1:
         raise CommandError(f'--batch-size must be at least 1, got {arguments.batch_size}')
     if not 0 <= arguments.score_threshold <= 1:

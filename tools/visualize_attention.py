@@ -18,12 +18,12 @@ import argparse
 from collections.abc import Sequence
 
 from nat_mm.cli.arguments import add_config_overrides
+from nat_mm.cli.device import check_device
 from nat_mm.cli.errors import CommandError, run_command
 from nat_mm.cli.inputs import Frame
 from nat_mm.visualization.attention_figure import draw_attention
 from nat_mm.visualization.commands import (
     add_drawing_options,
-    check_device,
     find_pictures,
     read_pictures,
     result_path,

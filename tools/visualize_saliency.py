@@ -15,10 +15,10 @@ Exit code 2 and one line on stderr tell of mistakes, and at the end of pictures 
 import argparse
 from collections.abc import Sequence
 
+from nat_mm.cli.device import check_device
 from nat_mm.cli.errors import CommandError, run_command
 from nat_mm.visualization.commands import (
     add_drawing_options,
-    check_device,
     find_pictures,
     read_pictures,
     result_path,

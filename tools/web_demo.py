@@ -10,12 +10,11 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from mmengine.device import get_device
-
 from nat_mm.cli.checkpoint import find_last_checkpoint
+from nat_mm.cli.device import add_device_option, check_device
 from nat_mm.cli.errors import CommandError, run_command
 from nat_mm.cli.loading import load_predictor
-from nat_mm.cli.predictor import Predictor, usable_device
+from nat_mm.cli.predictor import Predictor
 from nat_mm.demo.runs import exit_on_signals
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs/demo'
@@ -40,7 +39,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=Path('work_dirs/demo'),
         help='folder of tools/demo.py, where --model is not given; default: %(default)s',
     )
-    parser.add_argument('--device', default=get_device(), help='such as cpu or cuda:0')
+    add_device_option(parser)
     parser.add_argument(
         '--host',
         default='127.0.0.1',
@@ -67,10 +66,7 @@ def find_demo_models(work_dir: Path) -> list[tuple[str, str]]:
 
 
 def check_arguments(arguments: argparse.Namespace) -> None:
-    if not usable_device(arguments.device):
-        raise CommandError(
-            f'--device {arguments.device} is unknown or not available here; {get_device()} is'
-        )
+    check_device(arguments.device)
     if not 1 <= arguments.port <= 65535:
         raise CommandError(f'--port must be from 1 to 65535, got {arguments.port}')
     for package in ('gradio', 'skimage'):

@@ -64,3 +64,11 @@ def _explain_parse_error(path: str, error: Exception) -> str:
     ]
     place = f'{path}, line {lines[-1]}' if lines else path
     return f'cannot read config {place}: {type(error).__name__}: {error}'
+
+
+def find_test_dataset(config: Config) -> dict[str, Any]:
+    """The data set of the tests, within those around it such as RepeatDataset; empty if none."""
+    dataset = (config.get('test_dataloader') or {}).get('dataset') or {}
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    return dataset

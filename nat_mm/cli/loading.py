@@ -9,7 +9,7 @@ from mmengine.registry import DATASETS, DefaultScope
 from nat_mm.checkpoints import converted_source
 from nat_mm.cli.checkpoint import check_checkpoint_fits, read_checkpoint
 from nat_mm.cli.classification_predictor import ClassificationPredictor
-from nat_mm.cli.config import load_config
+from nat_mm.cli.config import find_test_dataset, load_config
 from nat_mm.cli.predictor import DetectionPredictor, Predictor, SegmentationPredictor
 
 
@@ -57,9 +57,7 @@ def load_predictor(
 
 def _test_dataset_meta(config: Config) -> dict[str, Any]:
     """Classes and palette of the config's test data, as far as it says them."""
-    dataset = (config.get('test_dataloader') or {}).get('dataset') or {}
-    while 'dataset' in dataset:  # a data set around another one, such as RepeatDataset
-        dataset = dataset['dataset']
+    dataset = find_test_dataset(config)
     kind = dataset.get('type')
     with DefaultScope.overwrite_default_scope(config.default_scope):
         kind = DATASETS.get(kind) if isinstance(kind, str) else kind

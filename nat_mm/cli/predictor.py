@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from mmengine.config import Config
 from mmengine.infer import BaseInferencer
 from mmengine.structures import BaseDataElement
@@ -204,11 +203,3 @@ class SegmentationPredictor(Predictor):
         labels = sample.pred_sem_seg.data[0].cpu().numpy()
         write_image(path, labels.astype(np.uint8 if len(self.classes) <= 256 else np.uint16))
         write_json(self.out_dir / 'classes.json', self.classes)
-
-
-def usable_device(name: str) -> bool:
-    """Whether tensors can be made on a device, such as ``cpu`` or ``cuda:0``."""
-    try:
-        return torch.ones(1, device=name).cpu().item() == 1
-    except (RuntimeError, AssertionError, NotImplementedError):
-        return False

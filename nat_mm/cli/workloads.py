@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor, nn
 
+from nat_mm.cli.config import find_test_dataset
 from nat_mm.cli.errors import CommandError
 
 PROPOSALS = 1000
@@ -170,10 +171,7 @@ def _find_classifier_shape(config: Config) -> tuple[int, int] | None:
 
 
 def _find_in_test_pipeline(config: Config, transform: str, key: str) -> Any:
-    dataset = (config.get('test_dataloader') or {}).get('dataset', {})
-    while 'dataset' in dataset:
-        dataset = dataset['dataset']
-    for step in dataset.get('pipeline', []):
+    for step in find_test_dataset(config).get('pipeline', []):
         if step['type'] == transform:
             return step.get(key)
     return None

@@ -5,13 +5,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from mmengine.device import get_device
 from rich.progress import track
 
+from nat_mm.cli.device import add_device_option
 from nat_mm.cli.errors import CommandError
 from nat_mm.cli.inputs import Frame, find_inputs, read_frames
 from nat_mm.cli.pictures import check_not_overwritten
-from nat_mm.cli.predictor import usable_device
 from nat_mm.cli.video import Video
 
 
@@ -32,15 +31,7 @@ def add_drawing_options(parser: argparse.ArgumentParser, *, out_dir: str) -> Non
         help='resize the shorter side of pictures to this for the model, at least 32; by default '
         "pictures are resized as by the config's test pipeline. They are never cropped",
     )
-    parser.add_argument(
-        '--device', default=get_device(), help='such as cpu or cuda:0; default: %(default)s'
-    )
-
-
-def check_device(name: str) -> None:
-    """Raises `CommandError` if a device is unknown or not available."""
-    if not usable_device(name):
-        raise CommandError(f'--device {name} is unknown or not available here; {get_device()} is')
+    add_device_option(parser)
 
 
 def find_pictures(inputs: Sequence[str], out_dir: Path) -> list[Path]:

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from nat_mm.backbones.base import NeighborhoodBackbone
 from nat_mm.layers import ConvDownsampler, ConvTokenizer, PatchMerging, PatchTokenizer
-from nat_mm.ops import neighborhood_attention_weights
 from nat_mm.ops.window import axis_window
 from nat_mm.visualization.windows import (
     Layer,
@@ -17,6 +16,7 @@ from nat_mm.visualization.windows import (
     map_shape,
     record_queries_and_keys,
     token_under,
+    weights_of,
 )
 
 # Kernel size, stride and padding of each convolution, of what convolves.
@@ -202,17 +202,9 @@ def _mean_weights(
 ) -> tuple[Tensor, Tensor]:
     """Weights [H', W', k * k], the mean over the heads, and numbers of the neighbours, likewise."""
     attention = backbone.stages[layer.stage].blocks[layer.block].attn
-    with torch.no_grad():
-        weights, neighbours = neighborhood_attention_weights(
-            query,
-            key,
-            kernel_size=attention.kernel_size,
-            dilation=attention.dilation,
-            bias=attention.rpb,
-            scale=attention.scale,
-        )
+    weights, neighbours = weights_of(attention, query, key)
     numbers = neighbours[..., 0] * query.shape[2] + neighbours[..., 1]
-    return weights[0].float().mean(dim=2).cpu(), numbers.cpu()
+    return weights[0].mean(dim=2).cpu(), numbers.cpu()
 
 
 def _attend_back(shares: Tensor, weights: Tensor, numbers: Tensor) -> Tensor:

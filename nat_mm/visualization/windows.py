@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nat_mm.backbones.base import NeighborhoodBackbone
+from nat_mm.layers import NeighborhoodAttention2D
 from nat_mm.ops import neighborhood_attention_weights
 
 TOKEN_STRIDE = 4
@@ -157,17 +158,9 @@ def attention_windows(
         )
     tokens = [token_under(image, point, layer.stage) for point in points]
     query, key = record_queries_and_keys(backbone, image, [layer])[layer]
-    weights, neighbours = neighborhood_attention_weights(
-        query,
-        key,
-        kernel_size=attention.kernel_size,
-        dilation=attention.dilation,
-        bias=attention.rpb,
-        scale=attention.scale,
-        positions=tokens,
-    )
+    weights, neighbours = weights_of(attention, query, key, positions=tokens)
     # [N, heads, k * k]
-    weights = weights[0].detach().float().cpu()
+    weights = weights[0].cpu()
     weights = weights.mean(dim=1) if head is None else weights[:, head]
     neighbours = neighbours.cpu()
     on_map = (neighbours < torch.tensor(map_shape(image, layer.stage))).all(dim=-1)
@@ -260,3 +253,31 @@ def record_queries_and_keys(
             handle.remove()
         backbone.train(was_training)
     return recorded
+
+
+def weights_of(
+    attention: NeighborhoodAttention2D,
+    query: Tensor,
+    key: Tensor,
+    *,
+    positions: Sequence[tuple[int, int]] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """What a module's tokens attend to, float32 and without gradients.
+
+    Args:
+        attention: The module.
+        query: As `record_queries_and_keys` gives it; ``key`` likewise.
+        key: See there.
+        positions: See `neighborhood_attention_weights`, also for what is returned.
+    """
+    with torch.no_grad():
+        weights, neighbours = neighborhood_attention_weights(
+            query,
+            key,
+            kernel_size=attention.kernel_size,
+            dilation=attention.dilation,
+            bias=attention.rpb,
+            scale=attention.scale,
+            positions=positions,
+        )
+    return weights.float(), neighbours
