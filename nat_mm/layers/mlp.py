@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from nat_mm.layers.pieces import split_tokens
 from nat_mm.layers.recompute import recompute_in_backward
 
 
@@ -28,15 +29,31 @@ class Mlp(nn.Module):
         Args:
             x: Tokens, ``[..., C]``.
             norm: Applied to ``x`` first, if given. In training neither its output nor that of the
-                activation is kept in memory: both are computed again in backward.
+                activation is kept in memory: both are computed again in backward. Of a map that is
+                split (see :mod:`nat_mm.layers.pieces`) the first linear layer's is neither.
         """
-        if norm is None:
-            hidden = self.fc1(x)
-        else:
-            hidden = recompute_in_backward(lambda x: self.fc1(norm(x)), x)
         is_random = self.training and self.drop.p > 0
-        x = recompute_in_backward(self._activate_and_project, hidden, random=is_random)
-        return self.drop(x)
+        pieces = split_tokens(x, self.fc1.out_features)
+        if len(pieces) > 1:
+            outputs = [
+                recompute_in_backward(
+                    lambda x: self._activate_and_project(self._expand(x, norm)),
+                    piece,
+                    random=is_random,
+                )
+                for piece in pieces
+            ]
+            return self.drop(torch.cat(outputs).view_as(x))
+        if norm is None:
+            hidden = self._expand(x, norm)
+        else:
+            hidden = recompute_in_backward(lambda x: self._expand(x, norm), x)
+        return self.drop(
+            recompute_in_backward(self._activate_and_project, hidden, random=is_random)
+        )
+
+    def _expand(self, x: torch.Tensor, norm: nn.Module | None) -> torch.Tensor:
+        return self.fc1(x if norm is None else norm(x))
 
     def _activate_and_project(self, hidden: torch.Tensor) -> torch.Tensor:
         if torch.is_grad_enabled():

@@ -75,9 +75,12 @@ class NATLayer(nn.Module):
     def _add_residual(
         self, x: torch.Tensor, branch: torch.Tensor, gamma: torch.Tensor | None
     ) -> torch.Tensor:
-        if gamma is not None:
-            branch = gamma * branch
-        branch = self.drop_path(branch)
+        scale = gamma
+        if self.training and self.drop_path.p > 0:
+            kept = self.drop_path(branch.new_ones(len(branch), 1, 1, 1))
+            scale = kept if gamma is None else kept * gamma
+        if scale is not None:
+            return torch.addcmul(x, branch, scale)  # in one pass over memory
         if branch.dtype != x.dtype:  # under autocast
             return x + branch
         # Fresh memory costs more than an addition, and backward needs nothing that ends a branch.
