@@ -10,6 +10,7 @@ from nat_mm.layers.rpb import is_resizable_rpb, resize_rpb
 from nat_mm.layers.small_maps import crop_map, pad_small_map
 from nat_mm.ops import neighborhood_attention_2d
 from nat_mm.ops.backends import BACKENDS
+from nat_mm.ops.packing import unpack
 
 
 class NeighborhoodAttention2D(nn.Module):
@@ -97,7 +98,7 @@ class NeighborhoodAttention2D(nn.Module):
             qkv = recompute_in_backward(lambda x: self._project(norm(x)), x)
         # [B, H, W, 3, heads, head_dim]: query, key and value stay strided views of it
         qkv = qkv.view(*qkv.shape[:3], 3, self.num_heads, channels // self.num_heads)
-        query, key, value = qkv.unbind(3)
+        query, key, value = unpack(qkv)
         x = neighborhood_attention_2d(
             query,
             key,

@@ -29,8 +29,9 @@ class Mlp(nn.Module):
         Args:
             x: Tokens, ``[..., C]``.
             norm: Applied to ``x`` first, if given. In training neither its output nor that of the
-                activation is kept in memory: both are computed again in backward. Of a map that is
-                split (see :mod:`nat_mm.layers.pieces`) the first linear layer's is neither.
+                activation is kept in memory: both are computed again in backward. On a CPU a map
+                whose hidden channels would need more than 32 MiB is taken a piece at a time, and
+                the output of the first linear layer is not kept either.
         """
         is_random = self.training and self.drop.p > 0
         pieces = split_tokens(x, self.fc1.out_features)

@@ -16,7 +16,7 @@ ForwardKernel = Callable[
     [Tensor, Tensor, Tensor, Tensor | None, Sequence[int], Sequence[int], float],
     tuple[Tensor, Tensor],
 ]
-BackwardKernel = Callable[..., tuple[Tensor, Tensor, Tensor, Tensor]]
+BackwardKernel = Callable[..., tuple[Tensor, Tensor]]
 Operator = Callable[
     [Tensor, Tensor, Tensor, Tensor | None, Sequence[int], Sequence[int], float], Tensor
 ]
@@ -43,10 +43,11 @@ def define_operator(
             query's scores, log_sum_exp is the logarithm of the sum of exponentials, float32
             [B, H, W, heads], or an empty tensor from a kernel that keeps none.
         backward: ``(grad_output, query, key, value, bias, output, log_sum_exp, kernel_size,
-            dilation, scale) -> (grad_query, grad_key, grad_value, grad_bias)``, all contiguous, in
-            shape and element type of what they belong to; without bias grad_bias is an empty
-            tensor. Where they are not kept, output and log_sum_exp are None. It may use nothing but
-            its arguments, so that no attention weights are kept between the passes.
+            dilation, scale) -> (grads, grad_bias)``. The gradients of query, key and value are one
+            contiguous tensor, [B, H, W, 3, heads, head_dim], of query's element type; grad_bias is
+            contiguous, in shape and element type of bias, and without bias an empty tensor. Where
+            they are not kept, output and log_sum_exp are None. It may use nothing but its
+            arguments, so that no attention weights are kept between the passes.
         devices: PyTorch's dispatch keys of the devices that the kernels serve.
         keeps_output: Whether the output is kept for the backward pass.
         keeps_log_sum_exp: Whether log_sum_exp is kept for the backward pass.
@@ -62,7 +63,7 @@ def define_operator(
     library.define(f'{name}({tensors}, {options}) -> (Tensor, Tensor)')
     library.define(
         f'{name}_backward(Tensor grad_output, {tensors}, Tensor? output, Tensor? log_sum_exp, '
-        f'{options}) -> (Tensor, Tensor, Tensor, Tensor)'
+        f'{options}) -> (Tensor, Tensor)'
     )
     operator = getattr(torch.ops.nat_mm, name).default
     backward_operator = getattr(torch.ops.nat_mm, f'{name}_backward').default
@@ -93,8 +94,10 @@ def define_operator(
     def differentiate(ctx, grad_output, _):
         # Read once: activation checkpointing refuses a second unpacking.
         saved = ctx.saved_tensors
-        grads = backward_operator(grad_output, *saved, ctx.kernel_size, ctx.dilation, ctx.scale)
-        return *grads[:3], None if saved[3] is None else grads[3], None, None, None
+        grads, grad_bias = backward_operator(
+            grad_output, *saved, ctx.kernel_size, ctx.dilation, ctx.scale
+        )
+        return *grads.unbind(3), None if saved[3] is None else grad_bias, None, None, None
 
     torch.library.register_autograd(
         f'{NAMESPACE}::{name}', differentiate, setup_context=setup_context, lib=library
@@ -127,11 +130,8 @@ def define_operator(
 def _fake_backward(
     grad_output, query, key, value, bias, output, log_sum_exp, kernel_size, dilation, scale
 ):
-    grads = [
-        torch.empty_like(tensor, memory_format=torch.contiguous_format)
-        for tensor in (query, key, value)
-    ]
-    return *grads, query.new_empty(0) if bias is None else bias.new_empty(bias.shape)
+    grads = query.new_empty((*query.shape[:3], 3, *query.shape[3:]))
+    return grads, query.new_empty(0) if bias is None else bias.new_empty(bias.shape)
 
 
 # Registrations end with their Library object, so these must outlive this function.

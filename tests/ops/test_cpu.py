@@ -106,10 +106,13 @@ def test_random_problems(seed, instruction_set, set_threads):
     grad_output = torch.randn(output.shape, generator=generator, dtype=torch.float64)
     wanted = [leaf for leaf in leaves if leaf is not None]
     found = [output, *torch.autograd.grad(output, wanted, grad_output.to(output.dtype))]
+    # The gradients of query, key and value are slices of one tensor.
+    packed = found[1]._base
+    assert torch.equal(torch.stack(found[1:4], 3), packed)
+    assert all(tensor.is_contiguous() for tensor in (output, packed, *found[4:]))
     for found_one, reference, truth in zip(found, references, truths, strict=True):
         found_one = found_one.detach()
         assert found_one.dtype == reference.dtype
-        assert found_one.is_contiguous()
         if inputs[0].dtype == torch.float32:
             assert relative_error(found_one, truth) < 5e-6
         else:

@@ -195,11 +195,11 @@ def _backward_kernel(
     kernel_size: Sequence[int],
     dilation: Sequence[int],
     scale: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     inputs = [_with_contiguous_channels(tensor) for tensor in (query, key, value, grad_output)]
     table = None if bias is None else bias.float().contiguous()
     log_sum_exp = log_sum_exp.contiguous()
-    grads = [torch.empty(query.shape, dtype=query.dtype) for _ in 'qkv']
+    grads = torch.empty((*query.shape[:3], 3, *query.shape[3:]), dtype=query.dtype)
     grad_table = None if table is None else torch.empty_like(table)
     query, key, value, grad_output = map(_strided, inputs)
     status = _library().na2d_backward(
@@ -210,11 +210,11 @@ def _backward_kernel(
         _address(table),
         _address(log_sum_exp),
         grad_output,
-        *map(_strided, grads),
+        *map(_strided, grads.unbind(3)),
         _address(grad_table),
     )
     _check(status)
-    return *grads, grads[0].new_empty(0) if bias is None else grad_table.to(bias.dtype)
+    return grads, grads.new_empty(0) if bias is None else grad_table.to(bias.dtype)
 
 
 forward = define_operator(

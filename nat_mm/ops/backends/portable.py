@@ -66,7 +66,7 @@ def _backward_kernel(
     kernel_size: Sequence[int],
     dilation: Sequence[int],
     scale: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     dtype = _compute_dtype(query)
     grad_query = torch.empty_like(query, memory_format=torch.contiguous_format)
     grad_key, grad_value = (torch.zeros(key.shape, dtype=dtype, device=key.device) for _ in 'kv')
@@ -98,9 +98,7 @@ def _backward_kernel(
         if grad_bias is not None:
             _add_mask_gradient(grad_bias, grad_mask, tiles, kernel_size)
     return (
-        grad_query,
-        grad_key.to(key.dtype),
-        grad_value.to(value.dtype),
+        torch.stack((grad_query, grad_key.to(key.dtype), grad_value.to(value.dtype)), 3),
         query.new_empty(0) if bias is None else grad_bias.to(bias.dtype),
     )
 

@@ -52,7 +52,8 @@ def differentiate_keys(
     """Gradients of a tile of keys and values.
 
     One program has one tile of TILE_ROWS x TILE_COLUMNS keys. ``log_sum_exp`` and ``delta`` are
-    those of the kernels for outputs and queries; ``grad_key`` and ``grad_value`` are contiguous.
+    those of the kernels for outputs and queries; ``grad_key`` and ``grad_value`` are slices, 1 and
+    2, of what ``grad_query`` is slice 0 of.
     """
     image, head, row_class, column_class, first_row, first_column = locate_tile(
         tl.program_id(0),
@@ -134,6 +135,6 @@ def differentiate_keys(
         grad_scores = (weights * (grad_weights - delta_here[None, :])).to(q.dtype)
         dk = tl.dot(grad_scores, q, dk, input_precision=PRECISION)
 
-    key_token = ((image * HEIGHT + key_y) * WIDTH + key_x) * HEADS + head
-    store_tokens(grad_key, key_token, dk * SCALE, is_key, HEAD_DIM, CHANNELS)
-    store_tokens(grad_value, key_token, dv, is_key, HEAD_DIM, CHANNELS)
+    packed_token = ((image * HEIGHT + key_y) * WIDTH + key_x) * (3 * HEADS) + head
+    store_tokens(grad_key, packed_token, dk * SCALE, is_key, HEAD_DIM, CHANNELS)
+    store_tokens(grad_value, packed_token, dv, is_key, HEAD_DIM, CHANNELS)

@@ -51,7 +51,7 @@ def run_backward(
     kernel_size: Sequence[int],
     dilation: Sequence[int],
     scale: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     """Backward kernel of :func:`nat_mm.ops.library.define_operator`.
 
     Besides the gradients it needs memory for float32 [B, H, W, heads], and with a bias for a
@@ -59,7 +59,9 @@ def run_backward(
     """
     grad_output, query, key, value = map(_readable, (grad_output, query, key, value))
     output, log_sum_exp = output.contiguous(), log_sum_exp.contiguous()
-    grads = [torch.empty(query.shape, dtype=query.dtype, device=query.device) for _ in 'qkv']
+    packed = (*query.shape[:3], 3, *query.shape[3:])
+    grads = torch.empty(packed, dtype=query.dtype, device=query.device)
+    grad_query, grad_key, grad_value = grads.unbind(3)
     delta = torch.empty_like(log_sum_exp)
     table = _table(bias)
     strides = _strides(query, key, value, grad_output)
@@ -73,21 +75,22 @@ def run_backward(
     def run_queries(tiles: Tiles) -> Tensor | None:
         programs = problem.programs(tiles)
         partial_tables = None if bias is None else delta.new_zeros(programs, *table_size)
-        tensors = (query, key, value, table, output, log_sum_exp, grad_output, delta, grads[0])
+        tensors = (query, key, value, table, output, log_sum_exp, grad_output, delta, grad_query)
         constants = problem.constants(tiles) | table_constants
         tensors = (*tensors, partial_tables)
         _launch(differentiate_queries, tensors, strides, problem, tiles, constants)
         return partial_tables
 
     def run_keys(tiles: Tiles) -> None:
-        tensors = (query, key, value, table, log_sum_exp, grad_output, delta, *grads[1:])
+        inputs = (query, key, value, table, log_sum_exp, grad_output, delta)
+        tensors = (*inputs, grad_key, grad_value)
         _launch(differentiate_keys, tensors, strides, problem, tiles, problem.constants(tiles))
 
     partial_tables = run_queries(_choose('queries', problem, run_queries))
     run_keys(_choose('keys', problem, run_keys))
     if bias is None:
-        return *grads, query.new_empty(0)
-    return *grads, _reduce_tables(partial_tables, query, bias)
+        return grads, query.new_empty(0)
+    return grads, _reduce_tables(partial_tables, query, bias)
 
 
 class Problem(NamedTuple):

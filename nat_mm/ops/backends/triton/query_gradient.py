@@ -57,8 +57,9 @@ def differentiate_queries(
 
     Programs and arguments are those of the forward kernel. Besides, ``delta``, float32
     [B, H, W, heads], gets each query's sum of output times its gradient, which the kernel for keys
-    needs; ``grad_query`` is contiguous; ``partial_tables``, float32 [programs, TABLE_ROWS,
-    TABLE_COLUMNS] and zero where a program has no queries, gets the table of each program.
+    needs; ``grad_query`` is slice 0 of [B, H, W, 3, heads, head_dim]; ``partial_tables``, float32
+    [programs, TABLE_ROWS, TABLE_COLUMNS] and zero where a program has no queries, gets the table of
+    each program.
     """
     program = tl.program_id(0)
     image, head, row_class, column_class, first_row, first_column = locate_tile(
@@ -164,7 +165,9 @@ def differentiate_queries(
                 TABLE_PRECISION,
             )
 
-    store_tokens(grad_query, token, dq * SCALE, is_query, HEAD_DIM, CHANNELS)
+    # Where each token has gradients of query, key and value side by side.
+    packed_token = 3 * token - 2 * head
+    store_tokens(grad_query, packed_token, dq * SCALE, is_query, HEAD_DIM, CHANNELS)
     if HAS_BIAS:
         row = tl.arange(0, TABLE_ROWS)[:, None] * TABLE_COLUMNS
         at = program.to(tl.int64) * (TABLE_ROWS * TABLE_COLUMNS) + row

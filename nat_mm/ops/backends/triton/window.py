@@ -120,7 +120,7 @@ def load_tokens(
 def store_tokens(
     tensor, token, channels, is_token, HEAD_DIM: tl.constexpr, CHANNELS: tl.constexpr
 ):
-    """Writes the channels of tokens to a contiguous tensor; ``token`` counts up to its heads."""
+    """Writes the channels of tokens; ``token`` counts in steps of HEAD_DIM."""
     channel = tl.arange(0, CHANNELS)
     mask = is_token[:, None] & (channel < HEAD_DIM)[None, :]
     at = token[:, None] * HEAD_DIM + channel[None, :]

@@ -1,0 +1,49 @@
+"""Query, key and value as slices of one tensor, in both directions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def unpack(packed: Tensor) -> tuple[Tensor, ...]:
+    """Views of query, key and value in what one linear layer made.
+
+    Equal to ``packed.unbind(3)``, but where the three gradients are slices of one tensor already,
+    as :mod:`nat_mm.ops.library`'s operators return them, backward does not copy them.
+
+    Args:
+        packed: [B, H, W, 3, heads, head_dim].
+
+    Returns:
+        Three views, [B, H, W, heads, head_dim].
+    """
+    # A compiler sees through the copy, and a trace cannot look into a function of Python's.
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return packed.unbind(3)
+    return _Unpack.apply(packed)
+
+
+class _Unpack(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, packed):
+        return packed.unbind(3)
+
+    @staticmethod
+    def backward(ctx, *grads):
+        packed = grads[0]._base
+        if packed is not None and _is_unbound(packed, grads):
+            return packed
+        return torch.stack(grads, 3)
+
+
+def _is_unbound(packed: Tensor, grads: tuple[Tensor, ...]) -> bool:
+    """Whether the gradients are ``packed.unbind(3)``."""
+    if packed.ndim != 6 or packed.shape[3] != len(grads):
+        return False
+    return all(
+        grad._base is packed
+        and (grad.storage_offset(), grad.shape, grad.stride())
+        == (part.storage_offset(), part.shape, part.stride())
+        for grad, part in zip(grads, packed.unbind(3), strict=True)
+    )
