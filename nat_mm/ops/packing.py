@@ -26,8 +26,12 @@ def unpack(packed: Tensor) -> tuple[Tensor, ...]:
 
 class _Unpack(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, packed):
+    def forward(packed):
         return packed.unbind(3)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):  # torch.func asks for it
+        pass
 
     @staticmethod
     def backward(ctx, *grads):

@@ -63,3 +63,13 @@ def test_partial_and_second_gradients():
     assert torch.autograd.gradgradcheck(
         lambda packed: torch.stack(unpack(packed)).pow(3).sum(), packed
     )
+
+
+def test_function_transforms():
+    packed = torch.randn(SHAPE)
+
+    def loss(packed):
+        return neighborhood_attention_2d(*unpack(packed), kernel_size=3, backend='reference').sum()
+
+    (expected,) = torch.autograd.grad(loss(packed.requires_grad_()), packed)
+    torch.testing.assert_close(torch.func.grad(loss)(packed.detach()), expected)
