@@ -34,27 +34,22 @@ class Mlp(nn.Module):
                 the output of the first linear layer is not kept either.
         """
         is_random = self.training and self.drop.p > 0
+        expand = self.fc1 if norm is None else lambda x: self.fc1(norm(x))
         pieces = split_tokens(x, self.fc1.out_features)
         if len(pieces) > 1:
             outputs = [
                 recompute_in_backward(
-                    lambda x: self._activate_and_project(self._expand(x, norm)),
+                    lambda x: self._activate_and_project(expand(x)),
                     piece,
                     random=is_random,
                 )
                 for piece in pieces
             ]
             return self.drop(torch.cat(outputs).view_as(x))
-        if norm is None:
-            hidden = self._expand(x, norm)
-        else:
-            hidden = recompute_in_backward(lambda x: self._expand(x, norm), x)
+        hidden = expand(x) if norm is None else recompute_in_backward(expand, x)
         return self.drop(
             recompute_in_backward(self._activate_and_project, hidden, random=is_random)
         )
-
-    def _expand(self, x: torch.Tensor, norm: nn.Module | None) -> torch.Tensor:
-        return self.fc1(x if norm is None else norm(x))
 
     def _activate_and_project(self, hidden: torch.Tensor) -> torch.Tensor:
         if torch.is_grad_enabled():

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from nat_mm.ops.packing import empty_packed
+
 NAMESPACE = 'nat_mm'
 
 OPERATORS: list[str] = []
@@ -130,7 +132,7 @@ def define_operator(
 def _fake_backward(
     grad_output, query, key, value, bias, output, log_sum_exp, kernel_size, dilation, scale
 ):
-    grads = query.new_empty((*query.shape[:3], 3, *query.shape[3:]))
+    grads = empty_packed(query)
     return grads, query.new_empty(0) if bias is None else bias.new_empty(bias.shape)
 
 

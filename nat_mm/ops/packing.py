@@ -24,6 +24,15 @@ def unpack(packed: Tensor) -> tuple[Tensor, ...]:
     return _Unpack.apply(packed)
 
 
+def empty_packed(query: Tensor) -> Tensor:
+    """Memory for three tensors like ``query``, [B, H, W, heads, head_dim], side by side.
+
+    Returns:
+        [B, H, W, 3, heads, head_dim], contiguous.
+    """
+    return query.new_empty((*query.shape[:3], 3, *query.shape[3:]))
+
+
 class _Unpack(torch.autograd.Function):
     @staticmethod
     def forward(packed):

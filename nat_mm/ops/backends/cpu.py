@@ -17,6 +17,7 @@ import torch  # before the kernel is loaded, which then uses the OpenMP library 
 from torch import Tensor
 
 from nat_mm.ops.library import define_operator
+from nat_mm.ops.packing import empty_packed
 
 LIBRARY = Path(__file__).with_name('libna2d.so')
 """Where setup.py puts the kernel."""
@@ -199,7 +200,7 @@ def _backward_kernel(
     inputs = [_with_contiguous_channels(tensor) for tensor in (query, key, value, grad_output)]
     table = None if bias is None else bias.float().contiguous()
     log_sum_exp = log_sum_exp.contiguous()
-    grads = torch.empty((*query.shape[:3], 3, *query.shape[3:]), dtype=query.dtype)
+    grads = empty_packed(query)
     grad_table = None if table is None else torch.empty_like(table)
     query, key, value, grad_output = map(_strided, inputs)
     status = _library().na2d_backward(

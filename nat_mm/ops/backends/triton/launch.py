@@ -14,6 +14,7 @@ from nat_mm.ops.backends.triton.attend import attend
 from nat_mm.ops.backends.triton.key_gradient import differentiate_keys
 from nat_mm.ops.backends.triton.query_gradient import differentiate_queries
 from nat_mm.ops.backends.triton.tiles import Tiles, choose_tiles, product_size
+from nat_mm.ops.packing import empty_packed
 
 
 def run_forward(
@@ -59,8 +60,7 @@ def run_backward(
     """
     grad_output, query, key, value = map(_readable, (grad_output, query, key, value))
     output, log_sum_exp = output.contiguous(), log_sum_exp.contiguous()
-    packed = (*query.shape[:3], 3, *query.shape[3:])
-    grads = torch.empty(packed, dtype=query.dtype, device=query.device)
+    grads = empty_packed(query)
     grad_query, grad_key, grad_value = grads.unbind(3)
     delta = torch.empty_like(log_sum_exp)
     table = _table(bias)
