@@ -3,7 +3,7 @@
 ``mim test mmdet``, the inferencers and others import ``mmcv.ops`` before they read the config
 that would import nat_mm, so what they need has to be there from the start of Python. The file
 ``nat_mm_startup.pth`` in site-packages calls :func:`start`, which imports nothing but the standard
-library and only watches for five modules:
+library and only watches for a few modules:
 
 - ``mmcv._ext``, the compiled operators: served by :mod:`nat_mm.compat.mmcv_ops` where no other
   finder knows it (mmcv-lite). A compiled one always wins.
@@ -13,6 +13,8 @@ library and only watches for five modules:
   that onedl-mmsegmentation brings, too.
 - ``mmengine.config.config``: reads ``_base_ = 'nat_mm::...'`` from this package's own folder.
 - ``mmengine.runner.checkpoint``: reads checkpoints through :mod:`nat_mm.compat.checkpoints`.
+- ``mmengine.runner.runner``, ``mmengine.runner._flexible_runner`` and ``mmengine.infer.infer``: do
+  not run the config inside a checkpoint (:mod:`nat_mm.compat.resuming`).
 
 Set the environment variable ``NAT_MM_NO_STARTUP=1`` to start Python without the hooks; importing
 nat_mm itself still installs them.
@@ -101,6 +103,9 @@ def install():
     when_imported('mmengine.config.utils', _name_config_packages)
     when_imported('mmengine.config.config', _find_own_configs)
     when_imported('mmengine.runner.checkpoint', _guard_checkpoints)
+    when_imported('mmengine.runner.runner', _guard_resume)
+    when_imported('mmengine.runner._flexible_runner', _guard_resume)
+    when_imported('mmengine.infer.infer', _guard_inferencers)
 
 
 def when_imported(name, callback):
@@ -143,12 +148,39 @@ def _guard_checkpoints(checkpoint):
         if not _is_installed('nat_mm'):
             return load(filename, map_location, logger)
         # Imported here because nat_mm needs mmengine to be complete.
-        from nat_mm.compat.checkpoints import clear_checkpoint_errors
+        from nat_mm.compat.checkpoints import read_safely
 
-        with clear_checkpoint_errors(filename):
-            return load(filename, map_location, logger)
+        return read_safely(filename, lambda: load(filename, map_location, logger))
 
     checkpoint.CheckpointLoader.load_checkpoint = staticmethod(load_checkpoint)
+
+
+def _guard_resume(module):
+    for name in ('Runner', 'FlexibleRunner'):
+        runner = getattr(module, name, None)
+        if runner is not None and runner.__module__ == module.__name__:
+            _guard(runner, 'resume', 'resume_safely')
+
+
+def _guard_inferencers(module):
+    _guard(module.BaseInferencer, '_init_model', 'build_without_config')
+
+
+def _guard(owner, name, function):
+    """Lets a function of nat_mm.compat.resuming call a method."""
+    from functools import wraps
+
+    method = getattr(owner, name)
+
+    @wraps(method)
+    def guarded(self, *arguments, **options):
+        if not _is_installed('nat_mm'):
+            return method(self, *arguments, **options)
+        from nat_mm.compat import resuming
+
+        return getattr(resuming, function)(method, self, *arguments, **options)
+
+    setattr(owner, name, guarded)
 
 
 def _is_installed(package):

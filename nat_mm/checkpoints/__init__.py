@@ -1,6 +1,7 @@
 """Checkpoints: reading, recognising and converting them, and loading of pretrained backbones."""
 
 from nat_mm.checkpoints.conversion import Conversion, convert_checkpoint
+from nat_mm.checkpoints.files import read_checkpoint
 from nat_mm.checkpoints.initializer import with_backbone_loader
 from nat_mm.checkpoints.layouts import convert_weights
 from nat_mm.checkpoints.loading import KeyReport, compare_keys, load_pretrained
@@ -16,5 +17,6 @@ __all__ = [
     'convert_weights',
     'converted_source',
     'load_pretrained',
+    'read_checkpoint',
     'with_backbone_loader',
 ]

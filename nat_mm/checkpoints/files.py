@@ -1,6 +1,5 @@
 """Checkpoint files: reading without running code in them, writing whole or not at all."""
 
-import argparse
 import json
 import os
 import zipfile
@@ -14,7 +13,7 @@ import torch
 from mmengine.runner import CheckpointLoader
 
 from nat_mm.checkpoints.weights import LazyTensor, LazyWeights
-from nat_mm.compat.checkpoints import clear_checkpoint_errors
+from nat_mm.compat.checkpoints import CheckpointError, read_safely
 
 SUFFIXES = ('.pth', '.pt', '.bin', '.safetensors')
 
@@ -34,7 +33,7 @@ def read_checkpoint(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is damaged, holds no dict, or holds what might run code.
+        CheckpointError: If the file is damaged, holds no dict, or holds what might run code.
     """
     path = os.path.expanduser(source)
     if '://' in source:
@@ -44,20 +43,18 @@ def read_checkpoint(
     elif path.endswith('.safetensors'):
         checkpoint = _read_safetensors(path, map_location)
     else:
-        # argparse.Namespace: timm, with which the authors trained the classifiers, saves its
-        # arguments. Only zip files can be mapped.
-        with (
-            clear_checkpoint_errors(source),
-            torch.serialization.safe_globals([argparse.Namespace]),
-        ):
-            checkpoint = torch.load(
+        # Only zip files can be mapped.
+        checkpoint = read_safely(
+            source,
+            lambda: torch.load(
                 path,
                 map_location=map_location,
                 weights_only=True,
                 mmap=zipfile.is_zipfile(path),
-            )
+            ),
+        )
     if not isinstance(checkpoint, Mapping):
-        raise ValueError(f'{source} holds no state dict but a {type(checkpoint).__name__}')
+        raise CheckpointError(f'{source} holds no state dict but a {type(checkpoint).__name__}')
     return checkpoint
 
 
@@ -74,7 +71,7 @@ def extract_state_dict(
         Its tensors, without the prefix ``module.`` of distributed training.
 
     Raises:
-        ValueError: If there is none.
+        CheckpointError: If there is none, or it holds a tensor that is not plain numbers.
     """
     candidates = (checkpoint.get(name) for name in ('state_dict', 'model'))
     candidate = next((each for each in candidates if isinstance(each, Mapping)), checkpoint)
@@ -84,10 +81,22 @@ def extract_state_dict(
         if isinstance(key, str) and isinstance(value, torch.Tensor)
     )
     if not state_dict:
-        raise ValueError(
+        raise CheckpointError(
             f'{source} holds no state dict: neither at its top nor under "state_dict" or "model"'
         )
+    for key, tensor in state_dict.items():
+        if not _is_plain(tensor):
+            raise CheckpointError(
+                f'{source} holds no plain numbers under {key}: they are quantized, sparse, nested, '
+                'without storage or fewer than its shape says'
+            )
     return state_dict
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested or tensor.is_meta:
+        return False
+    return tensor.nbytes <= tensor.untyped_storage().nbytes()
 
 
 def write_checkpoint(
@@ -145,16 +154,16 @@ def _store(weight: LazyTensor, path: Path) -> torch.Tensor:
 def _read_safetensors(
     path: str, map_location: str | torch.device | None
 ) -> dict[str, torch.Tensor | dict]:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     try:
         with safe_open(path, framework='pt', device=str(map_location or 'cpu')) as file:
             state_dict = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             meta = json.loads((file.metadata() or {}).get('meta', '{}'))
-    except (SafetensorError, ValueError) as error:
-        raise ValueError(
+    except Exception as error:  # a header can be wrong in many ways
+        raise CheckpointError(
             f'checkpoint {path} ({os.path.getsize(path)} bytes) is truncated, damaged or no '
-            f'safetensors file: {error}'
+            f'safetensors file: {" ".join(str(error).split())[:300]}'
         ) from None
     return {'state_dict': state_dict, 'meta': meta}
 

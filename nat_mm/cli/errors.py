@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import build_from_cfg
 
 from nat_mm.checkpoints import load_pretrained
+from nat_mm.compat.checkpoints import CheckpointError
 
 
 class CommandError(Exception):
@@ -20,7 +21,9 @@ class CommandError(Exception):
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Runs a command and turns a `CommandError` into one line on stderr and exit code 2.
+    """Runs a command and turns mistakes of its user into one line on stderr and exit code 2.
+
+    These are `CommandError` and `CheckpointError`.
 
     Any other exception is a fault of the program and keeps its traceback.
 
@@ -29,7 +32,7 @@ def run_command(main: Callable[[], None]) -> None:
     """
     try:
         main()
-    except CommandError as error:
+    except (CommandError, CheckpointError) as error:
         message = ' '.join(str(error).split())
         print('error:', textwrap.shorten(message, 800, placeholder=' ...'), file=sys.stderr)
         sys.exit(2)

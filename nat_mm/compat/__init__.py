@@ -32,7 +32,6 @@ def apply() -> None:
         strategies,
     )
 
-    checkpoints.allow_mmengine_checkpoints()
     autocast.register_optim_wrapper()
     noise.silence()
     # These wait for the module that they change, because importing it here would be slow.

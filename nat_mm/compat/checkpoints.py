@@ -1,54 +1,76 @@
-"""Reading mmengine's checkpoints with ``torch.load(weights_only=True)``, the default of PyTorch.
+"""Reading checkpoints, by mmengine's loader too, so that no file runs code or ends in a traceback.
 
-mmengine saves the history of the logged values beside the weights. Everything these need is allowed
-by name; anything else that a file wants to construct or call is refused.
+Files are read with ``torch.load(weights_only=True)``, the default of PyTorch, which refuses all but
+tensors and plain containers. What mmengine saves beside those is built by
+:mod:`nat_mm.compat.saved_objects`.
 """
 
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pickle import UnpicklingError
 from types import ModuleType
+from typing import TypeVar
 
-import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer
 
-_STATISTICS = ('min', 'max', 'current', 'mean')
-_HISTORY_DTYPES = ('float64', 'float32', 'int64', 'int32', 'bool')
-_REFUSED_GLOBAL = re.compile(r'[Uu]nsupported (?:global: )?GLOBAL ([\w.]+)')
+from nat_mm.compat.saved_objects import restore, saved_objects_allowed
 
+Content = TypeVar('Content')
 
-def allow_mmengine_checkpoints() -> None:
-    """Allow what mmengine's checkpoints contain besides tensors and plain containers."""
-    numpy_functions = {
-        'multiarray._reconstruct': np.empty(0).__reduce__()[0],
-        'multiarray.scalar': np.float64(0).__reduce__()[0],
-    }
-    torch.serialization.add_safe_globals(
-        [
-            HistoryBuffer,
-            (_history_statistic, 'builtins.getattr'),
-            np.ndarray,
-            np.dtype,
-            *(type(np.dtype(name)) for name in _HISTORY_DTYPES),
-            # numpy 1 writes numpy.core, numpy 2 numpy._core.
-            *(
-                (function, f'numpy.{core}.{name}')
-                for core in ('core', '_core')
-                for name, function in numpy_functions.items()
-            ),
-        ]
-    )
+_REFUSED_GLOBAL = re.compile(r'[Uu]nsupported (?:global: )?GLOBAL ([\w.]+)|GLOBAL ([\w.]+) whose')
+_LARGEST_RATIO = 10
+"""Of the content of a checkpoint to its file; PyTorch does not compress, so its own have 1."""
 
 
-def _history_statistic(owner: type, name: str) -> Callable:
-    """Serve as ``getattr`` in checkpoints, where HistoryBuffer saves its statistics methods."""
-    if owner is not HistoryBuffer or name not in _STATISTICS:
-        raise UnpicklingError(f'Unsupported global: GLOBAL builtins.getattr of {owner}, {name!r}')
-    return getattr(HistoryBuffer, name)
+class CheckpointError(ValueError):
+    """A checkpoint that is not used; the message is one line that names it and says why."""
+
+
+def read_safely(filename: str, load: Callable[[], Content]) -> Content:
+    """Reads a checkpoint, and says in one line what is wrong with a bad one.
+
+    Args:
+        filename: Path or URL of the checkpoint, for messages.
+        load: Reads it with ``torch.load``.
+
+    Returns:
+        What it holds, as copied by :func:`restore`.
+
+    Raises:
+        CheckpointError: It carries code, which was not run, is damaged or is no checkpoint.
+        OSError: It cannot be opened or downloaded.
+    """
+    path = os.path.expanduser(filename)
+    is_file = os.path.isfile(path)
+    try:
+        if is_file:
+            _check_not_inflating(path)
+        with saved_objects_allowed():
+            return restore(load())
+    except (FileNotFoundError, PermissionError, CheckpointError):
+        raise
+    except Exception as error:
+        # A damaged file can make the unpickler raise anything.
+        if not is_file and not isinstance(error, UnpicklingError | RuntimeError | EOFError):
+            raise
+        refused = _REFUSED_GLOBAL.search(str(error))
+        reason = ' '.join(str(error).split())[:300]
+        if refused:
+            raise CheckpointError(
+                f'checkpoint {filename} is refused: reading it would run or build '
+                f'{refused[1] or refused[2]}, which is neither a weight nor something mmengine '
+                'saves. Nothing of it was run. If you trust its source, allow that name with '
+                'torch.serialization.add_safe_globals.'
+            ) from None
+        if isinstance(error, RuntimeError) and not _tells_of_damage(reason):
+            raise CheckpointError(f'checkpoint {filename} cannot be read: {reason}') from error
+        size = f' ({os.path.getsize(path)} bytes)' if is_file else ''
+        raise CheckpointError(
+            f'checkpoint {filename}{size} is truncated, damaged, or not a checkpoint that PyTorch '
+            'can read safely.'
+        ) from None
 
 
 def run_no_code(module: ModuleType) -> None:
@@ -64,41 +86,18 @@ def run_no_code(module: ModuleType) -> None:
         module._safe_torch_load = torch.load
 
 
-@contextmanager
-def clear_checkpoint_errors(filename: str) -> Iterator[None]:
-    """Turn what PyTorch raises on a bad checkpoint into one line that says what is wrong.
-
-    Args:
-        filename: The checkpoint that is read inside the ``with`` block, for the message.
-
-    Raises:
-        ValueError: The file carries code, which was not run, or it is damaged or no checkpoint.
-    """
-    try:
-        yield
-    except (FileNotFoundError, PermissionError):
-        raise
-    except Exception as error:
-        refused = _REFUSED_GLOBAL.search(str(error))
-        if refused:
-            raise ValueError(
-                f'checkpoint {filename} is refused: reading it would run or build '
-                f'{refused.group(1)}, which is neither a weight nor something mmengine saves. '
-                'Nothing of it was run. If you trust its source, allow that name with '
-                'torch.serialization.add_safe_globals.'
-            ) from None
-        if _is_damaged(filename, error):
-            raise ValueError(
-                f'checkpoint {filename} ({os.path.getsize(os.path.expanduser(filename))} bytes) '
-                'is truncated, damaged, or not a checkpoint that PyTorch can read safely.'
-            ) from None
-        raise
+def _check_not_inflating(path: str) -> None:
+    """Refuses a small file that would fill the memory."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        size = sum(entry.file_size for entry in archive.infolist())
+    if size > _LARGEST_RATIO * os.path.getsize(path):
+        raise CheckpointError(
+            f'checkpoint {path} is refused: its {os.path.getsize(path)} bytes would become {size}.'
+        )
 
 
-def _is_damaged(filename: str, error: Exception) -> bool:
-    path = os.path.expanduser(filename)
-    if not os.path.isfile(path):
-        return False
-    if isinstance(error, RuntimeError):
-        return any(words in str(error) for words in ('corrupted', 'not a ZIP archive'))
-    return isinstance(error, UnpicklingError) or not zipfile.is_zipfile(path)
+def _tells_of_damage(reason: str) -> bool:
+    words = ('corrupted', 'not a ZIP archive', 'PytorchStreamReader')
+    return any(each in reason for each in words)

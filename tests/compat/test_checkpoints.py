@@ -1,46 +1,20 @@
 """mmengine's checkpoints load with weights_only; files with code and damaged files do not."""
 
+import copyreg
 import os
 import pickle
 import zipfile
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from mmengine.logging import HistoryBuffer
-from mmengine.model import BaseModel
-from mmengine.runner import CheckpointLoader, Runner
-from torch.utils.data import DataLoader
+from mmengine.runner import CheckpointLoader
+from torch import nn
 
-
-class Regression(BaseModel):
-    def __init__(self):
-        super().__init__()
-        self.linear = torch.nn.Linear(3, 1)
-
-    def forward(self, inputs, mode='tensor'):
-        return {'loss': self.linear(inputs).square().mean()}
-
-
-def train(work_dir, epochs, name, *, resume=False):
-    torch.manual_seed(0)
-    runner = Runner(
-        model=Regression(),
-        work_dir=str(work_dir),
-        train_dataloader=DataLoader(torch.randn(8, 3), batch_size=2, collate_fn=stack),
-        train_cfg={'by_epoch': True, 'max_epochs': epochs},
-        optim_wrapper={'optimizer': {'type': 'AdamW', 'lr': 0.01}},
-        param_scheduler={'type': 'CosineAnnealingLR', 'T_max': 4, 'end': 4},
-        custom_hooks=[{'type': 'EMAHook'}],
-        default_scope='mmengine',
-        experiment_name=name,
-        resume=resume,
-    )
-    runner.train()
-    return runner
-
-
-def stack(samples):
-    return {'inputs': torch.stack(samples)}
+from tests.compat.regression import train
 
 
 def test_resumed_training_equals_uninterrupted_training(tmp_path):
@@ -90,13 +64,25 @@ def replace_any(data, names, replacement):
 
 
 class Call:
-    """Pickles as the call of a function."""
+    """Pickles as the call of a function, whose result may be given a state."""
 
-    def __init__(self, function, *arguments):
-        self.call = function, arguments
+    def __init__(self, function, *arguments, state=None):
+        self.call = (function, arguments) if state is None else (function, arguments, state)
 
     def __reduce__(self):
         return self.call
+
+
+class New(Call):
+    """Pickles as a new object of a class, made without its constructor."""
+
+    @property
+    def __class__(self):
+        return self.call[0]  # pickle compares it
+
+    def __reduce_ex__(self, protocol):
+        kind, arguments, *state = self.call
+        return (copyreg.__newobj__, (kind, *arguments), *state)
 
 
 @pytest.mark.parametrize('zipped', [True, False], ids=['zip', 'legacy'])
@@ -118,6 +104,188 @@ def test_code_is_refused_and_does_not_run(tmp_path, call, name, zipped):
         load(path)
     assert '\n' not in str(caught.value)
     assert not marker.exists()
+
+
+make_array, make_scalar = np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0]
+OBJECTS, FLOATS = np.dtype('O'), np.dtype('f8')
+# Zeros, so that a NumPy that is called finds None in the place of objects.
+NO_ADDRESSES = np.zeros(2, np.int64)
+
+
+def array_of(*state):
+    return Call(make_array, np.ndarray, (0,), b'b', state=(1, *state))
+
+
+def history_of(log, count, length=9):
+    state = {'_log_history': log, '_count_history': count, 'max_length': length}
+    return New(HistoryBuffer, state=state)
+
+
+NO_NUMBERS = {
+    'array over addresses': Call(np.ndarray, (2,), 'O', NO_ADDRESSES),
+    'new array over addresses': New(np.ndarray, (2,), 'O', NO_ADDRESSES),
+    'array without content': Call(np.ndarray, (2,)),
+    'reconstructed without content': Call(make_array, np.ndarray, (0,), b'b'),
+    'reconstructed from objects': Call(make_array, np.ndarray, (2,), b'O'),
+    'reconstructed from a dtype': Call(make_array, np.dtype, (0,), b'b'),
+    'state of too few objects': array_of((2,), OBJECTS, False, [1]),
+    'state of too few bytes': array_of((3,), FLOATS, False, bytes(16)),
+    'state of a negative shape': array_of((-2,), FLOATS, False, bytes(16)),
+    'state of an endless shape': array_of((2**40, 0, 2**40), FLOATS, False, b''),
+    'dtype of objects': Call(np.dtype, 'O'),
+    'new dtype of objects': New(np.dtype, 'O'),
+    'dtype of a record': Call(np.dtype, [('field', 'O')]),
+    'dtype of another byte order': Call(
+        np.dtype, 'f8', False, True, state=(3, '>', None, None, None, -1, -1, 0)
+    ),
+    'scalar of an object': Call(make_scalar, OBJECTS, bytes(8)),
+    'scalar of too few bytes': Call(make_scalar, FLOATS, bytes(4)),
+    'scalar without bytes': Call(make_scalar, FLOATS),
+    'strings': np.array(['a', 'b']),
+    'complex numbers': np.array([1 + 2j]),
+    'class': np.ndarray,
+    'class as a key': {HistoryBuffer: 1},
+    'class in a key': {(np.ndarray, 1): 1},
+    'history of a list': history_of([1.0], [1]),
+    'history of two lengths': history_of(np.ones(2), np.ones(3)),
+    'history of a table': history_of(np.ones((2, 2)), np.ones((2, 2))),
+    'history of no length': history_of(np.ones(2), np.ones(2), 0),
+    'history without content': New(HistoryBuffer),
+    'history from its constructor': Call(HistoryBuffer, [1.0], [1]),
+}
+
+
+@pytest.mark.parametrize('value', NO_NUMBERS.values(), ids=NO_NUMBERS)
+def test_what_is_no_plain_number_or_history_is_refused(tmp_path, value):
+    path = tmp_path / 'numbers.pth'
+    torch.save({'state_dict': {}, 'value': value}, path)
+    with pytest.raises(ValueError, match=r'numbers\.pth.* is (truncated, damaged|refused)'):
+        load(path)
+
+
+@pytest.mark.parametrize('dtype', ['float64', 'float32', 'int64', 'int32', 'bool'])
+@pytest.mark.parametrize('shape', [(), (0,), (3,), (2, 3)], ids=str)
+def test_numbers_are_what_was_saved(tmp_path, shape, dtype):
+    path = tmp_path / 'numbers.pth'
+    array = np.asarray(np.arange(np.prod(shape)).reshape(shape), dtype, order='F')
+    number = array.sum(dtype=dtype)
+    torch.save({'array': array, 'number': number, 'named': {'x': array}}, path)
+    found = load(path)
+    assert type(found['array']) is np.ndarray
+    assert found['array'].dtype == dtype
+    assert np.array_equal(found['array'], array)
+    assert (type(found['number']), found['number']) == (type(number), number)
+    assert found['named']['x'] is found['array']
+    found['array'][...] = 0  # writable
+
+
+def test_empty_history(tmp_path):
+    torch.save({'history': HistoryBuffer()}, tmp_path / 'history.pth')
+    history = load(tmp_path / 'history.pth')['history']
+    history.update(3)
+    assert history.mean() == 3
+
+
+def test_history_does_not_change_others(tmp_path):
+    path = tmp_path / 'history.pth'
+    history = HistoryBuffer([1.0, 3.0], [1, 1])
+    methods = {'mean': HistoryBuffer.min, 'median': HistoryBuffer.min}
+    state = {**history.__getstate__(), 'statistics_methods': methods, 'mean': HistoryBuffer.min}
+    torch.save({'history': New(HistoryBuffer, state=state)}, path)
+    loaded = load(path)['history']
+    for buffer in (loaded, HistoryBuffer([1.0, 3.0], [1, 1])):
+        assert buffer.mean() == buffer.statistics('mean') == 2
+        with pytest.raises(KeyError):
+            buffer.statistics('median')
+
+
+def test_plain_torch_load_stays_as_pytorch_ships_it(tmp_path):
+    save_history(tmp_path / 'history.pth')
+    torch.save({'value': Call(os.getcwd)}, tmp_path / 'evil.pth')
+    allowed = set(torch.serialization.get_safe_globals())
+    assert not allowed & {HistoryBuffer, np.ndarray, np.dtype, make_array, make_scalar}
+    load(tmp_path / 'history.pth')
+    with pytest.raises(ValueError, match='is refused'):
+        load(tmp_path / 'evil.pth')
+    assert set(torch.serialization.get_safe_globals()) == allowed
+    with pytest.raises(pickle.UnpicklingError, match='Unsupported global'):
+        torch.load(tmp_path / 'history.pth')
+
+
+def test_what_the_program_allows_goes_on_being_allowed_but_for_numpy(tmp_path):
+    torch.save({'place': Call(os.path.join, 'a', 'b')}, tmp_path / 'own.pth')
+    torch.save({'array': Call(np.ndarray, (2,))}, tmp_path / 'array.pth')
+    own = [os.path.join, np.ndarray]
+    with torch.serialization.safe_globals(own):
+        assert load(tmp_path / 'own.pth')['place'] == 'a/b'
+        with pytest.raises(ValueError, match=r'array\.pth.* is truncated, damaged'):
+            load(tmp_path / 'array.pth')
+        assert set(own) <= set(torch.serialization.get_safe_globals())
+
+
+def test_two_threads_read_at_once(tmp_path):
+    save_history(tmp_path / 'history.pth')
+    allowed = set(torch.serialization.get_safe_globals())
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(load, [tmp_path / 'history.pth'] * 100))
+    assert {each['history'].mean() for each in found} == {2}
+    assert set(torch.serialization.get_safe_globals()) == allowed
+
+
+def nested(depth):
+    value = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def holds_itself():
+    value = []
+    value.append({'again': value})
+    return value
+
+
+@pytest.mark.parametrize(
+    'value', [nested(200), holds_itself()], ids=['nested too deeply', 'holds itself']
+)
+def test_endless_nesting_is_refused(tmp_path, value):
+    torch.save({'value': value}, tmp_path / 'nested.pth')
+    check_damaged(tmp_path / 'nested.pth')
+
+
+def test_what_occurs_many_times_is_looked_at_once(tmp_path):
+    value = ['x']
+    for _ in range(60):
+        value = [value, value]
+    torch.save({'value': value}, tmp_path / 'many.pth')
+    found = load(tmp_path / 'many.pth')['value']
+    assert found[0] is found[1]
+
+
+def test_attributes_of_containers_and_tensors_are_left_out(tmp_path):
+    """They would take the place of methods that are called later."""
+    weight, bias = torch.ones(2), nn.Parameter(torch.zeros(1))
+    weight.numel = bias
+    state = {'items': bias, '_metadata': {'': {'version': 1}}}
+    weights = Call(OrderedDict, [('weight', weight), ('bias', bias)], state=state)
+    torch.save({'state_dict': weights}, tmp_path / 'attributes.pth')
+    found = load(tmp_path / 'attributes.pth')['state_dict']
+    assert list(found.items())[0][0] == 'weight'
+    assert found['weight'].numel() == 2
+    assert type(found['bias']) is nn.Parameter
+    assert vars(found) == {'_metadata': {'': {'version': 1}}}
+
+
+def test_file_that_would_fill_the_memory_is_refused(tmp_path):
+    path = tmp_path / 'zeros.pth'
+    torch.save({'state_dict': {'weight': torch.zeros(2**20)}}, path)
+    with zipfile.ZipFile(path) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED) as archive:
+        for name, data in contents.items():
+            archive.writestr(name, data)
+    with pytest.raises(ValueError, match=r'zeros\.pth is refused: its \d+ bytes would become 4\d+'):
+        load(path)
 
 
 def test_call_of_an_allowed_name_is_refused(tmp_path):

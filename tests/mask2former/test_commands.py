@@ -8,9 +8,9 @@ import shutil
 import cv2
 import numpy as np
 import pytest
-import torch
 from pycocotools import mask
 
+from nat_mm.checkpoints import read_checkpoint
 from nat_mm.cli.errors import CommandError
 from tests.mask2former.small import small_config
 
@@ -40,7 +40,7 @@ def check_training(work_dir, task):
 def test_training(trained):
     task, work_dir = trained
     check_training(work_dir, task)
-    checkpoint = torch.load(work_dir / 'iter_2.pth')
+    checkpoint = read_checkpoint(str(work_dir / 'iter_2.pth'))
     states = checkpoint['optimizer']['state']
     assert len(states) == len(checkpoint['state_dict'])
     # A gradient reached every parameter: the backbone's first and the heads' last ones too.

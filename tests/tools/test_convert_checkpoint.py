@@ -13,6 +13,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
+from nat_mm.checkpoints import read_checkpoint
 from nat_mm.cli.errors import run_command
 from tests.commands import load_tool
 
@@ -137,7 +138,7 @@ def test_published_checkpoint_in_predict(predict, configs, small_data, checkpoin
 def test_published_backbone_for_another_training(convert, checkpoints, tmp_path):
     convert([str(checkpoints['detection']), str(tmp_path / 'backbone.pth'), '--to', 'backbone'])
     backbone = torch.load(tmp_path / 'backbone.pth')
-    weights = torch.load(checkpoints['detection'])['state_dict']
+    weights = read_checkpoint(str(checkpoints['detection']))['state_dict']
     assert backbone.keys() == {
         key.removeprefix('backbone.') for key in weights if key.startswith('backbone.')
     }
@@ -148,7 +149,7 @@ def test_round_trip_of_a_published_checkpoint(convert, checkpoints, tmp_path, ta
     paths = [tmp_path / name for name in ('model.pth', 'back.pth')]
     convert([str(checkpoints[task]), str(paths[0])])
     convert([str(paths[0]), str(paths[1]), '--to', 'authors'])
-    before, back = torch.load(checkpoints[task]), torch.load(paths[1])
+    before, back = read_checkpoint(str(checkpoints[task])), torch.load(paths[1])
     assert back['meta']['CLASSES'] == CLASSES[task]
     assert back['state_dict'].keys() == before['state_dict'].keys()
     for key, tensor in before['state_dict'].items():

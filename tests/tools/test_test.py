@@ -7,6 +7,7 @@ import cv2
 import pytest
 import torch
 
+from nat_mm.checkpoints import read_checkpoint
 from nat_mm.cli.errors import CommandError
 
 
@@ -125,7 +126,7 @@ def test_checkpoint_without_a_key_that_fits(mistake, tmp_path):
 
 
 def test_keys_that_the_model_does_not_have_are_named(test, configs, trained, tmp_path, capsys):
-    checkpoint = torch.load(trained['segmentation'])
+    checkpoint = read_checkpoint(str(trained['segmentation']))
     checkpoint['state_dict']['extra.weight'] = torch.zeros(1)
     torch.save(checkpoint, tmp_path / 'extra.pth')
     test([str(configs['segmentation']), str(tmp_path / 'extra.pth'), '--work-dir', str(tmp_path)])

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from nat_mm.checkpoints import read_checkpoint
 from nat_mm.cli.errors import CommandError
 
 ROOT = Path(__file__).parents[2]
@@ -79,7 +80,7 @@ def test_killed_run_is_resumed(train, configs, environment, tmp_path):
         process.kill()
         process.wait()
     last = Path((tmp_path / 'last_checkpoint').read_text())
-    reached = torch.load(last)['meta']['iter']
+    reached = read_checkpoint(str(last))['meta']['iter']
     ends = [f'train_cfg.max_iters={reached + 2}', 'train_cfg.val_interval=100000']
     train([*arguments, *ends, '--resume'])
     assert [row['step'] for row in logged(tmp_path)] == [reached + 1, reached + 2]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from nat_mm.checkpoints import read_checkpoint
 from nat_mm.datasets import DatasetOptions, write_dataset
 from tests.commands import load_tool
 from tests.processes import ranks, run_together
@@ -56,4 +57,4 @@ def test_checkpoint_is_tested_by_one_process(test, folder, strategy, tmp_path):
 def test_training_was_resumed(folder, strategy):
     logs = [path.read_text() for path in (folder / strategy).glob('*/*.log')]
     assert sum('Resume checkpoint' in log for log in logs) == 1
-    assert torch.load(folder / strategy / 'iter_2.pth')['meta']['iter'] == 2
+    assert read_checkpoint(str(folder / strategy / 'iter_2.pth'))['meta']['iter'] == 2

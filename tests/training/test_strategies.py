@@ -9,6 +9,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, MODELS
 from mmengine.runner import FlexibleRunner
 
+from nat_mm.checkpoints import read_checkpoint
 from nat_mm.compat.distributed import prepare_distributed
 from nat_mm.compat.strategies import prepare_strategy
 from tests.processes import ranks, run_together
@@ -123,7 +124,8 @@ def checkpoints(tmp_path_factory):
         f'{folder}/one', STRATEGIES['fsdp'], batch_size=4, iterations=4, launcher='none'
     )
     assert type(train(config).model) is FeatureSquares
-    return {name: torch.load(folder / name / 'iter_4.pth') for name in ('ddp', 'fsdp', 'one')}
+    paths = {name: folder / name / 'iter_4.pth' for name in ('ddp', 'fsdp', 'one')}
+    return {name: read_checkpoint(str(path)) for name, path in paths.items()}
 
 
 @pytest.mark.parametrize('strategy', ['ddp', 'fsdp'])

@@ -1,0 +1,39 @@
+"""A training run of milliseconds."""
+
+import torch
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader
+
+
+class Regression(BaseModel):
+    def __init__(self):
+        super().__init__()
+        self.linear = torch.nn.Linear(3, 1)
+
+    def forward(self, inputs, mode='tensor'):
+        return {'loss': self.linear(inputs).square().mean()}
+
+
+def train(work_dir, epochs, name, *, runner_type=Runner, **options):
+    """Trains for some epochs of 4 iterations; ``options`` are the runner's."""
+    torch.manual_seed(0)
+    runner = runner_type(
+        model=Regression(),
+        work_dir=str(work_dir),
+        train_dataloader=DataLoader(torch.randn(8, 3), batch_size=2, collate_fn=stack),
+        train_cfg={'by_epoch': True, 'max_epochs': epochs},
+        optim_wrapper={'optimizer': {'type': 'AdamW', 'lr': 0.01}},
+        param_scheduler={'type': 'CosineAnnealingLR', 'T_max': 4, 'end': 4},
+        # mmengine's FlexibleRunner cannot load the averages.
+        custom_hooks=[{'type': 'EMAHook'}] if runner_type is Runner else None,
+        default_scope='mmengine',
+        experiment_name=name,
+        **options,
+    )
+    runner.train()
+    return runner
+
+
+def stack(samples):
+    return {'inputs': torch.stack(samples)}

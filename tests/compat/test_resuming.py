@@ -1,0 +1,132 @@
+"""Resuming runs no code of the checkpoint, and refuses what does not continue the training run."""
+
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.logging import HistoryBuffer
+from mmengine.runner import FlexibleRunner, Runner
+
+from nat_mm.checkpoints import read_checkpoint
+from tests.compat.regression import train
+
+RUNNERS = [Runner, FlexibleRunner]
+
+
+@pytest.fixture(scope='module')
+def checkpoint(tmp_path_factory):
+    """Path of a checkpoint after 2 epochs of 4 iterations."""
+    work_dir = tmp_path_factory.mktemp('trained')
+    train(work_dir, 2, 'resuming')
+    return work_dir / 'epoch_2.pth'
+
+
+def resume(path, work_dir, *, runner_type=Runner, **options):
+    return train(
+        work_dir, 3, str(path), runner_type=runner_type, load_from=str(path), resume=True, **options
+    )
+
+
+def program(marker):
+    return f'import os\nos.mkdir({str(marker)!r})\nmodel = dict()\n'
+
+
+@pytest.mark.parametrize('runner_type', RUNNERS, ids=lambda kind: kind.__name__)
+def test_config_in_a_checkpoint_is_not_run(checkpoint, tmp_path, runner_type):
+    content = read_checkpoint(str(checkpoint))
+    for key in ('config', 'cfg'):
+        content['meta'][key] = program(tmp_path / 'ran')
+    content['message_hub']['runtime_info']['cfg'] = program(tmp_path / 'ran')
+    torch.save(content, tmp_path / 'evil.pth')
+    execute = Config.fromstring
+    runner = resume(tmp_path / 'evil.pth', tmp_path, runner_type=runner_type)
+    assert runner.iter == 12
+    assert not (tmp_path / 'ran').exists()
+    assert Config.fromstring is execute
+    assert Config.fromstring('x = 1 + 1', '.py').x == 2
+
+
+@pytest.mark.parametrize('runner_type', RUNNERS, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(('gpus', 'fits'), [('[0]', True), ('[0, 1]', False)])
+def test_number_of_gpus_is_compared_as_before(checkpoint, tmp_path, runner_type, gpus, fits):
+    content = read_checkpoint(str(checkpoint))
+    content['meta']['config'] = f'x = dict(\n    y=1)\ngpu_ids = {gpus}\nz = 2\n'
+    torch.save(content, tmp_path / 'gpus.pth')
+    if fits:
+        assert resume(tmp_path / 'gpus.pth', tmp_path, runner_type=runner_type).iter == 12
+    else:
+        with pytest.raises(ValueError, match=r'cannot resume from .*gpus\.pth.*auto_scale_lr'):
+            resume(tmp_path / 'gpus.pth', tmp_path, runner_type=runner_type)
+
+
+@pytest.mark.parametrize('place', ['meta', 'message_hub'])
+def test_inferencer_does_not_run_the_config_in_a_checkpoint(tmp_path, place):
+    apis = pytest.importorskip('mmdet.apis', reason="the inferencer is mmdetection's")
+    content = {'state_dict': {}, 'meta': {}}
+    if place == 'meta':
+        content['meta']['cfg'] = program(tmp_path / 'ran')
+    else:
+        content['message_hub'] = {'runtime_info': {'cfg': program(tmp_path / 'ran')}}
+    torch.save(content, tmp_path / 'evil.pth')
+    with pytest.raises(ValueError, match='is a program, which is not run. Give the config file'):
+        apis.DetInferencer(weights=str(tmp_path / 'evil.pth'), device='cpu')
+    assert not (tmp_path / 'ran').exists()
+
+
+def changed(checkpoint, *path, to):
+    """The checkpoint with another value at a place; of a list, in its first entry."""
+    content = read_checkpoint(str(checkpoint))
+    place = content
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = to
+    return content
+
+
+LR, BETAS = (('optimizer', 'param_groups', 0, name) for name in ('lr', 'betas'))
+MOMENT, STEP = ('optimizer', 'state', 0, 'exp_avg'), ('param_schedulers', 0, 'last_step')
+SCALARS, HISTORY = ('message_hub', 'log_scalars'), HistoryBuffer([1], [1])
+MEANINGLESS = {
+    'iter is text': (('meta', 'iter'), 'x', 'iter must be a whole number'),
+    'iter is negative': (('meta', 'iter'), -1, 'iter must be a whole number from 0'),
+    'iter is endless': (('meta', 'iter'), 10**18, 'iter must be a whole number from 0'),
+    'iter is a bool': (('meta', 'iter'), True, 'iter must be a whole number'),
+    'iter is an array': (('meta', 'iter'), np.zeros(3), 'iter must be .*, got a ndarray'),
+    'epoch is a fraction': (('meta', 'epoch'), 1.5, 'epoch must be a whole number from 0 to 3'),
+    'epoch is too late': (('meta', 'epoch'), 4, 'epoch must be a whole number from 0 to 3, got 4'),
+    'seed is text': (('meta', 'seed'), 'x', ''),
+    'config is a number': (('meta', 'config'), 3, ''),
+    'meta is a list': (('meta',), [], ''),
+    'weights are numbers': (('state_dict',), {'linear.weight': 3}, ''),
+    'weights are a list': (('state_dict',), [1], ''),
+    'optimizer is a list': (('optimizer',), [], ''),
+    'optimizer is empty': (('optimizer',), {}, ''),
+    'learning rate is text': (LR, 'x', "lr of the optimizer must be like 0.01, got 'x'"),
+    'learning rate is NaN': (LR, float('nan'), 'lr of the optimizer must be like 0.01, got nan'),
+    'betas are text': (BETAS, ('x', 'y'), 'betas of the optimizer must be like'),
+    'moment is of another shape': (MOMENT, torch.ones(5), r'number or of shape \[1, 3\], got .*5'),
+    'moment is text': (MOMENT, 'x', "exp_avg' of the optimizer must be a number or of shape"),
+    'state is a list': (MOMENT[:-1], [1], ''),
+    'schedulers are a number': (STEP[:1], 3, ''),
+    'scheduler is a list': (STEP[:2], [1], ''),
+    'step of the scheduler is text': (STEP, 'x', 'last_step of param_schedulers must be like'),
+    'rates of the scheduler are text': (
+        (*STEP[:2], 'base_values'), ['x'], 'base_values of param_schedulers must be like',
+    ),
+    'method of the scheduler': ((*STEP[:2], 'step'), 3, "param_schedulers have no 'step'"),
+    'messages are a list': (('message_hub',), [], ''),
+    'messages are missing': (('message_hub',), {}, ''),
+    'name of a message is a number': ((*SCALARS, 3), HISTORY, 'names in message_hub must be text'),
+    'histories are a list': (SCALARS, [1], ''),
+    'average of weights is text': (('ema_state_dict',), 'x', ''),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(('path', 'value', 'message'), MEANINGLESS.values(), ids=MEANINGLESS)
+def test_what_continues_no_training_run_is_refused(checkpoint, tmp_path, path, value, message):
+    torch.save(changed(checkpoint, *path, to=value), tmp_path / 'wrong.pth')
+    message = rf'cannot resume from .*wrong\.pth: .*{message}'
+    with pytest.raises(ValueError, match=message) as caught:
+        resume(tmp_path / 'wrong.pth', tmp_path)
+    assert '\n' not in str(caught.value)
