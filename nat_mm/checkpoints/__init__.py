@@ -5,6 +5,7 @@ from nat_mm.checkpoints.files import read_checkpoint
 from nat_mm.checkpoints.initializer import with_backbone_loader
 from nat_mm.checkpoints.layouts import convert_weights
 from nat_mm.checkpoints.loading import KeyReport, compare_keys, load_pretrained
+from nat_mm.checkpoints.meta import read_classes
 from nat_mm.checkpoints.scheme import converted_source
 from nat_mm.checkpoints.weights import as_lazy
 
@@ -18,5 +19,6 @@ __all__ = [
     'converted_source',
     'load_pretrained',
     'read_checkpoint',
+    'read_classes',
     'with_backbone_loader',
 ]

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from nat_mm.checkpoints.files import (
     SUFFIXES,
     extract_state_dict,
@@ -15,6 +13,7 @@ from nat_mm.checkpoints.files import (
     write_checkpoint,
 )
 from nat_mm.checkpoints.layouts import convert_weights, find_layout
+from nat_mm.checkpoints.meta import read_classes
 from nat_mm.checkpoints.weights import as_lazy
 
 
@@ -72,24 +71,13 @@ def convert_checkpoint(
     checkpoint = read_checkpoint(source)
     weights = as_lazy(extract_state_dict(checkpoint, source))
     converted = convert_weights(weights, to=to, source=source)
-    write_checkpoint(path, converted, meta=_meta(checkpoint, to))
+    write_checkpoint(path, converted, meta=_meta(checkpoint, to, source))
     return Conversion(find_layout(weights), len(weights), len(converted))
 
 
-def _meta(checkpoint: Mapping[str, Any], to: str) -> dict[str, Any] | None:
+def _meta(checkpoint: Mapping[str, Any], to: str, source: str) -> dict[str, Any] | None:
     """The classes, as mmengine has them, or, for the authors' layout, mmcv before it."""
-    meta = checkpoint.get('meta')
-    meta = meta if isinstance(meta, Mapping) else {}
-    known = meta.get('dataset_meta')
-    known = known if isinstance(known, Mapping) else {}
-    classes = {
-        name: known.get(name, meta.get(name.upper())) for name in ('classes', 'palette')
-    }
-    classes = {
-        name: value.tolist() if isinstance(value, np.ndarray) else value
-        for name, value in classes.items()
-        if value is not None
-    }
+    classes = read_classes(checkpoint, source)
     if to == 'model':
         return {'dataset_meta': classes} if classes else {}
     if to == 'authors' and classes:

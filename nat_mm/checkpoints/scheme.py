@@ -7,6 +7,7 @@ from mmengine.runner import CheckpointLoader
 
 from nat_mm.checkpoints.files import extract_state_dict, read_checkpoint
 from nat_mm.checkpoints.layouts import convert_weights, find_layout
+from nat_mm.checkpoints.meta import read_classes
 from nat_mm.checkpoints.weights import as_lazy
 
 SCHEME = 'nat_mm://'
@@ -41,11 +42,13 @@ def load_from_nat_mm(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is damaged, carries code or holds no weights.
+        CheckpointError: If the file is damaged, carries code, holds no weights, or classes that
+            have no names.
     """
     source = filename.removeprefix(SCHEME)
     checkpoint = read_checkpoint(source, map_location=map_location)
     state_dict = extract_state_dict(checkpoint, source)
+    read_classes(checkpoint, source)
     weights = as_lazy(state_dict)
     if find_layout(weights) in ('authors', 'huggingface'):
         converted = convert_weights(weights, to='model', source=source)

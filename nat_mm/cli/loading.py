@@ -6,10 +6,11 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 
-from nat_mm.checkpoints import converted_source
+from nat_mm.checkpoints import converted_source, read_classes
 from nat_mm.cli.checkpoint import check_checkpoint_fits, read_checkpoint
 from nat_mm.cli.classification_predictor import ClassificationPredictor
 from nat_mm.cli.config import find_test_dataset, load_config
+from nat_mm.cli.errors import CommandError
 from nat_mm.cli.predictor import DetectionPredictor, Predictor, SegmentationPredictor
 
 
@@ -42,7 +43,7 @@ def load_predictor(
     config = load_config(config_path, overrides=overrides)
     weights = converted_source(checkpoint_source)
     options = {'device': device, 'out_dir': out_dir}
-    if {'dataset_meta', 'CLASSES'}.isdisjoint(checkpoint.get('meta', {})):
+    if 'classes' not in read_classes(checkpoint, checkpoint_source):
         # The toolboxes would take COCO's or Cityscapes' classes, whatever the config says.
         options['dataset_meta'] = _test_dataset_meta(config)
     if config.default_scope == 'mmdet':
@@ -52,7 +53,22 @@ def load_predictor(
     else:
         predictor = SegmentationPredictor(config, weights, **options)
     check_checkpoint_fits(predictor.inferencer.model, checkpoint, source=checkpoint_source)
+    _check_class_count(predictor, checkpoint_source)
     return predictor
+
+
+def _check_class_count(predictor: Predictor, source: str) -> None:
+    heads = (
+        module
+        for module in predictor.inferencer.model.modules()
+        if type(module).__name__.endswith('Head')
+    )
+    count = max((getattr(head, 'num_classes', None) or 0 for head in heads), default=0)
+    if len(predictor.classes) < count:
+        raise CommandError(
+            f'{source} and the config name {len(predictor.classes)} classes '
+            f'({", ".join(predictor.classes[:3])}, ...), but the model tells {count} apart'
+        )
 
 
 def _test_dataset_meta(config: Config) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Predicts pictures with a trained detector or segmentor and writes the results."""
 
+import colorsys
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -16,6 +17,8 @@ from nat_mm.cli.coco_results import CocoResults
 from nat_mm.cli.errors import config_mistakes
 from nat_mm.cli.files import write_image, write_json
 from nat_mm.cli.inputs import Frame
+
+GOLDEN_RATIO = 0.618034
 
 
 class Predictor(ABC):
@@ -45,8 +48,11 @@ class Predictor(ABC):
         with config_mistakes(config), redirect_stdout(io.StringIO()):
             self.inferencer = self.make_inferencer(config, checkpoint, device)
         self.inferencer.show_progress = False
-        self.inferencer.model.dataset_meta.update(dataset_meta or {})
-        self.classes = list(self.inferencer.model.dataset_meta['classes'])
+        meta = self.inferencer.model.dataset_meta
+        meta.update(dataset_meta or {})
+        self.classes = list(meta['classes'])
+        if len(meta.get('palette') or ()) < len(self.classes):
+            meta['palette'] = make_palette(len(self.classes))
         self.out_dir = out_dir
 
     @abstractmethod
@@ -79,6 +85,14 @@ class Predictor(ABC):
 
     def close(self) -> None:  # noqa: B027 - most have none
         """Finishes the files that hold the data of all images, if there are any."""
+
+
+def make_palette(count: int) -> list[tuple[int, int, int]]:
+    """Colors, red-green-blue from 0 to 255, that differ as much as so many can."""
+    hues = (index * GOLDEN_RATIO % 1 for index in range(count))
+    return [
+        tuple(round(255 * share) for share in colorsys.hsv_to_rgb(hue, 0.65, 0.95)) for hue in hues
+    ]
 
 
 class DetectionPredictor(Predictor):

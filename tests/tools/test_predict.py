@@ -9,6 +9,7 @@ import pytest
 import torch
 from pycocotools import mask
 
+from nat_mm.checkpoints import read_checkpoint
 from nat_mm.cli.errors import CommandError
 
 
@@ -58,7 +59,7 @@ def test_classes_are_the_configs_where_the_checkpoint_has_none(
 ):
     out = tmp_path / 'out'
     for task in ('detection', 'segmentation'):
-        weights = torch.load(trained[task], map_location='cpu', weights_only=False)['state_dict']
+        weights = read_checkpoint(str(trained[task]))['state_dict']
         torch.save({'state_dict': weights}, tmp_path / f'{task}.pth')
         model = [str(configs[task]), str(tmp_path / f'{task}.pth')]
         predict([*model, str(pictures / '00.jpg'), '--out-dir', str(out)])
@@ -67,6 +68,16 @@ def test_classes_are_the_configs_where_the_checkpoint_has_none(
     assert {instance['class_name'] for instance in instances} <= {'box', 'disc'}
     categories = json.loads((out / 'coco' / 'images.json').read_text())['categories']
     assert [category['name'] for category in categories] == ['box', 'disc']
+
+
+@pytest.mark.parametrize('task', ['detection', 'segmentation'])
+def test_fewer_classes_than_the_model_has(predict, configs, trained, pictures, tmp_path, task):
+    content = read_checkpoint(str(trained[task]))
+    content['meta']['dataset_meta']['classes'] = ('box',)
+    torch.save(content, tmp_path / 'few.pth')
+    model = [str(configs[task]), str(tmp_path / 'few.pth')]
+    with pytest.raises(CommandError, match=r'few\.pth .*1 classes \(box, \.\.\.\), but the model'):
+        predict([*model, str(pictures), '--out-dir', str(tmp_path / 'out')])
 
 
 def test_score_threshold(predict, configs, trained, pictures, tmp_path):
