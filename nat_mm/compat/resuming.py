@@ -1,11 +1,13 @@
 """Resuming from a checkpoint that may be damaged or hostile, in mmengine's runners.
 
 mmengine executes the config that a checkpoint holds as text, to compare the number of GPUs, and
-puts what else it holds into the runner unseen. Here that text is searched, not executed, and the
-state that was restored is looked at before the training run goes on with it.
+puts what else it holds into the runner unseen, paths of files that it is going to delete among it.
+Here that text is searched, not executed, the state that was restored is looked at before the
+training run goes on with it, and nothing but the run's own checkpoints is ever deleted.
 """
 
 import math
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +15,7 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
 from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import IterBasedTrainLoop
@@ -43,7 +46,7 @@ def resume_safely(resume: Callable, runner: Any, filename: str, *arguments, **op
     try:
         with _config_text(_find_gpu_ids):
             resume(runner, filename, *arguments, **options)
-        problem = _find_problem(runner, schedules)
+        problem = _find_problem(runner, schedules) or _keep_to_own_checkpoints(runner)
     except (OSError, CheckpointError):
         raise
     except Exception as error:
@@ -197,6 +200,40 @@ def _find_message_problem(hub: MessageHub) -> str | None:
             if part is hub.log_scalars and not isinstance(value, HistoryBuffer):
                 return f'{name} in message_hub must be a HistoryBuffer, got {_brief(value)}'
     return None
+
+
+def _keep_to_own_checkpoints(runner: Any) -> str | None:
+    """Limits what CheckpointHook deletes to what a run of this work dir wrote before.
+
+    Returns:
+        What is wrong with its notes in the message hub.
+    """
+    info = runner.message_hub.runtime_info
+    for name in [name for name in info if re.match(r'best_ckpt(_|$)', name)]:
+        if info[name] is None:
+            continue
+        if not isinstance(info[name], str):
+            return f'{name} in message_hub must be a path, got {_brief(info[name])}'
+        # Work dirs are moved, so the folder that the path names does not count in any case.
+        file_name = os.path.basename(info[name])
+        own = os.path.join(_checkpoint_folder(runner), file_name)
+        info[name] = own if file_name.startswith('best_') else None
+    for name in [name for name in info if re.match(r'best_score(_|$)', name)]:
+        if not _is_finite(info[name]):
+            return f'{name} in message_hub must be a number, got {_brief(info[name])}'
+    kept = info.get('keep_ckpt_ids', [])
+    if not isinstance(kept, list) or not all(type(step) is int and step >= 0 for step in kept):
+        return f'keep_ckpt_ids in message_hub must be a list of whole numbers, got {_brief(kept)}'
+    return None
+
+
+def _checkpoint_folder(runner: Any) -> str:
+    """Where the runner's CheckpointHook writes."""
+    hooks = (hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
+    out_dir = next((hook.out_dir for hook in hooks), None)
+    if out_dir is None or out_dir == runner.work_dir:
+        return runner.work_dir
+    return os.path.join(out_dir, os.path.basename(runner.work_dir.rstrip(os.sep)))
 
 
 def _brief(value: Any) -> str:

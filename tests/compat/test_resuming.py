@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import FlexibleRunner, Runner
+from torch.utils.data import DataLoader
 
 from nat_mm.checkpoints import read_checkpoint
-from tests.compat.regression import train
+from tests.compat.regression import stack, train
 
 RUNNERS = [Runner, FlexibleRunner]
 
@@ -86,6 +88,7 @@ def changed(checkpoint, *path, to):
 
 LR, BETAS = (('optimizer', 'param_groups', 0, name) for name in ('lr', 'betas'))
 MOMENT, STEP = ('optimizer', 'state', 0, 'exp_avg'), ('param_schedulers', 0, 'last_step')
+INFO = ('message_hub', 'runtime_info')
 SCALARS, HISTORY = ('message_hub', 'log_scalars'), HistoryBuffer([1], [1])
 MEANINGLESS = {
     'iter is text': (('meta', 'iter'), 'x', 'iter must be a whole number'),
@@ -120,6 +123,9 @@ MEANINGLESS = {
     'name of a message is a number': ((*SCALARS, 3), HISTORY, 'names in message_hub must be text'),
     'histories are a list': (SCALARS, [1], ''),
     'average of weights is text': (('ema_state_dict',), 'x', ''),
+    'best checkpoint is a number': ((*INFO, 'best_ckpt'), 3, 'best_ckpt in message_hub must be'),
+    'best score is text': ((*INFO, 'best_score'), 'x', 'best_score in message_hub must be'),
+    'kept checkpoints are text': ((*INFO, 'keep_ckpt_ids'), ['../x'], 'keep_ckpt_ids in message'),
 }  # fmt: skip
 
 
@@ -130,3 +136,54 @@ def test_what_continues_no_training_run_is_refused(checkpoint, tmp_path, path, v
     with pytest.raises(ValueError, match=message) as caught:
         resume(tmp_path / 'wrong.pth', tmp_path)
     assert '\n' not in str(caught.value)
+
+
+class Rising(BaseMetric):
+    """Is better every time."""
+
+    count = 0
+
+    def process(self, data_batch, data_samples):
+        self.results.append(0)
+
+    def compute_metrics(self, results):
+        Rising.count += 1
+        return {'score': Rising.count}
+
+
+def validated(work_dir, epochs, name, **options):
+    return train(
+        work_dir, epochs, name,
+        val_dataloader=DataLoader(torch.randn(2, 3), collate_fn=stack),
+        val_cfg={}, val_evaluator=Evaluator(Rising()),
+        default_hooks={'checkpoint': {
+            'type': 'CheckpointHook', 'interval': 1, 'save_best': 'score', 'rule': 'greater',
+        }},
+        **options,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize('place', ['folder', 'file', 'folder/..', 'work_dir/epoch_1.pth'])
+def test_resuming_deletes_nothing_but_its_own_best_checkpoint(tmp_path, place):
+    work_dir = tmp_path / 'work_dir'
+    validated(work_dir, 2, 'best')
+    best = work_dir / 'best_score_epoch_2.pth'
+    assert best.exists()
+    (tmp_path / 'folder').mkdir()
+    for path in ('folder/precious', 'file'):
+        (tmp_path / path).write_text('precious')
+    content = read_checkpoint(str(work_dir / 'epoch_2.pth'))
+    content['message_hub']['runtime_info']['best_ckpt'] = str(tmp_path / place)
+    torch.save(content, tmp_path / 'evil.pth')
+    before = {path for path in tmp_path.rglob('*') if path.is_file()}
+    validated(work_dir, 3, place, load_from=str(tmp_path / 'evil.pth'), resume=True)
+    assert (work_dir / 'best_score_epoch_3.pth').exists()
+    assert before - set(tmp_path.rglob('*')) == set()
+
+
+def test_best_checkpoint_of_a_work_dir_that_was_moved(tmp_path):
+    validated(tmp_path / 'old', 2, 'old')
+    (tmp_path / 'old').rename(tmp_path / 'new')
+    last = tmp_path / 'new' / 'epoch_2.pth'
+    validated(tmp_path / 'new', 3, 'new', load_from=str(last), resume=True)
+    assert [path.name for path in tmp_path.rglob('best_*')] == ['best_score_epoch_3.pth']
