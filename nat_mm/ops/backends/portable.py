@@ -52,7 +52,7 @@ def _forward_kernel(
             output_block = output_tiles[block]
             attended = torch.bmm(weights, _batched(value_tiles[block], mask.dtype))
             output_block.copy_(attended.view(output_block.shape))
-    return output, query.new_empty(0, dtype=torch.float32)
+    return output, query.new_empty((0, *query.shape[:4]), dtype=torch.float32)
 
 
 def _backward_kernel(
@@ -62,7 +62,7 @@ def _backward_kernel(
     value: Tensor,
     bias: Tensor | None,
     output: None,
-    log_sum_exp: None,
+    statistics: None,
     kernel_size: Sequence[int],
     dilation: Sequence[int],
     scale: float,
