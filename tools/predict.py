@@ -15,8 +15,10 @@ Which of them it is, the config says. Written below OUT_DIR, NAME being that of 
 
 Results of the same name from an earlier run are replaced.
 
-Inputs that cannot be read are left out and named at the end, with exit code 2. Ctrl-C ends the
-prediction with exit code 130; what was predicted until then is complete, videos and lists too.
+Inputs that cannot be read or predicted are left out and named at the end, with exit code 2: what is
+no picture or no file, too large, too small for the model, or has a name too long for its results.
+Ctrl-C ends the prediction with exit code 130; what was predicted until then is complete, videos and
+lists too.
 """
 
 import argparse
@@ -26,9 +28,10 @@ from pathlib import Path
 
 from nat_mm.cli.arguments import add_config_overrides
 from nat_mm.cli.device import add_device_option, check_device
-from nat_mm.cli.errors import CommandError, run_command
-from nat_mm.cli.inputs import find_inputs
+from nat_mm.cli.errors import CommandError, printable, run_command
+from nat_mm.cli.inputs import find_inputs, list_unreadable
 from nat_mm.cli.loading import load_predictor
+from nat_mm.cli.pictures import MEGAPIXELS
 from nat_mm.cli.prediction import check_outputs, predict_all
 
 EXIT_CODE_OF_INTERRUPT = 130
@@ -74,6 +77,13 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help='images in a second of the videos that are written; default: those of the input, of '
         'a camera 25, which makes it fast motion where predicting is slower',
     )
+    parser.add_argument(
+        '--max-megapixels',
+        type=float,
+        default=MEGAPIXELS,
+        help='size of the largest images that are decoded; larger ones are left out, as a small '
+        'file can hold one that takes all memory; default: %(default)s',
+    )
     add_config_overrides(parser)
     return parser.parse_args(arguments)
 
@@ -88,6 +98,8 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         )
     if arguments.max_frames is not None and arguments.max_frames < 1:
         raise CommandError(f'--max-frames must be at least 1, got {arguments.max_frames}')
+    if not arguments.max_megapixels > 0:
+        raise CommandError(f'--max-megapixels must be above 0, got {arguments.max_megapixels:g}')
     if arguments.fps is not None and not 1 <= arguments.fps <= 1000:
         raise CommandError(f'--fps must be from 1 to 1000, got {arguments.fps:g}')
 
@@ -105,18 +117,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         score_threshold=arguments.score_threshold,
         overrides=arguments.cfg_options,
     )
-    outcome = predict_all(media, predictor, batch_size=arguments.batch_size, fps=arguments.fps)
+    outcome = predict_all(
+        media,
+        predictor,
+        batch_size=arguments.batch_size,
+        fps=arguments.fps,
+        max_megapixels=arguments.max_megapixels,
+    )
     if outcome.predicted:
         images = 'image' if outcome.predicted == 1 else 'images'
-        print(f'results of {outcome.predicted} {images} are in {arguments.out_dir}')
+        print(printable(f'results of {outcome.predicted} {images} are in {arguments.out_dir}'))
     if outcome.interrupted:
         print('interrupted before the end', file=sys.stderr)
         sys.exit(EXIT_CODE_OF_INTERRUPT)
     if outcome.unreadable:
-        raise CommandError(
-            f'{len(outcome.unreadable)} of {len(media)} inputs cannot be read: '
-            f'{", ".join(outcome.unreadable)}'
-        )
+        raise CommandError(list_unreadable(outcome.unreadable, media))
 
 
 if __name__ == '__main__':

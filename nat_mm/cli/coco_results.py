@@ -29,6 +29,7 @@ class CocoResults:
         self.images = []
         self._path = folder / 'results.json'
         self._classes = classes
+        self._unfinished = unfinished_path(self._path)
         self._file = None
         self._separator = '['
 
@@ -40,7 +41,7 @@ class CocoResults:
         """
         if self._file is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(unfinished_path(self._path), 'w', encoding='utf-8')  # noqa: SIM115
+            self._file = open(self._unfinished, 'w', encoding='utf-8')  # noqa: SIM115
         number = len(self.images) + 1
         size = {'height': result['height'], 'width': result['width']}
         frame = {'frame': result['frame']} if 'frame' in result else {}
@@ -66,7 +67,7 @@ class CocoResults:
             file.write('[]\n' if self._separator == '[' else '\n]\n')
         self._file = None
         categories = [{'id': label + 1, 'name': name} for label, name in enumerate(self._classes)]
-        os.replace(unfinished_path(self._path), self._path)
+        os.replace(self._unfinished, self._path)
         write_json(
             self._path.with_name('images.json'),
             {'images': self.images, 'annotations': [], 'categories': categories},

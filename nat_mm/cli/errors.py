@@ -33,9 +33,16 @@ def run_command(main: Callable[[], None]) -> None:
     try:
         main()
     except (CommandError, CheckpointError) as error:
-        message = ' '.join(str(error).split())
+        message = printable(' '.join(str(error).split()))
         print('error:', textwrap.shorten(message, 800, placeholder=' ...'), file=sys.stderr)
         sys.exit(2)
+
+
+def printable(text: str) -> str:
+    """Escapes what a terminal would obey or cannot show, as there may be in the name of a file."""
+    return ''.join(
+        character if character.isprintable() else ascii(character)[1:-1] for character in text
+    )
 
 
 @contextmanager

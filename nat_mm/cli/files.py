@@ -2,6 +2,7 @@
 
 import json
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,10 +18,29 @@ def write_image(path: Path, image: np.ndarray) -> None:
     Args:
         path: File to write; its folder is made if need be.
         image: [height, width, 3], uint8, blue-green-red, or [height, width], uint8 or uint16.
+
+    Raises:
+        ValueError: The format has no images of this size: JPEG up to 65500 pixels on either side.
     """
-    _, content = cv2.imencode(path.suffix, image)
+    write_bytes(path, encode_image(path.suffix, image))
+
+
+def encode_image(suffix: str, image: np.ndarray) -> bytes:
+    """The content of an image file; see `write_image`."""
+    try:
+        encoded, content = cv2.imencode(suffix, image)
+    except cv2.error:
+        encoded = False
+    if not encoded:
+        height, width = image.shape[:2]
+        raise ValueError(f'{width} x {height} pixels do not fit in a file of type {suffix}')
+    return content.tobytes()
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file, whole or not at all, and makes its folder if need be."""
     with whole_file(path) as unfinished:
-        unfinished.write_bytes(content.tobytes())
+        unfinished.write_bytes(content)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -54,12 +74,13 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def unfinished_path(path: Path) -> Path:
-    """Where a file is while it is being written.
+    """Where a file can be while it is being written.
 
     Args:
         path: Where it goes.
 
     Returns:
-        A hidden file beside it, of the same suffix.
+        A hidden file beside it, of the same suffix. Another one each time, and its name is short,
+        as that of ``path`` may have the greatest length already.
     """
-    return path.with_name(f'.unfinished.{path.name}')
+    return path.with_name(f'.unfinished.{secrets.token_hex(4)}{path.suffix}')

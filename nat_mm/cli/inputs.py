@@ -1,6 +1,7 @@
 """Finds and reads what a prediction is made for: pictures, videos and cameras."""
 
 import glob
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from nat_mm.cli.errors import CommandError
-from nat_mm.cli.pictures import SUFFIXES, read_picture
-from nat_mm.cli.video import UnreadableInput, Video
+from nat_mm.cli.pictures import MEGAPIXELS, SUFFIXES, UnreadableInput, read_picture
+from nat_mm.cli.video import Video
 
 VIDEO_SUFFIXES = ('.mp4', '.m4v', '.mov', '.avi', '.mkv', '.webm', '.mpg', '.mpeg', '.wmv', '.gif')
+
+_LONGEST_NAME = 255 - len('.json')
+"""Bytes of a name to which a result's suffix is added; file systems take 255 with it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +28,7 @@ class Frame:
         file_name: Name of the file that it is from; of a camera ``camera0``.
         video: The video that it is from, if any.
         number: Which image of the video it is, from 0.
+        medium: The result of `find_inputs` that it was read from.
     """
 
     image: np.ndarray
@@ -31,6 +36,7 @@ class Frame:
     file_name: str
     video: Video | None = None
     number: int | None = None
+    medium: Path | Video | None = None
 
     def describe(self) -> dict:
         """What the data that are written say of where it is from."""
@@ -45,16 +51,18 @@ def find_inputs(inputs: Iterable[str], *, max_frames: int | None = None) -> list
 
     Args:
         inputs: Each the index of a camera, if no file has that name; a file, which is a video if
-            it has one of `VIDEO_SUFFIXES` and else a picture; a folder, whose files with the
+            it has one of `VIDEO_SUFFIXES` and else a picture; a folder, whose entries with the
             suffix of a picture are taken in order of their names; or a glob such as
-            ``photos/**/*.jpg``, whose files are taken in order of their paths.
+            ``photos/**/*.jpg``, whose files are taken in order of their paths. Nothing is opened
+            but folders and cameras: whether the rest can be read, `read_frames` finds out.
         max_frames: How many images of each video or camera are read; None means all.
 
     Returns:
         Paths of pictures, and videos; no two have the same name without suffix.
 
     Raises:
-        CommandError: An input does not exist, a folder holds no picture, a glob matches no file,
+        CommandError: An input does not exist, a folder cannot be listed or holds no picture, a
+            glob matches no file,
             two inputs would have results of the same name, a camera is not the only input, or a
             camera is not available.
     """
@@ -76,27 +84,47 @@ def find_inputs(inputs: Iterable[str], *, max_frames: int | None = None) -> list
     return found
 
 
-def read_frames(media: Iterable[Path | Video], unreadable: list[str]) -> Iterator[Frame]:
+def read_frames(
+    media: Iterable[Path | Video],
+    unreadable: dict[Path | Video, str],
+    *,
+    max_megapixels: float = MEGAPIXELS,
+) -> Iterator[Frame]:
     """Reads pictures and videos one image at a time.
 
     Args:
         media: Results of `find_inputs`.
-        unreadable: Gets an entry for each that cannot be read: its path and the reason.
+        unreadable: Gets the reason for each that cannot be read. A video to which the caller adds
+            one is left where it is.
+        max_megapixels: Size of the largest images that are decoded.
 
     Yields:
         The images.
     """
     for medium in media:
         try:
+            _check_name(medium)
             if not isinstance(medium, Video):
-                yield _read_picture(medium)
+                yield _read_picture(medium, max_megapixels)
                 continue
             file_name = medium.name if medium.is_camera else medium.source.name
-            for number, image in enumerate(medium.images()):
+            for number, image in enumerate(medium.images(max_megapixels=max_megapixels)):
                 name = f'{medium.name}/{number:06d}'
-                yield Frame(image, name, file_name, video=medium, number=number)
+                yield Frame(image, name, file_name, video=medium, number=number, medium=medium)
+                if medium in unreadable:
+                    break
         except UnreadableInput as error:
-            unreadable.append(f'{medium} ({error})')
+            unreadable[medium] = str(error)
+        except OSError as error:
+            unreadable[medium] = error.strerror or str(error)
+        except MemoryError:
+            unreadable[medium] = 'not enough memory'
+
+
+def list_unreadable(unreadable: dict[Path | Video, str], media: Sequence[Path | Video]) -> str:
+    """Says which inputs were left out, and why."""
+    entries = (f'{medium} ({reason})' for medium, reason in unreadable.items())
+    return f'{len(unreadable)} of {len(media)} inputs cannot be read: {", ".join(entries)}'
 
 
 def count_frames(media: Sequence[Path | Video]) -> int | None:
@@ -114,19 +142,25 @@ def count_frames(media: Sequence[Path | Video]) -> int | None:
 
 def _expand(entry: str, max_frames: int | None) -> list[Path | Video]:
     path = Path(entry)
-    if path.is_dir():
-        found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+    if os.path.isdir(path):
+        try:
+            found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+        except OSError as error:
+            raise CommandError(f'cannot list the folder {path}: {error.strerror}') from error
         if not found:
             raise CommandError(f'no pictures ({", ".join(SUFFIXES)}) in the folder {path}')
         return found
-    if path.is_file():
+    if os.path.lexists(path):
         return [_medium(path, max_frames)]
     if entry.isdecimal():
         return [Video(int(entry), max_frames)]
     if not glob.has_magic(entry):
         raise CommandError(f'input not found: {path}')
     matches = map(Path, sorted(glob.glob(entry, recursive=True)))
-    files = [match for match in matches if match.is_file()]
+    suffixes = (*SUFFIXES, *VIDEO_SUFFIXES)
+    files = [
+        match for match in matches if match.suffix.lower() in suffixes or not os.path.isdir(match)
+    ]
     if not files:
         raise CommandError(f'no file matches {entry}')
     return [_medium(file, max_frames) for file in files]
@@ -140,11 +174,13 @@ def _name(medium: Path | Video) -> str:
     return medium.name if isinstance(medium, Video) else medium.stem
 
 
-def _read_picture(path: Path) -> Frame:
-    try:
-        image = read_picture(path)
-    except OSError as error:
-        raise UnreadableInput(error.strerror) from error
+def _check_name(medium: Path | Video) -> None:
+    if len(os.fsencode(_name(medium))) > _LONGEST_NAME:
+        raise UnreadableInput('its name is too long for those of the results')
+
+
+def _read_picture(path: Path, max_megapixels: float) -> Frame:
+    image = read_picture(path, max_megapixels=max_megapixels)
     if image is None:
         raise UnreadableInput('not a picture that can be read')
-    return Frame(image, path.stem, path.name)
+    return Frame(image, path.stem, path.name, medium=path)

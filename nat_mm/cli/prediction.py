@@ -6,7 +6,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import cv2
 import numpy as np
+import torch
 from mmengine.structures import BaseDataElement
 from rich.progress import (
     BarColumn,
@@ -21,14 +23,22 @@ from rich.progress import (
 from rich.text import Text
 
 from nat_mm.cli.errors import CommandError
-from nat_mm.cli.files import write_image
+from nat_mm.cli.files import encode_image, write_bytes
 from nat_mm.cli.inputs import Frame, count_frames, read_frames
 from nat_mm.cli.interrupts import delayed_interrupt
-from nat_mm.cli.pictures import check_not_overwritten
+from nat_mm.cli.pictures import MEGAPIXELS, UnreadableInput, check_not_overwritten
 from nat_mm.cli.predictor import Predictor
 from nat_mm.cli.video import Video, VideoWriter
 
 DATA_SUFFIXES = ('.json', '.png')
+
+_FAULTS_OF_AN_IMAGE = (
+    UnreadableInput,
+    ValueError,  # of a model or an encoder: too small, too large
+    cv2.error,  # of a pipeline: resized to nothing
+    MemoryError,
+    torch.OutOfMemoryError,
+)
 
 
 @dataclass
@@ -37,12 +47,13 @@ class Outcome:
 
     Attributes:
         predicted: Number of images whose results are written.
-        unreadable: Path and reason of each input that could not be read, or not to its end.
+        unreadable: The reason for each input that could not be read or predicted, or not to its
+            end.
         interrupted: Whether Ctrl-C stopped it.
     """
 
     predicted: int = 0
-    unreadable: list[str] = field(default_factory=list)
+    unreadable: dict[Path | Video, str] = field(default_factory=dict)
     interrupted: bool = False
 
 
@@ -83,11 +94,12 @@ def predict_all(
     *,
     batch_size: int = 1,
     fps: float | None = None,
+    max_megapixels: float = MEGAPIXELS,
 ) -> Outcome:
     """Predicts pictures and videos, writes the results, and shows the progress.
 
-    What cannot be read is left out. Ctrl-C ends it; everything predicted so far is kept, and
-    videos and lists are finished.
+    What cannot be read or predicted is left out. Ctrl-C ends it; everything predicted so far is
+    kept, and videos and lists are finished.
 
     Args:
         media: What is predicted; results of `find_inputs`.
@@ -95,6 +107,7 @@ def predict_all(
         batch_size: Number of images predicted at once, where they are of the same size.
         fps: Images in a second of the videos that are written; None means as many as each
             input has.
+        max_megapixels: Size of the largest images that are decoded.
 
     Returns:
         What was predicted and what not.
@@ -106,11 +119,15 @@ def predict_all(
     try:
         with _progress() as progress, ResultWriter(predictor, fps=fps) as writer:
             task = progress.add_task('Predicting', total=count_frames(media))
-            for batch in _batches(read_frames(media, outcome.unreadable), batch_size):
-                samples = predictor.infer([frame.image for frame in batch])
-                for frame, sample in zip(batch, samples, strict=True):
+            frames = read_frames(media, outcome.unreadable, max_megapixels=max_megapixels)
+            for batch in _batches(frames, batch_size):
+                for frame, sample in _infer(predictor, batch, outcome.unreadable):
                     with delayed_interrupt():
-                        writer.write(frame, sample)
+                        try:
+                            writer.write(frame, sample)
+                        except Exception as error:
+                            _leave_out(frame, error, outcome.unreadable)
+                            continue
                         outcome.predicted += 1
                         progress.advance(task)
     except KeyboardInterrupt:
@@ -152,17 +169,20 @@ class ResultWriter:
 
         Raises:
             CommandError: A file cannot be written.
+            ValueError: The image is too large for a file of its drawing; nothing is written.
         """
         drawing = self._predictor.draw(frame.image[..., ::-1], sample)[..., ::-1]
         try:
             if frame.video is None:
                 path = _drawing_path(Path(frame.name), self._predictor.out_dir)
-                write_image(path, drawing)
+                content = encode_image(path.suffix, drawing)
+                self._predictor.write_result(frame, sample)
+                write_bytes(path, content)
             else:
                 if frame.video is not self._video:
                     self._start_video(frame.video, drawing)
+                self._predictor.write_result(frame, sample)
                 self._writer.write(np.ascontiguousarray(drawing))
-            self._predictor.write_result(frame, sample)
         except OSError as error:
             raise CommandError(f'cannot write results: {error}') from error
 
@@ -202,6 +222,32 @@ def _progress() -> Progress:
         TextColumn('left:'),
         TimeRemainingColumn(),
     )
+
+
+def _infer(
+    predictor: Predictor, batch: Sequence[Frame], unreadable: dict[Path | Video, str]
+) -> Iterable[tuple[Frame, BaseDataElement]]:
+    """Predicts a batch, or if that fails each image alone, and leaves out those that fail."""
+    try:
+        samples = predictor.infer([frame.image for frame in batch])
+    except Exception as error:
+        if len(batch) == 1:
+            _leave_out(batch[0], error, unreadable)
+            return []
+        return [found for frame in batch for found in _infer(predictor, [frame], unreadable)]
+    return zip(batch, samples, strict=True)
+
+
+def _leave_out(frame: Frame, error: Exception, unreadable: dict[Path | Video, str]) -> None:
+    """Notes that an image cannot be predicted; raises errors that are not about it again."""
+    # PyTorch has no exception of its own for a CPU without memory.
+    if not isinstance(error, _FAULTS_OF_AN_IMAGE) and 'allocate memory' not in str(error):
+        raise error
+    height, width = frame.image.shape[:2]
+    # OpenCV's text is long, and names lines of its source.
+    text = error.err if isinstance(error, cv2.error) else str(error) or 'not enough memory'
+    reason = f'cannot be predicted, of {width} x {height} pixels: {text.strip().splitlines()[0]}'
+    unreadable.setdefault(frame.medium, reason)
 
 
 def _batches(frames: Iterable[Frame], batch_size: int) -> Iterator[list[Frame]]:

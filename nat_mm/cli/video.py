@@ -11,6 +11,7 @@ import numpy as np
 
 from nat_mm.cli.errors import CommandError
 from nat_mm.cli.files import unfinished_path
+from nat_mm.cli.pictures import UnreadableInput, check_regular, check_size
 
 USUAL_FPS = 25.0
 """Of a video or camera that does not tell how many images it has in a second."""
@@ -21,10 +22,6 @@ _SILENT = 0
 
 # Some containers only estimate how many images they hold.
 _SHARE_OF_COMPLETE_VIDEO = 0.9
-
-
-class UnreadableInput(Exception):  # noqa: N818 - it is reported, and the rest goes on
-    """An input that cannot be read, or not to its end; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -82,17 +79,26 @@ class Video:
                 'or another program uses it'
             )
 
-    def images(self) -> Iterator[np.ndarray]:
+    def images(self, *, max_megapixels: float) -> Iterator[np.ndarray]:
         """Reads the images one by one, each [height, width, 3], uint8, blue-green-red.
 
+        Args:
+            max_megapixels: Largest size of an image.
+
         Raises:
-            UnreadableInput: There is none, or after the last one that could be read, far fewer
-                than the file should hold.
+            UnreadableInput: There is none, they are too large, or after the last one that could be
+                read, far fewer than the file should hold.
         """
+        if not self.is_camera:
+            check_regular(os.stat(self.source))
         expected = self.frame_count()
         capture = self._open()
         count = 0
         try:
+            if not self.is_camera and capture.isOpened():
+                width = capture.get(cv2.CAP_PROP_FRAME_WIDTH)
+                height = capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
+                check_size(int(width), int(height), max_megapixels)
             while self.max_frames is None or count < self.max_frames:
                 found, image = capture.read()
                 if not found:
@@ -110,6 +116,9 @@ class Video:
 
     def _property(self, number: int) -> float | None:
         """What OpenCV says of the file; None if it cannot be read."""
+        # OpenCV would wait for somebody who writes to a pipe.
+        if not self.source.is_file():
+            return None
         capture = self._open()
         value = capture.get(number) if capture.isOpened() else None
         capture.release()
@@ -136,7 +145,7 @@ class VideoWriter:
         size: Height and width of the images, in pixels.
 
     Raises:
-        CommandError: OpenCV cannot write it.
+        UnreadableInput: OpenCV cannot write a video of this size and speed.
     """
 
     def __init__(self, path: Path, *, fps: float, size: tuple[int, int]) -> None:
@@ -144,15 +153,17 @@ class VideoWriter:
         path.parent.mkdir(parents=True, exist_ok=True)
         height, width = size
         self._border = height % 2, width % 2
+        self._unfinished = unfinished_path(path)
         self._writer = cv2.VideoWriter(
-            str(unfinished_path(path)),
+            str(self._unfinished),
             cv2.VideoWriter_fourcc(*'mp4v'),
             fps,
             (width + width % 2, height + height % 2),
         )
         if not self._writer.isOpened():
-            raise CommandError(
-                f'cannot write the video {path} of {width} x {height} pixels at {fps:g} per second'
+            self._unfinished.unlink(missing_ok=True)
+            raise UnreadableInput(
+                f'cannot write a video of {width} x {height} pixels at {fps:g} images per second'
             )
 
     def write(self, image: np.ndarray) -> None:
@@ -167,4 +178,4 @@ class VideoWriter:
     def close(self) -> None:
         """Finishes the file and puts it in its place."""
         self._writer.release()
-        os.replace(unfinished_path(self.path), self.path)
+        os.replace(self._unfinished, self.path)

@@ -65,7 +65,7 @@ def _count_forward(query, key, value, bias, kernel_size, *rest, out_shape) -> in
 
 
 def _count_backward(
-    grad_output, query, key, value, bias, output, log_sum_exp, kernel_size, *rest, out_shape
+    grad_output, query, key, value, bias, output, statistics, kernel_size, *rest, out_shape
 ) -> int:
     # Five products: scores again, gradients of weights, query, key and value; forward has two.
     return 5 * multiply_adds(query, kernel_size)

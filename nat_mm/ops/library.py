@@ -31,7 +31,7 @@ def define_operator(
     *,
     devices: Sequence[str],
     keeps_output: bool = False,
-    keeps_log_sum_exp: bool = False,
+    statistics: int = 0,
 ) -> Operator:
     """Makes one differentiable, compilable operator out of two kernels.
 
@@ -41,18 +41,18 @@ def define_operator(
     Args:
         name: Name in PyTorch's ``nat_mm`` namespace.
         forward: ``(query, key, value, bias, kernel_size, dilation, scale) -> (output,
-            log_sum_exp)``. The output is contiguous, of query's shape and element type; of each
-            query's scores, log_sum_exp is the logarithm of the sum of exponentials, float32
-            [B, H, W, heads], or an empty tensor from a kernel that keeps none.
-        backward: ``(grad_output, query, key, value, bias, output, log_sum_exp, kernel_size,
+            statistics)``. The output is contiguous, of query's shape and element type; statistics
+            is what the kernel's backward pass needs to know of each query's scores, float32
+            [numbers, B, H, W, heads].
+        backward: ``(grad_output, query, key, value, bias, output, statistics, kernel_size,
             dilation, scale) -> (grads, grad_bias)``. The gradients of query, key and value are one
             contiguous tensor, [B, H, W, 3, heads, head_dim], of query's element type; grad_bias is
             contiguous, in shape and element type of bias, and without bias an empty tensor. Where
-            they are not kept, output and log_sum_exp are None. It may use nothing but its
+            they are not kept, output and statistics are None. It may use nothing but its
             arguments, so that no attention weights are kept between the passes.
         devices: PyTorch's dispatch keys of the devices that the kernels serve.
         keeps_output: Whether the output is kept for the backward pass.
-        keeps_log_sum_exp: Whether log_sum_exp is kept for the backward pass.
+        statistics: How many numbers of each query are kept for the backward pass.
 
     Returns:
         The operator, with the arguments of ``forward``; it returns the output alone.
@@ -64,7 +64,7 @@ def define_operator(
     tensors = 'Tensor query, Tensor key, Tensor value, Tensor? bias'
     library.define(f'{name}({tensors}, {options}) -> (Tensor, Tensor)')
     library.define(
-        f'{name}_backward(Tensor grad_output, {tensors}, Tensor? output, Tensor? log_sum_exp, '
+        f'{name}_backward(Tensor grad_output, {tensors}, Tensor? output, Tensor? statistics, '
         f'{options}) -> (Tensor, Tensor)'
     )
     operator = getattr(torch.ops.nat_mm, name).default
@@ -75,7 +75,7 @@ def define_operator(
 
     def fake_forward(query, key, value, bias, kernel_size, dilation, scale):
         output = torch.empty_like(query, memory_format=torch.contiguous_format)
-        shape = query.shape[:4] if keeps_log_sum_exp else (0,)
+        shape = (statistics, *query.shape[:4])
         return output, query.new_empty(shape, dtype=torch.float32)
 
     torch.library.register_fake(f'{NAMESPACE}::{name}', fake_forward, lib=library)
@@ -89,7 +89,7 @@ def define_operator(
             value,
             bias,
             output[0] if keeps_output else None,
-            output[1] if keeps_log_sum_exp else None,
+            output[1] if statistics else None,
         )
         ctx.mark_non_differentiable(output[1])
 
@@ -130,7 +130,7 @@ def define_operator(
 
 
 def _fake_backward(
-    grad_output, query, key, value, bias, output, log_sum_exp, kernel_size, dilation, scale
+    grad_output, query, key, value, bias, output, statistics, kernel_size, dilation, scale
 ):
     grads = empty_packed(query)
     return grads, query.new_empty(0) if bias is None else bias.new_empty(bias.shape)

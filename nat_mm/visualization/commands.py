@@ -9,7 +9,7 @@ from rich.progress import track
 
 from nat_mm.cli.device import add_device_option
 from nat_mm.cli.errors import CommandError
-from nat_mm.cli.inputs import Frame, find_inputs, read_frames
+from nat_mm.cli.inputs import Frame, find_inputs, list_unreadable, read_frames
 from nat_mm.cli.pictures import check_not_overwritten
 from nat_mm.cli.video import Video
 
@@ -78,12 +78,10 @@ def read_pictures(pictures: Sequence[Path]) -> Iterator[Frame]:
     Raises:
         CommandError: At the end, if some cannot be read.
     """
-    unreadable = []
+    unreadable = {}
     yield from track(read_frames(pictures, unreadable), 'Drawing', total=len(pictures))
     if unreadable:
-        raise CommandError(
-            f'{len(unreadable)} of {len(pictures)} inputs cannot be read: {", ".join(unreadable)}'
-        )
+        raise CommandError(list_unreadable(unreadable, pictures))
 
 
 @contextmanager

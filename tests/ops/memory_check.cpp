@@ -97,18 +97,20 @@ void run(const Shape& shape, na2d_dtype dtype, int isa, int threads, Place place
   const Tensor grad_key(shape, dtype, place, 1), grad_value(shape, dtype, place, 1);
   const int64_t table = shape.heads * (2 * shape.kernel[0] - 1) * (2 * shape.kernel[1] - 1);
   const Guarded bias(table * sizeof(float), place), grad_bias(table * sizeof(float), place);
-  const Guarded log_sum_exp(shape.batch * shape.height * shape.width * shape.heads * sizeof(float),
-                            place);
+  const int64_t numbers = shape.batch * shape.height * shape.width * shape.heads;
+  const Guarded largest(numbers * sizeof(float), place), total(numbers * sizeof(float), place);
   const na2d_problem problem = {
       shape.batch, shape.height, shape.width, shape.heads, shape.head_dim,
       {shape.kernel[0], shape.kernel[1]}, {shape.dilation[0], shape.dilation[1]},
       0.3, dtype, isa, threads};
   const auto* table_in = with_bias ? static_cast<const float*>(bias.data()) : nullptr;
   auto* table_out = with_bias ? static_cast<float*>(grad_bias.data()) : nullptr;
-  auto* sums = static_cast<float*>(log_sum_exp.data());
+  auto* most = static_cast<float*>(largest.data());
+  auto* sums = static_cast<float*>(total.data());
   const int32_t status =
-      na2d_forward(&problem, &query.view, &key.view, &value.view, table_in, &output.view, sums) |
-      na2d_backward(&problem, &query.view, &key.view, &value.view, table_in, sums,
+      na2d_forward(&problem, &query.view, &key.view, &value.view, table_in, &output.view, most,
+                   sums) |
+      na2d_backward(&problem, &query.view, &key.view, &value.view, table_in, most, sums,
                     &grad_output.view, &grad_query.view, &grad_key.view, &grad_value.view,
                     table_out);
   if (status != NA2D_OK || !output.is_finite() || !grad_query.is_finite() ||

@@ -28,7 +28,7 @@ ISA_VARIABLE = 'NAT_MM_CPU_ISA'
 MAXIMUM_KERNEL_SIZE = 13
 
 # The numbers are those of csrc/na2d.h.
-_INTERFACE = 1
+_INTERFACE = 2
 _INSTRUCTION_SETS = {'avx512': 2, 'avx2': 1, 'generic': 0}  # best first
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1}
 _OUT_OF_MEMORY = 1
@@ -85,8 +85,9 @@ def _library() -> ctypes.CDLL:
     problem, tensor = ctypes.POINTER(_Problem), ctypes.POINTER(_Tensor)
     floats = ctypes.c_void_p
     inputs = [problem, tensor, tensor, tensor, floats]
-    library.na2d_forward.argtypes = [*inputs, tensor, floats]
-    library.na2d_backward.argtypes = [*inputs, floats, *[tensor] * 4, floats]
+    statistics = [floats, floats]
+    library.na2d_forward.argtypes = [*inputs, tensor, *statistics]
+    library.na2d_backward.argtypes = [*inputs, *statistics, *[tensor] * 4, floats]
     functions = (
         library.na2d_interface,
         library.na2d_has_isa,
@@ -173,16 +174,16 @@ def _forward_kernel(
     query, key, value = map(_with_contiguous_channels, (query, key, value))
     bias = None if bias is None else bias.float().contiguous()
     output = torch.empty(query.shape, dtype=query.dtype)
-    log_sum_exp = torch.empty(query.shape[:4], dtype=torch.float32)
+    statistics = torch.empty((2, *query.shape[:4]), dtype=torch.float32)
     status = _library().na2d_forward(
         _problem(query, kernel_size, dilation, scale),
         *map(_strided, (query, key, value)),
         _address(bias),
         _strided(output),
-        _address(log_sum_exp),
+        *map(_address, statistics),
     )
     _check(status)
-    return output, log_sum_exp
+    return output, statistics
 
 
 def _backward_kernel(
@@ -192,14 +193,14 @@ def _backward_kernel(
     value: Tensor,
     bias: Tensor | None,
     output: None,
-    log_sum_exp: Tensor,
+    statistics: Tensor,
     kernel_size: Sequence[int],
     dilation: Sequence[int],
     scale: float,
 ) -> tuple[Tensor, Tensor]:
     inputs = [_with_contiguous_channels(tensor) for tensor in (query, key, value, grad_output)]
     table = None if bias is None else bias.float().contiguous()
-    log_sum_exp = log_sum_exp.contiguous()
+    statistics = statistics.contiguous()
     grads = empty_packed(query)
     grad_table = None if table is None else torch.empty_like(table)
     query, key, value, grad_output = map(_strided, inputs)
@@ -209,7 +210,7 @@ def _backward_kernel(
         key,
         value,
         _address(table),
-        _address(log_sum_exp),
+        *map(_address, statistics),
         grad_output,
         *map(_strided, grads.unbind(3)),
         _address(grad_table),
@@ -219,7 +220,7 @@ def _backward_kernel(
 
 
 forward = define_operator(
-    'na2d_cpu', _forward_kernel, _backward_kernel, devices=('CPU',), keeps_log_sum_exp=True
+    'na2d_cpu', _forward_kernel, _backward_kernel, devices=('CPU',), statistics=2
 )
 
 

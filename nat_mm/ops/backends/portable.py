@@ -4,6 +4,10 @@ The map is worked through in chunks of tiles. Nothing is kept between forward an
 inputs: backward computes the attention weights of each chunk again. Of the formulations that were
 compared (gathering every query's neighbours, and tiles through scaled_dot_product_attention or
 through batched matrix products), the last was the fastest in forward and backward together.
+
+Within a tile a NaN or infinity reaches queries and keys beyond the windows that hold it, as zero
+times NaN is NaN. On the CPU a result that is not finite is therefore computed once more, exactly.
+On other devices a look at the result would make the program wait for the device.
 """
 
 from __future__ import annotations
@@ -41,18 +45,22 @@ def _forward_kernel(
     kernel_size: Sequence[int],
     dilation: Sequence[int],
     scale: float,
+    exactly: bool = False,
 ) -> tuple[Tensor, Tensor]:
     output = torch.empty_like(query, memory_format=torch.contiguous_format)
     for tiles in all_tiles(tuple(query.shape[1:3]), tuple(kernel_size), tuple(dilation)):
         mask = _mask(tiles, bias, kernel_size, query)
+        inside = _inside(tiles, kernel_size, query) if exactly else None
         query_tiles, output_tiles = tiles.queries(query), tiles.queries(output)
         key_tiles, value_tiles = tiles.keys(key), tiles.keys(value)
         for block in _chunks(query_tiles, mask):
-            weights = _weights(query_tiles[block], key_tiles[block], mask, scale)
+            weights = _weights(query_tiles[block], key_tiles[block], mask, scale, inside)
             output_block = output_tiles[block]
-            attended = torch.bmm(weights, _batched(value_tiles[block], mask.dtype))
+            attended = _product(weights, _batched(value_tiles[block], mask.dtype), inside)
             output_block.copy_(attended.view(output_block.shape))
-    return output, query.new_empty(0, dtype=torch.float32)
+    if not exactly and _spreads(output):
+        return _forward_kernel(query, key, value, bias, kernel_size, dilation, scale, True)
+    return output, query.new_empty((0, *query.shape[:4]), dtype=torch.float32)
 
 
 def _backward_kernel(
@@ -62,10 +70,11 @@ def _backward_kernel(
     value: Tensor,
     bias: Tensor | None,
     output: None,
-    log_sum_exp: None,
+    statistics: None,
     kernel_size: Sequence[int],
     dilation: Sequence[int],
     scale: float,
+    exactly: bool = False,
 ) -> tuple[Tensor, Tensor]:
     dtype = _compute_dtype(query)
     grad_query = torch.empty_like(query, memory_format=torch.contiguous_format)
@@ -73,34 +82,43 @@ def _backward_kernel(
     grad_bias = None if bias is None else bias.new_zeros(bias.shape, dtype=dtype)
     for tiles in all_tiles(tuple(query.shape[1:3]), tuple(kernel_size), tuple(dilation)):
         mask = _mask(tiles, bias, kernel_size, query)
+        inside = _inside(tiles, kernel_size, query) if exactly else None
+        turned = None if inside is None else inside.mT
         grad_mask = torch.zeros_like(mask)
         query_tiles, grad_query_tiles = tiles.queries(query), tiles.queries(grad_query)
         grad_output_tiles = tiles.queries(grad_output)
         key_tiles, grad_key_tiles = tiles.keys(key), tiles.keys(grad_key)
         value_tiles, grad_value_tiles = tiles.keys(value), tiles.keys(grad_value)
         for block in _chunks(query_tiles, mask):
-            weights = _weights(query_tiles[block], key_tiles[block], mask, scale)
+            weights = _weights(query_tiles[block], key_tiles[block], mask, scale, inside)
             grad_out = _batched(grad_output_tiles[block], dtype)
-            _add_overlapping(grad_value_tiles[block], torch.bmm(weights.mT, grad_out), tiles)
+            grad_near = _product(weights.mT, grad_out, turned)
+            _add_overlapping(grad_value_tiles[block], grad_near, tiles)
             grad_weights = torch.bmm(grad_out, _batched(value_tiles[block], dtype).mT)
+            if exactly:
+                grad_weights.masked_fill_(~inside, 0)
             grad_scores = torch.ops.aten._softmax_backward_data(grad_weights, weights, -1, dtype)
+            if exactly:
+                grad_scores.masked_fill_(~inside, 0)
             if grad_bias is not None:
                 grad_mask += grad_scores.view(-1, *mask.shape).sum(dim=0)
             grad_scores *= scale
             grad_query_block = grad_query_tiles[block]
             grad_query_block.copy_(
-                torch.bmm(grad_scores, _batched(key_tiles[block], dtype)).view(
+                _product(grad_scores, _batched(key_tiles[block], dtype), inside).view(
                     grad_query_block.shape
                 )
             )
-            grad_near = torch.bmm(grad_scores.mT, _batched(query_tiles[block], dtype))
+            grad_near = _product(grad_scores.mT, _batched(query_tiles[block], dtype), turned)
             _add_overlapping(grad_key_tiles[block], grad_near, tiles)
         if grad_bias is not None:
             _add_mask_gradient(grad_bias, grad_mask, tiles, kernel_size)
-    return (
-        torch.stack((grad_query, grad_key.to(key.dtype), grad_value.to(value.dtype)), 3),
-        query.new_empty(0) if bias is None else grad_bias.to(bias.dtype),
-    )
+    grads = torch.stack((grad_query, grad_key.to(key.dtype), grad_value.to(value.dtype)), 3)
+    grad_bias = query.new_empty(0) if bias is None else grad_bias.to(bias.dtype)
+    if not exactly and _spreads(grads):
+        inputs = (query, key, value, bias, output, statistics)
+        return _backward_kernel(grad_output, *inputs, kernel_size, dilation, scale, True)
+    return grads, grad_bias
 
 
 forward = define_operator(
@@ -121,12 +139,37 @@ def _batched(tiles: Tensor, dtype: torch.dtype) -> Tensor:
     return tiles.to(dtype).reshape(-1, rows * columns, head_dim)
 
 
-def _weights(query_tiles: Tensor, key_tiles: Tensor, mask: Tensor, scale: float) -> Tensor:
+def _spreads(result: Tensor) -> bool:
+    """Whether a result holds what is not finite, and has to be computed exactly."""
+    return result.device.type == 'cpu' and not math.isfinite(
+        result.sum(dtype=_compute_dtype(result)).item()
+    )
+
+
+def _product(weights: Tensor, near: Tensor, inside: Tensor | None) -> Tensor:
+    """Sums of ``near`` [N, keys, D] by ``weights`` [N, queries, keys], which are 0 outside windows.
+
+    With ``inside`` [queries, keys], what is not finite makes NaN of the sums of those windows only
+    that hold it.
+    """
+    if inside is None:
+        return torch.bmm(weights, near)
+    finite = [torch.nan_to_num(factor, 0.0, 0.0, 0.0) for factor in (weights, near)]
+    reached = inside.to(near.dtype) @ (~near.isfinite()).to(near.dtype) > 0
+    reached |= ~weights.isfinite().all(dim=-1, keepdim=True)
+    return torch.bmm(*finite).masked_fill_(reached, math.nan)
+
+
+def _weights(
+    query_tiles: Tensor, key_tiles: Tensor, mask: Tensor, scale: float, inside: Tensor | None
+) -> Tensor:
     """Attention weights [tiles * heads, queries, keys]."""
     query, key = _batched(query_tiles, mask.dtype), _batched(key_tiles, mask.dtype)
     scores = torch.bmm(query * scale, key.mT)
     scores.view(-1, *mask.shape).add_(mask)
-    return torch.softmax(scores, dim=-1)
+    if inside is None:
+        return torch.softmax(scores, dim=-1)
+    return torch.softmax(scores.masked_fill_(~inside, -math.inf), dim=-1).masked_fill_(~inside, 0)
 
 
 def _chunks(query_tiles: Tensor, mask: Tensor):
@@ -150,6 +193,11 @@ def _table_index(
     entry = entry + relative_column[None, :, None, :]
     inside = row_inside[:, None, :, None] & column_inside[None, :, None, :]
     return entry.reshape(shape), inside.reshape(shape)
+
+
+def _inside(tiles: Tiles, kernel_size: Sequence[int], query: Tensor) -> Tensor:
+    """Whether a key is in a query's window [queries, keys]."""
+    return _table_index(tiles, tuple(kernel_size), query.device)[1]
 
 
 def _mask(

@@ -1,22 +1,10 @@
-// Output and log-sum-exp of a part of the map.
+// Output of a part of the map, and what the backward pass makes weights from.
 
 #pragma once
 
 #include "window.h"
 
 namespace {
-
-// log2(x) to 1e-7, of normal x >= 1.
-inline Vec log2(Vec x) {
-  // The bits of a float, read as an integer, are its logarithm to 0.043. Two steps of Newton's
-  // method.
-  Vec y = multiply_add(to_float(bits_of(x)), broadcast(1.0f / (1 << 23)), broadcast(-126.957f));
-  for (int step = 0; step < 2; ++step) {
-    const Vec excess = multiply_add(x, exp2(broadcast(0.0f) - y), broadcast(-1.0f));
-    y = multiply_add(excess, broadcast(kLog2E), y);
-  }
-  return y;
-}
 
 // Scores of R rows of queries with C neighbours of each in the rows [near, end), and the largest
 // ones so far. `bias` and `to` belong to the first row, and the next one's lie one step further on.
@@ -38,8 +26,7 @@ void score(const float* queries, int step, const Ring& keys, int near, int end, 
 #pragma GCC unroll 8
     for (int i = 0; i < R; ++i) {
 #pragma GCC unroll 8
-      for (int j = 0; j < C; ++j) sum[i][j] = neighbours.bias(bias[i], j);
-      bias[i] += kBiasStride;
+      for (int j = 0; j < C; ++j) sum[i][j] = broadcast(0.0f);
     }
     const float* shared = keys.row(near) + (block.neighbour - keys.base) + from;
     add_products(sum, queries, step, shared, keys.stride, channels, neighbours);
@@ -47,9 +34,11 @@ void score(const float* queries, int step, const Ring& keys, int near, int end, 
     for (int i = 0; i < R; ++i) {
 #pragma GCC unroll 8
       for (int j = 0; j < C; ++j) {
-        most[i] = maximum(most[i], sum[i][j]);
-        store(to[i] + j * kLanes, sum[i][j]);
+        const Vec score = with_bias(sum[i][j], neighbours.bias(bias[i], j));
+        most[i] = maximum(most[i], score);
+        store(to[i] + j * kLanes, score);
       }
+      bias[i] += kBiasStride;
       to[i] += to_step;
     }
   }
@@ -69,6 +58,7 @@ inline void forward(const Plan& plan, int64_t task, float* memory) {
   const Head value(plan, plan.value, part.sample, part.head, stage);
   const Head output(plan, plan.output, part.sample, part.head, stage);
 
+  const SameFactor scaled{plan.scale * kLog2E};
   const Ring keys = scratch.take_ring(pass, part, channels);
   const Ring values = scratch.take_ring(pass, part, channels);
   float* const queries = scratch.take(kTileRows * tile_step);
@@ -76,14 +66,13 @@ inline void forward(const Plan& plan, int64_t task, float* memory) {
   const Windows scores(scratch, pass);
 
   const auto fill = [&](int row) {
-    fill_row(keys, part, pass.rows, key, 1.0f, row);
-    fill_row(values, part, pass.rows, value, 1.0f, row);
+    fill_row(keys, part, pass.rows, key, SameFactor{1.0f}, row);
+    fill_row(values, part, pass.rows, value, SameFactor{1.0f}, row);
   };
 
   const auto tile = [&](const TileRows& rows, const Block& block) {
     for (int i = 0; i < rows.number; ++i) {
-      query.load(rows.token(i), block.position, plan.scale * kLog2E, queries + i * tile_step,
-                 kLanes);
+      query.load(rows.token(i), block.position, scaled, queries + i * tile_step, kLanes);
     }
     Vec largest[kTileRows];
     for (int i = 0; i < rows.number; ++i) largest[i] = broadcast(-__builtin_inff());
@@ -119,8 +108,8 @@ inline void forward(const Plan& plan, int64_t task, float* memory) {
     for (int i = 0; i < rows.number; ++i) {
       output.store(outputs + i * tile_step, broadcast(1.0f) / total[i], rows.token(i),
                    block.position, block.tokens);
-      const Vec sum = (largest[i] + log2(total[i])) * broadcast(kLn2);
-      part.store(sum, plan.log_sum_exp, plan, rows.token(i), pass.columns, block);
+      part.store(largest[i], plan.largest, plan, rows.token(i), pass.columns, block);
+      part.store(total[i], plan.total, plan, rows.token(i), pass.columns, block);
     }
   };
   sweep(pass, part, scratch, fill, tile);

@@ -1,5 +1,5 @@
 // Gradients of the keys and values, for a part of the map: as query_gradient.h has it,
-//   grad_key = scale * dS^T query,   grad_value = P^T grad_output,
+//   grad_key = scale * dS^T query,   grad_value = P^T grad_output = E^T (grad_output / total),
 // where a key takes from the queries that attend to it, so that each is written once, without
 // atomics.
 
@@ -16,7 +16,7 @@ struct KeyTile {
 };
 
 // Adds what R rows of keys get from C queries each in the rows [near, end). The rings hold one more
-// channel: minus the log-sum-exp and minus delta. `bias_of` belongs to the first row.
+// channel: minus the largest score and minus delta. `bias_of` belongs to the first row.
 template <int R, int C, bool kPlain>
 void collect(const KeyTile& tile, int low, const Ring& queries, const Ring& grad_outputs, int near,
              int end, int channels, const Block& block, int from,
@@ -32,9 +32,8 @@ void collect(const KeyTile& tile, int low, const Ring& queries, const Ring& grad
     for (int i = 0; i < R; ++i) {
 #pragma GCC unroll 8
       for (int j = 0; j < C; ++j) {
-        weight[i][j] =
-            neighbours.bias(bias_of[i] + bias_done, j) + neighbours(queries.data + sums, j);
-        grad[i][j] = neighbours(grad_outputs.data + sums, j);
+        weight[i][j] = broadcast(0.0f);
+        grad[i][j] = broadcast(0.0f);
       }
     }
     add_products(weight, tile.keys + start, tile.step, queries.data + shared, queries.stride,
@@ -42,14 +41,21 @@ void collect(const KeyTile& tile, int low, const Ring& queries, const Ring& grad
 #pragma GCC unroll 8
     for (int i = 0; i < R; ++i) {
 #pragma GCC unroll 8
-      for (int j = 0; j < C; ++j) weight[i][j] = neighbours.keep(exp2(weight[i][j]), j);
+      for (int j = 0; j < C; ++j) {
+        const Vec biased = with_bias(weight[i][j], neighbours.bias(bias_of[i] + bias_done, j));
+        const Vec exponent = biased + neighbours(queries.data + sums, j);
+        weight[i][j] = neighbours.keep(exp2(exponent), j);
+      }
     }
     add_products(grad, tile.values + start, tile.step, grad_outputs.data + shared,
                  grad_outputs.stride, channels, neighbours);
 #pragma GCC unroll 8
     for (int i = 0; i < R; ++i) {
 #pragma GCC unroll 8
-      for (int j = 0; j < C; ++j) grad[i][j] = neighbours.keep(weight[i][j] * grad[i][j], j);
+      for (int j = 0; j < C; ++j) {
+        const Vec centred = grad[i][j] + neighbours(grad_outputs.data + sums, j);
+        grad[i][j] = neighbours.keep(weight[i][j] * centred, j);
+      }
     }
     add_weighted(tile.grad_values + start, tile.step, weight, grad_outputs.data + shared,
                  grad_outputs.stride, channels, neighbours);
@@ -80,23 +86,24 @@ inline void key_gradient(const Plan& plan, int64_t task, float* memory) {
                      scratch.take(floats), tile_step};
 
   const auto fill = [&](int position) {
-    fill_row(queries, part, pass.rows, query, plan.scale * kLog2E, position);
-    fill_row(grad_outputs, part, pass.rows, grad_output, 1.0f, position);
     const int row = pass.rows.token[position];
+    fill_row(queries, part, pass.rows, query, SameFactor{plan.scale * kLog2E}, position);
+    fill_row(grad_outputs, part, pass.rows, grad_output,
+             InverseTotal(plan, part, row, pass.columns), position);
     const int64_t start = (part.sample * plan.height + row) * plan.width;
-    float* const log_sum_exp = queries.row(position) + channels * queries.stride - queries.base;
+    float* const largest = queries.row(position) + channels * queries.stride - queries.base;
     float* const delta = grad_outputs.row(position) + channels * queries.stride - queries.base;
     for (int column = larger(part.ring_base, 0); column < part.ring_end; ++column) {
       const int64_t token = (start + pass.columns.token[column]) * plan.heads + part.head;
-      log_sum_exp[column] = plan.log_sum_exp[token] * -kLog2E;
+      largest[column] = -plan.largest[token];
       delta[column] = -plan.delta[token];
     }
   };
 
   const auto tile = [&](const TileRows& rows, const Block& block) {
     for (int i = 0; i < rows.number; ++i) {
-      key.load(rows.token(i), block.position, 1.0f, keys.keys + i * tile_step, kLanes);
-      value.load(rows.token(i), block.position, 1.0f, keys.values + i * tile_step, kLanes);
+      key.load(rows.token(i), block.position, SameFactor{1.0f}, keys.keys + i * tile_step, kLanes);
+      value.load(rows.token(i), block.position, SameFactor{1.0f}, keys.values + i * tile_step, kLanes);
     }
     clear(keys.grad_keys, rows.number * tile_step);
     clear(keys.grad_values, rows.number * tile_step);

@@ -30,6 +30,27 @@ inline void from_lanes(const float* from, Vec factor, int channels, float* token
   }
 }
 
+// Factors of the tokens of a row: one for all, or 1 / total of each query.
+struct SameFactor {
+  float factor;
+  float operator()(int) const { return factor; }
+};
+
+class InverseTotal {
+ public:
+  InverseTotal(const Plan& plan, const Part& part, int row, const Axis& columns)
+      : total_(plan.total + (part.sample * plan.height + row) * plan.width * plan.heads +
+               part.head),
+        token_(columns.token),
+        heads_(plan.heads) {}
+  float operator()(int position) const { return 1.0f / total_[token_[position] * heads_]; }
+
+ private:
+  const float* total_;
+  const int32_t* token_;
+  int64_t heads_;
+};
+
 // A head of a sample in a tensor, read and written kLanes tokens of a row at a time.
 //
 // They pass through `stage`, [kLanes][channels], so that memory is touched token by token as it
@@ -43,8 +64,9 @@ class Head {
         channels_(plan.channels),
         is_bfloat16_(plan.is_bfloat16) {}
 
-  // Brings tokens, times `factor`, as [channels][stride].
-  void load(int row, int position, float factor, float* to, int stride) const {
+  // Brings tokens as [channels][stride], each times factor(position).
+  template <class Factor>
+  void load(int row, int position, const Factor& factor, float* to, int stride) const {
     if (is_bfloat16_) {
       load_stage(static_cast<const BFloat16*>(view_.data), row, position, factor);
     } else {
@@ -64,17 +86,18 @@ class Head {
   }
 
  private:
-  template <class T>
-  void load_stage(const T* data, int row, int position, float factor) const {
+  template <class T, class Factor>
+  void load_stage(const T* data, int row, int position, const Factor& factor) const {
     data += start_ + row * view_.row;
     const int64_t* token = view_.column + position;
     float* to = stage_;
     for (int lane = 0; lane < kLanes; ++lane, to += channels_) {
+      const Vec times = broadcast(factor(position + lane));
 #pragma GCC unroll 4
       for (int channel = 0; channel < channels_; channel += kLanes) {
         __builtin_prefetch(data + token[lane + kLanes] + channel);
         const int left = channels_ - channel;
-        const Vec x = load_channels(data + token[lane] + channel, left) * broadcast(factor);
+        const Vec x = load_channels(data + token[lane] + channel, left) * times;
         store_channels(to + channel, left, x);
       }
     }
@@ -112,9 +135,10 @@ class Head {
   bool is_bfloat16_;
 };
 
-// Brings one row of a tensor into a ring.
+// Brings one row of a tensor into a ring, each token times factor(column).
+template <class Factor>
 inline void fill_row(const Ring& ring, const Part& part, const Axis& rows, const Head& head,
-                     float factor, int position) {
+                     const Factor& factor, int position) {
   for (int column = part.ring_base; column < part.ring_end; column += kLanes) {
     float* to = ring.row(position) + (column - ring.base);
     head.load(rows.token[position], column, factor, to, ring.stride);

@@ -25,8 +25,6 @@ using na2d::View;
 constexpr int kStripColumns = 112;
 constexpr int kChunkRows = 72;
 
-constexpr double kLog2E = 1.4426950408889634;
-
 const Kernels* kernels_of(int32_t isa) {
   switch (isa) {
     case NA2D_GENERIC: return &na2d::kGeneric;
@@ -147,7 +145,7 @@ Pass plan_pass(const Axis& rows, const Axis& columns, const float* bias,
   return pass;
 }
 
-// The bias with padded rows, times log2(e); for the pass by keys turned around in both axes.
+// The bias with padded rows; for the pass by keys turned around in both axes.
 std::vector<float> bias_table(const float* bias, const na2d_problem& problem, bool turned) {
   const int64_t rows = 2 * problem.kernel[0] - 1, columns = 2 * problem.kernel[1] - 1;
   std::vector<float> table(problem.heads * rows * kBiasStride, 0.0f);
@@ -156,7 +154,7 @@ std::vector<float> bias_table(const float* bias, const na2d_problem& problem, bo
     for (int64_t row = 0; row < rows; ++row, bias += columns) {
       float* to = table.data() + (head * rows + (turned ? rows - 1 - row : row)) * kBiasStride;
       for (int64_t column = 0; column < columns; ++column) {
-        to[turned ? columns - 1 - column : column] = float(bias[column] * kLog2E);
+        to[turned ? columns - 1 - column : column] = bias[column];
       }
     }
   }
@@ -262,20 +260,21 @@ class Call {
 
 int32_t forward(const na2d_problem& problem, const na2d_tensor& query, const na2d_tensor& key,
                 const na2d_tensor& value, const float* bias, const na2d_tensor& output,
-                float* log_sum_exp) {
+                float* largest, float* total) {
   Call call(problem, bias);
   Plan& plan = call.plan;
   plan.query = call.view(query);
   plan.key = call.view(key);
   plan.value = call.view(value);
   plan.output = call.view(output);
-  plan.log_sum_exp = log_sum_exp;
+  plan.largest = largest;
+  plan.total = total;
   return call.run(call.kernels->forward, plan.by_query) ? NA2D_OK : NA2D_OUT_OF_MEMORY;
 }
 
 int32_t backward(const na2d_problem& problem, const na2d_tensor& query, const na2d_tensor& key,
-                 const na2d_tensor& value, const float* bias, const float* log_sum_exp,
-                 const na2d_tensor& grad_output, const na2d_tensor& grad_query,
+                 const na2d_tensor& value, const float* bias, const float* largest,
+                 const float* total, const na2d_tensor& grad_output, const na2d_tensor& grad_query,
                  const na2d_tensor& grad_key, const na2d_tensor& grad_value, float* grad_bias) {
   Call call(problem, bias);
   call.plan_by_key(problem, bias);
@@ -287,7 +286,8 @@ int32_t backward(const na2d_problem& problem, const na2d_tensor& query, const na
   plan.grad_query = call.view(grad_query);
   plan.grad_key = call.view(grad_key);
   plan.grad_value = call.view(grad_value);
-  plan.log_sum_exp = const_cast<float*>(log_sum_exp);  // the backward kernels only read it
+  plan.largest = const_cast<float*>(largest);  // the backward kernels only read them
+  plan.total = const_cast<float*>(total);
   std::vector<float> delta(problem.batch * problem.height * problem.width * problem.heads);
   plan.delta = delta.data();
   const int64_t entries = (2 * problem.kernel[0] - 1) * (2 * problem.kernel[1] - 1);
@@ -299,12 +299,12 @@ int32_t backward(const na2d_problem& problem, const na2d_tensor& query, const na
   }
   if (grad_bias) {
     // Always in the order of the tasks, whatever thread ran them.
-    std::vector<double> total(problem.heads * entries, 0.0);
+    std::vector<double> sum(problem.heads * entries, 0.0);
     for (int64_t task = 0; task < plan.by_query.tasks; ++task) {
       const int64_t head = task % problem.heads;
-      for (int64_t i = 0; i < entries; ++i) total[head * entries + i] += sums[task * entries + i];
+      for (int64_t i = 0; i < entries; ++i) sum[head * entries + i] += sums[task * entries + i];
     }
-    std::copy(total.begin(), total.end(), grad_bias);
+    std::copy(sum.begin(), sum.end(), grad_bias);
   }
   return NA2D_OK;
 }
@@ -328,18 +328,19 @@ int32_t na2d_has_isa(int32_t isa) { return kernels_of(isa) != nullptr; }
 
 int32_t na2d_forward(const na2d_problem* problem, const na2d_tensor* query, const na2d_tensor* key,
                      const na2d_tensor* value, const float* bias, const na2d_tensor* output,
-                     float* log_sum_exp) {
-  return guarded(
-      problem, [&] { return forward(*problem, *query, *key, *value, bias, *output, log_sum_exp); });
+                     float* largest, float* total) {
+  return guarded(problem, [&] {
+    return forward(*problem, *query, *key, *value, bias, *output, largest, total);
+  });
 }
 
 int32_t na2d_backward(const na2d_problem* problem, const na2d_tensor* query, const na2d_tensor* key,
-                      const na2d_tensor* value, const float* bias, const float* log_sum_exp,
-                      const na2d_tensor* grad_output, const na2d_tensor* grad_query,
-                      const na2d_tensor* grad_key, const na2d_tensor* grad_value,
-                      float* grad_bias) {
+                      const na2d_tensor* value, const float* bias, const float* largest,
+                      const float* total, const na2d_tensor* grad_output,
+                      const na2d_tensor* grad_query, const na2d_tensor* grad_key,
+                      const na2d_tensor* grad_value, float* grad_bias) {
   return guarded(problem, [&] {
-    return backward(*problem, *query, *key, *value, bias, log_sum_exp, *grad_output, *grad_query,
-                    *grad_key, *grad_value, grad_bias);
+    return backward(*problem, *query, *key, *value, bias, largest, total, *grad_output,
+                    *grad_query, *grad_key, *grad_value, grad_bias);
   });
 }

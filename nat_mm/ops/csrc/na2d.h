@@ -32,27 +32,31 @@ struct na2d_problem {
   int64_t dilation[2];  // kernel * dilation <= height, width
   double scale;
   int32_t
-      dtype;    // na2d_dtype of all tensors but bias, log_sum_exp and their kin, which are float32
+      dtype;    // na2d_dtype of all tensors but bias, largest, total and their kin, which are float32
   int32_t isa;  // na2d_isa to run
   int32_t threads;  // at most this many; 1 never touches OpenMP
 };
 
 // Number of this interface, raised with every change of it.
-constexpr int32_t NA2D_INTERFACE = 1;
+constexpr int32_t NA2D_INTERFACE = 2;
 NA2D_PUBLIC int32_t na2d_interface();
 
 // Whether this machine and this build can run an instruction set.
 NA2D_PUBLIC int32_t na2d_has_isa(int32_t isa);
 
-// bias: [heads, 2 * rows - 1, 2 * columns - 1] or null. log_sum_exp: [batch, height, width, heads].
+// bias: [heads, 2 * rows - 1, 2 * columns - 1] or null. largest and total, each [batch, height,
+// width, heads], are for the backward pass: each query's largest score, times log2(e), and the sum
+// of exp(score - largest score). Not one log-sum-exp: rounded, it is off by enough at scores of
+// hundreds for weights made from it to miss a sum of 1 by more than all their other errors.
 NA2D_PUBLIC int32_t na2d_forward(const na2d_problem* problem, const na2d_tensor* query,
                                  const na2d_tensor* key, const na2d_tensor* value,
-                                 const float* bias, const na2d_tensor* output, float* log_sum_exp);
+                                 const float* bias, const na2d_tensor* output, float* largest,
+                                 float* total);
 
 // grad_bias: like bias, and null where bias is.
 NA2D_PUBLIC int32_t na2d_backward(const na2d_problem* problem, const na2d_tensor* query,
                                   const na2d_tensor* key, const na2d_tensor* value,
-                                  const float* bias, const float* log_sum_exp,
+                                  const float* bias, const float* largest, const float* total,
                                   const na2d_tensor* grad_output, const na2d_tensor* grad_query,
                                   const na2d_tensor* grad_key, const na2d_tensor* grad_value,
                                   float* grad_bias);

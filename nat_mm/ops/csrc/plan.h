@@ -38,7 +38,7 @@ struct View {
 // head of one sample. It keeps the neighbours of the rows at hand in rings of rows.
 struct Pass {
   Axis rows, columns;
-  const float* bias;  // [heads, 2 * kernel rows - 1, kBiasStride], times log2(e)
+  const float* bias;  // [heads, 2 * kernel rows - 1, kBiasStride]
   int chunk_rows, chunks;
   int strip_columns, strips;
   int ring_rows;
@@ -57,9 +57,9 @@ struct Plan {
   bool is_bfloat16;
   Pass by_query, by_key;
   View query, key, value, output, grad_output, grad_query, grad_key, grad_value;
-  float* log_sum_exp;  // [batch, height, width, heads]
-  float* delta;        // likewise: the sum of weights * their gradients
-  float* grad_bias;    // [tasks of by_query, 2 * rows - 1, 2 * columns - 1] or null
+  float *largest, *total;  // [batch, height, width, heads], as na2d.h has them
+  float* delta;            // likewise: the sum of weights * their gradients, divided by the total
+  float* grad_bias;        // [tasks of by_query, 2 * rows - 1, 2 * columns - 1] or null
 };
 
 // Kernels of one instruction set. `scratch` is aligned to 64 bytes.

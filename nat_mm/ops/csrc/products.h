@@ -52,6 +52,10 @@ NA2D_INLINE void add_products(Vec (&sum)[R][C], const float* tile, int tile_step
   }
 }
 
+// A score in units of log2(e), and a bias that is not. Added last, a large bias leaves the sum over
+// the channels its digits.
+inline Vec with_bias(Vec score, Vec bias) { return multiply_add(bias, broadcast(kLog2E), score); }
+
 // tile[i] += weight[i][c] * neighbour c, for each channel.
 template <int R, int C, bool kPlain>
 NA2D_INLINE void add_weighted(float* tile, int tile_step, const Vec (&weight)[R][C],

@@ -1,8 +1,11 @@
-// Gradients of the queries and of the bias, for a part of the map. With the weights P, recomputed
-// from the log-sum-exp,
-//   dP[q, k] = grad_output[q] . value[k],   delta[q] = sum over k of P dP,   dS = P (dP -
-//   delta[q]), grad_query = scale * dS key,
+// Gradients of the queries and of the bias, for a part of the map. With the weights P,
+//   dP[q, k] = grad_output[q] . value[k],   delta[q] = sum over k of P dP,
+//   dS = P (dP - delta[q]),   grad_query = scale * dS key,
 // and the gradient of the bias sums dS by relative position.
+//
+// P = E / total with E = exp2(score - largest). Scores are computed again by the forward pass's own
+// operations in its order, here and in key_gradient.h: the same bits, so that P sums to 1 however
+// large they are. Nothing is divided neighbour by neighbour: grad_output is, once for each query.
 
 #pragma once
 
@@ -10,12 +13,12 @@
 
 namespace {
 
-// P and dP of R rows of queries and C neighbours of each in the rows [near, end), and their product
-// summed. `bias_of` and `at` belong to the first row.
+// E and dP / total of R rows of queries and C neighbours of each in the rows [near, end), and their
+// product summed. `bias_of`, `weights` and `grads` belong to the first row.
 template <int R, int C, bool kPlain>
 void weigh(const float* queries, const float* grad_outputs, int step, const Ring& keys,
            const Ring& values, int near, int end, int channels, const Block& block, int from,
-           const float* const (&bias_of)[kTileRows], const Vec* log_sum_exp, Vec* delta,
+           const float* const (&bias_of)[kTileRows], const Vec* largest, Vec* delta,
            float* const (&weights)[kTileRows], float* const (&grads)[kTileRows], int row_step) {
   const Neighbours<C, kPlain> neighbours(block, from);
   int64_t bias_done = from, done = from * kLanes;
@@ -26,7 +29,7 @@ void weigh(const float* queries, const float* grad_outputs, int step, const Ring
     for (int i = 0; i < R; ++i) {
 #pragma GCC unroll 8
       for (int j = 0; j < C; ++j) {
-        score[i][j] = neighbours.bias(bias_of[i] + bias_done, j) - log_sum_exp[i];
+        score[i][j] = broadcast(0.0f);
         grad[i][j] = broadcast(0.0f);
       }
     }
@@ -34,7 +37,10 @@ void weigh(const float* queries, const float* grad_outputs, int step, const Ring
 #pragma GCC unroll 8
     for (int i = 0; i < R; ++i) {
 #pragma GCC unroll 8
-      for (int j = 0; j < C; ++j) store(weights[i] + done + j * kLanes, exp2(score[i][j]));
+      for (int j = 0; j < C; ++j) {
+        const Vec biased = with_bias(score[i][j], neighbours.bias(bias_of[i] + bias_done, j));
+        store(weights[i] + done + j * kLanes, exp2(biased - largest[i]));
+      }
     }
     add_products(grad, grad_outputs, step, values.data + shared, values.stride, channels,
                  neighbours);
@@ -104,6 +110,7 @@ inline void query_gradient(const Plan& plan, int64_t task, float* memory) {
   const Head grad_output(plan, plan.grad_output, part.sample, part.head, stage);
   const Head grad_query(plan, plan.grad_query, part.sample, part.head, stage);
 
+  const SameFactor scaled{plan.scale * kLog2E};
   const Ring keys = scratch.take_ring(pass, part, channels);
   const Ring values = scratch.take_ring(pass, part, channels);
   float* const queries = scratch.take(kTileRows * tile_step);
@@ -113,18 +120,19 @@ inline void query_gradient(const Plan& plan, int64_t task, float* memory) {
   BiasGradient grad_bias(scratch, pass);
 
   const auto fill = [&](int row) {
-    fill_row(keys, part, pass.rows, key, 1.0f, row);
-    fill_row(values, part, pass.rows, value, 1.0f, row);
+    fill_row(keys, part, pass.rows, key, SameFactor{1.0f}, row);
+    fill_row(values, part, pass.rows, value, SameFactor{1.0f}, row);
   };
 
   const auto tile = [&](const TileRows& rows, const Block& block) {
-    Vec log_sum_exp[kTileRows], delta[kTileRows];
+    Vec largest[kTileRows], inverse[kTileRows], delta[kTileRows];
     for (int i = 0; i < rows.number; ++i) {
       const int row = rows.token(i);
-      query.load(row, block.position, plan.scale * kLog2E, queries + i * tile_step, kLanes);
-      grad_output.load(row, block.position, 1.0f, grad_outputs + i * tile_step, kLanes);
-      log_sum_exp[i] =
-          part.load(plan.log_sum_exp, plan, row, pass.columns, block) * broadcast(kLog2E);
+      query.load(row, block.position, scaled, queries + i * tile_step, kLanes);
+      grad_output.load(row, block.position, InverseTotal(plan, part, row, pass.columns),
+                       grad_outputs + i * tile_step, kLanes);
+      largest[i] = part.load(plan.largest, plan, row, pass.columns, block);
+      inverse[i] = broadcast(1.0f) / part.load(plan.total, plan, row, pass.columns, block);
       delta[i] = broadcast(0.0f);
     }
 
@@ -138,13 +146,14 @@ inline void query_gradient(const Plan& plan, int64_t task, float* memory) {
         with_constants(number, columns, block.plain, [&](auto r, auto c, auto plain) {
           weigh<decltype(r)::value, decltype(c)::value, decltype(plain)::value != 0>(
               queries + low * tile_step, grad_outputs + low * tile_step, tile_step, keys, values,
-              near, end, channels, block, from, bias_of, log_sum_exp + low, delta + low, weights_at,
+              near, end, channels, block, from, bias_of, largest + low, delta + low, weights_at,
               grads_at, weights.row_step);
         });
       });
     });
 
     for (int i = 0; i < rows.number; ++i) {
+      delta[i] = delta[i] * inverse[i];
       float* const weight = weights.of(i);
       const float* const grad = grads.of(i);
       for (int j = 0; j < weights.size * kLanes; j += kLanes) {

@@ -31,8 +31,6 @@ inline Vec in_register(Vec x) {
 }
 
 inline Vec multiply_add(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
-inline Int bits_of(Vec x) { return _mm256_castps_si256(x); }
-inline Vec to_float(Int x) { return _mm256_cvtepi32_ps(x); }
 inline Vec maximum(Vec a, Vec b) { return _mm256_max_ps(a, b); }
 
 using Mask = __m256;
@@ -49,16 +47,16 @@ inline Vec pick(const float* p, Int index, Mask mask) {
   return keep(mask, _mm256_permutevar8x32_ps(load(p), index));
 }
 
-// 2^x to 1e-7; exactly 0 where that is too small to be a normal number. For x < 128.
+// 2^x to 2e-7; exactly 1 for 0, and 0 where that is too small to be a normal number. For x < 128.
 inline Vec exp2(Vec x) {
   const Vec whole = _mm256_floor_ps(x);
   const Vec fraction = _mm256_sub_ps(x, whole);
-  Vec y = broadcast(1.87757669e-3f);
-  y = multiply_add(y, fraction, broadcast(8.98933969e-3f));
-  y = multiply_add(y, fraction, broadcast(5.58263175e-2f));
-  y = multiply_add(y, fraction, broadcast(2.40153611e-1f));
-  y = multiply_add(y, fraction, broadcast(6.93153083e-1f));
-  y = multiply_add(y, fraction, broadcast(9.99999940e-1f));
+  Vec y = broadcast(1.86713034e-3f);
+  y = multiply_add(y, fraction, broadcast(9.01702974e-3f));
+  y = multiply_add(y, fraction, broadcast(5.57999135e-2f));
+  y = multiply_add(y, fraction, broadcast(2.40164450e-1f));
+  y = multiply_add(y, fraction, broadcast(6.93151312e-1f));
+  y = multiply_add(y, fraction, broadcast(1.0f));
   const Int exponent = _mm256_slli_epi32(_mm256_cvtps_epi32(whole), 23);
   y = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(y), exponent));
   return _mm256_and_ps(y, _mm256_cmp_ps(x, broadcast(-126.0f), _CMP_NLT_UQ));

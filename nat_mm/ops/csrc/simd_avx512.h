@@ -29,8 +29,6 @@ inline Vec in_register(Vec x) {
 }
 
 inline Vec multiply_add(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
-inline Int bits_of(Vec x) { return _mm512_castps_si512(x); }
-inline Vec to_float(Int x) { return _mm512_cvtepi32_ps(x); }
 inline Vec maximum(Vec a, Vec b) { return _mm512_max_ps(a, b); }
 
 using Mask = __mmask16;
@@ -45,15 +43,15 @@ inline Vec pick(const float* p, Int index, Mask mask) {
   return _mm512_maskz_permutexvar_ps(mask, index, load(p));
 }
 
-// 2^x to 1e-7; exactly 0 where that is too small to be a normal number. For x < 128.
+// 2^x to 2e-7; exactly 1 for 0, and 0 where that is too small to be a normal number. For x < 128.
 inline Vec exp2(Vec x) {
   const Vec fraction = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF);
-  Vec y = broadcast(1.87757669e-3f);
-  y = multiply_add(y, fraction, broadcast(8.98933969e-3f));
-  y = multiply_add(y, fraction, broadcast(5.58263175e-2f));
-  y = multiply_add(y, fraction, broadcast(2.40153611e-1f));
-  y = multiply_add(y, fraction, broadcast(6.93153083e-1f));
-  y = multiply_add(y, fraction, broadcast(9.99999940e-1f));
+  Vec y = broadcast(1.86713034e-3f);
+  y = multiply_add(y, fraction, broadcast(9.01702974e-3f));
+  y = multiply_add(y, fraction, broadcast(5.57999135e-2f));
+  y = multiply_add(y, fraction, broadcast(2.40164450e-1f));
+  y = multiply_add(y, fraction, broadcast(6.93151312e-1f));
+  y = multiply_add(y, fraction, broadcast(1.0f));
   const __mmask16 normal = _mm512_cmp_ps_mask(x, broadcast(-126.0f), _CMP_NLT_UQ);
   return _mm512_maskz_scalef_ps(normal, y, x);
 }

@@ -35,8 +35,6 @@ inline void store(float* p, Vec x) { std::memcpy(p, &x, sizeof x); }
 inline Vec in_register(Vec x) { return x; }
 inline Vec multiply_add(Vec a, Vec b, Vec c) { return a * b + c; }
 inline Vec select(Int mask, Vec a, Vec b) { return (Vec)((mask & (Int)a) | (~mask & (Int)b)); }
-inline Int bits_of(Vec x) { return (Int)x; }
-inline Vec to_float(Int x) { return __builtin_convertvector(x, Vec); }
 inline Vec maximum(Vec a, Vec b) { return select(a > b, a, b); }
 
 using Mask = Int;
@@ -51,18 +49,18 @@ inline Vec pick(const float* p, Int index, Mask mask) {
   return keep(mask, Vec{p[index[0]], p[index[1]], p[index[2]], p[index[3]]});
 }
 
-// 2^x to 1e-7; exactly 0 where that is too small to be a normal number. For x < 128.
+// 2^x to 2e-7; exactly 1 for 0, and 0 where that is too small to be a normal number. For x < 128.
 inline Vec exp2(Vec x) {
   // Added to a small number, this leaves the nearest whole number in the low bits.
   const Vec shift = broadcast(12582912.0f);
   const Vec shifted = x + shift;
   const Vec fraction = x - (shifted - shift);
-  Vec y = broadcast(1.32764725e-3f);
-  y = multiply_add(y, fraction, broadcast(9.67554096e-3f));
-  y = multiply_add(y, fraction, broadcast(5.55071309e-2f));
-  y = multiply_add(y, fraction, broadcast(2.40221202e-1f));
-  y = multiply_add(y, fraction, broadcast(6.93146944e-1f));
-  y = multiply_add(y, fraction, broadcast(1.00000012f));
+  Vec y = broadcast(1.32647273e-3f);
+  y = multiply_add(y, fraction, broadcast(9.67151273e-3f));
+  y = multiply_add(y, fraction, broadcast(5.55073374e-2f));
+  y = multiply_add(y, fraction, broadcast(2.40222421e-1f));
+  y = multiply_add(y, fraction, broadcast(6.93146978e-1f));
+  y = multiply_add(y, fraction, broadcast(1.0f));
   y = (Vec)((Int)y + (((Int)shifted - (Int)shift) << 23));
   const Int too_small = x < broadcast(-126.0f);
   return (Vec)((Int)y & ~too_small);

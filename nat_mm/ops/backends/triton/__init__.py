@@ -61,5 +61,5 @@ forward = define_operator(
     _backward_kernel,
     devices=('CPU', 'CUDA'),
     keeps_output=True,
-    keeps_log_sum_exp=True,
+    statistics=1,
 )

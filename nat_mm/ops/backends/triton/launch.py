@@ -29,7 +29,7 @@ def run_forward(
     """Forward kernel of :func:`nat_mm.ops.library.define_operator`."""
     query, key, value = map(_readable, (query, key, value))
     output = torch.empty(query.shape, dtype=query.dtype, device=query.device)
-    log_sum_exp = torch.empty(query.shape[:4], dtype=torch.float32, device=query.device)
+    log_sum_exp = torch.empty((1, *query.shape[:4]), dtype=torch.float32, device=query.device)
     tensors = (query, key, value, _table(bias), output, log_sum_exp)
     problem = Problem(query, bias is not None, tuple(kernel_size), tuple(dilation), scale)
 
