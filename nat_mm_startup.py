@@ -3,7 +3,7 @@
 ``mim test mmdet``, the inferencers and others import ``mmcv.ops`` before they read the config
 that would import nat_mm, so what they need has to be there from the start of Python. The file
 ``nat_mm_startup.pth`` in site-packages calls :func:`start`, which imports nothing but the standard
-library and only watches for five modules:
+library and only watches for six modules:
 
 - ``mmcv._ext``, the compiled operators: served by :mod:`nat_mm.compat.mmcv_ops` where no other
   finder knows it (mmcv-lite). A compiled one always wins.
@@ -13,6 +13,8 @@ library and only watches for five modules:
   that onedl-mmsegmentation brings, too.
 - ``mmengine.config.config``: reads ``_base_ = 'nat_mm::...'`` from this package's own folder.
 - ``mmengine.runner.checkpoint``: reads checkpoints through :mod:`nat_mm.compat.checkpoints`.
+- ``mmpretrain.utils.dependency``: told that its multimodal models cannot be imported beside
+  transformers 4.56 and later; mmdet, too, imports them where transformers is installed.
 
 Set the environment variable ``NAT_MM_NO_STARTUP=1`` to start Python without the hooks; importing
 nat_mm itself still installs them.
@@ -101,6 +103,7 @@ def install():
     when_imported('mmengine.config.utils', _name_config_packages)
     when_imported('mmengine.config.config', _find_own_configs)
     when_imported('mmengine.runner.checkpoint', _guard_checkpoints)
+    when_imported('mmpretrain.utils.dependency', _leave_out_multimodal_models)
 
 
 def when_imported(name, callback):
@@ -149,6 +152,12 @@ def _guard_checkpoints(checkpoint):
             return load(filename, map_location, logger)
 
     checkpoint.CheckpointLoader.load_checkpoint = staticmethod(load_checkpoint)
+
+
+def _leave_out_multimodal_models(dependency):
+    if _is_installed('nat_mm') and dependency.satisfy_requirement('transformers>=4.56'):
+        # As without transformers, where placeholders stand for these models.
+        dependency.WITH_MULTIMODAL = False
 
 
 def _is_installed(package):
