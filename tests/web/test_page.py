@@ -66,6 +66,8 @@ def choose(page: Page, selector: str, option: str) -> None:
 
 def click(page: Page, x: float, y: float) -> None:
     """Clicks on the picture, at shares of its width and height."""
+    # As long as the browser does not have it, it does not know how large it is.
+    page.wait_for_function('document.querySelector("#picture img").naturalWidth > 0')
     box = page.locator('#picture img').bounding_box()
     scale = min(box['width'] / WIDTH, box['height'] / HEIGHT)
     left = (box['width'] - WIDTH * scale) / 2
@@ -190,6 +192,28 @@ def test_click_shows_the_window_of_the_token(model, map_height, page, picture):
         before = caption.inner_text()
         choose(page, selector, option)
         expect(caption).not_to_have_text(before)
+
+
+def test_click_overtakes_the_choice_of_a_stage(page, picture):
+    """The page still says block 1 of another stage when the click on a stage of one block comes."""
+    choose(page, '#model', SEGMENTER)
+    show(page, picture)
+    late = []
+
+    def hold(route):
+        is_choice = route.request.post_data_json['data'] == [SEGMENTER, '0']
+        late.append(route) if is_choice else route.continue_()
+
+    page.route('**/queue/join*', hold)
+    choose(page, '#stage', '0 (4 px)')
+    click(page, 0.3, 0.4)
+    expect(page.locator('#caption')).to_contain_text('row 9, column 9:')
+    caption = page.locator('#caption').inner_text()
+    block = page.locator('#block input').input_value()
+    late[0].continue_()
+    assert block == '1'
+    expect(page.locator('#block input')).to_have_value('0')
+    expect(page.locator('#caption')).to_have_text(caption)
 
 
 def test_files_that_are_not_taken(page, picture, tmp_path):
