@@ -15,6 +15,8 @@ library and only watches for a few modules:
 - ``mmengine.runner.checkpoint``: reads checkpoints through :mod:`nat_mm.compat.checkpoints`.
 - ``mmengine.runner.runner``, ``mmengine.runner._flexible_runner`` and ``mmengine.infer.infer``: do
   not run the config inside a checkpoint (:mod:`nat_mm.compat.resuming`).
+- ``mmpretrain.utils.dependency``: told that its multimodal models cannot be imported beside
+  transformers 4.56 and later; mmdet, too, imports them where transformers is installed.
 
 Set the environment variable ``NAT_MM_NO_STARTUP=1`` to start Python without the hooks; importing
 nat_mm itself still installs them.
@@ -106,6 +108,7 @@ def install():
     when_imported('mmengine.runner.runner', _guard_resume)
     when_imported('mmengine.runner._flexible_runner', _guard_resume)
     when_imported('mmengine.infer.infer', _guard_inferencers)
+    when_imported('mmpretrain.utils.dependency', _leave_out_multimodal_models)
 
 
 def when_imported(name, callback):
@@ -181,6 +184,12 @@ def _guard(owner, name, function):
         return getattr(resuming, function)(method, self, *arguments, **options)
 
     setattr(owner, name, guarded)
+
+
+def _leave_out_multimodal_models(dependency):
+    if _is_installed('nat_mm') and dependency.satisfy_requirement('transformers>=4.56'):
+        # As without transformers, where placeholders stand for these models.
+        dependency.WITH_MULTIMODAL = False
 
 
 def _is_installed(package):

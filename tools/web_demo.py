@@ -95,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with serve(load_predictors(arguments), host=arguments.host, port=arguments.port) as page:
         print(f'{page.local_url} (Ctrl-C ends it)', flush=True)
         exit_on_signals()
-        page.block_thread()
+        page.wait()
 
 
 if __name__ == '__main__':

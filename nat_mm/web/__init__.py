@@ -6,3 +6,5 @@ import os
 # when it is imported, which only modules of this package do.
 os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
 os.environ['HF_HUB_DISABLE_TELEMETRY'] = '1'
+# It would also keep a record of every event, to be summed up anew after each.
+os.environ['GRADIO_ANALYTICS_MAX_EVENTS'] = '1'

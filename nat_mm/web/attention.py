@@ -8,7 +8,8 @@ from nat_mm.backbones.base import NeighborhoodBackbone
 from nat_mm.visualization import attention_windows, find_backbone, prepare_picture
 from nat_mm.visualization.drawing import draw_window
 from nat_mm.visualization.windows import TOKEN_STRIDE
-from nat_mm.web.models import Finding, PageModel
+from nat_mm.web.findings import Finding
+from nat_mm.web.models import PageModel
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def draw_attention(
     Returns:
         The drawing, as large as `Finding.enlarged_image`, blue-green-red, and a sentence about it.
     """
-    picture = finding.frame.image
+    picture = finding.frame().image
     prepared = prepare_picture(model.predictor.inferencer.model, model.config, picture)
     backbone = _find_backbone(model)
     (window,) = attention_windows(

@@ -1,175 +1,260 @@
 """What happens on the page, for each visitor apart."""
 
-import shutil
+import functools
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
+from gradio.data_classes import FileData
 
 from nat_mm.cli.files import write_image
 from nat_mm.cli.inputs import Frame
-from nat_mm.web.attention import draw_attention, list_stages
+from nat_mm.web.attention import Stage, draw_attention, list_stages
 from nat_mm.web.examples import write_examples
 from nat_mm.web.legend import write_legend
-from nat_mm.web.models import Finding, PageModel
-from nat_mm.web.uploads import UploadError, read_upload
+from nat_mm.web.models import LOWEST_SCORE, PageModel
+from nat_mm.web.uploads import RefusalError, Uploads, read_upload
+from nat_mm.web.visitors import Visit, Visitors
 
-ALL_HEADS = -1
+MEAN = 'mean'
 """Choice of the mean over all heads."""
 
-Point = tuple[float, float]
+THRESHOLD = 0.3
+"""Lowest score of the objects that are shown at first."""
+
+Choices = list[tuple[str, str]]
+"""What a dropdown offers: what is shown, and what comes back."""
+
+
+def one_at_a_time(handler: Callable) -> Callable:
+    """Lets handlers wait for each other, and tells a visitor what the page does not do for them."""
+
+    @functools.wraps(handler)
+    def handle(*arguments: Any) -> Any:
+        with arguments[0].lock:
+            try:
+                return handler(*arguments)
+            except RefusalError as refusal:
+                gr.Warning(escape(str(refusal)))
+                return gr.skip()
+
+    return handle
 
 
 class Handlers:
     """The functions behind the page's events.
 
-    What a visitor sees lives in Gradio's state of the session, and their files in a folder of the
-    session; here is only what all visitors share. The functions are to be called one at a time.
+    They get what browsers say, as far as `nat_mm.web.guard` lets it through: a number, a text or
+    nothing for each choice. What is not offered counts as not chosen.
 
     Args:
         models: The models to choose from; their names differ.
-        folder: Where examples and the folders of sessions go.
+        uploads: The files that visitors have sent.
+        served: An empty folder, from which browsers get files.
     """
 
-    def __init__(self, models: Sequence[PageModel], folder: Path) -> None:
+    def __init__(self, models: Sequence[PageModel], uploads: Uploads, served: Path) -> None:
         self.models = {model.name: model for model in models}
-        self.folder = folder
-        self.examples = write_examples(folder / 'examples')
         self.stages = {model.name: list_stages(model) for model in models}
+        self.uploads = uploads
+        self.served = served
+        self.examples = write_examples(served / 'examples')
+        self.visitors = Visitors()
+        self.lock = threading.Lock()
 
-    def upload(
-        self, path: str | None, model: str, threshold: float, request: gr.Request
-    ) -> tuple | dict:
-        """Finds what is in an uploaded file; says so if it is no picture."""
-        try:
-            frame = read_upload(Path(path))
-        except UploadError as error:
-            gr.Warning(escape(str(error)), title='Please choose another file')
+    @one_at_a_time
+    def upload(self, file: Any, model: Any, threshold: Any, request: gr.Request) -> tuple | dict:
+        """Finds what is in an uploaded file; says so if it is no image."""
+        if file is None:
             return gr.skip()
+        path = Path(file['path'])
+        try:
+            frame = read_upload(path, file['orig_name'])
+        finally:
+            self.uploads.remove(path.name)
         return self._find(frame, model, threshold, request)
 
+    @one_at_a_time
     def choose_example(
-        self, event: gr.SelectData, model: str, threshold: float, request: gr.Request
-    ) -> tuple:
-        """Finds what is in one of the example pictures."""
-        return self._find(read_upload(self.examples[event.index]), model, threshold, request)
-
-    def choose_model(
-        self, model: str, finding: Finding | None, threshold: float, request: gr.Request
+        self, event: gr.EventData, model: Any, threshold: Any, request: gr.Request
     ) -> tuple | dict:
-        """Finds what another model sees in the same picture."""
-        if finding is None:
+        """Finds what is in one of the example images."""
+        if not _is_number(event.index) or event.index not in range(len(self.examples)):
             return gr.skip()
-        return self._find(finding.frame, model, threshold, request)
+        frame = read_upload(self.examples[int(event.index)])
+        return self._find(frame, model, threshold, request)
 
-    def redraw(
-        self, finding: Finding | None, threshold: float, request: gr.Request
-    ) -> tuple | dict:
-        """Draws the same finding with another threshold: picture, status, legend, files."""
-        if finding is None:
+    @one_at_a_time
+    def choose_model(self, model: Any, threshold: Any, request: gr.Request) -> tuple | dict:
+        """Finds what another model sees in the same image."""
+        visit = self.visitors.find(request.session_hash)
+        if visit is None:
             return gr.skip()
-        folder = self._folder(request)
-        shutil.rmtree(folder, ignore_errors=True)
-        model = self.models[finding.model]
-        started = time.perf_counter()
-        drawing = model.draw(finding, threshold=threshold, folder=folder)
-        seconds = time.perf_counter() - started
-        height, width = finding.frame.image.shape[:2]
-        status = (
-            f'<strong>{escape(finding.frame.file_name)}</strong>, {width} × {height} pixels · '
-            f'model {finding.seconds:.2f} s · drawing {seconds:.2f} s'
-        )
-        nothing = f'No object has a score of at least {threshold:.2f}.'
-        legend = write_legend(drawing.entries) if drawing.entries else nothing
-        return str(drawing.picture), status, legend, [str(path) for path in drawing.files]
+        return self._find(visit.finding.frame(), model, threshold, request)
 
+    @one_at_a_time
+    def redraw(self, threshold: Any, request: gr.Request) -> tuple | dict:
+        """Draws the same finding with another threshold: image, status, legend, files."""
+        visit = self.visitors.find(request.session_hash)
+        if visit is None:
+            return gr.skip()
+        drawn = self._draw(visit, threshold)
+        self.visitors.make_room()
+        return drawn
+
+    @one_at_a_time
     def click(
-        self,
-        event: gr.SelectData,
-        finding: Finding | None,
-        stage: int,
-        block: int,
-        head: int,
-        request: gr.Request,
+        self, event: gr.EventData, stage: Any, block: Any, head: Any, request: gr.Request
     ) -> tuple | dict:
-        """Draws what the token under a click attends to: point and `look`."""
-        if finding is None or not self.stages[finding.model]:
+        """Draws what the token under a click attends to; see `look`."""
+        visit = self.visitors.find(request.session_hash)
+        if visit is None or not _is_point(event.index):
             return gr.skip()
+        finding = visit.finding
         # Browsers give the middle of a screen's pixel, rounded.
-        point = tuple(
-            min(value / finding.enlargement, side - 1)
-            for value, side in zip(event.index, finding.frame.image.shape[1::-1], strict=True)
+        visit.point = tuple(
+            min(max(value, 0), (side - 1) * finding.enlargement) / finding.enlargement
+            for value, side in zip(event.index, (finding.width, finding.height), strict=True)
         )
-        return point, *self.look(finding, point, stage, block, head, request)
+        return self._look(visit, stage, block, head)
 
-    def look(
-        self,
-        finding: Finding | None,
-        point: Point | None,
-        stage: int,
-        block: int,
-        head: int,
-        request: gr.Request,
-    ) -> tuple | dict:
-        """Draws what the token under a point attends to: picture, hint, caption."""
-        if point is None:
+    @one_at_a_time
+    def look(self, stage: Any, block: Any, head: Any, request: gr.Request) -> tuple | dict:
+        """Draws what the token clicked last attends to: image, hint, caption."""
+        visit = self.visitors.find(request.session_hash)
+        if visit is None or visit.point is None:
             return gr.skip()
-        drawn, text = draw_attention(
-            self.models[finding.model],
-            finding,
-            point=point,
-            stage=stage,
-            block=block,
-            head=None if head == ALL_HEADS else head,
-        )
-        path = self._folder(request) / 'attention.png'
-        write_image(path, drawn)
-        return gr.Image(str(path), visible=True), gr.HTML(visible=False), text
+        return self._look(visit, stage, block, head)
 
-    def choose_stage(self, model: str, stage: int) -> tuple[gr.Dropdown, gr.Dropdown]:
+    def choose_stage(self, model: Any, stage: Any) -> tuple | dict:
         """Offers the blocks and heads of a stage."""
-        chosen = self.stages[model][stage]
-        blocks = [(str(block), block) for block in range(chosen.blocks)]
-        heads = [('mean', ALL_HEADS), *((str(head), head) for head in range(chosen.heads))]
+        model = self._model(model)
+        if not self.stages[model]:
+            return gr.skip()
+        number, chosen = self._stage(model, stage)
+        blocks, heads = offer_blocks(number, chosen), offer_heads(number, chosen)
         return (
-            gr.Dropdown(blocks, value=chosen.blocks - 1),
-            gr.Dropdown(heads, value=ALL_HEADS),
+            gr.update(choices=blocks, value=blocks[-1][1]),
+            gr.update(choices=heads, value=heads[0][1]),
         )
 
-    def offer(self, name: str) -> tuple:
+    def offer(self, model: Any) -> tuple:
         """Offers what a model has: threshold, hint, choices, stage, block, head."""
-        stages = self.stages[name]
-        threshold = gr.Slider(visible=self.models[name].has_threshold)
+        model = self._model(model)
+        stages = self.stages[model]
+        threshold = gr.update(visible=self.models[model].has_threshold)
         hint = (
             '<strong>Click on the picture</strong>'
             '<span>to see what the token under that point attends to.</span>'
             if stages
             else '<span>The backbone of this model has no neighborhood attention.</span>'
         )
-        hint = gr.HTML(f'<div class="hint">{hint}</div>', visible=True)
+        hint = gr.update(value=f'<div class="hint">{hint}</div>', visible=True)
         if not stages:
-            return threshold, hint, gr.Row(visible=False), gr.skip(), gr.skip(), gr.skip()
-        names = [(f'{i} ({stage.stride} px)', i) for i, stage in enumerate(stages)]
-        # The stage of most layers, in all architectures.
-        stage = min(2, len(stages) - 1)
+            return threshold, hint, gr.update(visible=False), gr.skip(), gr.skip(), gr.skip()
+        number, _ = self._stage(model, None)
         return (
             threshold,
             hint,
-            gr.Row(visible=True),
-            gr.Dropdown(names, value=stage),
-            *self.choose_stage(name, stage),
+            gr.update(visible=True),
+            gr.update(choices=offer_stages(stages), value=str(number)),
+            *self.choose_stage(model, None),
         )
 
+    @one_at_a_time
     def leave(self, request: gr.Request) -> None:
-        """Removes the files of a visitor who has gone."""
-        shutil.rmtree(self._folder(request), ignore_errors=True)
+        """Removes what is kept for a visitor who has gone."""
+        self.visitors.leave(request.session_hash)
 
-    def _find(self, frame: Frame, model: str, threshold: float, request: gr.Request) -> tuple:
-        finding = self.models[model].find(frame)
-        forgotten = (None, gr.Image(None, visible=False), gr.HTML(visible=True), '')
-        return finding, *self.redraw(finding, threshold, request), *forgotten
+    def _find(self, frame: Frame, model: Any, threshold: Any, request: gr.Request) -> tuple:
+        """Start, results, image, status, legend, files, attention, hint, caption."""
+        finding = self.models[self._model(model)].find(frame)
+        visit = self.visitors.keep(request.session_hash, finding)
+        drawn = self._draw(visit, threshold)
+        self.visitors.make_room()
+        hidden, visible = gr.update(visible=False), gr.update(visible=True)
+        return hidden, visible, *drawn, gr.update(value=None, visible=False), visible, ''
 
-    def _folder(self, request: gr.Request) -> Path:
-        return self.folder / request.session_hash
+    def _draw(self, visit: Visit, threshold: Any) -> tuple:
+        finding = visit.finding
+        if not (_is_number(threshold) and LOWEST_SCORE <= threshold <= 1):
+            threshold = THRESHOLD
+        folder = visit.renew_folder('found', inside=self.served)
+        started = time.perf_counter()
+        drawing = self.models[finding.model].draw(finding, threshold=threshold, folder=folder)
+        seconds = time.perf_counter() - started
+        status = (
+            f'<strong>{escape(finding.file_name)}</strong>, {finding.width} × {finding.height} '
+            f'pixels · model {finding.seconds:.2f} s · drawing {seconds:.2f} s'
+        )
+        nothing = f'No object has a score of at least {threshold:.2f}.'
+        legend = write_legend(drawing.entries) if drawing.entries else nothing
+        files = [_file(path, name) for name, path in drawing.files.items()]
+        return files[0], status, legend, files
+
+    def _look(self, visit: Visit, stage: Any, block: Any, head: Any) -> tuple | dict:
+        finding = visit.finding
+        if not self.stages[finding.model]:
+            return gr.skip()
+        # A click may overtake what the page is about to offer after another choice: what another
+        # stage or model offered counts as not chosen, and means what is going to be offered.
+        number, chosen = self._stage(finding.model, stage)
+        blocks = [value for _, value in offer_blocks(number, chosen)]
+        heads = [value for _, value in offer_heads(number, chosen)]
+        drawn, text = draw_attention(
+            self.models[finding.model],
+            finding,
+            point=visit.point,
+            stage=number,
+            block=blocks.index(block) if block in blocks else len(blocks) - 1,
+            # The first one is the mean.
+            head=heads.index(head) - 1 if head in heads[1:] else None,
+        )
+        path = visit.renew_folder('attention', inside=self.served) / 'attention.png'
+        write_image(path, drawn)
+        self.visitors.make_room()
+        file = _file(path, path.name)
+        return gr.update(value=file, visible=True), gr.update(visible=False), text
+
+    def _model(self, name: Any) -> str:
+        return name if name in list(self.models) else next(iter(self.models))
+
+    def _stage(self, model: str, number: Any) -> tuple[int, Stage]:
+        stages = self.stages[model]
+        numbers = [value for _, value in offer_stages(stages)]
+        # The third stage has most layers, in all architectures.
+        index = numbers.index(number) if number in numbers else min(2, len(stages) - 1)
+        return index, stages[index]
+
+
+def offer_stages(stages: Sequence[Stage]) -> Choices:
+    """What the page offers of a model's stages."""
+    return [(f'{index} ({stage.stride} px)', str(index)) for index, stage in enumerate(stages)]
+
+
+def offer_blocks(number: int, stage: Stage) -> Choices:
+    """What the page offers of the blocks of a stage, from 0."""
+    return [(str(block), f'{number}.{block}') for block in range(stage.blocks)]
+
+
+def offer_heads(number: int, stage: Stage) -> Choices:
+    """What the page offers of the heads of a stage, from 0."""
+    heads = [MEAN, *map(str, range(stage.heads))]
+    return [(head, f'{number}.{head}') for head in heads]
+
+
+def _file(path: Path, name: str) -> dict:
+    """Tells the page of a file."""
+    return FileData(path=str(path), orig_name=name, size=path.stat().st_size).model_dump()
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_point(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))

@@ -1,4 +1,4 @@
-"""The models of the page: what they find in a picture, drawn and as files."""
+"""The models of the page: what they find in an image, drawn and as files."""
 
 import time
 import warnings
@@ -6,7 +6,6 @@ from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 from mmengine.registry import DefaultScope
 from mmengine.structures import BaseDataElement, PixelData
@@ -16,41 +15,11 @@ from nat_mm.cli.coco_results import CocoResults
 from nat_mm.cli.files import write_image
 from nat_mm.cli.inputs import Frame
 from nat_mm.cli.predictor import DetectionPredictor, Predictor, SegmentationPredictor
+from nat_mm.web.findings import Finding, pack_finding
 from nat_mm.web.legend import Entry, list_entries
 
 LOWEST_SCORE = 0.05
 """Objects below it are not kept, so that no threshold shows them."""
-
-DRAWN_SIDE = 768
-"""About the longest side, in pixels, to which small pictures are enlarged before drawing on them:
-lines and letters have a fixed size."""
-
-
-@dataclass(frozen=True, eq=False)
-class Finding:
-    """What a model found in a picture.
-
-    Attributes:
-        model: Name of the model.
-        frame: The picture.
-        sample: What was found, on the CPU, in pixels of the picture.
-        seconds: Time that the model took, with preparing its input.
-    """
-
-    model: str
-    frame: Frame
-    sample: BaseDataElement
-    seconds: float
-
-    @property
-    def enlargement(self) -> int:
-        """How many pixels wide and high each pixel is drawn."""
-        return max(1, round(DRAWN_SIDE / max(self.frame.image.shape[:2])))
-
-    def enlarged_image(self) -> np.ndarray:
-        """The picture as it is drawn on, blue-green-red."""
-        height, width = (side * self.enlargement for side in self.frame.image.shape[:2])
-        return cv2.resize(self.frame.image, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
 @dataclass(frozen=True)
@@ -58,13 +27,12 @@ class Drawing:
     """What the page shows of a finding.
 
     Attributes:
-        picture: File of the picture with what was found.
-        files: All files for download, the picture first.
+        files: All files for download by the names that they get there; the image with what was
+            found is the first.
         entries: The legend.
     """
 
-    picture: Path
-    files: list[Path]
+    files: dict[str, Path]
     entries: list[Entry]
 
 
@@ -103,12 +71,10 @@ class PageModel:
         started = time.perf_counter()
         with DefaultScope.overwrite_default_scope(self.scope):
             (sample,) = self.predictor.infer([frame.image])
-        sample = sample.cpu()
         seconds = time.perf_counter() - started
-        if 'pred_instances' in sample:
-            instances = sample.pred_instances
-            sample.pred_instances = instances[instances.scores >= LOWEST_SCORE]
-        return Finding(self.name, frame, sample, seconds)
+        return pack_finding(
+            self.name, frame, sample, seconds=seconds, lowest_score=LOWEST_SCORE
+        )
 
     def draw(self, finding: Finding, *, threshold: float, folder: Path) -> Drawing:
         """Draws a finding and writes it as data, without running the model.
@@ -122,24 +88,29 @@ class PageModel:
             The files and the legend.
         """
         predictor = self._predictor_for(folder, threshold)
+        frame, sample = finding.frame(), finding.sample()
         with DefaultScope.overwrite_default_scope(self.scope):
             drawn = _draw(
                 predictor,
                 finding.enlarged_image()[..., ::-1],
-                _enlarge(finding.sample, finding.enlargement),
+                _enlarge(sample, finding.enlargement),
             )
-            predictor.write_result(finding.frame, finding.sample)
+            predictor.write_result(frame, sample)
         predictor.close()
-        picture = folder / f'{finding.frame.name}_found.png'
-        write_image(picture, drawn[..., ::-1])
-        data = [*predictor.result_paths(finding.frame.name), folder / 'classes.json']
+        image = folder / 'image_found.png'
+        write_image(image, drawn[..., ::-1])
+        stem = Path(finding.file_name).stem
+        files = {f'{stem}_found.png': image}
+        for path in predictor.result_paths(frame.name):
+            files[f'{stem}{path.suffix}'] = path
+        files['classes.json'] = folder / 'classes.json'
         entries = list_entries(
-            finding.sample,
+            sample,
             classes=predictor.classes,
             palette=self._palette(),
             threshold=threshold,
         )
-        return Drawing(picture, [picture, *filter(Path.exists, data)], entries)
+        return Drawing({name: path for name, path in files.items() if path.exists()}, entries)
 
     def _predictor_for(self, folder: Path, threshold: float) -> Predictor:
         """The same model, writing to another folder."""

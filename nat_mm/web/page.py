@@ -4,12 +4,11 @@ from pathlib import Path
 
 import gradio as gr
 
-from nat_mm.web.handlers import Handlers
+from nat_mm.web.bounds import FILE_MEGABYTES, LONGEST_SIDE
+from nat_mm.web.handlers import THRESHOLD, Handlers
 from nat_mm.web.models import LOWEST_SCORE
-from nat_mm.web.uploads import LONGEST_SIDE, MEGABYTES
 
 TITLE = 'Neighborhood attention'
-THRESHOLD = 0.3
 START = f"""
 <div class="hint">
   <strong>Drop a picture on the left, or choose one of the scenes</strong>
@@ -17,14 +16,25 @@ START = f"""
   Pictures with a side of more than {LONGEST_SIDE} pixels are made smaller first.</span>
 </div>
 """
-PICTURE = {
-    'interactive': False,
-    'show_label': False,
-    'show_download_button': False,
-    'height': 410,
+PICTURE = {'interactive': False, 'show_label': False, 'buttons': ['fullscreen'], 'height': 410}
+QUEUED = {
+    # One event at a time uses models, and sees what the one before it left.
+    'concurrency_id': 'models',
+    'concurrency_limit': 1,
+    'api_visibility': 'private',
+    # Handlers take what browsers say as it is: Gradio would answer a wrong choice by a traceback.
+    'preprocess': False,
+    'postprocess': False,
 }
-# One event at a time uses models, and sees what the one before it left.
-QUEUED = {'concurrency_id': 'models', 'concurrency_limit': 1, 'api_name': False}
+LOOK = {
+    # Fonts of the visitor's system: other ones would have to come from somewhere.
+    'theme': gr.themes.Default(
+        primary_hue='teal',
+        font=['system-ui', 'sans-serif'],
+        font_mono=['ui-monospace', 'monospace'],
+    ),
+    'css_paths': Path(__file__).with_name('page.css'),
+}
 
 
 def build_page(handlers: Handlers) -> gr.Blocks:
@@ -36,22 +46,8 @@ def build_page(handlers: Handlers) -> gr.Blocks:
     Returns:
         The page, to be launched.
     """
-    # Fonts of the visitor's system: other ones would have to come from somewhere.
-    theme = gr.themes.Default(
-        primary_hue='teal',
-        font=['system-ui', 'sans-serif'],
-        font_mono=['ui-monospace', 'monospace'],
-    )
     names = list(handlers.models)
-    with gr.Blocks(
-        theme=theme,
-        css_paths=Path(__file__).with_name('page.css'),
-        title=TITLE,
-        analytics_enabled=False,
-        # Seconds: how often it looks for files to remove, and how old those are.
-        delete_cache=(600, 7200),
-    ) as page:
-        finding, point = gr.State(), gr.State()
+    with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
         gr.HTML(
             f'<h1>{TITLE}</h1><p>What a NAT or DiNAT model finds in a picture, and what each of '
             'its tokens attends to</p>',
@@ -62,7 +58,7 @@ def build_page(handlers: Handlers) -> gr.Blocks:
             with gr.Column(scale=0, min_width=300):
                 model = gr.Dropdown(names, value=names[0], label='Model', elem_id='model')
                 upload = gr.File(
-                    label=f'Picture, at most {MEGABYTES} MB', height=110, elem_id='upload'
+                    label=f'Picture, at most {FILE_MEGABYTES} MB', height=110, elem_id='upload'
                 )
                 examples = gr.Gallery(
                     handlers.examples,
@@ -71,8 +67,7 @@ def build_page(handlers: Handlers) -> gr.Blocks:
                     height='auto',
                     object_fit='cover',
                     allow_preview=False,
-                    show_download_button=False,
-                    show_fullscreen_button=False,
+                    buttons=[],
                     interactive=False,
                     elem_id='examples',
                 )
@@ -105,25 +100,20 @@ def build_page(handlers: Handlers) -> gr.Blocks:
         seen = [attention, hint, caption]
         offered = [threshold, hint, choices, *layer]
         drawn = [picture, status, legend, files]
-        found = [finding, *drawn, point, *seen]
+        found = [start, results, *drawn, *seen]
         busy = {'show_progress_on': [upload, picture], **QUEUED}
         quiet = {'show_progress': 'hidden', **QUEUED}
 
         page.load(handlers.offer, model, offered, **quiet)
         page.unload(handlers.leave)
-        finding.change(
-            lambda: (gr.HTML(visible=False), gr.Row(visible=True)), None, [start, results], **quiet
-        )
         upload.upload(handlers.upload, [upload, model, threshold], found, **busy)
         examples.select(handlers.choose_example, [model, threshold], found, **busy)
         model.input(handlers.offer, model, offered, **quiet).then(
-            handlers.choose_model, [model, finding, threshold], found, **busy
+            handlers.choose_model, [model, threshold], found, **busy
         )
-        threshold.change(
-            handlers.redraw, [finding, threshold], drawn, trigger_mode='always_last', **quiet
-        )
-        picture.select(handlers.click, [finding, *layer], [point, *seen], **quiet)
-        look = {'fn': handlers.look, 'inputs': [finding, point, *layer], 'outputs': seen, **quiet}
+        threshold.change(handlers.redraw, threshold, drawn, trigger_mode='always_last', **quiet)
+        picture.select(handlers.click, layer, seen, **quiet)
+        look = {'fn': handlers.look, 'inputs': layer, 'outputs': seen, **quiet}
         stage.input(handlers.choose_stage, [model, stage], [block, head], **quiet).then(**look)
         block.input(**look)
         head.input(**look)

@@ -1,29 +1,53 @@
 """Serves the page."""
 
 import os
+import socket
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import gradio as gr
-from gradio.exceptions import ServerFailedToStartError
-from starlette.middleware import Middleware
+import uvicorn
+from fastapi import FastAPI
 
 from nat_mm.cli.errors import CommandError
 from nat_mm.cli.predictor import Predictor
+from nat_mm.web.bounds import FILE_MEGABYTES, PAGES
+from nat_mm.web.connections import BoundedConnection
+from nat_mm.web.guard import Guard
 from nat_mm.web.handlers import Handlers
 from nat_mm.web.models import PageModel
 from nat_mm.web.offline import OfflinePage
-from nat_mm.web.page import build_page
-from nat_mm.web.uploads import MEGABYTES
+from nat_mm.web.page import LOOK, build_page
+from nat_mm.web.uploads import Uploads
 
-SESSIONS = 50
-"""Visitors whose findings are kept in memory; those of the one longest away are dropped first."""
+
+@dataclass(frozen=True, eq=False)
+class ServedPage:
+    """A page that is being served.
+
+    Attributes:
+        local_url: Its address on this computer.
+        handlers: What happens on it.
+    """
+
+    local_url: str
+    handlers: Handlers
+    _thread: threading.Thread
+
+    def wait(self) -> None:
+        """Waits until it is not served any more."""
+        # Without a timeout signals would wait, too.
+        while self._thread.is_alive():
+            self._thread.join(timeout=1)
 
 
 @contextmanager
-def serve(predictors: Mapping[str, Predictor], *, host: str, port: int) -> Iterator[gr.Blocks]:
+def serve(predictors: Mapping[str, Predictor], *, host: str, port: int) -> Iterator[ServedPage]:
     """Serves the page inside the ``with`` block, from a thread of its own.
 
     All files, uploads too, lie in a temporary folder that is removed at the end.
@@ -34,34 +58,71 @@ def serve(predictors: Mapping[str, Predictor], *, host: str, port: int) -> Itera
         port: Port to listen on.
 
     Yields:
-        The page; its address is ``local_url``.
+        The page.
 
     Raises:
         CommandError: Nothing can listen there.
     """
-    with TemporaryDirectory(prefix='nat_mm_web_') as folder:
-        # Where Gradio puts uploads and what it serves.
-        os.environ['GRADIO_TEMP_DIR'] = str(Path(folder, 'served'))
+    with _listen(host, port) as listener, TemporaryDirectory(prefix='nat_mm_web_') as folder:
+        uploads, served = Path(folder, 'uploads'), Path(folder, 'served')
+        uploads.mkdir()
+        served.mkdir()
+        # What Gradio takes for uploads; files of the other folder it hands on without copying them.
+        os.environ['GRADIO_TEMP_DIR'] = str(uploads)
+        gr.set_static_paths(served)
         models = [PageModel(name, predictor) for name, predictor in predictors.items()]
-        page = build_page(Handlers(models, Path(folder)))
-        try:
-            page.queue(api_open=False).launch(
-                server_name=host,
-                server_port=port,
-                share=False,
-                quiet=True,
-                prevent_thread_lock=True,
-                inbrowser=False,
-                ssr_mode=False,
-                pwa=False,
-                enable_monitoring=False,
-                max_file_size=MEGABYTES * 10**6,
-                state_session_capacity=SESSIONS,
-                app_kwargs={'middleware': [Middleware(OfflinePage)]},
+        handlers = Handlers(models, Uploads(uploads), served)
+        page = build_page(handlers)
+        app = OfflinePage(Guard(_application(page), page, handlers.uploads, served))
+        server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                http=BoundedConnection,
+                ws='none',
+                log_level='warning',
+                timeout_graceful_shutdown=1,
             )
-        except (OSError, ServerFailedToStartError) as error:
-            raise CommandError(f'cannot listen on {host}, port {port}: {error}') from error
+        )
+        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+        thread.start()
         try:
-            yield page
+            while not server.started:
+                if not thread.is_alive():
+                    raise CommandError(f'cannot serve the page on {host}, port {port}')
+                time.sleep(0.01)
+            name = 'localhost' if host == '0.0.0.0' else f'[{host}]' if ':' in host else host
+            yield ServedPage(f'http://{name}:{port}/', handlers, thread)
         finally:
             page.close(verbose=False)
+            server.should_exit = True
+            thread.join()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ':' in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise CommandError(f'cannot listen on {host}, port {port}: {error}') from error
+
+
+def _application(page: gr.Blocks) -> FastAPI:
+    """Gradio's application, with all of it off that the page does without."""
+    page.queue(api_open=False)
+    page.state_session_capacity = PAGES
+    # Gradio checks only then that what an event calls an upload is one.
+    page.has_launched = True
+    return gr.mount_gradio_app(
+        FastAPI(openapi_url=None),
+        page,
+        path='/',
+        **LOOK,
+        footer_links=[],
+        run_history=False,
+        show_error=False,
+        max_file_size=FILE_MEGABYTES * 10**6,
+        ssr_mode=False,
+        enable_monitoring=False,
+        pwa=False,
+        mcp_server=False,
+    )

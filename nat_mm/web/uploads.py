@@ -1,5 +1,9 @@
-"""Reads what somebody dropped on the page."""
+"""Receives what visitors drop on the page, and reads it."""
 
+import secrets
+import threading
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -8,59 +12,160 @@ from PIL import Image, UnidentifiedImageError
 from nat_mm.backbones.base import SMALLEST_INPUT
 from nat_mm.cli.inputs import Frame
 from nat_mm.cli.pictures import read_picture
+from nat_mm.web.bounds import (
+    FILE_MEGABYTES,
+    LONGEST_SIDE,
+    MEGAPIXELS,
+    SHOWN_NAME,
+    WAITING_FILES,
+    WAITING_MEGABYTES,
+    WAITING_SECONDS,
+)
 
-MEGABYTES = 20
-"""Of the largest file that is taken."""
-
-MEGAPIXELS = 50
-"""Of the largest picture that is decoded: a small file can hold a huge one."""
-
-LONGEST_SIDE = 1333
-"""Of a picture, in pixels, as the model gets it; larger ones are made smaller."""
-
-
-class UploadError(Exception):
-    """A file that is no picture for the page; the message is for its user."""
+_CROWD = 'Too many files wait for a model. Please try again in a minute.'
 
 
-def read_upload(path: Path) -> Frame:
-    """Reads a picture and makes it small enough for a page.
+class RefusalError(Exception):
+    """Something that the page does not do; the message is for the visitor who asked for it."""
+
+
+class UploadError(RefusalError):
+    """A file that is no image for the page."""
+
+
+@dataclass
+class _Upload:
+    path: Path
+    size: int
+    started: float
+
+
+class Uploads:
+    """Files that visitors have sent and no model has looked at yet.
+
+    Each has a name that was made here, and goes when it is taken; so none can be named that was not
+    sent, and none is read twice.
 
     Args:
-        path: The uploaded file.
+        folder: Where they lie; nothing else does.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._uploads: dict[str, _Upload] = {}
+        self._lock = threading.Lock()
+
+    def begin(self) -> str:
+        """Makes room for one more, at the cost of those that waited too long.
+
+        Returns:
+            Its name.
+
+        Raises:
+            RefusalError: There are too many.
+        """
+        name = secrets.token_hex(16)
+        with self._lock:
+            oldest = time.monotonic() - WAITING_SECONDS
+            late = [other for other, upload in self._uploads.items() if upload.started < oldest]
+        for other in late:
+            self.remove(other)
+        with self._lock:
+            if len(self._uploads) >= WAITING_FILES:
+                raise RefusalError(_CROWD)
+            self._uploads[name] = _Upload(self.folder / name, 0, time.monotonic())
+        self._uploads[name].path.touch()
+        return name
+
+    def grow(self, name: str, content: bytes) -> None:
+        """Appends to one that is being received.
+
+        Args:
+            name: Its name.
+            content: The next bytes.
+
+        Raises:
+            UploadError: It is too large.
+            RefusalError: All of them are.
+        """
+        with self._lock:
+            upload = self._uploads[name]
+            if upload.size + len(content) > FILE_MEGABYTES * 10**6:
+                raise UploadError(f'The file has more than {FILE_MEGABYTES} MB.')
+            total = sum(other.size for other in self._uploads.values())
+            if total + len(content) > WAITING_MEGABYTES * 10**6:
+                raise RefusalError(_CROWD)
+            upload.size += len(content)
+        with upload.path.open('ab') as file:
+            file.write(content)
+
+    def path(self, name: object) -> Path | None:
+        """Where the file of that name lies; None if there is none."""
+        upload = self._uploads.get(name) if isinstance(name, str) else None
+        return None if upload is None else upload.path
+
+    def remove(self, name: str) -> None:
+        """Removes it, if it is there."""
+        with self._lock:
+            upload = self._uploads.pop(name, None)
+        if upload is not None:
+            upload.path.unlink(missing_ok=True)
+
+
+def shown_name(name: object) -> str:
+    """What the page calls a file, which its visitor may have given any name.
+
+    Args:
+        name: The name that came with the file.
 
     Returns:
-        The picture, neither side above `LONGEST_SIDE`.
+        Its last part, without what cannot be printed, and not too long.
+    """
+    last = name.replace('\\', '/').rpartition('/')[2] if isinstance(name, str) else ''
+    return ''.join(filter(str.isprintable, last))[:SHOWN_NAME].strip('. ') or 'image'
+
+
+def read_upload(path: Path, name: str | None = None) -> Frame:
+    """Reads an image and makes it small enough for a page.
+
+    Args:
+        path: The file.
+        name: What it is called; by default as the file is.
+
+    Returns:
+        The image, neither side above `LONGEST_SIDE`.
 
     Raises:
-        UploadError: It is no picture, damaged, or too large or too small.
+        UploadError: It is no image, damaged, or too large or too small.
     """
-    name = path.name
+    name = path.name if name is None else name
     try:
-        # Reads no more than the header; refuses pictures far beyond the limit by an error.
+        # Reads no more than the header; refuses images far beyond the limit by an error.
         with Image.open(path) as header:
             width, height = header.size
     except Image.DecompressionBombError as error:
         raise _too_large(name) from error
+    except FileNotFoundError as error:
+        raise UploadError(f'{name} is not kept here any more. Please drop it again.') from error
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise _no_picture(name) from error
+        raise _no_image(name) from error
     if width * height > MEGAPIXELS * 10**6:
         raise _too_large(name)
-    image = read_picture(path)
-    if image is None:
-        raise _no_picture(name)
-    factor = LONGEST_SIDE / max(image.shape[:2])
-    if factor < 1:
-        image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
-    if min(image.shape[:2]) < SMALLEST_INPUT:
+    factor = min(1, LONGEST_SIDE / max(width, height))
+    if round(min(width, height) * factor) < SMALLEST_INPUT:
         raise UploadError(
             f'{name} has {width} x {height} pixels, which is too narrow: a model needs at least '
             f'{SMALLEST_INPUT} on the shorter side when the longer one has up to {LONGEST_SIDE}.'
         )
-    return Frame(image, path.stem, name)
+    image = read_picture(path)
+    if image is None:
+        raise _no_image(name)
+    if factor < 1:
+        image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    return Frame(image, 'image', name)
 
 
-def _no_picture(name: str) -> UploadError:
+def _no_image(name: str) -> UploadError:
     return UploadError(
         f'{name} is not a picture that can be read here. JPEG, PNG, WebP, BMP and TIFF can.'
     )

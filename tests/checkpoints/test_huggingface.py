@@ -1,10 +1,10 @@
 """Hugging Face's Nat and Dinat: the same outputs there and here, and exact round trips."""
 
-import importlib
 from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from nat_mm.checkpoints import convert_checkpoint, load_pretrained
@@ -18,33 +18,64 @@ FAMILIES = {'nat': 'NAT', 'dinat': 'DiNAT'}
 
 @pytest.fixture(params=FAMILIES)
 def theirs(request, monkeypatch):
-    """A model type of transformers, whose attention runs on our operator."""
+    """A model type of transformers, whose attention runs on our operator.
+
+    transformers 5 has no Nat, which is its Dinat with dilation 1 everywhere, and in whose
+    classifiers keys begin with another name.
+    """
+    from transformers.models.dinat import configuration_dinat, modeling_dinat
+
     model_type = request.param
-    folder = f'deprecated.{model_type}' if model_type == 'nat' else model_type
-    try:
-        modeling = importlib.import_module(f'transformers.models.{folder}.modeling_{model_type}')
-    except ImportError:
-        pytest.skip(f'this version of transformers has no {model_type}; 4.46.3 has')
-    config = importlib.import_module(f'transformers.models.{folder}.configuration_{model_type}')
-    monkeypatch.setattr(modeling, 'requires_backends', lambda *_: None)
-    monkeypatch.setattr(modeling.NeighborhoodAttention, 'forward', attend)
-    class_name = model_type.capitalize()
+    dilations = {
+        'nat': tuple((1,) * depth for depth in SMALL['depths']),
+        'dinat': DILATIONS,
+    }[model_type]
+    monkeypatch.setattr(modeling_dinat, 'requires_backends', lambda *_: None)
+    monkeypatch.setattr(modeling_dinat.NeighborhoodAttention, 'forward', attend)
 
     def make(kind, **options):
-        if model_type == 'dinat':
-            options['dilations'] = DILATIONS
-        model = getattr(modeling, class_name + kind)(
-            getattr(config, f'{class_name}Config')(**{**SMALL, **options})
-        ).eval()
+        options = {**SMALL, 'dilations': dilations, **options}
+        config = configuration_dinat.DinatConfig(**options)
+        model = getattr(modeling_dinat, f'Dinat{kind}')(config).eval()
         for parameter in model.parameters():
             torch.nn.init.normal_(parameter, std=0.2)
         return model
 
-    return SimpleNamespace(model_type=model_type, family=FAMILIES[model_type], make=make)
+    def state_dict(model):
+        """Weights of a model, with the keys that its type has."""
+        return rename(model.state_dict(), 'dinat', model_type)
+
+    def load(model, weights):
+        model.load_state_dict(rename(weights, model_type, 'dinat'), strict=True)
+
+    def save(model, folder, suffix):
+        """Saves a model as transformers does: version 5 writes safetensors only."""
+        model.save_pretrained(folder)
+        path = folder / 'model.safetensors'
+        weights = rename(load_file(path), 'dinat', model_type)
+        if suffix == 'bin':
+            path = folder / 'pytorch_model.bin'
+            torch.save(weights, path)
+        elif model_type == 'nat':
+            save_file(weights, path, metadata={'format': 'pt'})
+        return str(path)
+
+    return SimpleNamespace(
+        model_type=model_type,
+        family=FAMILIES[model_type],
+        make=make,
+        state_dict=state_dict,
+        load=load,
+        save=save,
+    )
 
 
 def attend(self, hidden_states, output_attentions=False):
-    """Stands in for NATTEN's functions, which current NATTEN does not have any more."""
+    """Stands in for the attention: current NATTEN lacks the functions that theirs calls.
+
+    transformers 5.24 also gives them [B, W, H, heads, D], where [B, heads, H, W, D] is meant, which
+    4.46 gave them; so replacing these functions alone would not do.
+    """
     heads = (self.num_attention_heads, self.attention_head_size)
     query, key, value = (
         project(hidden_states).unflatten(-1, heads)
@@ -55,10 +86,19 @@ def attend(self, hidden_states, output_attentions=False):
         key,
         value,
         kernel_size=self.kernel_size,
-        dilation=getattr(self, 'dilation', 1),
+        dilation=self.dilation,
         bias=self.rpb,
+        backend='reference',
     )
     return (context.flatten(3),)
+
+
+def rename(weights, old, new):
+    """Changes the name with which the keys of classifiers begin."""
+    return {
+        f'{new}.{key.removeprefix(old + ".")}' if key.startswith(f'{old}.') else key: tensor
+        for key, tensor in weights.items()
+    }
 
 
 STAGES = ['stage1', 'stage2', 'stage3', 'stage4']
@@ -67,17 +107,11 @@ STAGES = ['stage1', 'stage2', 'stage3', 'stage4']
 IMAGES = {'smaller than the windows': (32, 42), 'larger': (105, 97)}
 
 
-def save_model(model, folder, suffix):
-    model.save_pretrained(folder, safe_serialization=suffix == 'safetensors')
-    name = 'model.safetensors' if suffix == 'safetensors' else 'pytorch_model.bin'
-    return str(folder / name)
-
-
 @pytest.mark.parametrize('layer_scale', [None, 0.1], ids=['no layer scale', 'layer scale'])
 @pytest.mark.parametrize('suffix', ['bin', 'safetensors'])
 def test_features_of_a_backbone(theirs, tmp_path, suffix, layer_scale):
-    source = theirs.make('Backbone', out_features=STAGES, layer_scale_init_value=layer_scale or 0)
-    checkpoint = save_model(source, tmp_path, suffix)
+    source = theirs.make('Backbone', out_features=STAGES, layer_scale_init_value=layer_scale or 0.0)
+    checkpoint = theirs.save(source, tmp_path, suffix)
     model = make_backbone(theirs.family, layer_scale=layer_scale)
     model.init_cfg = {'type': 'Pretrained', 'checkpoint': checkpoint}
     model.init_weights()
@@ -92,7 +126,7 @@ def test_features_of_a_backbone(theirs, tmp_path, suffix, layer_scale):
 
 def test_classifier_with_its_head(theirs, tmp_path):
     source = theirs.make('ForImageClassification', num_labels=CLASSES)
-    checkpoint = save_model(source, tmp_path, 'safetensors')
+    checkpoint = theirs.save(source, tmp_path, 'safetensors')
     convert_checkpoint(checkpoint, str(tmp_path / 'model.pth'))
     model = ImageClassifier(make_backbone(theirs.family, out_indices=(3,)))
     model.load_state_dict(torch.load(tmp_path / 'model.pth')['state_dict'], strict=True)
@@ -115,13 +149,12 @@ def test_classifier_with_its_head(theirs, tmp_path):
 def test_there_and_back_is_exact(theirs, tmp_path, kind, options):
     source = theirs.make(kind, **options)
     paths = [str(tmp_path / name) for name in ('ours.pth', 'back.safetensors')]
-    convert_checkpoint(save_model(source, tmp_path, 'bin'), paths[0])
+    convert_checkpoint(theirs.save(source, tmp_path, 'bin'), paths[0])
     convert_checkpoint(paths[0], paths[1], to=f'huggingface-{theirs.model_type}')
-    back = type(source).from_pretrained(
-        None, config=source.config, state_dict=load_safetensors(paths[1])
-    )
+    assert_same(load_file(paths[1]), theirs.state_dict(source))
+    weights = rename(load_file(paths[1]), theirs.model_type, 'dinat')
+    back = type(source).from_pretrained(None, config=source.config, state_dict=weights)
     assert_same(back.state_dict(), source.state_dict())
-    assert_same(load_safetensors(paths[1]), source.state_dict())
 
 
 @pytest.mark.parametrize('target', ['backbone', 'model'])
@@ -132,8 +165,8 @@ def test_ours_to_theirs_and_back_is_exact(theirs, save, tmp_path, layer_scale, t
     state_dict = {prefix + key: value for key, value in ours.state_dict().items()}
     paths = [str(tmp_path / name) for name in ('theirs.bin', 'back.pth')]
     convert_checkpoint(save(state_dict), paths[0], to=f'huggingface-{theirs.model_type}')
-    model = theirs.make('Backbone', out_features=STAGES, layer_scale_init_value=layer_scale or 0)
-    model.load_state_dict(torch.load(paths[0]), strict=True)
+    model = theirs.make('Backbone', out_features=STAGES, layer_scale_init_value=layer_scale or 0.0)
+    theirs.load(model, torch.load(paths[0]))
     image = torch.randn(1, 3, 64, 75)
     with torch.no_grad():
         for found, wanted in zip(model(image).feature_maps, ours(image), strict=True):
@@ -145,7 +178,7 @@ def test_ours_to_theirs_and_back_is_exact(theirs, save, tmp_path, layer_scale, t
 
 def test_backbone_inside_of_another_model(theirs, save):
     source = theirs.make('Backbone', out_features=STAGES)
-    path = save({f'model.encoder.{key}': value for key, value in source.state_dict().items()})
+    path = save({f'model.encoder.{key}': value for key, value in theirs.state_dict(source).items()})
     model = make_backbone(theirs.family)
     report = load_pretrained(model, path, prefix='model.encoder')
     assert not report.missing
@@ -153,9 +186,3 @@ def test_backbone_inside_of_another_model(theirs, save):
     image = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         assert_close(model(image)[3], source(image).feature_maps[3], atol=1e-5, rtol=1e-5)
-
-
-def load_safetensors(path):
-    from safetensors.torch import load_file
-
-    return load_file(path)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -104,6 +105,32 @@ def test_an_installed_panopticapi_wins(folder):
 def test_without_nat_mm_panopticapi_stays_missing(folder):
     result = run_python(f'{START_UP_LINE}import panopticapi', folder)
     assert "No module named 'panopticapi'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ('version', 'imported'), [('4.55.4', True), ('4.56.0', False), ('5.24.0', False)]
+)
+def test_multimodal_models_are_left_out_beside_a_transformers_that_they_do_not_know(
+    version, imported, folder
+):
+    write_package(folder, 'nat_mm', __init__='')
+    write_package(folder, 'mmpretrain', __init__='')
+    satisfy = f"lambda requirement: {tuple(map(int, version.split('.')))} >= (4, 56)"
+    code = f'WITH_MULTIMODAL = True; satisfy_requirement = {satisfy}'
+    write_package(folder / 'mmpretrain', 'utils', __init__='', dependency=code)
+    code = 'from mmpretrain.utils import dependency; print(dependency.WITH_MULTIMODAL)'
+    result = run_python(START_UP_LINE + code, folder)
+    assert result.stdout.strip() == str(imported), result.stderr
+
+
+def test_multimodal_models_still_want_an_old_transformers():
+    """If not, they need not be left out any more."""
+    spec = importlib.util.find_spec('mmpretrain')
+    if spec is None:
+        pytest.skip('classification needs mmpretrain')
+    source = Path(spec.origin).parent / 'models/multimodal/blip/language_model.py'
+    pattern = r'transformers\.modeling_utils import[^)]*apply_chunking_to_forward'
+    assert re.search(pattern, source.read_text())
 
 
 def test_mmcv_ops_can_be_imported_before_nat_mm():

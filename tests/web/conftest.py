@@ -1,12 +1,13 @@
 """The page with three untrained models, and a browser to open it in."""
 
+import logging
 import shutil
 import socket
+import traceback
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
-import gradio as gr
 import pytest
 import torch
 from mmengine.config import Config
@@ -14,8 +15,9 @@ from mmengine.registry import MODELS, init_default_scope
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
 
 from nat_mm.cli.predictor import Predictor
-from nat_mm.web.server import serve
+from nat_mm.web.server import ServedPage, serve
 from tests.commands import load_tool
+from tests.web.clients import Client
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 CLASSIFIER = f"""
@@ -101,13 +103,37 @@ def port() -> int:
 @pytest.fixture(scope='session')
 def server(
     predictors: dict[str, Predictor], port: int, connections: list[tuple]
-) -> Iterator[gr.Blocks]:
+) -> Iterator[ServedPage]:
     """The page, served from this process."""
     with pytest.MonkeyPatch.context() as patch:
         # Restores what serving sets.
         patch.setenv('GRADIO_TEMP_DIR', '')
         with serve(predictors, host='127.0.0.1', port=port) as page:
             yield page
+
+
+@pytest.fixture
+def faults(server: ServedPage, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """What the server says of its own faults: none, whatever it is asked for."""
+    faults = []
+    handler = logging.Handler(logging.ERROR)
+    handler.emit = lambda record: faults.append(handler.format(record))
+    loggers = [logging.getLogger(name) for name in ('uvicorn.error', 'asyncio')]
+    for logger in loggers:
+        logger.addHandler(handler)
+    # How Gradio tells of a handler's.
+    monkeypatch.setattr(traceback, 'print_exc', lambda: faults.append(traceback.format_exc()))
+    yield faults
+    for logger in loggers:
+        logger.removeHandler(handler)
+    assert faults == []
+
+
+@pytest.fixture
+def client(server: ServedPage, faults: list[str]) -> Iterator[Client]:
+    """A visitor without a browser."""
+    with Client(server.local_url) as client:
+        yield client
 
 
 @pytest.fixture(scope='session')
@@ -121,7 +147,9 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def visitors(browser: Browser, server: gr.Blocks) -> Iterator['Visitors']:
+def visitors(
+    browser: Browser, server: ServedPage, faults: list[str]
+) -> Iterator['Visitors']:
     """Opens the page for as many visitors as a test needs; none may ask another server."""
     visitors = Visitors(browser, server.local_url)
     yield visitors

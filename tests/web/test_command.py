@@ -8,9 +8,6 @@ from nat_mm.cli.errors import CommandError
 from nat_mm.web.server import serve
 from tests.commands import load_tool
 
-# Gradio 6, for which the page would be written otherwise, is excluded.
-pytestmark = pytest.mark.filterwarnings('ignore::DeprecationWarning')
-
 
 @pytest.fixture(scope='module')
 def tool():

@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 from pathlib import Path
 
 import cv2
@@ -10,12 +11,10 @@ import pytest
 from playwright.sync_api import FilePayload, Page, expect
 
 from nat_mm.visualization.drawing import TOKEN_COLOR
-from nat_mm.web.uploads import MEGABYTES
+from nat_mm.web import guard, uploads
+from nat_mm.web.bounds import FILE_MEGABYTES
 
 DETECTOR, SEGMENTER, CLASSIFIER = 'mask_rcnn_nat_demo', 'upernet_nat_demo', 'classifier'
-# Gradio 6, for which the page would be written otherwise, is excluded.
-pytestmark = pytest.mark.filterwarnings('ignore::DeprecationWarning')
-
 HEIGHT, WIDTH = 96, 128
 ENLARGEMENT = 6
 
@@ -67,6 +66,8 @@ def choose(page: Page, selector: str, option: str) -> None:
 
 def click(page: Page, x: float, y: float) -> None:
     """Clicks on the picture, at shares of its width and height."""
+    # As long as the browser does not have it, it does not know how large it is.
+    page.wait_for_function('document.querySelector("#picture img").naturalWidth > 0')
     box = page.locator('#picture img').bounding_box()
     scale = min(box['width'] / WIDTH, box['height'] / HEIGHT)
     left = (box['width'] - WIDTH * scale) / 2
@@ -86,7 +87,7 @@ def is_plain(drawn: np.ndarray, picture: np.ndarray) -> bool:
     return difference.mean() < 1
 
 
-def test_start(page, server, connections):
+def test_start(page, server, port, connections):
     expect(page.locator('.hint >> visible=true')).to_contain_text('Drop a picture')
     assert page.locator('#examples img').count() == 6
     assert not page.locator('#picture').is_visible()
@@ -96,6 +97,7 @@ def test_start(page, server, connections):
     page.locator('#examples button').nth(1).click()
     expect(page.locator('#status')).to_contain_text('scene_2.png')
     assert shown(page, '#picture').shape == (768, 768, 3)
+    socket.create_connection(('127.0.0.1', port)).close()
     assert {address[0] for address in connections} == {'127.0.0.1'}
 
 
@@ -192,12 +194,34 @@ def test_click_shows_the_window_of_the_token(model, map_height, page, picture):
         expect(caption).not_to_have_text(before)
 
 
+def test_click_overtakes_the_choice_of_a_stage(page, picture):
+    """The page still says block 1 of another stage when the click on a stage of one block comes."""
+    choose(page, '#model', SEGMENTER)
+    show(page, picture)
+    late = []
+
+    def hold(route):
+        is_choice = route.request.post_data_json['data'] == [SEGMENTER, '0']
+        late.append(route) if is_choice else route.continue_()
+
+    page.route('**/queue/join*', hold)
+    choose(page, '#stage', '0 (4 px)')
+    click(page, 0.3, 0.4)
+    expect(page.locator('#caption')).to_contain_text('row 9, column 9:')
+    caption = page.locator('#caption').inner_text()
+    block = page.locator('#block input').input_value()
+    late[0].continue_()
+    assert block == '1'
+    expect(page.locator('#block input')).to_have_value('0')
+    expect(page.locator('#caption')).to_have_text(caption)
+
+
 def test_files_that_are_not_taken(page, picture, tmp_path):
     """It is said in a friendly way, and an earlier result stays."""
     show(page, picture)
     address = page.locator('#picture img').get_attribute('src')
     (tmp_path / 'fake.png').write_text('no picture')
-    (tmp_path / 'large.png').write_bytes(bytes(MEGABYTES * 10**6 + 1))
+    (tmp_path / 'large.png').write_bytes(bytes(FILE_MEGABYTES * 10**6 + 1))
     for name, message in (
         ('fake.png', 'fake.png is not a picture that can be read here'),
         ('large.png', 'maximum allowed size'),
@@ -206,6 +230,27 @@ def test_files_that_are_not_taken(page, picture, tmp_path):
         expect(page.get_by_test_id('toast-body').filter(has_text=message)).to_be_visible()
         assert page.locator('#picture img').get_attribute('src') == address
         expect(page.locator('#status')).to_contain_text('disc.png')
+
+
+def test_visitor_whose_picture_was_dropped(page, picture, server):
+    show(page, picture)
+    server.handlers.visitors._dropped.update(dict.fromkeys(server.handlers.visitors._visits))
+    click(page, 0.3, 0.4)
+    toast = page.get_by_test_id('toast-body').filter(has_text='is not kept here any more')
+    expect(toast).to_be_visible()
+    drop_image(page, picture, 'again.png')
+    expect(page.locator('#status')).to_contain_text('again.png')
+
+
+def test_crowd(page, picture, monkeypatch):
+    """It is said in a friendly way."""
+    monkeypatch.setattr(uploads, 'WAITING_MEGABYTES', 0)
+    drop_image(page, picture, 'disc.png')
+    toasts = page.get_by_test_id('toast-body')
+    expect(toasts.filter(has_text='Too many files wait for a model.')).to_be_visible()
+    monkeypatch.setattr(guard, 'QUEUE_LENGTH', 0)
+    page.locator('#examples button').first.click()
+    expect(toasts.filter(has_text='currently busy. Please try again.')).to_be_visible()
 
 
 def test_two_visitors_at_once(visitors, picture):

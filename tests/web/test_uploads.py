@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nat_mm.web.uploads import UploadError, read_upload
+from nat_mm.web.uploads import UploadError, read_upload, shown_name
 
 NOISE = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
 PNG = cv2.imencode('.png', NOISE)[1].tobytes()
@@ -65,10 +65,50 @@ def test_file_that_is_no_picture(name, content, tmp_path):
         ((20000, 20000), 'more than the 50 megapixels'),
         ((31, 200), '31 x 200 pixels, which is too narrow'),
         ((4000, 90), '4000 x 90 pixels, which is too narrow'),
+        ((9999, 1), '9999 x 1 pixels, which is too narrow'),
+        ((1, 9999), '1 x 9999 pixels, which is too narrow'),
+        ((1, 1), '1 x 1 pixels, which is too narrow'),
+        ((1333, 31), '1333 x 31 pixels, which is too narrow'),
     ],
-    ids=['huge', 'enormous', 'narrow', 'narrow when smaller'],
+    ids=['huge', 'enormous', 'narrow', 'narrow when smaller', 'wide line', 'line', 'dot', 'wide'],
 )
 def test_picture_of_a_size_that_is_not_taken(size, message, tmp_path):
     Image.new('1', size).save(tmp_path / 'picture.png')
     with pytest.raises(UploadError, match=message):
         read_upload(tmp_path / 'picture.png')
+
+
+def test_image_that_is_just_wide_enough(tmp_path):
+    Image.new('L', (4000, 96)).save(tmp_path / 'wide.png')
+    assert read_upload(tmp_path / 'wide.png').image.shape == (32, 1333, 3)
+
+
+def test_image_is_called_what_its_visitor_calls_it(tmp_path):
+    (tmp_path / 'abc').write_bytes(PNG)
+    frame = read_upload(tmp_path / 'abc', 'holiday.png')
+    assert (frame.name, frame.file_name) == ('image', 'holiday.png')
+
+
+def test_file_that_is_gone(tmp_path):
+    with pytest.raises(UploadError, match=r'holiday\.png is not kept here any more'):
+        read_upload(tmp_path / 'abc', 'holiday.png')
+
+
+@pytest.mark.parametrize(
+    ('name', 'shown'),
+    [
+        ('disc.png', 'disc.png'),
+        ('../../disc.png', 'disc.png'),
+        ('C:\\disc.png', 'disc.png'),
+        ('a\0b\n\u202e.png', 'ab.png'),
+        ('ä☃ 𝄞.png', 'ä☃ 𝄞.png'),
+        ('a' * 200, 'a' * 100),
+        ('..', 'image'),
+        ('', 'image'),
+        (None, 'image'),
+        (['a'], 'image'),
+    ],
+    ids=repr,
+)
+def test_shown_name(name, shown):
+    assert shown_name(name) == shown

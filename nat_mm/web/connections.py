@@ -1,0 +1,74 @@
+"""Closes connections that hang on: a slow client costs no more than a quick one."""
+
+import asyncio
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from nat_mm.web.bounds import BODY_SECONDS, CONNECTIONS, HEADER_SECONDS, WRITE_SECONDS
+
+_TEXT = b'Too many people use this page right now. Please try again in a minute.\n'
+_FULL = (
+    b'HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 60\r\n'
+    b'Content-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n\r\n%b' % (len(_TEXT), _TEXT)
+)
+_PATIENCE = {h11.IDLE: HEADER_SECONDS, h11.SEND_BODY: BODY_SECONDS}
+"""Seconds by what the client is to send next: a header, or the rest of a request."""
+
+
+class BoundedConnection(H11Protocol):
+    """uvicorn's connection with bounds that uvicorn lacks.
+
+    uvicorn waits without end for a request, and for a client that reads nothing.
+    """
+
+    _expected: object = None
+    _reading: asyncio.TimerHandle | None = None
+    _writing: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        if len(self.connections) >= CONNECTIONS:
+            transport.write(_FULL)
+            transport.close()
+        super().connection_made(transport)
+        self._bound_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        for timer in (self._reading, self._writing):
+            if timer is not None:
+                timer.cancel()
+        super().connection_lost(exc)
+
+    def handle_events(self) -> None:
+        super().handle_events()
+        self._bound_reading()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._bound_reading()
+        if self.transport.is_closing():
+            self._bound_writing()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._bound_writing()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._writing.cancel()
+
+    def _bound_reading(self) -> None:
+        expected = self.conn.their_state
+        # Not again for each byte.
+        if expected is self._expected:
+            return
+        self._expected = expected
+        if self._reading is not None:
+            self._reading.cancel()
+        if expected in _PATIENCE:
+            self._reading = self.loop.call_later(_PATIENCE[expected], self.transport.abort)
+
+    def _bound_writing(self) -> None:
+        if self._writing is not None:
+            self._writing.cancel()
+        self._writing = self.loop.call_later(WRITE_SECONDS, self.transport.abort)

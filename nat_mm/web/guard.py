@@ -1,0 +1,317 @@
+"""Lets through what the page needs and nothing else: Gradio serves and believes far more."""
+
+import functools
+import json
+import logging
+import os
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.blocks import BlockFunction
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from nat_mm.web.bounds import (
+    EVENT_KILOBYTES,
+    EVENTS_PER_VISITOR,
+    FILE_MEGABYTES,
+    QUEUE_LENGTH,
+    STREAMS,
+)
+from nat_mm.web.uploads import RefusalError, UploadError, Uploads, shown_name
+
+_API = '/gradio_api'
+_UPLOAD = f'{_API}/upload'
+_ASSET = re.compile(
+    r'/|/config|/theme\.css|/favicon\.ico|/(assets|static|svelte)(/[\w@-][\w.@-]{0,99})+', re.ASCII
+)
+_FILE = re.compile(rf'{_API}/file=(.+)', re.DOTALL)
+_HEARTBEAT = re.compile(rf'{_API}/heartbeat/([^/]+)')
+_SESSION = re.compile(r'[0-9A-Za-z-]{1,64}', re.ASCII)
+"""What a browser calls itself; Gradio's page takes about 11 letters and digits."""
+
+_LONGEST_TEXT = 300
+_LARGEST_NUMBER = 2**53
+_LARGEST_REQUEST = FILE_MEGABYTES * 10**6 + 10_000
+"""In bytes: a file, and what a form has beside it."""
+_CHUNK_BYTES = 65_536
+"""Of a file that are in memory for a client that gets it."""
+
+_CROWD = 'Too many people use this page right now. Please try again in a minute.'
+
+
+class _Request(Request):
+    """A request of which is known how much of it was read."""
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self.size = 0
+        self.is_whole = False
+
+        async def count() -> Message:
+            message = await receive()
+            self.size += len(message.get('body', b''))
+            self.is_whole = not message.get('more_body', False)
+            return message
+
+        super().__init__(scope, count)
+
+    async def chunks(self, limit: int) -> AsyncIterator[bytes]:
+        """The body, refused where it is longer than so many bytes."""
+        async for chunk in self.stream():
+            if self.size > limit:
+                raise HTTPException(413, f'A request has at most {limit} bytes here.')
+            yield chunk
+
+    async def read_rest(self) -> bool:
+        """Reads and forgets the rest: to a client that is cut short no answer gets through.
+
+        Returns:
+            Whether that was worthwhile.
+        """
+        declared = self.headers.get('content-length', '0')
+        expected = int(declared) if declared.isdecimal() else 0
+        while not self.is_whole and max(self.size, expected) <= _LARGEST_REQUEST:
+            await self.receive()
+        return self.is_whole
+
+
+class Guard:
+    """ASGI application between browsers and Gradio.
+
+    It answers for files and uploads itself, and passes on an event only as the page could have sent
+    it, with the name of an upload replaced by its path. All else of a request is dropped.
+
+    Args:
+        app: Gradio's application.
+        page: The page.
+        uploads: Where uploads go.
+        served: The one folder of which browsers get files.
+    """
+
+    def __init__(self, app: ASGIApp, page: gr.Blocks, uploads: Uploads, served: Path) -> None:
+        self._app = app
+        self._queue = page._queue
+        self._events = {
+            number: event
+            for number, event in page.fns.items()
+            # Gradio calls it where a visitor has gone.
+            if not any(name == 'unload' for _, name in event.targets)
+        }
+        self._uploads = uploads
+        self._served = served.resolve()
+        self._streams = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope['type'] != 'http':
+            await self._app(scope, receive, send)
+            return
+        request = _Request(scope, receive)
+        try:
+            response = await self._answer(request, send)
+        except HTTPException as error:
+            # As Gradio's page shows it.
+            if request.url.path == _UPLOAD:
+                response = PlainTextResponse(error.detail, error.status_code)
+            else:
+                response = JSONResponse({'detail': error.detail}, error.status_code)
+            if not await request.read_rest():
+                response.headers['Connection'] = 'close'
+        except ClientDisconnect:
+            return
+        if response is not None:
+            await response(scope, receive, send)
+
+    async def _answer(self, request: _Request, send: Send) -> Response | None:
+        """Answers a request; None if Gradio did."""
+        path = request.url.path
+        if request.method in ('GET', 'HEAD'):
+            if _ASSET.fullmatch(path):
+                return await self._pass_on(request, send)
+            if file := _FILE.fullmatch(path):
+                return self._serve_file(file[1])
+            if heartbeat := _HEARTBEAT.fullmatch(path):
+                _check_session(heartbeat[1])
+                return await self._stream(request, send)
+            if path == f'{_API}/upload_progress':
+                # An upload ends before its page would see progress.
+                return Response('data: {"msg": "done"}\n\n', media_type='text/event-stream')
+            if path == f'{_API}/queue/data':
+                session = _check_session(request.query_params.get('session_hash'))
+                if session not in self._queue.pending_messages_per_session:
+                    raise HTTPException(404, 'Nothing is on its way to this page.')
+                return await self._stream(request, send, query=f'session_hash={session}')
+        elif request.method == 'POST':
+            # No other page that is open in the same browser may use this one.
+            if request.headers.get('sec-fetch-site', 'same-origin') not in ('same-origin', 'none'):
+                raise HTTPException(403, 'This request comes from another page.')
+            if path == _UPLOAD:
+                return await self._receive_file(request)
+            if path == f'{_API}/queue/join':
+                event = self._read_event(await _read(request))
+                self._check_crowd(event['session_hash'])
+                return await self._pass_on(request, send, body=json.dumps(event).encode())
+        raise HTTPException(404, 'There is nothing here.')
+
+    async def _pass_on(
+        self, request: _Request, send: Send, *, body: bytes = b'', query: str = ''
+    ) -> None:
+        replaced = {
+            b'content-length': str(len(body)).encode(),
+            b'content-type': b'application/json',
+        }
+        dropped = (*replaced, b'transfer-encoding', b'range')
+        headers = [pair for pair in request.scope['headers'] if pair[0] not in dropped]
+        headers += replaced.items()
+        messages = [{'type': 'http.request', 'body': body, 'more_body': False}]
+
+        async def receive() -> Message:
+            return messages.pop() if messages else await request.receive()
+
+        scope = {**request.scope, 'headers': headers, 'query_string': query.encode()}
+        await self._app(scope, receive, send)
+
+    async def _stream(self, request: _Request, send: Send, *, query: str = '') -> None:
+        if self._streams >= STREAMS:
+            raise HTTPException(503, _CROWD)
+        self._streams += 1
+        try:
+            await self._pass_on(request, send, query=query)
+        except Exception as error:
+            # Gradio raises where a visitor leaves before their results are there.
+            logging.getLogger(__name__).info('A stream of events ended early: %r', error)
+        finally:
+            self._streams -= 1
+
+    def _serve_file(self, name: str) -> Response:
+        try:
+            path = Path(os.path.realpath(name))
+            if not path.is_relative_to(self._served):
+                raise FileNotFoundError(name)
+            # Once it is open, it may go with what is drawn next.
+            file = path.open('rb')
+        except (OSError, ValueError) as error:
+            raise HTTPException(404, 'There is no such file.') from error
+        is_image = path.suffix == '.png'
+        kind = 'inline' if is_image else 'attachment'
+        return StreamingResponse(
+            iter(functools.partial(file.read, _CHUNK_BYTES), b''),
+            media_type='image/png' if is_image else 'application/json',
+            headers={
+                'Content-Length': str(os.fstat(file.fileno()).st_size),
+                'Content-Disposition': f'{kind}; filename="{path.name}"',
+            },
+        )
+
+    async def _receive_file(self, request: _Request) -> Response:
+        kind, options = parse_options_header(request.headers.get('content-type', ''))
+        if kind != b'multipart/form-data' or b'boundary' not in options:
+            raise HTTPException(400, 'A file is sent as multipart/form-data.')
+        try:
+            name = self._uploads.begin()
+        except RefusalError as error:
+            raise HTTPException(503, str(error)) from error
+        parts = []
+        callbacks = {
+            'on_part_begin': lambda: parts.append(name),
+            'on_part_data': lambda data, start, end: self._uploads.grow(name, data[start:end]),
+        }
+        try:
+            parser = MultipartParser(options[b'boundary'], callbacks)
+            async for chunk in request.chunks(_LARGEST_REQUEST):
+                parser.write(chunk)
+            if len(parts) != 1:
+                raise HTTPException(400, 'One file is sent at a time.')
+        except BaseException as error:
+            self._uploads.remove(name)
+            if isinstance(error, FormParserError):
+                raise HTTPException(400, 'This is no multipart/form-data.') from error
+            if isinstance(error, RefusalError):
+                status = 413 if isinstance(error, UploadError) else 503
+                raise HTTPException(status, str(error)) from error
+            raise
+        return JSONResponse([name])
+
+    def _check_crowd(self, session: str) -> None:
+        events = self._queue.pending_event_ids_session
+        messages = self._queue.pending_messages_per_session
+        if len(events) > 2 * len(messages) + 100:
+            # Gradio forgets the messages of those longest away, but not that there were events.
+            for other in [other for other in events if other not in messages]:
+                del events[other]
+        waiting = events.get(session, ())
+        if len(self._queue) >= QUEUE_LENGTH or len(waiting) >= EVENTS_PER_VISITOR:
+            raise HTTPException(503, _CROWD)
+
+    def _read_event(self, body: bytes) -> dict[str, Any]:
+        """The event that a browser tells of, as Gradio takes it."""
+        try:
+            said = json.loads(body)
+            event = self._events[said['fn_index']]
+            target = said.get('trigger_id')
+            if not isinstance(said['data'], list):
+                raise TypeError(said['data'])
+            data = [
+                self._read_file(value) if isinstance(block, gr.File) else _check_scalar(value)
+                for block, value in zip(event.inputs, said['data'], strict=True)
+            ]
+            return {
+                'session_hash': _check_session(said['session_hash']),
+                'fn_index': event._id,
+                'trigger_id': target if target in _targets(event) else None,
+                'event_data': {'index': _check_index(said.get('event_data'))},
+                'data': data,
+            }
+        except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
+            raise HTTPException(400, 'This is no event of this page.') from error
+
+    def _read_file(self, value: Any) -> dict | None:
+        """What Gradio calls the file of an upload."""
+        if value is None:
+            return None
+        path = self._uploads.path(value['path'])
+        if path is None:
+            raise HTTPException(410, 'This file is not kept here any more. Please drop it again.')
+        name = shown_name(value.get('orig_name'))
+        return {'path': str(path), 'orig_name': name, 'meta': {'_type': 'gradio.FileData'}}
+
+
+async def _read(request: _Request) -> bytes:
+    return b''.join([chunk async for chunk in request.chunks(EVENT_KILOBYTES * 1000)])
+
+
+def _targets(event: BlockFunction) -> list[int | None]:
+    return [block for block, _ in event.targets]
+
+
+def _check_session(value: Any) -> str:
+    if not isinstance(value, str) or not _SESSION.fullmatch(value):
+        raise HTTPException(400, 'A session is named by up to 64 letters and digits.')
+    return value
+
+
+def _check_scalar(value: Any) -> Any:
+    if isinstance(value, str):
+        value.encode()
+        valid = len(value) <= _LONGEST_TEXT
+    else:
+        valid = value is None or (
+            isinstance(value, int | float) and -_LARGEST_NUMBER <= value <= _LARGEST_NUMBER
+        )
+    if not valid:
+        raise ValueError(value)
+    return value
+
+
+def _check_index(event_data: Any) -> Any:
+    """What was selected: a number, or the two of a point."""
+    index = (event_data or {}).get('index')
+    if isinstance(index, list) and len(index) <= 2:
+        return [_check_scalar(value) for value in index]
+    return _check_scalar(index)

@@ -1,0 +1,125 @@
+"""Clients of the page without a browser, of which some mean no good."""
+
+import json
+import secrets
+import socket
+from typing import Any
+
+import httpx
+
+API = 'gradio_api'
+
+
+class Client:
+    """A visitor who talks to the server as the page's script does.
+
+    Args:
+        address: Of the page.
+        session: What the visitor's browser calls itself.
+    """
+
+    def __init__(self, address: str, session: Any = None) -> None:
+        self.http = httpx.Client(base_url=address, timeout=60)
+        self.session = secrets.token_hex(6) if session is None else session
+        config = self.http.get('config').json()
+        names = {block['id']: block['props'].get('elem_id') for block in config['components']}
+        self._events = {}
+        for event in config['dependencies']:
+            for block, kind in event['targets']:
+                self._events.setdefault((names.get(block), kind), (event['id'], block))
+
+    def __enter__(self) -> 'Client':
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.http.close()
+
+    def upload(self, content: bytes, name: str = 'disc.png') -> httpx.Response:
+        """Sends a file."""
+        return self.http.post(f'{API}/upload', files={'files': (name, content)})
+
+    def join(self, block: str, kind: str, *data: Any, **said: Any) -> httpx.Response:
+        """Tells of an event.
+
+        Args:
+            block: ``elem_id`` of what it happened to.
+            kind: What happened.
+            *data: Values of the event's inputs.
+            **said: What else the request says.
+        """
+        number, target = self._events[block, kind]
+        event = {
+            'data': data,
+            'event_data': None,
+            'fn_index': number,
+            'trigger_id': target,
+            'session_hash': self.session,
+        }
+        return self.http.post(f'{API}/queue/join', content=json.dumps({**event, **said}))
+
+    def tell(self, block: str, kind: str, *data: Any, **said: Any) -> tuple[dict | None, list[str]]:
+        """Tells of an event and waits for what comes of it.
+
+        Returns:
+            The new values of the event's outputs, and what the visitor is told.
+        """
+        response = self.join(block, kind, *data, **said)
+        assert response.status_code == 200, response.text
+        told = []
+        stream = self.http.stream('GET', f'{API}/queue/data?session_hash={self.session}')
+        with stream as response:
+            assert response.status_code == 200
+            for line in response.iter_lines():
+                message = json.loads(line.removeprefix('data:')) if line else {}
+                if message.get('msg') == 'log':
+                    told.append(message['log'])
+                elif message.get('msg') == 'process_completed':
+                    assert message['success'], message
+                    return message['output']['data'], told
+        raise AssertionError('the stream ended without a result')
+
+    def show(self, content: bytes, name: str = 'disc.png', model: Any = None) -> tuple:
+        """Uploads an image and waits for what is found in it."""
+        (path,) = self.upload(content, name).json()
+        file = {'path': path, 'orig_name': name, 'meta': {'_type': 'gradio.FileData'}}
+        return self.tell('upload', 'upload', file, model, 0.3)
+
+    def click(self, x: Any, y: Any, *layer: Any) -> tuple:
+        """Clicks on the image and waits for the window of the token there."""
+        layer = layer or (None, None, None)
+        return self.tell('picture', 'select', *layer, event_data={'index': [x, y]})
+
+
+class SlowClient:
+    """A connection that begins a request and never ends it.
+
+    Args:
+        port: Of the server.
+        request: How it begins.
+    """
+
+    def __init__(self, port: int, request: bytes) -> None:
+        self._socket = socket.create_connection(('127.0.0.1', port))
+        self._socket.settimeout(30)
+        self.send(request)
+
+    def send(self, content: bytes) -> None:
+        """Sends some more, if the server still listens."""
+        try:
+            self._socket.sendall(content)
+        except OSError:
+            self.close()
+
+    def receive(self) -> bytes:
+        """All that the server says until it closes the connection."""
+        answer = b''
+        try:
+            while content := self._socket.recv(65536):
+                answer += content
+        except ConnectionError:
+            pass
+        return answer
+
+    def close(self) -> None:
+        """Hangs up."""
+        self._socket.close()
