@@ -95,7 +95,8 @@ def _read_note(work_dir: str) -> str | None:
     places = [str(Path(work_dir, os.path.basename(noted))), noted]
     place = next(filter(os.path.isfile, places), None)
     if place is None:
-        raise ValueError(f'{note}: it names {noted}, which does not exist')
+        shown = noted if len(noted) < 200 else f'{noted[:200]}...'
+        raise ValueError(f'{note}: it names {shown}, which does not exist')
     return place
 
 
