@@ -37,17 +37,19 @@ def stop_on_signals(runner: Any) -> Iterator[None]:
     stop = _StopHook()
     runner.register_hook(stop)
     owner = os.getpid()
+    # A shell script has its background jobs ignore Ctrl-C.
+    numbers = [each for each in SIGNALS if signal.getsignal(each) != signal.SIG_IGN]
 
     def ask_to_stop(number: int, _: object) -> None:
         # A data loader's processes inherit this; they get the signal, too, if it goes to a group.
         if os.getpid() == owner:
             stop.signal = number
-            for each in SIGNALS:
+            for each in numbers:
                 signal.signal(each, signal.SIG_DFL)
             # PyTorch's handler would call it an error that the signal ended them.
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
-    handlers = {each: signal.signal(each, ask_to_stop) for each in SIGNALS}
+    handlers = {each: signal.signal(each, ask_to_stop) for each in numbers}
     handlers[signal.SIGCHLD] = signal.getsignal(signal.SIGCHLD)
     try:
         yield

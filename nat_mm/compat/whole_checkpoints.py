@@ -102,7 +102,7 @@ def _save_local(checkpoint: dict, filename: str) -> None:
     output = None
     try:
         os.makedirs(folder, exist_ok=True)
-        with whole_file(filename, buffering=0) as file:
+        with whole_file(filename, buffering=2**20) as file:
             output = _Output(file)
             torch.save(checkpoint, output)
             output.check()
@@ -120,7 +120,7 @@ class _Output:
     PyTorch would turn an error of the disk into one about a position in its file.
 
     Args:
-        file: Unbuffered binary file.
+        file: Binary file.
 
     Attributes:
         size: Bytes that were to be written.
@@ -131,12 +131,11 @@ class _Output:
         self._file = file
         self._error = None
 
-    def write(self, content: bytes | memoryview) -> int:
-        left = memoryview(content).cast('B')
-        self.size += len(left)
+    def write(self, content: bytes) -> int:
+        self.size += len(content)
         try:
-            while left and self._error is None:
-                left = left[self._file.write(left) :]
+            if self._error is None:
+                self._file.write(content)
         except OSError as error:
             self._error = error
         return len(content)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -193,6 +194,22 @@ def test_infinite_loss_is_one_line(train, configs, tmp_path):
     for path in tmp_path.glob('*.pth'):
         weights = torch.load(path)['state_dict'].values()
         assert all(weight.isfinite().all() for weight in weights)
+
+
+def test_full_disk_is_one_line(train, configs, tmp_path):
+    """The log fits, and the second checkpoint does not."""
+    options = ['default_hooks.checkpoint.interval=1', 'default_hooks.checkpoint.max_keep_ckpts=1']
+    ends = ['train_cfg.max_iters=1', 'train_cfg.val_interval=100']
+    arguments = [str(configs['segmentation']), '--work-dir', str(tmp_path), '--cfg-options']
+    train([*arguments, *options, *ends])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, hard))
+    try:
+        with pytest.raises(CommandError, match=r'cannot write checkpoint .*/iter_2.pth: .* needed'):
+            train([*arguments, *options, 'train_cfg.max_iters=3', '--resume'])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.glob('*.pth*')] == ['iter_1.pth']
 
 
 def test_seed_of_the_resumed_run_shuffles_its_data(train, configs, tmp_path, monkeypatch):

@@ -18,11 +18,10 @@ from mmengine.fileio import BaseStorageBackend, FileClient
 from mmengine.fileio.backends import registry_utils
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
-from mmengine.runner import checkpoint as checkpoint_module
-from mmengine.runner import runner as runner_module
 
 from nat_mm.cli.errors import CommandError
 from nat_mm.cli.resume import find_last_checkpoint
+from tests.soak.kills import undo_repair
 from tests.training.tiny_run import TinyScore, train_tiny
 
 SAVING = ('_save_checkpoint', '_save_best_checkpoint')
@@ -116,12 +115,7 @@ def test_what_a_killed_run_left_is_cleaned_up(options, copies):
 
 def test_mmengine_alone_loses_checkpoints(copies, monkeypatch):
     """Else the tests above would not see what they look for, or mmengine has healed."""
-    saving = checkpoint_module.save_checkpoint.__wrapped__
-    for module in (checkpoint_module, runner_module):
-        monkeypatch.setattr(module, 'save_checkpoint', saving)
-    for name in ('_save_checkpoint_with_step', '_save_best_checkpoint'):
-        monkeypatch.setattr(CheckpointHook, name, getattr(CheckpointHook, name).__wrapped__)
-    monkeypatch.delattr('mmengine.hooks.checkpoint_hook.open')
+    undo_repair(monkeypatch.setattr)
     lost = 0
     for work_dir in copies().values():
         try:
