@@ -4,6 +4,7 @@ import os
 import signal
 from pathlib import Path
 
+import mmengine.runner
 import pytest
 import torch
 from mmengine.runner import FlexibleRunner, Runner
@@ -26,6 +27,9 @@ RUNNERS = {
 def train_all(folder, environment):
     os.environ.update(environment)
     leave_out_log_details()
+    # mmengine was imported before nat_mm here, as by the commands of mmdet and mmseg.
+    for module in (mmengine.runner, mmengine.runner.runner, mmengine.runner.checkpoint):
+        assert hasattr(module.save_checkpoint, '__wrapped__')
     results = {name: train(f'{folder}/{name}', options) for name, options in RUNNERS.items()}
     torch.distributed.destroy_process_group()
     return results
