@@ -114,5 +114,5 @@ def _brief(source: str, error: CommandError) -> str:
     message = str(error)
     for words in (f'cannot resume from {source}: ', 'checkpoint not found: '):
         message = message.replace(words, '')
-    message = message.partition('. To start')[0]
+    message = message.partition('. To start')[0].rstrip('.')
     return message if source in message else f'{source}: {message}'
