@@ -2,6 +2,7 @@
 # make test    runs the test suite                  make clean   removes .venv, builds and the demo
 # make bench   measures speed and memory here       make docs    builds the documentation in site/
 # make test-gpu   tests on a GPU and measures speed there, in two minutes
+# make soak    kills training runs 50 times each, in ten minutes, and counts lost checkpoints
 #
 # All but `make clean` create .venv with everything in it, unless it is there. To choose otherwise:
 #   make test PYTHON=python3.12
@@ -42,7 +43,7 @@ INSTALLED := $(VENV)/.installed-$(shell { \
 	cat pyproject.toml setup.py nat_mm_startup.pth nat_mm/ops/csrc/*; \
 	echo '$(CURDIR) $(TORCH) $(TORCHVISION) $(INDEX)'; } | cksum | cut -d ' ' -f 1)
 
-.PHONY: demo test test-gpu bench docs lint clean
+.PHONY: demo test test-gpu soak bench docs lint clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/python tools/demo.py
@@ -52,6 +53,9 @@ test: $(INSTALLED)
 
 test-gpu: $(INSTALLED)
 	@$(VENV)/bin/python -m tests.gpu
+
+soak: $(INSTALLED)
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -W ignore -m tests.soak
 
 bench: $(INSTALLED)
 	$(VENV)/bin/python tools/benchmark.py

@@ -1,8 +1,8 @@
 """Neighborhood Attention Transformer backbones for OpenMMLab.
 
 Importing this package repairs what current PyTorch breaks in OpenMMLab
-(:mod:`nat_mm.compat`) and registers the backbones in mmengine's root registry, so
-that ``type='NAT'`` works in any mmdet or mmseg config that has
+(:mod:`nat_mm.compat`) and registers the backbones and hooks in mmengine's root registries,
+so that ``type='NAT'`` works in any mmdet or mmseg config that has
 ``custom_imports = dict(imports=['nat_mm'])``.
 """
 
@@ -14,4 +14,4 @@ __version__ = '0.1.0'
 
 compat.apply()
 if find_spec('mmengine') is not None:  # nat_mm.ops works without it
-    from . import backbones  # noqa: F401
+    from . import backbones, hooks  # noqa: F401

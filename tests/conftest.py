@@ -36,6 +36,12 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ``coco/{training,validation}.json`` with the categories box and disc.
     """
     root = tmp_path_factory.mktemp('small_data')
+    write_small_data(root)
+    return root
+
+
+def write_small_data(root: Path) -> None:
+    """Writes the data of `small_data` into a folder."""
     rng = np.random.default_rng(0)
     for part, count in PICTURES.items():
         for folder in (root / 'images' / part, root / 'annotations' / part, root / 'coco'):
@@ -45,7 +51,6 @@ def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for index in range(count):
             _write_scene(root, part, index, rng, coco)
         (root / 'coco' / f'{part}.json').write_text(json.dumps(coco))
-    return root
 
 
 @pytest.fixture(scope='session', autouse=True)

@@ -6,6 +6,8 @@ in the config, or --cfg-options tensorboard=True, they are also logged for Tenso
 
 import argparse
 from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
 
 from mmengine.config import Config
 
@@ -15,14 +17,17 @@ from nat_mm.cli.checkpoint import (
     check_any_key_fits,
     check_checkpoint_fits,
     check_resumable,
-    find_last_checkpoint,
     read_checkpoint,
 )
 from nat_mm.cli.config import load_config
-from nat_mm.cli.errors import CommandError, run_command, weight_mistakes
-from nat_mm.cli.launcher import prepare_launcher
+from nat_mm.cli.errors import CommandError, loss_mistakes, run_command, weight_mistakes
+from nat_mm.cli.launcher import is_main_process, prepare_launcher
+from nat_mm.cli.resume import find_last_checkpoint
 from nat_mm.cli.runner import build_loop, build_optimizer, build_runner
+from nat_mm.cli.stopping import interrupted_before_training, stop_on_signals
 from nat_mm.cli.tensorboard import apply_tensorboard
+from nat_mm.cli.work_dir import check_free_space, disk_mistakes, occupied_work_dir
+from nat_mm.hooks import StopOnNonFiniteLoss
 
 MIXED_PRECISION_WRAPPERS = ('AutocastOptimWrapper', 'AmpOptimWrapper')
 
@@ -65,33 +70,42 @@ def apply_arguments(config: Config, arguments: argparse.Namespace) -> None:
                 f'--auto-scale-lr needs auto_scale_lr.base_batch_size in {arguments.config}'
             )
         config.auto_scale_lr.enable = True
-    if arguments.resume:
-        checkpoint = arguments.resume
-        if checkpoint == 'auto':
-            checkpoint = find_last_checkpoint(config.work_dir)
+
+
+def find_start(config: Config, resume: str | None) -> dict[str, Any] | None:
+    """Reads the checkpoint from which to start and writes it into the config."""
+    if resume == 'auto' or (config.get('resume') and not config.get('load_from')):
+        found = find_last_checkpoint(config.work_dir, quiet=not is_main_process(config.launcher))
         # Without one yet, a job that is restarted again and again begins here.
-        if checkpoint is not None:
+        if found is not None:
             config.resume = True
-            config.load_from = checkpoint
+            config.load_from, checkpoint = found
+            return checkpoint
+    elif resume:
+        config.resume = True
+        config.load_from = resume
+    return read_checkpoint(config.load_from) if config.get('load_from') else None
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    arguments = parse_arguments(arguments)
-    export_local_rank(arguments.local_rank)
-    config = load_config(
-        arguments.config, overrides=arguments.cfg_options, work_dir=arguments.work_dir
-    )
-    apply_arguments(config, arguments)
-    apply_tensorboard(config)
-    prepare_launcher(config)
+def keep_order_of_data(config: Config, checkpoint: dict[str, Any]) -> None:
+    """Takes the seed of the run that is resumed, which shuffled its data, unless told another."""
+    seed = checkpoint['meta'].get('seed')
+    if seed is not None and config.get('randomness', {}).get('seed') is None:
+        config.randomness = {**config.get('randomness', {}), 'seed': seed}
+
+
+def train(config: Config, resume: str | None) -> None:
+    checkpoint = find_start(config, resume)
     load_from = config.get('load_from')
-    checkpoint = read_checkpoint(load_from) if load_from else None
-    if checkpoint is not None and not config.resume:
+    if checkpoint is not None and config.get('resume'):
+        check_resumable(checkpoint, source=load_from)
+        keep_order_of_data(config, checkpoint)
+    elif checkpoint is not None:
         config.load_from = converted_source(load_from)
 
     runner = build_runner(config)
-    if checkpoint is not None and config.resume:
-        check_resumable(checkpoint, source=load_from)
+    check_free_space(runner.model, config.work_dir)
+    if checkpoint is not None and config.get('resume'):
         check_checkpoint_fits(runner.model, checkpoint, source=load_from)
     elif checkpoint is not None:
         check_any_key_fits(runner.model, checkpoint, source=load_from)
@@ -99,8 +113,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     build_loop(runner, 'train')
     build_optimizer(runner)
     build_loop(runner, 'val')
-    with weight_mistakes(config):
+    if not any(isinstance(hook, StopOnNonFiniteLoss) for hook in runner.hooks):
+        runner.register_hook(StopOnNonFiniteLoss())
+    with weight_mistakes(config), loss_mistakes(config), stop_on_signals(runner):
         runner.train()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    arguments = parse_arguments(arguments)
+    export_local_rank(arguments.local_rank)
+    with interrupted_before_training():
+        config = load_config(
+            arguments.config, overrides=arguments.cfg_options, work_dir=arguments.work_dir
+        )
+        apply_arguments(config, arguments)
+        apply_tensorboard(config)
+        prepare_launcher(config)
+        # Not mmengine's Runner but this command takes the work dir, as a Runner writes its config
+        # there before it is known whether it trains.
+        with ExitStack() as stack:
+            if is_main_process(config.launcher):
+                stack.enter_context(occupied_work_dir(config.work_dir))
+            stack.enter_context(disk_mistakes(config.work_dir))
+            train(config, arguments.resume)
 
 
 if __name__ == '__main__':

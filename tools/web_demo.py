@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from nat_mm.cli.checkpoint import find_last_checkpoint
 from nat_mm.cli.device import add_device_option, check_device
 from nat_mm.cli.errors import CommandError, run_command
 from nat_mm.cli.loading import load_predictor
 from nat_mm.cli.predictor import Predictor
+from nat_mm.cli.resume import find_last_checkpoint
 from nat_mm.demo.runs import exit_on_signals
 
 CONFIGS = Path(__file__).resolve().parents[1] / 'configs/demo'
@@ -54,9 +54,9 @@ def find_demo_models(work_dir: Path) -> list[tuple[str, str]]:
     """Config and last checkpoint of each model that tools/demo.py has trained."""
     models = []
     for name, config in DEMO.items():
-        checkpoint = find_last_checkpoint(str(work_dir / name))
-        if checkpoint is not None:
-            models.append((str(CONFIGS / config), checkpoint))
+        found = find_last_checkpoint(str(work_dir / name), resumable=False)
+        if found is not None:
+            models.append((str(CONFIGS / config), found[0]))
     if not models:
         raise CommandError(
             f'there is no trained model of the demo in {work_dir}: train them with make demo, name '

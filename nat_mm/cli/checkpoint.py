@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 from urllib.error import URLError
 
@@ -115,33 +114,6 @@ def check_resumable(checkpoint: dict[str, Any], *, source: str) -> None:
             f'cannot resume from {source}: it has no {", ".join(absent)}. To start a new training '
             f'from its weights use --cfg-options load_from={source}'
         )
-
-
-def find_last_checkpoint(work_dir: str) -> str | None:
-    """Finds the checkpoint that the last run in a work directory finished writing.
-
-    Args:
-        work_dir: Work directory of the run.
-
-    Returns:
-        Its path, or None if no run has written one there.
-
-    Raises:
-        CommandError: The note of the last checkpoint is empty, or its file is gone.
-    """
-    note = Path(work_dir, 'last_checkpoint')
-    if not note.exists():
-        return None
-    noted = note.read_text().strip()
-    # The noted path is relative to the folder in which that run was started.
-    candidates = [Path(noted), Path(work_dir, Path(noted).name)] if noted else []
-    for candidate in candidates:
-        if candidate.is_file():
-            return str(candidate)
-    others = sorted(Path(work_dir).glob('*.pth'), key=os.path.getmtime)
-    advice = f'; resume from another with --resume {others[-1]}' if others else ''
-    problem = f'names {noted}, which does not exist' if noted else 'is empty'
-    raise CommandError(f'{note} {problem}{advice}')
 
 
 def _unwrap(model: nn.Module) -> nn.Module:

@@ -14,6 +14,7 @@ from mmengine.registry import build_from_cfg
 
 from nat_mm.checkpoints import load_pretrained
 from nat_mm.compat.checkpoints import CheckpointError
+from nat_mm.hooks import NonFiniteError
 
 
 class CommandError(Exception):
@@ -96,6 +97,22 @@ def weight_mistakes(config: Config) -> Iterator[None]:
     except (ValueError, FileNotFoundError) as error:
         if load_pretrained.__code__ not in _codes(error):
             raise
+        raise CommandError(f'{config.filename}: {error}') from error
+
+
+@contextmanager
+def loss_mistakes(config: Config) -> Iterator[None]:
+    """Turns the exception that a NaN or infinite loss causes into a mistake in the config.
+
+    Args:
+        config: Config of the run inside the ``with`` block.
+
+    Raises:
+        CommandError: A loss or weight is NaN or infinite.
+    """
+    try:
+        yield
+    except NonFiniteError as error:
         raise CommandError(f'{config.filename}: {error}') from error
 
 

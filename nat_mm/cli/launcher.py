@@ -13,6 +13,7 @@ VARIABLES = {
     'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST'),
     'mpi': ('OMPI_COMM_WORLD_LOCAL_RANK', 'OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_SIZE'),
 }
+RANKS = {'pytorch': 'RANK', 'slurm': 'SLURM_PROCID', 'mpi': 'OMPI_COMM_WORLD_RANK'}
 STARTERS = {'pytorch': 'torchrun (see tools/dist_train.sh)', 'slurm': 'srun', 'mpi': 'mpirun'}
 
 
@@ -39,3 +40,12 @@ def prepare_launcher(config: Config) -> None:
         prepare_strategy(config)
     except ValueError as error:
         raise CommandError(str(error)) from error
+
+
+def is_main_process(launcher: str) -> bool:
+    """Whether this process is the first of those that the launcher started.
+
+    Args:
+        launcher: none, pytorch, slurm or mpi, whose variables `prepare_launcher` has checked.
+    """
+    return launcher == 'none' or os.environ[RANKS[launcher]] == '0'

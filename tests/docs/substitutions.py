@@ -105,6 +105,7 @@ RUN_ELSEWHERE = {
         'tests/ops/test_triton.py::test_kernels_fit_their_gpu'
     ),
     r'python -m tests\.gpu': 'tests/gpu/test_report.py::test_without_a_gpu_one_line_says_so',
+    r'python -W ignore -m tests\.soak': 'tests/tools/test_kills.py::test_killed_runs_go_on',
     r'python tools/web_demo\.py.*': 'tests/web/test_page.py::test_start',
     r'python tools/demo\.py.*': (
         'tests/demo/test_demo.py::'

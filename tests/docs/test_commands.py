@@ -35,7 +35,11 @@ from tests.docs.substitutions import (
 PAGES_WITH_CODE = [
     page for page in PAGES if any(block.language in EXECUTED for block in read_blocks(page))
 ]
-BEHIND_MAKE = ('python -m mkdocs build --strict', 'python -m tests.gpu')
+BEHIND_MAKE = (
+    'python -m mkdocs build --strict',
+    'python -m tests.gpu',
+    'python -W ignore -m tests.soak',
+)
 DEMO_MODELS = {'detector': 'mask_rcnn_nat_demo', 'segmenter': 'upernet_nat_demo'}
 
 

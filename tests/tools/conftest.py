@@ -121,11 +121,15 @@ randomness = dict(seed=0)
 @pytest.fixture(scope='session')
 def configs(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Config files of a small Mask R-CNN and a small UPerNet, by task."""
-    folder = tmp_path_factory.mktemp('configs')
+    return write_configs(tmp_path_factory.mktemp('configs'), small_data)
+
+
+def write_configs(folder: Path, data: Path) -> dict[str, Path]:
+    """Writes the config files of `configs` into a folder."""
     paths = {}
     for task, text in (('detection', DETECTION), ('segmentation', SEGMENTATION)):
         paths[task] = folder / f'small_{task}.py'
-        paths[task].write_text(text.replace('{root}', str(ROOT)).replace('{data}', str(small_data)))
+        paths[task].write_text(text.replace('{root}', str(ROOT)).replace('{data}', str(data)))
     return paths
 
 

@@ -1,7 +1,10 @@
 """tools/train.py: training, resuming, and what its options change."""
 
 import json
+import os
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +15,7 @@ import torch
 
 from nat_mm.checkpoints import read_checkpoint
 from nat_mm.cli.errors import CommandError
+from nat_mm.cli.work_dir import occupied_work_dir
 
 ROOT = Path(__file__).parents[2]
 
@@ -152,15 +156,72 @@ def test_work_dir_is_named_after_the_config(configs, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ('note', 'message'),
+    ('note', 'reason'),
     [
-        pytest.param('', 'last_checkpoint is empty', id='empty note'),
-        pytest.param('epoch_7.pth', 'epoch_7.pth, which does not exist', id='file gone'),
+        pytest.param('', 'it is empty', id='empty note'),
+        pytest.param('epoch_7.pth', 'it names epoch_7.pth, which does not exist', id='file gone'),
     ],
 )
-def test_resume_says_which_checkpoint_is_left(note, message, train, configs, trained, tmp_path):
+def test_resume_says_what_it_passed_over(note, reason, train, configs, trained, tmp_path, capsys):
     shutil.copy(trained['detection'].parent / 'epoch_1.pth', tmp_path)
     (tmp_path / 'last_checkpoint').write_text(note)
-    with pytest.raises(CommandError, match=message) as raised:
-        train([str(configs['detection']), '--work-dir', str(tmp_path), '--resume'])
-    assert f'--resume {tmp_path}/epoch_1.pth' in str(raised.value)
+    train([str(configs['detection']), '--work-dir', str(tmp_path), '--resume'])
+    assert f'passed over {tmp_path}/last_checkpoint: {reason}\n' in capsys.readouterr().err
+    assert [row['step'] for row in logged(tmp_path)] == [4, 5, 6]
+
+
+def test_second_run_in_a_work_dir_is_refused(train, configs, tmp_path):
+    ready, tell = os.pipe()
+    other = os.fork()
+    if not other:
+        with occupied_work_dir(str(tmp_path)):
+            os.write(tell, b'.')
+            time.sleep(300)
+    os.read(ready, 1)
+    try:
+        with pytest.raises(CommandError, match=f'in use by a training run, process {other} on '):
+            train([str(configs['segmentation']), '--work-dir', str(tmp_path)])
+    finally:
+        os.kill(other, signal.SIGKILL)
+        os.waitpid(other, 0)
+    assert os.listdir(tmp_path) == ['.training.lock']
+
+
+def test_infinite_loss_is_one_line(train, configs, tmp_path):
+    options = ['optim_wrapper.optimizer.lr=1e30', 'default_hooks.checkpoint.interval=1']
+    arguments = [str(configs['segmentation']), '--work-dir', str(tmp_path), '--cfg-options']
+    with pytest.raises(CommandError, match=r'(loss\w* is (nan|inf)|is NaN or infinite)'):
+        train([*arguments, *options])
+    for path in tmp_path.glob('*.pth'):
+        weights = torch.load(path)['state_dict'].values()
+        assert all(weight.isfinite().all() for weight in weights)
+
+
+def test_full_disk_is_one_line(train, configs, tmp_path):
+    """The log fits, and the second checkpoint does not."""
+    options = ['default_hooks.checkpoint.interval=1', 'default_hooks.checkpoint.max_keep_ckpts=1']
+    ends = ['train_cfg.max_iters=1', 'train_cfg.val_interval=100']
+    arguments = [str(configs['segmentation']), '--work-dir', str(tmp_path), '--cfg-options']
+    train([*arguments, *options, *ends])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, hard))
+    try:
+        with pytest.raises(CommandError, match=r'cannot write checkpoint .*/iter_2.pth: .* needed'):
+            train([*arguments, *options, 'train_cfg.max_iters=3', '--resume'])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.glob('*.pth*')] == ['iter_1.pth']
+
+
+def test_seed_of_the_resumed_run_shuffles_its_data(train, configs, tmp_path, monkeypatch):
+    """The config has none, so a run draws its own."""
+    config = tmp_path / 'unseeded.py'
+    config.write_text(f"_base_ = '{configs['segmentation']}'\nrandomness = dict(seed=None)\n")
+    ends = 'train_cfg.max_iters={} train_cfg.val_interval=100 default_hooks.checkpoint.interval=1'
+    arguments = [str(config), '--work-dir', str(tmp_path / 'run')]
+    train([*arguments, '--cfg-options', *ends.format(1).split()])
+    train([*arguments, '--resume', '--cfg-options', *ends.format(2).split()])
+    seeds = [
+        torch.load(tmp_path / 'run' / f'iter_{number}.pth')['meta']['seed'] for number in (1, 2)
+    ]
+    assert seeds[0] == seeds[1]

@@ -1,6 +1,7 @@
 """Small backbones of two stages, in which everything that a backbone has occurs."""
 
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -34,3 +35,11 @@ def make_backbone(request) -> Callable[..., NeighborhoodBackbone]:
         )
 
     return make
+
+
+@pytest.fixture
+def limit_file_size() -> Iterator[Callable[[int], None]]:
+    """Makes the writing of larger files fail, as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -1,0 +1,193 @@
+"""Ends a training run on SIGTERM or Ctrl-C with a checkpoint from which it goes on."""
+
+import copy
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import torch
+from mmengine.dist import get_comm_device, is_distributed, is_main_process
+from mmengine.hooks import CheckpointHook, EMAHook, Hook
+from mmengine.optim import OptimWrapper
+from mmengine.runner import EpochBasedTrainLoop, FlexibleRunner
+from torch.distributed import ReduceOp, all_reduce
+
+from nat_mm.compat.interrupted_epochs import note_interruption
+from nat_mm.compat.whole_checkpoints import note_outdated
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+@contextmanager
+def stop_on_signals(runner: Any) -> Iterator[None]:
+    """Lets a SIGTERM or Ctrl-C end training after the step that it is at, a second one at once.
+
+    The process exits with 128 and the signal's number: 143 or 130.
+
+    Args:
+        runner: Runner that trains inside the ``with`` block.
+    """
+    if threading.current_thread() is not threading.main_thread():  # which gets no signals
+        yield
+        return
+    stop = _StopHook()
+    runner.register_hook(stop)
+    owner = os.getpid()
+    # A shell script has its background jobs ignore Ctrl-C.
+    numbers = [each for each in SIGNALS if signal.getsignal(each) != signal.SIG_IGN]
+
+    def ask_to_stop(number: int, _: object) -> None:
+        # A data loader's processes inherit this; they get the signal, too, if it goes to a group.
+        if os.getpid() == owner:
+            stop.signal = number
+            for each in numbers:
+                signal.signal(each, signal.SIG_DFL)
+            # PyTorch's handler would call it an error that the signal ended them.
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+
+    handlers = {each: signal.signal(each, ask_to_stop) for each in numbers}
+    handlers[signal.SIGCHLD] = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    except RuntimeError as error:
+        if stop.signal is None or 'DataLoader worker' not in str(error):
+            raise
+        stop.finish(runner, stop.signal)
+    finally:
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
+
+
+@contextmanager
+def interrupted_before_training() -> Iterator[None]:
+    """Turns a Ctrl-C while a training run is prepared into one line and exit code 130."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print('stopped by SIGINT before training began', file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
+
+
+class _StopHook(Hook):
+    """Looks after each iteration whether training is to end, and ends it.
+
+    Attributes:
+        signal: The signal that asked for it, None without one.
+    """
+
+    priority = 'LOWEST'  # after CheckpointHook
+
+    def __init__(self):
+        self.signal = None
+        self._vote = None
+        self._iteration = self._saved_iteration = self._batches = 0
+        self._last_checkpoint = None
+
+    def before_train(self, runner: Any) -> None:
+        self._iteration = self._saved_iteration = runner.iter
+
+    def after_train_iter(self, runner: Any, batch_idx: int, *_: Any, **__: Any) -> None:
+        self._iteration = runner.iter + 1
+        self._batches = batch_idx + 1
+        self._notice_checkpoint(runner)
+        number = self._agree()
+        # Gradients that are accumulated for a later step would be lost.
+        if number and _has_stepped(runner.optim_wrapper):
+            self.finish(runner, number)
+
+    def after_train_epoch(self, runner: Any) -> None:
+        self._batches = 0
+        self._notice_checkpoint(runner)
+
+    def after_val_iter(self, runner: Any, *_: Any, **__: Any) -> None:
+        if self.signal is None:
+            return
+        for hook in runner.hooks:
+            if isinstance(hook, EMAHook):
+                hook.after_val_epoch(runner)  # puts the trained weights back in their place
+        self.finish(runner, self.signal)
+
+    def after_train(self, runner: Any) -> None:
+        if self._vote is not None:
+            self._vote.result()
+
+    def finish(self, runner: Any, number: int) -> NoReturn:
+        """Saves what is not saved yet, says so, and exits.
+
+        Args:
+            runner: The runner.
+            number: The signal.
+
+        Raises:
+            SystemExit: Always, with 128 and the signal's number.
+        """
+        if self._vote is not None:
+            self._vote.result()
+        outcome = self._save(runner)
+        if is_main_process():
+            place = f'{signal.Signals(number).name} after iteration {self._iteration}'
+            print(f'stopped by {place}: {outcome}', file=sys.stderr)
+        raise SystemExit(128 + number)
+
+    def _agree(self) -> int | None:
+        """The signal, once every process knows that one of them has got it."""
+        if not is_distributed():
+            return self.signal
+        # The result is looked at an iteration later, when it has arrived already.
+        before, self._vote = self._vote, _Vote(self.signal or 0)
+        return before.result() if before else None
+
+    def _notice_checkpoint(self, runner: Any) -> None:
+        hook = _find_checkpoint_hook(runner)
+        if hook is not None and hook.last_ckpt != self._last_checkpoint:
+            self._last_checkpoint = hook.last_ckpt
+            self._saved_iteration = self._iteration
+
+    def _save(self, runner: Any) -> str:
+        """Saves a checkpoint unless there is one of this iteration, and tells of it."""
+        hook = _find_checkpoint_hook(runner)
+        if hook is None:
+            return 'nothing was saved, as the config has no CheckpointHook'
+        if self._iteration == self._saved_iteration:
+            return 'its checkpoint is written; continue with --resume'
+        between_iterations = runner.iter == self._iteration
+        # There processes do not stop at the same time, and FlexibleRunner counts one too many.
+        if between_iterations and (is_distributed() or isinstance(runner, FlexibleRunner)):
+            return f'--resume continues after iteration {self._saved_iteration}'
+        if isinstance(runner.train_loop, EpochBasedTrainLoop) and self._batches:
+            note_interruption(runner, iteration=self._iteration, batches=self._batches)
+        if hook.by_epoch:
+            # Its own numbers are epochs.
+            name, limited, hook = 'iter_{}.pth', hook.max_keep_ckpts > 0, copy.copy(hook)
+            hook.by_epoch, hook.filename_tmpl, hook.max_keep_ckpts = False, name, -1
+            if limited:
+                note_outdated(runner.message_hub, name.format(self._iteration))
+        meta = dict(epoch=runner.epoch, iter=self._iteration)
+        hook._save_checkpoint_with_step(runner, self._iteration, meta)
+        return f'saved {hook.last_ckpt}; continue with --resume'
+
+
+class _Vote:
+    """Asks all processes for the highest signal that any of them has got, without waiting."""
+
+    def __init__(self, number: int):
+        self._number = torch.full((1,), number, device=get_comm_device())
+        self._work = all_reduce(self._number, ReduceOp.MAX, async_op=True)
+
+    def result(self) -> int:
+        """The number, 0 for none; waits for the other processes if need be."""
+        self._work.wait()
+        return int(self._number)
+
+
+def _find_checkpoint_hook(runner: Any) -> CheckpointHook | None:
+    return next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
+
+
+def _has_stepped(wrapper: Any) -> bool:
+    """Whether the optimizer has used all gradients that there were."""
+    return not isinstance(wrapper, OptimWrapper) or wrapper.should_update()

@@ -1,0 +1,187 @@
+"""SIGTERM and Ctrl-C end a training run with a checkpoint from which it goes on exactly."""
+
+import os
+import re
+import signal
+
+import pytest
+import torch
+from mmengine.hooks import EMAHook
+
+from nat_mm.cli.resume import find_last_checkpoint
+from nat_mm.cli.stopping import interrupted_before_training, stop_on_signals
+from tests.training.tiny_run import Calls, TinyData, build_tiny, train_tiny
+
+CODES = {'SIGTERM': 143, 'SIGINT': 130}
+
+
+@pytest.fixture
+def stop(tmp_path, monkeypatch, capsys):
+    """Trains in tmp_path/run, sends a signal, and returns the one line on stderr."""
+
+    def train(place, name='SIGTERM', **options):
+        number = getattr(signal, name)
+        functions = {place: lambda: os.kill(os.getpid(), number)}
+        monkeypatch.setattr(Calls, 'functions', functions)
+        runner = build_tiny(tmp_path / 'run', **options)
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as raised, stop_on_signals(runner):
+            runner.train()
+        monkeypatch.setattr(Calls, 'functions', {})
+        assert raised.value.code == CODES[name]
+        (line,) = re.findall('^stopped by .*', capsys.readouterr().err, re.MULTILINE)
+        return line
+
+    return train
+
+
+def resume(work_dir, **options):
+    source, _ = find_last_checkpoint(str(work_dir))
+    return train_tiny(work_dir, load_from=source, resume=True, **options)
+
+
+def state(runner):
+    """Everything that a training run computes."""
+    wrapper = runner.optim_wrapper.state_dict()
+    return {
+        'weights': runner.model.state_dict(),
+        'optimizer': wrapper['state'],
+        'rates': [group['lr'] for group in wrapper['param_groups']],
+        'iteration': runner.iter,
+        'epoch': runner.epoch,
+    }
+
+
+def assert_same(runner, other):
+    torch.testing.assert_close(state(runner), state(other), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize('name', CODES)
+@pytest.mark.parametrize('done', [1, 2, 3, 4, 5])
+@pytest.mark.parametrize('by_epoch', [True, False], ids=['by epoch', 'by iteration'])
+def test_resumed_run_is_as_one_that_was_not_stopped(by_epoch, done, name, stop, tmp_path):
+    """Epochs have 3 batches; its second epoch ends with iteration 6."""
+    options = dict(by_epoch=by_epoch, end=2 if by_epoch else 6, checkpoint=dict(interval=10))
+    whole = train_tiny(tmp_path / 'whole', **options)
+    line = stop(('after', done), name, **options)
+    path = tmp_path / 'run' / f'iter_{done}.pth'
+    expected = f'stopped by {name} after iteration {done}: saved {path}; continue with --resume'
+    assert line == expected
+    assert_same(resume(tmp_path / 'run', **options), whole)
+
+
+def test_the_epoch_goes_on_with_the_data_that_are_left(stop, tmp_path, monkeypatch):
+    shown = []
+    monkeypatch.setattr(TinyData, 'shown', shown)
+    options = dict(by_epoch=True, end=1)
+    stop(('after', 2), **options)
+    first = shown.copy()
+    shown.clear()
+    resume(tmp_path / 'run', **options)
+    assert shown[:2] == first[:2]  # loaded and left out
+    assert sorted(shown) == [0, 1, 2]
+
+
+def test_an_epoch_of_another_length_begins_anew(stop, tmp_path):
+    options = dict(by_epoch=True, end=1)
+    stop(('after', 2), **options)
+    loader = {'train_dataloader.dataset.length': 5}
+    runner = resume(tmp_path / 'run', overrides=loader, **options)
+    assert runner.iter == 2 + 5
+
+
+@pytest.mark.parametrize('keep', [1, -1])
+def test_checkpoints_of_interruptions_do_not_pile_up(keep, stop, tmp_path):
+    options = dict(by_epoch=True, end=2, checkpoint=dict(max_keep_ckpts=keep))
+    stop(('after', 1), **options)
+    stop(('after', 2), load_from=str(tmp_path / 'run/iter_1.pth'), resume=True, **options)
+    left = {path.name for path in (tmp_path / 'run').glob('*.pth')}
+    assert left == ({'iter_2.pth'} if keep == 1 else {'iter_1.pth', 'iter_2.pth'})
+    resume(tmp_path / 'run', **options)
+    left = {path.name for path in (tmp_path / 'run').glob('*.pth')}
+    all_of_them = {'iter_1.pth', 'iter_2.pth', 'epoch_1.pth', 'epoch_2.pth'}
+    assert left == ({'epoch_2.pth'} if keep == 1 else all_of_them)
+
+
+def test_nothing_is_saved_twice(stop, tmp_path):
+    assert 'iteration 2: its checkpoint is written' in stop(('after', 2))
+    assert [path.name for path in (tmp_path / 'run').glob('*.pth')] == ['iter_2.pth']
+
+
+def test_during_validation(stop, tmp_path):
+    line = stop(('validation', 3), by_epoch=True, end=2, validate=True)
+    assert 'iteration 3: its checkpoint is written' in line
+    assert find_last_checkpoint(str(tmp_path / 'run'))[0].endswith('epoch_1.pth')
+
+
+def test_validation_with_averaged_weights_saves_the_trained_ones(stop, tmp_path):
+    """EMAHook exchanges them while it validates."""
+    options = dict(
+        by_epoch=True,
+        end=2,
+        validate=True,
+        checkpoint=dict(interval=2),
+        custom_hooks=[dict(type='Calls'), dict(type='EMAHook', momentum=0.5)],
+    )
+    whole = train_tiny(tmp_path / 'whole', **options)
+    assert any(isinstance(hook, EMAHook) for hook in whole.hooks)
+    assert 'saved' in stop(('validation', 3), **options)
+    assert_same(resume(tmp_path / 'run', **options), whole)
+
+
+def test_accumulated_gradients_are_used_first(stop, tmp_path):
+    wrapper = dict(optimizer=dict(type='Adam', lr=0.1), accumulative_counts=4)
+    assert 'after iteration 4' in stop(('after', 2), end=6, optim_wrapper=wrapper)
+
+
+def test_without_a_checkpoint_hook(stop):
+    hooks = dict(checkpoint=None)
+    assert 'nothing was saved' in stop(('after', 2), default_hooks=hooks)
+
+
+def test_handlers_are_put_back(stop):
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    stop(('after', 1))
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+
+
+def test_a_second_signal_would_end_the_process_at_once(tmp_path, monkeypatch):
+    seen = []
+
+    def send_and_look():
+        os.kill(os.getpid(), signal.SIGINT)
+        seen.extend(signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT))
+
+    monkeypatch.setattr(Calls, 'functions', {('before', 1): send_and_look})
+    runner = build_tiny(tmp_path)
+    with pytest.raises(SystemExit), stop_on_signals(runner):
+        runner.train()
+    assert seen == [signal.SIG_DFL] * 2
+
+
+def test_workers_that_the_signal_has_ended_are_no_fault(tmp_path, monkeypatch, capsys):
+    """A scheduler signals all processes of a job, and the data loader then misses its own."""
+    load = TinyData.__getitem__
+
+    def load_from_dead_worker(self, index):
+        if len(self.shown) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise RuntimeError('DataLoader worker (pid(s) 7) exited unexpectedly')
+        return load(self, index)
+
+    monkeypatch.setattr(TinyData, 'shown', [])
+    monkeypatch.setattr(TinyData, '__getitem__', load_from_dead_worker)
+    options = dict(by_epoch=True, end=1)
+    runner = build_tiny(tmp_path / 'run', **options)
+    with pytest.raises(SystemExit), stop_on_signals(runner):
+        runner.train()
+    monkeypatch.undo()
+    assert 'after iteration 2: saved' in capsys.readouterr().err
+    assert resume(tmp_path / 'run', **options).iter == 3
+
+
+def test_interrupted_before_training(capsys):
+    with pytest.raises(SystemExit) as raised, interrupted_before_training():
+        raise KeyboardInterrupt
+    assert raised.value.code == 130
+    assert capsys.readouterr().err == 'stopped by SIGINT before training began\n'
