@@ -7,7 +7,8 @@ happened to the epoch before the checkpoint was written.
 from types import ModuleType
 from typing import Any
 
-_INTERRUPTED = 'interrupted_epoch'
+INTERRUPTED = 'interrupted_epoch'
+"""Where the message hub, and with it the checkpoint, says how far the epoch has come."""
 
 
 def note_interruption(runner: Any, *, iteration: int, batches: int) -> None:
@@ -24,7 +25,7 @@ def note_interruption(runner: Any, *, iteration: int, batches: int) -> None:
         'batches': batches,
         'batches_per_epoch': len(runner.train_dataloader),
     }
-    runner.message_hub.update_info(_INTERRUPTED, place)
+    runner.message_hub.update_info(INTERRUPTED, place)
 
 
 def continue_epochs(loops: ModuleType) -> None:
@@ -40,7 +41,7 @@ def continue_epochs(loops: ModuleType) -> None:
     run_epoch, run_iter = loop_class.run_epoch, loop_class.run_iter
 
     def run_rest_of_epoch(self) -> None:
-        place = self.runner.message_hub.runtime_info.get(_INTERRUPTED, {})
+        place = self.runner.message_hub.runtime_info.get(INTERRUPTED, {})
         self._batches_done = 0
         # Checkpoints that are written later keep the note, and are of another place.
         if (place.get('epoch'), place.get('iteration')) == (self._epoch, self._iter):

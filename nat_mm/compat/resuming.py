@@ -21,6 +21,8 @@ from mmengine.optim import OptimWrapperDict
 from mmengine.runner import IterBasedTrainLoop
 
 from nat_mm.compat.checkpoints import CheckpointError
+from nat_mm.compat.interrupted_epochs import INTERRUPTED
+from nat_mm.compat.whole_checkpoints import OUTDATED
 
 _GPU_IDS = re.compile(r'^gpu_ids = [\[(]([\d, ]*)[\])]$', re.MULTILINE)
 _LARGEST_COUNT = 2**53
@@ -209,6 +211,7 @@ def _keep_to_own_checkpoints(runner: Any) -> str | None:
         What is wrong with its notes in the message hub.
     """
     info = runner.message_hub.runtime_info
+    hook = next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
     for name in [name for name in info if re.match(r'best_ckpt(_|$)', name)]:
         if info[name] is None:
             continue
@@ -216,7 +219,7 @@ def _keep_to_own_checkpoints(runner: Any) -> str | None:
             return f'{name} in message_hub must be a path, got {_brief(info[name])}'
         # Work dirs are moved, so the folder that the path names does not count in any case.
         file_name = os.path.basename(info[name])
-        own = os.path.join(_checkpoint_folder(runner), file_name)
+        own = os.path.join(_checkpoint_folder(runner, hook), file_name)
         info[name] = own if file_name.startswith('best_') else None
     for name in [name for name in info if re.match(r'best_score(_|$)', name)]:
         if not _is_finite(info[name]):
@@ -224,16 +227,35 @@ def _keep_to_own_checkpoints(runner: Any) -> str | None:
     kept = info.get('keep_ckpt_ids', [])
     if not isinstance(kept, list) or not all(type(step) is int and step >= 0 for step in kept):
         return f'keep_ckpt_ids in message_hub must be a list of whole numbers, got {_brief(kept)}'
+    outdated = info.get(OUTDATED, [])
+    if not isinstance(outdated, list) or not all(isinstance(name, str) for name in outdated):
+        return f'{OUTDATED} in message_hub must be a list of names, got {_brief(outdated)}'
+    if outdated:
+        info[OUTDATED] = [name for name in outdated if _is_outdated(name, runner, hook)]
+    interrupted = info.get(INTERRUPTED, {})
+    if not isinstance(interrupted, dict) or not all(
+        type(count) is int and count >= 0 for count in interrupted.values()
+    ):
+        return f'{INTERRUPTED} in message_hub must be whole numbers, got {_brief(interrupted)}'
     return None
 
 
-def _checkpoint_folder(runner: Any) -> str:
-    """Where the runner's CheckpointHook writes."""
-    hooks = (hook for hook in runner.hooks if isinstance(hook, CheckpointHook))
-    out_dir = next((hook.out_dir for hook in hooks), None)
-    if out_dir is None or out_dir == runner.work_dir:
+def _checkpoint_folder(runner: Any, hook: CheckpointHook | None) -> str:
+    """Where CheckpointHook writes."""
+    if hook is None or hook.out_dir in (None, runner.work_dir):
         return runner.work_dir
-    return os.path.join(out_dir, os.path.basename(runner.work_dir.rstrip(os.sep)))
+    return os.path.join(hook.out_dir, os.path.basename(runner.work_dir.rstrip(os.sep)))
+
+
+def _is_outdated(name: str, runner: Any, hook: CheckpointHook | None) -> bool:
+    """Whether the run would delete a checkpoint of that name by itself."""
+    step = re.fullmatch(r'(epoch|iter)_(\d+)\.pth', name)
+    if step:
+        number, reached = int(step[2]), runner.epoch if step[1] == 'epoch' else runner.iter
+        is_limited = getattr(hook, 'max_keep_ckpts', -1) > 0
+        return number == reached or (is_limited and number < reached)
+    is_best = name.startswith('best_') and name == os.path.basename(name)
+    return is_best and getattr(hook, 'save_best', None) is not None
 
 
 def _brief(value: Any) -> str:

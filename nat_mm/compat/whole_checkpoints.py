@@ -22,7 +22,7 @@ import torch
 SUFFIX = '.unfinished'
 """What a file is called behind its name while it is written; no glob for ``*.pth`` finds it."""
 
-_OUTDATED = 'outdated_checkpoints'
+OUTDATED = 'outdated_checkpoints'
 """Where the message hub, and with it every checkpoint, names the files that it replaces."""
 
 
@@ -229,14 +229,14 @@ def note_outdated(message_hub: Any, path: str) -> None:
         message_hub: That of the runner.
         path: The checkpoint, in the folder of the hook.
     """
-    outdated = message_hub.runtime_info.get(_OUTDATED, [])
-    message_hub.update_info(_OUTDATED, [*outdated, os.path.basename(path)])
+    outdated = message_hub.runtime_info.get(OUTDATED, [])
+    message_hub.update_info(OUTDATED, [*outdated, os.path.basename(path)])
 
 
 def _delete_outdated(hook: Any, message_hub: Any) -> None:
     from mmengine.dist import is_main_process
 
-    outdated = message_hub.runtime_info.get(_OUTDATED)
+    outdated = message_hub.runtime_info.get(OUTDATED)
     if not outdated:
         return
     best = getattr(hook, 'best_ckpt_path', None)
@@ -250,4 +250,4 @@ def _delete_outdated(hook: Any, message_hub: Any) -> None:
                 hook.file_backend.remove(path)
             elif hook.file_backend.isdir(path):  # of DeepSpeed, or of FSDP in parts
                 hook.file_backend.rmtree(path)
-    message_hub.update_info(_OUTDATED, [name for name in outdated if name in needed])
+    message_hub.update_info(OUTDATED, [name for name in outdated if name in needed])

@@ -125,6 +125,11 @@ MEANINGLESS = {
     'average of weights is text': (('ema_state_dict',), 'x', ''),
     'best checkpoint is a number': ((*INFO, 'best_ckpt'), 3, 'best_ckpt in message_hub must be'),
     'best score is text': ((*INFO, 'best_score'), 'x', 'best_score in message_hub must be'),
+    'outdated files are a number': ((*INFO, 'outdated_checkpoints'), 3, 'outdated_check.* must be'),
+    'interrupted epoch is text': ((*INFO, 'interrupted_epoch'), 'x', 'interrupted_epoch in mess'),
+    'batches are text': (
+        (*INFO, 'interrupted_epoch'), {'batches': 'x'}, 'interrupted_epoch in message_hub must be',
+    ),
     'kept checkpoints are text': ((*INFO, 'keep_ckpt_ids'), ['../x'], 'keep_ckpt_ids in message'),
 }  # fmt: skip
 
@@ -173,7 +178,9 @@ def test_resuming_deletes_nothing_but_its_own_best_checkpoint(tmp_path, place):
     for path in ('folder/precious', 'file'):
         (tmp_path / path).write_text('precious')
     content = read_checkpoint(str(work_dir / 'epoch_2.pth'))
-    content['message_hub']['runtime_info']['best_ckpt'] = str(tmp_path / place)
+    info = content['message_hub']['runtime_info']
+    info['best_ckpt'] = str(tmp_path / place)
+    info['outdated_checkpoints'] = [str(tmp_path / place), '../file', 'epoch_1.pth', '..']
     torch.save(content, tmp_path / 'evil.pth')
     before = {path for path in tmp_path.rglob('*') if path.is_file()}
     validated(work_dir, 3, place, load_from=str(tmp_path / 'evil.pth'), resume=True)

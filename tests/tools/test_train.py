@@ -193,7 +193,7 @@ def test_infinite_loss_is_one_line(train, configs, tmp_path):
     with pytest.raises(CommandError, match=r'(loss\w* is (nan|inf)|is NaN or infinite)'):
         train([*arguments, *options])
     for path in tmp_path.glob('*.pth'):
-        weights = torch.load(path)['state_dict'].values()
+        weights = read_checkpoint(str(path))['state_dict'].values()
         assert all(weight.isfinite().all() for weight in weights)
 
 
@@ -222,6 +222,7 @@ def test_seed_of_the_resumed_run_shuffles_its_data(train, configs, tmp_path, mon
     train([*arguments, '--cfg-options', *ends.format(1).split()])
     train([*arguments, '--resume', '--cfg-options', *ends.format(2).split()])
     seeds = [
-        torch.load(tmp_path / 'run' / f'iter_{number}.pth')['meta']['seed'] for number in (1, 2)
+        read_checkpoint(str(tmp_path / 'run' / f'iter_{number}.pth'))['meta']['seed']
+        for number in (1, 2)
     ]
     assert seeds[0] == seeds[1]

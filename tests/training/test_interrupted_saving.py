@@ -13,12 +13,12 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from mmengine.fileio import BaseStorageBackend, FileClient
 from mmengine.fileio.backends import registry_utils
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
+from nat_mm.checkpoints import read_checkpoint
 from nat_mm.cli.errors import CommandError
 from nat_mm.cli.resume import find_last_checkpoint
 from tests.soak.kills import undo_repair
@@ -95,7 +95,7 @@ def test_killed_at_any_step(options, copies):
         best = list(work_dir.glob('best_*.pth'))
         assert best or not options.get('validate'), files
         for path in (*best, *work_dir.glob('*.pth')):
-            assert 'state_dict' in torch.load(path), files
+            assert 'state_dict' in read_checkpoint(str(path)), files
 
 
 @pytest.mark.parametrize('options', RUNS.values(), ids=RUNS)

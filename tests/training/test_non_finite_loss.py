@@ -6,6 +6,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS, OPTIM_WRAPPERS
 from torch.amp import GradScaler
 
+from nat_mm.checkpoints import read_checkpoint
 from nat_mm.hooks import NonFiniteError, StopOnNonFiniteLoss
 from tests.training.tiny_run import Calls, TinyModel, build_tiny
 
@@ -66,7 +67,7 @@ def test_the_loss_is_named_and_the_checkpoint_before_is_kept(value, spoil, tmp_p
     with pytest.raises(NonFiniteError, match=rf'^loss_bbox is {value} in iteration 2; no check'):
         train(tmp_path)
     assert checkpoints(tmp_path) == ['iter_1.pth']
-    weights = torch.load(tmp_path / 'iter_1.pth')['state_dict'].values()
+    weights = read_checkpoint(str(tmp_path / 'iter_1.pth'))['state_dict'].values()
     assert all(weight.isfinite().all() for weight in weights)
 
 
