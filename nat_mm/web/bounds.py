@@ -40,7 +40,7 @@ CONNECTIONS = 600
 """Open at once; another one is told so and closed."""
 
 STREAMS = 300
-"""Of these connections, how many may stay open to wait for results."""
+"""Of these connections, how many may stay open to wait for results: two for each open page."""
 
 HEADER_SECONDS = 10
 """In which the header of a request must have arrived."""

@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +48,16 @@ _CROWD = 'Too many people use this page right now. Please try again in a minute.
 
 
 class _Request(Request):
-    """A request of which is known how much of it was read."""
+    """A request of which is known how much of it was read, and whether its sender has gone."""
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.size = 0
         self.is_whole = False
+        self.is_gone = False
 
         async def count() -> Message:
             message = await receive()
+            self.is_gone = message['type'] == 'http.disconnect'
             self.size += len(message.get('body', b''))
             self.is_whole = not message.get('more_body', False)
             return message
@@ -138,7 +140,7 @@ class Guard:
                 return self._serve_file(file[1])
             if heartbeat := _HEARTBEAT.fullmatch(path):
                 _check_session(heartbeat[1])
-                return await self._stream(request, send)
+                return await self._stream(self._pass_on(request, send))
             if path == f'{_API}/upload_progress':
                 # An upload ends before its page would see progress.
                 return Response('data: {"msg": "done"}\n\n', media_type='text/event-stream')
@@ -146,7 +148,7 @@ class Guard:
                 session = _check_session(request.query_params.get('session_hash'))
                 if session not in self._queue.pending_messages_per_session:
                     raise HTTPException(404, 'Nothing is on its way to this page.')
-                return await self._stream(request, send, query=f'session_hash={session}')
+                return await self._stream(self._pass_on_results(request, send, session))
         elif request.method == 'POST':
             # No other page that is open in the same browser may use this one.
             if request.headers.get('sec-fetch-site', 'same-origin') not in ('same-origin', 'none'):
@@ -177,12 +179,36 @@ class Guard:
         scope = {**request.scope, 'headers': headers, 'query_string': query.encode()}
         await self._app(scope, receive, send)
 
-    async def _stream(self, request: _Request, send: Send, *, query: str = '') -> None:
+    async def _pass_on_results(self, request: _Request, send: Send, session: str) -> None:
+        """Tells a page of the results of its events for as long as it is open.
+
+        Gradio ends this stream whenever no event of the page waits. An event that the page tells of
+        before it has heard of that would stay without a result: it counts on the old stream.
+        """
+        is_ended, has_begun = True, False
+
+        async def send_on(message: Message) -> None:
+            nonlocal is_ended, has_begun
+            if message['type'] == 'http.response.start':
+                if not has_begun:
+                    await send(message)
+                has_begun = True
+            elif b'"close_stream"' in message.get('body', b''):
+                is_ended = True
+            elif message.get('body'):
+                await send({**message, 'more_body': True})
+
+        while is_ended and not request.is_gone and not self._queue.stopped:
+            is_ended = False
+            await self._pass_on(request, send_on, query=f'session_hash={session}')
+
+    async def _stream(self, passing_on: Coroutine) -> None:
         if self._streams >= STREAMS:
+            passing_on.close()
             raise HTTPException(503, _CROWD)
         self._streams += 1
         try:
-            await self._pass_on(request, send, query=query)
+            await passing_on
         except Exception as error:
             # Gradio raises where a visitor leaves before their results are there.
             logging.getLogger(__name__).info('A stream of events ended early: %r', error)

@@ -92,7 +92,9 @@ class Handlers:
     def choose_model(self, model: Any, threshold: Any, request: gr.Request) -> tuple | dict:
         """Finds what another model sees in the same image."""
         visit = self.visitors.find(request.session_hash)
-        if visit is None:
+        # An image that was dropped meanwhile was seen by this model already: to draw it again would
+        # take the image away under a click.
+        if visit is None or visit.finding.model == self._model(model):
             return gr.skip()
         return self._find(visit.finding.frame(), model, threshold, request)
 
@@ -100,7 +102,8 @@ class Handlers:
     def redraw(self, threshold: Any, request: gr.Request) -> tuple | dict:
         """Draws the same finding with another threshold: image, status, legend, files."""
         visit = self.visitors.find(request.session_hash)
-        if visit is None:
+        # The page says so, too, when the slider appears.
+        if visit is None or visit.threshold == _threshold(threshold):
             return gr.skip()
         drawn = self._draw(visit, threshold)
         self.visitors.make_room()
@@ -181,8 +184,7 @@ class Handlers:
 
     def _draw(self, visit: Visit, threshold: Any) -> tuple:
         finding = visit.finding
-        if not (_is_number(threshold) and LOWEST_SCORE <= threshold <= 1):
-            threshold = THRESHOLD
+        visit.threshold = threshold = _threshold(threshold)
         folder = visit.renew_folder('found', inside=self.served)
         started = time.perf_counter()
         drawing = self.models[finding.model].draw(finding, threshold=threshold, folder=folder)
@@ -250,6 +252,10 @@ def offer_heads(number: int, stage: Stage) -> Choices:
 def _file(path: Path, name: str) -> dict:
     """Tells the page of a file."""
     return FileData(path=str(path), orig_name=name, size=path.stat().st_size).model_dump()
+
+
+def _threshold(value: Any) -> float:
+    return value if _is_number(value) and LOWEST_SCORE <= value <= 1 else THRESHOLD
 
 
 def _is_number(value: Any) -> bool:

@@ -33,10 +33,12 @@ class Visit:
     Attributes:
         finding: What a model found in their image.
         point: Where they clicked in it, (x, y) in its pixels.
+        threshold: Lowest score of what is drawn.
     """
 
     finding: Finding
     point: Point | None = None
+    threshold: float | None = None
     _folders: dict[str, Path] = field(default_factory=dict)
 
     @property

@@ -3,6 +3,8 @@
 import json
 import secrets
 import socket
+from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import httpx
@@ -20,6 +22,7 @@ class Client:
 
     def __init__(self, address: str, session: Any = None) -> None:
         self.http = httpx.Client(base_url=address, timeout=60)
+        self._streams, self._lines = ExitStack(), {}  # by session
         self.session = secrets.token_hex(6) if session is None else session
         config = self.http.get('config').json()
         names = {block['id']: block['props'].get('elem_id') for block in config['components']}
@@ -32,6 +35,7 @@ class Client:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self._streams.close()
         self.http.close()
 
     def upload(self, content: bytes, name: str = 'disc.png') -> httpx.Response:
@@ -65,18 +69,27 @@ class Client:
         """
         response = self.join(block, kind, *data, **said)
         assert response.status_code == 200, response.text
-        told = []
-        stream = self.http.stream('GET', f'{API}/queue/data?session_hash={self.session}')
-        with stream as response:
-            assert response.status_code == 200
-            for line in response.iter_lines():
-                message = json.loads(line.removeprefix('data:')) if line else {}
-                if message.get('msg') == 'log':
-                    told.append(message['log'])
-                elif message.get('msg') == 'process_completed':
-                    assert message['success'], message
-                    return message['output']['data'], told
+        event, told = response.json()['event_id'], []
+        for message in self.messages():
+            if message.get('event_id') != event:
+                continue
+            if message['msg'] == 'log':
+                told.append(message['log'])
+            elif message['msg'] == 'process_completed':
+                assert message['success'], message
+                return message['output']['data'], told
         raise AssertionError('the stream ended without a result')
+
+    def messages(self) -> Iterator[dict]:
+        """What the server says of events, on one stream that is opened with the first event."""
+        if self.session not in self._lines:
+            path = f'{API}/queue/data?session_hash={self.session}'
+            response = self._streams.enter_context(self.http.stream('GET', path))
+            assert response.status_code == 200
+            self._lines[self.session] = response.iter_lines()
+        for line in self._lines[self.session]:
+            if line:
+                yield json.loads(line.removeprefix('data:'))
 
     def show(self, content: bytes, name: str = 'disc.png', model: Any = None) -> tuple:
         """Uploads an image and waits for what is found in it."""

@@ -117,6 +117,8 @@ def faults(server: ServedPage, monkeypatch: pytest.MonkeyPatch) -> Iterator[list
     """What the server says of its own faults: none, whatever it is asked for."""
     faults = []
     handler = logging.Handler(logging.ERROR)
+    # Of tasks of the browser's driver that end with the tests.
+    handler.addFilter(lambda record: 'playwright' not in record.getMessage())
     handler.emit = lambda record: faults.append(handler.format(record))
     loggers = [logging.getLogger(name) for name in ('uvicorn.error', 'asyncio')]
     for logger in loggers:

@@ -5,8 +5,10 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from types import SimpleNamespace
 
 import cv2
+import gradio as gr
 import h11
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ import pytest
 from nat_mm.web import connections, guard, uploads, visitors
 from tests.web.clients import Client, SlowClient
 
-SEGMENTER = 'upernet_nat_demo'
+DETECTOR, SEGMENTER = 'mask_rcnn_nat_demo', 'upernet_nat_demo'
 PNG = cv2.imencode('.png', np.full((48, 64, 3), 90, np.uint8))[1].tobytes()
 SLOW_HEADER = b'GET / HTTP/1.1\r\nHost: a\r\nX-Slow: '
 BODY = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n%b\r\n--b--\r\n'
@@ -124,6 +126,28 @@ def test_one_stream_too_many_is_told_so(path, client, server, monkeypatch):
     monkeypatch.setattr(guard, 'STREAMS', 0)
     answer = client.http.get(f'gradio_api/{path}')
     assert (answer.status_code, 'Too many people' in answer.text) == (503, True)
+
+
+def test_event_after_a_result_counts_on_the_stream_of_that_result(client):
+    """As a page's script does that has not heard of the end of a stream."""
+    client.show(PNG, model=SEGMENTER)
+    lines = client.messages()
+    for _ in range(3):
+        event = client.join('picture', 'select', None, None, None, event_data={'index': [1, 1]})
+        ends = (each for each in lines if each.get('msg') in ('process_completed', 'close_stream'))
+        end = next(ends)
+        assert (end['msg'], end['event_id']) == ('process_completed', event.json()['event_id'])
+
+
+def test_what_is_drawn_already_is_not_drawn_again(client, server):
+    """Such events come late, and would take the image away that the visitor clicks on."""
+    client.show(PNG, model=SEGMENTER)
+    request = SimpleNamespace(session_hash=client.session)
+    handlers = server.handlers
+    assert handlers.choose_model(SEGMENTER, 0.3, request) == gr.skip()
+    assert handlers.redraw(0.3, request) == gr.skip()
+    assert handlers.redraw(0.4, request) != gr.skip()
+    assert handlers.choose_model(DETECTOR, 0.4, request) != gr.skip()
 
 
 def test_queue_that_is_full(client, monkeypatch):
