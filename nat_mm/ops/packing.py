@@ -52,11 +52,14 @@ class _Unpack(torch.autograd.Function):
 
 def _is_unbound(packed: Tensor, grads: tuple[Tensor, ...]) -> bool:
     """Whether the gradients are ``packed.unbind(3)``."""
-    if packed.ndim != 6 or packed.shape[3] != len(grads):
+    shape, stride, offset = packed.shape, packed.stride(), packed.storage_offset()
+    if len(shape) != 6 or shape[3] != len(grads):
         return False
+    part_shape, part_stride = shape[:3] + shape[4:], stride[:3] + stride[4:]
     return all(
         grad._base is packed
-        and (grad.storage_offset(), grad.shape, grad.stride())
-        == (part.storage_offset(), part.shape, part.stride())
-        for grad, part in zip(grads, packed.unbind(3), strict=True)
+        and grad.shape == part_shape
+        and grad.stride() == part_stride
+        and grad.storage_offset() == offset + number * stride[3]
+        for number, grad in enumerate(grads)
     )
