@@ -307,8 +307,14 @@ def test_kernels_run_without_autocast(launched, monkeypatch):
 
 def test_whether_triton_is_there_is_not_asked_while_tracing(monkeypatch):
     """PyTorch 2.9 to 2.11 cannot trace ``importlib.util.find_spec``; here nobody can."""
-    find_spec = torch.compiler.disable(importlib.util.find_spec)
-    monkeypatch.setattr(importlib.util, 'find_spec', find_spec)
+    find_spec = importlib.util.find_spec
+
+    def refuse_tracing(name):
+        if torch.compiler.is_compiling():
+            torch._dynamo.graph_break()
+        return find_spec(name)
+
+    monkeypatch.setattr(importlib.util, 'find_spec', refuse_tracing)
     backend._find_installation_problem.cache_clear()
 
     def attend(query, key, value, bias):
