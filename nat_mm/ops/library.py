@@ -104,7 +104,7 @@ def define_operator(
         if torch.is_grad_enabled() or not _is_plain(grad_output, saved[0]):
             grads, grad_bias = backward_operator(*arguments)
         else:
-            grads, grad_bias = _without_autocast(backward, *arguments)
+            grads, grad_bias = _alone(backward, *arguments)
         return *grads.unbind(3), None if saved[3] is None else grad_bias, None, None, None
 
     torch.library.register_autograd(
@@ -138,7 +138,7 @@ def define_operator(
 
         @staticmethod
         def forward(ctx, *inputs):
-            output = _without_autocast(forward, *inputs)
+            output = _alone(forward, *inputs)
             keep(ctx, inputs, output)
             return output[0]
 
@@ -150,7 +150,7 @@ def define_operator(
             return operator(*arguments)[0]
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
             return Differentiable.apply(*arguments)
-        return _without_autocast(forward, *arguments)[0]
+        return _alone(forward, *arguments)[0]
 
     return run
 
@@ -169,13 +169,14 @@ def _is_plain(*tensors: Tensor) -> bool:
         or torch._C._are_functorch_transforms_active()
         or torch.autograd._profiler_enabled()
         or tensors[0].device.type not in ('cpu', 'cuda')
-        or any(type(tensor) not in (Tensor, torch.nn.Parameter) for tensor in tensors)
+        or not _PLAIN_TYPES.issuperset(map(type, tensors))
     )
 
 
-def _without_autocast(function: Callable, *arguments):
-    with torch._C._ExcludeDispatchKeyGuard(_AUTOCAST):
-        return function(*arguments)
+def _alone(kernel: Callable, *arguments):
+    """Calls a kernel without autograd and autocast for what it calls, as the dispatcher does."""
+    with torch._C._AutoDispatchBelowAutograd(), torch._C._ExcludeDispatchKeyGuard(_AUTOCAST):
+        return kernel(*arguments)
 
 
 def _fake_backward(
@@ -185,6 +186,7 @@ def _fake_backward(
     return grads, query.new_empty(0) if bias is None else bias.new_empty(bias.shape)
 
 
+_PLAIN_TYPES = frozenset({Tensor, torch.nn.Parameter})
 _AUTOCAST = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU) | torch._C.DispatchKeySet(
     torch._C.DispatchKey.AutocastCUDA
 )

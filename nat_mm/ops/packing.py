@@ -30,7 +30,8 @@ def empty_packed(query: Tensor) -> Tensor:
     Returns:
         [B, H, W, 3, heads, head_dim], contiguous.
     """
-    return query.new_empty((*query.shape[:3], 3, *query.shape[3:]))
+    batch, height, width, heads, head_dim = query.shape
+    return query.new_empty((batch, height, width, 3, heads, head_dim))
 
 
 class _Unpack(torch.autograd.Function):

@@ -74,7 +74,7 @@ def run_backward(
     problem = Problem(query, bias is not None, tuple(kernel_size), tuple(dilation), scale)
 
     def run_queries(launch: Launch) -> Tensor | None:
-        partial_tables = None if bias is None else launch.make_tables(delta)
+        partial_tables = None if bias is None else launch.make_tables(problem)
         inputs = (query, key, value, table, output, log_sum_exp, grad_output)
         tensors = (*inputs, delta, grad_query, partial_tables)
         _launch(launch, tensors, strides, problem)
@@ -89,33 +89,36 @@ def run_backward(
     run_keys(_choose('keys', problem, run_keys))
     if bias is None:
         return grads, query.new_empty(0)
-    return grads, _reduce_tables(partial_tables, query, bias)
+    return grads, _reduce_tables(partial_tables, bias)
 
 
-class Problem(NamedTuple):
-    """What does not change with the tiles; ``query`` stands for all tensors of its shape."""
+class Problem:
+    """What does not change with the tiles.
 
-    query: Tensor
-    has_bias: bool
-    kernel_size: tuple[int, int]
-    dilation: tuple[int, int]
-    scale: float
+    Attributes:
+        query: Stands for all tensors of its shape.
+        kind: All that a launch depends on besides its arguments.
+    """
 
-    @property
-    def precision(self) -> str:
-        """How float32 is multiplied: with TF32 only where PyTorch allows it."""
-        if self.query.dtype != torch.float32:
-            return 'ieee'  # makes no difference, and the setting takes a while to read
-        # allow_tf32 cannot be read once a program has used the newer fp32_precision.
-        allowed = torch.backends.cuda.matmul.fp32_precision == 'tf32'
-        return _fast_precision() if allowed else 'ieee'
+    __slots__ = ('query', 'has_bias', 'kernel_size', 'dilation', 'scale', 'precision', 'kind')
 
-    @property
-    def kind(self) -> tuple[Hashable, ...]:
-        """All that a launch depends on besides its arguments."""
-        query = self.query
+    def __init__(
+        self,
+        query: Tensor,
+        has_bias: bool,
+        kernel_size: tuple[int, int],
+        dilation: tuple[int, int],
+        scale: float,
+    ) -> None:
+        self.query = query
+        self.has_bias = has_bias
+        self.kernel_size = kernel_size
+        self.dilation = dilation
+        self.scale = scale
+        self.precision = _float32_precision() if query.dtype == torch.float32 else 'ieee'
         device = query.device.type
-        return (query.shape, query.dtype, device, *self[1:4], self.precision)
+        window = (has_bias, kernel_size, dilation)
+        self.kind = (query.shape, query.dtype, device, window, self.precision)
 
     def constants(self, kernel: str, tiles: Tiles) -> dict[str, Any]:
         """Constants that a kernel is compiled for."""
@@ -162,10 +165,17 @@ class Launch(NamedTuple):
     options: dict[str, Any]
     has_idle_programs: bool
 
-    def make_tables(self, like: Tensor) -> Tensor:
-        """Memory for every program's table, zero where no program writes."""
-        shape = (self.programs, self.options['TABLE_ROWS'], self.options['TABLE_COLUMNS'])
-        return like.new_zeros(shape) if self.has_idle_programs else like.new_empty(shape)
+    def make_tables(self, problem: Problem) -> Tensor:
+        """Memory for every program's table, zero where no program writes.
+
+        Returns:
+            float32 [B, heads, programs, TABLE_ROWS, TABLE_COLUMNS].
+        """
+        batch, _, _, heads, _ = problem.query.shape
+        programs = self.programs // max(1, batch * heads)
+        shape = (batch, heads, programs, self.options['TABLE_ROWS'], self.options['TABLE_COLUMNS'])
+        make = problem.query.new_zeros if self.has_idle_programs else problem.query.new_empty
+        return make(shape, dtype=torch.float32)
 
 
 def _choose(kernel: str, problem: Problem, run: Callable[[Launch], Any]) -> Launch:
@@ -265,18 +275,21 @@ def make_table_constants(kernel_size: Sequence[int], precision: str) -> dict[str
     return {'TABLE_ROWS': rows, 'TABLE_COLUMNS': columns, 'TABLE_PRECISION': precision}
 
 
+def _float32_precision() -> str:
+    """How float32 is multiplied: with TF32 only where PyTorch allows it."""
+    # allow_tf32 cannot be read once a program has used the newer fp32_precision.
+    allowed = torch.backends.cuda.matmul.fp32_precision == 'tf32'
+    return _fast_precision() if allowed else 'ieee'
+
+
 def _fast_precision() -> str:
     """How float32 is multiplied where TF32 is good enough; few of AMD's GPUs have that."""
     return 'ieee' if torch.version.hip else 'tf32'
 
 
-def _reduce_tables(partial_tables: Tensor, query: Tensor, bias: Tensor) -> Tensor:
+def _reduce_tables(partial_tables: Tensor, bias: Tensor) -> Tensor:
     """Adds up the tables of all programs of each head, in an order that is always the same."""
-    batch, heads = query.shape[0], query.shape[3]
-    programs, table_rows, table_columns = partial_tables.shape
-    programs_each = programs // max(1, batch * heads)
-    by_head = partial_tables.view(batch, heads, programs_each, table_rows, table_columns)
-    total = by_head[..., : bias.shape[1], : bias.shape[2]].sum((0, 2))
+    total = partial_tables[..., : bias.shape[1], : bias.shape[2]].sum((0, 2))
     return total.to(bias.dtype)  # for the same type that copies nothing
 
 
