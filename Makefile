@@ -1,7 +1,7 @@
 # make demo    trains, tests and draws the demo     make lint    checks the style
 # make test    runs the test suite                  make clean   removes .venv, builds and the demo
 # make bench   measures speed and memory here       make docs    builds the documentation in site/
-# make test-gpu   tests on a GPU and measures speed there, in two minutes
+# make test-gpu   tests on a GPU, measures speed there and writes work_dirs/gpu_report.md
 # make soak    kills training runs 50 times each, in ten minutes, and counts lost checkpoints
 #
 # All but `make clean` create .venv with everything in it, unless it is there. To choose otherwise:

@@ -1,7 +1,8 @@
 """Times of neighborhood attention on a GPU, beside what else one could use there.
 
-``make test-gpu`` writes them to a file in Markdown after the tests for GPUs;
-:func:`nat_mm.benchmark.gpu.make_report` takes another device for trying it out.
+``python -m tests.gpu`` writes them to a file in Markdown after the tests for GPUs;
+:func:`nat_mm.benchmark.gpu.make_report` takes another device for trying it out. OpenMMLab is needed
+for the comparison with Swin alone.
 """
 
 from __future__ import annotations
@@ -18,68 +19,51 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import nat_mm
+from nat_mm.benchmark import gpu_timing
+from nat_mm.benchmark.gpu_timing import Call, Times
 from nat_mm.benchmark.settings import KERNEL_SIZE, Settings, StageMap
-from nat_mm.benchmark.timing import alternating_medians
 from nat_mm.layers import NeighborhoodAttention2D
 from nat_mm.ops import neighborhood_attention_2d
 from nat_mm.ops.backends import BACKENDS
 
 NAMES = ('triton', 'natten', 'portable')
 MODES = ('forward', 'forward + backward')
-SAMPLE_SECONDS = 0.02
 _WINDOW = (KERNEL_SIZE, KERNEL_SIZE)
 
-Functions = dict[str, Callable[[], object]]
+Functions = dict[str, Sequence[Call]]
+"""Each way to compute something, by name: a function for each of several sets of inputs."""
 
 
 class Row(NamedTuple):
-    """Median milliseconds of each way on one map, or why it cannot be timed."""
+    """Times of each way on one map, or why it cannot be timed."""
 
     map: str
     mode: str
-    milliseconds: Mapping[str, float | str]
+    times: Mapping[str, Times | str]
 
 
-class EventClock:
-    """Seconds since its making on a GPU's own clock, after all work so far is done."""
-
-    def __init__(self) -> None:
-        self._start = torch.cuda.Event(enable_timing=True)
-        self._start.record()
-
-    def __call__(self) -> float:
-        now = torch.cuda.Event(enable_timing=True)
-        now.record()
-        now.synchronize()
-        return self._start.elapsed_time(now) / 1e3
-
-
-def make_report(
-    device: torch.device,
-    settings: Settings,
-    clock: Callable[[], float],
-    *,
-    notes: Sequence[str] = (),
-) -> str:
-    """Times everything in bfloat16 and float32, for about a minute on a GPU.
+def make_report(device: torch.device, settings: Settings, *, notes: Sequence[str] = ()) -> str:
+    """Times everything in bfloat16 and float32.
 
     Args:
         device: Where to run.
         settings: Maps and number of repeats; its threads do not matter.
-        clock: Returns the time in seconds, when the device is done.
         notes: Lines to put on top of the environment's.
 
     Returns:
         Environment and tables in Markdown.
     """
-    parts = ['# nat_mm on a GPU', '\n'.join(f'- {line}' for line in (*notes, *environment(device)))]
+    lines = (*notes, *environment(device), gpu_timing.METHOD)
+    parts = ['# nat_mm on a GPU', '\n'.join(f'- {line}' for line in lines)]
     problem = _swin_problem()
     for dtype in (torch.bfloat16, torch.float32):
         name = str(dtype).removeprefix('torch.')
-        parts.append(f'## Operator, kernel size 7, {name}: milliseconds, medians of turns')
-        parts.append(_table(_measure(_operators, device, dtype, settings, clock)))
-        parts.append(f"## Attention module and Swin's, {name}{_autocast_note(dtype)}: milliseconds")
-        parts.append(problem or _table(_measure(_modules, device, dtype, settings, clock)))
+        parts.append(f'## Operator, kernel size 7, {name}')
+        parts.append(_table(_measure(_operators, device, dtype, settings)))
+        parts.append(f"## Attention module and Swin's, {_precision(dtype)}")
+        if problem:
+            parts.append(problem)
+        parts.append(_table(_measure(_modules, device, dtype, settings)))
     return '\n\n'.join(parts) + '\n'
 
 
@@ -111,33 +95,12 @@ def _measure(
     device: torch.device,
     dtype: torch.dtype,
     settings: Settings,
-    clock: Callable[[], float],
 ) -> list[Row]:
-    seconds = 0.0 if settings.quick else SAMPLE_SECONDS
     rows = []
     for stage, mode in itertools.product(settings.stage_maps, MODES):
         functions = make(stage, device, dtype, mode)
-        failures = {name: _failure(each) for name, each in functions.items()}
-        medians = alternating_medians(
-            {name: each for name, each in functions.items() if failures[name] is None},
-            repeats=settings.repeats,
-            sample_seconds=seconds,
-            clock=clock,
-        )
-        times = {name: failures[name] or medians[name] * 1e3 for name in functions}
-        rows.append(Row(str(stage), mode, times))
+        rows.append(Row(str(stage), mode, gpu_timing.time_all(functions, device, settings)))
     return rows
-
-
-def _failure(function: Callable[[], object]) -> str | None:
-    try:
-        function()
-    except torch.OutOfMemoryError:
-        torch.cuda.empty_cache()
-        return 'no memory'
-    except Exception as error:  # one way's failure must not take the others' figures with it
-        return f'{type(error).__name__}: {error}'.splitlines()[0].replace('|', '/')[:80]
-    return None
 
 
 def _operators(
@@ -145,25 +108,29 @@ def _operators(
 ) -> Functions:
     """Backends with a bias and without, and attention of PyTorch that knows no neighborhoods."""
     shape = (1, stage.height, stage.width, 3, stage.heads, stage.head_dim)
-    projected = torch.randn(shape, device=device, dtype=dtype).unbind(3)
+    bytes_of_a_map = stage.height * stage.width * stage.channels * dtype.itemsize
+    sets = gpu_timing.number_of_sets(4 * bytes_of_a_map, device)  # query, key, value and output
+    projected = [torch.randn(shape, device=device, dtype=dtype).unbind(3) for _ in range(sets)]
     bias = torch.randn(stage.heads, *(2 * size - 1 for size in _WINDOW), device=device)
     functions = {}
     for name in NAMES:
         for own_bias in (bias, None):
-            if BACKENDS[name].unsupported_reasons(projected[0], own_bias, _WINDOW):
+            if BACKENDS[name].unsupported_reasons(projected[0][0], own_bias, _WINDOW):
                 continue
             if own_bias is None and name == 'portable':
                 continue
-            forward = partial(_attend, name)
             title = name if own_bias is not None else f'{name}, no bias'
-            functions[title] = _function(forward, (*projected, own_bias), mode)
-    everything = [t.flatten(1, 2).transpose(1, 2) for t in projected]
+            inputs = [(*tensors, own_bias) for tensors in projected]
+            functions[title] = _functions(partial(_attend, name), inputs, mode)
     attend = F.scaled_dot_product_attention
-    functions['sdpa, all tokens'] = _function(attend, everything, mode)
+    everything = [[t.flatten(1, 2).transpose(1, 2) for t in tensors] for tensors in projected]
+    functions['sdpa, all tokens'] = _functions(attend, everything, mode)
     windows = -(-stage.height // KERNEL_SIZE) * -(-stage.width // KERNEL_SIZE)
     shape = (windows, stage.heads, KERNEL_SIZE**2, stage.head_dim)
-    in_windows = [torch.randn(shape, device=device, dtype=dtype) for _ in 'qkv']
-    functions['sdpa, 7x7 windows'] = _function(attend, in_windows, mode)
+    in_windows = [
+        [torch.randn(shape, device=device, dtype=dtype) for _ in 'qkv'] for _ in range(sets)
+    ]
+    functions['sdpa, 7x7 windows'] = _functions(attend, in_windows, mode)
     return functions
 
 
@@ -184,14 +151,18 @@ def _modules(stage: StageMap, device: torch.device, dtype: torch.dtype, mode: st
             torch.empty(1, *_WINDOW, 1, stage.head_dim, device=device, dtype=dtype), None, _WINDOW
         )
     }
-    for title, shift in (('Swin', 0), ('Swin, shifted', KERNEL_SIZE // 2)):
+    shifts = {} if _swin_problem() else {'Swin': 0, 'Swin, shifted': KERNEL_SIZE // 2}
+    for title, shift in shifts.items():
         modules[title] = _SwinOnMap(stage, shift)
-    x = torch.randn(1, stage.height, stage.width, stage.channels, device=device)
+    shape = (1, stage.height, stage.width, stage.channels)
+    bytes_of_a_map = stage.height * stage.width * stage.channels * torch.float32.itemsize
+    sets = gpu_timing.number_of_sets(2 * bytes_of_a_map, device)  # in and out
+    maps = [torch.randn(shape, device=device) for _ in range(sets)]
     functions = {}
     for title, module in modules.items():
         module.to(device).eval()
-        forward = partial(_in_precision, module, dtype)
-        functions[title] = _function(forward, (x, *module.parameters()), mode)
+        inputs = [(x, *module.parameters()) for x in maps]
+        functions[title] = _functions(partial(_in_precision, module, dtype), inputs, mode)
     return functions
 
 
@@ -216,9 +187,16 @@ def _in_precision(module: nn.Module, dtype: torch.dtype, x: Tensor, *parameters:
         return module(x)
 
 
+def _functions(
+    forward: Callable[..., Tensor], inputs: Sequence[Sequence[Tensor | None]], mode: str
+) -> list[Call]:
+    """What to time: a pass over each set of inputs."""
+    return [_function(forward, tensors, mode) for tensors in inputs]
+
+
 def _function(
     forward: Callable[..., Tensor], inputs: Sequence[Tensor | None], mode: str
-) -> Callable[[], object]:
+) -> Call:
     if mode == 'forward':
 
         def infer() -> Tensor:
@@ -231,10 +209,14 @@ def _function(
         for t in inputs
     ]
     leaves = [t for t in tensors if t is not None]
+    grad_output = None
 
     def train() -> object:
+        nonlocal grad_output
         output = forward(*tensors)
-        return torch.autograd.grad(output, leaves, torch.ones_like(output))
+        if grad_output is None:
+            grad_output = torch.ones_like(output)
+        return torch.autograd.grad(output, leaves, grad_output)
 
     return train
 
@@ -243,19 +225,18 @@ def _swin_problem() -> str | None:
     try:
         import mmdet.models.backbones.swin  # noqa: F401
     except ImportError as error:
-        return f"Not measured: mmdet cannot be imported ({error}); pip install 'nat_mm[det,lite]'"
+        return f"Without Swin: mmdet cannot be imported ({error}); pip install 'nat_mm[det,lite]'"
     return None
 
 
-def _autocast_note(dtype: torch.dtype) -> str:
-    return '' if dtype == torch.float32 else ' by autocast'
+def _precision(dtype: torch.dtype) -> str:
+    return 'float32' if dtype == torch.float32 else 'bfloat16 by autocast'
 
 
 def _table(rows: Sequence[Row]) -> str:
-    titles = ['map', 'pass', *rows[0].milliseconds]
-    lines = [titles, ['---'] * len(titles)]
+    lines = [('map', 'pass', 'way', 'ms', 'us of the host'), ['---'] * 5]
     for row in rows:
-        times = row.milliseconds.values()
-        cells = [time if isinstance(time, str) else f'{time:.3f}' for time in times]
-        lines.append([row.map, row.mode, *cells])
+        for way, times in row.times.items():
+            cells = (times, '') if isinstance(times, str) else times.cells()
+            lines.append((row.map, row.mode, way, *cells))
     return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)

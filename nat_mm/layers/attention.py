@@ -1,7 +1,8 @@
 """Neighborhood attention as a module: projections around the operator."""
 
+import logging
+
 import torch
-from mmengine.logging import print_log
 from torch import nn
 
 from nat_mm.layers.checks import check_int, check_kernel_size
@@ -85,8 +86,8 @@ class NeighborhoodAttention2D(nn.Module):
 
         Args:
             x: Map of any height and width, ``[B, H, W, C]``.
-            norm: Applied to ``x`` first, if given; in training its output is not kept in memory
-                but computed again in backward.
+            norm: Applied to ``x`` first, if given; in training on a CPU its output is not kept in
+                memory but computed again in backward.
 
         Returns:
             Map of the same shape.
@@ -127,9 +128,18 @@ class NeighborhoodAttention2D(nn.Module):
             if is_resizable_rpb(table.shape, self.rpb.shape):
                 state_dict[key] = resize_rpb(table, self.kernel_size)
                 source = (table.shape[-1] + 1) // 2
-                print_log(
+                _log(
                     f'{key}: relative position bias resized from kernel size {source} '
-                    f'to {self.kernel_size} by bicubic interpolation',
-                    logger='current',
+                    f'to {self.kernel_size} by bicubic interpolation'
                 )
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def _log(line: str) -> None:
+    """To the log of OpenMMLab's runner where there is mmengine."""
+    try:
+        from mmengine.logging import print_log
+    except ImportError:
+        logging.getLogger(__name__).info(line)
+    else:
+        print_log(line, logger='current')

@@ -28,10 +28,10 @@ class Mlp(nn.Module):
 
         Args:
             x: Tokens, ``[..., C]``.
-            norm: Applied to ``x`` first, if given. In training neither its output nor that of the
-                activation is kept in memory: both are computed again in backward. On a CPU a map
-                whose hidden channels would need more than 32 MiB is taken a piece at a time, and
-                the output of the first linear layer is not kept either.
+            norm: Applied to ``x`` first, if given. In training on a CPU neither its output nor that
+                of the activation is kept in memory: both are computed again in backward. A map
+                whose hidden channels would need more than 32 MiB is taken a piece at a time there,
+                and the output of the first linear layer is not kept either.
         """
         is_random = self.training and self.drop.p > 0
         expand = self.fc1 if norm is None else lambda x: self.fc1(norm(x))

@@ -2,10 +2,29 @@
 
 import torch
 from torch import nn
-from torchvision.ops import StochasticDepth
 
 from nat_mm.layers.attention import NeighborhoodAttention2D
 from nat_mm.layers.mlp import Mlp
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (arXiv 1603.09382): which samples of a batch keep a residual branch.
+
+    Args:
+        p: Probability that a sample loses its branch, in [0, 1).
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, branch: torch.Tensor) -> torch.Tensor:
+        """Factors on ``[B, H, W, C]``, ``[B, 1, 1, 1]``: 0 or, on average 1, ``1 / (1 - p)``."""
+        kept = branch.new_empty(len(branch), 1, 1, 1)
+        return kept.bernoulli_(1 - self.p).div_(1 - self.p)
+
+    def extra_repr(self) -> str:
+        return f'p={self.p}'
 
 
 class NATLayer(nn.Module):
@@ -59,7 +78,7 @@ class NATLayer(nn.Module):
         )
         self.norm2 = nn.LayerNorm(channels)
         self.mlp = Mlp(channels, int(channels * mlp_ratio), drop_rate=drop_rate)
-        self.drop_path = StochasticDepth(drop_path_rate, mode='row')
+        self.drop_path = DropPath(drop_path_rate)
         if layer_scale is None:
             self.register_parameter('gamma1', None)
             self.register_parameter('gamma2', None)
@@ -77,7 +96,7 @@ class NATLayer(nn.Module):
     ) -> torch.Tensor:
         scale = gamma
         if self.training and self.drop_path.p > 0:
-            kept = self.drop_path(branch.new_ones(len(branch), 1, 1, 1))
+            kept = self.drop_path(branch)
             scale = kept if gamma is None else kept * gamma
         if scale is not None:
             return torch.addcmul(x, branch, scale)  # in one pass over memory

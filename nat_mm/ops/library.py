@@ -81,7 +81,7 @@ def define_operator(
     torch.library.register_fake(f'{NAMESPACE}::{name}', fake_forward, lib=library)
     torch.library.register_fake(f'{NAMESPACE}::{name}_backward', _fake_backward, lib=library)
 
-    def setup_context(ctx, inputs, output):
+    def keep(ctx, inputs, output):
         query, key, value, bias, ctx.kernel_size, ctx.dilation, ctx.scale = inputs
         ctx.save_for_backward(
             query,
@@ -91,14 +91,20 @@ def define_operator(
             output[0] if keeps_output else None,
             output[1] if statistics else None,
         )
+
+    def setup_context(ctx, inputs, output):
+        keep(ctx, inputs, output)
         ctx.mark_non_differentiable(output[1])
 
-    def differentiate(ctx, grad_output, _):
+    def differentiate(ctx, grad_output, *_):
         # Read once: activation checkpointing refuses a second unpacking.
         saved = ctx.saved_tensors
-        grads, grad_bias = backward_operator(
-            grad_output, *saved, ctx.kernel_size, ctx.dilation, ctx.scale
-        )
+        arguments = (grad_output, *saved, ctx.kernel_size, ctx.dilation, ctx.scale)
+        # For a second derivative autograd has to see the operator, which refuses it.
+        if torch.is_grad_enabled() or not _is_plain(grad_output, saved[0]):
+            grads, grad_bias = backward_operator(*arguments)
+        else:
+            grads, grad_bias = _alone(backward, *arguments)
         return *grads.unbind(3), None if saved[3] is None else grad_bias, None, None, None
 
     torch.library.register_autograd(
@@ -126,7 +132,51 @@ def define_operator(
         library.impl(
             f'{name}_backward', without_autocast(backward_operator, device_key), device_key
         )
-    return lambda *arguments: operator(*arguments)[0]
+
+    class Differentiable(torch.autograd.Function):
+        """What ``register_autograd`` makes, for :func:`_is_plain` calls."""
+
+        @staticmethod
+        def forward(ctx, *inputs):
+            output = _alone(forward, *inputs)
+            keep(ctx, inputs, output)
+            return output[0]
+
+        backward = staticmethod(differentiate)
+
+    def run(*arguments):
+        tensors = arguments[:3] if arguments[3] is None else arguments[:4]
+        if not _is_plain(*tensors):
+            return operator(*arguments)[0]
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+            return Differentiable.apply(*arguments)
+        return _alone(forward, *arguments)[0]
+
+    return run
+
+
+def _is_plain(*tensors: Tensor) -> bool:
+    """Whether nobody but autograd wants to see the call, so that kernels may be called directly.
+
+    The way through PyTorch's dispatcher takes longer than the kernels of small maps. Compilers,
+    tracers, ``torch.func``, modes, subclasses of tensors and profilers need it.
+    """
+    return not (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch._C._len_torch_dispatch_stack()
+        or torch._C._len_torch_function_stack()
+        or torch._C._are_functorch_transforms_active()
+        or torch.autograd._profiler_enabled()
+        or tensors[0].device.type not in ('cpu', 'cuda')
+        or not _PLAIN_TYPES.issuperset(map(type, tensors))
+    )
+
+
+def _alone(kernel: Callable, *arguments):
+    """Calls a kernel without autograd and autocast for what it calls, as the dispatcher does."""
+    with torch._C._AutoDispatchBelowAutograd(), torch._C._ExcludeDispatchKeyGuard(_AUTOCAST):
+        return kernel(*arguments)
 
 
 def _fake_backward(
@@ -135,6 +185,11 @@ def _fake_backward(
     grads = empty_packed(query)
     return grads, query.new_empty(0) if bias is None else bias.new_empty(bias.shape)
 
+
+_PLAIN_TYPES = frozenset({Tensor, torch.nn.Parameter})
+_AUTOCAST = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU) | torch._C.DispatchKeySet(
+    torch._C.DispatchKey.AutocastCUDA
+)
 
 # Registrations end with their Library object, so these must outlive this function.
 _LIBRARIES: list[torch.library.Library] = []

@@ -30,7 +30,8 @@ def empty_packed(query: Tensor) -> Tensor:
     Returns:
         [B, H, W, 3, heads, head_dim], contiguous.
     """
-    return query.new_empty((*query.shape[:3], 3, *query.shape[3:]))
+    batch, height, width, heads, head_dim = query.shape
+    return query.new_empty((batch, height, width, 3, heads, head_dim))
 
 
 class _Unpack(torch.autograd.Function):
@@ -52,11 +53,14 @@ class _Unpack(torch.autograd.Function):
 
 def _is_unbound(packed: Tensor, grads: tuple[Tensor, ...]) -> bool:
     """Whether the gradients are ``packed.unbind(3)``."""
-    if packed.ndim != 6 or packed.shape[3] != len(grads):
+    shape, stride, offset = packed.shape, packed.stride(), packed.storage_offset()
+    if len(shape) != 6 or shape[3] != len(grads):
         return False
+    part_shape, part_stride = shape[:3] + shape[4:], stride[:3] + stride[4:]
     return all(
         grad._base is packed
-        and (grad.storage_offset(), grad.shape, grad.stride())
-        == (part.storage_offset(), part.shape, part.stride())
-        for grad, part in zip(grads, packed.unbind(3), strict=True)
+        and grad.shape == part_shape
+        and grad.stride() == part_stride
+        and grad.storage_offset() == offset + number * stride[3]
+        for number, grad in enumerate(grads)
     )

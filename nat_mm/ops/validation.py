@@ -18,6 +18,8 @@ def as_pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:
     Raises:
         TypeError: If ``value`` is neither.
     """
+    if type(value) is int:  # by far the most common, and asked in every call
+        return value, value
     pair = (value, value) if isinstance(value, int) else value
     if (
         isinstance(pair, str)
@@ -52,7 +54,7 @@ def check_dilation(dilation: int | Sequence[int]) -> tuple[int, int]:
         ValueError: If it is below 1.
     """
     pair = as_pair('dilation', dilation)
-    if any(step < 1 for step in pair):
+    if min(pair) < 1:
         raise ValueError(f'dilation must be at least 1, got {dilation!r}')
     return pair
 
@@ -87,44 +89,42 @@ def check_tensors(
         TypeError: If an argument is not a tensor, or of an element type that is not supported.
         ValueError: If shapes, element types or devices do not fit.
     """
-    named = {'query': query, 'key': key, 'value': value}
-    if bias is not None:
-        named['bias'] = bias
-    for name, tensor in named.items():
+    named = (('query', query), ('key', key), ('value', value), ('bias', bias))
+    for name, tensor in named[:3] if bias is None else named:
         if not isinstance(tensor, Tensor):
             raise TypeError(f'{name} must be a tensor, got {type(tensor).__name__}')
         if tensor.dtype not in SUPPORTED_DTYPES:
             known = ', '.join(str(dtype) for dtype in SUPPORTED_DTYPES)
             raise TypeError(f'{name} must be one of {known}, got {tensor.dtype}')
-        if tensor.device != query.device:
-            raise ValueError(
-                f'{name} must be on the device of query, {query.device}, got {tensor.device}'
-            )
-    if query.dim() != 5:
+    shape, dtype, device = query.shape, query.dtype, query.device
+    if len(shape) != 5:
         raise ValueError(
-            f'query must have 5 dimensions [B, H, W, heads, head_dim], got {tuple(query.shape)}'
+            f'query must have 5 dimensions [B, H, W, heads, head_dim], got {tuple(shape)}'
         )
-    for name in ('key', 'value'):
-        tensor = named[name]
-        if tensor.shape != query.shape:
+    for name, tensor in named[1:3]:
+        if tensor.shape != shape:
             raise ValueError(
-                f'{name} must have the shape of query, {tuple(query.shape)}, '
-                f'got {tuple(tensor.shape)}'
+                f'{name} must have the shape of query, {tuple(shape)}, got {tuple(tensor.shape)}'
             )
-        if tensor.dtype != query.dtype:
+        if tensor.dtype != dtype:
             raise TypeError(
-                f'{name} must have the element type of query, {query.dtype}, got {tensor.dtype}'
+                f'{name} must have the element type of query, {dtype}, got {tensor.dtype}'
             )
-    for axis, length, size, step in zip(
-        ('height', 'width'), query.shape[1:3], kernel_size, dilation, strict=True
-    ):
+        if tensor.device != device:
+            raise ValueError(
+                f'{name} must be on the device of query, {device}, got {tensor.device}'
+            )
+    for axis, name in enumerate(('height', 'width')):
+        length, size, step = shape[axis + 1], kernel_size[axis], dilation[axis]
         if length < size * step:
             raise ValueError(
-                f'{axis} of the map must be at least kernel_size * dilation = {size} * {step} = '
+                f'{name} of the map must be at least kernel_size * dilation = {size} * {step} = '
                 f'{size * step}, got {length}; pad the map or lower the dilation'
             )
     if bias is not None:
-        expected = (query.shape[3], 2 * kernel_size[0] - 1, 2 * kernel_size[1] - 1)
+        if bias.device != device:
+            raise ValueError(f'bias must be on the device of query, {device}, got {bias.device}')
+        expected = (shape[3], 2 * kernel_size[0] - 1, 2 * kernel_size[1] - 1)
         if tuple(bias.shape) != expected:
             raise ValueError(
                 f'bias must have shape [heads, 2*kh - 1, 2*kw - 1] = {list(expected)}, '

@@ -1,5 +1,11 @@
-"""``make test-gpu``: the tests that need a GPU, then times for a report."""
+"""``python -m tests.gpu``, or ``make test-gpu``: the tests that need a GPU, then a report of times.
 
+Needs PyTorch with Triton, numpy and pytest; with pytest-xdist the tests run side by side, and with
+mmdet Swin's attention is timed, too.
+"""
+
+import argparse
+import importlib.util
 import os
 import sys
 from pathlib import Path
@@ -11,27 +17,55 @@ from nat_mm.benchmark import gpu
 from nat_mm.benchmark.settings import Settings
 
 FOLDER = Path(__file__).parent
-REPORT = Path('gpu_report.md')
+REPORT = FOLDER.parents[1] / 'work_dirs' / 'gpu_report.md'
+WORKERS = 4
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Runs all, writes the report and returns the tests' exit code."""
+    parser = argparse.ArgumentParser(
+        prog='python -m tests.gpu',
+        description='Tests every backend on a GPU, then times them and writes a report.',
+    )
+    parser.add_argument(
+        '--out',
+        type=Path,
+        default=REPORT,
+        metavar='FILE',
+        help="file to write the report to (default: work_dirs/gpu_report.md in the repository's "
+        'root)',
+    )
+    out = parser.parse_args(arguments).out
     if not torch.cuda.is_available():
         print('no GPU was found (torch.cuda.is_available() is False), so nothing was tested')
         return 0
+    try:  # now rather than after minutes
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f'--out: cannot make the folder of {out}: {error.strerror}')
+    if out.is_dir() or not os.access(out if out.exists() else out.parent, os.W_OK):
+        parser.error(f'--out: cannot write {out}')
     os.environ.pop('TRITON_INTERPRET', None)
-    # Without tests/conftest.py, in which Triton is told to interpret. Workers compile side by side.
-    options = ['--confcutdir', str(FOLDER), '--numprocesses', '4', '--durations', '0', '-q']
-    code = pytest.main([str(FOLDER), *options])
-    print(f'timing, for {REPORT} ...', flush=True)
-    outcome = 'passed' if code == 0 else 'FAILED, see the output of make test-gpu'
+    code = pytest.main(pytest_options())
+    print(f'timing, for {out} ...', flush=True)
+    outcome = 'passed' if code == 0 else 'FAILED, see what this command printed'
     settings = Settings(threads=torch.get_num_threads())
     notes = [f'tests for GPUs: {outcome}']
-    report = gpu.make_report(torch.device('cuda'), settings, gpu.EventClock(), notes=notes)
-    REPORT.write_text(report, encoding='utf-8')
+    report = gpu.make_report(torch.device('cuda'), settings, notes=notes)
     print(report)
-    print(f'{REPORT} can be pasted into an issue')
+    out.write_text(report, encoding='utf-8')
+    print(f'{out} can be pasted into an issue')
     return int(code)
+
+
+def pytest_options() -> list[str]:
+    """Arguments of pytest."""
+    # Without tests/conftest.py, which tells Triton to interpret and imports OpenMMLab, and without
+    # a cache in a checkout that may be read-only.
+    options = [str(FOLDER), '--confcutdir', str(FOLDER), '-p', 'no:cacheprovider']
+    if importlib.util.find_spec('xdist'):  # workers compile side by side
+        options += ['--numprocesses', str(WORKERS)]
+    return [*options, '--durations', '0', '-q']
 
 
 if __name__ == '__main__':

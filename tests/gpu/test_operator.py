@@ -118,15 +118,29 @@ def test_tiles_by_trial(monkeypatch):
 
 
 def test_in_a_cuda_graph():
+    """Forward and backward pass, replayed on other numbers than it was recorded with."""
     case = Case(29, 31, 7)
-    inputs = on_gpu(case, dtype=torch.bfloat16)
+    inputs = [t.requires_grad_() for t in on_gpu(case, dtype=torch.bfloat16)]
     needs('triton', inputs, case)
-    expected = run(case, 'triton', *inputs)  # compiles, which a recording must not
+
+    def differentiate():
+        output = run(case, 'triton', *inputs)
+        return output.detach(), *torch.autograd.grad(output, inputs, torch.ones_like(output))
+
+    side = torch.cuda.Stream()  # compiles, which a recording must not
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        differentiate()
+    torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        output = run(case, 'triton', *inputs)
+        recorded = differentiate()
+    with torch.no_grad():
+        for tensor in inputs:
+            tensor.mul_(0.5)
     graph.replay()
-    assert torch.equal(output, expected)
+    for mine, its in zip(recorded, differentiate(), strict=True):
+        assert torch.equal(mine, its)
 
 
 @pytest.mark.parametrize('name', ['triton', 'portable'])

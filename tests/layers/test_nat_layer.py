@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.functional import dropout, gelu, layer_norm
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nat_mm.layers import ConvDownsampler, ConvTokenizer, Mlp, NATLayer
+from nat_mm.layers import ConvDownsampler, ConvTokenizer, Mlp, NATLayer, recompute
 
 
 @pytest.mark.parametrize('layer_scale', [None, 0.5])
@@ -49,6 +49,43 @@ def test_norms_and_activation_are_recomputed_in_backward_and_linear_layers_are_n
     assert backward.calls['addmm'] == 0
     for name, calls in (('native_layer_norm', 2), ('gelu', 1)):
         assert forward.calls[name] == backward.calls[name] == calls
+
+
+@pytest.mark.parametrize(
+    ('setting', 'again'), [(None, 0), (False, 0), (True, 1)], ids=['default', 'off', 'on']
+)
+def test_on_other_devices_nothing_is_recomputed_unless_asked_for(monkeypatch, setting, again):
+    """Here on none at all: a host needs longer for it than a GPU for the layer."""
+    monkeypatch.setattr(recompute, '_SETTING', setting)
+    layer = NATLayer(8, 2, kernel_size=3).to('meta')
+    x = torch.empty(1, 5, 6, 8, requires_grad=True, device='meta')
+    y = layer(x)
+    with OperatorCounter() as backward:
+        y.sum().backward()
+    assert backward.calls['native_layer_norm'] == 2 * again
+    assert backward.calls['gelu'] == again
+
+
+def test_recomputation_can_be_turned_off_on_the_cpu(monkeypatch):
+    monkeypatch.setattr(recompute, '_SETTING', False)
+    y = NATLayer(8, 2, kernel_size=3)(torch.randn(1, 5, 6, 8, requires_grad=True))
+    with OperatorCounter() as backward:
+        y.sum().backward()
+    assert backward.calls['native_layer_norm'] == backward.calls['gelu'] == 0
+
+
+@pytest.mark.parametrize(('value', 'expected'), [(None, None), ('0', False), ('1', True)])
+def test_the_environment_decides_on_recomputation(monkeypatch, value, expected):
+    monkeypatch.delenv(recompute.VARIABLE, raising=False)
+    if value is not None:
+        monkeypatch.setenv(recompute.VARIABLE, value)
+    assert recompute.read_setting() is expected
+
+
+def test_other_settings_of_recomputation_are_refused(monkeypatch):
+    monkeypatch.setenv(recompute.VARIABLE, 'yes')
+    with pytest.raises(ValueError, match="NAT_MM_RECOMPUTE must be '0' or '1', got 'yes'"):
+        recompute.read_setting()
 
 
 def test_gradients_are_those_without_recomputation():

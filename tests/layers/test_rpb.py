@@ -6,7 +6,6 @@ from mmengine.runner.checkpoint import load_state_dict as mmengine_load_state_di
 from torch import nn
 
 from nat_mm.layers import NeighborhoodAttention2D
-from nat_mm.layers import attention as attention_module
 from nat_mm.layers.rpb import resize_rpb
 
 
@@ -31,7 +30,7 @@ def test_resize_keeps_dtype(dtype):
 )
 def test_loading_into_a_whole_model_resizes(load, kernel_size, monkeypatch):
     lines = []
-    monkeypatch.setattr(attention_module, 'print_log', lambda line, logger: lines.append(line))
+    monkeypatch.setattr('mmengine.logging.print_log', lambda line, logger: lines.append(line))
     source = nn.Sequential(nn.Identity(), NeighborhoodAttention2D(8, 2, kernel_size=7))
     target = nn.Sequential(nn.Identity(), NeighborhoodAttention2D(8, 2, kernel_size=kernel_size))
     state_dict = source.state_dict()

@@ -6,8 +6,10 @@ environment before the first use, Triton runs them on CPU tensors, slowly, for t
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -19,13 +21,29 @@ MAXIMUM_HEAD_DIM = 128
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
+@torch.compiler.assume_constant_result
+def installation_problem() -> str | None:
+    """Why Triton cannot be used, or None where it can.
+
+    A compiler takes the answer for a constant: PyTorch 2.9 to 2.11 cannot trace the question.
+    """
+    return _find_installation_problem()
+
+
+@functools.cache
+def _find_installation_problem() -> str | None:
+    if importlib.util.find_spec('triton') is None:
+        return 'triton is not installed (PyTorch for GPUs on Linux brings it along)'
+    return None
+
+
 def unsupported_reasons(
     query: Tensor, bias: Tensor | None, kernel_size: tuple[int, int]
 ) -> list[str]:
     """Serves GPU tensors in float16, bfloat16 and float32, head dimensions up to 128."""
     reasons = []
-    if importlib.util.find_spec('triton') is None:
-        reasons.append('triton is not installed (PyTorch for GPUs on Linux brings it along)')
+    if (problem := installation_problem()) is not None:
+        reasons.append(problem)
     if query.device.type != 'cuda' and not _is_interpreted(query):
         reasons.append(f'serves GPU tensors only, got a tensor on {query.device.type}')
     if query.dtype not in _DTYPES:
@@ -43,16 +61,18 @@ def _is_interpreted(query: Tensor) -> bool:
     return query.device.type == 'cpu' and os.environ.get('TRITON_INTERPRET') == '1'
 
 
-def _forward_kernel(*arguments):
-    from nat_mm.ops.backends.triton.launch import run_forward  # where Triton is needed first
+@functools.cache
+def _kernels() -> ModuleType:
+    """Imports Triton, when it is needed first."""
+    return importlib.import_module('nat_mm.ops.backends.triton.launch')
 
-    return run_forward(*arguments)
+
+def _forward_kernel(*arguments):
+    return _kernels().run_forward(*arguments)
 
 
 def _backward_kernel(*arguments):
-    from nat_mm.ops.backends.triton.launch import run_backward
-
-    return run_backward(*arguments)
+    return _kernels().run_backward(*arguments)
 
 
 forward = define_operator(

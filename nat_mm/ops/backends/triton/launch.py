@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +15,12 @@ from nat_mm.ops.backends.triton.query_gradient import differentiate_queries
 from nat_mm.ops.backends.triton.tiles import Tiles, choose_tiles, product_size
 from nat_mm.ops.packing import empty_packed
 
+KERNELS = {'forward': attend, 'queries': differentiate_queries, 'keys': differentiate_keys}
+MOST_PREPARED = 4096
+"""Launches that are kept ready, about 2 kB each."""
+
+_PREPARED: dict[Hashable, Launch] = {}
+
 
 def run_forward(
     query: Tensor,
@@ -27,15 +32,15 @@ def run_forward(
     scale: float,
 ) -> tuple[Tensor, Tensor]:
     """Forward kernel of :func:`nat_mm.ops.library.define_operator`."""
-    query, key, value = map(_readable, (query, key, value))
-    output = torch.empty(query.shape, dtype=query.dtype, device=query.device)
-    log_sum_exp = torch.empty((1, *query.shape[:4]), dtype=torch.float32, device=query.device)
+    query, key, value = _readable(query), _readable(key), _readable(value)
+    output = query.new_empty(query.shape)
+    log_sum_exp = query.new_empty((1, *query.shape[:4]), dtype=torch.float32)
     tensors = (query, key, value, _table(bias), output, log_sum_exp)
+    strides = _strides(query, key, value)
     problem = Problem(query, bias is not None, tuple(kernel_size), tuple(dilation), scale)
 
-    def run(tiles: Tiles) -> None:
-        strides = _strides(query, key, value)
-        _launch(attend, tensors, strides, problem, tiles, problem.constants(tiles))
+    def run(launch: Launch) -> None:
+        _launch(launch, tensors, strides, problem)
 
     run(_choose('forward', problem, run))
     return output, log_sum_exp
@@ -58,7 +63,8 @@ def run_backward(
     Besides the gradients it needs memory for float32 [B, H, W, heads], and with a bias for a
     float32 table, sides rounded up to powers of 2, of every program.
     """
-    grad_output, query, key, value = map(_readable, (grad_output, query, key, value))
+    query, key, value = _readable(query), _readable(key), _readable(value)
+    grad_output = _readable(grad_output)
     output, log_sum_exp = output.contiguous(), log_sum_exp.contiguous()
     grads = empty_packed(query)
     grad_query, grad_key, grad_value = grads.unbind(3)
@@ -66,52 +72,57 @@ def run_backward(
     table = _table(bias)
     strides = _strides(query, key, value, grad_output)
     problem = Problem(query, bias is not None, tuple(kernel_size), tuple(dilation), scale)
-    # 16-bit gradients of scores need no more than TF32 when they are added up.
-    exact = query.dtype == torch.float32
-    precision = problem.precision if exact else _fast_precision()
-    table_constants = make_table_constants(kernel_size, precision)
-    table_size = table_constants['TABLE_ROWS'], table_constants['TABLE_COLUMNS']
 
-    def run_queries(tiles: Tiles) -> Tensor | None:
-        programs = problem.programs(tiles)
-        partial_tables = None if bias is None else delta.new_zeros(programs, *table_size)
-        tensors = (query, key, value, table, output, log_sum_exp, grad_output, delta, grad_query)
-        constants = problem.constants(tiles) | table_constants
-        tensors = (*tensors, partial_tables)
-        _launch(differentiate_queries, tensors, strides, problem, tiles, constants)
+    def run_queries(launch: Launch) -> Tensor | None:
+        partial_tables = None if bias is None else launch.make_tables(problem)
+        inputs = (query, key, value, table, output, log_sum_exp, grad_output)
+        tensors = (*inputs, delta, grad_query, partial_tables)
+        _launch(launch, tensors, strides, problem)
         return partial_tables
 
-    def run_keys(tiles: Tiles) -> None:
+    def run_keys(launch: Launch) -> None:
         inputs = (query, key, value, table, log_sum_exp, grad_output, delta)
         tensors = (*inputs, grad_key, grad_value)
-        _launch(differentiate_keys, tensors, strides, problem, tiles, problem.constants(tiles))
+        _launch(launch, tensors, strides, problem)
 
     partial_tables = run_queries(_choose('queries', problem, run_queries))
     run_keys(_choose('keys', problem, run_keys))
     if bias is None:
         return grads, query.new_empty(0)
-    return grads, _reduce_tables(partial_tables, query, bias)
+    return grads, _reduce_tables(partial_tables, bias)
 
 
-class Problem(NamedTuple):
-    """What does not change with the tiles; ``query`` stands for all tensors of its shape."""
+class Problem:
+    """What does not change with the tiles.
 
-    query: Tensor
-    has_bias: bool
-    kernel_size: tuple[int, int]
-    dilation: tuple[int, int]
-    scale: float
+    Attributes:
+        query: Stands for all tensors of its shape.
+        kind: All that a launch depends on besides its arguments.
+    """
 
-    @property
-    def precision(self) -> str:
-        """How float32 is multiplied: with TF32 only where PyTorch allows it."""
-        # allow_tf32 cannot be read once a program has used the newer fp32_precision.
-        allowed = torch.backends.cuda.matmul.fp32_precision == 'tf32'
-        return _fast_precision() if allowed else 'ieee'
+    __slots__ = ('query', 'has_bias', 'kernel_size', 'dilation', 'scale', 'precision', 'kind')
 
-    def constants(self, tiles: Tiles) -> dict[str, Any]:
-        """Constants that all kernels are compiled for."""
-        return make_constants(
+    def __init__(
+        self,
+        query: Tensor,
+        has_bias: bool,
+        kernel_size: tuple[int, int],
+        dilation: tuple[int, int],
+        scale: float,
+    ) -> None:
+        self.query = query
+        self.has_bias = has_bias
+        self.kernel_size = kernel_size
+        self.dilation = dilation
+        self.scale = scale
+        self.precision = _float32_precision() if query.dtype == torch.float32 else 'ieee'
+        device = query.device.type
+        window = (has_bias, kernel_size, dilation)
+        self.kind = (query.shape, query.dtype, device, window, self.precision)
+
+    def constants(self, kernel: str, tiles: Tiles) -> dict[str, Any]:
+        """Constants that a kernel is compiled for."""
+        constants = make_constants(
             self.query.shape[4],
             self.has_bias,
             self.kernel_size,
@@ -119,53 +130,118 @@ class Problem(NamedTuple):
             tiles,
             self.precision,
         )
+        if kernel == 'queries':
+            # 16-bit gradients of scores need no more than TF32 when they are added up.
+            exact = self.query.dtype == torch.float32
+            precision = self.precision if exact else _fast_precision()
+            constants |= make_table_constants(self.kernel_size, precision)
+        return constants
 
     def programs(self, tiles: Tiles) -> int:
         """Number of programs that a launch has."""
         return tiles.programs(*self.query.shape[:4], self.dilation)
 
+    def has_idle_programs(self, tiles: Tiles) -> bool:
+        """Whether programs of smaller residue classes of the dilation have no tokens."""
+        axes = zip(self.query.shape[1:3], self.dilation, (tiles.rows, tiles.columns), strict=True)
+        return any(
+            -(-(length // step) // size) < -(-length // (step * size))
+            for length, step, size in axes
+        )
 
-def _choose(kernel: str, problem: Problem, run: Callable[[Tiles], Any]) -> Tiles:
+
+class Launch(NamedTuple):
+    """What is the same in all launches of a kernel on problems of a kind.
+
+    Attributes:
+        kernel: The kernel and its grid.
+        programs: Number of programs in the grid.
+        options: Constants, warps and stages.
+        has_idle_programs: Whether there are programs without tokens, which write nothing.
+    """
+
+    kernel: Callable[..., Any]
+    programs: int
+    options: dict[str, Any]
+    has_idle_programs: bool
+
+    def make_tables(self, problem: Problem) -> Tensor:
+        """Memory for every program's table, zero where no program writes.
+
+        Returns:
+            float32 [B, heads, programs, TABLE_ROWS, TABLE_COLUMNS].
+        """
+        batch, _, _, heads, _ = problem.query.shape
+        programs = self.programs // max(1, batch * heads)
+        shape = (batch, heads, programs, self.options['TABLE_ROWS'], self.options['TABLE_COLUMNS'])
+        make = problem.query.new_zeros if self.has_idle_programs else problem.query.new_empty
+        return make(shape, dtype=torch.float32)
+
+
+def _choose(kernel: str, problem: Problem, run: Callable[[Launch], Any]) -> Launch:
+    """The launch with the default tiles, or where the environment asks for it, the quickest."""
+    if not tuning.is_enabled() or problem.query.numel() == 0:
+        return _prepare(kernel, problem)
+
+    def try_tiles(tiles: Tiles) -> Any:
+        return run(_prepare(kernel, problem, tiles))
+
     query = problem.query
-    default = choose_tiles(
-        kernel,
-        kernel_size=problem.kernel_size,
-        head_dim=query.shape[4],
-        bytes_per_element=query.element_size(),
-        is_amd=torch.version.hip is not None,
-    )
-    if query.numel() == 0 or not tuning.is_enabled():
-        return default
     options = (problem.has_bias, problem.kernel_size, problem.dilation, problem.precision)
     key = (kernel, query.device, query.dtype, tuple(query.shape), *options)
-    candidates = tuning.candidate_tiles(kernel, default)
-    return tuning.choose(key, candidates, run, device=query.device)
+    candidates = tuning.candidate_tiles(kernel, _default_tiles(kernel, problem))
+    return _prepare(kernel, problem, tuning.choose(key, candidates, try_tiles, device=query.device))
+
+
+def _default_tiles(kernel: str, problem: Problem) -> Tiles:
+    return choose_tiles(
+        kernel,
+        kernel_size=problem.kernel_size,
+        head_dim=problem.query.shape[4],
+        bytes_per_element=problem.query.element_size(),
+        is_amd=torch.version.hip is not None,
+    )
+
+
+def _prepare(kernel: str, problem: Problem, tiles: Tiles | None = None) -> Launch:
+    """Looks up how to launch a kernel, or works it out for the first problem of a kind.
+
+    Args:
+        kernel: 'forward', or in backward 'queries' or 'keys'.
+        problem: Any problem of the kind.
+        tiles: Tiles; default: those of :func:`nat_mm.ops.backends.triton.tiles.choose_tiles`.
+    """
+    key = (kernel, tiles, problem.kind)
+    launch = _PREPARED.get(key)
+    if launch is None:
+        tiles = tiles or _default_tiles(kernel, problem)
+        programs = problem.programs(tiles)
+        options = problem.constants(kernel, tiles)
+        options |= {'num_warps': tiles.warps, 'num_stages': tiles.stages}
+        function = KERNELS[kernel][(programs,)]
+        launch = Launch(function, programs, options, problem.has_idle_programs(tiles))
+        if len(_PREPARED) >= MOST_PREPARED:  # maps of ever new sizes
+            _PREPARED.clear()
+        _PREPARED[key] = launch
+    return launch
 
 
 def _launch(
-    kernel: Any,
+    launch: Launch,
     tensors: Sequence[Tensor | None],
     strides: Sequence[tuple[int, ...]],
     problem: Problem,
-    tiles: Tiles,
-    constants: dict[str, Any],
 ) -> None:
-    query = problem.query
-    programs = problem.programs(tiles)
-    if programs == 0:
+    if launch.programs == 0:
         return
+    query = problem.query
+    arguments = (*tensors, *strides, *query.shape[1:4], problem.scale)
     # Triton launches on the current device, which need not be the tensors'.
-    on_device = torch.cuda.device(query.device) if query.is_cuda else contextlib.nullcontext()
-    with on_device:
-        kernel[(programs,)](
-            *tensors,
-            *strides,
-            *query.shape[1:4],
-            problem.scale,
-            **constants,
-            num_warps=tiles.warps,
-            num_stages=tiles.stages,
-        )
+    if query.is_cuda and query.device.index != torch.cuda.current_device():
+        with torch.cuda.device(query.device):
+            launch.kernel(*arguments, **launch.options)
+    else:
+        launch.kernel(*arguments, **launch.options)
 
 
 def make_constants(
@@ -199,23 +275,28 @@ def make_table_constants(kernel_size: Sequence[int], precision: str) -> dict[str
     return {'TABLE_ROWS': rows, 'TABLE_COLUMNS': columns, 'TABLE_PRECISION': precision}
 
 
+def _float32_precision() -> str:
+    """How float32 is multiplied: with TF32 only where PyTorch allows it."""
+    # allow_tf32 cannot be read once a program has used the newer fp32_precision.
+    allowed = torch.backends.cuda.matmul.fp32_precision == 'tf32'
+    return _fast_precision() if allowed else 'ieee'
+
+
 def _fast_precision() -> str:
     """How float32 is multiplied where TF32 is good enough; few of AMD's GPUs have that."""
     return 'ieee' if torch.version.hip else 'tf32'
 
 
-def _reduce_tables(partial_tables: Tensor, query: Tensor, bias: Tensor) -> Tensor:
+def _reduce_tables(partial_tables: Tensor, bias: Tensor) -> Tensor:
     """Adds up the tables of all programs of each head, in an order that is always the same."""
-    batch, heads = query.shape[0], query.shape[3]
-    programs, table_rows, table_columns = partial_tables.shape
-    programs_each = programs // max(1, batch * heads)
-    by_head = partial_tables.view(batch, heads, programs_each, table_rows, table_columns)
-    total = by_head.sum((0, 2))[:, : bias.shape[1], : bias.shape[2]]
-    return total.to(bias.dtype).contiguous()  # for the same type, to() copies nothing
+    total = partial_tables[..., : bias.shape[1], : bias.shape[2]].sum((0, 2))
+    return total.to(bias.dtype)  # for the same type that copies nothing
 
 
 def _table(bias: Tensor | None) -> Tensor | None:
-    return None if bias is None else bias.float().contiguous()
+    if bias is None or (bias.dtype == torch.float32 and bias.is_contiguous()):
+        return bias
+    return bias.float().contiguous()
 
 
 def _strides(*tensors: Tensor) -> list[tuple[int, ...]]:
@@ -227,5 +308,6 @@ def _readable(tensor: Tensor) -> Tensor:
 
     They take channels for consecutive, and compute the offset of a head in 32 bits.
     """
-    is_far = tensor.shape[3] * tensor.stride(3) >= 2**31
-    return tensor.contiguous() if is_far or tensor.stride(-1) != 1 else tensor
+    *_, head_stride, channel_stride = tensor.stride()
+    is_far = tensor.shape[3] * head_stride >= 2**31
+    return tensor.contiguous() if is_far or channel_stride != 1 else tensor
