@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -10,10 +11,11 @@ import torch
 from torch import Tensor
 
 from nat_mm.ops.backends.triton import tuning
-from nat_mm.ops.backends.triton.attend import attend
-from nat_mm.ops.backends.triton.key_gradient import differentiate_keys
-from nat_mm.ops.backends.triton.query_gradient import differentiate_queries
+from nat_mm.ops.backends.triton.attend import na2d_fwd_kernel
+from nat_mm.ops.backends.triton.key_gradient import na2d_bwd_kv_kernel
+from nat_mm.ops.backends.triton.query_gradient import na2d_bwd_q_kernel
 from nat_mm.ops.backends.triton.tiles import Tiles, choose_tiles, product_size
+from nat_mm.ops.backends.triton.window import LOG2_E
 from nat_mm.ops.packing import empty_packed
 
 
@@ -29,16 +31,16 @@ def run_forward(
     """Forward kernel of :func:`nat_mm.ops.library.define_operator`."""
     query, key, value = map(_readable, (query, key, value))
     output = torch.empty(query.shape, dtype=query.dtype, device=query.device)
-    log_sum_exp = torch.empty((1, *query.shape[:4]), dtype=torch.float32, device=query.device)
-    tensors = (query, key, value, _table(bias), output, log_sum_exp)
+    statistics = torch.empty((2, *query.shape[:4]), dtype=torch.float32, device=query.device)
+    tensors = (query, key, value, _table(bias), output, *statistics.unbind(0))
     problem = Problem(query, bias is not None, tuple(kernel_size), tuple(dilation), scale)
 
     def run(tiles: Tiles) -> None:
         strides = _strides(query, key, value)
-        _launch(attend, tensors, strides, problem, tiles, problem.constants(tiles))
+        _launch(na2d_fwd_kernel, tensors, strides, problem, tiles, problem.constants(tiles))
 
     run(_choose('forward', problem, run))
-    return output, log_sum_exp
+    return output, statistics
 
 
 def run_backward(
@@ -48,7 +50,7 @@ def run_backward(
     value: Tensor,
     bias: Tensor | None,
     output: Tensor,
-    log_sum_exp: Tensor,
+    statistics: Tensor,
     kernel_size: Sequence[int],
     dilation: Sequence[int],
     scale: float,
@@ -59,7 +61,8 @@ def run_backward(
     float32 table, sides rounded up to powers of 2, of every program.
     """
     grad_output, query, key, value = map(_readable, (grad_output, query, key, value))
-    output, log_sum_exp = output.contiguous(), log_sum_exp.contiguous()
+    output = output.contiguous()
+    log_sum_exp, remainder = statistics.contiguous().unbind(0)
     grads = empty_packed(query)
     grad_query, grad_key, grad_value = grads.unbind(3)
     delta = torch.empty_like(log_sum_exp)
@@ -75,16 +78,16 @@ def run_backward(
     def run_queries(tiles: Tiles) -> Tensor | None:
         programs = problem.programs(tiles)
         partial_tables = None if bias is None else delta.new_zeros(programs, *table_size)
-        tensors = (query, key, value, table, output, log_sum_exp, grad_output, delta, grad_query)
+        inputs = (query, key, value, table, output, log_sum_exp, remainder, grad_output)
+        tensors = (*inputs, delta, grad_query, partial_tables)
         constants = problem.constants(tiles) | table_constants
-        tensors = (*tensors, partial_tables)
-        _launch(differentiate_queries, tensors, strides, problem, tiles, constants)
+        _launch(na2d_bwd_q_kernel, tensors, strides, problem, tiles, constants)
         return partial_tables
 
     def run_keys(tiles: Tiles) -> None:
-        inputs = (query, key, value, table, log_sum_exp, grad_output, delta)
+        inputs = (query, key, value, table, log_sum_exp, remainder, grad_output, delta)
         tensors = (*inputs, grad_key, grad_value)
-        _launch(differentiate_keys, tensors, strides, problem, tiles, problem.constants(tiles))
+        _launch(na2d_bwd_kv_kernel, tensors, strides, problem, tiles, problem.constants(tiles))
 
     partial_tables = run_queries(_choose('queries', problem, run_queries))
     run_keys(_choose('keys', problem, run_keys))
@@ -118,6 +121,7 @@ class Problem(NamedTuple):
             self.dilation,
             tiles,
             self.precision,
+            direct=self.query.is_cuda and torch.version.hip is None,
         )
 
     def programs(self, tiles: Tiles) -> int:
@@ -175,6 +179,8 @@ def make_constants(
     dilation: Sequence[int],
     tiles: Tiles,
     precision: str,
+    *,
+    direct: bool,
 ) -> dict[str, Any]:
     """Constants that all kernels are compiled for; ``precision`` is that of float32 products."""
     return {
@@ -190,6 +196,7 @@ def make_constants(
         'BLOCK_COLUMNS': tiles.block_columns,
         'CHANNELS': product_size(head_dim),
         'PRECISION': precision,
+        'DIRECT': direct,
     }
 
 
@@ -215,7 +222,13 @@ def _reduce_tables(partial_tables: Tensor, query: Tensor, bias: Tensor) -> Tenso
 
 
 def _table(bias: Tensor | None) -> Tensor | None:
-    return None if bias is None else bias.float().contiguous()
+    """Biases in powers of 2, [heads, entries + 1]; the last is -inf, for pairs outside the window."""
+    if bias is None:
+        return None
+    entries = bias.float().flatten(1)
+    table = entries.new_full((len(bias), entries.shape[1] + 1), -math.inf)
+    torch.mul(entries, LOG2_E.value, out=table[:, :-1])
+    return table
 
 
 def _strides(*tensors: Tensor) -> list[tuple[int, ...]]:
@@ -225,7 +238,8 @@ def _strides(*tensors: Tensor) -> list[tuple[int, ...]]:
 def _readable(tensor: Tensor) -> Tensor:
     """Copies what the kernels cannot read in place.
 
-    They take channels for consecutive, and compute the offset of a head in 32 bits.
+    They take channels for consecutive, and compute offsets in an image in 32 bits.
     """
-    is_far = tensor.shape[3] * tensor.stride(3) >= 2**31
+    places = zip(tensor.shape[1:4], tensor.stride()[1:4], strict=True)
+    is_far = sum(size * stride for size, stride in places) >= 2**31
     return tensor.contiguous() if is_far or tensor.stride(-1) != 1 else tensor
