@@ -222,7 +222,7 @@ def _reduce_tables(partial_tables: Tensor, query: Tensor, bias: Tensor) -> Tenso
 
 
 def _table(bias: Tensor | None) -> Tensor | None:
-    """Biases in powers of 2, [heads, entries + 1]; the last is -inf, for pairs outside the window."""
+    """[heads, entries + 1], biases in powers of 2; the last is -inf, for pairs outside windows."""
     if bias is None:
         return None
     entries = bias.float().flatten(1)

@@ -110,9 +110,9 @@ def na2d_bwd_q_kernel(
         output, (0, 0, HEAD_DIM, 0), image, head, query_y, token, is_query, HEAD_DIM, CHANNELS
     )
     delta_here = tl.sum(do.to(tl.float32) * out.to(tl.float32), 1)
-    IS_EXACT: tl.constexpr = q.dtype == tl.float32
+    is_exact: tl.constexpr = q.dtype == tl.float32
     lse = tl.load(log_sum_exp + token, is_query, other=0.0)
-    if IS_EXACT:
+    if is_exact:
         rest = tl.load(remainder + token, is_query, other=0.0)
 
     last_row = tl.minimum(first_row + TILE_ROWS, rows) - 1
@@ -143,7 +143,7 @@ def na2d_bwd_q_kernel(
     excess = tl.zeros((TILE_ROWS * TILE_COLUMNS,), tl.float32)
     # Turn 0 mends delta, so that gradients of scores sum to 0 although weights do not quite sum to
     # 1 where scores are large. In 16 bits these gradients are rounded more coarsely than that.
-    for turn in tl.static_range(0 if IS_EXACT else 1, 2):
+    for turn in tl.static_range(0 if is_exact else 1, 2):
         for block_top in range(top, bottom, BLOCK_ROWS):
             here = tl.minimum(block_row + (block_top - top), rows - 1)
             key_y = row_class + DILATION_ROWS * here
@@ -155,7 +155,7 @@ def na2d_bwd_q_kernel(
             )
             biases = biases_of(entries, row_entries, column_entries, HAS_BIAS, number, DIRECT)
             scores = products * factor + biases - lse[:, None]
-            if IS_EXACT:
+            if is_exact:
                 scores -= rest[:, None]
             weights = tl.exp2(scores)
             v = load_near(value, near_values + key_y * value_strides[1], HEAD_DIM, CHANNELS)
