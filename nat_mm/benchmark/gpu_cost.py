@@ -53,8 +53,8 @@ GPUS = (
 )
 
 INSTRUCTIONS = {
-    'sm_80': {'forward': 584, 'queries': 673, 'keys': 669},
-    'sm_90': {'forward': 585, 'queries': 701, 'keys': 667},
+    'sm_80': {'forward': 275, 'queries': 329, 'keys': 327},
+    'sm_90': {'forward': 269, 'queries': 267, 'keys': 328},
 }
 """Instructions of a warp for one block: kernel size 7, head_dim 32, bias, bfloat16.
 

@@ -49,7 +49,7 @@ class AxisCount(NamedTuple):
     Attributes:
         tiles: Tiles with a token in them.
         tokens: Tokens in the tiles.
-        around: Tokens that the tiles are multiplied with.
+        around: Tokens that the tiles are to be multiplied with.
         blocks: Blocks that cover these.
     """
 
@@ -128,18 +128,20 @@ def triton_kernel(kernel: str, stage: StageMap) -> Work:
     if kernel == 'queries':
         side = product_size(2 * KERNEL_SIZE - 1)
         row_pairs = tiles.rows * tiles.block_rows
-        flops += count.blocks * 2 * side * (pairs + side * row_pairs)
+        column_pairs = tiles.columns * tiles.block_columns
+        flops += 2 * side * column_pairs * (count.blocks * row_pairs + count.tiles * side)
         programs = tiles.programs(1, stage.height, stage.width, stage.heads, (1, 1))
         table = 3 * 4 * side**2 * programs  # zeroed, written, and read again for the sum
     # Vectors and float32 numbers of a token: read and written once, and read by every tile around.
     own_vectors, own_numbers, around_vectors, around_numbers = {
-        'forward': (2, 1, 2, 0),  # query, output, log-sum-exp; key, value
+        'forward': (2, 2, 2, 0),  # query, output, log-sum-exp and its remainder; key, value
         'queries': (4, 2, 2, 0),  # query, output, both gradients, log-sum-exp, delta; key, value
         'keys': (4, 0, 2, 2),  # key, value, gradients; query, gradient, log-sum-exp, delta
     }[kernel]
+    read = count.blocks * tiles.block_rows * tiles.block_columns
     own = count.tokens * (own_vectors * vector + own_numbers * 4) + table
     around = around_vectors * vector + around_numbers * 4
-    return Work(flops, own + count.around * around, own + count.tokens * around)
+    return Work(flops, own + read * around, own + count.tokens * around)
 
 
 def useful_share(stage: StageMap, tiles: Tiles, count: AxisCount) -> float:

@@ -73,6 +73,14 @@ def test_cpu(source, magnitude, dtype, instruction_set):
     check('cpu', Case(9, 19, 7), source, magnitude, 32, dtype)
 
 
+@pytest.mark.parametrize('magnitude', MAGNITUDES[-2:], ids=str)
+@pytest.mark.parametrize('source', SOURCES)
+def test_triton(source, magnitude):
+    """In Triton's interpreter, whose products are rounded otherwise in each kernel."""
+    pytest.importorskip('triton', reason='PyTorch without Triton')
+    check('triton', Case(7, 8, 3), source, magnitude, 32, torch.float32)
+
+
 @needs_kernel
 @pytest.mark.parametrize(
     ('case', 'head_dim'),

@@ -31,6 +31,7 @@ CASES = [
     Case(21, 10, (7, 5), (3, 2)),
     Case(8, 23, (3, 11), (2, 2)),
 ]
+KERNELS = ('forward', 'queries', 'keys')
 GPU_CASES = [(32, 7, 'bfloat16'), (64, 13, 'float16'), (64, 7, 'float32')]
 
 
@@ -117,11 +118,11 @@ class TestInterpreted:
     def test_gradients_are_contiguous(self):
         """As compiled programs expect, the bias's too, which is cut out of a larger table."""
         query, key, value, bias = make_inputs(Case(3, 4, 3), batch=1, heads=1, dtype=torch.float32)
-        output, log_sum_exp = torch.ops.nat_mm.na2d_triton(
+        output, statistics = torch.ops.nat_mm.na2d_triton(
             query, key, value, bias, [3, 3], [1, 1], 0.5
         )
         grads = torch.ops.nat_mm.na2d_triton_backward(
-            output, query, key, value, bias, output, log_sum_exp, [3, 3], [1, 1], 0.5
+            output, query, key, value, bias, output, statistics, [3, 3], [1, 1], 0.5
         )
         assert all(grad.is_contiguous() for grad in grads)
 
@@ -184,6 +185,13 @@ def test_heads_that_lie_too_far_apart_are_copied():
     )
     assert _readable(near) is near
     assert _readable(far).is_contiguous()
+
+
+def test_images_too_large_for_32_bits_are_not_served():
+    served, refused = (torch.empty(1, 2**11, 2**w, 2, 128, device='meta') for w in (11, 12))
+    reason = 'query must have at most 2147483647 numbers per image, got 2147483648'
+    assert reason in BACKENDS['triton'].unsupported_reasons(refused, None, (7, 7))
+    assert reason[:23] not in str(BACKENDS['triton'].unsupported_reasons(served, None, (7, 7)))
 
 
 @pytest.mark.parametrize(
@@ -263,9 +271,9 @@ from nat_mm.ops.backends.triton.launch import run_backward, run_forward
 
 query, key, value = torch.zeros(1, 9, 11, 3, 1, 24, dtype=torch.float16).unbind(3)
 options = ((3, 5), (2, 1), 0.5)
-output, log_sum_exp = run_forward(query, key, value, None, *options)
+output, statistics = run_forward(query, key, value, None, *options)
 expanded = torch.ones((), dtype=torch.float16).expand(output.shape)
-run_backward(expanded, query, key, value, None, output, log_sum_exp, *options)
+run_backward(expanded, query, key, value, None, output, statistics, *options)
 print(launched)
 """
 
@@ -289,7 +297,11 @@ def test_launches_are_what_triton_can_compile():
     Triton makes constants of arguments that are 1 or None: here one head, and no bias.
     """
     (line,) = run_without_interpreter(LAUNCHES_WITHOUT_A_GPU)
-    assert ast.literal_eval(line) == ['attend', 'differentiate_queries', 'differentiate_keys']
+    assert ast.literal_eval(line) == [
+        'na2d_fwd_kernel',
+        'na2d_bwd_q_kernel',
+        'na2d_bwd_kv_kernel',
+    ]
 
 
 @pytest.mark.parametrize('target', ['sm_80', 'sm_90', 'gfx942'])
@@ -304,13 +316,15 @@ def test_kernels_fit_their_gpu(target):
         'print(json.dumps([[kernel, dtype, *measure_resources(kernel, target, head_dim=head_dim,\n'
         '    kernel_size=size, dtype=getattr(torch, dtype))]\n'
         '    for kernel in KERNELS for head_dim, size, dtype in cases]))\n'
-        'counted = target != "gfx942" and triton.__version__.startswith("3.8.")\n'
+        'counted = target in ("sm_80", "sm_90") and triton.__version__.startswith("3.8.")\n'
         'print(json.dumps(counted and {kernel: loop_instructions(kernel, target, head_dim=32,\n'
         '    kernel_size=7, dtype=torch.bfloat16) for kernel in KERNELS}))\n'
     )
     lines = run_without_interpreter(script, target, json.dumps(GPU_CASES))
     found, instructions = map(json.loads, lines[-2:])
-    assert not instructions or instructions == INSTRUCTIONS[target]
+    if instructions:
+        bounds = INSTRUCTIONS[target]
+        assert all(instructions[kernel] <= bounds[kernel] for kernel in KERNELS), instructions
     assert len(found) == 3 * len(GPU_CASES)
     for kernel, dtype, registers, spills, shared_memory, matrix_instructions in found:
         case = f'{kernel} {dtype}: {registers} registers'

@@ -69,9 +69,9 @@ def vectors_requested(kernel, stage):
     count = gpu_work.count_map(stage, tiles, owns='keys' if kernel == 'keys' else 'queries')
     tables = 3 * 16 * 16 * count.tiles
     numbers = {
-        'forward': count.tokens,
+        'forward': 2 * count.tokens,
         'queries': 2 * count.tokens + tables,
-        'keys': 2 * count.around,
+        'keys': 2 * count.blocks * tiles.block_rows * tiles.block_columns,
     }
     return gpu_work.triton_kernel(kernel, stage).requested - 4 * numbers[kernel]
 

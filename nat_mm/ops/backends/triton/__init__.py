@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import math
 import os
 from types import ModuleType
 
@@ -18,6 +19,8 @@ from nat_mm.ops.library import define_operator
 
 MAXIMUM_KERNEL_SIZE = 13
 MAXIMUM_HEAD_DIM = 128
+MAXIMUM_IMAGE_SIZE = 2**31 - 1
+"""Numbers in query, key or value of one image: kernels count within an image in 32 bits."""
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
@@ -52,6 +55,10 @@ def unsupported_reasons(
         reasons.append(
             f'head_dim must be from 1 to {MAXIMUM_HEAD_DIM}, got {query.shape[-1]}'
         )
+    if (size := math.prod(query.shape[1:])) > MAXIMUM_IMAGE_SIZE:
+        reasons.append(
+            f'query must have at most {MAXIMUM_IMAGE_SIZE} numbers per image, got {size}'
+        )
     if max(kernel_size) > MAXIMUM_KERNEL_SIZE:
         reasons.append(f'kernel_size must be at most {MAXIMUM_KERNEL_SIZE}, got {kernel_size}')
     return reasons
@@ -81,5 +88,5 @@ forward = define_operator(
     _backward_kernel,
     devices=('CPU', 'CUDA'),
     keeps_output=True,
-    statistics=1,
+    statistics=2,
 )

@@ -6,25 +6,29 @@ import triton.language as tl
 from nat_mm.ops.backends.triton.window import (
     LOG2_E,
     MAP_SIZES,
+    axis_entries,
+    biases_of,
     block_tokens,
     class_length,
     keys_of,
+    load_near,
     load_tokens,
     locate_tile,
     map_position,
-    scores_of,
     store_tokens,
+    window_start,
 )
 
 
 @triton.jit(do_not_specialize=MAP_SIZES)
-def attend(
+def na2d_fwd_kernel(
     query,
     key,
     value,
     bias,
     output,
     log_sum_exp,
+    remainder,
     query_strides,
     key_strides,
     value_strides,
@@ -44,12 +48,14 @@ def attend(
     BLOCK_COLUMNS: tl.constexpr,
     CHANNELS: tl.constexpr,
     PRECISION: tl.constexpr,
+    DIRECT: tl.constexpr,
 ):
     """Softmax over the window of each query, online over blocks of keys.
 
     One program has one tile of TILE_ROWS x TILE_COLUMNS queries of one residue class, head and
     image. Strides are those of image, row, column and head; channels are consecutive. ``output``
-    is contiguous [B, H, W, heads, HEAD_DIM], ``log_sum_exp`` float32 [B, H, W, heads].
+    is contiguous [B, H, W, heads, HEAD_DIM]. ``log_sum_exp``, in powers of 2, and ``remainder``,
+    by which it was rounded, are float32 [B, H, W, heads].
     """
     image, head, row_class, column_class, first_row, first_column = locate_tile(
         tl.program_id(0),
@@ -79,50 +85,50 @@ def attend(
     )
 
     last_row = tl.minimum(first_row + TILE_ROWS, rows) - 1
-    last_column = tl.minimum(first_column + TILE_COLUMNS, columns) - 1
     top, bottom = keys_of(first_row, last_row, rows, KERNEL_ROWS)
-    left, right = keys_of(first_column, last_column, columns, KERNEL_COLUMNS)
-    blocks_across = tl.cdiv(right - left, BLOCK_COLUMNS)
-    blocks = tl.cdiv(bottom - top, BLOCK_ROWS) * blocks_across
+    left = window_start(first_column, columns, KERNEL_COLUMNS)
+    tl.static_assert(TILE_COLUMNS + KERNEL_COLUMNS - 1 <= BLOCK_COLUMNS)
+
+    factor = SCALE * LOG2_E
+    number: tl.constexpr = (2 * KERNEL_ROWS - 1) * (2 * KERNEL_COLUMNS - 1)
+    table = bias
+    if HAS_BIAS:
+        table = bias + head * (number + 1)
+    own_row = first_row + tl.arange(0, TILE_ROWS)[:, None]
+    own_column = first_column + tl.arange(0, TILE_COLUMNS)[:, None]
+    around_column = left + tl.arange(0, BLOCK_COLUMNS)[None, :]
+    column_entries = axis_entries(own_column, around_column, True, columns, KERNEL_COLUMNS, 1)
+    block_row, key_column = block_tokens(0, top, left, 1, BLOCK_ROWS, BLOCK_COLUMNS)
+    # Beyond the map the last row and column come again, masked.
+    key_x = column_class + DILATION_COLUMNS * tl.minimum(key_column, columns - 1)
+    near_keys = image * key_strides[0] + head * key_strides[3] + key_x * key_strides[2]
+    near_values = image * value_strides[0] + head * value_strides[3] + key_x * value_strides[2]
 
     largest = tl.full((TILE_ROWS * TILE_COLUMNS,), -1e30, tl.float32)
     total = tl.zeros((TILE_ROWS * TILE_COLUMNS,), tl.float32)
     sums = tl.zeros((TILE_ROWS * TILE_COLUMNS, CHANNELS), tl.float32)
-    for block in range(blocks):
-        key_row, key_column = block_tokens(
-            block, top, left, blocks_across, BLOCK_ROWS, BLOCK_COLUMNS
+    for block_top in range(top, bottom, BLOCK_ROWS):
+        here = tl.minimum(block_row + (block_top - top), rows - 1)
+        key_y = row_class + DILATION_ROWS * here
+        k = load_near(key, near_keys + key_y * key_strides[1], HEAD_DIM, CHANNELS)
+        products = tl.dot(q, tl.trans(k), input_precision=PRECISION)
+        around_row = block_top + tl.arange(0, BLOCK_ROWS)[None, :]
+        row_entries = axis_entries(
+            own_row, around_row, True, rows, KERNEL_ROWS, 2 * KERNEL_COLUMNS - 1
         )
-        is_key = (key_row < bottom) & (key_column < right)
-        key_y, key_x = map_position(
-            key_row, key_column, row_class, column_class, DILATION_ROWS, DILATION_COLUMNS
-        )
-        k = load_tokens(key, key_strides, image, head, key_y, key_x, is_key, HEAD_DIM, CHANNELS)
-        scores = scores_of(
-            tl.dot(q, tl.trans(k), input_precision=PRECISION),
-            bias,
-            head,
-            query_row[:, None],
-            query_column[:, None],
-            key_row[None, :],
-            key_column[None, :],
-            is_query[:, None] & is_key[None, :],
-            rows,
-            columns,
-            SCALE,
-            HAS_BIAS,
-            KERNEL_ROWS,
-            KERNEL_COLUMNS,
-        )
+        biases = biases_of(table, row_entries, column_entries, HAS_BIAS, number, DIRECT)
+        scores = products * factor + biases
         new_largest = tl.maximum(largest, tl.max(scores, 1))
         weights = tl.exp2(scores - new_largest[:, None])
         shrink = tl.exp2(largest - new_largest)
         largest = new_largest
         total = total * shrink + tl.sum(weights, 1)
-        v = load_tokens(
-            value, value_strides, image, head, key_y, key_x, is_key, HEAD_DIM, CHANNELS
-        )
+        v = load_near(value, near_values + key_y * value_strides[1], HEAD_DIM, CHANNELS)
         sums = tl.dot(weights.to(v.dtype), v, sums * shrink[:, None], input_precision=PRECISION)
 
-    token = ((image * HEIGHT + query_y) * WIDTH + query_x) * HEADS + head
-    tl.store(log_sum_exp + token, (largest + tl.log2(total)) / LOG2_E, is_query)
+    token = (image * HEIGHT * WIDTH + (query_y * WIDTH + query_x)) * HEADS + head
+    log_total = tl.log2(total)
+    rounded = largest + log_total
+    tl.store(log_sum_exp + token, rounded, is_query)
+    tl.store(remainder + token, (largest - rounded) + log_total, is_query)
     store_tokens(output, token, sums / total[:, None], is_query, HEAD_DIM, CHANNELS)

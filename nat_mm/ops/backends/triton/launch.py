@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
 
@@ -9,13 +10,14 @@ import torch
 from torch import Tensor
 
 from nat_mm.ops.backends.triton import tuning
-from nat_mm.ops.backends.triton.attend import attend
-from nat_mm.ops.backends.triton.key_gradient import differentiate_keys
-from nat_mm.ops.backends.triton.query_gradient import differentiate_queries
+from nat_mm.ops.backends.triton.attend import na2d_fwd_kernel
+from nat_mm.ops.backends.triton.key_gradient import na2d_bwd_kv_kernel
+from nat_mm.ops.backends.triton.query_gradient import na2d_bwd_q_kernel
 from nat_mm.ops.backends.triton.tiles import Tiles, choose_tiles, product_size
+from nat_mm.ops.backends.triton.window import LOG2_E
 from nat_mm.ops.packing import empty_packed
 
-KERNELS = {'forward': attend, 'queries': differentiate_queries, 'keys': differentiate_keys}
+KERNELS = {'forward': na2d_fwd_kernel, 'queries': na2d_bwd_q_kernel, 'keys': na2d_bwd_kv_kernel}
 MOST_PREPARED = 4096
 """Launches that are kept ready, about 2 kB each."""
 
@@ -34,8 +36,8 @@ def run_forward(
     """Forward kernel of :func:`nat_mm.ops.library.define_operator`."""
     query, key, value = _readable(query), _readable(key), _readable(value)
     output = query.new_empty(query.shape)
-    log_sum_exp = query.new_empty((1, *query.shape[:4]), dtype=torch.float32)
-    tensors = (query, key, value, _table(bias), output, log_sum_exp)
+    statistics = query.new_empty((2, *query.shape[:4]), dtype=torch.float32)
+    tensors = (query, key, value, _table(bias), output, *statistics.unbind(0))
     strides = _strides(query, key, value)
     problem = Problem(query, bias is not None, tuple(kernel_size), tuple(dilation), scale)
 
@@ -43,7 +45,7 @@ def run_forward(
         _launch(launch, tensors, strides, problem)
 
     run(_choose('forward', problem, run))
-    return output, log_sum_exp
+    return output, statistics
 
 
 def run_backward(
@@ -53,7 +55,7 @@ def run_backward(
     value: Tensor,
     bias: Tensor | None,
     output: Tensor,
-    log_sum_exp: Tensor,
+    statistics: Tensor,
     kernel_size: Sequence[int],
     dilation: Sequence[int],
     scale: float,
@@ -65,7 +67,8 @@ def run_backward(
     """
     query, key, value = _readable(query), _readable(key), _readable(value)
     grad_output = _readable(grad_output)
-    output, log_sum_exp = output.contiguous(), log_sum_exp.contiguous()
+    output = output.contiguous()
+    log_sum_exp, remainder = statistics.contiguous().unbind(0)
     grads = empty_packed(query)
     grad_query, grad_key, grad_value = grads.unbind(3)
     delta = torch.empty_like(log_sum_exp)
@@ -75,13 +78,13 @@ def run_backward(
 
     def run_queries(launch: Launch) -> Tensor | None:
         partial_tables = None if bias is None else launch.make_tables(problem)
-        inputs = (query, key, value, table, output, log_sum_exp, grad_output)
+        inputs = (query, key, value, table, output, log_sum_exp, remainder, grad_output)
         tensors = (*inputs, delta, grad_query, partial_tables)
         _launch(launch, tensors, strides, problem)
         return partial_tables
 
     def run_keys(launch: Launch) -> None:
-        inputs = (query, key, value, table, log_sum_exp, grad_output, delta)
+        inputs = (query, key, value, table, log_sum_exp, remainder, grad_output, delta)
         tensors = (*inputs, grad_key, grad_value)
         _launch(launch, tensors, strides, problem)
 
@@ -129,6 +132,7 @@ class Problem:
             self.dilation,
             tiles,
             self.precision,
+            direct=self.query.is_cuda and torch.version.hip is None,
         )
         if kernel == 'queries':
             # 16-bit gradients of scores need no more than TF32 when they are added up.
@@ -251,6 +255,8 @@ def make_constants(
     dilation: Sequence[int],
     tiles: Tiles,
     precision: str,
+    *,
+    direct: bool,
 ) -> dict[str, Any]:
     """Constants that all kernels are compiled for; ``precision`` is that of float32 products."""
     return {
@@ -266,6 +272,7 @@ def make_constants(
         'BLOCK_COLUMNS': tiles.block_columns,
         'CHANNELS': product_size(head_dim),
         'PRECISION': precision,
+        'DIRECT': direct,
     }
 
 
@@ -294,9 +301,13 @@ def _reduce_tables(partial_tables: Tensor, bias: Tensor) -> Tensor:
 
 
 def _table(bias: Tensor | None) -> Tensor | None:
-    if bias is None or (bias.dtype == torch.float32 and bias.is_contiguous()):
-        return bias
-    return bias.float().contiguous()
+    """[heads, entries + 1], biases in powers of 2; the last is -inf, for pairs outside windows."""
+    if bias is None:
+        return None
+    entries = bias.float().flatten(1)
+    table = entries.new_full((len(bias), entries.shape[1] + 1), -math.inf)
+    torch.mul(entries, LOG2_E.value, out=table[:, :-1])
+    return table
 
 
 def _strides(*tensors: Tensor) -> list[tuple[int, ...]]:
@@ -306,8 +317,8 @@ def _strides(*tensors: Tensor) -> list[tuple[int, ...]]:
 def _readable(tensor: Tensor) -> Tensor:
     """Copies what the kernels cannot read in place.
 
-    They take channels for consecutive, and compute the offset of a head in 32 bits.
+    They take channels for consecutive, and compute offsets in an image in 32 bits.
     """
-    *_, head_stride, channel_stride = tensor.stride()
-    is_far = tensor.shape[3] * head_stride >= 2**31
-    return tensor.contiguous() if is_far or channel_stride != 1 else tensor
+    places = zip(tensor.shape[1:4], tensor.stride()[1:4], strict=True)
+    is_far = sum(size * stride for size, stride in places) >= 2**31
+    return tensor.contiguous() if is_far or tensor.stride(-1) != 1 else tensor

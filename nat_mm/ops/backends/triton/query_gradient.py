@@ -6,25 +6,29 @@ import triton.language as tl
 from nat_mm.ops.backends.triton.window import (
     LOG2_E,
     MAP_SIZES,
+    axis_entries,
+    biases_of,
     block_tokens,
     class_length,
     keys_of,
+    load_near,
     load_tokens,
     locate_tile,
     map_position,
-    scores_of,
     store_tokens,
+    window_start,
 )
 
 
 @triton.jit(do_not_specialize=MAP_SIZES)
-def differentiate_queries(
+def na2d_bwd_q_kernel(
     query,
     key,
     value,
     bias,
     output,
     log_sum_exp,
+    remainder,
     grad_output,
     delta,
     grad_query,
@@ -52,6 +56,7 @@ def differentiate_queries(
     TABLE_COLUMNS: tl.constexpr,
     PRECISION: tl.constexpr,
     TABLE_PRECISION: tl.constexpr,
+    DIRECT: tl.constexpr,
 ):
     """Gradient of a tile of queries, and what the tile adds to the gradient of the bias.
 
@@ -99,114 +104,129 @@ def differentiate_queries(
         HEAD_DIM,
         CHANNELS,
     )
-    token = ((image * HEIGHT + query_y) * WIDTH + query_x) * HEADS + head
+    token = (image * HEIGHT * WIDTH + (query_y * WIDTH + query_x)) * HEADS + head
     # Contiguous, so tokens are HEAD_DIM apart.
     out = load_tokens(
         output, (0, 0, HEAD_DIM, 0), image, head, query_y, token, is_query, HEAD_DIM, CHANNELS
     )
     delta_here = tl.sum(do.to(tl.float32) * out.to(tl.float32), 1)
-    tl.store(delta + token, delta_here, is_query)
-    lse = tl.load(log_sum_exp + token, is_query, other=0.0) * LOG2_E
+    is_exact: tl.constexpr = q.dtype == tl.float32
+    lse = tl.load(log_sum_exp + token, is_query, other=0.0)
+    if is_exact:
+        rest = tl.load(remainder + token, is_query, other=0.0)
 
     last_row = tl.minimum(first_row + TILE_ROWS, rows) - 1
-    last_column = tl.minimum(first_column + TILE_COLUMNS, columns) - 1
     top, bottom = keys_of(first_row, last_row, rows, KERNEL_ROWS)
-    left, right = keys_of(first_column, last_column, columns, KERNEL_COLUMNS)
-    blocks_across = tl.cdiv(right - left, BLOCK_COLUMNS)
-    blocks = tl.cdiv(bottom - top, BLOCK_ROWS) * blocks_across
+    left = window_start(first_column, columns, KERNEL_COLUMNS)
+    tl.static_assert(TILE_COLUMNS + KERNEL_COLUMNS - 1 <= BLOCK_COLUMNS)
+
+    factor = SCALE * LOG2_E
+    number: tl.constexpr = (2 * KERNEL_ROWS - 1) * (2 * KERNEL_COLUMNS - 1)
+    entries = bias
+    if HAS_BIAS:
+        entries = bias + head * (number + 1)
+    own_row = first_row + tl.arange(0, TILE_ROWS)[:, None]
+    own_column = first_column + tl.arange(0, TILE_COLUMNS)[:, None]
+    around_column = left + tl.arange(0, BLOCK_COLUMNS)[None, :]
+    column_entries = axis_entries(
+        own_column, around_column, own_column < columns, columns, KERNEL_COLUMNS, 1
+    )
+    block_row, key_column = block_tokens(0, top, left, 1, BLOCK_ROWS, BLOCK_COLUMNS)
+    # Beyond the map the last row and column come again, masked.
+    key_x = column_class + DILATION_COLUMNS * tl.minimum(key_column, columns - 1)
+    near_keys = image * key_strides[0] + head * key_strides[3] + key_x * key_strides[2]
+    near_values = image * value_strides[0] + head * value_strides[3] + key_x * value_strides[2]
 
     dq = tl.zeros((TILE_ROWS * TILE_COLUMNS, CHANNELS), tl.float32)
-    table = tl.zeros((TABLE_ROWS, TABLE_COLUMNS), tl.float32)
-    for block in range(blocks):
-        key_row, key_column = block_tokens(
-            block, top, left, blocks_across, BLOCK_ROWS, BLOCK_COLUMNS
-        )
-        is_key = (key_row < bottom) & (key_column < right)
-        key_y, key_x = map_position(
-            key_row, key_column, row_class, column_class, DILATION_ROWS, DILATION_COLUMNS
-        )
-        k = load_tokens(key, key_strides, image, head, key_y, key_x, is_key, HEAD_DIM, CHANNELS)
-        scores = scores_of(
-            tl.dot(q, tl.trans(k), input_precision=PRECISION),
-            bias,
-            head,
-            query_row[:, None],
-            query_column[:, None],
-            key_row[None, :],
-            key_column[None, :],
-            is_query[:, None] & is_key[None, :],
-            rows,
-            columns,
-            SCALE,
-            HAS_BIAS,
-            KERNEL_ROWS,
-            KERNEL_COLUMNS,
-        )
-        weights = tl.exp2(scores - lse[:, None])
-        v = load_tokens(
-            value, value_strides, image, head, key_y, key_x, is_key, HEAD_DIM, CHANNELS
-        )
-        grad_weights = tl.dot(do, tl.trans(v), input_precision=PRECISION)
-        grad_scores = (weights * (grad_weights - delta_here[:, None])).to(q.dtype)
-        dq = tl.dot(grad_scores, k, dq, input_precision=PRECISION)
-        if HAS_BIAS:
-            table = add_by_distance(
-                table,
-                grad_scores,
-                top + block // blocks_across * BLOCK_ROWS - first_row + KERNEL_ROWS - 1,
-                left + block % blocks_across * BLOCK_COLUMNS - first_column + KERNEL_COLUMNS - 1,
-                TILE_ROWS,
-                TILE_COLUMNS,
-                BLOCK_ROWS,
-                BLOCK_COLUMNS,
-                TABLE_ROWS,
-                TABLE_COLUMNS,
-                PRECISION,
-                TABLE_PRECISION,
+    by_row_distance = tl.zeros((TABLE_ROWS, TILE_COLUMNS * BLOCK_COLUMNS), tl.float32)
+    total = tl.zeros((TILE_ROWS * TILE_COLUMNS,), tl.float32)
+    excess = tl.zeros((TILE_ROWS * TILE_COLUMNS,), tl.float32)
+    # Turn 0 mends delta, so that gradients of scores sum to 0 although weights do not quite sum to
+    # 1 where scores are large. In 16 bits these gradients are rounded more coarsely than that.
+    for turn in tl.static_range(0 if is_exact else 1, 2):
+        for block_top in range(top, bottom, BLOCK_ROWS):
+            here = tl.minimum(block_row + (block_top - top), rows - 1)
+            key_y = row_class + DILATION_ROWS * here
+            k = load_near(key, near_keys + key_y * key_strides[1], HEAD_DIM, CHANNELS)
+            products = tl.dot(q, tl.trans(k), input_precision=PRECISION)
+            around_row = block_top + tl.arange(0, BLOCK_ROWS)[None, :]
+            row_entries = axis_entries(
+                own_row, around_row, own_row < rows, rows, KERNEL_ROWS, 2 * KERNEL_COLUMNS - 1
             )
+            biases = biases_of(entries, row_entries, column_entries, HAS_BIAS, number, DIRECT)
+            scores = products * factor + biases - lse[:, None]
+            if is_exact:
+                scores -= rest[:, None]
+            weights = tl.exp2(scores)
+            v = load_near(value, near_values + key_y * value_strides[1], HEAD_DIM, CHANNELS)
+            grad_weights = tl.dot(do, tl.trans(v), input_precision=PRECISION)
+            grad_scores = weights * (grad_weights - delta_here[:, None])
+            if turn == 0:
+                total += tl.sum(weights, 1)
+                excess += tl.sum(grad_scores, 1)
+            else:
+                grad_scores = grad_scores.to(q.dtype)
+                dq = tl.dot(grad_scores, k, dq, input_precision=PRECISION)
+                if HAS_BIAS:
+                    by_row_distance = add_by_row_distance(
+                        by_row_distance,
+                        grad_scores,
+                        block_top - first_row + KERNEL_ROWS - 1,
+                        TILE_ROWS,
+                        TILE_COLUMNS,
+                        BLOCK_ROWS,
+                        BLOCK_COLUMNS,
+                        TABLE_ROWS,
+                        PRECISION,
+                    )
+        if turn == 0:
+            # Queries beyond the map have no weights.
+            delta_here += excess / tl.where(is_query, total, 1.0)
 
+    tl.store(delta + token, delta_here, is_query)
     # Where each token has gradients of query, key and value side by side.
     packed_token = 3 * token - 2 * head
     store_tokens(grad_query, packed_token, dq * SCALE, is_query, HEAD_DIM, CHANNELS)
     if HAS_BIAS:
+        distance = left - first_column + KERNEL_COLUMNS - 1
+        distance += differences(BLOCK_COLUMNS, TILE_COLUMNS)
+        choice = tl.where(distance[:, None] == tl.arange(0, TABLE_COLUMNS)[None, :], 1.0, 0.0)
+        partial = tl.dot(by_row_distance, choice, input_precision=TABLE_PRECISION)
         row = tl.arange(0, TABLE_ROWS)[:, None] * TABLE_COLUMNS
         at = program.to(tl.int64) * (TABLE_ROWS * TABLE_COLUMNS) + row
-        tl.store(partial_tables + at + tl.arange(0, TABLE_COLUMNS)[None, :], table)
+        tl.store(partial_tables + at + tl.arange(0, TABLE_COLUMNS)[None, :], partial)
 
 
 @triton.jit
-def add_by_distance(
-    table,
+def differences(BLOCK: tl.constexpr, TILE: tl.constexpr):
+    """Index in the block less that in the tile, of all pairs, those of a tile's token together."""
+    pair = tl.arange(0, TILE * BLOCK)
+    return pair % BLOCK - pair // BLOCK
+
+
+@triton.jit
+def add_by_row_distance(
+    sums,
     grad_scores,
     row_shift,
-    column_shift,
     TILE_ROWS: tl.constexpr,
     TILE_COLUMNS: tl.constexpr,
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
     TABLE_ROWS: tl.constexpr,
-    TABLE_COLUMNS: tl.constexpr,
     PRECISION: tl.constexpr,
-    TABLE_PRECISION: tl.constexpr,
 ):
-    """Adds up gradients of scores that share an entry of the bias table.
+    """Adds up gradients of scores that share a row of the bias table, for each pair of columns.
 
-    Entry (a, b) collects those with ``row_shift + key row - query row = a``, likewise columns. With
-    rows and columns set apart this is a product with a matrix of zeros and ones from either side:
-    no atomic additions, and always the same order.
+    Row a collects those with ``row_shift + key row - query row = a``. With rows and columns set
+    apart this is a product with a matrix of zeros and ones: no atomic additions, and always the
+    same order. Columns are summed in the same way, once for all blocks of a tile.
     """
     # [query row, query column, key row, key column] -> [(query row, key row), (both columns)]
     split = tl.reshape(grad_scores, (TILE_ROWS, TILE_COLUMNS, BLOCK_ROWS, BLOCK_COLUMNS))
     by_rows = tl.reshape(
         tl.permute(split, (0, 2, 1, 3)), (TILE_ROWS * BLOCK_ROWS, TILE_COLUMNS * BLOCK_COLUMNS)
     )
-    pair = tl.arange(0, TILE_COLUMNS * BLOCK_COLUMNS)
-    distance = column_shift + pair % BLOCK_COLUMNS - pair // BLOCK_COLUMNS
-    choice = tl.where(distance[:, None] == tl.arange(0, TABLE_COLUMNS)[None, :], 1.0, 0.0)
-    by_column_distance = tl.dot(
-        by_rows, choice.to(grad_scores.dtype), input_precision=PRECISION
-    )
-    pair = tl.arange(0, TILE_ROWS * BLOCK_ROWS)
-    distance = row_shift + pair % BLOCK_ROWS - pair // BLOCK_ROWS
+    distance = row_shift + differences(BLOCK_ROWS, TILE_ROWS)
     choice = tl.where(tl.arange(0, TABLE_ROWS)[:, None] == distance[None, :], 1.0, 0.0)
-    return tl.dot(choice, by_column_distance, table, input_precision=TABLE_PRECISION)
+    return tl.dot(choice.to(grad_scores.dtype), by_rows, sums, input_precision=PRECISION)

@@ -18,22 +18,31 @@ from triton.backends import nvidia
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, CompiledKernel
 
-from nat_mm.ops.backends.triton.attend import attend
-from nat_mm.ops.backends.triton.key_gradient import differentiate_keys
+from nat_mm.ops.backends.triton.attend import na2d_fwd_kernel
+from nat_mm.ops.backends.triton.key_gradient import na2d_bwd_kv_kernel
 from nat_mm.ops.backends.triton.launch import make_constants, make_table_constants
-from nat_mm.ops.backends.triton.query_gradient import differentiate_queries
+from nat_mm.ops.backends.triton.query_gradient import na2d_bwd_q_kernel
 from nat_mm.ops.backends.triton.tiles import Tiles, choose_tiles
 
-KERNELS = {'forward': attend, 'queries': differentiate_queries, 'keys': differentiate_keys}
+KERNELS = {
+    'forward': na2d_fwd_kernel,
+    'queries': na2d_bwd_q_kernel,
+    'keys': na2d_bwd_kv_kernel,
+}
 TARGETS = {
     'sm_80': GPUTarget('cuda', 80, 32),
     'sm_90': GPUTarget('cuda', 90, 32),
+    'sm_100': GPUTarget('cuda', 100, 32),
+    'sm_120': GPUTarget('cuda', 120, 32),
     'gfx942': GPUTarget('hip', 'gfx942', 64),
 }
 _TYPES = {torch.float16: '*fp16', torch.bfloat16: '*bf16', torch.float32: '*fp32'}
-_FLOAT32_TENSORS = ('bias', 'log_sum_exp', 'delta', 'partial_tables')
+_FLOAT32_TENSORS = ('bias', 'log_sum_exp', 'remainder', 'delta', 'partial_tables')
 _TITLES = ('registers', 'spills', 'shared memory', 'matrix instructions')
-_MATRIX_INSTRUCTIONS = {'ptx': r'\b(?:mma\.sync|wgmma\.mma_async)', 'amdgcn': r'\bv_mfma_'}
+_MATRIX_INSTRUCTIONS = {
+    'ptx': r'\b(?:mma\.sync|wgmma\.mma_async|tcgen05\.mma)',
+    'amdgcn': r'\bv_mfma_',
+}
 
 
 class Resources(NamedTuple):
@@ -59,7 +68,8 @@ def measure_resources(
 
     Args:
         kernel: 'forward', or in backward 'queries' or 'keys'.
-        target: 'sm_80' (A100), 'sm_90' (H100) or 'gfx942' (MI300).
+        target: 'sm_80' (A100), 'sm_90' (H100), 'sm_100' (B200), 'sm_120' (RTX 50) or 'gfx942'
+            (MI300).
         kernel_size: Of both axes.
         head_dim: A multiple of 8.
         dtype: float16, bfloat16 or float32.
@@ -85,7 +95,7 @@ def loop_instructions(
     compiled = compile_kernel(
         kernel, target, tiles, kernel_size=kernel_size, head_dim=head_dim, dtype=dtype
     )
-    found: list[int] = []
+    loops: list[tuple[int, int]] = []
     labels: dict[str, int] = {}
     number = 0
     for line in _nvidia_tool('nvdisasm', '-c', compiled=compiled).splitlines():
@@ -95,8 +105,13 @@ def loop_instructions(
             number += 1
             jump = re.search(r'\bBRA\b.*`\((\.L_\w+)\)', line)
             if jump and jump.group(1) in labels:  # backwards: a loop ends
-                found.append(number - labels[jump.group(1)])
-    return max(found)
+                loops.append((labels[jump.group(1)], number))
+    innermost = [
+        end - start
+        for start, end in loops
+        if not any(start <= first and last < end for first, last in loops)
+    ]
+    return max(innermost)
 
 
 def compile_kernel(
@@ -112,7 +127,9 @@ def compile_kernel(
     function = KERNELS[kernel]
     is_amd = TARGETS[target].backend == 'hip'
     window = (kernel_size, kernel_size)
-    constants = make_constants(head_dim, True, window, (1, 1), tiles, 'ieee')
+    constants = make_constants(
+        head_dim, True, window, (1, 1), tiles, 'ieee', direct=not is_amd
+    )
     if kernel == 'queries':
         precision = 'ieee' if dtype == torch.float32 or is_amd else 'tf32'
         constants |= make_table_constants(window, precision)
@@ -172,15 +189,16 @@ def _amd_usage(compiled: CompiledKernel) -> tuple[int, int]:
 
 
 def main() -> None:
-    """Prints the resources of all kernels as a table in Markdown, a few seconds per row."""
-    print('| GPU | kernel | head_dim | kernel size | dtype | ' + ' | '.join(_TITLES) + ' |')
+    """Prints the resources of all kernels for kernel size 7 as a table in Markdown."""
+    print('| GPU | kernel | head_dim | dtype | ' + ' | '.join(_TITLES) + ' | in the loop |')
     print('| --- ' * (5 + len(_TITLES)) + '|')
-    for case in itertools.product(TARGETS, KERNELS, (32, 64), (7, 13), _TYPES):
-        target, kernel, head_dim, kernel_size, dtype = case
-        found = measure_resources(
-            kernel, target, kernel_size=kernel_size, head_dim=head_dim, dtype=dtype
-        )
-        cells = (target, kernel, head_dim, kernel_size, str(dtype).removeprefix('torch.'), *found)
+    dtypes = (torch.bfloat16, torch.float32)
+    for target, kernel, head_dim, dtype in itertools.product(TARGETS, KERNELS, (32, 64), dtypes):
+        options = dict(kernel_size=7, head_dim=head_dim, dtype=dtype)
+        found = measure_resources(kernel, target, **options)
+        is_nvidia = TARGETS[target].backend == 'cuda'
+        number = loop_instructions(kernel, target, **options) if is_nvidia else ''
+        cells = (target, kernel, head_dim, str(dtype).removeprefix('torch.'), *found, number)
         print('| ' + ' | '.join(map(str, cells)) + ' |', flush=True)
 
 

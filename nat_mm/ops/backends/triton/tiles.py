@@ -60,13 +60,14 @@ def choose_tiles(
     rows, columns = (8, 8) if kernel_size[1] <= 9 else (16, 4)
     is_float32 = bytes_per_element == 4
     small_blocks = kernel != 'queries' if is_float32 else is_amd
+    small_blocks = small_blocks or (kernel == 'keys' and head_dim > 64)
     small_tiles = is_float32 and is_amd and kernel == 'queries'
     return Tiles(
         rows=rows // 2 if small_tiles else rows,
         columns=columns,
         block_rows=1 if small_blocks else 2,
         block_columns=16,
-        warps=8 if (is_float32 and not small_tiles) or head_dim > 64 else 4,
+        warps=8 if is_float32 and not small_tiles else 4,
         stages=2,
     )
 

@@ -91,10 +91,8 @@ def map_position(
     DILATION_ROWS: tl.constexpr,
     DILATION_COLUMNS: tl.constexpr,
 ):
-    """Row and column of the map, as 64-bit integers, of a class's rows and columns."""
-    y = row_class + DILATION_ROWS * row
-    x = column_class + DILATION_COLUMNS * column
-    return y.to(tl.int64), x.to(tl.int64)
+    """Row and column of the map of a class's rows and columns."""
+    return row_class + DILATION_ROWS * row, column_class + DILATION_COLUMNS * column
 
 
 @triton.jit
@@ -109,7 +107,10 @@ def load_tokens(
     HEAD_DIM: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """Channels of tokens, [tokens, CHANNELS], with zeros for what is no token or no channel."""
+    """Channels of tokens, [tokens, CHANNELS], with zeros for what is no token or no channel.
+
+    ``image`` has 64 bits. Within an image 32 are enough: see unsupported_reasons().
+    """
     channel = tl.arange(0, CHANNELS)
     at = image * strides[0] + head * strides[3] + y * strides[1] + x * strides[2]
     mask = is_token[:, None] & (channel < HEAD_DIM)[None, :]
@@ -128,35 +129,58 @@ def store_tokens(
 
 
 @triton.jit
-def scores_of(
-    products,
-    bias,
-    head,
-    query_row,
-    query_column,
-    key_row,
-    key_column,
-    is_token,
-    rows,
-    columns,
-    SCALE,
-    HAS_BIAS: tl.constexpr,
-    KERNEL_ROWS: tl.constexpr,
-    KERNEL_COLUMNS: tl.constexpr,
-):
-    """Scores in powers of 2 from products of queries and keys; -inf where not in the window.
+def load_near(tensor, at, CHANNELS_HERE: tl.constexpr, CHANNELS: tl.constexpr):
+    """Channels of tokens that all exist, [tokens, CHANNELS], with zeros for what is no channel."""
+    channel = tl.arange(0, CHANNELS)
+    if CHANNELS_HERE == CHANNELS:
+        return tl.load(tensor + (at[:, None] + channel[None, :]))
+    mask = (channel < CHANNELS_HERE)[None, :] & (at >= 0)[:, None]
+    return tl.load(tensor + (at[:, None] + channel[None, :]), mask, other=0.0)
 
-    The positions have shapes that broadcast to that of ``products``, and so has ``is_token``,
-    which tells whether both query and key exist.
+
+@triton.jit
+def axis_entries(query, key, is_pair, length, KERNEL: tl.constexpr, STEP: tl.constexpr):
+    """What an axis adds to the place in the bias table; far beyond its end outside the window."""
+    place = key - window_start(query, length, KERNEL)
+    seen = (place >= 0) & (place < KERNEL) & is_pair
+    return tl.where(seen, (key - query + KERNEL - 1) * STEP, 1 << 20)
+
+
+@triton.jit
+def fetch(pointers, DIRECT: tl.constexpr):
+    """Loads float32. DIRECT keeps Triton from taking them through shared memory, on NVIDIA only."""
+    if DIRECT:
+        return tl.inline_asm_elementwise(
+            'ld.global.nc.f32 $0, [$1];',
+            '=f,l',
+            [pointers.to(tl.int64)],
+            dtype=tl.float32,
+            is_pure=True,
+            pack=1,
+        )
+    return tl.load(pointers)
+
+
+@triton.jit
+def biases_of(
+    table,
+    row_entries,
+    column_entries,
+    HAS_BIAS: tl.constexpr,
+    ENTRIES: tl.constexpr,
+    DIRECT: tl.constexpr,
+):
+    """Bias of each pair, -inf outside the window, [own tokens, tokens of the block].
+
+    Args:
+        table: ENTRIES biases of the head, and -inf.
+        row_entries: [own rows, rows of the block].
+        column_entries: [own columns, columns of the block].
     """
-    row = key_row - window_start(query_row, rows, KERNEL_ROWS)
-    column = key_column - window_start(query_column, columns, KERNEL_COLUMNS)
-    is_seen = (row >= 0) & (row < KERNEL_ROWS) & (column >= 0) & (column < KERNEL_COLUMNS)
-    is_seen = is_seen & is_token
-    scores = products * (SCALE * LOG2_E)
+    at = row_entries[:, None, :, None] + column_entries[None, :, None, :]
+    own: tl.constexpr = row_entries.shape[0] * column_entries.shape[0]
+    around: tl.constexpr = row_entries.shape[1] * column_entries.shape[1]
+    at = tl.reshape(at, (own, around))
     if HAS_BIAS:
-        row = key_row - query_row + KERNEL_ROWS - 1 + head * (2 * KERNEL_ROWS - 1)
-        column = key_column - query_column + KERNEL_COLUMNS - 1
-        at = row * (2 * KERNEL_COLUMNS - 1) + column
-        scores += tl.load(bias + at, is_seen, other=0.0) * LOG2_E
-    return tl.where(is_seen, scores, float('-inf'))
+        return fetch(table + tl.minimum(at, ENTRIES), DIRECT)
+    return tl.where(at < ENTRIES, 0.0, float('-inf'))
