@@ -90,6 +90,11 @@ def find_start(config: Config, resume: str | None) -> dict[str, Any] | None:
 def keep_order_of_data(config: Config, checkpoint: dict[str, Any]) -> None:
     """Takes the seed of the run that is resumed, which shuffled its data, unless told another."""
     seed = checkpoint['meta'].get('seed')
+    if seed is not None and (type(seed) is not int or not 0 <= seed < 2**32):
+        raise CommandError(
+            f'cannot resume from {config.load_from}: its seed must be a whole number from 0 to '
+            f'{2**32 - 1}, got a {type(seed).__name__}'
+        )
     if seed is not None and config.get('randomness', {}).get('seed') is None:
         config.randomness = {**config.get('randomness', {}), 'seed': seed}
 

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 
 from nat_mm.checkpoints import read_checkpoint
 from nat_mm.cli.errors import CommandError
 from nat_mm.cli.work_dir import occupied_work_dir
+from tests.commands import load_tool
 
 ROOT = Path(__file__).parents[2]
 
@@ -226,3 +228,10 @@ def test_seed_of_the_resumed_run_shuffles_its_data(train, configs, tmp_path, mon
         for number in (1, 2)
     ]
     assert seeds[0] == seeds[1]
+
+
+@pytest.mark.parametrize('seed', ['x', -1, 10**18, 1.5, [1]], ids=str)
+def test_seed_that_is_none_is_one_line(seed):
+    config = Config({'load_from': 'wrong.pth'})
+    with pytest.raises(CommandError, match=r'cannot resume from wrong\.pth: its seed must be'):
+        load_tool('train').keep_order_of_data(config, {'meta': {'seed': seed}})
