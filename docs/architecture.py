@@ -1,6 +1,6 @@
 """Draws docs/architecture.svg: the stages of a backbone, and what a layer consists of.
 
-    python docs/architecture.py
+python docs/architecture.py
 """
 
 from pathlib import Path

@@ -40,9 +40,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help='checkpoint file or URL, of a whole model or a backbone; without it the weights are '
         'those that training starts from',
     )
-    parser.add_argument(
-        'target', metavar='OUT', help='the .onnx file, written whole or not at all'
-    )
+    parser.add_argument('target', metavar='OUT', help='the .onnx file, written whole or not at all')
     parser.add_argument('--force', action='store_true', help='overwrite OUT if it exists')
     add_config_overrides(parser)
     return parser.parse_args(arguments)

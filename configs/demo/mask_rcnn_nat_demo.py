@@ -6,113 +6,205 @@ default_scope = 'mmdet'
 data_root = '{{$NAT_MM_DEMO_DATA:work_dirs/demo/data}}/'
 metainfo = dict(
     classes=('star', 'ring', 'cross', 'crescent', 'arrow', 'flower'),
-    palette=[(230, 159, 0), (86, 180, 233), (0, 158, 115),
-             (240, 228, 66), (204, 50, 50), (204, 121, 167)])
+    palette=[
+        (230, 159, 0),
+        (86, 180, 233),
+        (0, 158, 115),
+        (240, 228, 66),
+        (204, 50, 50),
+        (204, 121, 167),
+    ],
+)
 
 norm = dict(type='BN')
 model = dict(
     type='MaskRCNN',
     data_preprocessor=dict(
         type='DetDataPreprocessor',
-        mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True, pad_mask=True, pad_size_divisor=32),
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        bgr_to_rgb=True,
+        pad_mask=True,
+        pad_size_divisor=32,
+    ),
     backbone=dict(
-        type='NAT', embed_dim=32, depths=(1, 1, 2, 1), num_heads=(1, 2, 4, 8), mlp_ratio=2.0,
-        kernel_size=7, drop_path_rate=0.0, out_indices=(0, 1, 2, 3)),
+        type='NAT',
+        embed_dim=32,
+        depths=(1, 1, 2, 1),
+        num_heads=(1, 2, 4, 8),
+        mlp_ratio=2.0,
+        kernel_size=7,
+        drop_path_rate=0.0,
+        out_indices=(0, 1, 2, 3),
+    ),
     neck=dict(
-        type='FPN', in_channels=[32, 64, 128, 256], out_channels=48, num_outs=4, norm_cfg=norm),
+        type='FPN', in_channels=[32, 64, 128, 256], out_channels=48, num_outs=4, norm_cfg=norm
+    ),
     rpn_head=dict(
-        type='RPNHead', in_channels=48, feat_channels=48,
+        type='RPNHead',
+        in_channels=48,
+        feat_channels=48,
         anchor_generator=dict(
-            type='AnchorGenerator', scales=[6], ratios=[0.5, 1.0, 2.0], strides=[4, 8, 16, 32]),
+            type='AnchorGenerator', scales=[6], ratios=[0.5, 1.0, 2.0], strides=[4, 8, 16, 32]
+        ),
         bbox_coder=dict(
             type='DeltaXYWHBBoxCoder',
-            target_means=[0.0, 0.0, 0.0, 0.0], target_stds=[1.0, 1.0, 1.0, 1.0]),
+            target_means=[0.0, 0.0, 0.0, 0.0],
+            target_stds=[1.0, 1.0, 1.0, 1.0],
+        ),
         loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0),
-        loss_bbox=dict(type='L1Loss', loss_weight=1.0)),
+        loss_bbox=dict(type='L1Loss', loss_weight=1.0),
+    ),
     roi_head=dict(
         type='StandardRoIHead',
         bbox_roi_extractor=dict(
             type='SingleRoIExtractor',
             roi_layer=dict(type='RoIAlign', output_size=7, sampling_ratio=1),
-            out_channels=48, featmap_strides=[4, 8, 16], finest_scale=20),
+            out_channels=48,
+            featmap_strides=[4, 8, 16],
+            finest_scale=20,
+        ),
         bbox_head=dict(
-            type='Shared2FCBBoxHead', in_channels=48, fc_out_channels=256, roi_feat_size=7,
-            num_classes=6, reg_class_agnostic=True,
+            type='Shared2FCBBoxHead',
+            in_channels=48,
+            fc_out_channels=256,
+            roi_feat_size=7,
+            num_classes=6,
+            reg_class_agnostic=True,
             bbox_coder=dict(
                 type='DeltaXYWHBBoxCoder',
-                target_means=[0.0, 0.0, 0.0, 0.0], target_stds=[0.1, 0.1, 0.2, 0.2]),
+                target_means=[0.0, 0.0, 0.0, 0.0],
+                target_stds=[0.1, 0.1, 0.2, 0.2],
+            ),
             loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
-            loss_bbox=dict(type='L1Loss', loss_weight=1.0)),
+            loss_bbox=dict(type='L1Loss', loss_weight=1.0),
+        ),
         mask_roi_extractor=dict(
             type='SingleRoIExtractor',
             roi_layer=dict(type='RoIAlign', output_size=14, sampling_ratio=1),
-            out_channels=48, featmap_strides=[4, 8, 16], finest_scale=20),
+            out_channels=48,
+            featmap_strides=[4, 8, 16],
+            finest_scale=20,
+        ),
         mask_head=dict(
-            type='FCNMaskHead', num_convs=1, in_channels=48, conv_out_channels=32,
-            num_classes=6, class_agnostic=True, norm_cfg=norm,
-            loss_mask=dict(type='CrossEntropyLoss', use_mask=True, loss_weight=1.0))),
+            type='FCNMaskHead',
+            num_convs=1,
+            in_channels=48,
+            conv_out_channels=32,
+            num_classes=6,
+            class_agnostic=True,
+            norm_cfg=norm,
+            loss_mask=dict(type='CrossEntropyLoss', use_mask=True, loss_weight=1.0),
+        ),
+    ),
     train_cfg=dict(
         rpn=dict(
             assigner=dict(
-                type='MaxIoUAssigner', pos_iou_thr=0.7, neg_iou_thr=0.3, min_pos_iou=0.3,
-                match_low_quality=True, ignore_iof_thr=-1),
+                type='MaxIoUAssigner',
+                pos_iou_thr=0.7,
+                neg_iou_thr=0.3,
+                min_pos_iou=0.3,
+                match_low_quality=True,
+                ignore_iof_thr=-1,
+            ),
             sampler=dict(
-                type='RandomSampler', num=128, pos_fraction=0.5, neg_pos_ub=-1,
-                add_gt_as_proposals=False),
-            allowed_border=-1, pos_weight=-1, debug=False),
+                type='RandomSampler',
+                num=128,
+                pos_fraction=0.5,
+                neg_pos_ub=-1,
+                add_gt_as_proposals=False,
+            ),
+            allowed_border=-1,
+            pos_weight=-1,
+            debug=False,
+        ),
         rpn_proposal=dict(
-            nms_pre=200, max_per_img=200, nms=dict(type='nms', iou_threshold=0.7),
-            min_bbox_size=0),
+            nms_pre=200, max_per_img=200, nms=dict(type='nms', iou_threshold=0.7), min_bbox_size=0
+        ),
         rcnn=dict(
             assigner=dict(
-                type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.5, min_pos_iou=0.5,
-                match_low_quality=True, ignore_iof_thr=-1),
+                type='MaxIoUAssigner',
+                pos_iou_thr=0.5,
+                neg_iou_thr=0.5,
+                min_pos_iou=0.5,
+                match_low_quality=True,
+                ignore_iof_thr=-1,
+            ),
             sampler=dict(
-                type='RandomSampler', num=48, pos_fraction=0.34, neg_pos_ub=-1,
-                add_gt_as_proposals=True),
-            mask_size=28, pos_weight=-1, debug=False)),
+                type='RandomSampler',
+                num=48,
+                pos_fraction=0.34,
+                neg_pos_ub=-1,
+                add_gt_as_proposals=True,
+            ),
+            mask_size=28,
+            pos_weight=-1,
+            debug=False,
+        ),
+    ),
     test_cfg=dict(
         rpn=dict(
-            nms_pre=200, max_per_img=100, nms=dict(type='nms', iou_threshold=0.7),
-            min_bbox_size=0),
+            nms_pre=200, max_per_img=100, nms=dict(type='nms', iou_threshold=0.7), min_bbox_size=0
+        ),
         rcnn=dict(
-            score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5), max_per_img=50,
-            mask_thr_binary=0.5)))
+            score_thr=0.05,
+            nms=dict(type='nms', iou_threshold=0.5),
+            max_per_img=50,
+            mask_thr_binary=0.5,
+        ),
+    ),
+)
 
 train_dataloader = dict(
     batch_size=8,
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
-        type='CocoDataset', metainfo=metainfo, data_root=data_root,
-        ann_file='annotations/instances_train.json', data_prefix=dict(img='images/train/'),
+        type='CocoDataset',
+        metainfo=metainfo,
+        data_root=data_root,
+        ann_file='annotations/instances_train.json',
+        data_prefix=dict(img='images/train/'),
         pipeline=[
             dict(type='LoadImageFromFile'),
             dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
             dict(type='RandomFlip', prob=0.5),
             dict(type='PackDetInputs'),
-        ]))
+        ],
+    ),
+)
 val_dataloader = dict(
     batch_size=8,
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        type='CocoDataset', metainfo=metainfo, data_root=data_root, test_mode=True,
-        ann_file='annotations/instances_val.json', data_prefix=dict(img='images/val/'),
+        type='CocoDataset',
+        metainfo=metainfo,
+        data_root=data_root,
+        test_mode=True,
+        ann_file='annotations/instances_val.json',
+        data_prefix=dict(img='images/val/'),
         pipeline=[
             dict(type='LoadImageFromFile'),
             dict(type='Resize', scale=(128, 128)),
             dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
-            dict(type='PackDetInputs',
-                 meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
-        ]))
+            dict(
+                type='PackDetInputs',
+                meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'),
+            ),
+        ],
+    ),
+)
 test_dataloader = val_dataloader
 val_evaluator = dict(
-    type='CocoMetric', metric=['bbox', 'segm'],
-    ann_file=data_root + 'annotations/instances_val.json', format_only=False)
+    type='CocoMetric',
+    metric=['bbox', 'segm'],
+    ann_file=data_root + 'annotations/instances_val.json',
+    format_only=False,
+)
 test_evaluator = val_evaluator
 
 default_hooks = dict(visualization=dict(type='DetVisualizationHook'))
 visualizer = dict(
-    type='DetLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')], name='visualizer')
+    type='DetLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')], name='visualizer'
+)

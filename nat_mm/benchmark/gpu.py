@@ -103,9 +103,7 @@ def _measure(
     return rows
 
 
-def _operators(
-    stage: StageMap, device: torch.device, dtype: torch.dtype, mode: str
-) -> Functions:
+def _operators(stage: StageMap, device: torch.device, dtype: torch.dtype, mode: str) -> Functions:
     """Backends with a bias and without, and attention of PyTorch that knows no neighborhoods."""
     shape = (1, stage.height, stage.width, 3, stage.heads, stage.head_dim)
     bytes_of_a_map = stage.height * stage.width * stage.channels * dtype.itemsize
@@ -194,9 +192,7 @@ def _functions(
     return [_function(forward, tensors, mode) for tensors in inputs]
 
 
-def _function(
-    forward: Callable[..., Tensor], inputs: Sequence[Tensor | None], mode: str
-) -> Call:
+def _function(forward: Callable[..., Tensor], inputs: Sequence[Tensor | None], mode: str) -> Call:
     if mode == 'forward':
 
         def infer() -> Tensor:

@@ -77,4 +77,3 @@ def _resident_mebibytes(field: str) -> float:
         if name == field:
             return int(value.split()[0]) / 1024
     raise RuntimeError(f'/proc/self/status has no {field}')
-

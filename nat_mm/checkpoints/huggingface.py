@@ -61,9 +61,9 @@ def from_huggingface(weights: LazyWeights) -> dict[str, LazyTensor]:
         if not layer:
             key = key.removeprefix('encoder.')
             output = re.fullmatch(r'hidden_states_norms\.stage([1-9]\d*)\.(.+)', key)
-            converted[
-                f'norm{int(output[1]) - 1}.{output[2]}' if output else rename(key, names)
-            ] = tensor
+            converted[f'norm{int(output[1]) - 1}.{output[2]}' if output else rename(key, names)] = (
+                tensor
+            )
             continue
         stem = f'levels.{layer[1]}.blocks.{layer[2]}.'
         projection = re.fullmatch(r'attention\.self\.(query|key|value)\.(\w+)', layer[3])

@@ -112,5 +112,5 @@ def sample_outline(kind: str, rng: np.random.Generator) -> Contours:
         ValueError: if the kind is unknown.
     """
     if kind not in _OUTLINES:
-        raise ValueError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}")
+        raise ValueError(f'kind must be one of {", ".join(KINDS)}; got {kind!r}')
     return _OUTLINES[kind](rng)

@@ -50,9 +50,7 @@ def draw_predictions(config: Config, checkpoint: Path, output: Path, *, count: i
         sample = model.test_step(pseudo_collate([dataset[index]]))[0]
         image = cv2.cvtColor(cv2.imread(sample.img_path), cv2.COLOR_BGR2RGB)
         # Enlarged, since the visualizers' lines and letters have a fixed size.
-        image = cv2.resize(
-            image, None, fx=_ENLARGE, fy=_ENLARGE, interpolation=cv2.INTER_CUBIC
-        )
+        image = cv2.resize(image, None, fx=_ENLARGE, fy=_ENLARGE, interpolation=cv2.INTER_CUBIC)
         pairs.append(_draw_pair(visualizer, image, _enlarge(sample), config.default_scope))
     _write_pairs(pairs, dataset.metainfo, output)
 
@@ -117,9 +115,7 @@ def _write_pairs(pairs: list[list[np.ndarray]], metainfo: dict, output: Path) ->
     figure.savefig(output, dpi=110)
 
 
-def draw_curves(
-    curves: dict[str, tuple[TrainingLog, dict[str, str], float]], output: Path
-) -> None:
+def draw_curves(curves: dict[str, tuple[TrainingLog, dict[str, str], float]], output: Path) -> None:
     """Draws the loss and the validation metrics of each training.
 
     Args:

@@ -101,4 +101,3 @@ def _logged(runner: Any, name: str, value: Any) -> float:
     """The value of a loss, from mmengine's log where it has one, which costs nothing."""
     history = runner.message_hub.log_scalars.get(f'train/{name}')
     return float(value if history is None else history.current())
-

@@ -72,9 +72,7 @@ class PageModel:
         with DefaultScope.overwrite_default_scope(self.scope):
             (sample,) = self.predictor.infer([frame.image])
         seconds = time.perf_counter() - started
-        return pack_finding(
-            self.name, frame, sample, seconds=seconds, lowest_score=LOWEST_SCORE
-        )
+        return pack_finding(self.name, frame, sample, seconds=seconds, lowest_score=LOWEST_SCORE)
 
     def draw(self, finding: Finding, *, threshold: float, folder: Path) -> Drawing:
         """Draws a finding and writes it as data, without running the model.

@@ -24,9 +24,7 @@ def test_resumed_training_equals_uninterrupted_training(tmp_path):
 
     assert resumed.iter == whole.iter == 16
     torch.testing.assert_close(resumed.model.state_dict(), whole.model.state_dict())
-    histories = [
-        runner.message_hub.get_scalar('train/loss').data[0] for runner in (resumed, whole)
-    ]
+    histories = [runner.message_hub.get_scalar('train/loss').data[0] for runner in (resumed, whole)]
     assert len(histories[0]) == 16
     torch.testing.assert_close(*map(torch.from_numpy, histories))
 

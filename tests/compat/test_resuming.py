@@ -1,6 +1,5 @@
 """Resuming runs no code of the checkpoint, and refuses what does not continue the training run."""
 
-
 import numpy as np
 import pytest
 import torch

@@ -115,7 +115,7 @@ def test_multimodal_models_are_left_out_beside_a_transformers_that_they_do_not_k
 ):
     write_package(folder, 'nat_mm', __init__='')
     write_package(folder, 'mmpretrain', __init__='')
-    satisfy = f"lambda requirement: {tuple(map(int, version.split('.')))} >= (4, 56)"
+    satisfy = f'lambda requirement: {tuple(map(int, version.split(".")))} >= (4, 56)'
     code = f'WITH_MULTIMODAL = True; satisfy_requirement = {satisfy}'
     write_package(folder / 'mmpretrain', 'utils', __init__='', dependency=code)
     code = 'from mmpretrain.utils import dependency; print(dependency.WITH_MULTIMODAL)'

@@ -18,9 +18,7 @@ def test_configs_name_the_kinds_of_the_generated_data():
     detector = Config.fromfile(ROOT / 'configs/demo/mask_rcnn_nat_demo.py')
     segmenter = Config.fromfile(ROOT / 'configs/demo/upernet_nat_demo.py')
     assert detector.metainfo == dict(classes=KINDS, palette=list(PALETTE))
-    assert segmenter.metainfo == dict(
-        classes=('background', *KINDS), palette=[(0, 0, 0), *PALETTE]
-    )
+    assert segmenter.metainfo == dict(classes=('background', *KINDS), palette=[(0, 0, 0), *PALETTE])
 
 
 def test_quick_demo_runs_every_step_and_again_over_its_own_folder(tmp_path):

@@ -83,8 +83,7 @@ RUN_ELSEWHERE = {
     r'mim search nat_mm .*': 'tests/packaging/test_installed_model_zoo.py::test_mim_search',
     r'mim download nat_mm .*': 'tests/packaging/test_installed_model_zoo.py::test_mim_download',
     r'tools/dist_train\.sh configs/demo/upernet_nat_demo_(ddp|fsdp)\.py .*': (
-        'tests/training/test_strategies.py::'
-        'test_weights_equal_those_of_one_process_and_one_batch'
+        'tests/training/test_strategies.py::test_weights_equal_those_of_one_process_and_one_batch'
     ),
     r'python tools/export_onnx\.py .*': (
         'tests/tools/test_export_onnx.py::test_onnxruntime_computes_the_features'
@@ -108,8 +107,7 @@ RUN_ELSEWHERE = {
     r'python -W ignore -m tests\.soak': 'tests/tools/test_kills.py::test_killed_runs_go_on',
     r'python tools/web_demo\.py.*': 'tests/web/test_page.py::test_start',
     r'python tools/demo\.py.*': (
-        'tests/demo/test_demo.py::'
-        'test_quick_demo_runs_every_step_and_again_over_its_own_folder'
+        'tests/demo/test_demo.py::test_quick_demo_runs_every_step_and_again_over_its_own_folder'
     ),
     r'python tools/benchmark\.py.*': (
         'tests/benchmark/test_command.py::'

@@ -59,9 +59,7 @@ def prepared(tmp_path_factory) -> Path:
             run_command(
                 f'python tools/train.py configs/demo/{config}.py --work-dir work_dirs/demo/{name}'
             )
-            Path(f'work_dirs/demo/{name}/iter_2.pth').rename(
-                f'work_dirs/demo/{name}/iter_1000.pth'
-            )
+            Path(f'work_dirs/demo/{name}/iter_2.pth').rename(f'work_dirs/demo/{name}/iter_1000.pth')
         write_coco(Path('work_dirs/demo/data'), Path('data/coco'))
         write_released_weights(folder / 'downloads')
         write_video(folder / 'my_video.mp4')

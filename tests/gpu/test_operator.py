@@ -150,9 +150,7 @@ def test_compiled(name):
     needs(name, inputs, case)
 
     def attend(query, key, value, bias):
-        return neighborhood_attention_2d(
-            query, key, value, kernel_size=7, bias=bias, backend=name
-        )
+        return neighborhood_attention_2d(query, key, value, kernel_size=7, bias=bias, backend=name)
 
     compiled = with_gradients(torch.compile(attend, fullgraph=True), inputs)
     for mine, its in zip(compiled, with_gradients(attend, inputs), strict=True):

@@ -40,8 +40,6 @@ def test_the_kernel_stays_inside_its_memory(tmp_path):
     objects = [f'{path.stem}.o' for path in FLAGS]
     subprocess.run([COMPILER, *OPTIONS, *objects, '-o', 'check'], cwd=tmp_path, check=True)
     environment = {**os.environ, 'ASAN_OPTIONS': 'detect_leaks=0'}  # that needs ptrace
-    result = subprocess.run(
-        [tmp_path / 'check'], capture_output=True, text=True, env=environment
-    )
+    result = subprocess.run([tmp_path / 'check'], capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr
     assert 'runs' in result.stdout

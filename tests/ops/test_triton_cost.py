@@ -37,9 +37,7 @@ def test_tiles_of_an_axis_meet_what_the_windows_say(length, kernel_size, dilatio
             tokens += len(own)
             around += len(met)
             blocks += -(-len(met) // block)
-    found = gpu_work.count_axis(
-        length, kernel_size, dilation, tile=tile, block=block, owns=owns
-    )
+    found = gpu_work.count_axis(length, kernel_size, dilation, tile=tile, block=block, owns=owns)
     if owns == 'queries':
         assert found == (tiles, tokens, around, blocks)
     else:  # near borders the kernel takes a few queries more than it must

@@ -155,15 +155,17 @@ def _draw_picture(data: Path, coco: dict, number: int, random: np.random.Generat
         cv2.fillPoly(picture, [outline], (250 * (category == 1), 250 * (category == 2), 120))
         cv2.fillPoly(labels, [outline], category)
         left, top, width, height = cv2.boundingRect(outline)
-        coco['annotations'].append({
-            'id': len(coco['annotations']) + 1,
-            'image_id': number,
-            'category_id': category,
-            'bbox': [left, top, width, height],
-            'area': width * height,
-            'segmentation': [outline.flatten().tolist()],
-            'iscrowd': 0,
-        })
+        coco['annotations'].append(
+            {
+                'id': len(coco['annotations']) + 1,
+                'image_id': number,
+                'category_id': category,
+                'bbox': [left, top, width, height],
+                'area': width * height,
+                'segmentation': [outline.flatten().tolist()],
+                'iscrowd': 0,
+            }
+        )
     name = f'{number}.png'
     cv2.imwrite(str(data / 'images' / name), picture)
     cv2.imwrite(str(data / 'labels' / name), labels)

@@ -118,6 +118,7 @@ tta_pipeline = [
 randomness = dict(seed=0)
 """
 
+
 @pytest.fixture(scope='session')
 def configs(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Config files of a small Mask R-CNN and a small UPerNet, by task."""

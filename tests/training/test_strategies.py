@@ -84,9 +84,7 @@ def make_config(work_dir, strategy, *, batch_size, iterations, launcher, resume=
                 clip_grad=dict(max_norm=0.5),
             ),
             param_scheduler=[dict(type='LinearLR', start_factor=0.5, by_epoch=False, end=4)],
-            default_hooks=dict(
-                checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=2)
-            ),
+            default_hooks=dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=2)),
             randomness=dict(seed=0),
             default_scope='mmengine',
             resume=resume,

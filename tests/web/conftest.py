@@ -149,9 +149,7 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture
-def visitors(
-    browser: Browser, server: ServedPage, faults: list[str]
-) -> Iterator['Visitors']:
+def visitors(browser: Browser, server: ServedPage, faults: list[str]) -> Iterator['Visitors']:
     """Opens the page for as many visitors as a test needs; none may ask another server."""
     visitors = Visitors(browser, server.local_url)
     yield visitors
@@ -197,5 +195,5 @@ class Visitors:
 def _launch(playwright: Playwright) -> Browser:
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None and not Path(playwright.chromium.executable_path).exists():
-        pytest.skip(f'no Chromium is installed: neither {", ".join(BROWSERS)} nor playwright\'s')
+        pytest.skip(f"no Chromium is installed: neither {', '.join(BROWSERS)} nor playwright's")
     return playwright.chromium.launch(executable_path=path, args=['--no-sandbox'])

@@ -5,4 +5,6 @@ strategy = dict(
     # Checkpoints hold the whole model, as those of every other training.
     state_dict_cfg='full',
     model_wrapper=dict(
-        type='MMFullyShardedDataParallel', auto_wrap_policy=dict(type='wrap_nat_layers')))
+        type='MMFullyShardedDataParallel', auto_wrap_policy=dict(type='wrap_nat_layers')
+    ),
+)

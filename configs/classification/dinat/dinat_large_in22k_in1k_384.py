@@ -4,8 +4,11 @@ _base_ = '../_base_/imagenet_finetune_30e_384.py'
 pretrained = 'https://shi-labs.com/projects/dinat/checkpoints/imagenet22k/dinat_large_in22k_224.pth'
 model = dict(
     backbone=dict(
-        type='DiNAT', arch='large',
+        type='DiNAT',
+        arch='large',
         dilations=[[1, 13, 1], [1, 6] * 2, [1, 3] * 9, [1] * 5],
-        init_cfg=dict(type='Pretrained', checkpoint=pretrained)),
-    head=dict(in_channels=1536))
+        init_cfg=dict(type='Pretrained', checkpoint=pretrained),
+    ),
+    head=dict(in_channels=1536),
+)
 optim_wrapper = dict(optimizer=dict(weight_decay=1e-10))

@@ -3,10 +3,15 @@ _base_ = '../_base_/imagenet_finetune_30e_384.py'
 # https://shi-labs.com/projects/dinat/checkpoints/imagenet1k/dinat_large_in22k_in1k_384_11x11.pth
 pretrained = (
     'https://shi-labs.com/projects/dinat/checkpoints/imagenet22k/'
-    'dinat_large_in22k_224_11x11interp.pth')
+    'dinat_large_in22k_224_11x11interp.pth'
+)
 model = dict(
     backbone=dict(
-        type='DiNAT', arch='large', kernel_size=11,
-        init_cfg=dict(type='Pretrained', checkpoint=pretrained)),
-    head=dict(in_channels=1536))
+        type='DiNAT',
+        arch='large',
+        kernel_size=11,
+        init_cfg=dict(type='Pretrained', checkpoint=pretrained),
+    ),
+    head=dict(in_channels=1536),
+)
 optim_wrapper = dict(optimizer=dict(weight_decay=1e-10))

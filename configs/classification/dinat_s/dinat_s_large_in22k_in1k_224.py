@@ -2,10 +2,11 @@ _base_ = '../_base_/imagenet_finetune_30e_224.py'
 # Published weights (top-1 86.5):
 # https://shi-labs.com/projects/dinat/checkpoints/imagenet1k/dinat_s_large_in1k_224.pth
 pretrained = (
-    'https://shi-labs.com/projects/dinat/checkpoints/imagenet22k/'
-    'dinat_s_large_in22k_224.pth')
+    'https://shi-labs.com/projects/dinat/checkpoints/imagenet22k/dinat_s_large_in22k_224.pth'
+)
 model = dict(
     backbone=dict(
-        type='DiNAT_s', arch='large',
-        init_cfg=dict(type='Pretrained', checkpoint=pretrained)),
-    head=dict(in_channels=1536))
+        type='DiNAT_s', arch='large', init_cfg=dict(type='Pretrained', checkpoint=pretrained)
+    ),
+    head=dict(in_channels=1536),
+)

@@ -4,9 +4,13 @@ _base_ = '../_base_/cascade_mask_rcnn_3x_coco.py'
 pretrained = 'https://shi-labs.com/projects/dinat/checkpoints/imagenet22k/dinat_large_in22k_224.pth'
 model = dict(
     backbone=dict(
-        type='DiNAT', arch='large', drop_path_rate=0.6,
+        type='DiNAT',
+        arch='large',
+        drop_path_rate=0.6,
         dilations=[[1, 28, 1], [1, 7, 1, 14], [1, 3, 1, 5, 1, 7] * 3, [1, 3, 1, 3, 1]],
-        init_cfg=dict(type='Pretrained', checkpoint=pretrained)),
-    neck=dict(in_channels=[192, 384, 768, 1536]))
+        init_cfg=dict(type='Pretrained', checkpoint=pretrained),
+    ),
+    neck=dict(in_channels=[192, 384, 768, 1536]),
+)
 # In float32, as published, without mixed precision.
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(lr=7.5e-05))

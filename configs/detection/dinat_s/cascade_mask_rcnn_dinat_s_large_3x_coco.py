@@ -2,11 +2,16 @@ _base_ = '../_base_/cascade_mask_rcnn_3x_coco.py'
 # Published weights (box AP 54.8, mask AP 47.2):
 # https://shi-labs.com/projects/dinat/checkpoints/coco/cascadedmaskrcnn_dinat_s_large.pth
 pretrained = (
-    'https://shi-labs.com/projects/dinat/checkpoints/imagenet22k/dinat_s_large_in22k_224.pth')
+    'https://shi-labs.com/projects/dinat/checkpoints/imagenet22k/dinat_s_large_in22k_224.pth'
+)
 model = dict(
     backbone=dict(
-        type='DiNAT_s', arch='large', drop_path_rate=0.6,
+        type='DiNAT_s',
+        arch='large',
+        drop_path_rate=0.6,
         dilations=[[1, 28], [1, 14], [1, 3, 1, 5, 1, 7] * 3, [1, 3]],
-        init_cfg=dict(type='Pretrained', checkpoint=pretrained)),
-    neck=dict(in_channels=[192, 384, 768, 1536]))
+        init_cfg=dict(type='Pretrained', checkpoint=pretrained),
+    ),
+    neck=dict(in_channels=[192, 384, 768, 1536]),
+)
 optim_wrapper = dict(optimizer=dict(lr=5e-05))

@@ -4,9 +4,13 @@ _base_ = '../_base_/cascade_mask_rcnn_3x_coco.py'
 pretrained = 'https://shi-labs.com/projects/dinat/checkpoints/imagenet1k/dinat_s_tiny_in1k_224.pth'
 model = dict(
     backbone=dict(
-        type='DiNAT_s', arch='tiny', drop_path_rate=0.3,
+        type='DiNAT_s',
+        arch='tiny',
+        drop_path_rate=0.3,
         dilations=[[1, 28], [1, 14], [1, 3, 1, 5, 1, 7], [1, 3]],
-        init_cfg=dict(type='Pretrained', checkpoint=pretrained)),
-    neck=dict(in_channels=[96, 192, 384, 768]))
+        init_cfg=dict(type='Pretrained', checkpoint=pretrained),
+    ),
+    neck=dict(in_channels=[96, 192, 384, 768]),
+)
 # As published, although DiNAT_s has no absolute position embedding.
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(absolute_pos_embed=dict(decay_mult=0.0))))

@@ -1,13 +1,15 @@
 _base_ = [
     'mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco-panoptic.py',
-    '../../_base_/mask2former_dinat_large.py', '../_base_/schedules/mask2former_100e.py']
+    '../../_base_/mask2former_dinat_large.py',
+    '../_base_/schedules/mask2former_100e.py',
+]
 custom_imports = dict(imports=['nat_mm'], allow_failed_imports=False)
 # Published: PQ 58.5, AP 49.2, mIoU 68.3, with detectron2, whose weights mmdet cannot load:
 # https://shi-labs.com/projects/dinat/checkpoints/m2f/mask2former_dinat_large_coco_panoptic.pth
 model = dict(
     backbone=dict(_delete_=True, **_base_.dinat_large),
-    panoptic_head=dict(in_channels=_base_.dinat_large_channels, num_queries=200))
+    panoptic_head=dict(in_channels=_base_.dinat_large_channels, num_queries=200),
+)
 optim_wrapper = dict(paramwise_cfg=dict(_delete_=True, **_base_.dinat_large_paramwise))
 param_scheduler = dict(end=_base_.iterations_100e, milestones=_base_.steps_100e)
-train_cfg = dict(
-    max_iters=_base_.iterations_100e, dynamic_intervals=_base_.validation_100e)
+train_cfg = dict(max_iters=_base_.iterations_100e, dynamic_intervals=_base_.validation_100e)

@@ -4,6 +4,11 @@ _base_ = '../_base_/cascade_mask_rcnn_3x_coco.py'
 pretrained = 'https://shi-labs.com/projects/nat/checkpoints/CLS/nat_base.pth'
 model = dict(
     backbone=dict(
-        type='NAT', arch='base', drop_path_rate=0.5, layer_scale=1e-05,
-        init_cfg=dict(type='Pretrained', checkpoint=pretrained)),
-    neck=dict(in_channels=[128, 256, 512, 1024]))
+        type='NAT',
+        arch='base',
+        drop_path_rate=0.5,
+        layer_scale=1e-05,
+        init_cfg=dict(type='Pretrained', checkpoint=pretrained),
+    ),
+    neck=dict(in_channels=[128, 256, 512, 1024]),
+)

@@ -4,6 +4,10 @@ _base_ = '../_base_/cascade_mask_rcnn_3x_coco.py'
 pretrained = 'https://shi-labs.com/projects/nat/checkpoints/CLS/nat_tiny.pth'
 model = dict(
     backbone=dict(
-        type='NAT', arch='tiny', drop_path_rate=0.3,
-        init_cfg=dict(type='Pretrained', checkpoint=pretrained)),
-    neck=dict(in_channels=[64, 128, 256, 512]))
+        type='NAT',
+        arch='tiny',
+        drop_path_rate=0.3,
+        init_cfg=dict(type='Pretrained', checkpoint=pretrained),
+    ),
+    neck=dict(in_channels=[64, 128, 256, 512]),
+)

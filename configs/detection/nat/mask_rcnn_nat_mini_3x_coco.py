@@ -4,6 +4,10 @@ _base_ = '../_base_/mask_rcnn_3x_coco.py'
 pretrained = 'https://shi-labs.com/projects/nat/checkpoints/CLS/nat_mini.pth'
 model = dict(
     backbone=dict(
-        type='NAT', arch='mini', drop_path_rate=0.2,
-        init_cfg=dict(type='Pretrained', checkpoint=pretrained)),
-    neck=dict(in_channels=[64, 128, 256, 512]))
+        type='NAT',
+        arch='mini',
+        drop_path_rate=0.2,
+        init_cfg=dict(type='Pretrained', checkpoint=pretrained),
+    ),
+    neck=dict(in_channels=[64, 128, 256, 512]),
+)

@@ -21,9 +21,7 @@ def sigmoid_focal_loss_forward(
     """
     probability, positive, factor = _terms(input, target, weight, alpha)
     log_p, log_not_p = _log(probability), _log(1 - probability)
-    loss = torch.where(
-        positive, (1 - probability) ** gamma * log_p, probability**gamma * log_not_p
-    )
+    loss = torch.where(positive, (1 - probability) ** gamma * log_p, probability**gamma * log_not_p)
     output.copy_(-factor * loss)
 
 

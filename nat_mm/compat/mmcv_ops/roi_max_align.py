@@ -42,8 +42,7 @@ def roi_max_align_forward(
             continue
         cells, weights = _corners(y.reshape(-1, 1), x.reshape(1, -1), image.shape[-2:])
         samples = sum(
-            weight * image.flatten(1)[:, cell]
-            for cell, weight in zip(cells, weights, strict=True)
+            weight * image.flatten(1)[:, cell] for cell, weight in zip(cells, weights, strict=True)
         )
         # [C, bins_y, samples_y, bins_x, samples_x] -> [C, bins_y, bins_x, samples]
         samples = samples.unflatten(-1, x.shape).unflatten(1, y.shape)

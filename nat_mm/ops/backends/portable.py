@@ -200,9 +200,7 @@ def _inside(tiles: Tiles, kernel_size: Sequence[int], query: Tensor) -> Tensor:
     return _table_index(tiles, tuple(kernel_size), query.device)[1]
 
 
-def _mask(
-    tiles: Tiles, bias: Tensor | None, kernel_size: Sequence[int], query: Tensor
-) -> Tensor:
+def _mask(tiles: Tiles, bias: Tensor | None, kernel_size: Sequence[int], query: Tensor) -> Tensor:
     """What to add to the scores [heads, queries, keys]: the bias, or -inf outside the window."""
     entry, inside = _table_index(tiles, tuple(kernel_size), query.device)
     dtype, heads = _compute_dtype(query), query.shape[3]

@@ -7,9 +7,7 @@ train_pipeline = [
 # Published: nothing is cut off but what makes the picture square.
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(
-        type='ResizeEdge', scale=384, edge='short', backend='pillow', interpolation='bicubic'
-    ),
+    dict(type='ResizeEdge', scale=384, edge='short', backend='pillow', interpolation='bicubic'),
     dict(type='CenterCrop', crop_size=384),
     dict(type='PackInputs'),
 ]

@@ -9,7 +9,11 @@ test_cfg = dict()
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-3, begin=0, end=20, convert_to_iter_based=True),
     dict(
-        type='CosineAnnealingLR', eta_min=5e-6, T_max=280, begin=20, end=300,
+        type='CosineAnnealingLR',
+        eta_min=5e-6,
+        T_max=280,
+        begin=20,
+        end=300,
         convert_to_iter_based=True,
     ),
 ]

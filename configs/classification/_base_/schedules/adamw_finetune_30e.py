@@ -7,7 +7,11 @@ max_epochs = 30
 train_cfg = dict(max_epochs=max_epochs)
 param_scheduler = [
     dict(
-        type='LinearLR', start_factor=1.0, end_factor=0.1, begin=0, end=max_epochs,
+        type='LinearLR',
+        start_factor=1.0,
+        end_factor=0.1,
+        begin=0,
+        end=max_epochs,
         convert_to_iter_based=True,
     ),
 ]

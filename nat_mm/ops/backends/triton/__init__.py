@@ -52,9 +52,7 @@ def unsupported_reasons(
     if query.dtype not in _DTYPES:
         reasons.append(f'serves float16, bfloat16 and float32, got {query.dtype}')
     if not 1 <= query.shape[-1] <= MAXIMUM_HEAD_DIM:
-        reasons.append(
-            f'head_dim must be from 1 to {MAXIMUM_HEAD_DIM}, got {query.shape[-1]}'
-        )
+        reasons.append(f'head_dim must be from 1 to {MAXIMUM_HEAD_DIM}, got {query.shape[-1]}')
     if (size := math.prod(query.shape[1:])) > MAXIMUM_IMAGE_SIZE:
         reasons.append(
             f'query must have at most {MAXIMUM_IMAGE_SIZE} numbers per image, got {size}'

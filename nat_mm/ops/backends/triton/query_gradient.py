@@ -83,9 +83,7 @@ def na2d_bwd_q_kernel(
         return
     image = image.to(tl.int64)
 
-    query_row, query_column = block_tokens(
-        0, first_row, first_column, 1, TILE_ROWS, TILE_COLUMNS
-    )
+    query_row, query_column = block_tokens(0, first_row, first_column, 1, TILE_ROWS, TILE_COLUMNS)
     is_query = (query_row < rows) & (query_column < columns)
     query_y, query_x = map_position(
         query_row, query_column, row_class, column_class, DILATION_ROWS, DILATION_COLUMNS

@@ -127,9 +127,7 @@ def compile_kernel(
     function = KERNELS[kernel]
     is_amd = TARGETS[target].backend == 'hip'
     window = (kernel_size, kernel_size)
-    constants = make_constants(
-        head_dim, True, window, (1, 1), tiles, 'ieee', direct=not is_amd
-    )
+    constants = make_constants(head_dim, True, window, (1, 1), tiles, 'ieee', direct=not is_amd)
     if kernel == 'queries':
         precision = 'ieee' if dtype == torch.float32 or is_amd else 'tf32'
         constants |= make_table_constants(window, precision)

@@ -118,9 +118,7 @@ def load_tokens(
 
 
 @triton.jit
-def store_tokens(
-    tensor, token, channels, is_token, HEAD_DIM: tl.constexpr, CHANNELS: tl.constexpr
-):
+def store_tokens(tensor, token, channels, is_token, HEAD_DIM: tl.constexpr, CHANNELS: tl.constexpr):
     """Writes the channels of tokens; ``token`` counts in steps of HEAD_DIM."""
     channel = tl.arange(0, CHANNELS)
     mask = is_token[:, None] & (channel < HEAD_DIM)[None, :]
