@@ -66,6 +66,7 @@ docs: $(INSTALLED)
 
 lint: $(INSTALLED)
 	$(VENV)/bin/python -m ruff check .
+	$(VENV)/bin/python -m ruff format --check .
 
 clean:
 	rm -rf $(VENV) .venv-onedl build dist site *.egg-info nat_mm/ops/backends/*.so work_dirs/demo \
