@@ -58,7 +58,7 @@ soak: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -W ignore -m tests.soak
 
 bench: $(INSTALLED)
-	$(VENV)/bin/python tools/benchmark.py
+	$(VENV)/bin/python -m benchmarks
 
 # The variable silences an advertisement of the theme.
 docs: $(INSTALLED)

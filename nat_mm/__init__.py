@@ -14,4 +14,5 @@ __version__ = '0.1.0'
 
 compat.apply()
 if find_spec('mmengine') is not None:  # nat_mm.ops works without it
-    from . import backbones, hooks  # noqa: F401
+    from . import backbones  # noqa: F401
+    from .training import non_finite_loss  # noqa: F401

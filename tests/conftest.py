@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from mmengine.config import utils as config_utils
 
-from tests.commands import Run, load_tool
+from tests.loading import Run, load_command
 
 # Triton reads it when it is imported: without a GPU its kernels are interpreted.
 os.environ['TRITON_INTERPRET'] = '1'
@@ -66,19 +66,19 @@ def unformatted_configs() -> Iterator[None]:
 @pytest.fixture(scope='session')
 def train() -> Run:
     """``main`` of tools/train.py."""
-    return load_tool('train').main
+    return load_command('train').main
 
 
 @pytest.fixture(scope='session')
 def test() -> Run:
     """``main`` of tools/test.py."""
-    return load_tool('test').main
+    return load_command('test').main
 
 
 @pytest.fixture(scope='session')
 def predict() -> Run:
     """``main`` of tools/predict.py."""
-    return load_tool('predict').main
+    return load_command('predict').main
 
 
 def _write_scene(root: Path, part: str, index: int, rng: np.random.Generator, coco: dict) -> None:

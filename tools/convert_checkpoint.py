@@ -1,57 +1,7 @@
-"""Converts a checkpoint of a NAT, DiNAT or DiNAT_s, recognised by its keys, to another layout.
+"""``nat-mm convert-checkpoint`` for those who type ``python tools/convert_checkpoint.py``."""
 
-The authors' classifiers, detectors and segmenters, Hugging Face's Nat and Dinat models, and
-models trained with this project convert to each other.
-"""
-
-import argparse
-from collections.abc import Sequence
-from urllib.error import URLError
-
-from nat_mm.checkpoints import convert_checkpoint
-from nat_mm.checkpoints.layouts import TARGETS
-from nat_mm.cli.errors import CommandError, run_command
-
-
-def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument('source', metavar='IN', help='checkpoint file or URL')
-    parser.add_argument(
-        'target',
-        metavar='OUT',
-        help='the result: a .pth, .pt, .bin or .safetensors file, written whole or not at all',
-    )
-    parser.add_argument(
-        '--to',
-        choices=TARGETS,
-        default='model',
-        help='model (default): for tools/test.py, a detector, segmenter or mmpretrain classifier; '
-        'backbone: what detectors and segmenters start from; authors: as the authors publish; '
-        'huggingface-nat, huggingface-dinat: for transformers',
-    )
-    parser.add_argument('--force', action='store_true', help='overwrite OUT if it exists')
-    return parser.parse_args(arguments)
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    arguments = parse_arguments(arguments)
-    try:
-        conversion = convert_checkpoint(
-            arguments.source, arguments.target, to=arguments.to, overwrite=arguments.force
-        )
-    except FileExistsError as error:
-        raise CommandError(f'{error}; --force overwrites it') from error
-    except URLError as error:
-        raise CommandError(f'cannot download {arguments.source}: {error.reason}') from error
-    except (ValueError, OSError) as error:
-        raise CommandError(str(error)) from error
-    print(
-        f'{arguments.source} ({conversion.layout} layout, {conversion.read} tensors) -> '
-        f'{arguments.target} ({arguments.to} layout, {conversion.written} tensors)'
-    )
-
+from nat_mm.commands import convert_checkpoint
+from nat_mm.commands.running import run_command
 
 if __name__ == '__main__':
-    run_command(main)
+    run_command(convert_checkpoint.main)

@@ -1,5 +1,5 @@
-# A small NAT Mask R-CNN, trained from scratch on the generated scenes of nat_mm.datasets.
-# python -m nat_mm.datasets work_dirs/demo/data && python tools/train.py THIS_FILE
+# A small NAT Mask R-CNN, trained from scratch on the generated scenes of nat_mm.demo.
+# nat-mm make-scenes work_dirs/demo/data && python tools/train.py THIS_FILE
 _base_ = './_base_/training.py'
 default_scope = 'mmdet'
 

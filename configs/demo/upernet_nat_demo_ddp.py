@@ -1,4 +1,4 @@
 # The demo's UPerNet in several processes, with DDP. After
-# python -m nat_mm.datasets work_dirs/demo/data:
+# nat-mm make-scenes work_dirs/demo/data:
 # tools/dist_train.sh THIS_FILE 2
 _base_ = ['./upernet_nat_demo.py', '../_base_/strategies/ddp.py']

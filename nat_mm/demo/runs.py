@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
-from nat_mm.cli.errors import CommandError
+from nat_mm.errors import UserError
 
 _PROGRESS = re.compile(r'(?:Iter|Epoch)\((train|val|test)\)\s+(?:\[\d+\])?\[\s*(\d+)/(\d+)\]')
 _DETAILS = {
@@ -48,7 +48,7 @@ def run_side_by_side(runs: list[Run]) -> None:
         runs: what to run.
 
     Raises:
-        CommandError: if a command fails; the message has its last line and its output file.
+        UserError: if a command fails; the message has its last line and its output file.
     """
     environment = {**os.environ, 'PYTHONUNBUFFERED': '1'}
     # Small maps keep several threads of one process busy badly, but two processes well.
@@ -81,7 +81,7 @@ def run_side_by_side(runs: list[Run]) -> None:
         for run, process, reader, last in zip(runs, processes, readers, last_lines, strict=True):
             if process.poll():
                 reader.join()
-                raise CommandError(
+                raise UserError(
                     f'{run.name} failed with exit code {process.returncode}: '
                     f'{last[0] if last else "no output"} (all output: {run.output})'
                 )

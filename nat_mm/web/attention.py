@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from nat_mm.analysis import attention_windows, find_backbone, prepare_picture
+from nat_mm.analysis.drawing import draw_window
+from nat_mm.analysis.windows import TOKEN_STRIDE
 from nat_mm.backbones.base import NeighborhoodBackbone
-from nat_mm.visualization import attention_windows, find_backbone, prepare_picture
-from nat_mm.visualization.drawing import draw_window
-from nat_mm.visualization.windows import TOKEN_STRIDE
 from nat_mm.web.findings import Finding
 from nat_mm.web.models import PageModel
 

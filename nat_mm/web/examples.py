@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from nat_mm.cli.files import write_image
-from nat_mm.datasets import DatasetOptions
-from nat_mm.datasets.scenes import make_scene
+from nat_mm.demo import DatasetOptions
+from nat_mm.demo.scenes import make_scene
+from nat_mm.files import write_image
 
 COUNT = 6
 

@@ -9,7 +9,7 @@ import torch
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
-from nat_mm.cli.inputs import Frame
+from nat_mm.inference.inputs import Frame
 
 DRAWN_SIDE = 768
 """About the longest side, in pixels, to which small images are enlarged before drawing on them:

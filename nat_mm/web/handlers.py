@@ -11,8 +11,8 @@ from typing import Any
 import gradio as gr
 from gradio.data_classes import FileData
 
-from nat_mm.cli.files import write_image
-from nat_mm.cli.inputs import Frame
+from nat_mm.files import write_image
+from nat_mm.inference.inputs import Frame
 from nat_mm.web.attention import Stage, draw_attention, list_stages
 from nat_mm.web.examples import write_examples
 from nat_mm.web.legend import write_legend

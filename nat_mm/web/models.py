@@ -11,10 +11,10 @@ from mmengine.registry import DefaultScope
 from mmengine.structures import BaseDataElement, PixelData
 from torch import Tensor
 
-from nat_mm.cli.coco_results import CocoResults
-from nat_mm.cli.files import write_image
-from nat_mm.cli.inputs import Frame
-from nat_mm.cli.predictor import DetectionPredictor, Predictor, SegmentationPredictor
+from nat_mm.files import write_image
+from nat_mm.inference.coco_results import CocoResults
+from nat_mm.inference.inputs import Frame
+from nat_mm.inference.predictor import DetectionPredictor, Predictor, SegmentationPredictor
 from nat_mm.web.findings import Finding, pack_finding
 from nat_mm.web.legend import Entry, list_entries
 

@@ -14,8 +14,8 @@ import gradio as gr
 import uvicorn
 from fastapi import FastAPI
 
-from nat_mm.cli.errors import CommandError
-from nat_mm.cli.predictor import Predictor
+from nat_mm.errors import UserError
+from nat_mm.inference.predictor import Predictor
 from nat_mm.web.bounds import FILE_MEGABYTES, PAGES
 from nat_mm.web.connections import BoundedConnection
 from nat_mm.web.guard import Guard
@@ -61,7 +61,7 @@ def serve(predictors: Mapping[str, Predictor], *, host: str, port: int) -> Itera
         The page.
 
     Raises:
-        CommandError: Nothing can listen there.
+        UserError: Nothing can listen there.
     """
     with _listen(host, port) as listener, TemporaryDirectory(prefix='nat_mm_web_') as folder:
         uploads, served = Path(folder, 'uploads'), Path(folder, 'served')
@@ -88,7 +88,7 @@ def serve(predictors: Mapping[str, Predictor], *, host: str, port: int) -> Itera
         try:
             while not server.started:
                 if not thread.is_alive():
-                    raise CommandError(f'cannot serve the page on {host}, port {port}')
+                    raise UserError(f'cannot serve the page on {host}, port {port}')
                 time.sleep(0.01)
             name = 'localhost' if host == '0.0.0.0' else f'[{host}]' if ':' in host else host
             yield ServedPage(f'http://{name}:{port}/', handlers, thread)
@@ -103,7 +103,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family)
     except OSError as error:
-        raise CommandError(f'cannot listen on {host}, port {port}: {error}') from error
+        raise UserError(f'cannot listen on {host}, port {port}: {error}') from error
 
 
 def _application(page: gr.Blocks) -> FastAPI:

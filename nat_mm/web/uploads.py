@@ -10,8 +10,8 @@ import cv2
 from PIL import Image, UnidentifiedImageError
 
 from nat_mm.backbones.base import SMALLEST_INPUT
-from nat_mm.cli.inputs import Frame
-from nat_mm.cli.pictures import read_picture
+from nat_mm.inference.images import read_picture
+from nat_mm.inference.inputs import Frame
 from nat_mm.web.bounds import (
     FILE_MEGABYTES,
     LONGEST_SIDE,

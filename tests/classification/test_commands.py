@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from mmengine.visualization import Visualizer
 
-from nat_mm.cli.errors import CommandError
-from tests.commands import load_tool
+from nat_mm.errors import UserError
+from tests.loading import load_command
 
 pytest.importorskip('mmpretrain', reason='classification needs mmpretrain')
 
@@ -157,7 +157,7 @@ def test_browsing(config, tmp_path, monkeypatch):
         draw(visualizer, image, sample, **options)
 
     monkeypatch.setattr(UniversalVisualizer, 'visualize_cls', keep_labels)
-    browse = load_tool('browse_dataset').main
+    browse = load_command('browse_dataset').main
     browse([config, '--out-dir', str(tmp_path), '--number', '16'])
     pictures = [cv2.imread(str(path)) for path in sorted(tmp_path.iterdir())]
     assert {picture.shape for picture in pictures} == {(32, 32, 3)}
@@ -173,7 +173,7 @@ def mistake(commands, config, tmp_path):
     """Runs a training that should be refused, and returns the message."""
 
     def run(*options):
-        with pytest.raises(CommandError) as raised:
+        with pytest.raises(UserError) as raised:
             commands['train']([config, '--work-dir', str(tmp_path), '--cfg-options', *options])
         return str(raised.value)
 
@@ -213,5 +213,5 @@ def test_other_number_of_classes_for_mixing(mistake):
 
 
 def test_predictions_of_a_classifier_are_saved_as_pickle(commands, config, trained, tmp_path):
-    with pytest.raises(CommandError, match='--out of a classifier must end with .pkl'):
+    with pytest.raises(UserError, match='--out of a classifier must end with .pkl'):
         commands['test']([config, str(trained), '--out', 'out', '--work-dir', str(tmp_path)])

@@ -2,8 +2,8 @@
 
 import pytest
 
-from nat_mm.cli.flops import count_costs
-from nat_mm.cli.workloads import find_workload
+from nat_mm.analysis.flops import count_costs
+from nat_mm.analysis.workloads import find_workload
 
 pytest.importorskip('mmpretrain', reason='classification needs mmpretrain')
 

@@ -9,7 +9,7 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
-from nat_mm.datasets import KINDS, PALETTE
+from nat_mm.demo import KINDS, PALETTE
 
 ROOT = Path(__file__).resolve().parents[2]
 

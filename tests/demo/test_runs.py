@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from nat_mm.cli.errors import CommandError
 from nat_mm.demo.runs import Run, run_side_by_side
+from nat_mm.errors import UserError
 
 
 def python(code, tmp_path, name='job'):
@@ -55,7 +55,7 @@ def test_a_failing_command_stops_the_others_and_is_named_with_its_last_line(tmp_
     marker = tmp_path / 'survived'
     runs_on = f'import time, pathlib; time.sleep(30); pathlib.Path({str(marker)!r}).touch()'
     started = time.monotonic()
-    with pytest.raises(CommandError, match='bad failed with exit code 1: ValueError: no such'):
+    with pytest.raises(UserError, match='bad failed with exit code 1: ValueError: no such'):
         run_side_by_side([python(runs_on, tmp_path, 'good'), python(fails, tmp_path, 'bad')])
     assert time.monotonic() - started < 25
     assert not marker.exists()
@@ -66,7 +66,7 @@ def test_a_command_that_fails_last_is_reported_too(tmp_path):
         python('', tmp_path, 'good'),
         python('import time; time.sleep(0.5); exit(3)', tmp_path, 'bad'),
     ]
-    with pytest.raises(CommandError, match='bad failed with exit code 3: no output'):
+    with pytest.raises(UserError, match='bad failed with exit code 3: no output'):
         run_side_by_side(runs)
 
 

@@ -65,7 +65,7 @@ REPLACED_WORDS = {
 """Checkpoints of the shorter trainings above. URLs become `downloads/` and their last part."""
 
 ADDED_OPTIONS = {
-    'python -m nat_mm.datasets': '--train-scenes 4 --val-scenes 2 --image-size 64',
+    'nat-mm make-scenes': '--train-scenes 4 --val-scenes 2 --image-size 64',
     'python tools/train.py configs/demo/': (
         '--cfg-options train_cfg.max_iters=2 train_cfg.val_interval=2 '
         'default_hooks.checkpoint.interval=2 train_dataloader.batch_size=2'
@@ -86,16 +86,16 @@ RUN_ELSEWHERE = {
         'tests/training/test_strategies.py::test_weights_equal_those_of_one_process_and_one_batch'
     ),
     r'python tools/export_onnx\.py .*': (
-        'tests/tools/test_export_onnx.py::test_onnxruntime_computes_the_features'
+        'tests/commands/test_export_onnx.py::test_onnxruntime_computes_the_features'
     ),
     r'tools/dist_(train|test)\.sh .*': (
-        'tests/tools/test_processes.py::test_two_processes_train_and_test'
+        'tests/commands/test_processes.py::test_two_processes_train_and_test'
     ),
     r'tools/slurm_(train|test)\.sh .*': (
-        'tests/tools/test_processes.py::test_slurm_scripts_start_the_commands'
+        'tests/commands/test_processes.py::test_slurm_scripts_start_the_commands'
     ),
     r'python tools/predict\.py .* 0 --out-dir predicted_camera': (
-        'tests/tools/test_predict_video.py::test_camera'
+        'tests/commands/test_predict_video.py::test_camera'
     ),
     r'python -m nat_mm\.benchmark\.gpu_cost': (
         'tests/ops/test_triton_cost.py::test_the_documented_tables_are_those_of_the_command'
@@ -104,12 +104,12 @@ RUN_ELSEWHERE = {
         'tests/ops/test_triton.py::test_kernels_fit_their_gpu'
     ),
     r'python -m tests\.gpu': 'tests/gpu/test_report.py::test_without_a_gpu_one_line_says_so',
-    r'python -W ignore -m tests\.soak': 'tests/tools/test_kills.py::test_killed_runs_go_on',
+    r'python -W ignore -m tests\.soak': 'tests/commands/test_kills.py::test_killed_runs_go_on',
     r'python tools/web_demo\.py.*': 'tests/web/test_page.py::test_start',
     r'python tools/demo\.py.*': (
         'tests/demo/test_demo.py::test_quick_demo_runs_every_step_and_again_over_its_own_folder'
     ),
-    r'python tools/benchmark\.py.*': (
+    r'python -m benchmarks.*': (
         'tests/benchmark/test_command.py::'
         'test_quick_benchmark_gives_tables_json_and_plot_of_all_sections'
     ),
@@ -119,16 +119,16 @@ RUN_ELSEWHERE = {
 
 CONFIG_PAGES_RUN_ELSEWHERE = {
     r'python tools/train\.py configs/detection/\w+/.*': (
-        'tests/tools/test_train.py::test_detector_is_trained'
+        'tests/commands/test_train.py::test_detector_is_trained'
     ),
     r'python tools/train\.py configs/segmentation/\w+/.*': (
-        'tests/tools/test_train.py::test_segmentor_is_trained'
+        'tests/commands/test_train.py::test_segmentor_is_trained'
     ),
     r'python tools/train\.py configs/classification/.*': (
         'tests/classification/test_commands.py::test_training_learns'
     ),
-    r'python tools/test\.py configs/detection/.*': 'tests/tools/test_test.py::test_detector',
-    r'python tools/test\.py configs/segmentation/.*': 'tests/tools/test_test.py::test_segmentor',
+    r'python tools/test\.py configs/detection/.*': 'tests/commands/test_test.py::test_detector',
+    r'python tools/test\.py configs/segmentation/.*': 'tests/commands/test_test.py::test_segmentor',
     r'python tools/test\.py configs/classification/.*': (
         'tests/classification/test_commands.py::test_testing_measures_and_saves'
     ),

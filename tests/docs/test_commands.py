@@ -54,7 +54,7 @@ def prepared(tmp_path_factory) -> Path:
         (folder / name).symlink_to(ROOT / name)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        run_command('python -m nat_mm.datasets work_dirs/demo/data')
+        run_command('nat-mm make-scenes work_dirs/demo/data')
         for name, config in DEMO_MODELS.items():
             run_command(
                 f'python tools/train.py configs/demo/{config}.py --work-dir work_dirs/demo/{name}'

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from nat_mm.benchmark import gpu
-from nat_mm.benchmark.settings import Settings
+from benchmarks import gpu
+from benchmarks.settings import Settings
 
 FOLDER = Path(__file__).parent
 REPORT = FOLDER.parents[1] / 'work_dirs' / 'gpu_report.md'

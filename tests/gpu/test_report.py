@@ -6,8 +6,8 @@ import sys
 import pytest
 import torch
 
-from nat_mm.benchmark import gpu, gpu_timing
-from nat_mm.benchmark.settings import Settings, StageMap
+from benchmarks import gpu, gpu_timing
+from benchmarks.settings import Settings, StageMap
 from nat_mm.ops.backends import BACKENDS
 from tests.gpu import __main__ as command
 

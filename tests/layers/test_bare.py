@@ -12,7 +12,7 @@ for name in ('cv2', 'mmcv', 'mmdet', 'mmengine', 'numpy', 'torchvision'):
     sys.modules[name] = None  # importing it raises ImportError
 import torch
 from nat_mm.layers import NATLayer
-from nat_mm.benchmark import gpu
+from benchmarks import gpu
 from tests.ops import cases
 
 logging.basicConfig(level=logging.INFO, format='%(message)s', stream=sys.stdout)

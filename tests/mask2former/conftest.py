@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from nat_mm.compat.panopticapi.utils import id2rgb
-from tests.commands import Run
+from tests.commands.conftest import forget_visualizers
+from tests.loading import Run
 from tests.mask2former.small import SHIPPED, small_config
-from tests.tools.conftest import forget_visualizers
 
 
 @pytest.fixture(scope='session')

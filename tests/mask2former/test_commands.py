@@ -11,7 +11,7 @@ import pytest
 from pycocotools import mask
 
 from nat_mm.checkpoints import read_checkpoint
-from nat_mm.cli.errors import CommandError
+from nat_mm.errors import UserError
 from tests.mask2former.small import small_config
 
 METRICS = {
@@ -144,7 +144,7 @@ def mistake(train, data, tmp_path):
         damage(copy / 'panoptic')
         config = tmp_path / 'config.py'
         small_config('panoptic', copy).dump(config)
-        with pytest.raises(CommandError) as raised:
+        with pytest.raises(UserError) as raised:
             train([str(config), '--work-dir', str(tmp_path / 'work_dir')])
         return str(raised.value)
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from nat_mm.benchmark.gpu_cost import INSTRUCTIONS
+from benchmarks.gpu_cost import INSTRUCTIONS
 from nat_mm.ops import neighborhood_attention_2d
 from nat_mm.ops.backends import BACKENDS, choose_backend
 from tests.ops.cases import Case, make_inputs, run, with_gradients

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from nat_mm.benchmark import gpu_cost, gpu_work
-from nat_mm.benchmark.settings import StageMap
+from benchmarks import gpu_cost, gpu_work
+from benchmarks.settings import StageMap
 from nat_mm.ops.backends.triton.tiles import Tiles
 from nat_mm.ops.window import axis_window
 from tests.ops.cases import Case, make_inputs, run

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import cv2
 
-from tests.commands import name_for_mim
+from tests.loading import name_for_mim
 
 INFER = """
 from {module} import {inferencer}

@@ -6,9 +6,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.commands.conftest import write_configs
 from tests.conftest import write_small_data
 from tests.soak.kills import Soak
-from tests.tools.conftest import write_configs
 
 BY_EPOCH = {'detection': True, 'segmentation': False}
 

@@ -22,9 +22,9 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import HOOKS
 from mmengine.visualization import Visualizer
 
-from nat_mm.cli.config import load_config
-from nat_mm.cli.resume import find_last_checkpoint
-from tests.commands import load_tool
+from nat_mm.inference.config import load_config
+from nat_mm.training.resume import find_last_checkpoint
+from tests.loading import load_command
 from tests.processes import leave_out_log_details
 
 BALLAST = 30_000_000
@@ -105,7 +105,7 @@ class Soak:
     def __init__(
         self, config: Path, *, by_epoch: bool, folder: Path, seed: int = 0, mended: bool = True
     ):
-        self._train = load_tool('train').main
+        self._train = load_command('train').main
         folder.mkdir()
         self._config = str(folder / 'config.py')
         settled = load_config(str(config))

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from nat_mm.checkpoints import read_checkpoint
-from nat_mm.datasets import DatasetOptions, write_dataset
-from tests.commands import load_tool
+from nat_mm.demo import DatasetOptions, write_dataset
+from tests.loading import load_command
 from tests.processes import ranks, run_together
 
 CONFIGS = Path(__file__).parents[2] / 'configs' / 'demo'
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason='tests what ha
 
 def train_and_resume(folder, environment):
     os.environ.update(environment)
-    train = load_tool('train').main
+    train = load_command('train').main
     for strategy in STRATEGIES:
         config = str(CONFIGS / f'upernet_nat_demo_{strategy}.py')
         arguments = [config, '--work-dir', f'{folder}/{strategy}', '--launcher', 'pytorch']

@@ -19,8 +19,8 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 
 from nat_mm.checkpoints import read_checkpoint
-from nat_mm.cli.errors import CommandError
-from nat_mm.cli.resume import find_last_checkpoint
+from nat_mm.errors import UserError
+from nat_mm.training.resume import find_last_checkpoint
 from tests.soak.kills import undo_repair
 from tests.training.tiny_run import TinyScore, train_tiny
 
@@ -120,7 +120,7 @@ def test_mmengine_alone_loses_checkpoints(copies, monkeypatch):
     for work_dir in copies().values():
         try:
             find_last_checkpoint(str(work_dir))
-        except CommandError:
+        except UserError:
             lost += 1
     assert lost > 0
 

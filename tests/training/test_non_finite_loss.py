@@ -7,7 +7,7 @@ from mmengine.registry import HOOKS, OPTIM_WRAPPERS
 from torch.amp import GradScaler
 
 from nat_mm.checkpoints import read_checkpoint
-from nat_mm.hooks import NonFiniteError, StopOnNonFiniteLoss
+from nat_mm.training.non_finite_loss import NonFiniteError, StopOnNonFiniteLoss
 from tests.training.tiny_run import Calls, TinyModel, build_tiny
 
 SCALED = dict(type='ScaledOnCPU', optimizer=dict(type='Adam', lr=0.1))

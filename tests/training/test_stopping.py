@@ -8,8 +8,8 @@ import pytest
 import torch
 from mmengine.hooks import EMAHook
 
-from nat_mm.cli.resume import find_last_checkpoint
-from nat_mm.cli.stopping import interrupted_before_training, stop_on_signals
+from nat_mm.training.resume import find_last_checkpoint
+from nat_mm.training.stopping import interrupted_before_training, stop_on_signals
 from tests.training.tiny_run import Calls, TinyData, build_tiny, train_tiny
 
 CODES = {'SIGTERM': 143, 'SIGINT': 130}

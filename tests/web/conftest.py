@@ -14,9 +14,9 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
 
-from nat_mm.cli.predictor import Predictor
+from nat_mm.inference.predictor import Predictor
 from nat_mm.web.server import ServedPage, serve
-from tests.commands import load_tool
+from tests.loading import load_command
 from tests.web.clients import Client
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -67,7 +67,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, st
 @pytest.fixture(scope='session')
 def predictors(sources: dict[str, tuple[str, str]]) -> dict[str, Predictor]:
     """The models, as the command loads and names them."""
-    tool = load_tool('web_demo')
+    tool = load_command('web_demo')
     options = [part for source in sources.values() for part in ('--model', *source)]
     return tool.load_predictors(tool.parse_arguments([*options, '--device', 'cpu']))
 

@@ -4,14 +4,14 @@ import shutil
 
 import pytest
 
-from nat_mm.cli.errors import CommandError
+from nat_mm.errors import UserError
 from nat_mm.web.server import serve
-from tests.commands import load_tool
+from tests.loading import load_command
 
 
 @pytest.fixture(scope='module')
 def tool():
-    return load_tool('web_demo')
+    return load_command('web_demo')
 
 
 def test_only_this_computer_is_served_by_default(tool):
@@ -47,14 +47,14 @@ def test_models_of_one_config_have_names_of_their_own(tool, sources):
     ids=['no demo', 'no model', 'port', 'device'],
 )
 def test_mistake(options, message, tool):
-    with pytest.raises(CommandError, match=message):
+    with pytest.raises(UserError, match=message):
         tool.main(options)
 
 
 def test_port_in_use(server, port, predictors, monkeypatch):
     monkeypatch.setenv('GRADIO_TEMP_DIR', '')
     with (
-        pytest.raises(CommandError, match=f'cannot listen on 127.0.0.1, port {port}'),
+        pytest.raises(UserError, match=f'cannot listen on 127.0.0.1, port {port}'),
         serve(predictors, host='127.0.0.1', port=port),
     ):
         pass

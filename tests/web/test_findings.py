@@ -6,7 +6,7 @@ import pytest
 import torch
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 
-from nat_mm.cli.inputs import Frame
+from nat_mm.inference.inputs import Frame
 from nat_mm.web.findings import PackedMap, pack_finding
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import FilePayload, Page, expect
 
-from nat_mm.visualization.drawing import TOKEN_COLOR
+from nat_mm.analysis.drawing import TOKEN_COLOR
 from nat_mm.web import guard, uploads
 from nat_mm.web.bounds import FILE_MEGABYTES
 

@@ -1,0 +1,79 @@
+"""Peak resident memory of a backbone, in a process of its own."""
+
+import multiprocessing
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from benchmarks.workloads import make_workload
+from nat_mm.compat.bf16_instructions import avoid_unusable_amx
+
+STEPS = 2
+"""From the second step on, the optimizer's state exists from the start."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Resident memory in MiB.
+
+    Attributes:
+        increase: peak minus what the process had after its imports, before the model was built.
+        peak: highest of the whole process.
+    """
+
+    increase: float
+    peak: float
+
+
+def measure_memory(
+    backbone: str, mode: str, dtype: str, shape: Sequence[int], *, threads: int
+) -> Memory:
+    """Runs a workload in a new process and reads its memory there.
+
+    Args:
+        backbone: See :func:`~benchmarks.workloads.make_workload`, also for the next three.
+        mode: See there.
+        dtype: See there.
+        shape: See there.
+        threads: Number of PyTorch's threads.
+
+    Raises:
+        RuntimeError: If the work fails, or its process ends, for instance for want of memory.
+    """
+    # Forked from a process that has imported what takes seconds. Not nat_mm, though: in a process
+    # forked after its import the kernel uses a single thread.
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['mmcv.cnn', 'mmengine.runner', 'torchvision', 'triton'])
+    with ProcessPoolExecutor(max_workers=1, mp_context=context) as executor:
+        measurement = executor.submit(_measure_here, backbone, mode, dtype, shape, threads)
+        try:
+            return measurement.result()
+        except Exception as error:
+            sizes = 'x'.join(map(str, shape))
+            raise RuntimeError(
+                f'measuring the memory of {backbone}, {mode}, {dtype}, {sizes} failed: {error}'
+            ) from error
+
+
+def _measure_here(
+    backbone: str, mode: str, dtype: str, shape: Sequence[int], threads: int
+) -> Memory:
+    torch.set_num_threads(threads)
+    avoid_unusable_amx()
+    before = _resident_mebibytes('VmRSS')
+    work = make_workload(backbone, mode, dtype, shape)
+    for _ in range(STEPS):
+        work()
+    peak = _resident_mebibytes('VmHWM')
+    return Memory(increase=peak - before, peak=peak)
+
+
+def _resident_mebibytes(field: str) -> float:
+    for line in Path('/proc/self/status').read_text().splitlines():
+        name, _, value = line.partition(':')
+        if name == field:
+            return int(value.split()[0]) / 1024
+    raise RuntimeError(f'/proc/self/status has no {field}')

@@ -1,0 +1,59 @@
+"""NATTEN on the CPU, to compare with.
+
+NATTEN >= 0.20 has no CPU kernel. What serves CPU tensors is PyTorch's flex attention, which NATTEN
+compiles for GPUs only; uncompiled, it stores the scores of all pairs of tokens.
+"""
+
+import functools
+import warnings
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from benchmarks.settings import KERNEL_SIZE, StageMap
+from nat_mm.ops.folding import fold_bias
+
+WIDTH = 128
+"""Channels to pad to; uncompiled flex attention takes powers of two."""
+LARGEST_SCORES = 1 << 30
+"""Bytes of scores above which a map is left out; several arrays of that size are alive at once."""
+
+
+@functools.cache
+def problem() -> str | None:
+    """Why NATTEN cannot be measured here, or None where it can."""
+    try:
+        import natten  # noqa: F401
+    except ImportError:
+        return 'NATTEN is not installed'
+    tensors = (torch.zeros(1, KERNEL_SIZE, KERNEL_SIZE, 1, 8) for _ in range(3))
+    bias = torch.zeros(1, 2 * KERNEL_SIZE - 1, 2 * KERNEL_SIZE - 1)
+    try:
+        # PyTorch gives its advice to compile once, here.
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            forward(*tensors, bias)
+    except Exception as error:  # whatever keeps this installation from serving CPU tensors
+        return f'NATTEN cannot serve CPU tensors: {error}'
+    return None
+
+
+def fits(stage: StageMap) -> bool:
+    """Whether the scores of all pairs of tokens may be stored."""
+    return stage.heads * (stage.height * stage.width) ** 2 * 4 <= LARGEST_SCORES
+
+
+def forward(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+    """The operator, its bias folded into the head dimension, for which NATTEN has no argument."""
+    from natten import na2d
+
+    head_dim = query.shape[-1]
+    scale = head_dim**-0.5
+    window = (KERNEL_SIZE, KERNEL_SIZE)
+    query, key = fold_bias(
+        query, key, bias, kernel_size=window, dilation=(1, 1), scale=scale, multiple_of=WIDTH
+    )
+    value = F.pad(value, (0, WIDTH - head_dim))
+    output = na2d(query, key, value, kernel_size=window, scale=scale, backend='flex-fna')
+    return output[..., :head_dim]

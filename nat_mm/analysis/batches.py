@@ -1,0 +1,151 @@
+"""Gives the batches that a model gets in training, as pictures."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config
+from mmengine.registry import MODELS, VISUALIZERS
+from mmengine.runner import Runner, set_random_seed
+from mmengine.structures import BaseDataElement, PixelData
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from nat_mm.data.checks import check_dataset, data_mistakes
+from nat_mm.errors import UserError
+from nat_mm.inference.config import config_mistakes
+
+VISUALIZER_TYPES = {
+    'mmdet': dict(type='DetLocalVisualizer'),
+    'mmseg': dict(type='SegLocalVisualizer', alpha=0.5),
+    'mmpretrain': dict(type='UniversalVisualizer'),
+}
+NO_CLASS = 255
+"""Of pixels without annotation, and of padding."""
+
+
+@dataclass(frozen=True)
+class DrawnInput:
+    """An image of a batch.
+
+    Attributes:
+        picture: [height, width, 3], uint8, red-green-blue: what the model gets, with normalization
+            undone, padding included, and the ground truth drawn.
+        source: File that it was made from; None if the config does not pass it on.
+    """
+
+    picture: np.ndarray
+    source: str | None
+
+
+def draw_batches(config: Config, part: str, *, seed: int) -> Iterator[DrawnInput]:
+    """Draws the images of one epoch, in their order and batches.
+
+    Data loader and preprocessor are the config's own. What is drawn at random comes from the seed:
+    the order, what the workers of the data loader augment as in a training with that seed, and
+    what is augmented in this process: by the preprocessor, and by a data loader without workers.
+
+    Args:
+        config: Config of the training.
+        part: ``train``, ``val`` or ``test``.
+        seed: Seed of the random numbers.
+
+    Yields:
+        The images.
+
+    Raises:
+        UserError: The config has no such data, data are missing or wrong, its pipeline fails,
+            or what the preprocessor makes is not a batch of images.
+    """
+    if config.get(f'{part}_dataloader') is None:
+        raise UserError(f'{config.filename} has no {part}_dataloader')
+    with config_mistakes(config):
+        preprocessor, is_rgb = _build_preprocessor(config)
+    with data_mistakes(config, part):
+        loader = Runner.build_dataloader(config[f'{part}_dataloader'], seed=seed)
+    check_dataset(config, loader.dataset, part)
+    visualizer = VISUALIZERS.build(
+        dict(**VISUALIZER_TYPES[config.default_scope], name=f'{part} data of {config.filename}')
+    )
+    visualizer.dataset_meta = getattr(loader.dataset, 'metainfo', {})
+    unscaled = _loads_annotations_after_resizing(loader.dataset)
+    set_random_seed(seed)
+    for batch in _load(loader, config, part):
+        data = preprocessor(batch, training=part == 'train')
+        if not isinstance(data['inputs'], Tensor) or data['inputs'].ndim != 4:
+            raise UserError(f'{config.filename}: its data_preprocessor gives no batch of images')
+        for tensor, sample in zip(data['inputs'], data['data_samples'], strict=True):
+            image = _undo_normalization(tensor, preprocessor, is_rgb=is_rgb)
+            if unscaled:
+                _scale_annotations(sample)
+            _pad_annotations(sample, image.shape[:2])
+            if config.default_scope == 'mmpretrain':
+                if 'gt_score' in sample:
+                    # All classes of images that were mixed.
+                    sample.set_gt_label(sample.gt_score.nonzero().flatten())
+                visualizer.visualize_cls(image, sample, draw_pred=False)
+            else:
+                visualizer.add_datasample('input', image, sample, draw_pred=False)
+            yield DrawnInput(visualizer.get_image(), sample.metainfo.get('img_path'))
+
+
+def _load(loader: DataLoader, config: Config, part: str) -> Iterator[dict]:
+    try:
+        yield from loader
+    # The pipeline is the user's, and may raise anything on a file that it was not written for.
+    except Exception as error:
+        # Workers hand over their whole traceback as text.
+        reason = f'{type(error).__name__}: {error}'.strip().splitlines()[-1]
+        raise UserError(f'{config.filename}: cannot load {part} data: {reason}') from error
+
+
+def _build_preprocessor(config: Config) -> tuple[nn.Module, bool]:
+    """The model's preprocessor, and whether the images that it gives are red-green-blue."""
+    settings = config.model.get('data_preprocessor') or config.get('data_preprocessor') or {}
+    model = MODELS.build({'data_preprocessor': settings, **config.model})
+    # Images are loaded as blue-green-red.
+    return model.data_preprocessor, bool(settings.get('bgr_to_rgb') or settings.get('to_rgb'))
+
+
+def _undo_normalization(tensor: Tensor, preprocessor: nn.Module, *, is_rgb: bool) -> np.ndarray:
+    """[3, height, width] as the model gets it -> [height, width, 3], uint8, red-green-blue."""
+    if getattr(preprocessor, '_enable_normalize', False):
+        tensor = tensor * preprocessor.std + preprocessor.mean
+    image = tensor.round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+    return np.ascontiguousarray(image if is_rgb else image[..., ::-1])
+
+
+def _loads_annotations_after_resizing(dataset: object) -> bool:
+    """Whether annotations keep the size of the file, as in validation and tests."""
+    pipeline = getattr(getattr(dataset, 'pipeline', None), 'transforms', ())
+    names = [type(transform).__name__ for transform in pipeline]
+    loading = [index for index, name in enumerate(names) if 'Annotations' in name]
+    resizing = [index for index, name in enumerate(names) if 'Resize' in name]
+    return bool(loading and resizing) and loading[0] > resizing[0]
+
+
+def _scale_annotations(sample: BaseDataElement) -> None:
+    """Brings annotations from the size of the file to that of the image."""
+    (height, width), (file_height, file_width) = sample.img_shape[:2], sample.ori_shape[:2]
+    if 'gt_instances' in sample:
+        instances = sample.gt_instances
+        factors = torch.tensor([width / file_width, height / file_height] * 2)
+        instances.bboxes = instances.bboxes * factors
+        if 'masks' in instances:
+            instances.masks = instances.masks.resize((height, width))
+    if 'gt_sem_seg' in sample:
+        labels = sample.gt_sem_seg.data[None].float()
+        labels = F.interpolate(labels, size=(height, width), mode='nearest')[0].long()
+        sample.gt_sem_seg = PixelData(data=labels)
+
+
+def _pad_annotations(sample: BaseDataElement, shape: tuple[int, int]) -> None:
+    """Pads masks and classes of pixels as the image is padded, at the right and at the bottom."""
+    if 'gt_instances' in sample and 'masks' in sample.gt_instances:
+        sample.gt_instances.masks = sample.gt_instances.masks.pad(shape)
+    if 'gt_sem_seg' in sample:
+        labels = sample.gt_sem_seg.data
+        missing = (0, shape[1] - labels.shape[-1], 0, shape[0] - labels.shape[-2])
+        sample.gt_sem_seg = PixelData(data=F.pad(labels, missing, value=NO_CLASS))

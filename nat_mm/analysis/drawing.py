@@ -1,0 +1,144 @@
+"""Draws over pictures what models look at."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from matplotlib import colormaps
+from numpy.typing import NDArray
+from torch import Tensor
+
+from nat_mm.analysis.windows import AttentionWindow
+
+COLORS = 'inferno'
+"""Colour map of weights and heat, from 0 to the highest."""
+LAYER_COLORS = 'viridis_r'
+"""Colour map of layers, from the first to the last."""
+TOKEN_COLOR = (255, 255, 0)
+"""Cyan, blue-green-red: the outline of the token that attends."""
+CELL_COLOR = (110, 110, 110)
+"""Grey: the outline of every cell of its window."""
+
+Picture = NDArray[np.uint8]
+
+
+def draw_window(
+    picture: Picture,
+    window: AttentionWindow,
+    *,
+    scale: tuple[float, float] = (1.0, 1.0),
+    highest: float | None = None,
+) -> Picture:
+    """Draws a window over a picture: the brighter a cell, the higher its weight.
+
+    Colours inside of the window's cells are those of weights, over the picture in grey; all else is
+    the picture, darker. The token that attends has a cyan outline. Cells in the padding of a small
+    map lie outside of the picture and are not drawn.
+
+    Args:
+        picture: [height, width, 3], uint8, blue-green-red.
+        window: What to draw.
+        scale: Pixels of the picture per pixel of the image that ``window`` is about, (x, y).
+        highest: The weight that gets the brightest colour; by default the window's highest one.
+
+    Returns:
+        A new picture of the same shape.
+    """
+    highest = highest or float(window.weights.max())
+    drawn, gray = _darker(picture), _in_gray(picture)
+    for box, weight in zip(window.boxes, window.weights, strict=True):
+        left, top, right, bottom = _scale(box, scale)
+        color = color_at(COLORS, min(float(weight) / highest, 1.0))
+        drawn[top:bottom, left:right] = _blend(gray[top:bottom, left:right], color, 0.65)
+        cv2.rectangle(drawn, (left, top), (right - 1, bottom - 1), CELL_COLOR, 1)
+    left, top, right, bottom = _scale(window.box, scale)
+    cv2.rectangle(drawn, (left, top), (right - 1, bottom - 1), TOKEN_COLOR, _thickness(picture))
+    return drawn
+
+
+def draw_fields(picture: Picture, fields: Sequence[NDArray[np.bool_]]) -> Picture:
+    """Draws over a picture behind which layer each pixel first reaches a token.
+
+    Every layer has a colour, by `LAYER_COLORS`: its pixels that no layer before it has, and an
+    outline around all that it has. What no layer has is the picture, darker.
+
+    Args:
+        picture: [height, width, 3], uint8, blue-green-red.
+        fields: For each layer from the first to the last, the pixels that reach the token, [height,
+            width].
+
+    Returns:
+        A new picture of the same shape.
+    """
+    drawn, gray = _darker(picture), _in_gray(picture)
+    seen = np.zeros(picture.shape[:2], bool)
+    colors = [
+        color_at(LAYER_COLORS, number / max(len(fields) - 1, 1)) for number in range(len(fields))
+    ]
+    for field, color in zip(fields, colors, strict=True):
+        new = field & ~seen
+        drawn[new] = _blend(gray[new], color, 0.5)
+        seen |= field
+    for field, color in reversed(list(zip(fields, colors, strict=True))):
+        outlines, _ = cv2.findContours(
+            field.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+        )
+        cv2.drawContours(drawn, outlines, -1, color, _thickness(picture))
+    return drawn
+
+
+def draw_heat(picture: Picture, heat: NDArray, *, highest: float | None = None) -> Picture:
+    """Draws a map of heat over a picture.
+
+    Args:
+        picture: [height, width, 3], uint8, blue-green-red.
+        heat: [height, width], not negative.
+        highest: What gets the brightest colour; by default the highest value.
+
+    Returns:
+        A new picture of the same shape.
+    """
+    highest = highest or max(float(heat.max()), float(np.finfo(np.float32).tiny))
+    shares = np.clip(heat / highest, 0, 1)
+    colors = colormaps[COLORS](shares)[..., 2::-1] * 255
+    strength = 0.85 * np.sqrt(shares)[..., None]
+    return np.clip(_in_gray(picture) * 0.6 * (1 - strength) + colors * strength, 0, 255).astype(
+        np.uint8
+    )
+
+
+def color_at(name: str, share: float) -> tuple[int, int, int]:
+    """A colour of a colour map, blue-green-red.
+
+    Args:
+        name: Name of one of matplotlib's colour maps.
+        share: Place in it, from 0 to 1.
+
+    Returns:
+        Blue, green and red, each from 0 to 255.
+    """
+    red, green, blue, _ = colormaps[name](float(share), bytes=True)
+    return int(blue), int(green), int(red)
+
+
+def _in_gray(picture: Picture) -> Picture:
+    return cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+
+
+def _darker(picture: Picture) -> Picture:
+    return (picture * 0.55).astype(np.uint8)
+
+
+def _thickness(picture: Picture) -> int:
+    return max(1, round(min(picture.shape[:2]) / 300))
+
+
+def _blend(pixels: Picture, color: tuple[int, int, int], strength: float) -> Picture:
+    return (pixels * (1 - strength) + np.array(color) * strength).astype(np.uint8)
+
+
+def _scale(box: Tensor, scale: tuple[float, float]) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) in whole pixels of a picture."""
+    left, top, right, bottom = box.tolist()
+    x, y = scale
+    return round(left * x), round(top * y), round(right * x), round(bottom * y)

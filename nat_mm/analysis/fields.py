@@ -1,0 +1,217 @@
+"""Which pixels reach a token, and by how much, over the layers of a backbone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nat_mm.analysis.windows import (
+    Layer,
+    axis_tokens,
+    choose_layer,
+    map_shape,
+    record_queries_and_keys,
+    token_under,
+    weights_of,
+)
+from nat_mm.backbones.base import NeighborhoodBackbone
+from nat_mm.layers import ConvDownsampler, ConvTokenizer, PatchMerging, PatchTokenizer
+from nat_mm.ops.window import axis_window
+
+# Kernel size, stride and padding of each convolution, of what convolves.
+_CONVOLUTIONS = {
+    ConvTokenizer: ((3, 2, 1), (3, 2, 1)),
+    ConvDownsampler: ((3, 2, 1),),
+    PatchTokenizer: ((4, 4, 0),),
+    PatchMerging: ((2, 2, 0),),
+}
+
+
+@dataclass(frozen=True)
+class ReceptiveField:
+    """The pixels of an image on which a token depends behind a layer.
+
+    They are all pixels that are in one of ``rows`` and in one of ``columns``: windows are products
+    of a range of rows and one of columns, and so are unions of them over such a product.
+    """
+
+    layer: Layer
+    rows: Tensor
+    """[H], bool."""
+    columns: Tensor
+    """[W], bool."""
+
+    @property
+    def pixels(self) -> Tensor:
+        """[H, W], bool: the pixels."""
+        return self.rows[:, None] & self.columns
+
+
+def layers_until(layer: Layer, backbone: NeighborhoodBackbone) -> list[Layer]:
+    """The layers of a backbone in the order in which they run, the given one being the last."""
+    return [
+        Layer(stage, block)
+        for stage in range(layer.stage + 1)
+        for block in range(len(backbone.stages[stage].blocks))
+        if (stage, block) <= layer
+    ]
+
+
+def receptive_fields(
+    backbone: NeighborhoodBackbone,
+    image: Tensor,
+    *,
+    point: tuple[float, float],
+    stage: int = -1,
+    block: int = -1,
+) -> list[ReceptiveField]:
+    """Composes windows, downsamplers and tokenizer into the receptive fields of a token.
+
+    They follow from the shapes alone, whatever the weights are.
+
+    Args:
+        backbone: A NAT, DiNAT or DiNAT_s.
+        image: What it takes, [1, in_channels, H, W]; only its shape matters.
+        point: (x, y) in pixels of ``image``. In each stage the token is meant whose cell it is in.
+        stage: Last stage, from 0; negative numbers count from the last.
+        block: Last layer in that stage, from 0; negative numbers count from the last.
+
+    Returns:
+        The field behind each layer from the first one to the one chosen.
+
+    Raises:
+        ValueError: There is no such layer, or the point is outside the image.
+    """
+    layers = layers_until(choose_layer(backbone, stage=stage, block=block), backbone)
+    fields = []
+    for number, layer in enumerate(layers, start=1):
+        rows, columns = (
+            _axis_field(backbone, layers[:number], token, length)
+            for token, length in zip(
+                token_under(image, point, layer.stage), image.shape[2:], strict=True
+            )
+        )
+        fields.append(ReceptiveField(layer, rows, columns))
+    return fields
+
+
+def attention_rollouts(
+    backbone: NeighborhoodBackbone,
+    image: Tensor,
+    *,
+    point: tuple[float, float],
+    stage: int = -1,
+    block: int = -1,
+    last: int | None = None,
+) -> list[tuple[Layer, Tensor]]:
+    """By how much the pixels of an image reach a token, by attention rollout.
+
+    Rollout (arXiv 2005.00928) takes a layer to pass on half of what the token had, and half of what
+    it attends to, by the weights' mean over the heads. A downsampler and the tokenizer are taken to
+    pass on all of a token's cell alike, 2 x 2 tokens and 4 x 4 pixels. What falls on the zero
+    padding of a map smaller than the window is left out.
+
+    Args:
+        backbone: A NAT, DiNAT or DiNAT_s, with any backend; it runs once, in eval mode.
+        image: What it takes, [1, in_channels, H, W], normalized.
+        point: (x, y) in pixels of ``image``. In each stage the token is meant whose cell it is in.
+        stage: Last stage, from 0; negative numbers count from the last.
+        block: Last layer in that stage, from 0; negative numbers count from the last.
+        last: How many layers to answer for; None for all.
+
+    Returns:
+        For the ``last`` layers of those up to the one chosen: the layer, and the shares [H, W],
+        float32, of sum 1 unless some are left out.
+
+    Raises:
+        ValueError: There is no such layer, or the point is outside the image.
+    """
+    layers = layers_until(choose_layer(backbone, stage=stage, block=block), backbone)
+    recorded = record_queries_and_keys(backbone, image, layers)
+    weights = {layer: _mean_weights(backbone, layer, *recorded.pop(layer)) for layer in layers}
+    rollouts = []
+    for number in range(len(layers))[-last if last else 0 :]:
+        shares = torch.zeros(map_shape(image, layers[number].stage))
+        shares[token_under(image, point, layers[number].stage)] = 1
+        for layer in reversed(layers[: number + 1]):
+            shares = (shares + _attend_back(shares, *weights[layer])) / 2
+            if layer.block == 0:
+                finer = map_shape(image, layer.stage - 1) if layer.stage else image.shape[2:]
+                shares = _spread_over_cells(shares, finer)
+        rollouts.append((layers[number], shares))
+    return rollouts
+
+
+def _axis_field(
+    backbone: NeighborhoodBackbone, layers: Sequence[Layer], token: int, length: int
+) -> Tensor:
+    """Which of an axis's pixels reach a token behind the last of the layers: [length], bool."""
+    seen = torch.zeros(axis_tokens(length, layers[-1].stage), dtype=torch.bool)
+    seen[token] = True
+    for layer in reversed(layers):
+        attention = backbone.stages[layer.stage].blocks[layer.block].attn
+        padded = max(len(seen), attention.kernel_size * attention.dilation)
+        neighbours, _ = axis_window(padded, attention.kernel_size, attention.dilation)
+        reached = torch.zeros(padded, dtype=torch.bool)
+        reached[neighbours[seen.nonzero()]] = True
+        seen = reached[: len(seen)]
+        if layer.block == 0:
+            seen = _under_kernels(backbone, layer.stage, seen, length)
+    return seen
+
+
+def _under_kernels(backbone: NeighborhoodBackbone, stage: int, seen: Tensor, length: int) -> Tensor:
+    """What the downsampler (for stage 0 the tokenizer) before a stage sees along one axis.
+
+    Args:
+        backbone: The backbone.
+        stage: The stage.
+        seen: Which of the stage's tokens on the axis count, bool.
+        length: Pixels of the image on the axis.
+
+    Returns:
+        Which tokens of the stage before it (for stage 0: which pixels) reach one of them, bool.
+    """
+    module = backbone.stages[stage - 1].downsample if stage else backbone.patch_embed
+    inputs = axis_tokens(length, stage - 1) if stage else length
+    convolutions = _CONVOLUTIONS[type(module)]
+    for index, (size, stride, padding) in reversed(list(enumerate(convolutions))):
+        below = inputs
+        for _, previous_stride, _ in convolutions[:index]:
+            below = -(-below // previous_stride)
+        reached = torch.zeros(padding + below + size, dtype=torch.bool)
+        starts = seen.nonzero() * stride  # counted from the start of the padding
+        reached[starts + torch.arange(size)] = True
+        seen = reached[padding : padding + below]
+    return seen
+
+
+def _spread_over_cells(shares: Tensor, finer: tuple[int, int]) -> Tensor:
+    """Divides what each token of a map has evenly among the tokens of a finer map in its cell."""
+    for axis, length in enumerate(finer):
+        stride = -(-length // shares.shape[axis])
+        owner = torch.arange(length) // stride
+        parts = torch.bincount(owner, minlength=shares.shape[axis])
+        shares = (shares.movedim(axis, -1) / parts)[..., owner].movedim(-1, axis)
+    return shares
+
+
+def _mean_weights(
+    backbone: NeighborhoodBackbone, layer: Layer, query: Tensor, key: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Weights [H', W', k * k], the mean over the heads, and numbers of the neighbours, likewise."""
+    attention = backbone.stages[layer.stage].blocks[layer.block].attn
+    weights, neighbours = weights_of(attention, query, key)
+    numbers = neighbours[..., 0] * query.shape[2] + neighbours[..., 1]
+    return weights[0].mean(dim=2).cpu(), numbers.cpu()
+
+
+def _attend_back(shares: Tensor, weights: Tensor, numbers: Tensor) -> Tensor:
+    """Hands the shares [H, W] of tokens on to what they attend to."""
+    height, width = shares.shape
+    padded_height, padded_width = weights.shape[:2]
+    own = weights[:height, :width] * shares[..., None]
+    handed = torch.zeros(padded_height * padded_width)
+    handed.scatter_add_(0, numbers[:height, :width].flatten(), own.flatten())
+    return handed.view(padded_height, padded_width)[:height, :width]

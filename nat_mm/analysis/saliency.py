@@ -1,0 +1,123 @@
+"""Which pixels a model's answer hangs on: gradient saliency."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from nat_mm.analysis.drawing import COLORS
+from nat_mm.analysis.prepared_image import PreparedPicture
+from nat_mm.files import whole_file
+
+NOISE = 0.15
+"""Standard deviation of SmoothGrad's noise, as a share of the range of the input."""
+_PANELS_IN_A_ROW = 4
+
+
+@dataclass(frozen=True)
+class Saliency:
+    """What a model's answer to an image hangs on."""
+
+    magnitude: Tensor
+    """[H, W], float32, on the CPU: norm over the channels of the gradient at each pixel."""
+    label: int | None
+    """Class of the highest logit, whose gradient it is; None for that of the features' norm."""
+
+
+def saliency(model: nn.Module, image: Tensor, *, samples: int = 1) -> Saliency:
+    """Gradient of a model's answer with respect to its input (arXiv 1312.6034).
+
+    The answer of a classifier of mmpretrain is its highest logit; that of any other model, the
+    Euclidean norm of the last feature map of its ``backbone``.
+
+    Args:
+        model: A model of mmdet, mmseg or mmpretrain, in eval mode.
+        image: Its normalized input, [1, C, H, W].
+        samples: Above 1, the mean over so many gradients at the image with noise added
+            (SmoothGrad, arXiv 1706.03825), from a generator of a fixed seed.
+
+    Returns:
+        The saliency.
+
+    Raises:
+        ValueError: ``samples`` is below 1.
+    """
+    if samples < 1:
+        raise ValueError(f'samples must be at least 1, got {samples}')
+    label = None
+    if _is_classifier(model):
+        with torch.no_grad():
+            label = int(model(image, mode='tensor')[0].argmax())
+    generator = torch.Generator().manual_seed(0)
+    deviation = NOISE * float(image.max() - image.min()) if samples > 1 else 0.0
+    magnitude = torch.zeros(image.shape[2:])
+    for _ in range(samples):
+        noise = torch.randn(image.shape, generator=generator).to(image)
+        noisy = (image.detach() + deviation * noise).requires_grad_()
+        if label is None:
+            answer = model.backbone(noisy)[-1].norm()
+        else:
+            answer = model(noisy, mode='tensor')[0, label]
+        (gradient,) = torch.autograd.grad(answer, noisy)
+        magnitude += gradient[0].norm(dim=0).float().cpu() / samples
+    return Saliency(magnitude, label)
+
+
+def draw_saliency(
+    picture: NDArray[np.uint8], drawn: dict[str, tuple[PreparedPicture, Saliency]], output: Path
+) -> None:
+    """Draws a picture and beside it the saliency of one or several models.
+
+    Every map is smoothed a little and has its own scale, as gradients of different models do not
+    compare: the brightest colour is for the strongest half percent of pixels.
+
+    Args:
+        picture: [height, width, 3], uint8, blue-green-red.
+        drawn: By title, what a model got and its saliency.
+        output: Picture file to write.
+    """
+    height, width = picture.shape[:2]
+    count = len(drawn) + 1
+    columns = min(count, _PANELS_IN_A_ROW)
+    rows = -(-count // columns)
+    figure = Figure(
+        figsize=(4.2 * columns, (4.2 * height / width + 0.4) * rows), layout='constrained'
+    )
+    panels = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes in panels:
+        axes.set_axis_off()
+    panels[0].imshow(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
+    panels[0].set_title('picture')
+    for axes, (title, (prepared, found)) in zip(panels[1:], drawn.items(), strict=False):
+        axes.imshow(smoothed(prepared, found), cmap=COLORS, vmin=0, vmax=1)
+        axes.set_title(title)
+    with whole_file(output) as unfinished:
+        figure.savefig(unfinished, dpi=100)
+
+
+def smoothed(prepared: PreparedPicture, found: Saliency) -> NDArray[np.float32]:
+    """The saliency of a picture as it is drawn.
+
+    Args:
+        prepared: What the model got.
+        found: Its saliency.
+
+    Returns:
+        Values from 0 to 1 for the pixels of the picture in its size before padding.
+    """
+    height, width = prepared.resized.shape[:2]
+    deviation = min(height, width) / 200
+    values = cv2.GaussianBlur(found.magnitude[:height, :width].numpy(), (0, 0), deviation)
+    highest = max(float(np.quantile(values, 0.995)), float(np.finfo(np.float32).tiny))
+    return np.clip(values / highest, 0, 1)
+
+
+def _is_classifier(model: nn.Module) -> bool:
+    # Not by mmpretrain's class: mmpretrain need not be installed.
+    modules = {base.__module__.split('.')[0] for base in type(model).__mro__}
+    return 'mmpretrain' in modules and getattr(model, 'with_head', False)

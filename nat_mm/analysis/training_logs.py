@@ -1,0 +1,143 @@
+"""Reads what mmengine logged of trainings."""
+
+import itertools
+import json
+import math
+import sys
+from dataclasses import dataclass
+from numbers import Real
+from pathlib import Path
+
+from nat_mm.errors import UserError
+
+_COUNTERS = ('step', 'iter', 'epoch')
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A number over a training.
+
+    Attributes:
+        places: Where each value was logged, in `unit`, rising.
+        values: The values.
+        unit: ``iteration``, or ``epoch`` for what is measured once in an epoch.
+    """
+
+    places: list[int]
+    values: list[float]
+    unit: str
+
+
+@dataclass(frozen=True)
+class TrainingLog:
+    """What was logged of one training.
+
+    Attributes:
+        path: File or folder that it was read from.
+        entries: What mmengine wrote, oldest first.
+    """
+
+    path: Path
+    entries: list[dict]
+
+    @property
+    def keys(self) -> list[str]:
+        """Names of all numbers that were logged, in the order of their first appearance."""
+        return list(
+            dict.fromkeys(
+                key
+                for entry in self.entries
+                for key, value in entry.items()
+                if key not in _COUNTERS and isinstance(value, Real)
+            )
+        )
+
+    def curve(self, key: str) -> Curve:
+        """The values of a number over the training.
+
+        Args:
+            key: Its name, such as ``loss`` or ``coco/bbox_mAP``.
+
+        Returns:
+            The values and where they were logged.
+
+        Raises:
+            UserError: It was not logged.
+        """
+        places, values, unit = [], [], 'iteration'
+        last_epoch = 0
+        for entry in self.entries:
+            last_epoch = entry.get('epoch', last_epoch)
+            if key not in entry:
+                continue
+            # mmengine numbers validations by epochs, if the training counts those.
+            if 'iter' not in entry and 0 < entry['step'] <= last_epoch:
+                unit = 'epoch'
+            places.append(entry.get('iter', entry['step']))
+            values.append(entry[key])
+        if not values:
+            raise UserError(f'{self.path} has no {key!r}; it has: {", ".join(self.keys)}')
+        return Curve(places, values, unit)
+
+
+def read_log(path: Path) -> TrainingLog:
+    """Reads the log of a training.
+
+    A work directory may hold several logs, since a training that is resumed begins another one.
+    They are joined: from its first iteration on, a later one takes the place of an earlier.
+
+    Args:
+        path: Work directory of a training, one of the folders in it that are named by the time of
+            their start, or a file of JSON lines such as ``vis_data/scalars.json`` there.
+
+    Returns:
+        The log.
+
+    Raises:
+        UserError: There is no log, it is empty, or a line of it is not what mmengine writes.
+    """
+    if path.is_file():
+        files = [path]
+    elif path.is_dir():
+        patterns = ('scalars.json', 'vis_data/scalars.json', '*/vis_data/scalars.json')
+        files = [file for pattern in patterns for file in sorted(path.glob(pattern))]
+    else:
+        raise UserError(f'log not found: {path}')
+    if not files:
+        raise UserError(f'no log of a training in {path}: no scalars.json in its vis_data')
+    entries = []
+    for file in files:
+        entries = _join(entries, _read_entries(file))
+    if not entries:
+        raise UserError(f'the log {files[-1]} is empty')
+    return TrainingLog(path, entries)
+
+
+def _join(earlier: list[dict], later: list[dict]) -> list[dict]:
+    start = next((entry['iter'] for entry in later if 'iter' in entry), math.inf)
+    kept = itertools.takewhile(lambda entry: entry.get('iter', -1) < start, earlier)
+    return [*kept, *later]
+
+
+def _read_entries(file: Path) -> list[dict]:
+    try:
+        lines = file.read_text(encoding='utf-8').splitlines(keepends=True)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f'cannot read the log {file}: {error}') from error
+    entries = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+        except ValueError as error:
+            if number == len(lines) and not line.endswith('\n'):
+                print(f'warning: {file}, line {number} is not complete, left out', file=sys.stderr)
+                continue
+            raise UserError(f'{file}, line {number} is not JSON: {error}') from error
+        if not isinstance(entry, dict) or not isinstance(entry.get('step'), int):
+            raise UserError(
+                f'{file}, line {number} is not from the log of a training: it has no "step"'
+            )
+        entries.append(entry)
+    return entries

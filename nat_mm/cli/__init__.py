@@ -1,1 +1,0 @@
-"""What the commands in ``tools/`` share: reading configs, checking input, reporting mistakes."""

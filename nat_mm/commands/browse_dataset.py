@@ -1,0 +1,70 @@
+"""Draws the images that a model gets in training, as the config augments and batches them.
+
+Writes OUT_DIR/PHASE_seedSEED_NUMBER.png, in the order of the batches: normalization is undone,
+padding is kept, and boxes, masks, labels or classes of the ground truth are drawn. The same seed
+gives the same pictures.
+"""
+
+import argparse
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+from nat_mm.analysis.batches import draw_batches
+from nat_mm.commands.arguments import add_config_overrides
+from nat_mm.errors import UserError
+from nat_mm.files import write_image
+from nat_mm.inference.config import load_config
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--phase',
+        choices=('train', 'val', 'test'),
+        default='train',
+        help='which data of the config; default: %(default)s',
+    )
+    parser.add_argument(
+        '--number',
+        type=int,
+        default=20,
+        help='pictures to write, at most those of one epoch; default: %(default)s',
+    )
+    parser.add_argument(
+        '--seed', type=int, help="0 or more; default: the config's randomness.seed, or 0"
+    )
+    parser.add_argument(
+        '--out-dir',
+        type=Path,
+        default=Path('browsed'),
+        help='folder for the pictures; default: %(default)s',
+    )
+    add_config_overrides(parser)
+    return parser.parse_args(arguments)
+
+
+def check_arguments(arguments: argparse.Namespace) -> None:
+    if arguments.number < 1:
+        raise UserError(f'--number must be at least 1, got {arguments.number}')
+    if arguments.seed is not None and not 0 <= arguments.seed < 2**31:
+        raise UserError(f'--seed must be from 0 to {2**31 - 1}, got {arguments.seed}')
+    if arguments.out_dir.exists() and not arguments.out_dir.is_dir():
+        raise UserError(f'--out-dir {arguments.out_dir} is a file, not a folder')
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    arguments = parse_arguments(arguments)
+    check_arguments(arguments)
+    config = load_config(arguments.config, overrides=arguments.cfg_options)
+    seed = arguments.seed
+    if seed is None:
+        seed = config.get('randomness', {}).get('seed') or 0
+    inputs = draw_batches(config, arguments.phase, seed=seed)
+    for number, drawn in enumerate(islice(inputs, arguments.number)):
+        path = arguments.out_dir / f'{arguments.phase}_seed{seed}_{number:04d}.png'
+        write_image(path, drawn.picture[..., ::-1])
+        print(f'{path}: from {drawn.source}' if drawn.source else path)

@@ -1,0 +1,190 @@
+"""The demo: makes data, trains a NAT detector and a NAT segmenter, tests them, draws pictures.
+
+Trains both from scratch on the CPU or, where there is one, on a GPU.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.runner import find_latest_checkpoint
+from rich.console import Console
+from rich.table import Table
+
+import nat_mm
+from nat_mm.analysis.training_logs import read_log
+from nat_mm.demo import DatasetOptions, write_dataset
+from nat_mm.demo.drawings import draw_curves, draw_predictions
+from nat_mm.demo.runs import Run, exit_on_signals, run_side_by_side
+from nat_mm.errors import UserError
+
+CONFIGS = Path(nat_mm.__file__).parent / '.mim' / 'configs' / 'demo'
+MARKER = '.nat_mm_demo'
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """A model of the demo.
+
+    Attributes:
+        name: what to call it; also its folder's name.
+        config: its config file.
+        metrics: key in mmengine's logs -> name in the table.
+        unit: what the logs give for a perfect result, 1 or 100 (percent).
+    """
+
+    name: str
+    config: Path
+    metrics: dict[str, str]
+    unit: float
+
+
+DETECTOR = Task(
+    name='detector',
+    config=CONFIGS / 'mask_rcnn_nat_demo.py',
+    metrics={'coco/bbox_mAP_50': 'box AP50', 'coco/segm_mAP_50': 'mask AP50'},
+    unit=1,
+)
+SEGMENTER = Task(
+    name='segmenter',
+    config=CONFIGS / 'upernet_nat_demo.py',
+    metrics={'mIoU': 'mIoU'},
+    unit=100,
+)
+TASKS = (DETECTOR, SEGMENTER)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        '--work-dir', type=Path, default=Path('work_dirs/demo'), help='default: %(default)s'
+    )
+    parser.add_argument('--seed', type=int, default=0, help='of data and training; default: 0')
+    parser.add_argument(
+        '--amp', action='store_true', help='train in mixed precision (bf16 on a CPU)'
+    )
+    parser.add_argument(
+        '--quick', action='store_true', help='a minute for a look at every step; learns nothing'
+    )
+    return parser.parse_args()
+
+
+def prepare_work_dir(work_dir: Path) -> None:
+    """Removes what an earlier demo left, except its data; refuses a folder with anything else."""
+    if work_dir.exists() and not work_dir.is_dir():
+        raise UserError(f'{work_dir} is a file, not a folder')
+    if work_dir.exists() and any(work_dir.iterdir()) and not (work_dir / MARKER).is_file():
+        raise UserError(
+            f'{work_dir} is not empty and was not written by the demo: choose another --work-dir'
+        )
+    work_dir.mkdir(parents=True, exist_ok=True)
+    (work_dir / MARKER).touch()
+    for folder in (*(task.name for task in TASKS), 'pictures'):
+        shutil.rmtree(work_dir / folder, ignore_errors=True)
+        (work_dir / folder).mkdir()
+    (work_dir / 'metrics.json').unlink(missing_ok=True)
+
+
+def command(name: str, task: Task, arguments: argparse.Namespace, *more: str) -> tuple[str, ...]:
+    """Command line of `nat-mm train` or `nat-mm test`."""
+    overrides = [f'randomness.seed={arguments.seed}']
+    if arguments.quick:
+        overrides += [
+            'train_cfg.max_iters=4',
+            'train_cfg.val_interval=2',
+            'default_hooks.logger.interval=1',
+        ]
+    program = (sys.executable, '-m', 'nat_mm', name)
+    return (*program, str(task.config), *more, '--cfg-options', *overrides)
+
+
+def train(arguments: argparse.Namespace) -> dict[Task, Path]:
+    """Trains all tasks at the same time; returns their last checkpoints."""
+    folders = {task: arguments.work_dir / task.name for task in TASKS}
+    precision = ['--amp'] if arguments.amp else []
+    run_side_by_side(
+        [
+            Run(
+                name=task.name,
+                arguments=command('train', task, arguments, '--work-dir', str(folder), *precision),
+                output=folder / 'train.txt',
+            )
+            for task, folder in folders.items()
+        ]
+    )
+    return {task: Path(find_latest_checkpoint(str(folder))) for task, folder in folders.items()}
+
+
+def test(checkpoints: dict[Task, Path], arguments: argparse.Namespace) -> dict[str, float]:
+    """Tests the checkpoints at the same time; returns the metrics, from 0 to 1."""
+    folders = {task: arguments.work_dir / task.name / 'test' for task in TASKS}
+    for folder in folders.values():
+        folder.mkdir()
+    run_side_by_side(
+        [
+            Run(
+                name=task.name,
+                arguments=command(
+                    'test', task, arguments, str(checkpoint), '--work-dir', str(folders[task])
+                ),
+                output=folders[task] / 'test.txt',
+            )
+            for task, checkpoint in checkpoints.items()
+        ]
+    )
+    results = {}
+    for task, folder in folders.items():
+        (log,) = folder.glob('*/*.json')
+        logged = json.loads(log.read_text().splitlines()[-1])
+        results.update({name: logged[key] / task.unit for key, name in task.metrics.items()})
+    return results
+
+
+def draw(checkpoints: dict[Task, Path], work_dir: Path) -> list[Path]:
+    """Draws predictions and training curves; returns the files."""
+    folder = work_dir / 'pictures'
+    pictures = []
+    for task, checkpoint in checkpoints.items():
+        pictures.append(folder / f'{task.name}.png')
+        draw_predictions(Config.fromfile(task.config), checkpoint, pictures[-1])
+    pictures.append(folder / 'curves.png')
+    curves = {
+        task.name: (read_log(work_dir / task.name), task.metrics, task.unit) for task in TASKS
+    }
+    draw_curves(curves, pictures[-1])
+    return pictures
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    exit_on_signals()
+    started = time.monotonic()
+    try:
+        sizes = {'train_scenes': 16, 'val_scenes': 8} if arguments.quick else {}
+        options = DatasetOptions(seed=arguments.seed, **sizes)
+        prepare_work_dir(arguments.work_dir)
+        data = arguments.work_dir / 'data'
+        write_dataset(data, options, overwrite=True)
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        raise UserError(str(error)) from error
+    # The configs take their data from there.
+    os.environ['NAT_MM_DEMO_DATA'] = str(data)
+
+    checkpoints = train(arguments)
+    results = test(checkpoints, arguments)
+    pictures = draw(checkpoints, arguments.work_dir)
+
+    results['minutes'] = (time.monotonic() - started) / 60
+    (arguments.work_dir / 'metrics.json').write_text(json.dumps(results, indent=2) + '\n')
+    table = Table('result', 'value')
+    for name, value in results.items():
+        table.add_row(name, f'{value:.1f}' if name == 'minutes' else f'{value:.3f}')
+    Console().print(table)
+    for picture in pictures:
+        print(picture)

@@ -1,0 +1,104 @@
+"""Counts the parameters and the multiply-adds of a detector, a segmentor or a classifier.
+
+Needs neither weights nor data nor a GPU, and a large model takes seconds, for next to all models
+can be followed without computing anything. The image is by default what published figures refer
+to: 800 x 1280 for detectors, the size in the test pipeline for segmentors and classifiers.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+
+from mmengine.config import Config
+from mmengine.registry import MODELS
+from torch import nn
+
+from nat_mm.analysis.flops import ModelCosts, count_costs
+from nat_mm.analysis.flops_report import FlopsReport
+from nat_mm.analysis.workloads import Workload, find_workload
+from nat_mm.commands.arguments import add_config_overrides
+from nat_mm.errors import UserError
+from nat_mm.inference.config import config_mistakes, load_config
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--shape', type=int, nargs=2, metavar=('H', 'W'), help='height and width of the image'
+    )
+    parser.add_argument('--depth', type=int, default=2, help='levels of modules in the table')
+    parser.add_argument(
+        '--json', action='store_true', help='print JSON with every module instead of the table'
+    )
+    add_config_overrides(parser)
+    return parser.parse_args(arguments)
+
+
+def check_arguments(arguments: argparse.Namespace) -> None:
+    if arguments.shape is not None and min(arguments.shape) < 1:
+        height, width = arguments.shape
+        raise UserError(f'--shape must be a height and a width in pixels, got {height} {width}')
+    if arguments.depth < 1:
+        raise UserError(f'--depth must be at least 1, got {arguments.depth}')
+
+
+def build_model(config: Config) -> nn.Module:
+    if config.get('model') is None:
+        raise UserError(f'{config.filename} has no model')
+    with config_mistakes(config):
+        return MODELS.build(config.model)
+
+
+def choose_shape(
+    arguments: argparse.Namespace, config: Config, workload: Workload
+) -> tuple[int, int]:
+    shape = arguments.shape or workload.find_shape(config)
+    if shape is None:
+        raise UserError(
+            f'the test pipeline of {config.filename} names no image size: give it with --shape H W'
+        )
+    return tuple(shape)
+
+
+def count(
+    model: nn.Module, workload: Workload, shape: tuple[int, int], *, source: str
+) -> ModelCosts:
+    try:
+        try:
+            return count_costs(model, shape, workload.run)
+        except RuntimeError:
+            print('what the model does depends on values: computing, be patient', file=sys.stderr)
+            return count_costs(model, shape, workload.run, compute=True)
+    # A model may be anyone's, and raise anything.
+    except Exception as error:
+        height, width = shape
+        raise UserError(
+            f'cannot run the {type(model).__name__} of {source} on an image of {height} x {width}: '
+            f'{type(error).__name__}: {error}'
+        ) from error
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    arguments = parse_arguments(arguments)
+    check_arguments(arguments)
+    # Models log what they please; stdout is for the result.
+    with redirect_stdout(sys.stderr):
+        config = load_config(arguments.config, overrides=arguments.cfg_options)
+        model = build_model(config)
+        workload = find_workload(model, config)
+        shape = choose_shape(arguments, config, workload)
+        report = FlopsReport(
+            config=arguments.config,
+            model=type(model).__name__,
+            shape=shape,
+            convention=workload.convention,
+            costs=count(model, workload, shape, source=arguments.config),
+        )
+    if arguments.json:
+        print(report.as_json())
+    else:
+        report.print_table(depth=arguments.depth)

@@ -1,0 +1,48 @@
+"""The console script ``nat-mm``: finds a command by its name and runs it."""
+
+import sys
+from importlib import import_module
+
+from nat_mm import __version__
+from nat_mm.commands.running import run_command
+
+COMMANDS = {
+    'train': 'train a detector, segmentor or classifier',
+    'test': 'test a checkpoint on a dataset',
+    'predict': 'predict images, videos or a camera',
+    'web-demo': 'serve a page that shows predictions and attention',
+    'browse-dataset': 'draw the batches that a model sees in training',
+    'plot-logs': 'plot losses and metrics of training runs',
+    'get-flops': 'count FLOPs and parameters by module',
+    'visualize-attention': 'draw attention windows and receptive fields',
+    'visualize-saliency': 'draw which pixels a result depends on',
+    'convert-checkpoint': 'convert checkpoints between layouts',
+    'export-onnx': 'export a backbone to ONNX',
+    'make-scenes': 'write a small generated dataset',
+    'demo': 'train, test and draw the demo models',
+}
+
+
+def main() -> None:
+    """Runs the command that the first argument names; ``nat-mm --help`` lists them."""
+    name = sys.argv[1] if len(sys.argv) > 1 else '--help'
+    if name in ('-h', '--help'):
+        print(_usage())
+    elif name == '--version':
+        print(f'nat_mm {__version__}')
+    elif name in COMMANDS:
+        command = import_module(f'nat_mm.commands.{name.replace("-", "_")}')
+        # argparse shows the first entry as the program's name.
+        sys.argv[:2] = [f'nat-mm {name}']
+        run_command(command.main)
+    else:
+        print(f'error: {name!r} is not a command\n\n{_usage()}', file=sys.stderr)
+        sys.exit(2)
+
+
+def _usage() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f'  {name:{width}}  {summary}' for name, summary in COMMANDS.items()]
+    return '\n'.join(
+        ['usage: nat-mm COMMAND [arguments]', '', *lines, '', 'nat-mm COMMAND --help says more.']
+    )

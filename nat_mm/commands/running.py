@@ -1,0 +1,33 @@
+"""Runs a command: mistakes of its user become one line and exit code 2."""
+
+import sys
+import textwrap
+from collections.abc import Callable
+
+from nat_mm.compat.checkpoints import CheckpointError
+from nat_mm.errors import UserError
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Runs a command and turns mistakes of its user into one line on stderr and exit code 2.
+
+    These are `UserError` and `CheckpointError`.
+
+    Any other exception is a fault of the program and keeps its traceback.
+
+    Args:
+        main: The command.
+    """
+    try:
+        main()
+    except (UserError, CheckpointError) as error:
+        message = printable(' '.join(str(error).split()))
+        print('error:', textwrap.shorten(message, 800, placeholder=' ...'), file=sys.stderr)
+        sys.exit(2)
+
+
+def printable(text: str) -> str:
+    """Escapes what a terminal would obey or cannot show, as there may be in the name of a file."""
+    return ''.join(
+        character if character.isprintable() else ascii(character)[1:-1] for character in text
+    )

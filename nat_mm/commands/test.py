@@ -1,0 +1,115 @@
+"""Tests a detector, a segmentor or a classifier, whichever the config describes."""
+
+import argparse
+import os
+from collections.abc import Sequence
+
+from mmengine.config import Config, ConfigDict
+
+from nat_mm.checkpoints import converted_source
+from nat_mm.commands.arguments import add_run_options, export_local_rank
+from nat_mm.errors import UserError
+from nat_mm.inference.checkpoint import check_checkpoint_fits, read_checkpoint
+from nat_mm.inference.config import load_config
+from nat_mm.training.launcher import prepare_launcher
+from nat_mm.training.runner import build_loop, build_runner
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file or URL')
+    parser.add_argument(
+        '--out',
+        help='where to save the predictions: a folder of a segmentor, else a .pkl file',
+    )
+    parser.add_argument('--show', action='store_true', help='show each prediction in a window')
+    parser.add_argument('--show-dir', help='folder for pictures of the predictions')
+    parser.add_argument(
+        '--wait-time', type=float, default=2, help='seconds that --show waits per picture'
+    )
+    parser.add_argument('--tta', action='store_true', help='test-time augmentation')
+    add_run_options(parser)
+    return parser.parse_args(arguments)
+
+
+def show_predictions(config: Config, arguments: argparse.Namespace) -> None:
+    """Makes the visualization hook draw every picture."""
+    hook = config.default_hooks.get('visualization')
+    if hook is None:
+        raise UserError(
+            f'--show and --show-dir need default_hooks.visualization in {arguments.config}'
+        )
+    hook.update(show=arguments.show, wait_time=arguments.wait_time)
+    if config.default_scope == 'mmpretrain':
+        hook.update(enable=True, interval=1, out_dir=arguments.show_dir)
+        return
+    hook.draw = True
+    if config.default_scope == 'mmseg':
+        hook.interval = 1
+        config.visualizer.save_dir = arguments.show_dir
+    elif arguments.show_dir:
+        # mmdet puts a relative path below the work directory.
+        hook.test_out_dir = os.path.abspath(arguments.show_dir)
+
+
+def save_predictions(config: Config, out: str) -> None:
+    """Adds what writes the predictions to the evaluators."""
+    evaluators = config.test_evaluator
+    if config.default_scope == 'mmseg':
+        for evaluator in [evaluators] if isinstance(evaluators, dict) else evaluators:
+            evaluator.update(output_dir=out, keep_results=True)
+        return
+    model, dump = {
+        'mmdet': ('detector', 'DumpDetResults'),
+        'mmpretrain': ('classifier', 'DumpResults'),
+    }[config.default_scope]
+    if not out.endswith(('.pkl', '.pickle')):
+        raise UserError(f'--out of a {model} must end with .pkl or .pickle, got {out}')
+    evaluators = [evaluators] if isinstance(evaluators, dict) else list(evaluators)
+    config.test_evaluator = [*evaluators, dict(type=dump, out_file_path=out)]
+
+
+def augment(config: Config, arguments: argparse.Namespace) -> None:
+    """Wraps the model and changes the pipeline for test-time augmentation."""
+    if not config.get('tta_model') or not config.get('tta_pipeline'):
+        raise UserError(f'--tta needs tta_model and tta_pipeline in {arguments.config}')
+    if config.default_scope == 'mmdet' and 'mask_head' in config.model.get('roi_head', {}):
+        print('mmdet merges boxes only: with --tta the masks are not tested')
+        config.model.roi_head.update(mask_head=None, mask_roi_extractor=None)
+        evaluators = config.test_evaluator
+        for evaluator in [evaluators] if isinstance(evaluators, dict) else evaluators:
+            if evaluator.type == 'CocoMetric':
+                evaluator.metric = 'bbox'
+    if 'data_preprocessor' in config:
+        # mmengine would give it to the model around the augmented one.
+        config.model.setdefault('data_preprocessor', config.pop('data_preprocessor'))
+    config.model = ConfigDict(**config.tta_model, module=config.model)
+    dataset = config.test_dataloader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    dataset.pipeline = config.tta_pipeline
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    arguments = parse_arguments(arguments)
+    export_local_rank(arguments.local_rank)
+    config = load_config(
+        arguments.config, overrides=arguments.cfg_options, work_dir=arguments.work_dir
+    )
+    config.launcher = arguments.launcher
+    config.load_from = converted_source(arguments.checkpoint)
+    if arguments.show or arguments.show_dir:
+        show_predictions(config, arguments)
+    if arguments.tta:
+        augment(config, arguments)
+    if arguments.out:
+        save_predictions(config, arguments.out)
+    prepare_launcher(config)
+    checkpoint = read_checkpoint(arguments.checkpoint)
+
+    runner = build_runner(config)
+    check_checkpoint_fits(runner.model, checkpoint, source=arguments.checkpoint)
+    del checkpoint
+    build_loop(runner, 'test')
+    runner.test()

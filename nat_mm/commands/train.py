@@ -1,0 +1,147 @@
+"""Trains a detector, a segmentor or a classifier, whichever the config describes.
+
+Losses and metrics are logged as JSON lines, which tools/plot_logs.py draws. With tensorboard = True
+in the config, or --cfg-options tensorboard=True, they are also logged for TensorBoard.
+"""
+
+import argparse
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from mmengine.config import Config
+
+from nat_mm.checkpoints import converted_source
+from nat_mm.commands.arguments import add_run_options, export_local_rank
+from nat_mm.errors import UserError
+from nat_mm.inference.checkpoint import (
+    check_any_key_fits,
+    check_checkpoint_fits,
+    check_resumable,
+    read_checkpoint,
+    weight_mistakes,
+)
+from nat_mm.inference.config import load_config
+from nat_mm.training.launcher import is_main_process, prepare_launcher
+from nat_mm.training.non_finite_loss import NonFiniteError, StopOnNonFiniteLoss
+from nat_mm.training.resume import find_last_checkpoint
+from nat_mm.training.runner import build_loop, build_optimizer, build_runner
+from nat_mm.training.stopping import interrupted_before_training, stop_on_signals
+from nat_mm.training.tensorboard import apply_tensorboard
+from nat_mm.training.work_dir import check_free_space, disk_mistakes, occupied_work_dir
+
+MIXED_PRECISION_WRAPPERS = ('AutocastOptimWrapper', 'AmpOptimWrapper')
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='continue from this checkpoint, or without a value from the last one in the work dir',
+    )
+    parser.add_argument(
+        '--amp', action='store_true', help='mixed precision: fp16 on a GPU, bf16 on a CPU'
+    )
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate by the batch size over auto_scale_lr.base_batch_size',
+    )
+    add_run_options(parser)
+    return parser.parse_args(arguments)
+
+
+def apply_arguments(config: Config, arguments: argparse.Namespace) -> None:
+    """Writes the options of the command line into the config."""
+    config.launcher = arguments.launcher
+    if arguments.amp and config.optim_wrapper.type not in MIXED_PRECISION_WRAPPERS:
+        if config.optim_wrapper.type != 'OptimWrapper':
+            raise UserError(
+                f'--amp works with the optimizer wrapper OptimWrapper, '
+                f'{arguments.config} has {config.optim_wrapper.type}'
+            )
+        config.optim_wrapper.type = 'AutocastOptimWrapper'
+    if arguments.auto_scale_lr:
+        if 'base_batch_size' not in config.get('auto_scale_lr', {}):
+            raise UserError(
+                f'--auto-scale-lr needs auto_scale_lr.base_batch_size in {arguments.config}'
+            )
+        config.auto_scale_lr.enable = True
+
+
+def find_start(config: Config, resume: str | None) -> dict[str, Any] | None:
+    """Reads the checkpoint from which to start and writes it into the config."""
+    if resume == 'auto' or (config.get('resume') and not config.get('load_from')):
+        found = find_last_checkpoint(config.work_dir, quiet=not is_main_process(config.launcher))
+        # Without one yet, a job that is restarted again and again begins here.
+        if found is not None:
+            config.resume = True
+            config.load_from, checkpoint = found
+            return checkpoint
+    elif resume:
+        config.resume = True
+        config.load_from = resume
+    return read_checkpoint(config.load_from) if config.get('load_from') else None
+
+
+def keep_order_of_data(config: Config, checkpoint: dict[str, Any]) -> None:
+    """Takes the seed of the run that is resumed, which shuffled its data, unless told another."""
+    seed = checkpoint['meta'].get('seed')
+    if seed is not None and (type(seed) is not int or not 0 <= seed < 2**32):
+        raise UserError(
+            f'cannot resume from {config.load_from}: its seed must be a whole number from 0 to '
+            f'{2**32 - 1}, got a {type(seed).__name__}'
+        )
+    if seed is not None and config.get('randomness', {}).get('seed') is None:
+        config.randomness = {**config.get('randomness', {}), 'seed': seed}
+
+
+def train(config: Config, resume: str | None) -> None:
+    checkpoint = find_start(config, resume)
+    load_from = config.get('load_from')
+    if checkpoint is not None and config.get('resume'):
+        check_resumable(checkpoint, source=load_from)
+        keep_order_of_data(config, checkpoint)
+    elif checkpoint is not None:
+        config.load_from = converted_source(load_from)
+
+    runner = build_runner(config)
+    check_free_space(runner.model, config.work_dir)
+    if checkpoint is not None and config.get('resume'):
+        check_checkpoint_fits(runner.model, checkpoint, source=load_from)
+    elif checkpoint is not None:
+        check_any_key_fits(runner.model, checkpoint, source=load_from)
+    del checkpoint
+    build_loop(runner, 'train')
+    build_optimizer(runner)
+    build_loop(runner, 'val')
+    if not any(isinstance(hook, StopOnNonFiniteLoss) for hook in runner.hooks):
+        runner.register_hook(StopOnNonFiniteLoss())
+    try:
+        with weight_mistakes(config), stop_on_signals(runner):
+            runner.train()
+    except NonFiniteError as error:
+        raise UserError(f'{config.filename}: {error}') from error
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    arguments = parse_arguments(arguments)
+    export_local_rank(arguments.local_rank)
+    with interrupted_before_training():
+        config = load_config(
+            arguments.config, overrides=arguments.cfg_options, work_dir=arguments.work_dir
+        )
+        apply_arguments(config, arguments)
+        apply_tensorboard(config)
+        prepare_launcher(config)
+        # Not mmengine's Runner but this command takes the work dir, as a Runner writes its config
+        # there before it is known whether it trains.
+        with ExitStack() as stack:
+            if is_main_process(config.launcher):
+                stack.enter_context(occupied_work_dir(config.work_dir))
+            stack.enter_context(disk_mistakes(config.work_dir))
+            train(config, arguments.resume)

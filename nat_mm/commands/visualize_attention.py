@@ -1,0 +1,129 @@
+"""Draws what tokens of a NAT, DiNAT or DiNAT_s attend to, over pictures.
+
+For each picture writes OUT_DIR/NAME.png, a row of panels for each point:
+
+  window           the k x k neighbours of the token under the point, each cell coloured by its
+                   weight. At a border the window is shifted, not cut off; a dilated one is spread.
+                   The dotted line in the colour bar is the weight 1 / (k * k), without preference.
+  receptive field  how it grows over the layers, from the first to the chosen one: a pixel has the
+                   colour of the layer behind which it first reaches the token under the point. It
+                   follows from windows and convolutions alone, whatever the weights.
+  attention rollout (with --rollout) by how much pixels reach it, by the weights of all layers
+                   (arXiv 2005.00928).
+
+Exit code 2 and one line on stderr tell of mistakes, and at the end of pictures that cannot be read.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from nat_mm.analysis.attention_figure import draw_attention
+from nat_mm.analysis.prepared_image import prepare_picture
+from nat_mm.analysis.windows import default_stage, find_backbone
+from nat_mm.commands.arguments import add_config_overrides
+from nat_mm.commands.device import check_device
+from nat_mm.commands.drawing import (
+    add_drawing_options,
+    find_pictures,
+    read_pictures,
+    result_path,
+    value_mistakes,
+)
+from nat_mm.errors import UserError
+from nat_mm.inference.inputs import Frame
+from nat_mm.inference.models import load_model
+
+
+def parse_point(text: str) -> tuple[float, float]:
+    try:
+        x, y = map(float, text.split(','))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f'a point is x,y in pixels of the picture, such as 120,80; got {text}'
+        ) from error
+    return x, y
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='config file of a detector, segmentor or classifier')
+    parser.add_argument(
+        'checkpoint', help='its checkpoint, a file or URL; the word none for random weights'
+    )
+    parser.add_argument(
+        'pictures', nargs='+', help='pictures, folders of pictures, or globs in quotes'
+    )
+    parser.add_argument(
+        '--point',
+        dest='points',
+        type=parse_point,
+        action='append',
+        metavar='X,Y',
+        help='point in pixels of the picture, x to the right and y down; may be repeated. Default: '
+        'the centre, the middle of the left border and the lower right corner',
+    )
+    parser.add_argument(
+        '--stage',
+        type=int,
+        help='stage, from 0; negative numbers count from the last. Default: the last one whose '
+        'windows span at most half of the picture',
+    )
+    parser.add_argument(
+        '--block',
+        type=int,
+        default=-1,
+        help='layer in the stage, from 0; negative numbers count from the last. Default: the last',
+    )
+    parser.add_argument('--head', type=int, help='attention head, from 0; default: mean over all')
+    parser.add_argument('--rollout', action='store_true', help='also draw attention rollout')
+    add_drawing_options(parser, out_dir='attention')
+    add_config_overrides(parser)
+    return parser.parse_args(arguments)
+
+
+def points_of(
+    frame: Frame, given: Sequence[tuple[float, float]] | None
+) -> Sequence[tuple[float, float]]:
+    """The given points, or those that show what a window is like inside and at borders."""
+    height, width = frame.image.shape[:2]
+    for x, y in given or ():
+        if not (0 <= x < width and 0 <= y < height):
+            raise UserError(
+                f'--point {x:g},{y:g} must lie in {frame.file_name}, x below {width} and y below '
+                f'{height}, both from 0'
+            )
+    return given or [(width / 2, height / 2), (0, height / 2), (width - 1, height - 1)]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    arguments = parse_arguments(arguments)
+    check_device(arguments.device)
+    pictures = find_pictures(arguments.pictures, arguments.out_dir)
+    model, config = load_model(
+        arguments.config,
+        None if arguments.checkpoint == 'none' else arguments.checkpoint,
+        device=arguments.device,
+        overrides=arguments.cfg_options,
+    )
+    with value_mistakes(arguments.config):
+        backbone = find_backbone(model)
+    for frame in read_pictures(pictures):
+        points = points_of(frame, arguments.points)
+        with value_mistakes(frame.file_name):
+            prepared = prepare_picture(model, config, frame.image, short_side=arguments.short_side)
+            stage = arguments.stage
+            if stage is None:
+                stage = default_stage(backbone, prepared.tensor, block=arguments.block)
+            draw_attention(
+                backbone,
+                prepared,
+                result_path(arguments.out_dir, frame.name),
+                points=[prepared.to_tensor(point) for point in points],
+                stage=stage,
+                block=arguments.block,
+                head=arguments.head,
+                rollout=arguments.rollout,
+            )
+    print(f'drawings are in {arguments.out_dir}')

@@ -1,0 +1,93 @@
+"""Draws which pixels the answers of one or several models hang on, side by side.
+
+  python tools/visualize_saliency.py PICTURE... \\
+      --model NAT configs/classification/nat/nat_tiny_in1k_224.py nat_tiny.pth \\
+      --model Swin mmpretrain::swin_transformer/swin-tiny_16xb64_in1k.py swin_tiny.pth
+
+For each picture writes OUT_DIR/NAME.png: the picture, then for each model the magnitude of the
+gradient at each pixel (arXiv 1312.6034) of the highest logit of a classifier, or, of a detector or
+segmentor, of the norm of its backbone's last feature map. NAT's paper (arXiv 2204.07143) compares
+NAT with Swin and ViT so in its appendix. Each map has a scale of its own.
+
+Exit code 2 and one line on stderr tell of mistakes, and at the end of pictures that cannot be read.
+"""
+
+import argparse
+from collections.abc import Sequence
+
+from nat_mm.analysis.prepared_image import prepare_picture
+from nat_mm.analysis.saliency import Saliency, draw_saliency, saliency
+from nat_mm.commands.device import check_device
+from nat_mm.commands.drawing import (
+    add_drawing_options,
+    find_pictures,
+    read_pictures,
+    result_path,
+    value_mistakes,
+)
+from nat_mm.errors import UserError
+from nat_mm.inference.models import load_model
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        'pictures', nargs='+', help='pictures, folders of pictures, or globs in quotes'
+    )
+    parser.add_argument(
+        '--model',
+        dest='models',
+        nargs=3,
+        action='append',
+        required=True,
+        metavar=('NAME', 'CONFIG', 'CHECKPOINT'),
+        help='a model with any backbone; may be repeated. CONFIG is a file or a config of an '
+        'installed toolbox, such as mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py; CHECKPOINT '
+        'is a file, a URL, or the word none for random weights',
+    )
+    parser.add_argument(
+        '--samples',
+        type=int,
+        default=1,
+        help='gradients to take the mean of, with noise added to the picture (SmoothGrad, '
+        'arXiv 1706.03825); default: %(default)s, without noise',
+    )
+    add_drawing_options(parser, out_dir='saliency')
+    return parser.parse_args(arguments)
+
+
+def title(name: str, found: Saliency, classes: Sequence[str] | None) -> str:
+    """Says which model it is and, of a classifier, what it sees."""
+    if found.label is None:
+        return name
+    return f'{name}: {classes[found.label] if classes else f"class {found.label}"}'
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    arguments = parse_arguments(arguments)
+    check_device(arguments.device)
+    if arguments.samples < 1:
+        raise UserError(f'--samples must be at least 1, got {arguments.samples}')
+    names = [name for name, _, _ in arguments.models]
+    if len(set(names)) < len(names):
+        raise UserError(f'every --model must have another name, got {", ".join(names)}')
+    pictures = find_pictures(arguments.pictures, arguments.out_dir)
+    models = {
+        name: load_model(
+            config, None if checkpoint == 'none' else checkpoint, device=arguments.device
+        )
+        for name, config, checkpoint in arguments.models
+    }
+    for frame in read_pictures(pictures):
+        drawn = {}
+        for name, (model, config) in models.items():
+            with value_mistakes(f'{frame.file_name}, {name}'):
+                prepared = prepare_picture(
+                    model, config, frame.image, short_side=arguments.short_side
+                )
+                found = saliency(model, prepared.tensor, samples=arguments.samples)
+            drawn[title(name, found, model.dataset_meta.get('classes'))] = (prepared, found)
+        draw_saliency(frame.image, drawn, result_path(arguments.out_dir, frame.name))
+    print(f'drawings are in {arguments.out_dir}')

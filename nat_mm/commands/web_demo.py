@@ -1,0 +1,98 @@
+"""Serves a page on which trained models look at pictures: drop one and see what they find.
+
+The page shows boxes and masks, the label map or the likeliest classes, with a legend and files for
+download, and, after a click on the picture, what the token there attends to. It needs Gradio
+(pip install 'nat_mm[web]') and, once it is served, no internet.
+"""
+
+import argparse
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from nat_mm.commands.device import add_device_option, check_device
+from nat_mm.demo.runs import exit_on_signals
+from nat_mm.errors import UserError
+from nat_mm.inference.loading import load_predictor
+from nat_mm.inference.predictor import Predictor
+from nat_mm.training.resume import find_last_checkpoint
+
+CONFIGS = Path(__file__).resolve().parents[1] / 'configs/demo'
+DEMO = {'detector': 'mask_rcnn_nat_demo.py', 'segmenter': 'upernet_nat_demo.py'}
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        '--model',
+        nargs=2,
+        action='append',
+        metavar=('CONFIG', 'CHECKPOINT'),
+        help='a detector, segmentor or classifier: its config file and its checkpoint, a file or '
+        'URL; give it several times to choose among models. Default: what tools/demo.py trained',
+    )
+    parser.add_argument(
+        '--work-dir',
+        type=Path,
+        default=Path('work_dirs/demo'),
+        help='folder of tools/demo.py, where --model is not given; default: %(default)s',
+    )
+    add_device_option(parser)
+    parser.add_argument(
+        '--host',
+        default='127.0.0.1',
+        help='address to listen on; default: %(default)s, which only this computer reaches. '
+        '0.0.0.0 lets everybody in the network use the page, without a password',
+    )
+    parser.add_argument('--port', type=int, default=7860, help='default: %(default)s')
+    return parser.parse_args(arguments)
+
+
+def find_demo_models(work_dir: Path) -> list[tuple[str, str]]:
+    """Config and last checkpoint of each model that tools/demo.py has trained."""
+    models = []
+    for name, config in DEMO.items():
+        found = find_last_checkpoint(str(work_dir / name), resumable=False)
+        if found is not None:
+            models.append((str(CONFIGS / config), found[0]))
+    if not models:
+        raise UserError(
+            f'there is no trained model of the demo in {work_dir}: train them with make demo, name '
+            'their folder with --work-dir, or give other models with --model CONFIG CHECKPOINT'
+        )
+    return models
+
+
+def check_arguments(arguments: argparse.Namespace) -> None:
+    check_device(arguments.device)
+    if not 1 <= arguments.port <= 65535:
+        raise UserError(f'--port must be from 1 to 65535, got {arguments.port}')
+    for package in ('gradio', 'skimage'):
+        if find_spec(package) is None:
+            raise UserError(f"{package} is not installed: pip install 'nat_mm[web]'")
+
+
+def load_predictors(arguments: argparse.Namespace) -> dict[str, Predictor]:
+    """The models, by names for the page."""
+    sources = arguments.model or find_demo_models(arguments.work_dir)
+    stems = [Path(config).stem for config, _ in sources]
+    predictors = {}
+    for number, ((config, checkpoint), stem) in enumerate(zip(sources, stems, strict=True), 1):
+        name = stem if stems.count(stem) == 1 else f'{number}: {stem}, {Path(checkpoint).stem}'
+        predictors[name] = load_predictor(
+            config, checkpoint, device=arguments.device, out_dir=Path()
+        )
+    return predictors
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    arguments = parse_arguments(arguments)
+    check_arguments(arguments)
+    from nat_mm.web.server import serve
+
+    with serve(load_predictors(arguments), host=arguments.host, port=arguments.port) as page:
+        print(f'{page.local_url} (Ctrl-C ends it)', flush=True)
+        exit_on_signals()
+        page.wait()

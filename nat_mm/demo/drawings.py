@@ -1,0 +1,139 @@
+"""Draws predictions beside ground truth, and training curves."""
+
+import contextlib
+import io
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import DATASETS, MODELS, VISUALIZERS, DefaultScope
+from mmengine.runner import load_checkpoint
+from mmengine.structures import BaseDataElement, PixelData
+from mmengine.visualization import Visualizer
+from torch import Tensor
+
+from nat_mm.analysis.curves import draw_panel
+from nat_mm.analysis.training_logs import TrainingLog
+
+_ENLARGE = 3
+
+
+@torch.no_grad()
+def draw_predictions(config: Config, checkpoint: Path, output: Path, *, count: int = 8) -> None:
+    """Draws validation pictures with their ground truth and with the predictions of a checkpoint.
+
+    Args:
+        config: config of a detector (mmdet) or a segmentor (mmseg).
+        checkpoint: its trained weights.
+        output: PNG file to write.
+        count: number of pictures, taken evenly from the test data set.
+    """
+    with DefaultScope.overwrite_default_scope(config.default_scope):
+        # pycocotools prints while it reads.
+        with contextlib.redirect_stdout(io.StringIO()):
+            dataset = DATASETS.build(config.test_dataloader.dataset)
+        model = MODELS.build(config.model).eval()
+        load_checkpoint(model, str(checkpoint), map_location='cpu', logger='silent')
+        visualizer = VISUALIZERS.build(
+            dict(type=config.visualizer.type, name=f'demo {output.stem}', alpha=0.6)
+        )
+    visualizer.dataset_meta = dataset.metainfo
+    pairs = []
+    for index in np.linspace(0, len(dataset) - 1, min(count, len(dataset)), dtype=int):
+        sample = model.test_step(pseudo_collate([dataset[index]]))[0]
+        image = cv2.cvtColor(cv2.imread(sample.img_path), cv2.COLOR_BGR2RGB)
+        # Enlarged, since the visualizers' lines and letters have a fixed size.
+        image = cv2.resize(image, None, fx=_ENLARGE, fy=_ENLARGE, interpolation=cv2.INTER_CUBIC)
+        pairs.append(_draw_pair(visualizer, image, _enlarge(sample), config.default_scope))
+    _write_pairs(pairs, dataset.metainfo, output)
+
+
+def _draw_pair(
+    visualizer: Visualizer, image: np.ndarray, sample: BaseDataElement, scope: str
+) -> list[np.ndarray]:
+    """The same picture with its ground truth and with its prediction."""
+    options = {'pred_score_thr': 0.5} if scope == 'mmdet' else {'with_labels': False}
+    pair = []
+    for shows_prediction in (False, True):
+        with warnings.catch_warnings():
+            # A box that touches the picture's border counts as out of bounds.
+            warnings.filterwarnings('ignore', message='.*out of bounds')
+            visualizer.add_datasample(
+                'picture',
+                image,
+                sample,
+                draw_gt=not shows_prediction,
+                draw_pred=shows_prediction,
+                **options,
+            )
+        pair.append(visualizer.get_image())
+    return pair
+
+
+def _enlarge(sample: BaseDataElement) -> BaseDataElement:
+    """Enlarges boxes, masks and label maps in place."""
+
+    def repeat(maps: Tensor) -> Tensor:
+        return maps.repeat_interleave(_ENLARGE, dim=-2).repeat_interleave(_ENLARGE, dim=-1)
+
+    for name in ('gt_instances', 'pred_instances'):
+        if name in sample:
+            instances = sample.get(name)
+            instances.bboxes = instances.bboxes * _ENLARGE
+            if isinstance(instances.masks, Tensor):
+                instances.masks = repeat(instances.masks)
+            else:
+                height, width = instances.masks.height, instances.masks.width
+                instances.masks = instances.masks.resize((height * _ENLARGE, width * _ENLARGE))
+    for name in ('gt_sem_seg', 'pred_sem_seg'):
+        if name in sample:
+            setattr(sample, name, PixelData(data=repeat(sample.get(name).data)))
+    return sample
+
+
+def _write_pairs(pairs: list[list[np.ndarray]], metainfo: dict, output: Path) -> None:
+    """Writes the pairs in two columns, with the classes' colours below."""
+    rows = (len(pairs) + 1) // 2
+    figure = Figure(figsize=(12, 3.1 * rows + 0.5), layout='constrained')
+    grid = figure.subplots(rows, 4, squeeze=False)
+    for axes in grid.flat:
+        axes.axis('off')
+    cells = grid.reshape(-1, 2)
+    for cell, pair in zip(cells, pairs, strict=False):
+        for axes, picture, title in zip(cell, pair, ('ground truth', 'prediction'), strict=True):
+            axes.imshow(picture)
+            axes.set_title(title, fontsize=10)
+    colours = [Patch(color=np.array(colour) / 255) for colour in metainfo['palette']]
+    figure.legend(colours, metainfo['classes'], loc='outside lower center', ncols=len(colours))
+    figure.savefig(output, dpi=110)
+
+
+def draw_curves(curves: dict[str, tuple[TrainingLog, dict[str, str], float]], output: Path) -> None:
+    """Draws the loss and the validation metrics of each training.
+
+    Args:
+        curves: by title: the log of the training, the metrics to draw (key in the log -> name in
+            the legend), and what the log gives for a perfect result.
+        output: PNG file to write.
+    """
+    figure = Figure(figsize=(10, 3.4 * len(curves)), layout='constrained')
+    rows = figure.subplots(len(curves), 2, squeeze=False)
+    for (title, (log, metrics, unit)), (loss_axes, metric_axes) in zip(
+        curves.items(), rows, strict=True
+    ):
+        draw_panel(loss_axes, {'loss': log.curve('loss')}, title=f'{title}: training loss')
+        loss_axes.set_yscale('log')
+        shares = {}
+        for key, name in metrics.items():
+            curve = log.curve(key)
+            shares[name] = replace(curve, values=[value / unit for value in curve.values])
+        draw_panel(metric_axes, shares, title=f'{title}: on validation scenes')
+        metric_axes.set_ylim(0, 1)
+    figure.savefig(output, dpi=110)

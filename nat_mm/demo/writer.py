@@ -1,0 +1,159 @@
+"""Writes the generated scenes as a COCO data set and as an ADE20K-style one."""
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+import cv2
+import numpy as np
+from pycocotools import mask as coco_mask
+from rich.progress import track
+
+from nat_mm.demo.kinds import KINDS
+from nat_mm.demo.options import DatasetOptions
+from nat_mm.demo.scenes import Instance, make_scene
+
+SPLITS = ('train', 'val')
+
+_OPTIONS_FILE = 'options.json'
+# Raise it with every change of what equal options draw, so that older data is not reused.
+_DRAWING_VERSION = 1
+
+
+def write_dataset(
+    folder: str | Path,
+    options: DatasetOptions | None = None,
+    *,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> bool:
+    """Writes the data set, unless the folder already holds it.
+
+    The folder gets, for both splits (``train``, ``val``)::
+
+        images/SPLIT/00000.jpg                pictures
+        annotations/instances_SPLIT.json      COCO instance annotations, masks as RLE
+        labels/SPLIT/00000.png                ADE20K-style label maps, uint8 [size, size]:
+                                              0 unlabelled, 1 background, 2 + index into KINDS
+        options.json                          what it was made with
+
+    As in ADE20K, readers take ``reduce_zero_label=True``: unlabelled pixels are then ignored, and
+    class 0 is the background. The files are written to a temporary folder beside, which is renamed
+    at the end: nothing half-written is left behind by an error.
+
+    Args:
+        folder: where to write; created with its parents.
+        options: None means the defaults of :class:`DatasetOptions`.
+        overwrite: replace a data set that this function wrote earlier with other options.
+        progress: show a progress bar.
+
+    Returns:
+        True if the data set was written, False if it was there already.
+
+    Raises:
+        FileExistsError: if the folder is a file, holds anything but a generated data set, or
+            holds one with other options and overwrite is False.
+    """
+    folder = Path(folder)
+    options = options or DatasetOptions()
+    description = {'drawing_version': _DRAWING_VERSION, **_as_json(options)}
+    if folder.exists():
+        earlier = _read_description(folder)
+        if earlier == description:
+            return False
+        if earlier is not None and not overwrite:
+            changed = [key for key in description if earlier.get(key) != description[key]]
+            raise FileExistsError(
+                f'{folder} holds a data set made with another {", ".join(changed)}: '
+                'choose another folder, or overwrite it'
+            )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f'.{folder.name}-', dir=folder.parent))
+    try:
+        for split in SPLITS:
+            _write_split(temporary, split, options, progress)
+        (temporary / _OPTIONS_FILE).write_text(json.dumps(description, indent=2) + '\n')
+        temporary.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        os.rename(temporary, folder)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return True
+
+
+def _as_json(options: DatasetOptions) -> dict:
+    return json.loads(json.dumps(asdict(options)))
+
+
+def _read_description(folder: Path) -> dict | None:
+    """What a generated data set was made with, None for an empty folder."""
+    if not folder.is_dir():
+        raise FileExistsError(f'{folder} is a file, not a folder')
+    if not any(folder.iterdir()):
+        return None
+    try:
+        description = json.loads((folder / _OPTIONS_FILE).read_text())
+        description['drawing_version']
+    except (OSError, ValueError, KeyError, TypeError):
+        raise FileExistsError(
+            f'{folder} is not empty and holds no data set made by nat_mm.demo: '
+            'choose another folder'
+        ) from None
+    return description
+
+
+def _write_split(folder: Path, split: str, options: DatasetOptions, progress: bool) -> None:
+    count = {'train': options.train_scenes, 'val': options.val_scenes}[split]
+    pictures, labels = folder / 'images' / split, folder / 'labels' / split
+    for path in (pictures, labels, folder / 'annotations'):
+        path.mkdir(parents=True, exist_ok=True)
+    images, annotations = [], []
+    for index in track(range(count), f'Drawing {split} scenes', disable=not progress):
+        scene = make_scene(split, index, options)
+        name = f'{index:05d}'
+        _write_image(pictures / f'{name}.jpg', scene.image, [cv2.IMWRITE_JPEG_QUALITY, 93])
+        _write_image(labels / f'{name}.png', scene.labels, [])
+        images.append(
+            {
+                'id': index,
+                'file_name': f'{name}.jpg',
+                'width': options.image_size,
+                'height': options.image_size,
+            }
+        )
+        for instance in scene.instances:
+            annotations.append(_annotation(instance, len(annotations) + 1, index))
+    content = {
+        'info': {'description': f'nat_mm demo scenes, {split}'},
+        'images': images,
+        'annotations': annotations,
+        'categories': [{'id': i, 'name': name} for i, name in enumerate(KINDS, start=1)],
+    }
+    (folder / 'annotations' / f'instances_{split}.json').write_text(json.dumps(content))
+
+
+def _write_image(path: Path, image: np.ndarray, parameters: list[int]) -> None:
+    if not cv2.imwrite(str(path), image, parameters):
+        raise OSError(f'could not write {path}')
+
+
+def _annotation(instance: Instance, annotation_id: int, image_id: int) -> dict:
+    # RLE, because COCO polygons know no holes and most masks here have some.
+    run_lengths = coco_mask.encode(np.asfortranarray(instance.mask.astype(np.uint8)))
+    return {
+        'id': annotation_id,
+        'image_id': image_id,
+        'category_id': instance.kind + 1,
+        'segmentation': {
+            'size': list(run_lengths['size']),
+            'counts': run_lengths['counts'].decode('ascii'),
+        },
+        'area': int(coco_mask.area(run_lengths)),
+        'bbox': coco_mask.toBbox(run_lengths).tolist(),
+        'iscrowd': 0,
+    }

@@ -1,0 +1,1 @@
+"""From config, checkpoint and images to predictions."""

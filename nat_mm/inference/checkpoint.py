@@ -1,0 +1,156 @@
+"""Checks a checkpoint before a command relies on it."""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from urllib.error import URLError
+
+from mmengine.config import Config
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.runner import CheckpointLoader
+from torch import nn
+
+from nat_mm.checkpoints import compare_keys, converted_source, load_pretrained
+from nat_mm.errors import UserError
+from nat_mm.inference.config import codes
+
+
+def read_checkpoint(source: str) -> dict[str, Any]:
+    """Reads a checkpoint to the CPU, converted to the layout of a whole model.
+
+    Args:
+        source: Local path or URL.
+
+    Returns:
+        What the file holds, the weights under ``state_dict``.
+
+    Raises:
+        UserError: The file is missing, truncated, not a checkpoint, or carries code.
+    """
+    if '://' not in source and not os.path.isfile(source):
+        raise UserError(f'checkpoint not found: {source}')
+    try:
+        return CheckpointLoader.load_checkpoint(converted_source(source), map_location='cpu')
+    except URLError as error:
+        raise UserError(f'cannot download checkpoint {source}: {error.reason}') from error
+    # Nothing but the unpickler runs here, and a damaged file can make it raise anything.
+    except Exception as error:
+        reason = ' '.join(str(error).split())
+        prefix = '' if source in reason else f'cannot read checkpoint {source}: '
+        raise UserError(prefix + reason) from error
+
+
+def check_checkpoint_fits(model: nn.Module, checkpoint: dict[str, Any], *, source: str) -> None:
+    """Checks that a checkpoint has every parameter of a model; says on stderr what else differs.
+
+    Args:
+        model: Model into which the checkpoint is going to be loaded.
+        checkpoint: Result of `read_checkpoint`.
+        source: Where the checkpoint came from, for the messages.
+
+    Raises:
+        UserError: A parameter is missing or has another shape, so results would come from
+            random weights.
+    """
+    model = _unwrap(model)
+    report = compare_keys(model.state_dict(), checkpoint['state_dict'])
+    parameters = dict(model.named_parameters())
+    missing = [key for key in report.missing if key in parameters]
+    if not report.fitting:
+        raise UserError(
+            f'no key of checkpoint {source} fits the model: it has {_brief(report.unexpected)}, '
+            f'the model has {_brief(report.missing)}'
+        )
+    if missing or report.misshaped:
+        raise UserError(
+            f'checkpoint {source} is of another architecture than the model. '
+            f'Missing: {_brief(missing)}. Of another shape: {_brief(report.misshaped)}. '
+            f'Not in the model: {_brief(report.unexpected)}'
+        )
+    for complaint, keys in (
+        ('does not have these buffers', report.missing),
+        ('has keys that the model does not', report.unexpected),
+    ):
+        if keys:
+            print(f'warning: checkpoint {source} {complaint}: {_brief(keys)}', file=sys.stderr)
+
+
+def check_any_key_fits(model: nn.Module, checkpoint: dict[str, Any], *, source: str) -> None:
+    """Checks that a checkpoint from which training starts fits a model at all.
+
+    Args:
+        model: Model into which the checkpoint is going to be loaded.
+        checkpoint: Result of `read_checkpoint`.
+        source: Where the checkpoint came from, for the message.
+
+    Raises:
+        UserError: Not one key fits.
+    """
+    model = _unwrap(model)
+    report = compare_keys(model.state_dict(), checkpoint['state_dict'])
+    if not report.fitting:
+        raise UserError(
+            f'no key of load_from={source} fits the model: it has {_brief(report.unexpected)}, '
+            f'the model has {_brief(report.missing)}'
+        )
+
+
+def check_resumable(checkpoint: dict[str, Any], *, source: str) -> None:
+    """Checks that a checkpoint holds the state of a training run, not only weights.
+
+    Args:
+        checkpoint: Result of `read_checkpoint`.
+        source: Where the checkpoint came from, for the message.
+
+    Raises:
+        UserError: It does not.
+    """
+    absent = [
+        key
+        for key in ('state_dict', 'meta', 'optimizer', 'param_schedulers', 'message_hub')
+        if key not in checkpoint
+    ]
+    if absent:
+        raise UserError(
+            f'cannot resume from {source}: it has no {", ".join(absent)}. To start a new training '
+            f'from its weights use --cfg-options load_from={source}'
+        )
+
+
+@contextmanager
+def weight_mistakes(config: Config) -> Iterator[None]:
+    """Turns exceptions that the pretrained weights of a config cause while a run starts.
+
+    Args:
+        config: Config of the run inside the ``with`` block.
+
+    Raises:
+        UserError: Weights cannot be downloaded or do not fit the model.
+    """
+    try:
+        yield
+    except URLError as error:
+        raise UserError(
+            f'cannot download the pretrained weights of {config.filename} ({error.reason}). Give '
+            'a local copy with --cfg-options model.backbone.init_cfg.checkpoint=PATH, or train '
+            'from scratch with --cfg-options model.backbone.init_cfg=None'
+        ) from error
+    except (ValueError, FileNotFoundError) as error:
+        if load_pretrained.__code__ not in codes(error):
+            raise
+        raise UserError(f'{config.filename}: {error}') from error
+
+
+def _unwrap(model: nn.Module) -> nn.Module:
+    """The model inside of distributed training and of test-time augmentation."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
+
+
+def _brief(keys: Sequence[str]) -> str:
+    if not keys:
+        return 'nothing'
+    return ', '.join(keys[:3]) + (f' and {len(keys) - 3} more' if len(keys) > 3 else '')

@@ -1,0 +1,129 @@
+"""Reads config files, and tells mistakes in them from faults of the program."""
+
+import os
+import re
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import build_from_cfg, init_default_scope
+from mmengine.utils import import_modules_from_strings
+
+from nat_mm.errors import UserError
+
+FRAMEWORKS = ('mmdet', 'mmseg', 'mmpretrain')
+
+
+def load_config(
+    path: str, *, overrides: dict[str, Any] | None = None, work_dir: str | None = None
+) -> Config:
+    """Reads a config, imports what it asks for and settles its work directory.
+
+    Args:
+        path: Config file.
+        overrides: Values of ``--cfg-options``, keyed by dotted name.
+        work_dir: Value of ``--work-dir``. Without it the config's own ``work_dir`` holds, and
+            without that ``work_dirs/<name of the config>``.
+
+    Returns:
+        The config.
+
+    Raises:
+        UserError: The file is missing, cannot be parsed, belongs to none of `FRAMEWORKS`,
+            imports something that cannot be imported, or an override does not apply to it.
+    """
+    if not os.path.isfile(path):
+        raise UserError(f'config not found: {path}')
+    try:
+        config = Config.fromfile(path, import_custom_modules=False)
+    except Exception as error:
+        raise UserError(_explain_parse_error(path, error)) from error
+    try:
+        config.merge_from_dict(overrides or {})
+    except (TypeError, KeyError, AttributeError) as error:
+        raise UserError(f'--cfg-options {overrides} do not fit {path}: {error}') from error
+
+    framework = config.get('default_scope')
+    if framework not in FRAMEWORKS:
+        raise UserError(f'{path}: default_scope must be one of {FRAMEWORKS}, got {framework!r}')
+    try:
+        import_modules_from_strings(**config.get('custom_imports', {'imports': []}))
+    except ImportError as error:
+        raise UserError(f'{path}: {error}: {error.__context__}') from error
+    init_default_scope(framework)
+
+    config.work_dir = work_dir or config.get('work_dir') or str(Path('work_dirs', Path(path).stem))
+    return config
+
+
+def _explain_parse_error(path: str, error: Exception) -> str:
+    lines = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if os.path.abspath(frame.filename) == os.path.abspath(path)
+    ]
+    place = f'{path}, line {lines[-1]}' if lines else path
+    return f'cannot read config {place}: {type(error).__name__}: {error}'
+
+
+def find_test_dataset(config: Config) -> dict[str, Any]:
+    """The data set of the tests, within those around it such as RepeatDataset; empty if none."""
+    dataset = (config.get('test_dataloader') or {}).get('dataset') or {}
+    while 'dataset' in dataset:
+        dataset = dataset['dataset']
+    return dataset
+
+
+@contextmanager
+def config_mistakes(config: Config) -> Iterator[None]:
+    """Turns exceptions that a wrong config causes while objects are built from it.
+
+    These are: a type that is not registered, an argument that a constructor does not know or
+    misses, and any ValueError, which is how constructors refuse a value. Everything else passes.
+
+    Args:
+        config: Config from which objects are built inside the ``with`` block.
+
+    Raises:
+        UserError: The config is wrong.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(f'{config.filename}: {error}') from error
+    except KeyError as error:
+        if codes(error)[-1] is not build_from_cfg.__code__:
+            raise
+        raise UserError(f'{config.filename}: {error.args[0]}') from error
+    except TypeError as error:
+        # Constructors hand unknown arguments on to their base class, which refuses them.
+        unexpected = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+        place = unexpected and _find_key(config.to_dict(), unexpected[1])
+        if not place and codes(error)[-1] is not build_from_cfg.__code__:
+            raise
+        raise UserError(f'{config.filename}: {place or error}') from error
+
+
+def codes(error: Exception) -> list[CodeType]:
+    """The code of every frame that an exception passed through, where it was raised last."""
+    return [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+
+
+def _find_key(value: object, key: str, path: str = '') -> str | None:
+    """Says where a nested config has a key, and in the arguments of which type."""
+    if isinstance(value, dict):
+        if key in value:
+            return f'{path}{key} is not an argument of {value.get("type", "this function")}'
+        children = value.items()
+    elif isinstance(value, list | tuple):
+        children = enumerate(value)
+    else:
+        return None
+    places = (_find_key(child, key, f'{path}{name}.') for name, child in children)
+    return next(filter(None, places), None)

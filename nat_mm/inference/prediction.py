@@ -1,0 +1,268 @@
+"""Predicts pictures and videos with a loaded model, and writes what comes out."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from mmengine.structures import BaseDataElement
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from nat_mm.errors import UserError
+from nat_mm.files import encode_image, write_bytes
+from nat_mm.inference.images import MEGAPIXELS, UnreadableInput, check_not_overwritten
+from nat_mm.inference.inputs import Frame, count_frames, read_frames
+from nat_mm.inference.interrupts import delayed_interrupt
+from nat_mm.inference.predictor import Predictor
+from nat_mm.inference.video import Video, VideoWriter
+
+DATA_SUFFIXES = ('.json', '.png')
+
+_FAULTS_OF_AN_IMAGE = (
+    UnreadableInput,
+    ValueError,  # of a model or an encoder: too small, too large
+    cv2.error,  # of a pipeline: resized to nothing
+    MemoryError,
+    torch.OutOfMemoryError,
+)
+
+
+@dataclass
+class Outcome:
+    """How a prediction ended.
+
+    Attributes:
+        predicted: Number of images whose results are written.
+        unreadable: The reason for each input that could not be read or predicted, or not to its
+            end.
+        interrupted: Whether Ctrl-C stopped it.
+    """
+
+    predicted: int = 0
+    unreadable: dict[Path | Video, str] = field(default_factory=dict)
+    interrupted: bool = False
+
+
+def check_outputs(media: Sequence[Path | Video], out_dir: Path) -> None:
+    """Checks that results can be written, and take the place of nothing that is worth keeping.
+
+    Args:
+        media: What is going to be predicted.
+        out_dir: Folder of the results.
+
+    Raises:
+        UserError: A result would overwrite an input or an earlier recording of a camera, or
+            the folder of the results is a file or cannot be written to.
+    """
+    existing = next(path for path in (out_dir, *out_dir.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise UserError(f'--out-dir {out_dir}: {existing} is a file, not a folder')
+    if not os.access(existing, os.W_OK):
+        raise UserError(f'--out-dir {out_dir}: {existing} is not writable')
+    files, outputs = [], []
+    for medium in media:
+        drawing = _drawing_path(medium, out_dir)
+        outputs.append(drawing)
+        if not isinstance(medium, Video):
+            files.append(medium)
+            outputs += [out_dir / 'results' / f'{medium.stem}{suffix}' for suffix in DATA_SUFFIXES]
+        elif medium.is_camera and drawing.exists():
+            raise UserError(f'{drawing} exists: choose another --out-dir')
+        elif not medium.is_camera:
+            files.append(medium.source)
+            outputs.append(out_dir / 'results' / medium.name)
+    check_not_overwritten(files, outputs)
+
+
+def predict_all(
+    media: Sequence[Path | Video],
+    predictor: Predictor,
+    *,
+    batch_size: int = 1,
+    fps: float | None = None,
+    max_megapixels: float = MEGAPIXELS,
+) -> Outcome:
+    """Predicts pictures and videos, writes the results, and shows the progress.
+
+    What cannot be read or predicted is left out. Ctrl-C ends it; everything predicted so far is
+    kept, and videos and lists are finished.
+
+    Args:
+        media: What is predicted; results of `find_inputs`.
+        predictor: What predicts it.
+        batch_size: Number of images predicted at once, where they are of the same size.
+        fps: Images in a second of the videos that are written; None means as many as each
+            input has.
+        max_megapixels: Size of the largest images that are decoded.
+
+    Returns:
+        What was predicted and what not.
+
+    Raises:
+        UserError: A result cannot be written.
+    """
+    outcome = Outcome()
+    try:
+        with _progress() as progress, ResultWriter(predictor, fps=fps) as writer:
+            task = progress.add_task('Predicting', total=count_frames(media))
+            frames = read_frames(media, outcome.unreadable, max_megapixels=max_megapixels)
+            for batch in _batches(frames, batch_size):
+                for frame, sample in _infer(predictor, batch, outcome.unreadable):
+                    with delayed_interrupt():
+                        try:
+                            writer.write(frame, sample)
+                        except Exception as error:
+                            _leave_out(frame, error, outcome.unreadable)
+                            continue
+                        outcome.predicted += 1
+                        progress.advance(task)
+    except KeyboardInterrupt:
+        outcome.interrupted = True
+    return outcome
+
+
+class ResultWriter:
+    """Writes the results of images, and draws them into pictures and videos.
+
+    As a context manager it finishes videos and lists at the end of the ``with`` block, also when
+    an exception ends it.
+
+    Args:
+        predictor: What predicts the images.
+        fps: Images in a second of the videos; None means as many as the input has.
+    """
+
+    def __init__(self, predictor: Predictor, *, fps: float | None = None) -> None:
+        self._predictor = predictor
+        self._fps = fps
+        self._video: Video | None = None
+        self._writer: VideoWriter | None = None
+
+    def __enter__(self) -> 'ResultWriter':
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        with delayed_interrupt(), ExitStack() as stack:
+            stack.callback(self._predictor.close)
+            stack.callback(self._finish_video)
+
+    def write(self, frame: Frame, sample: BaseDataElement) -> None:
+        """Writes what was predicted for an image.
+
+        Args:
+            frame: The image. Those of one video come one after the other.
+            sample: What was predicted.
+
+        Raises:
+            UserError: A file cannot be written.
+            ValueError: The image is too large for a file of its drawing; nothing is written.
+        """
+        drawing = self._predictor.draw(frame.image[..., ::-1], sample)[..., ::-1]
+        try:
+            if frame.video is None:
+                path = _drawing_path(Path(frame.name), self._predictor.out_dir)
+                content = encode_image(path.suffix, drawing)
+                self._predictor.write_result(frame, sample)
+                write_bytes(path, content)
+            else:
+                if frame.video is not self._video:
+                    self._start_video(frame.video, drawing)
+                self._predictor.write_result(frame, sample)
+                self._writer.write(np.ascontiguousarray(drawing))
+        except OSError as error:
+            raise UserError(f'cannot write results: {error}') from error
+
+    def _start_video(self, video: Video, drawing: np.ndarray) -> None:
+        self._finish_video()
+        out_dir = self._predictor.out_dir
+        # A shorter or interrupted run must not leave the images of a longer one behind its own.
+        for path in (out_dir / 'results' / video.name).glob('*.*'):
+            if path.stem.isdecimal():
+                path.unlink()
+        self._writer = VideoWriter(
+            _drawing_path(video, out_dir), fps=self._fps or video.fps(), size=drawing.shape[:2]
+        )
+        self._video = video
+
+    def _finish_video(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+
+class _SpeedColumn(ProgressColumn):
+    """Images per second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text('' if speed is None else f'{speed:.1f} images/s')
+
+
+def _progress() -> Progress:
+    return Progress(
+        TextColumn('{task.description}'),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _SpeedColumn(),
+        TimeElapsedColumn(),
+        TextColumn('left:'),
+        TimeRemainingColumn(),
+    )
+
+
+def _infer(
+    predictor: Predictor, batch: Sequence[Frame], unreadable: dict[Path | Video, str]
+) -> Iterable[tuple[Frame, BaseDataElement]]:
+    """Predicts a batch, or if that fails each image alone, and leaves out those that fail."""
+    try:
+        samples = predictor.infer([frame.image for frame in batch])
+    except Exception as error:
+        if len(batch) == 1:
+            _leave_out(batch[0], error, unreadable)
+            return []
+        return [found for frame in batch for found in _infer(predictor, [frame], unreadable)]
+    return zip(batch, samples, strict=True)
+
+
+def _leave_out(frame: Frame, error: Exception, unreadable: dict[Path | Video, str]) -> None:
+    """Notes that an image cannot be predicted; raises errors that are not about it again."""
+    # PyTorch has no exception of its own for a CPU without memory.
+    if not isinstance(error, _FAULTS_OF_AN_IMAGE) and 'allocate memory' not in str(error):
+        raise error
+    height, width = frame.image.shape[:2]
+    # OpenCV's text is long, and names lines of its source.
+    text = error.err if isinstance(error, cv2.error) else str(error) or 'not enough memory'
+    reason = f'cannot be predicted, of {width} x {height} pixels: {text.strip().splitlines()[0]}'
+    unreadable.setdefault(frame.medium, reason)
+
+
+def _batches(frames: Iterable[Frame], batch_size: int) -> Iterator[list[Frame]]:
+    """Collects images of one shape, as mmseg needs them."""
+    batch = []
+    for frame in frames:
+        if batch and (len(batch) == batch_size or frame.image.shape != batch[0].image.shape):
+            yield batch
+            batch = []
+        batch.append(frame)
+    if batch:
+        yield batch
+
+
+def _drawing_path(medium: Path | Video, out_dir: Path) -> Path:
+    if isinstance(medium, Video):
+        return out_dir / 'videos' / f'{medium.name}.mp4'
+    return out_dir / 'pictures' / f'{medium.stem}.jpg'

@@ -1,0 +1,1 @@
+"""Training runs: starting, resuming and stopping them."""

@@ -1,0 +1,75 @@
+"""Builds a runner and its data, so that mistakes in the config show before the work starts."""
+
+import copy
+
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.runner import FlexibleRunner, Runner
+
+from nat_mm.data.checks import check_dataset, data_mistakes
+from nat_mm.errors import UserError
+from nat_mm.inference.config import config_mistakes
+
+RUNNERS = {'Runner': Runner, 'FlexibleRunner': FlexibleRunner}
+"""Runners by ``runner_type``; the second takes a ``strategy``, such as FSDP."""
+
+
+def build_runner(config: Config) -> Runner | FlexibleRunner:
+    """Builds the model and the runner of a config.
+
+    Args:
+        config: Config of the run.
+
+    Returns:
+        The runner; its data loaders are not built yet.
+
+    Raises:
+        UserError: The config is wrong, or asks for another kind of runner.
+    """
+    runner_type = config.get('runner_type', 'Runner')
+    if runner_type not in RUNNERS:
+        raise UserError(
+            f'{config.filename}: runner_type must be one of {", ".join(RUNNERS)}, '
+            f'got {runner_type!r}'
+        )
+    with config_mistakes(config):
+        runner = RUNNERS[runner_type].from_cfg(config)
+        if runner_type == 'FlexibleRunner':
+            # It would build the model only when its work starts.
+            runner.model = runner.strategy.build_model(runner.model)
+    return runner
+
+
+def build_loop(runner: Runner | FlexibleRunner, part: str) -> None:
+    """Builds the data set, data loader and loop of one part of the data.
+
+    Args:
+        runner: The runner; it keeps the loop.
+        part: ``train``, ``val`` or ``test``.
+
+    Raises:
+        UserError: Data are missing, annotations are not COCO, or the config is wrong.
+    """
+    config = runner.cfg
+    if config.get(f'{part}_dataloader') is None:
+        return
+    with data_mistakes(config, part):
+        loop = getattr(runner, f'{part}_loop')
+    check_dataset(config, loop.dataloader.dataset, part)
+
+
+def build_optimizer(runner: Runner | FlexibleRunner) -> None:
+    """Builds the optimizer of a runner.
+
+    Args:
+        runner: The runner; it keeps the optimizer wrapper, but for a FlexibleRunner, which makes
+            one of its own for the distributed model.
+
+    Raises:
+        UserError: The config is wrong.
+    """
+    with config_mistakes(runner.cfg):
+        if isinstance(runner, FlexibleRunner):
+            build_optim_wrapper(runner.model, copy.deepcopy(runner.optim_wrapper))
+        else:
+            runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)

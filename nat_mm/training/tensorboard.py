@@ -1,0 +1,42 @@
+"""The switch for TensorBoard."""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+from mmengine.config import Config
+
+from nat_mm.errors import UserError
+
+BACKEND = 'TensorboardVisBackend'
+
+
+def apply_tensorboard(config: Config) -> None:
+    """Lets a training also log for TensorBoard, if its config says ``tensorboard = True``.
+
+    It adds mmengine's backend to those that the config's visualizer has, which it does not
+    replace, and which can be written there by hand as well.
+
+    Args:
+        config: Config of the training.
+
+    Raises:
+        UserError: The switch is neither True nor False, or tensorboard is not installed.
+    """
+    switch = config.get('tensorboard', False)
+    if not isinstance(switch, bool):
+        raise UserError(f'{config.filename}: tensorboard must be True or False, got {switch!r}')
+    if 'visualizer' not in config:
+        config.visualizer = dict(type='Visualizer')
+    backends = config.visualizer.get('vis_backends') or [dict(type='LocalVisBackend')]
+    if switch and not _logs(backends):
+        backends = [*backends, dict(type=BACKEND)]
+        config.visualizer.vis_backends = backends
+    if _logs(backends) and not find_spec('tensorboard'):
+        raise UserError(
+            f'{config.filename} logs for TensorBoard, which is not installed: '
+            'pip install "nat_mm[tensorboard]"'
+        )
+
+
+def _logs(backends: Sequence[dict]) -> bool:
+    return any(backend['type'] == BACKEND for backend in backends)

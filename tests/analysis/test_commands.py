@@ -1,0 +1,200 @@
+"""The commands that draw what models look at."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.registry import MODELS
+
+from nat_mm.analysis import attention_windows
+from nat_mm.analysis.prepared_image import prepare_picture
+from nat_mm.errors import UserError
+from nat_mm.inference.config import load_config
+from nat_mm.inference.models import load_model
+from tests.loading import load_command
+
+CONFIG = """
+custom_imports = dict(imports=['nat_mm'], allow_failed_imports=False)
+default_scope = 'mmseg'
+model = dict(
+    type='EncoderDecoder',
+    data_preprocessor=dict(type='SegDataPreProcessor', mean=[120.0] * 3, std=[60.0] * 3),
+    backbone=dict({backbone}),
+    decode_head=dict(
+        type='FCNHead', in_channels=16, in_index=0, channels=8, num_convs=1, num_classes=2,
+        norm_cfg=dict(type='BN')),
+    test_cfg=dict(mode='whole'))
+test_dataloader = dict(dataset=dict(pipeline=[
+    dict(type='LoadImageFromFile'), dict(type='Resize', scale=(132, 96)),
+    dict(type='PackSegInputs')]))
+"""
+NAT = (
+    "type='DiNAT', embed_dim=16, depths=(2, 2), num_heads=(1, 2), kernel_size=3, "
+    'dilations=((1, 3), (1, 2)), out_indices=(0, 1)'
+)
+SWIN = "type='SwinTransformer', embed_dims=16, depths=(2, 2), num_heads=(1, 2), strides=(4, 2), "
+SWIN += 'out_indices=(0, 1)'
+
+
+class Files(NamedTuple):
+    folder: Path
+    nat: str
+    swin: str
+    checkpoint: str
+    picture: str
+
+
+@pytest.fixture(scope='module')
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    """Configs of a small DiNAT and a small Swin, a checkpoint of the first, and a picture."""
+    folder = tmp_path_factory.mktemp('visualization')
+    for name, backbone in (('nat', NAT), ('swin', SWIN)):
+        (folder / f'{name}.py').write_text(CONFIG.format(backbone=backbone))
+    torch.manual_seed(0)
+    model = MODELS.build(load_config(str(folder / 'nat.py')).model)
+    for parameter in model.backbone.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    torch.save({'state_dict': model.state_dict(), 'meta': {}}, folder / 'nat.pth')
+    picture = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    cv2.imwrite(str(folder / 'street.bmp'), picture)
+    names = ('nat.py', 'swin.py', 'nat.pth', 'street.bmp')
+    return Files(folder, *(str(folder / name) for name in names))
+
+
+@pytest.fixture(scope='module')
+def attention() -> Callable:
+    """``main`` of tools/visualize_attention.py."""
+    return load_command('visualize_attention').main
+
+
+@pytest.fixture(scope='module')
+def saliency() -> Callable:
+    """``main`` of tools/visualize_saliency.py."""
+    return load_command('visualize_saliency').main
+
+
+def test_attention_of_a_checkpoint_is_drawn(files, attention, tmp_path, monkeypatch, capsys):
+    drawn = []
+    monkeypatch.setattr(
+        'nat_mm.analysis.attention_figure.draw_window',
+        lambda picture, window, **options: drawn.append((window, options)) or picture,
+    )
+    places = ['--point', '100,12', '--point', '0,89', '--stage', '1', '--block', '0']
+    attention(
+        [files.nat, files.checkpoint, files.picture, '--head', '1', *places]
+        + ['--rollout', '--out-dir', str(tmp_path / 'out')]
+    )
+    assert capsys.readouterr().out.endswith(f'drawings are in {tmp_path}/out\n')
+    height, width, _ = cv2.imread(str(tmp_path / 'out' / 'street.png')).shape
+    assert width > height > 500
+
+    model, config = load_model(files.nat, files.checkpoint, device='cpu')
+    prepared = prepare_picture(model, config, cv2.imread(files.picture))
+    assert prepared.scale == pytest.approx((132 / 120, 96 / 90), rel=0.02)
+    points = [prepared.to_tensor(point) for point in ((100, 12), (0, 89))]
+    expected = attention_windows(
+        model.backbone, prepared.tensor, points=points, stage=1, block=0, head=1
+    )
+    for (window, options), other in zip(drawn, expected, strict=True):
+        assert window.token == other.token
+        torch.testing.assert_close(window.weights, other.weights)
+        assert options == {'scale': (5, 5)}
+
+
+def test_without_points_the_centre_and_borders_are_shown(files, attention, tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        'nat_mm.analysis.attention_figure.draw_window',
+        lambda picture, window, **options: drawn.append(window) or picture,
+    )
+    attention([files.nat, 'none', files.picture, '--out-dir', str(tmp_path)])
+    # Of 12 x 17 tokens in stage 1, windows of 3 x 3 with dilation 2 span half.
+    assert [window.layer for window in drawn] == [(1, 1)] * 3
+    assert [window.token for window in drawn] == [(6, 8), (6, 0), (11, 16)]
+
+
+def test_saliency_of_several_models_is_drawn(files, saliency, tmp_path):
+    saliency(
+        [files.picture, '--model', 'DiNAT', files.nat, files.checkpoint]
+        + ['--model', 'Swin', files.swin, 'none', '--samples', '2', '--out-dir', str(tmp_path)]
+    )
+    height, width, _ = cv2.imread(str(tmp_path / 'street.png')).shape
+    assert width > 3 * height
+    assert width > 1000
+
+
+def test_configs_of_installed_toolboxes_are_found(tmp_path):
+    with pytest.raises(UserError, match=r'config not found: .*mmdet.\.mim.configs.no\.py'):
+        load_model('mmdet::no.py', None, device='cpu')
+    with pytest.raises(UserError, match="no package 'nothing_such' installed"):
+        load_model('nothing_such::no.py', None, device='cpu')
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (['--point', '120,0'], r'--point 120,0 must lie in street.bmp, x below 120 and y below 90'),
+        (['--stage', '2'], 'street.bmp: stage must be from 0 to 1, got 2'),
+        (['--stage', '1', '--block', '5'], 'block of stage 1 must be from 0 to 1, got 5'),
+        (['--head', '2'], 'head of stage 1 must be from 0 to 1, got 2'),
+        (['--short-side', '31'], 'short_side must be at least 32, got 31'),
+        (['--device', 'abacus'], '--device abacus is unknown'),
+    ],
+    ids=lambda value: value[-2].strip('-') if isinstance(value, list) else '',
+)
+def test_mistakes_in_options_of_attention(changes, message, files, attention, tmp_path):
+    arguments = [files.nat, files.checkpoint, files.picture, '--out-dir', str(tmp_path)]
+    with pytest.raises(UserError, match=message):
+        attention([*arguments, *changes])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_mistakes_in_files_of_attention(files, attention, tmp_path):
+    out = ['--out-dir', str(tmp_path)]
+    with pytest.raises(UserError, match='must be NAT, DiNAT or DiNAT_s, .* SwinTransformer'):
+        attention([files.swin, 'none', files.picture, *out])
+    with pytest.raises(UserError, match='checkpoint not found: no.pth'):
+        attention([files.nat, 'no.pth', files.picture, *out])
+    with pytest.raises(UserError, match='input not found: no.jpg'):
+        attention([files.nat, 'none', 'no.jpg', *out])
+    with pytest.raises(UserError, match='--out-dir'):
+        attention([files.nat, 'none', files.picture, '--out-dir', files.checkpoint])
+    (tmp_path / 'street.png').write_bytes(Path(files.picture).read_bytes())
+    with pytest.raises(UserError, match='would overwrite an input'):
+        attention([files.nat, 'none', str(tmp_path / 'street.png'), *out])
+
+
+def test_a_point_that_is_none_is_a_usage_mistake(files, attention, capsys):
+    with pytest.raises(SystemExit) as error:
+        attention([files.nat, 'none', files.picture, '--point', '12;3'])
+    assert error.value.code == 2
+    assert 'a point is x,y in pixels of the picture, such as 120,80; got 12;3' in (
+        capsys.readouterr().err
+    )
+
+
+def test_broken_pictures_are_left_out(files, saliency, tmp_path):
+    broken = tmp_path / 'broken.jpg'
+    broken.write_bytes(b'no picture')
+    model = ['--model', 'DiNAT', files.nat, 'none']
+    with pytest.raises(UserError, match='1 of 2 inputs cannot be read: .*broken.jpg'):
+        saliency([str(broken), files.picture, *model, '--out-dir', str(tmp_path / 'out')])
+    assert [path.name for path in (tmp_path / 'out').iterdir()] == ['street.png']
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (['--samples', '0'], '--samples must be at least 1, got 0'),
+        (['--model', 'DiNAT', 'a.py', 'none'], 'every --model must have another name'),
+    ],
+    ids=lambda value: value[0].strip('-') if isinstance(value, list) else '',
+)
+def test_mistakes_in_options_of_saliency(changes, message, files, saliency, tmp_path):
+    arguments = [files.picture, '--model', 'DiNAT', files.nat, 'none', '--out-dir', str(tmp_path)]
+    with pytest.raises(UserError, match=message):
+        saliency([*arguments, *changes])

@@ -1,0 +1,91 @@
+"""From a picture to the input of a backbone."""
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
+
+from nat_mm.analysis import prepare_picture
+
+MEAN, STD = [10.0, 20.0, 30.0], [2.0, 4.0, 8.0]
+RESIZE = {
+    'mmdet': [dict(type='Resize', scale=(96, 64), keep_ratio=True)],
+    'mmseg': [dict(type='Resize', scale=(160, 60))],
+    'mmpretrain': [dict(type='ResizeEdge', scale=70, edge='short'), dict(type='CenterCrop')],
+}
+PREPROCESSORS = {
+    'mmdet': dict(type='DetDataPreprocessor', bgr_to_rgb=True, pad_size_divisor=32),
+    'mmseg': dict(type='SegDataPreProcessor', bgr_to_rgb=True, test_cfg=dict(size_divisor=32)),
+    'mmpretrain': dict(type='ClsDataPreprocessor', to_rgb=True),
+}
+SHAPES = {
+    # resized (height, width), and padded
+    'mmdet': ((64, 77), (64, 96)),
+    'mmseg': ((60, 160), (64, 160)),
+    'mmpretrain': ((70, 84), (70, 84)),
+}
+
+
+def make_model(scope):
+    """A model of a toolbox as far as `prepare_picture` sees it, and its config."""
+    pipeline = [dict(type='LoadImageFromFile'), *RESIZE[scope], dict(type='PackInputs')]
+    config = Config(
+        dict(default_scope=scope, test_dataloader=dict(dataset=dict(pipeline=pipeline)))
+    )
+    model = nn.Module()
+    with DefaultScope.overwrite_default_scope(scope):
+        model.data_preprocessor = MODELS.build(dict(PREPROCESSORS[scope], mean=MEAN, std=STD))
+    return model, config
+
+
+@pytest.mark.parametrize('scope', SHAPES)
+def test_pictures_are_resized_as_in_tests_but_not_cropped(scope):
+    model, config = make_model(scope)
+    prepared = prepare_picture(model, config, np.zeros((50, 60, 3), np.uint8))
+    resized, padded = SHAPES[scope]
+    assert prepared.resized.shape[:2] == resized
+    assert prepared.tensor.shape == (1, 3, *padded)
+    assert prepared.scale == pytest.approx((resized[1] / 60, resized[0] / 50))
+
+
+@pytest.mark.parametrize('scope', SHAPES)
+def test_channels_are_normalized_in_the_order_of_the_model(scope):
+    model, config = make_model(scope)
+    picture = np.empty((50, 60, 3), np.uint8)
+    picture[:] = (38, 24, 12)  # blue, green, red: each its mean and one standard deviation
+    prepared = prepare_picture(model, config, picture)
+    height, width = prepared.resized.shape[:2]
+    torch.testing.assert_close(
+        prepared.tensor[..., :height, :width], torch.ones(1, 3, height, width)
+    )
+
+
+@pytest.mark.parametrize('short_side', [None, 200], ids=str)
+@pytest.mark.parametrize('scope', SHAPES)
+def test_points_follow_the_picture(scope, short_side):
+    model, config = make_model(scope)
+    picture = np.zeros((50, 60, 3), np.uint8)
+    picture[38:43, 8:13] = 255
+    prepared = prepare_picture(model, config, picture, short_side=short_side)
+    bright = (prepared.tensor[0].mean(0) > 10).nonzero().float() + 0.5
+    y, x = bright.mean(0).tolist()
+    assert (x, y) == pytest.approx(prepared.to_tensor((10.5, 40.5)), abs=1)
+    if short_side:
+        assert prepared.resized.shape[:2] == (200, 240)
+
+
+@pytest.mark.parametrize(
+    ('shape', 'short_side', 'message'),
+    [
+        ((50, 60, 3), 31, 'short_side must be at least 32, got 31'),
+        ((3, 200, 3), None, 'must have 32 pixels on each side .* got 160 x 2'),
+    ],
+    ids=['short-side', 'elongated'],
+)
+def test_pictures_too_small_for_a_backbone_are_refused(shape, short_side, message):
+    model, config = make_model('mmseg')
+    config.test_dataloader.dataset.pipeline[1].keep_ratio = True
+    with pytest.raises(ValueError, match=message):
+        prepare_picture(model, config, np.zeros(shape, np.uint8), short_side=short_side)

@@ -1,0 +1,160 @@
+"""tools/browse_dataset.py: the pictures are what the model gets."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+from nat_mm.errors import UserError
+from tests.loading import load_command
+
+
+@pytest.fixture(scope='module')
+def browse():
+    """``main`` of tools/browse_dataset.py."""
+    return load_command('browse_dataset').main
+
+
+@pytest.fixture
+def pictures(browse, configs, tmp_path, capsys):
+    """Browses a config, and returns the pictures, blue-green-red, and the files they are of."""
+
+    def run(task, *arguments, folder='out'):
+        browse([str(configs[task]), '--out-dir', str(tmp_path / folder), *map(str, arguments)])
+        lines = capsys.readouterr().out.splitlines()
+        lines = [line.split(': from ') for line in lines if ': from ' in line]
+        return [cv2.imread(path) for path, _ in lines], [source for _, source in lines]
+
+    return run
+
+
+@pytest.mark.parametrize('task', ['detection', 'segmentation'])
+def test_same_seed_same_pictures(task, pictures, tmp_path):
+    first, sources = pictures(task, '--number', 3, '--seed', 3, folder='first')
+    again, _ = pictures(task, '--number', 3, '--seed', 3, folder='again')
+    other, other_sources = pictures(task, '--number', 3, '--seed', 4, folder='other')
+    assert len(first) == len(other) == 3
+    names = sorted(path.name for path in (tmp_path / 'other').iterdir())
+    assert names == [f'train_seed4_{number:04d}.png' for number in range(3)]
+    for one, two in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert sources != other_sources
+    assert any((one != two).any() for one, two in zip(first, other, strict=True))
+
+
+def test_detection_batch_is_padded(pictures):
+    """Where nothing is drawn, a picture shows the file; its padding is gray, the mean colour."""
+    resize = 'train_dataloader.dataset.pipeline.2.scale="(100,75)"'
+    (drawn, *_), (source, *_) = pictures('detection', '--number', 2, '--cfg-options', resize)
+    assert drawn.shape == (96, 128, 3)  # 75 x 100, padded to multiples of 32
+    assert abs(drawn[80:, :].astype(int) - [104, 116, 124]).max() <= 1
+    image = cv2.resize(cv2.imread(source), (100, 75))
+    straight, flipped = (
+        np.median(abs(drawn[:75, :100].astype(int) - which)) for which in (image, image[:, ::-1])
+    )
+    assert min(straight, flipped) <= 1
+    # Boxes and discs are drawn upon: in colour, while the files are gray.
+    assert np.ptp(drawn[:75, :100].astype(int), axis=2).max() > 50
+
+
+@pytest.mark.parametrize('phase', ['val', 'test'])
+def test_truth_is_scaled_like_the_image(phase, pictures):
+    """Resized to double size, the colours of the truth cover the box and the disc."""
+    resize = f'{phase}_dataloader.dataset.pipeline.1.scale="(256,192)"'
+    arguments = ['--phase', phase, '--number', 1, '--cfg-options', resize]
+    (drawn,), (source,) = pictures('detection', *arguments)
+    assert drawn.shape == (192, 256, 3)
+    coloured = np.ptp(drawn.astype(int), axis=2) > 25
+    gray = cv2.resize(cv2.imread(source, cv2.IMREAD_GRAYSCALE), (256, 192))
+    objects = (gray < 60) | (gray > 200)
+    assert coloured[objects].mean() > 0.9
+    assert coloured[~objects].mean() < 0.25  # with names and outlines
+
+
+def test_segmentation_truth(pictures):
+    """The box is red and the disc blue, as in the config's palette; what is too small is padded."""
+    crop = 'train_dataloader.dataset.pipeline.2.crop_size="(96,40)"'
+    size = 'model.data_preprocessor.size="(96,64)"'
+    drawn, _ = pictures('segmentation', '--number', 6, '--cfg-options', crop, size)
+    assert {picture.shape for picture in drawn} == {(96, 64, 3)}
+    means = [104, 116, 124]  # blue, green, red, halved by the black of no class
+    for picture in drawn:
+        padding = abs(picture[:, 40:].astype(int) - np.array(means) / 2).max(axis=2) <= 2
+        assert padding.mean() > 0.8  # the names of classes may reach into it
+    blue, green, red = np.stack(drawn)[:, :, :40].astype(int).transpose(3, 0, 1, 2)
+    assert ((red - blue > 80) & (green < 30)).any()
+    assert ((blue - red > 80) & (green > 90)).any()
+
+
+@HOOKS.register_module()
+class KeepInputs(Hook):
+    """Keeps the first batch that a model is trained on."""
+
+    inputs = None
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None):
+        if batch_idx == 0:
+            data = runner.model.data_preprocessor(data_batch, True)
+            KeepInputs.inputs = data['inputs'], [each.img_path for each in data['data_samples']]
+
+
+def test_batch_is_that_of_the_training(pictures, train, configs, tmp_path):
+    """With the same seed, a worker of the data loader draws the same random numbers."""
+    options = ['train_dataloader.num_workers=1', 'randomness.seed=7']
+    work_dir = ['--work-dir', str(tmp_path / 'work_dir')]
+    short = ['train_cfg.max_iters=1', 'train_cfg.val_interval=1']
+    config = tmp_path / 'kept.py'
+    hooks = "custom_hooks = [dict(type='KeepInputs')]"
+    config.write_text(f"_base_ = '{configs['segmentation']}'\n{hooks}\n")
+    train([str(config), *work_dir, '--cfg-options', *options, *short])
+    inputs, paths = KeepInputs.inputs
+    drawn, sources = pictures('segmentation', '--number', len(paths), '--cfg-options', *options)
+    assert sources == paths
+    preprocessor = Config.fromfile(configs['segmentation']).model.data_preprocessor
+    mean, std = (torch.tensor(preprocessor[name]).view(3, 1, 1) for name in ('mean', 'std'))
+    for tensor, picture in zip(inputs, drawn, strict=True):
+        image = (tensor * std + mean).round().byte().permute(1, 2, 0).numpy()[..., ::-1]
+        background = np.ptp(picture.astype(int), axis=2) <= 2
+        # The visualizer shows background, black in the palette, at half its brightness.
+        difference = abs(picture[background].astype(int) - image[background] / 2)
+        assert np.percentile(difference, 90) <= 1
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--number', '0'], '--number must be at least 1, got 0'),
+        (['--seed', '-1'], '--seed must be from 0 to 2147483647, got -1'),
+        (['--cfg-options', 'train_dataloader=None'], 'has no train_dataloader'),
+        (['--cfg-options', 'train_dataloader.dataset.data_root=gone'], 'does not exist: '),
+        (['--cfg-options', 'model.data_preprocessor.sice=3'], 'sice'),
+    ],
+    ids=['number', 'seed', 'no data loader', 'no data', 'preprocessor'],
+)
+def test_mistakes(arguments, message, browse, configs, tmp_path):
+    with pytest.raises(UserError) as raised:
+        browse([str(configs['segmentation']), '--out-dir', str(tmp_path / 'out'), *arguments])
+    assert message in str(raised.value)
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_pipeline_that_fails(workers, browse, configs, tmp_path):
+    options = [
+        'train_dataloader.dataset.pipeline.1.reduce_zero_label=False',
+        f'train_dataloader.num_workers={workers}',
+    ]
+    config = str(configs['segmentation'])
+    with pytest.raises(UserError) as raised:
+        browse([config, '--out-dir', str(tmp_path / 'out'), '--cfg-options', *options])
+    start = f'{config}: cannot load train data: AssertionError: Initialize dataset with'
+    assert str(raised.value).startswith(start)
+
+
+def test_out_dir_that_is_a_file(browse, configs, tmp_path):
+    (tmp_path / 'out').touch()
+    with pytest.raises(UserError, match='out is a file, not a folder'):
+        browse([str(configs['segmentation']), '--out-dir', str(tmp_path / 'out')])

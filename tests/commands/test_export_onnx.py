@@ -1,0 +1,132 @@
+"""tools/export_onnx.py: what onnxruntime computes, and what is refused."""
+
+import sys
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from mmengine.registry import MODELS
+
+from nat_mm.commands.running import run_command
+from nat_mm.inference import onnx_export
+from nat_mm.inference.config import load_config
+from tests.loading import load_command
+
+# Images of sizes that the export and its own check do not see.
+SHAPES = [(1, 32, 32), (3, 75, 33), (1, 128, 96)]
+
+SMALL = {'depths': [1, 1], 'num_heads': [1, 2], 'out_indices': [0, 1]}
+# DiNAT's second stage is not dilated, as all of NAT.
+FAMILIES = {
+    'DiNAT': {'type': 'DiNAT', 'dilations': [[3], [1]]},
+    'DiNAT_s': {'type': 'DiNAT_s', 'dilations': [[3], [2]]},
+}
+
+
+def overrides(values):
+    """Options of the command that set values of the backbone."""
+    pairs = (f'model.backbone.{key}={value}'.replace(' ', '') for key, value in values.items())
+    return ['--cfg-options', *pairs]
+
+
+@pytest.fixture(scope='session')
+def export():
+    """``main`` of tools/export_onnx.py."""
+    return load_command('export_onnx').main
+
+
+@pytest.fixture
+def refused(export, capsys):
+    """Runs an export that should be refused, and returns the message."""
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as raised:
+            run_command(lambda: export([str(argument) for argument in arguments]))
+        assert raised.value.code == 2
+        (line,) = [
+            line for line in capsys.readouterr().err.splitlines() if line.startswith('error: ')
+        ]
+        return line
+
+    return run
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_onnxruntime_computes_the_features(export, configs, tmp_path, family):
+    """Of images of any size, also where maps are smaller than a window."""
+    values = {**SMALL, **FAMILIES[family]}
+    target = tmp_path / 'backbone.onnx'
+    weights = tmp_path / 'backbone.pth'
+    config = load_config(
+        str(configs['detection']),
+        overrides={f'model.backbone.{key}': value for key, value in values.items()},
+    )
+    backbone = MODELS.build(config.model.backbone).eval()
+    torch.save(backbone.state_dict(), weights)
+    export([str(configs['detection']), str(weights), str(target), *overrides(values)])
+    assert [path.name for path in tmp_path.glob('*.onnx*')] == ['backbone.onnx']
+    session = onnxruntime.InferenceSession(target, providers=['CPUExecutionProvider'])
+    (given,) = session.get_inputs()
+    assert (given.name, given.shape) == ('image', ['batch', 3, 'height', 'width'])
+    assert [output.name for output in session.get_outputs()] == ['features0', 'features1']
+    for batch, height, width in SHAPES:
+        image = torch.randn(batch, 3, height, width)
+        with torch.no_grad():
+            expected = backbone(image)
+        found = session.run(None, {'image': image.numpy()})
+        for one, other in zip(expected, found, strict=True):
+            np.testing.assert_allclose(other, one.numpy(), atol=1e-4)
+
+
+def test_nothing_is_left_where_onnxruntime_differs(refused, configs, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_export, 'TOLERANCE', 1e-12)
+    target = tmp_path / 'backbone.onnx'
+    values = {'depths': [1], 'num_heads': [1], 'out_indices': [0]}
+    message = refused(configs['detection'], target, *overrides(values))
+    assert f'{target} was not written: on 1 image(s) of 64 x 96' in message
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ('target', 'message'),
+    [
+        ('backbone.pth', 'OUT must end with .onnx, got '),
+        ('nowhere/backbone.onnx', 'the folder of OUT does not exist: '),
+        ('old.onnx', '; --force overwrites it'),
+    ],
+)
+def test_wrong_target(refused, configs, tmp_path, target, message):
+    (tmp_path / 'old.onnx').write_text('precious')
+    assert message in refused(configs['detection'], tmp_path / target)
+    assert (tmp_path / 'old.onnx').read_text() == 'precious'
+
+
+def test_missing_packages(refused, configs, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'onnxruntime', None)
+    message = refused(configs['detection'], tmp_path / 'backbone.onnx')
+    assert 'onnxruntime is not installed: pip install "nat_mm[onnx]"' in message
+
+
+def test_missing_checkpoint(refused, configs, tmp_path):
+    message = refused(configs['detection'], 'gone.pth', tmp_path / 'backbone.onnx')
+    assert 'gone.pth can not be found' in message
+
+
+def test_checkpoint_of_another_architecture(refused, configs, trained, tmp_path):
+    message = refused(
+        *(configs['detection'], trained['detection'], tmp_path / 'backbone.onnx'),
+        *overrides({'depths': [2, 1, 1, 1]}),
+    )
+    assert 'is of another architecture' in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_backbone(refused, configs, tmp_path):
+    config = tmp_path / 'swin.py'
+    config.write_text(
+        "default_scope = 'mmdet'\nmodel = dict(backbone=dict(type='FeaturePyramid'))\n"
+    )
+    MODELS.register_module(name='FeaturePyramid', module=torch.nn.Identity, force=True)
+    message = refused(config, tmp_path / 'backbone.onnx')
+    assert 'the backbone must be a NAT, DiNAT or DiNAT_s, got FeaturePyramid' in message

@@ -1,0 +1,125 @@
+"""The commands as processes: exit codes, distributed runs, and mmsegmentation's own commands.
+
+mmdet's own commands and the inferencers are tested in tests/packaging.
+"""
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.loading import name_for_mim
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def run(environment, tmp_path):
+    """Runs a command in an empty folder to its end."""
+
+    def start(*command, **variables):
+        return subprocess.run(
+            [str(word) for word in command],
+            cwd=tmp_path,
+            env={**environment, 'PYTHON': sys.executable, **variables},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    return start
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        return str(probe.getsockname()[1])
+
+
+def measured(work_dir):
+    (path,) = Path(work_dir).glob('*/*.json')
+    return json.loads(path.read_text())
+
+
+def test_mistake_is_one_line_and_exit_code_2(run, configs, tmp_path):
+    (tmp_path / 'half.pth').write_bytes(b'PK\x03\x04 half a checkpoint')
+    result = run(sys.executable, ROOT / 'tools' / 'test.py', configs['detection'], 'half.pth')
+    assert result.returncode == 2
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith('error: ')]
+    assert 'half.pth' in line
+    assert 'Traceback' not in result.stderr
+    assert not (tmp_path / 'work_dirs').exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='tests gloo, which runs without a GPU')
+def test_two_processes_train_and_test(run, configs, trained, test, tmp_path):
+    """With BN instead of SyncBN; two processes measure what one does."""
+    options = ['train_cfg.max_iters=2', 'train_cfg.val_interval=2']
+    result = run(
+        *(ROOT / 'tools' / 'dist_train.sh', configs['segmentation'], '2'),
+        *('--work-dir', 'trained', '--cfg-options', *options),
+        PORT=free_port(),
+    )
+    assert result.returncode == 0, result.stderr
+    assert 'Distributed launcher: pytorch' in result.stdout
+    (tmp_path / 'single').mkdir()
+    checkpoint = tmp_path / 'trained' / 'iter_2.pth'
+    result = run(
+        *(ROOT / 'tools' / 'dist_test.sh', configs['segmentation'], checkpoint, '2'),
+        *('--work-dir', 'tested'),
+        PORT=free_port(),
+    )
+    assert result.returncode == 0, result.stderr
+    arguments = [str(configs['segmentation']), str(checkpoint)]
+    test([*arguments, '--work-dir', str(tmp_path / 'single')])
+    assert measured(tmp_path / 'tested')['mIoU'] == measured(tmp_path / 'single')['mIoU']
+
+
+@pytest.mark.parametrize('script', ['dist_train', 'dist_test', 'slurm_train', 'slurm_test'])
+def test_scripts_say_how_they_are_used(script, run):
+    result = run(ROOT / 'tools' / f'{script}.sh', 'config.py')
+    assert result.returncode == 2
+    assert result.stderr.startswith('usage: ')
+
+
+def test_slurm_scripts_start_the_commands(run, tmp_path):
+    """With an srun that prints its arguments."""
+    (tmp_path / 'srun').write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / 'srun').chmod(0o755)
+    path = f'{tmp_path}:/usr/bin:/bin'
+    train = run(
+        *(ROOT / 'tools' / 'slurm_train.sh', 'gpu', 'job', 'config.py', 'out', '--resume'),
+        PATH=path,
+        GPUS='2',
+    )
+    assert '--ntasks 2 --ntasks-per-node 2' in train.stdout
+    assert 'train.py config.py --work-dir out --launcher slurm --resume\n' in train.stdout
+    test = run(
+        *(ROOT / 'tools' / 'slurm_test.sh', 'gpu', 'job', 'config.py', 'model.pth', '--tta'),
+        PATH=path,
+    )
+    assert '--ntasks 8 --ntasks-per-node 8' in test.stdout
+    assert 'test.py config.py model.pth --launcher slurm --tta\n' in test.stdout
+
+
+def test_mmsegmentation_trains(run, configs):
+    result = run(
+        *(sys.executable, '-m', 'mim', 'train', name_for_mim('mmseg'), configs['segmentation']),
+        *('--work-dir', 'trained', '--cfg-options'),
+        *('train_cfg.max_iters=1', 'train_cfg.val_interval=1'),
+    )
+    assert result.returncode == 0, result.stderr
+    assert 'Iter(train) [1/1]' in result.stdout + result.stderr
+
+
+def test_mmsegmentation_tests(run, configs, trained, tmp_path):
+    result = run(
+        *(sys.executable, '-m', 'mim', 'test', name_for_mim('mmseg'), configs['segmentation']),
+        *('--checkpoint', trained['segmentation'], '--work-dir', 'tested'),
+    )
+    assert result.returncode == 0, result.stderr
+    assert 0 < measured(tmp_path / 'tested')['mIoU'] < 100

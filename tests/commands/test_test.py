@@ -1,0 +1,144 @@
+"""tools/test.py: metrics, pictures, saved predictions, and what it refuses."""
+
+import json
+import pickle
+
+import cv2
+import pytest
+import torch
+
+from nat_mm.checkpoints import read_checkpoint
+from nat_mm.errors import UserError
+
+
+def metrics(work_dir):
+    """What the run in a work directory measured."""
+    (path,) = work_dir.glob('*/*.json')
+    return json.loads(path.read_text())
+
+
+@pytest.fixture
+def mistake(test, configs, tmp_path):
+    """Runs a test that should be refused, and returns the message."""
+
+    def run(checkpoint, *arguments, task='detection'):
+        work_dir = ['--work-dir', str(tmp_path / 'work_dir')]
+        with pytest.raises(UserError) as raised:
+            test([str(configs[task]), str(checkpoint), *work_dir, *arguments])
+        return str(raised.value)
+
+    return run
+
+
+def test_detector(test, configs, trained, tmp_path):
+    test(
+        [
+            str(configs['detection']),
+            str(trained['detection']),
+            *('--work-dir', str(tmp_path)),
+            *('--show-dir', str(tmp_path / 'shown')),
+            *('--out', str(tmp_path / 'out.pkl')),
+        ]
+    )
+    measured = metrics(tmp_path)
+    assert {'coco/bbox_mAP', 'coco/segm_mAP'} <= measured.keys()
+    assert sorted(path.name for path in (tmp_path / 'shown').iterdir()) == [
+        '00.jpg',
+        '01.jpg',
+        '02.jpg',
+    ]
+    predictions = pickle.loads((tmp_path / 'out.pkl').read_bytes())
+    assert len(predictions) == 3
+    assert {'bboxes', 'scores', 'labels', 'masks'} <= predictions[0]['pred_instances'].keys()
+
+
+def test_segmentor(test, configs, trained, tmp_path):
+    test(
+        [
+            str(configs['segmentation']),
+            str(trained['segmentation']),
+            *('--work-dir', str(tmp_path)),
+            *('--show-dir', str(tmp_path / 'shown')),
+            *('--out', str(tmp_path / 'out')),
+        ]
+    )
+    assert 0 < metrics(tmp_path)['mIoU'] < 100
+    assert len(list((tmp_path / 'shown').rglob('*.png'))) == 3
+    labels = cv2.imread(str(tmp_path / 'out' / '00.png'), cv2.IMREAD_UNCHANGED)
+    assert labels.shape == (96, 128)
+
+
+def test_detector_with_tta(test, configs, trained, tmp_path):
+    arguments = [str(configs['detection']), str(trained['detection']), '--tta']
+    test([*arguments, '--work-dir', str(tmp_path)])
+    measured = metrics(tmp_path)
+    assert 'coco/bbox_mAP' in measured
+    assert 'coco/segm_mAP' not in measured
+
+
+def test_segmentor_with_tta(test, configs, trained, tmp_path):
+    arguments = [str(configs['segmentation']), str(trained['segmentation']), '--tta']
+    test([*arguments, '--work-dir', str(tmp_path)])
+    assert 0 < metrics(tmp_path)['mIoU'] < 100
+
+
+def test_missing_checkpoint(mistake):
+    assert mistake('gone.pth') == 'checkpoint not found: gone.pth'
+
+
+def test_truncated_checkpoint(mistake, trained, tmp_path):
+    content = trained['detection'].read_bytes()
+    (tmp_path / 'half.pth').write_bytes(content[: len(content) // 2])
+    message = mistake(tmp_path / 'half.pth')
+    assert f'{tmp_path}/half.pth' in message
+    assert 'truncated' in message
+
+
+def test_file_that_is_no_checkpoint(mistake, configs):
+    assert str(configs['detection']) in mistake(configs['detection'])
+
+
+def test_hostile_checkpoint(mistake, tmp_path):
+    class Attack:
+        def __reduce__(self):
+            return open, (str(tmp_path / 'attacked'), 'w')
+
+    torch.save({'state_dict': {}, 'meta': Attack()}, tmp_path / 'hostile.pth')
+    assert f'{tmp_path}/hostile.pth is refused' in mistake(tmp_path / 'hostile.pth')
+    assert not (tmp_path / 'attacked').exists()
+
+
+def test_checkpoint_of_the_other_task(mistake, trained):
+    """Only the backbones are the same."""
+    message = mistake(trained['segmentation'])
+    assert 'is of another architecture than the model' in message
+    assert 'Not in the model: auxiliary_head.' in message
+
+
+def test_checkpoint_of_another_width(mistake, trained):
+    message = mistake(trained['detection'], '--cfg-options', 'model.rpn_head.feat_channels=16')
+    assert 'Of another shape: rpn_head.rpn_' in message
+
+
+def test_checkpoint_without_a_key_that_fits(mistake, tmp_path):
+    torch.save({'state_dict': {'other.weight': torch.zeros(1)}}, tmp_path / 'other.pth')
+    assert 'fits the model: it has other.weight' in mistake(tmp_path / 'other.pth')
+
+
+def test_keys_that_the_model_does_not_have_are_named(test, configs, trained, tmp_path, capsys):
+    checkpoint = read_checkpoint(str(trained['segmentation']))
+    checkpoint['state_dict']['extra.weight'] = torch.zeros(1)
+    torch.save(checkpoint, tmp_path / 'extra.pth')
+    test([str(configs['segmentation']), str(tmp_path / 'extra.pth'), '--work-dir', str(tmp_path)])
+    assert 'has keys that the model does not: extra.weight' in capsys.readouterr().err
+
+
+def test_output_of_a_detector_must_be_a_pickle(mistake, trained):
+    assert '--out of a detector must end with .pkl' in mistake(
+        trained['detection'], '--out', 'out.json'
+    )
+
+
+def test_tta_without_a_pipeline(mistake, trained):
+    message = mistake(trained['detection'], '--tta', '--cfg-options', 'tta_model=None')
+    assert '--tta needs tta_model and tta_pipeline' in message

@@ -1,0 +1,237 @@
+"""tools/train.py: training, resuming, and what its options change."""
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from nat_mm.checkpoints import read_checkpoint
+from nat_mm.errors import UserError
+from nat_mm.training.work_dir import occupied_work_dir
+from tests.loading import load_command
+
+ROOT = Path(__file__).parents[2]
+
+
+def logged(work_dir):
+    """What the newest run in a work directory logged at each training iteration."""
+    newest = max(work_dir.glob('*/vis_data/scalars.json'))
+    rows = [json.loads(line) for line in newest.read_text().splitlines()]
+    return [row for row in rows if 'loss' in row]
+
+
+def test_detector_is_trained(trained):
+    rows = logged(trained['detection'].parent)
+    assert [row['step'] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert [row['lr'] for row in rows] == pytest.approx([1e-5, 1e-4, 1e-4, 1e-5, 1e-5, 1e-5])
+    assert rows[-1]['loss'] < rows[0]['loss']
+
+
+def test_segmentor_is_trained(trained):
+    rows = logged(trained['segmentation'].parent)
+    assert [row['step'] for row in rows] == [1, 2, 3, 4, 5, 6]
+    rates = [6e-5 * left / 5 for left in (5, 4, 3, 2, 1, 0)]
+    assert [row['lr'] for row in rows] == pytest.approx(rates)
+    assert rows[-1]['loss'] < rows[0]['loss']
+
+
+def test_resume_continues_after_the_last_checkpoint(train, configs, trained, tmp_path):
+    """As if the run had been killed between two checkpoints."""
+    finished = trained['detection'].parent
+    shutil.copy(finished / 'epoch_1.pth', tmp_path)
+    (tmp_path / 'last_checkpoint').write_text('/gone/epoch_1.pth')
+    train([str(configs['detection']), '--work-dir', str(tmp_path), '--resume'])
+    whole, resumed = logged(finished), logged(tmp_path)
+    assert [row['step'] for row in resumed] == [4, 5, 6]
+    assert [row['lr'] for row in resumed] == [row['lr'] for row in whole[3:]]
+    # The first batch after the checkpoint meets the same weights; only its flips are drawn anew.
+    assert resumed[0]['loss'] == pytest.approx(whole[3]['loss'], rel=0.1)
+
+
+def test_resume_without_a_checkpoint_starts_from_load_from(train, configs, trained, tmp_path):
+    options = ['train_cfg.max_iters=1', 'train_cfg.val_interval=1']
+    arguments = [str(configs['segmentation']), '--work-dir', str(tmp_path), '--resume']
+    train([*arguments, '--cfg-options', *options, f'load_from={trained["segmentation"]}'])
+    (row,) = logged(tmp_path)
+    assert row['step'] == 1
+    assert row['lr'] == pytest.approx(6e-5)
+    assert row['loss'] < logged(trained['segmentation'].parent)[0]['loss']
+
+
+def test_killed_run_is_resumed(train, configs, environment, tmp_path):
+    """Kills a real process after its first checkpoint."""
+    arguments = [str(configs['segmentation']), '--work-dir', str(tmp_path), '--cfg-options']
+    endless = ['train_cfg.max_iters=100000', 'default_hooks.checkpoint.interval=2']
+    process = subprocess.Popen(
+        [sys.executable, ROOT / 'tools' / 'train.py', *arguments, *endless],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+    )
+    try:
+        deadline = time.monotonic() + 180
+        while not (tmp_path / 'last_checkpoint').exists() and time.monotonic() < deadline:
+            assert process.poll() is None, 'training ended by itself'
+            time.sleep(0.2)
+    finally:
+        process.kill()
+        process.wait()
+    last = Path((tmp_path / 'last_checkpoint').read_text())
+    reached = read_checkpoint(str(last))['meta']['iter']
+    ends = [f'train_cfg.max_iters={reached + 2}', 'train_cfg.val_interval=100000']
+    train([*arguments, *ends, '--resume'])
+    assert [row['step'] for row in logged(tmp_path)] == [reached + 1, reached + 2]
+
+
+def test_amp_trains_in_bf16_on_a_cpu(train, configs, trained, tmp_path):
+    if torch.cuda.is_available():
+        pytest.skip('the precision on a GPU is fp16')
+    options = ['train_cfg.max_iters=2', 'train_cfg.val_interval=2']
+    arguments = [str(configs['segmentation']), '--work-dir', str(tmp_path), '--amp']
+    train([*arguments, '--cfg-options', *options])
+    whole = logged(trained['segmentation'].parent)
+    losses = [row['loss'] for row in logged(tmp_path)]
+    assert losses == pytest.approx([row['loss'] for row in whole[:2]], rel=0.05)
+    assert losses != [row['loss'] for row in whole[:2]]
+
+
+def test_cascade_trains_on_a_cpu_as_shipped(train, small_data, tmp_path):
+    """With its SyncBN and mixed precision; smaller only in the backbone and the data."""
+    leaf = ROOT / 'configs' / 'detection' / 'nat' / 'cascade_mask_rcnn_nat_mini_3x_coco.py'
+    data = [
+        'train_dataloader.num_workers=0',
+        'train_dataloader.persistent_workers=False',
+        f'train_dataloader.dataset.data_root={small_data}',
+        'train_dataloader.dataset.ann_file=coco/training.json',
+        'train_dataloader.dataset.data_prefix.img=images/training',
+        'train_dataloader.dataset.metainfo.classes=box,disc',
+        'train_dataloader.dataset.indices=2',
+        # In the pipeline, the augmentation becomes one small size.
+        'train_dataloader.dataset.pipeline.3.transforms.0.0.scales=[(128,96)]',
+        'train_dataloader.dataset.pipeline.3.transforms.1.0.scales=[(128,96)]',
+        'train_dataloader.dataset.pipeline.3.transforms.1.2.scales=[(128,96)]',
+        'val_dataloader=None',
+        'val_cfg=None',
+        'val_evaluator=None',
+    ]
+    model = [
+        'model.backbone.depths=[1,1,1,1]',
+        'model.backbone.init_cfg=None',
+        *(f'model.train_cfg.rcnn.{stage}.sampler.num=16' for stage in range(3)),
+    ]
+    schedule = [
+        'train_cfg.max_epochs=1',
+        'default_hooks.logger.interval=1',
+        # A checkpoint of a gigabyte is not needed.
+        'default_hooks.checkpoint.interval=2',
+        'default_hooks.checkpoint.save_last=False',
+    ]
+    work_dir = ['--work-dir', str(tmp_path)]
+    train([str(leaf), *work_dir, '--cfg-options', *data, *model, *schedule])
+    (row,) = logged(tmp_path)
+    assert 0 < row['loss'] < 100
+    assert {'s0.loss_bbox', 's1.loss_bbox', 's2.loss_bbox', 's0.loss_mask'} <= row.keys()
+
+
+def test_auto_scale_lr(train, configs, tmp_path):
+    options = ['train_cfg.max_iters=1', 'train_cfg.val_interval=1']
+    arguments = [str(configs['segmentation']), '--work-dir', str(tmp_path), '--auto-scale-lr']
+    train([*arguments, '--cfg-options', *options])
+    # Batches of 2 images where the rate belongs to 16.
+    assert logged(tmp_path)[0]['lr'] == pytest.approx(6e-5 * 2 / 16)
+
+
+def test_work_dir_is_named_after_the_config(configs, monkeypatch, tmp_path):
+    from nat_mm.inference.config import load_config
+
+    monkeypatch.chdir(tmp_path)
+    assert load_config(str(configs['detection'])).work_dir == 'work_dirs/small_detection'
+
+
+@pytest.mark.parametrize(
+    ('note', 'reason'),
+    [
+        pytest.param('', 'it is empty', id='empty note'),
+        pytest.param('epoch_7.pth', 'it names epoch_7.pth, which does not exist', id='file gone'),
+    ],
+)
+def test_resume_says_what_it_passed_over(note, reason, train, configs, trained, tmp_path, capsys):
+    shutil.copy(trained['detection'].parent / 'epoch_1.pth', tmp_path)
+    (tmp_path / 'last_checkpoint').write_text(note)
+    train([str(configs['detection']), '--work-dir', str(tmp_path), '--resume'])
+    assert f'passed over {tmp_path}/last_checkpoint: {reason}\n' in capsys.readouterr().err
+    assert [row['step'] for row in logged(tmp_path)] == [4, 5, 6]
+
+
+def test_second_run_in_a_work_dir_is_refused(train, configs, tmp_path):
+    ready, tell = os.pipe()
+    other = os.fork()
+    if not other:
+        with occupied_work_dir(str(tmp_path)):
+            os.write(tell, b'.')
+            time.sleep(300)
+    os.read(ready, 1)
+    try:
+        with pytest.raises(UserError, match=f'in use by a training run, process {other} on '):
+            train([str(configs['segmentation']), '--work-dir', str(tmp_path)])
+    finally:
+        os.kill(other, signal.SIGKILL)
+        os.waitpid(other, 0)
+    assert os.listdir(tmp_path) == ['.training.lock']
+
+
+def test_infinite_loss_is_one_line(train, configs, tmp_path):
+    options = ['optim_wrapper.optimizer.lr=1e30', 'default_hooks.checkpoint.interval=1']
+    arguments = [str(configs['segmentation']), '--work-dir', str(tmp_path), '--cfg-options']
+    with pytest.raises(UserError, match=r'(loss\w* is (nan|inf)|is NaN or infinite)'):
+        train([*arguments, *options])
+    for path in tmp_path.glob('*.pth'):
+        weights = read_checkpoint(str(path))['state_dict'].values()
+        assert all(weight.isfinite().all() for weight in weights)
+
+
+def test_full_disk_is_one_line(train, configs, tmp_path):
+    """The log fits, and the second checkpoint does not."""
+    options = ['default_hooks.checkpoint.interval=1', 'default_hooks.checkpoint.max_keep_ckpts=1']
+    ends = ['train_cfg.max_iters=1', 'train_cfg.val_interval=100']
+    arguments = [str(configs['segmentation']), '--work-dir', str(tmp_path), '--cfg-options']
+    train([*arguments, *options, *ends])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10**6, hard))
+    try:
+        with pytest.raises(UserError, match=r'cannot write checkpoint .*/iter_2.pth: .* needed'):
+            train([*arguments, *options, 'train_cfg.max_iters=3', '--resume'])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.glob('*.pth*')] == ['iter_1.pth']
+
+
+def test_seed_of_the_resumed_run_shuffles_its_data(train, configs, tmp_path, monkeypatch):
+    """The config has none, so a run draws its own."""
+    config = tmp_path / 'unseeded.py'
+    config.write_text(f"_base_ = '{configs['segmentation']}'\nrandomness = dict(seed=None)\n")
+    ends = 'train_cfg.max_iters={} train_cfg.val_interval=100 default_hooks.checkpoint.interval=1'
+    arguments = [str(config), '--work-dir', str(tmp_path / 'run')]
+    train([*arguments, '--cfg-options', *ends.format(1).split()])
+    train([*arguments, '--resume', '--cfg-options', *ends.format(2).split()])
+    seeds = [
+        read_checkpoint(str(tmp_path / 'run' / f'iter_{number}.pth'))['meta']['seed']
+        for number in (1, 2)
+    ]
+    assert seeds[0] == seeds[1]
+
+
+@pytest.mark.parametrize('seed', ['x', -1, 10**18, 1.5, [1]], ids=str)
+def test_seed_that_is_none_is_one_line(seed):
+    config = Config({'load_from': 'wrong.pth'})
+    with pytest.raises(UserError, match=r'cannot resume from wrong\.pth: its seed must be'):
+        load_command('train').keep_order_of_data(config, {'meta': {'seed': seed}})

@@ -1,0 +1,245 @@
+"""tools/train.py says in one line what is wrong with its input."""
+
+import json
+
+import pytest
+import torch
+from mmengine.registry import MODELS
+from torch import nn
+
+from nat_mm.errors import UserError
+
+
+@pytest.fixture
+def mistake(train, configs, tmp_path):
+    """Runs a training that should be refused, and returns the message."""
+
+    def run(*options, task='detection', arguments=(), config=None):
+        config = str(config or configs[task])
+        overrides = ['--cfg-options', *options] if options else []
+        with pytest.raises(UserError) as raised:
+            train([config, '--work-dir', str(tmp_path / 'work_dir'), *arguments, *overrides])
+        return str(raised.value)
+
+    return run
+
+
+def test_missing_config(mistake):
+    assert mistake(config='no/such/config.py') == 'config not found: no/such/config.py'
+
+
+def test_config_that_is_not_python(mistake, tmp_path):
+    config = tmp_path / 'broken.py'
+    config.write_text('model = dict(\n')
+    assert mistake(config=config).startswith(f'cannot read config {config}: SyntaxError')
+
+
+def test_config_with_a_fault(mistake, tmp_path):
+    config = tmp_path / 'faulty.py'
+    config.write_text('a = 1\nb = a / 0\n')
+    expected = f'cannot read config {config}, line 2: ZeroDivisionError: division by zero'
+    assert mistake(config=config) == expected
+
+
+def test_config_of_no_framework(mistake, tmp_path):
+    config = tmp_path / 'other.py'
+    config.write_text('model = dict()\n')
+    scopes = "('mmdet', 'mmseg', 'mmpretrain')"
+    assert f'default_scope must be one of {scopes}, got None' in mistake(config=config)
+
+
+def test_config_with_an_import_that_fails(mistake, tmp_path):
+    config = tmp_path / 'imports.py'
+    imports = "custom_imports = dict(imports=['no_such_module'])"
+    config.write_text(f"default_scope = 'mmdet'\n{imports}\n")
+    assert "No module named 'no_such_module'" in mistake(config=config)
+
+
+def test_misspelt_backbone_argument(mistake):
+    message = mistake('model.backbone.kernal_size=3')
+    assert message.endswith('model.backbone.kernal_size is not an argument of NAT')
+
+
+def test_misspelt_argument_of_a_head_that_hands_it_on(mistake):
+    message = mistake('model.roi_head.bbox_head.num_clases=3')
+    expected = 'model.roi_head.bbox_head.num_clases is not an argument of Shared2FCBBoxHead'
+    assert message.endswith(expected)
+
+
+def test_wrong_backbone_value(mistake):
+    assert 'kernel_size must be' in mistake('model.backbone.kernel_size=4')
+
+
+def test_unknown_backbone(mistake):
+    assert 'NATT is not in the' in mistake('model.backbone.type=NATT')
+
+
+def test_misspelt_optimizer_argument(mistake):
+    message = mistake('optim_wrapper.optimizer.weight_decai=0.1')
+    assert message.endswith('optim_wrapper.optimizer.weight_decai is not an argument of AdamW')
+
+
+def test_override_that_does_not_fit_the_config(mistake):
+    assert '--cfg-options' in mistake('param_scheduler.7.end=3')
+
+
+def test_override_without_value(train, configs, capsys):
+    with pytest.raises(SystemExit) as raised:
+        train([str(configs['detection']), '--cfg-options', 'model'])
+    assert raised.value.code == 2
+    assert '--cfg-options needs pairs such as' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('content', 'expected'),
+    [
+        pytest.param('no json', 'is not JSON', id='text'),
+        pytest.param('[]', 'it holds a list, not an object', id='list'),
+        pytest.param('{"images": []}', "it has no list 'annotations'", id='without annotations'),
+        pytest.param(
+            '{"images": [], "annotations": [1], "categories": []}',
+            "an entry of 'annotations' is 1, not an object",
+            id='annotations that are numbers',
+        ),
+        pytest.param(
+            '{"images": [{"id": 1}], "annotations": [], "categories": []}',
+            "an entry of 'images' has no file_name, height, width",
+            id='images without size',
+        ),
+        pytest.param(
+            '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "cat"}]}',
+            "has the categories ['cat'], but the classes of the config are ['box', 'disc']",
+            id='other classes',
+        ),
+    ],
+)
+def test_annotations_that_are_not_coco(content, expected, mistake, tmp_path):
+    annotations = tmp_path / 'annotations.json'
+    annotations.write_text(content)
+    message = mistake(f'train_dataloader.dataset.ann_file={annotations}')
+    assert f'annotation file {annotations} ' in message
+    assert expected in message
+
+
+def test_annotations_without_objects(mistake, small_data, tmp_path):
+    content = json.loads((small_data / 'coco' / 'training.json').read_text())
+    annotations = tmp_path / 'annotations.json'
+    annotations.write_text(json.dumps({**content, 'annotations': []}))
+    message = mistake(f'train_dataloader.dataset.ann_file={annotations}')
+    assert message == 'the train data set has no picture with annotations of its classes'
+
+
+def test_evaluator_without_annotations(mistake):
+    message = mistake('val_evaluator.ann_file=/nowhere.json')
+    assert message == 'val_evaluator.ann_file does not exist: /nowhere.json'
+
+
+@pytest.mark.parametrize('task', ['detection', 'segmentation'])
+def test_missing_data_folder(task, mistake, tmp_path):
+    message = mistake(f'train_dataloader.dataset.data_root={tmp_path}/nowhere', task=task)
+    assert f'does not exist: {tmp_path}/nowhere/' in message
+
+
+def test_missing_picture(mistake, small_data, tmp_path):
+    (tmp_path / 'empty').mkdir()
+    message = mistake(f'train_dataloader.dataset.data_prefix.img={tmp_path}/empty')
+    assert message == f'a file of the train data set does not exist: {tmp_path}/empty/00.jpg'
+
+
+def test_folder_without_pictures(mistake, tmp_path):
+    (tmp_path / 'empty').mkdir()
+    prefix = 'train_dataloader.dataset.data_prefix.img_path'
+    message = mistake(f'{prefix}={tmp_path}/empty', task='segmentation')
+    assert message == 'the train data set has no picture with annotations of its classes'
+
+
+def test_load_from_missing_file(mistake):
+    assert mistake('load_from=gone.pth') == 'checkpoint not found: gone.pth'
+
+
+def test_load_from_another_model(mistake, tmp_path):
+    torch.save({'state_dict': {'other.weight': torch.zeros(1)}}, tmp_path / 'other.pth')
+    message = mistake(f'load_from={tmp_path}/other.pth')
+    assert 'fits the model: it has other.weight, the model has backbone.' in message
+
+
+def test_resume_from_weights_only(mistake, tmp_path):
+    torch.save({'state_dict': {'other.weight': torch.zeros(1)}}, tmp_path / 'other.pth')
+    message = mistake(arguments=['--resume', str(tmp_path / 'other.pth')])
+    assert 'it has no meta, optimizer, param_schedulers, message_hub' in message
+
+
+def test_resume_from_a_truncated_checkpoint(mistake, trained, tmp_path):
+    content = trained['detection'].read_bytes()
+    (tmp_path / 'half.pth').write_bytes(content[: len(content) // 2])
+    message = mistake(arguments=['--resume', str(tmp_path / 'half.pth')])
+    assert f'{tmp_path}/half.pth' in message
+    assert 'truncated' in message
+
+
+@pytest.fixture
+def pretrained(configs, tmp_path):
+    """Writes a config whose backbone starts from a checkpoint."""
+
+    def write(checkpoint):
+        config = tmp_path / 'pretrained.py'
+        config.write_text(
+            f"_base_ = '{configs['detection']}'\n"
+            f"init_cfg = dict(_delete_=True, type='Pretrained', checkpoint='{checkpoint}')\n"
+            'model = dict(backbone=dict(init_cfg=init_cfg))\n'
+        )
+        return config
+
+    return write
+
+
+def test_pretrained_weights_that_are_missing(mistake, pretrained):
+    config = pretrained('gone.pth')
+    assert mistake(config=config) == f'{config}: gone.pth can not be found.'
+
+
+def test_pretrained_weights_without_network(mistake, pretrained):
+    message = mistake(config=pretrained('http://127.0.0.1:9/nat.pth'))
+    assert message.startswith('cannot download the pretrained weights')
+    assert '--cfg-options model.backbone.init_cfg.checkpoint=PATH' in message
+
+
+def test_pretrained_weights_of_another_model(mistake, pretrained, tmp_path):
+    torch.save({'state_dict': {'other.weight': torch.zeros(1)}}, tmp_path / 'other.pth')
+    assert 'fits NAT' in mistake(config=pretrained(tmp_path / 'other.pth'))
+
+
+def test_launcher_without_its_processes(mistake, monkeypatch):
+    monkeypatch.delenv('RANK', raising=False)
+    message = mistake(arguments=['--launcher', 'pytorch'])
+    assert 'needs the environment variables of torchrun' in message
+    assert 'RANK' in message
+
+
+def test_another_kind_of_runner(mistake):
+    message = mistake('runner_type=SprintRunner')
+    assert "runner_type must be one of Runner, FlexibleRunner, got 'SprintRunner'" in message
+
+
+def test_amp_with_another_optimizer_wrapper(mistake):
+    message = mistake('optim_wrapper.type=ApexOptimWrapper', arguments=['--amp'])
+    assert 'has ApexOptimWrapper' in message
+
+
+def test_faults_of_the_program_keep_their_traceback(train, configs, tmp_path):
+    @MODELS.register_module(force=True)
+    class FaultyBackbone(nn.Module):
+        def __init__(self, **_):
+            super().__init__()
+            [].missing_attribute  # noqa: B018
+
+    with pytest.raises(AttributeError, match='missing_attribute'):
+        train(
+            [
+                str(configs['detection']),
+                '--work-dir',
+                str(tmp_path),
+                '--cfg-options',
+                'model.backbone.type=FaultyBackbone',
+            ]
+        )

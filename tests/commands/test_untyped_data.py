@@ -1,0 +1,28 @@
+"""A config that does not say of which type its data are."""
+
+import pytest
+
+from nat_mm.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        (
+            'train_dataloader = dict(dataset=dict(_delete_=True, ann_file="coco/training.json"))',
+            'the train data set has no type, such as CocoDataset',
+        ),
+        (
+            'val_evaluator = dict(_delete_=True, metric="bbox")',
+            'val_evaluator has no type, such as CocoMetric',
+        ),
+    ],
+    ids=['data set', 'evaluator'],
+)
+def test_data_without_a_type(settings, message, train, configs, small_data, tmp_path, monkeypatch):
+    monkeypatch.chdir(small_data)
+    config = tmp_path / 'untyped.py'
+    config.write_text(f"_base_ = '{configs['detection']}'\n{settings}\n")
+    with pytest.raises(UserError) as raised:
+        train([str(config), '--work-dir', str(tmp_path / 'work_dir')])
+    assert str(raised.value).endswith(message)

@@ -1,0 +1,133 @@
+"""A work dir has one training run at a time, and what cannot be one is a line."""
+
+import os
+import re
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from nat_mm.compat.whole_checkpoints import CheckpointWriteError
+from nat_mm.errors import UserError
+from nat_mm.training import work_dir as module
+from nat_mm.training.work_dir import LOCK, check_free_space, disk_mistakes, occupied_work_dir
+
+FULL = OSError(28, 'No space left on device', 'scalars.json')
+
+
+@pytest.fixture
+def occupy(tmp_path):
+    """Starts a process that occupies tmp_path until it is killed; returns its number."""
+    children = []
+
+    def start():
+        ready, tell = os.pipe()
+        child = os.fork()
+        if not child:
+            with occupied_work_dir(str(tmp_path)):
+                os.write(tell, b'.')
+                time.sleep(60)
+            os._exit(0)
+        children.append(child)
+        os.read(ready, 1)
+        return child
+
+    yield start
+    for child in children:
+        kill(child)
+
+
+def kill(child):
+    try:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+    except (ProcessLookupError, ChildProcessError):
+        pass
+
+
+def test_a_second_run_is_told_who_is_there(occupy, tmp_path):
+    other = occupy()
+    expected = rf'in use by a training run, process {other} on \S+ since \d.*--work-dir'
+    with pytest.raises(UserError, match=expected), occupied_work_dir(str(tmp_path)):
+        pass
+
+
+def test_the_lock_of_a_killed_run_is_taken_over(occupy, tmp_path):
+    kill(occupy())
+    with occupied_work_dir(str(tmp_path)):
+        assert f'process {os.getpid()} ' in (tmp_path / LOCK).read_text()
+
+
+def test_a_worker_that_outlives_its_run_does_not_hold_the_lock(tmp_path):
+    """As a data loader's do for seconds after a kill."""
+    with occupied_work_dir(str(tmp_path)):
+        worker = os.fork()
+        if not worker:
+            time.sleep(60)
+            os._exit(0)
+    try:
+        second = os.fork()
+        if not second:
+            with occupied_work_dir(str(tmp_path)):
+                os._exit(7)
+        assert os.waitstatus_to_exitcode(os.waitpid(second, 0)[1]) == 7
+    finally:
+        kill(worker)
+
+
+def test_one_run_after_another(tmp_path):
+    for _ in range(2):
+        with occupied_work_dir(str(tmp_path / 'new' / 'folder')):
+            pass
+
+
+def test_without_locks_there_is_a_warning(tmp_path, monkeypatch, capsys):
+    def fail(*_):
+        raise OSError(37, 'No locks available')
+
+    monkeypatch.setattr(module.fcntl, 'lockf', fail)
+    with occupied_work_dir(str(tmp_path)):
+        assert 'cannot be locked (No locks available)' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('place', 'reason'),
+    [('file', 'file is a file'), ('file/below', 'file is a file'), ('/proc/a', '/proc/a: No such')],
+    ids=['file', 'below a file', 'not writable'],
+)
+def test_what_cannot_be_a_work_dir(place, reason, tmp_path):
+    (tmp_path / 'file').write_text('precious')
+    work_dir = str(tmp_path / place)
+    expected = f'cannot use {re.escape(work_dir)} as work dir: .*{reason}'
+    with pytest.raises(UserError, match=expected), occupied_work_dir(work_dir):
+        pass
+    assert (tmp_path / 'file').read_text() == 'precious'
+
+
+def test_free_space(tmp_path, monkeypatch):
+    model = nn.Linear(10, 10)
+    check_free_space(model, str(tmp_path))
+    usage = module.shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(module.shutil, 'disk_usage', lambda _: usage._replace(free=439))
+    with pytest.raises(UserError, match='439 bytes are free, .* weights alone need 440'):
+        check_free_space(model, str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ('error', 'message'),
+    [
+        (CheckpointWriteError(28, 'cannot write checkpoint a'), 'cannot write checkpoint a. '),
+        (FULL, 'cannot write scalars.json: No space left on device. '),
+    ],
+    ids=['checkpoint', 'log'],
+)
+def test_full_disk(error, message):
+    expected = f'^{message}The checkpoints before it are whole'
+    with pytest.raises(UserError, match=expected), disk_mistakes('run'):
+        raise error
+
+
+def test_other_faults_keep_their_traceback():
+    with pytest.raises(FileNotFoundError), disk_mistakes('run'):
+        torch.load('gone.pth')

@@ -1,0 +1,190 @@
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from nat_mm.commands.make_scenes import main
+from nat_mm.commands.running import run_command
+from nat_mm.demo import KINDS, DatasetOptions, write_dataset, writer
+
+ROOT = Path(__file__).resolve().parents[2]
+OPTIONS = DatasetOptions(train_scenes=6, val_scenes=4, image_size=96)
+
+
+def contents(folder):
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob('*'))
+        if path.is_file()
+    }
+
+
+@pytest.fixture(scope='module')
+def dataset(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('data') / 'scenes'
+    assert write_dataset(folder, OPTIONS, progress=False)
+    return folder
+
+
+def read_coco(dataset, split):
+    with contextlib.redirect_stdout(io.StringIO()):
+        return COCO(str(dataset / 'annotations' / f'instances_{split}.json'))
+
+
+def test_files_are_byte_identical_in_another_process(dataset, tmp_path):
+    code = (
+        'import sys; from nat_mm.demo import *; write_dataset(sys.argv[1], DatasetOptions('
+        'train_scenes=6, val_scenes=4, image_size=96), progress=False)'
+    )
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHONHASHSEED': '7'}
+    subprocess.run(
+        [sys.executable, '-c', code, str(tmp_path / 'again')], check=True, env=environment
+    )
+    assert contents(tmp_path / 'again') == contents(dataset)
+
+
+def test_another_seed_gives_other_pictures_and_annotations(dataset, tmp_path):
+    write_dataset(tmp_path / 'other', replace(OPTIONS, seed=1), progress=False)
+    first, second = contents(dataset), contents(tmp_path / 'other')
+    assert first.keys() == second.keys()
+    assert not [name for name in first if first[name] == second[name]]
+
+
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_annotations_are_valid_coco(dataset, split):
+    coco = read_coco(dataset, split)
+    assert [category['name'] for category in coco.loadCats(coco.getCatIds())] == list(KINDS)
+    assert len(coco.anns) > len(coco.imgs) == {'train': 6, 'val': 4}[split]
+    for annotation in coco.anns.values():
+        image = coco.imgs[annotation['image_id']]
+        mask = coco.annToMask(annotation)
+        assert mask.shape == (image['height'], image['width']) == (96, 96)
+        assert mask.sum() == annotation['area'] > 0
+        rows, columns = np.where(mask)
+        frame = [columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1]
+        assert annotation['bbox'] == frame
+
+
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_label_maps_show_the_same_scenes_as_the_annotations(dataset, split):
+    coco = read_coco(dataset, split)
+    for image in coco.imgs.values():
+        stem = Path(image['file_name']).stem
+        picture = cv2.imread(str(dataset / 'images' / split / image['file_name']))
+        labels = cv2.imread(str(dataset / 'labels' / split / f'{stem}.png'), cv2.IMREAD_UNCHANGED)
+        assert picture.shape == (96, 96, 3)
+        assert labels.shape == (96, 96)
+        assert labels.dtype == np.uint8
+        expected = np.zeros((96, 96), np.uint8)
+        for annotation in coco.loadAnns(coco.getAnnIds(image['id'])):
+            expected[coco.annToMask(annotation) > 0] = annotation['category_id'] + 1
+        np.testing.assert_array_equal(np.where(labels > 1, labels, 0), expected)
+
+
+@pytest.mark.parametrize('what', ['bbox', 'segm'])
+def test_the_annotations_themselves_score_one(dataset, what):
+    coco = read_coco(dataset, 'val')
+    perfect = [{**annotation, 'score': 1.0} for annotation in coco.anns.values()]
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation = COCOeval(coco, coco.loadRes(perfect), what)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    assert evaluation.stats[0] == pytest.approx(1)
+
+
+def test_the_same_data_set_is_reused_untouched(dataset):
+    before = {path: path.stat().st_mtime_ns for path in dataset.rglob('*')}
+    assert not write_dataset(dataset, OPTIONS, progress=False)
+    assert before == {path: path.stat().st_mtime_ns for path in dataset.rglob('*')}
+
+
+def test_other_options_need_overwrite(tmp_path):
+    small = {'train_scenes': 1, 'val_scenes': 1, 'image_size': 64}
+    folder = tmp_path / 'data'
+    write_dataset(folder, DatasetOptions(**small), progress=False)
+    with pytest.raises(FileExistsError, match='data set made with another seed'):
+        write_dataset(folder, DatasetOptions(**small, seed=5), progress=False)
+    assert json.loads((folder / 'options.json').read_text())['seed'] == 0
+    assert write_dataset(folder, DatasetOptions(**small, seed=5), overwrite=True, progress=False)
+    assert json.loads((folder / 'options.json').read_text())['seed'] == 5
+
+
+@pytest.mark.parametrize('overwrite', [False, True], ids=['plain', 'overwrite'])
+def test_a_foreign_folder_is_refused_and_kept(tmp_path, overwrite):
+    (tmp_path / 'thesis.txt').write_text('precious')
+    (tmp_path / 'options.json').write_text('{"colour": "red"}')
+    with pytest.raises(FileExistsError, match='is not empty and holds no data set'):
+        write_dataset(tmp_path, OPTIONS, overwrite=overwrite, progress=False)
+    assert (tmp_path / 'thesis.txt').read_text() == 'precious'
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
+    (tmp_path / 'data').write_text('')
+    with pytest.raises(FileExistsError, match='is a file, not a folder'):
+        write_dataset(tmp_path / 'data', OPTIONS, progress=False)
+
+
+def test_an_error_on_the_way_leaves_nothing_behind(tmp_path, monkeypatch):
+    def fail(split, index, options):
+        raise OSError('no space left on device')
+
+    monkeypatch.setattr(writer, 'make_scene', fail)
+    with pytest.raises(OSError, match='no space left'):
+        write_dataset(tmp_path / 'data', OPTIONS, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_empty_folder_is_filled(tmp_path):
+    options = DatasetOptions(train_scenes=1, val_scenes=1, image_size=64)
+    assert write_dataset(tmp_path, options, progress=False)
+    assert (tmp_path / 'annotations' / 'instances_train.json').is_file()
+
+
+@pytest.fixture
+def command(monkeypatch):
+    def run(*arguments):
+        monkeypatch.setattr(sys, 'argv', ['nat_mm.demo', *map(str, arguments)])
+        run_command(main)
+
+    return run
+
+
+def test_command_writes_then_reuses(tmp_path, command, capsys):
+    arguments = [tmp_path / 'data', '--train-scenes', 2, '--val-scenes', 1, '--seed', 3]
+    command(*arguments)
+    assert capsys.readouterr().out.endswith('data: written\n')
+    command(*arguments)
+    assert capsys.readouterr().out.endswith('data: already there, reused\n')
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--image-size', 8], 'error: image_size must be at least 64; got 8\n'),
+        (['--seed', -1], 'error: seed must be at least 0; got -1\n'),
+    ],
+    ids=['image-size', 'seed'],
+)
+def test_command_reports_a_wrong_option_in_one_line(tmp_path, command, capsys, arguments, message):
+    with pytest.raises(SystemExit, match='2'):
+        command(tmp_path / 'data', *arguments)
+    assert capsys.readouterr().err == message
+    assert not list(tmp_path.iterdir())
+
+
+def test_command_refuses_a_foreign_folder_in_one_line(tmp_path, command, capsys):
+    (tmp_path / 'thesis.txt').write_text('precious')
+    with pytest.raises(SystemExit, match='2'):
+        command(tmp_path)
+    assert capsys.readouterr().err.startswith(f'error: {tmp_path} is not empty')
