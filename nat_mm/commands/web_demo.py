@@ -10,14 +10,14 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+import nat_mm
 from nat_mm.commands.device import add_device_option, check_device
 from nat_mm.demo.runs import exit_on_signals
 from nat_mm.errors import UserError
-from nat_mm.inference.loading import load_predictor
-from nat_mm.inference.predictor import Predictor
+from nat_mm.inference.model import Model, load_model
 from nat_mm.training.resume import find_last_checkpoint
 
-CONFIGS = Path(__file__).resolve().parents[1] / 'configs/demo'
+CONFIGS = Path(nat_mm.__file__).parent / '.mim' / 'configs' / 'demo'
 DEMO = {'detector': 'mask_rcnn_nat_demo.py', 'segmenter': 'upernet_nat_demo.py'}
 
 
@@ -74,17 +74,15 @@ def check_arguments(arguments: argparse.Namespace) -> None:
             raise UserError(f"{package} is not installed: pip install 'nat_mm[web]'")
 
 
-def load_predictors(arguments: argparse.Namespace) -> dict[str, Predictor]:
+def load_models(arguments: argparse.Namespace) -> dict[str, Model]:
     """The models, by names for the page."""
     sources = arguments.model or find_demo_models(arguments.work_dir)
     stems = [Path(config).stem for config, _ in sources]
-    predictors = {}
+    models = {}
     for number, ((config, checkpoint), stem) in enumerate(zip(sources, stems, strict=True), 1):
         name = stem if stems.count(stem) == 1 else f'{number}: {stem}, {Path(checkpoint).stem}'
-        predictors[name] = load_predictor(
-            config, checkpoint, device=arguments.device, out_dir=Path()
-        )
-    return predictors
+        models[name] = load_model(config, checkpoint, device=arguments.device)
+    return models
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -92,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_arguments(arguments)
     from nat_mm.web.server import serve
 
-    with serve(load_predictors(arguments), host=arguments.host, port=arguments.port) as page:
+    with serve(load_models(arguments), host=arguments.host, port=arguments.port) as page:
         print(f'{page.local_url} (Ctrl-C ends it)', flush=True)
         exit_on_signals()
         page.wait()

@@ -68,7 +68,7 @@ def draw_attention(
         The drawing, as large as `Finding.enlarged_image`, blue-green-red, and a sentence about it.
     """
     picture = finding.frame().image
-    prepared = prepare_picture(model.predictor.inferencer.model, model.config, picture)
+    prepared = prepare_picture(model.model.module, model.model.config, picture)
     backbone = _find_backbone(model)
     (window,) = attention_windows(
         backbone,
@@ -92,6 +92,6 @@ def draw_attention(
 
 def _find_backbone(model: PageModel) -> NeighborhoodBackbone | None:
     try:
-        return find_backbone(model.predictor.inferencer.model)
+        return find_backbone(model.model.module)
     except ValueError:
         return None
