@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 from urllib.error import URLError
 
 from mmengine.config import Config
@@ -146,7 +146,7 @@ def weight_mistakes(config: Config) -> Iterator[None]:
 def _unwrap(model: nn.Module) -> nn.Module:
     """The model inside of distributed training and of test-time augmentation."""
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
+        model = cast(nn.Module, model.module)
     return model
 
 

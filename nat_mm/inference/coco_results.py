@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, TextIO
 
 from nat_mm.files import unfinished_path, write_json
 from nat_mm.inference.results import DetectionResult
@@ -25,11 +26,11 @@ class CocoResults:
     """
 
     def __init__(self, folder: Path, classes: Sequence[str]) -> None:
-        self.images = []
+        self.images: list[dict[str, Any]] = []
         self._path = folder / 'results.json'
         self._classes = classes
         self._unfinished = unfinished_path(self._path)
-        self._file = None
+        self._file: TextIO | None = None
         self._separator = '['
 
     def add(self, result: DetectionResult) -> None:

@@ -5,14 +5,14 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
-from mmengine.model import revert_sync_batchnorm
+from mmengine.model import BaseModel, revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS, VISUALIZERS, DefaultScope
 from mmengine.structures import BaseDataElement
 from mmengine.visualization import Visualizer
@@ -40,7 +40,7 @@ _numbers = itertools.count()
 
 
 def load_model(
-    config: str | Path | Config,
+    config: 'str | Path | Config',
     checkpoint: str | Path | None = None,
     *,
     device: str | None = None,
@@ -64,12 +64,11 @@ def load_model(
         UserError: Config or checkpoint cannot be read, they do not belong together, or no weights
             were published for the config. It is a ValueError.
     """
-    source = None if isinstance(config, Config) else str(config)
     if checkpoint is not None and str(checkpoint) != RANDOM:
         # A missing checkpoint is told before a toolbox is imported.
         saved = read_checkpoint(str(checkpoint))
-    if source is not None:
-        config = load_config(source, overrides=overrides)
+    if isinstance(config, str | Path):
+        config = load_config(config, overrides=overrides)
     elif overrides:
         config.merge_from_dict(overrides)
     if checkpoint is None:
@@ -85,9 +84,9 @@ def load_model(
     if str(checkpoint) != RANDOM:
         check_checkpoint_fits(module, saved, source=str(checkpoint))
         module.load_state_dict(saved['state_dict'], strict=False)
+        classes = read_classes(saved, str(checkpoint))
         saved_meta = saved.get('meta', {}).get('dataset_meta') or {}
-        meta.update({name.lower(): value for name, value in saved_meta.items()})
-        meta.update(read_classes(saved, str(checkpoint)))
+        meta.update({name.lower(): value for name, value in saved_meta.items()}, **classes)
     count = _count_classes(module)
     if meta.get('classes') is None:
         meta['classes'] = [str(label) for label in range(count)]
@@ -98,8 +97,7 @@ def load_model(
         )
     if len(meta.get('palette') or ()) < len(meta['classes']):
         meta['palette'] = make_palette(len(meta['classes']))
-    module.dataset_meta = meta
-    return Model(module.to(device or get_device()).eval(), config)
+    return Model(module.to(device or get_device()).eval(), config, meta)
 
 
 def build_module(config: Config) -> nn.Module:
@@ -125,14 +123,16 @@ class Model:
     models at the same time.
 
     Attributes:
-        module: The PyTorch module, in eval mode; its ``dataset_meta`` has ``classes`` and
-            ``palette``.
+        module: The PyTorch module, in eval mode.
         config: Its config.
+        dataset_meta: What is known of its data, ``classes`` and ``palette`` among it.
     """
 
-    def __init__(self, module: nn.Module, config: Config) -> None:
+    def __init__(self, module: nn.Module, config: Config, dataset_meta: dict[str, Any]) -> None:
         self.module = module
         self.config = config
+        self.dataset_meta = dataset_meta
+        module.dataset_meta = dataset_meta  # type: ignore[assignment]  # where the toolboxes look
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}({type(self.module).__name__}, {self.task})'
@@ -150,12 +150,12 @@ class Model:
     @property
     def classes(self) -> list[str]:
         """Names of the classes, by label."""
-        return list(self.module.dataset_meta['classes'])
+        return list(self.dataset_meta['classes'])
 
     @property
     def palette(self) -> list[tuple[int, int, int]]:
         """Colors of the classes, red-green-blue, 0 to 255."""
-        return [tuple(color) for color in self.module.dataset_meta['palette']]
+        return [(red, green, blue) for red, green, blue in self.dataset_meta['palette']]
 
     def predict(
         self,
@@ -207,7 +207,8 @@ class Model:
             What was predicted for each, as the toolbox describes it.
         """
         with DefaultScope.overwrite_default_scope(self.scope):
-            return self.module.test_step(pseudo_collate([self._pipeline(i) for i in images]))
+            batch = pseudo_collate([self._pipeline(image) for image in images])
+            return cast(BaseModel, self.module).test_step(batch)
 
     def result(self, frame: Frame, sample: BaseDataElement, *, score_threshold: float) -> Result:
         """The result of an image that `infer` has predicted.
@@ -228,7 +229,7 @@ class Model:
         settings['name'] = f'nat_mm {next(_numbers)}'
         with config_mistakes(self.config), DefaultScope.overwrite_default_scope(self.scope):
             visualizer = VISUALIZERS.build(settings)
-        visualizer.dataset_meta = self.module.dataset_meta
+        visualizer.dataset_meta = self.dataset_meta
         return visualizer
 
     @cached_property
@@ -237,15 +238,14 @@ class Model:
         transforms = find_test_dataset(self.config).get('pipeline')
         if transforms is None:
             raise UserError(f'{self.config.filename} has no test_dataloader with a pipeline')
-        loader = next((each for each in transforms if 'LoadImage' in _name(each)), {})
+        loaders = [each for each in transforms if 'LoadImage' in _name(each)]
+        to_float32 = any(each.get('to_float32') for each in loaders)
         kept = [
-            each
-            for each in transforms
-            if 'LoadImage' not in _name(each) and 'Annotation' not in _name(each)
+            each for each in transforms if each not in loaders and 'Annotation' not in _name(each)
         ]
 
         def take(image: np.ndarray) -> dict:
-            if loader.get('to_float32'):
+            if to_float32:
                 image = image.astype(np.float32)
             shape = image.shape[:2]
             return {'img': image, 'img_path': None, 'img_shape': shape, 'ori_shape': shape}
@@ -256,7 +256,7 @@ class Model:
 
 def batches(frames: Iterable[Frame], batch_size: int) -> Iterable[list[Frame]]:
     """Collects images of one shape, as mmseg needs them, in their order."""
-    batch = []
+    batch: list[Frame] = []
     for frame in frames:
         if batch and (len(batch) == batch_size or frame.image.shape != batch[0].image.shape):
             yield batch

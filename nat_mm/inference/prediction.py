@@ -188,25 +188,25 @@ class ResultWriter:
                 self._files.write(result)
                 write_bytes(path, content)
             else:
-                if frame.video is not self._video:
-                    self._start_video(frame.video, drawing)
+                if self._writer is None or frame.video is not self._video:
+                    self._writer = self._start_video(frame.video, drawing)
                 self._files.write(result)
                 self._writer.write(np.ascontiguousarray(drawing))
         except OSError as error:
             raise UserError(f'cannot write results: {error}') from error
 
-    def _start_video(self, video: Video, drawing: np.ndarray) -> None:
+    def _start_video(self, video: Video, drawing: np.ndarray) -> VideoWriter:
         self._finish_video()
         # A shorter or interrupted run must not leave the images of a longer one behind its own.
         for path in (self._out_dir / 'results' / video.name).glob('*.*'):
             if path.stem.isdecimal():
                 path.unlink()
-        self._writer = VideoWriter(
+        self._video = video
+        return VideoWriter(
             _drawing_path(video, self._out_dir),
             fps=self._fps or video.fps(),
             size=drawing.shape[:2],
         )
-        self._video = video
 
     def _finish_video(self) -> None:
         if self._writer is not None:

@@ -183,7 +183,7 @@ class DetectionResult(Result):
                 instance['mask'] = {'size': code['size'], 'counts': code['counts'].decode()}
         result = {**self._describe_image(), 'instances': instances}
         if self.segments is not None:
-            result['segments'] = self._describe_segments()
+            result['segments'] = self._describe_segments(self.segments)
         return result
 
     def to_coco(self, image_id: int = 1) -> list[dict[str, Any]]:
@@ -213,10 +213,10 @@ class DetectionResult(Result):
             entries.append(entry)
         return entries
 
-    def _describe_segments(self) -> list[dict[str, Any]]:
+    def _describe_segments(self, segments: np.ndarray) -> list[dict[str, Any]]:
         from mmdet.evaluation import INSTANCE_OFFSET
 
-        found, areas = np.unique(self.segments[self.segments != 0], return_counts=True)
+        found, areas = np.unique(segments[segments != 0], return_counts=True)
         return [
             {
                 'id': int(number),
@@ -377,6 +377,5 @@ RESULT_TYPES: dict[str, type[Result]] = {
 def make_palette(count: int) -> list[tuple[int, int, int]]:
     """Colors, red-green-blue from 0 to 255, that differ as much as so many can."""
     hues = (index * GOLDEN_RATIO % 1 for index in range(count))
-    return [
-        tuple(round(255 * share) for share in colorsys.hsv_to_rgb(hue, 0.65, 0.95)) for hue in hues
-    ]
+    colors = (colorsys.hsv_to_rgb(hue, 0.65, 0.95) for hue in hues)
+    return [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in colors]

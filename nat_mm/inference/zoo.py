@@ -38,6 +38,8 @@ def find_config(source: str | Path) -> Path:
             raise UserError(f'config {source}: there is no package {package!r} installed')
         path = Path(found.origin).parent / '.mim' / 'configs' / config
         path = path if path.suffix else path.with_suffix('.py')
+        if not path.is_file():
+            raise UserError(f'config not found: {path}')
     elif is_model(str(source)):
         path = FOLDER / _entries()[str(source)]['Config']
     if not path.is_file():
