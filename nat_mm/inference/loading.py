@@ -6,9 +6,9 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 
-from nat_mm.checkpoints import converted_source, read_classes
+from nat_mm.checkpoints import read_before, read_classes
 from nat_mm.errors import UserError
-from nat_mm.inference.checkpoint import check_checkpoint_fits, read_checkpoint
+from nat_mm.inference.checkpoint import check_checkpoint_fits, read_for_model
 from nat_mm.inference.classification_predictor import ClassificationPredictor
 from nat_mm.inference.config import find_test_dataset, load_config
 from nat_mm.inference.predictor import DetectionPredictor, Predictor, SegmentationPredictor
@@ -39,19 +39,20 @@ def load_predictor(
     Raises:
         UserError: Config or checkpoint cannot be read, or they do not belong together.
     """
-    checkpoint = read_checkpoint(checkpoint_source)
+    checkpoint = read_for_model(checkpoint_source)
     config = load_config(config_path, overrides=overrides)
-    weights = converted_source(checkpoint_source)
     options = {'device': device, 'out_dir': out_dir}
     if 'classes' not in read_classes(checkpoint, checkpoint_source):
         # The toolboxes would take COCO's or Cityscapes' classes, whatever the config says.
         options['dataset_meta'] = _test_dataset_meta(config)
-    if config.default_scope == 'mmdet':
-        predictor = DetectionPredictor(config, weights, score_threshold=score_threshold, **options)
-    elif config.default_scope == 'mmpretrain':
-        predictor = ClassificationPredictor(config, weights, **options)
-    else:
-        predictor = SegmentationPredictor(config, weights, **options)
+    arguments = (config, checkpoint_source)
+    with read_before(checkpoint_source, checkpoint):
+        if config.default_scope == 'mmdet':
+            predictor = DetectionPredictor(*arguments, score_threshold=score_threshold, **options)
+        elif config.default_scope == 'mmpretrain':
+            predictor = ClassificationPredictor(*arguments, **options)
+        else:
+            predictor = SegmentationPredictor(*arguments, **options)
     check_checkpoint_fits(predictor.inferencer.model, checkpoint, source=checkpoint_source)
     _check_class_count(predictor, checkpoint_source)
     return predictor

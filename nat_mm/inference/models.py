@@ -9,7 +9,7 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from nat_mm.errors import UserError
-from nat_mm.inference.checkpoint import check_checkpoint_fits, read_checkpoint
+from nat_mm.inference.checkpoint import check_checkpoint_fits, read_for_model
 from nat_mm.inference.config import config_mistakes, load_config
 
 
@@ -35,7 +35,7 @@ def load_model(
     Raises:
         UserError: Config or checkpoint cannot be read, or they do not belong together.
     """
-    loaded = None if checkpoint is None else read_checkpoint(checkpoint)
+    loaded = None if checkpoint is None else read_for_model(checkpoint)
     config = load_config(_find_config(config_path), overrides=overrides)
     with config_mistakes(config):
         description = config.model.copy()
