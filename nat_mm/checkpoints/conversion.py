@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -93,7 +93,7 @@ def _meta(classes: dict[str, Any], to: str) -> dict[str, Any] | None:
     return None
 
 
-def _concatenate_on_disk(path: Path, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
+def _concatenate_on_disk(path: Path, tensors: list[torch.Tensor]) -> torch.Tensor:
     """Concatenates tensors in a file that is mapped into memory, so that it uses up none."""
     first = tensors[0]
     shape = first.shape if len(tensors) == 1 else (len(tensors) * first.shape[0], *first.shape[1:])
@@ -107,13 +107,13 @@ def _concatenate_on_disk(path: Path, tensors: Sequence[torch.Tensor]) -> torch.T
     path.unlink()
     if len(tensors) == 1:
         return stored.copy_(first)
-    return torch.cat(list(tensors), out=stored)
+    return torch.cat(tensors, out=stored)
 
 
 def _write(
     path: Path, tensors: Mapping[str, torch.Tensor], meta: dict[str, Any] | None, target: str
 ) -> None:
-    """Writes weights, with ``meta`` under ``state_dict`` and ``meta``, or as JSON in safetensors."""
+    """Writes weights; with ``meta``, under ``state_dict`` or with it as JSON in the header."""
     path.touch()
     mode = path.stat().st_mode
     # Both libraries raise errors of their own on a full disk.

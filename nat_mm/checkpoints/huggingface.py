@@ -12,7 +12,7 @@ import torch
 
 from nat_mm.compat.checkpoints import CheckpointError
 
-Concatenate = Callable[[Sequence[torch.Tensor]], torch.Tensor]
+Concatenate = Callable[[list[torch.Tensor]], torch.Tensor]
 
 _PROJECTIONS = ('query', 'key', 'value')
 # Ours and theirs, replaced in this order; '^' is the beginning of a key.
@@ -42,19 +42,7 @@ def has_huggingface_layout(keys: Iterable[str]) -> bool:
 def from_huggingface(
     weights: Mapping[str, torch.Tensor], *, concatenate: Concatenate = torch.cat
 ) -> dict[str, torch.Tensor]:
-    """Converts weights of a Hugging Face model to the authors' layout.
-
-    Args:
-        weights: Weights of a ``NatModel``, ``NatBackbone``, ``NatForImageClassification`` or one of
-            their Dinat counterparts.
-        concatenate: Joins query, key and value along their first axis.
-
-    Returns:
-        The weights; keys that these models do not have stay as they are.
-
-    Raises:
-        CheckpointError: If query, key and value are incomplete or differ in shape.
-    """
+    """Converts weights of a Hugging Face model to the authors' layout; foreign keys stay."""
     weights = {_to_ours(key): tensor for key, tensor in weights.items()}
     converted = {}
     for key, tensor in weights.items():
@@ -78,20 +66,10 @@ def from_huggingface(
 def to_huggingface(
     weights: Mapping[str, torch.Tensor], *, model_type: str, source: str
 ) -> dict[str, torch.Tensor]:
-    """Converts weights in the authors' layout to those of a Hugging Face model.
+    """Converts weights in the authors' layout to those of a Hugging Face ``nat`` or ``dinat``.
 
-    Args:
-        weights: Weights of a NAT or DiNAT.
-        model_type: ``nat`` or ``dinat``, with which the keys of a classifier begin.
-        source: Name of the file, for errors.
-
-    Returns:
-        Weights of the ``ForImageClassification`` class if there is a head, else of the ``Backbone``
-        class if there are output norms, else of the ``Model`` class.
-
-    Raises:
-        CheckpointError: If the weights are those of a DiNAT_s, or a layer scale lacks its other
-            half.
+    They are those of the ``ForImageClassification`` class if there is a head, else of the
+    ``Backbone`` class if there are output norms, else of the ``Model`` class.
     """
     if any(key.startswith('layers.') for key in weights):
         raise CheckpointError(f'{source} is a DiNAT_s, which Hugging Face does not have')

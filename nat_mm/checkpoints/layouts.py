@@ -29,16 +29,12 @@ TARGETS = ('model', 'backbone', 'authors', 'huggingface-nat', 'huggingface-dinat
 
 _KNOWN_KEY = re.compile(
     r"""
-    patch_embed \. (?: proj (?: \. [01] )? | norm ) \. (?: weight | bias )
-    | (?: levels | layers ) \. \d+ \. (?:
-        blocks \. \d+ \. (?:
-            (?: norm[12] | attn \. (?: qkv | proj ) | mlp \. fc[12] ) \. (?: weight | bias )
-            | attn \. rpb
-            | gamma[12]
-        )
-        | downsample \. (?: reduction \. weight | norm \. (?: weight | bias ) )
+    (?: patch_embed\.(?: proj (?:\.[01])? | norm ) | norm\d* | head ) \.(?:weight|bias)
+    | (?:levels|layers)\.\d+\.blocks\.\d+\. (?:
+        (?: norm[12] | attn\.(?:qkv|proj) | mlp\.fc[12] ) \.(?:weight|bias)
+        | attn\.rpb | gamma[12]
     )
-    | (?: norm \d* | head ) \. (?: weight | bias )
+    | (?:levels|layers)\.\d+\.downsample\. (?: reduction\.weight | norm\.(?:weight|bias) )
     """,
     re.VERBOSE,
 )
@@ -95,53 +91,39 @@ def convert_weights(
             f'{source} is no checkpoint of a NAT, DiNAT or DiNAT_s, neither of the authors nor of '
             f'Hugging Face nor of OpenMMLab: it has {", ".join(list(weights)[:3])}, ...'
         )
-    if layout == 'model' and not _is_classifier(weights):
-        backbone = _below(weights, 'backbone.')
-        _check_architecture(backbone, source)
-        if to in ('model', 'authors'):
-            return weights
-        weights = backbone
-    elif layout == 'model':
-        weights = _from_classifier(weights)
-    elif layout == 'huggingface':
-        weights = from_huggingface(weights, concatenate=concatenate)
+    whole, weights = weights, _to_authors(weights, concatenate=concatenate)
     _check_architecture(weights, source)
+    if layout == 'model' and not _is_classifier(whole) and to in ('model', 'authors'):
+        return whole
     if to == 'authors':
         return weights
     if to == 'model':
         head = {f'head.fc.{key}': tensor for key, tensor in _below(weights, 'head.').items()}
-        backbone = without_classifier(weights, keep_norm=True)
+        backbone = _without_classifier(weights, keep_norm=True)
         return {f'backbone.{key}': tensor for key, tensor in backbone.items()} | head
     if to == 'backbone':
-        return without_classifier(weights, keep_norm=False)
+        return _without_classifier(weights, keep_norm=False)
     return to_huggingface(weights, model_type=to.removeprefix('huggingface-'), source=source)
 
 
 def take_backbone(weights: Mapping[str, torch.Tensor], *, keep_norm: bool) -> Weights:
-    """Takes the weights of a backbone out of any layout, keys of other architectures included.
-
-    Args:
-        weights: Weights of any layout.
-        keep_norm: Whether a classifier's last norm becomes the norm of the last output.
-
-    Returns:
-        The weights under the keys of a backbone.
-    """
-    layout, weights = find_layout(weights), dict(weights)
-    if layout == 'model':
-        is_classifier = _is_classifier(weights)
-        weights = _from_classifier(weights) if is_classifier else _below(weights, 'backbone.')
-    elif layout == 'huggingface':
-        weights = from_huggingface(weights)
-    return without_classifier(weights, keep_norm=keep_norm)
+    """Takes the weights of a backbone out of any layout, with keys of other architectures."""
+    return _without_classifier(_to_authors(dict(weights)), keep_norm=keep_norm)
 
 
-def without_classifier(weights: Weights, *, keep_norm: bool) -> Weights:
+def _without_classifier(weights: Weights, *, keep_norm: bool) -> Weights:
     """Drops the head, and the last norm unless it is kept as that of the last output."""
     if keep_norm:
         last_norm = f'norm{last_stage(weights)}.'
         weights = {re.sub(r'^norm\.', last_norm, key): tensor for key, tensor in weights.items()}
     return {key: weights[key] for key in weights if not key.startswith(('norm.', 'head.'))}
+
+
+def is_backbone(keys: Iterable[str]) -> bool:
+    """Tells whether keys need no renaming to be those of a backbone."""
+    keys = list(keys)
+    is_classifier = any(key.startswith(('norm.', 'head.')) for key in keys)
+    return find_layout(keys) in ('authors', None) and not is_classifier
 
 
 def last_stage(keys: Iterable[str]) -> int:
@@ -155,20 +137,28 @@ def output_norms(keys: Iterable[str]) -> set[int]:
     return {int(norm[1]) for norm in (re.match(r'norm(\d+)\.', key) for key in keys) if norm}
 
 
+def _to_authors(weights: Weights, concatenate: Concatenate = torch.cat) -> Weights:
+    """Renames to the authors' layout; of detectors and segmentors, only the backbone is left."""
+    layout = find_layout(weights)
+    if layout == 'huggingface':
+        return from_huggingface(weights, concatenate=concatenate)
+    if layout != 'model':
+        return weights
+    backbone = _below(weights, 'backbone.')
+    if not _is_classifier(weights):
+        return backbone
+    last_norm = rf'^norm{last_stage(backbone)}\.'
+    backbone = {re.sub(last_norm, 'norm.', key): tensor for key, tensor in backbone.items()}
+    head = _below(weights, 'head.fc.')
+    return backbone | {f'head.{key}': tensor for key, tensor in head.items()}
+
+
 def _is_classifier(weights: Weights) -> bool:
     """Whether a model is an ``ImageClassifier``, with or without its head."""
     backbone = _below(weights, 'backbone.')
     return output_norms(backbone) == {last_stage(backbone)} and all(
         key.startswith(('backbone.', 'head.fc.')) for key in weights
     )
-
-
-def _from_classifier(weights: Weights) -> Weights:
-    """Renames an ``ImageClassifier`` to the authors' layout."""
-    backbone, head = _below(weights, 'backbone.'), _below(weights, 'head.fc.')
-    last_norm = rf'^norm{last_stage(backbone)}\.'
-    backbone = {re.sub(last_norm, 'norm.', key): tensor for key, tensor in backbone.items()}
-    return backbone | {f'head.{key}': tensor for key, tensor in head.items()}
 
 
 def _below(weights: Weights, prefix: str) -> Weights:

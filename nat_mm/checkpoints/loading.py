@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +13,7 @@ from mmengine.logging import print_log
 from mmengine.model import PretrainedInit
 from torch import nn
 
-from nat_mm.checkpoints.layouts import last_stage, output_norms, take_backbone
+from nat_mm.checkpoints.layouts import is_backbone, last_stage, output_norms, take_backbone
 from nat_mm.checkpoints.reading import extract_state_dict, mmengine_reads_by, read_checkpoint
 from nat_mm.compat.checkpoints import CheckpointError, PretrainedError
 from nat_mm.layers.rpb import is_resizable_rpb
@@ -22,19 +21,16 @@ from nat_mm.layers.rpb import is_resizable_rpb
 
 @dataclasses.dataclass(frozen=True)
 class KeyReport:
-    """How the keys of a checkpoint and of a model compare.
-
-    Attributes:
-        fitting: Keys of both, of the same shape or an RPB table that can be resized.
-        missing: Keys of the model only.
-        unexpected: Keys of the checkpoint only.
-        misshaped: Keys of both with different shapes, each as a line to read.
-    """
+    """How the keys of a checkpoint and of a model compare."""
 
     fitting: list[str]
+    """Keys of both, of the same shape or an RPB table that can be resized."""
     missing: list[str]
+    """Keys of the model only."""
     unexpected: list[str]
+    """Keys of the checkpoint only."""
     misshaped: list[str]
+    """Keys of both with different shapes, each as a line to read."""
 
 
 @dataclasses.dataclass
@@ -42,7 +38,7 @@ class _Loading:
     """The file that is being loaded into a backbone, and what was found then."""
 
     source: str = ''
-    report: KeyReport | None = None
+    report: KeyReport = KeyReport([], [], [], [])
 
 
 _LOADING: ContextVar[_Loading | None] = ContextVar('loading', default=None)
@@ -87,14 +83,7 @@ def load_pretrained(
 
 @contextmanager
 def pretrained_weights(init_cfg: dict | list[dict] | None) -> Iterator[None]:
-    """Lets ``Pretrained`` entries of a backbone's ``init_cfg`` load as :func:`load_pretrained` does.
-
-    Args:
-        init_cfg: mmengine initialization config.
-
-    Raises:
-        PretrainedError: If a checkpoint cannot be loaded.
-    """
+    """Lets ``Pretrained`` in a backbone's ``init_cfg`` load as :func:`load_pretrained` does."""
     entries = [init_cfg] if isinstance(init_cfg, dict) else init_cfg or []
     prefix = next((entry.get('prefix') for entry in entries if entry.get('prefix')), None)
     try:
@@ -107,21 +96,13 @@ def pretrained_weights(init_cfg: dict | list[dict] | None) -> Iterator[None]:
 def adapt_state_dict(
     backbone: nn.Module, state_dict: dict[str, torch.Tensor], prefix: str, *_: Any
 ) -> None:
-    """Gives weights of any known layout the keys of a backbone; a load-state-dict pre-hook.
-
-    Args:
-        backbone: The backbone.
-        state_dict: Weights of it and, if ``prefix`` is not empty, others; changed in place.
-        prefix: What the backbone's keys begin with.
-
-    Raises:
-        PretrainedError: If, in :func:`load_pretrained`, not one key fits.
-    """
-    expected, loading = backbone.state_dict(), _LOADING.get()
+    """Gives weights of any known layout the keys of a backbone; a load-state-dict pre-hook."""
+    loading = _LOADING.get()
     given = {key.removeprefix(prefix): key for key in state_dict if key.startswith(prefix)}
-    if loading is None and given.keys() <= expected.keys():
+    if loading is None and is_backbone(given):
         return
     weights = {name: state_dict.pop(key) for name, key in given.items()}
+    expected = backbone.state_dict()
     outputs, last = output_norms(expected), last_stage(expected)
     weights = take_backbone(weights, keep_norm=outputs == {last})
     if loading is not None:
@@ -135,15 +116,7 @@ def adapt_state_dict(
 def compare_keys(
     expected: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]
 ) -> KeyReport:
-    """Sorts the keys of two state dicts into those that fit and those that do not.
-
-    Args:
-        expected: State dict of the model.
-        given: State dict of the checkpoint, with the model's keys.
-
-    Returns:
-        The keys of either by how they fit.
-    """
+    """Compares the state dict of a model with that of a checkpoint, with the same keys."""
     fitting, misshaped = [], []
     for key in expected.keys() & given.keys():
         wanted, found = expected[key].shape, given[key].shape
@@ -194,9 +167,8 @@ def _keep_fitting(
             f'the model has {_examples(expected)}'
         )
     complaints = {
-        'missing in the checkpoint': [
-            key for key in report.missing if not re.match(r'norm\d+\.', key)
-        ],
+        # Classifiers have no output norms.
+        'missing in the checkpoint': [key for key in report.missing if not output_norms([key])],
         'unexpected': report.unexpected,
         'of another shape': report.misshaped,
     }

@@ -45,24 +45,14 @@ def read_checkpoint(source: str, *, map_location: str | torch.device | None = 'c
     if path.endswith('.safetensors'):
         return _read_safetensors(path, map_location)
     # Only zip files can be mapped.
-    options = {'map_location': map_location, 'mmap': zipfile.is_zipfile(path)}
-    return read_safely(source, lambda: torch.load(path, weights_only=True, **options))
+    mmap = zipfile.is_zipfile(path)
+    return read_safely(source, lambda: torch.load(path, map_location, weights_only=True, mmap=mmap))
 
 
-def extract_state_dict(
-    checkpoint: Any, source: str
-) -> OrderedDict[str, torch.Tensor]:
-    """Finds the state dict in a checkpoint.
+def extract_state_dict(checkpoint: Any, source: str) -> OrderedDict[str, torch.Tensor]:
+    """Finds the state dict: at the top of a checkpoint, or under ``state_dict`` or ``model``.
 
-    Args:
-        checkpoint: What the file holds: a state dict, or one under ``state_dict`` or ``model``.
-        source: Name of the file, for errors.
-
-    Returns:
-        Its tensors, without the prefix ``module.`` of distributed training.
-
-    Raises:
-        CheckpointError: If there is none, or it holds a tensor that is not plain numbers.
+    The prefix ``module.`` of distributed training is removed.
     """
     if not isinstance(checkpoint, Mapping):
         raise CheckpointError(f'{source} holds no state dict but a {type(checkpoint).__name__}')
@@ -115,20 +105,10 @@ def for_whole_model(checkpoint: Mapping[str, Any], source: str) -> dict[str, Any
 def load_for_mmengine(
     load: Callable[..., Any], filename: str, map_location: Any, logger: Any
 ) -> Any:
-    """Reads a checkpoint for mmengine's ``CheckpointLoader``.
+    """Reads a checkpoint for mmengine's ``CheckpointLoader``, whose own method is ``load``.
 
-    Args:
-        load: mmengine's own method.
-        filename: See mmengine.
-        map_location: See mmengine.
-        logger: See mmengine.
-
-    Returns:
-        What the file holds. A classifier or backbone of the authors or Hugging Face is prepared by
-        :func:`for_whole_model`; our backbones take their part of that.
-
-    Raises:
-        CheckpointError: If the file is damaged or holds what might run code.
+    Classifiers and backbones of the authors and Hugging Face are prepared by
+    :func:`for_whole_model`; backbones take their part of that.
     """
     read = _READER.get()
     prepared = read(filename, map_location) if read else None
@@ -149,12 +129,7 @@ def load_for_mmengine(
 
 @contextmanager
 def mmengine_reads_by(read: Reader) -> Iterator[None]:
-    """Lets mmengine's ``CheckpointLoader`` ask a function first.
-
-    Args:
-        read: Takes path or URL and the wanted device, and returns the checkpoint, or None for
-            those that are read as usual.
-    """
+    """Lets mmengine's ``CheckpointLoader`` ask a function first, which may return None."""
     token = _READER.set(read)
     try:
         yield
@@ -163,12 +138,13 @@ def mmengine_reads_by(read: Reader) -> Iterator[None]:
 
 
 @contextmanager
-def read_before(source: str, checkpoint: dict[str, Any]) -> Iterator[None]:
+def read_before(source: str | None, checkpoint: dict[str, Any] | None) -> Iterator[None]:
     """Lets mmengine load a checkpoint that was read before without reading its file again.
 
     Args:
         source: Path or URL by which mmengine is told to load it.
-        checkpoint: What the file holds. It is handed over once and not kept after that.
+        checkpoint: What the file holds, which is handed over once and not kept after that; None
+            if it was not read before.
     """
     checkpoints = {source: checkpoint}
     del checkpoint

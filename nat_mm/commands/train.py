@@ -119,12 +119,12 @@ def train(config: Config, resume: str | None) -> None:
     if not any(isinstance(hook, StopOnNonFiniteLoss) for hook in runner.hooks):
         runner.register_hook(StopOnNonFiniteLoss())
     try:
-        with ExitStack() as stack:
-            if checkpoint is not None:
-                stack.enter_context(read_before(load_from, checkpoint))
-                del checkpoint
-            stack.enter_context(weight_mistakes(config))
-            stack.enter_context(stop_on_signals(runner))
+        with (
+            read_before(load_from, checkpoint),
+            weight_mistakes(config),
+            stop_on_signals(runner),
+        ):
+            del checkpoint
             runner.train()
     except NonFiniteError as error:
         raise UserError(f'{config.filename}: {error}') from error
