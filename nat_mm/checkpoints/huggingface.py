@@ -112,7 +112,7 @@ def _take(
     if missing:
         raise CheckpointError(f'incomplete weights: {missing[0]} is missing')
     parts = [weights[key] for key in keys]
-    if len({(part.shape, part.dtype) for part in parts}) > 1:
+    if len({(part.shape, part.dtype) for part in parts}) > 1 or not parts[0].ndim:
         listed = ', '.join(f'{part.dtype} {list(part.shape)}' for part in parts)
         raise CheckpointError(f'the parts of {joined} must have one shape and dtype, got {listed}')
     return parts

@@ -1,6 +1,5 @@
 """Reads checkpoint files without running code in them, for this project and for mmengine."""
 
-import inspect
 import json
 import os
 import zipfile
@@ -38,7 +37,8 @@ def read_checkpoint(source: str, *, map_location: str | torch.device | None = 'c
     """
     path = os.path.expanduser(source)
     if '://' in source:
-        load = inspect.unwrap(CheckpointLoader.load_checkpoint)
+        # mmengine's own; see nat_mm_startup.
+        load = CheckpointLoader.load_checkpoint.__wrapped__
         return read_safely(source, lambda: load(source, map_location=map_location))
     if not os.path.isfile(path):
         raise FileNotFoundError(f'{source} can not be found.')
