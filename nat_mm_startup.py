@@ -12,7 +12,7 @@ library and only watches for a few modules:
 - ``mmengine.config.utils``: told that ``nat_mm::`` names this package, and ``mmseg::`` a module
   that onedl-mmsegmentation brings, too.
 - ``mmengine.config.config``: reads ``_base_ = 'nat_mm::...'`` from this package's own folder.
-- ``mmengine.runner.checkpoint``: reads checkpoints through :mod:`nat_mm.compat.checkpoints`.
+- ``mmengine.runner.checkpoint``: reads checkpoints through :mod:`nat_mm.checkpoints.reading`.
 - ``mmengine.infer.infer`` and ``mmengine.hub.hub``: know the names of nat_mm's model zoo.
 - ``mmengine.runner.runner``, ``mmengine.runner._flexible_runner`` and ``mmengine.infer.infer``: do
   not run the config inside a checkpoint (:mod:`nat_mm.compat.resuming`).
@@ -148,15 +148,18 @@ def _find_own_configs(config):
 
 
 def _guard_checkpoints(checkpoint):
+    from functools import wraps
+
     load = checkpoint.CheckpointLoader.load_checkpoint
 
+    @wraps(load)
     def load_checkpoint(filename, map_location=None, logger='current'):
         if not _is_installed('nat_mm'):
             return load(filename, map_location, logger)
         # Imported here because nat_mm needs mmengine to be complete.
-        from nat_mm.compat.checkpoints import read_safely
+        from nat_mm.checkpoints.reading import load_for_mmengine
 
-        return read_safely(filename, lambda: load(filename, map_location, logger))
+        return load_for_mmengine(load, filename, map_location, logger)
 
     checkpoint.CheckpointLoader.load_checkpoint = staticmethod(load_checkpoint)
 
