@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -14,7 +15,6 @@ from torch import nn
 
 from nat_mm.checkpoints import compare_keys, converted_source, load_pretrained
 from nat_mm.errors import UserError
-from nat_mm.inference.config import codes
 
 
 def read_checkpoint(source: str) -> dict[str, Any]:
@@ -138,7 +138,10 @@ def weight_mistakes(config: Config) -> Iterator[None]:
             'from scratch with --cfg-options model.backbone.init_cfg=None'
         ) from error
     except (ValueError, FileNotFoundError) as error:
-        if load_pretrained.__code__ not in codes(error):
+        # The code of every frame that the exception passed through.
+        if load_pretrained.__code__ not in [
+            frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)
+        ]:
             raise
         raise UserError(f'{config.filename}: {error}') from error
 
