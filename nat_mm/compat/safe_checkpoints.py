@@ -1,0 +1,35 @@
+"""mmengine's loader on PyTorch 2.6 and later: it reads what mmengine writes, and runs no code.
+
+The official mmengine cannot read its own training state, as PyTorch allows only tensors and plain
+containers. OneDL's fork reads a refused file once more with ``weights_only=False``, which runs the
+code in it.
+"""
+
+import functools
+from types import ModuleType
+
+# Without an upper bound: code must not run in a release that nobody has looked at either.
+BROKEN_IN = {'mmengine': '>=0.10', 'torch': '>=2.6'}
+UPSTREAM = 'https://github.com/open-mmlab/mmengine/issues/1655'
+MODULES = ('mmengine.runner.checkpoint',)
+
+
+def repair(module: ModuleType) -> None:
+    """Makes CheckpointLoader read through :func:`nat_mm.compat.checkpoints.read_safely`.
+
+    Args:
+        module: ``mmengine.runner.checkpoint``.
+    """
+    import torch
+
+    from nat_mm.compat.checkpoints import read_safely
+
+    load = module.CheckpointLoader.load_checkpoint
+
+    @functools.wraps(load)
+    def load_checkpoint(filename, map_location=None, logger='current'):
+        return read_safely(filename, lambda: load(filename, map_location, logger))
+
+    module.CheckpointLoader.load_checkpoint = staticmethod(load_checkpoint)
+    if hasattr(module, '_safe_torch_load'):
+        module._safe_torch_load = torch.load
