@@ -47,14 +47,14 @@ def find_last_checkpoint(
         try:
             checkpoint = read_for_model(source)
         except UserError as error:
-            complaints.append(_brief(source, error))
+            complaints.append(_describe(source, error))
             damaged = True
             continue
         try:
             if resumable:
                 check_resumable(checkpoint, source=source)
         except UserError as error:
-            complaints.append(_brief(source, error))
+            complaints.append(_describe(source, error))
             continue
         if not quiet:
             for complaint in complaints:
@@ -109,7 +109,7 @@ def _newest_first(work_dir: str) -> list[Path]:
     return sorted(checkpoints, key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
 
-def _brief(source: str, error: UserError) -> str:
+def _describe(source: str, error: UserError) -> str:
     """A complaint about a checkpoint, which names it once and gives no advice."""
     message = str(error)
     for words in (f'cannot resume from {source}: ', 'checkpoint not found: '):
