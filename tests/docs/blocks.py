@@ -16,7 +16,7 @@ SHOWN = ('text', 'json')
 
 _BLOCK = re.compile(r'^```([^\n]*)\n(.*?)^```$', flags=re.DOTALL | re.MULTILINE)
 _INLINE = re.compile(r'(?<!`)`([^`]+)`(?!`)')
-_COMMAND = re.compile(r'(?:\w+=\S+ )*(?:python|pip|mim|make|tools/\w+\.sh) ')
+_COMMAND = re.compile(r'(?:\w+=\S+ )*(?:nat-mm|python|pip|mim|make|tools/\w+\.sh) ')
 _PLACEHOLDER = re.compile(r'[A-Z_]+|\.\.\.|\[.*')
 
 

@@ -100,6 +100,8 @@ def run_command(command: str) -> None:
             check_paths(arguments)
         case ['python', *_]:
             run_python(substitute(command, words)[1:])
+        case ['nat-mm', *_]:
+            run_python(['-m', 'nat_mm', *substitute(command, words)[1:]])
         case [name, *_] if name in FILE_COMMANDS:
             subprocess.run(words, check=True)
         case _:

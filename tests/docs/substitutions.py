@@ -54,6 +54,7 @@ SMALLER_CONFIGS = {
     'my_detector.py': SMALLER_DETECTOR,
     'my_segmenter.py': SMALLER_SEGMENTER,
     'configs/detection/nat/mask_rcnn_nat_mini_3x_coco.py': SMALLER_DETECTOR,
+    'configs/detection/nat/mask_rcnn_nat_tiny_3x_coco.py': SMALLER_DETECTOR,
     'configs/segmentation/nat/upernet_nat_mini_512x512_160k_ade20k.py': SMALLER_SEGMENTER,
 }
 """What is added to a config, in a file that inherits from it and stands in for it."""
@@ -66,7 +67,7 @@ REPLACED_WORDS = {
 
 ADDED_OPTIONS = {
     'nat-mm make-scenes': '--train-scenes 4 --val-scenes 2 --image-size 64',
-    'python tools/train.py configs/demo/': (
+    'nat-mm train configs/demo/': (
         '--cfg-options train_cfg.max_iters=2 train_cfg.val_interval=2 '
         'default_hooks.checkpoint.interval=2 train_dataloader.batch_size=2'
     ),
@@ -85,7 +86,7 @@ RUN_ELSEWHERE = {
     r'tools/dist_train\.sh configs/demo/upernet_nat_demo_(ddp|fsdp)\.py .*': (
         'tests/training/test_strategies.py::test_weights_equal_those_of_one_process_and_one_batch'
     ),
-    r'python tools/export_onnx\.py .*': (
+    r'(?:nat-mm export-onnx|python tools/export_onnx\.py) .*': (
         'tests/commands/test_export_onnx.py::test_onnxruntime_computes_the_features'
     ),
     r'tools/dist_(train|test)\.sh .*': (
@@ -94,7 +95,7 @@ RUN_ELSEWHERE = {
     r'tools/slurm_(train|test)\.sh .*': (
         'tests/commands/test_processes.py::test_slurm_scripts_start_the_commands'
     ),
-    r'python tools/predict\.py .* 0 --out-dir predicted_camera': (
+    r'(?:nat-mm predict|python tools/predict\.py) .* 0 --out-dir predicted_camera': (
         'tests/commands/test_predict_video.py::test_camera'
     ),
     r'python -m nat_mm\.benchmark\.gpu_cost': (
@@ -105,12 +106,12 @@ RUN_ELSEWHERE = {
     ),
     r'python -m tests\.gpu': 'tests/gpu/test_report.py::test_without_a_gpu_one_line_says_so',
     r'python -W ignore -m tests\.soak': 'tests/commands/test_kills.py::test_killed_runs_go_on',
-    r'python tools/web_demo\.py.*': 'tests/web/test_page.py::test_start',
-    r'python tools/demo\.py.*': (
+    r'(?:nat-mm web-demo|python tools/web_demo\.py).*': 'tests/web/test_page.py::test_start',
+    r'(?:nat-mm demo|python tools/demo\.py).*': (
         'tests/demo/test_demo.py::test_quick_demo_runs_every_step_and_again_over_its_own_folder'
     ),
     r'python -m benchmarks.*': (
-        'tests/benchmark/test_command.py::'
+        'tests/benchmarks/test_command.py::'
         'test_quick_benchmark_gives_tables_json_and_plot_of_all_sections'
     ),
     r'python -m mkdocs build .*': 'tests/docs/test_site.py::test_site_is_built_without_warnings',
@@ -118,18 +119,22 @@ RUN_ELSEWHERE = {
 """Commands that tests of their own execute, by pattern."""
 
 CONFIG_PAGES_RUN_ELSEWHERE = {
-    r'python tools/train\.py configs/detection/\w+/.*': (
+    r'(?:nat-mm train|python tools/train\.py) configs/detection/\w+/.*': (
         'tests/commands/test_train.py::test_detector_is_trained'
     ),
-    r'python tools/train\.py configs/segmentation/\w+/.*': (
+    r'(?:nat-mm train|python tools/train\.py) configs/segmentation/\w+/.*': (
         'tests/commands/test_train.py::test_segmentor_is_trained'
     ),
-    r'python tools/train\.py configs/classification/.*': (
+    r'(?:nat-mm train|python tools/train\.py) configs/classification/.*': (
         'tests/classification/test_commands.py::test_training_learns'
     ),
-    r'python tools/test\.py configs/detection/.*': 'tests/commands/test_test.py::test_detector',
-    r'python tools/test\.py configs/segmentation/.*': 'tests/commands/test_test.py::test_segmentor',
-    r'python tools/test\.py configs/classification/.*': (
+    r'(?:nat-mm test|python tools/test\.py) configs/detection/.*': (
+        'tests/commands/test_test.py::test_detector'
+    ),
+    r'(?:nat-mm test|python tools/test\.py) configs/segmentation/.*': (
+        'tests/commands/test_test.py::test_segmentor'
+    ),
+    r'(?:nat-mm test|python tools/test\.py) configs/classification/.*': (
         'tests/classification/test_commands.py::test_testing_measures_and_saves'
     ),
 }

@@ -14,6 +14,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 
+from nat_mm.inference import zoo
 from tests.checkpoints.models import make_classifier
 from tests.docs.blocks import (
     CONFIG_PAGES,
@@ -56,13 +57,12 @@ def prepared(tmp_path_factory) -> Path:
         patch.chdir(folder)
         run_command('nat-mm make-scenes work_dirs/demo/data')
         for name, config in DEMO_MODELS.items():
-            run_command(
-                f'python tools/train.py configs/demo/{config}.py --work-dir work_dirs/demo/{name}'
-            )
+            run_command(f'nat-mm train configs/demo/{config}.py --work-dir work_dirs/demo/{name}')
             Path(f'work_dirs/demo/{name}/iter_2.pth').rename(f'work_dirs/demo/{name}/iter_1000.pth')
         write_coco(Path('work_dirs/demo/data'), Path('data/coco'))
         write_released_weights(folder / 'downloads')
         write_video(folder / 'my_video.mp4')
+        shutil.copy('work_dirs/demo/data/images/val/00000.jpg', 'image.jpg')
     return folder
 
 
@@ -105,7 +105,22 @@ def folder(prepared, tmp_path, monkeypatch) -> Path:
     copy = shutil.copytree(prepared, tmp_path / 'here', symlinks=True)
     monkeypatch.chdir(copy)
     monkeypatch.setitem(os.environ, 'MPLBACKEND', 'Agg')
+    monkeypatch.setattr('nat_mm.inference.config.find_config', find_smaller_config)
+    monkeypatch.setattr('nat_mm.inference.model.published_weights', find_smaller_weights)
     return copy
+
+
+def find_smaller_config(source: str | Path) -> Path:
+    """What `load_model` finds by a name: of the model zoo a smaller model."""
+    found = zoo.find_config(source)
+    path = f'configs/{found.as_posix().rpartition("/configs/")[2]}'
+    is_replaced = zoo.is_model(str(source)) and path in SMALLER_CONFIGS
+    return make_smaller(path) if is_replaced else found
+
+
+def find_smaller_weights(config: str | Path) -> str | None:
+    """The weights of a smaller model, or the published ones."""
+    return Config.fromfile(config).get('load_from') or zoo.published_weights(config)
 
 
 @pytest.mark.parametrize('page', PAGES_WITH_CODE)
@@ -179,4 +194,6 @@ def test_smaller_configs_stand_for_configs_of_pages():
 
 @pytest.mark.parametrize('tool', sorted(path.name for path in (ROOT / 'tools').glob('*.*')))
 def test_every_command_has_a_place_in_the_pages(tool):
-    assert any(f'tools/{tool}' in command for command in shell_commands(PAGES))
+    name, _, suffix = tool.partition('.')
+    command = f'nat-mm {name.replace("_", "-")} ' if suffix == 'py' else f'tools/{tool} '
+    assert any(shown.startswith(command) for shown in shell_commands(PAGES))

@@ -1,0 +1,26 @@
+// Browsers load no web workers from file://, where the search index runs in a hidden frame instead.
+if (location.protocol === 'file:') {
+  window.Worker = class extends EventTarget {
+    constructor(url) {
+      super()
+      const frame = document.createElement('iframe')
+      frame.hidden = true
+      this.scope = new Promise((resolve, reject) => {
+        frame.addEventListener('load', () => {
+          const scope = frame.contentWindow
+          scope.postMessage = data => this.dispatchEvent(new MessageEvent('message', { data }))
+          const script = frame.contentDocument.createElement('script')
+          script.addEventListener('load', () => resolve(scope))
+          script.addEventListener('error', reject)
+          script.src = url
+          frame.contentDocument.body.append(script)
+        }, { once: true })
+      })
+      document.body.append(frame)
+    }
+
+    postMessage(data) {
+      this.scope.then(scope => scope.dispatchEvent(new scope.MessageEvent('message', { data })))
+    }
+  }
+}
