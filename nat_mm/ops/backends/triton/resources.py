@@ -1,6 +1,6 @@
 """What the kernels take of a GPU, found by compiling them for it; no GPU is needed.
 
-``python -m nat_mm.ops.backends.triton.resources`` prints docs/gpu_resources.md.
+``python -m nat_mm.ops.backends.triton.resources`` prints them as a page in Markdown.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ _TITLES = (
 )
 _HEAD = """# What the GPU kernels take
 
-Made by `python -m nat_mm.ops.backends.triton.resources > docs/gpu_resources.md`, which compiles
-the [GPU kernels](gpu.md) and needs no GPU: maps with a bias, kernel size 7. *Registers* are those
-of a thread; *spills* the bytes (NVIDIA) or registers (AMD) of a thread that went to memory
-instead; *shared memory* is bytes of a program; *matrix instructions* are those of tensor or
-matrix cores in the code, of which float32 has none on NVIDIA unless TF32 is allowed; *loop*
-counts the instructions of a warp for one block, in tiles inside the map and at its borders.
+Made by `python -m nat_mm.ops.backends.triton.resources`, which compiles the GPU kernels and needs
+no GPU: maps with a bias, kernel size 7. *Registers* are those of a thread; *spills* the bytes
+(NVIDIA) or registers (AMD) of a thread that went to memory instead; *shared memory* is bytes of a
+program; *matrix instructions* are those of tensor or matrix cores in the code, of which float32
+has none on NVIDIA unless TF32 is allowed; *loop* counts the instructions of a warp for one block,
+in tiles inside the map and at its borders.
 """
 _MATRIX_INSTRUCTIONS = {
     'ptx': r'\b(?:mma\.sync|wgmma\.mma_async|tcgen05\.mma)',
@@ -217,8 +217,8 @@ def _amd_usage(compiled: CompiledKernel) -> tuple[int, int]:
 
 
 def main() -> None:
-    """Prints docs/gpu_resources.md."""
-    print(_HEAD)
+    """Prints the resources of all kernels for kernel size 7 as a page in Markdown."""
+    print(_HEAD, flush=True)
     print('| GPU | kernel | head_dim | dtype | ' + ' | '.join(_TITLES) + ' |')
     print('| --- ' * (4 + len(_TITLES)) + '|')
     dtypes = (torch.bfloat16, torch.float32)
