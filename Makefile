@@ -1,5 +1,6 @@
 # make demo    trains, tests and draws the demo     make lint    checks the style
 # make test    runs the test suite                  make clean   removes .venv, builds and the demo
+# make quick   runs its quick part                  make coverage   runs it and counts what it covers
 # make bench   measures speed and memory here       make docs    builds the documentation in site/
 # make test-gpu   tests on a GPU, measures speed there and writes work_dirs/gpu_report.md
 # make soak    kills training runs 50 times each, in ten minutes, and counts lost checkpoints
@@ -43,13 +44,24 @@ INSTALLED := $(VENV)/.installed-$(shell { \
 	cat pyproject.toml setup.py nat_mm_startup.pth nat_mm/ops/csrc/*; \
 	echo '$(CURDIR) $(TORCH) $(TORCHVISION) $(INDEX)'; } | cksum | cut -d ' ' -f 1)
 
-.PHONY: demo test test-gpu soak bench docs lint clean
+.PHONY: demo test quick coverage test-gpu soak bench docs lint clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/python tools/demo.py
 
+PYTEST = $(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+
 test: $(INSTALLED)
-	$(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+	$(PYTEST)
+
+# Without new processes, compilation and whole models; only these folders are imported.
+quick: $(INSTALLED)
+	$(PYTEST) -m 'not process and not compile and not model' \
+		$(addprefix tests/,analysis backbones checkpoints compat demo layers ops training)
+
+# Of `make test` it would be a part, but it slows all that runs in Python.
+coverage: $(INSTALLED)
+	$(PYTEST) --cov --cov-report term:skip-covered
 
 test-gpu: $(INSTALLED)
 	@$(VENV)/bin/python -m tests.gpu

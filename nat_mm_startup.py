@@ -9,15 +9,11 @@ library and only watches for a few modules:
   finder knows it (mmcv-lite). A compiled one always wins.
 - ``panopticapi``, which mmdet needs for panoptic data: served from :mod:`nat_mm.compat.panopticapi`
   where no other finder knows it.
-- ``mmengine.config.utils``: told that ``nat_mm::`` names this package, and ``mmseg::`` a module
-  that onedl-mmsegmentation brings, too.
-- ``mmengine.config.config``: reads ``_base_ = 'nat_mm::...'`` from this package's own folder.
-- ``mmengine.runner.checkpoint``: reads checkpoints through :mod:`nat_mm.compat.checkpoints`.
-- ``mmengine.infer.infer`` and ``mmengine.hub.hub``: know the names of nat_mm's model zoo.
-- ``mmengine.runner.runner``, ``mmengine.runner._flexible_runner`` and ``mmengine.infer.infer``: do
-  not run the config inside a checkpoint (:mod:`nat_mm.compat.resuming`).
-- ``mmpretrain.utils.dependency``: told that its multimodal models cannot be imported beside
-  transformers 4.56 and later; mmdet, too, imports them where transformers is installed.
+- ``mmengine.config``: finds ``_base_ = 'nat_mm::...'`` in this package's own folder.
+- what a process can get to without a config that imports nat_mm, and must not do without its
+  repairs (:mod:`nat_mm.compat`): nat_mm is imported before a checkpoint is read, a runner resumes,
+  an inferencer builds its model or a config takes a base from another package, and when mmpretrain
+  is about to import its multimodal models.
 
 Set the environment variable ``NAT_MM_NO_STARTUP=1`` to start Python without the hooks; importing
 nat_mm itself still installs them.
@@ -70,7 +66,7 @@ class _MissingOps:
     def exec_module(self, module):
         from nat_mm.compat import mmcv_ops
 
-        mmcv_ops.fill(module)
+        mmcv_ops.repair(module)
 
 
 class _MissingPanopticApi:
@@ -87,54 +83,63 @@ class _MissingPanopticApi:
         )
 
 
+_NEED_NAT_MM = {
+    'mmengine.hub.hub': ('get_model',),
+    'mmengine.infer.infer': (
+        'BaseInferencer._init_model',
+        'BaseInferencer._load_model_from_metafile',
+    ),
+    'mmengine.runner._flexible_runner': ('FlexibleRunner.resume',),
+    'mmengine.runner.checkpoint': ('CheckpointLoader.load_checkpoint',),
+    'mmengine.runner.runner': ('Runner.resume',),
+}
+"""Functions, by their module, before whose calls nat_mm is imported."""
+
 _after_import = _AfterImport()
 _missing_ops = _MissingOps()
 
 
 def start():
-    """Install the hooks at the start of Python, unless ``NAT_MM_NO_STARTUP=1``."""
+    """Installs the hooks at the start of Python, unless ``NAT_MM_NO_STARTUP=1``."""
     if os.environ.get('NAT_MM_NO_STARTUP') != '1':
         install()
 
 
 def install():
-    """Install the hooks; further calls change nothing."""
+    """Installs the hooks; further calls change nothing."""
     if _missing_ops in sys.meta_path:
         return
     sys.meta_path.insert(0, _after_import)
     sys.meta_path += [_missing_ops, _MissingPanopticApi()]
-    when_imported('mmengine.config.utils', _name_config_packages)
+    when_imported('mmengine.config.utils', _name_own_configs)
     when_imported('mmengine.config.config', _find_own_configs)
-    when_imported('mmengine.runner.checkpoint', _guard_checkpoints)
-    when_imported('mmengine.runner.runner', _guard_resume)
-    when_imported('mmengine.runner._flexible_runner', _guard_resume)
-    when_imported('mmengine.infer.infer', _guard_inferencers)
-    when_imported('mmengine.infer.infer', _name_models_for_inferencers)
-    when_imported('mmengine.hub.hub', _build_own_models)
-    when_imported('mmpretrain.utils.dependency', _leave_out_multimodal_models)
+    when_imported('mmpretrain.utils.dependency', _import_before_multimodal_models)
+    for name in _NEED_NAT_MM:
+        when_imported(name, _import_before_calls)
 
 
 def when_imported(name, callback):
-    """Call ``callback(module)`` once the module ``name`` is imported, now if it already is."""
+    """Calls ``callback(module)`` once the module ``name`` is imported, now if it already is."""
     if name in sys.modules:
         callback(sys.modules[name])
     else:
         _after_import.callbacks.setdefault(name, []).append(callback)
 
 
-def _name_config_packages(config_utils):
+def _name_own_configs(config_utils):
     config_utils.MODULE2PACKAGE.setdefault('nat_mm', 'nat_mm')
-    if _is_installed('mmseg'):
-        # mmengine looks for a distribution 'mmsegmentation', and the fork's has another name.
-        config_utils.MODULE2PACKAGE['mmseg'] = 'mmseg'
 
 
 def _find_own_configs(config):
     find = config.Config._get_cfg_path
 
     def get_cfg_path(cfg_path, filename):
-        package, _, name = cfg_path.partition('::')
-        if package != 'nat_mm' or not _is_installed('nat_mm'):
+        package, is_packaged, name = cfg_path.partition('::')
+        if not is_packaged or not _is_installed('nat_mm'):
+            return find(cfg_path, filename)
+        if package != 'nat_mm':
+            import nat_mm  # noqa: F401
+
             return find(cfg_path, filename)
         # mmengine itself would look beside the metadata, where an editable install has no files.
         path = os.path.join(_package_folder(), '.mim', 'configs', name)
@@ -147,85 +152,33 @@ def _find_own_configs(config):
     config.Config._get_cfg_path = staticmethod(get_cfg_path)
 
 
-def _guard_checkpoints(checkpoint):
-    load = checkpoint.CheckpointLoader.load_checkpoint
-
-    def load_checkpoint(filename, map_location=None, logger='current'):
-        if not _is_installed('nat_mm'):
-            return load(filename, map_location, logger)
-        # Imported here because nat_mm needs mmengine to be complete.
-        from nat_mm.compat.checkpoints import read_safely
-
-        return read_safely(filename, lambda: load(filename, map_location, logger))
-
-    checkpoint.CheckpointLoader.load_checkpoint = staticmethod(load_checkpoint)
+def _import_before_multimodal_models(dependency):
+    if dependency.WITH_MULTIMODAL and _is_installed('nat_mm'):
+        import nat_mm  # noqa: F401
 
 
-def _guard_resume(module):
-    for name in ('Runner', 'FlexibleRunner'):
-        runner = getattr(module, name, None)
-        if runner is not None and runner.__module__ == module.__name__:
-            _guard(runner, 'resume', 'resume_safely')
+def _import_before_calls(module):
+    for path in _NEED_NAT_MM[module.__name__]:
+        class_name, _, name = path.rpartition('.')
+        _import_before_call(getattr(module, class_name) if class_name else module, name)
 
 
-def _guard_inferencers(module):
-    _guard(module.BaseInferencer, '_init_model', 'build_without_config')
-
-
-def _guard(owner, name, function):
-    """Lets a function of nat_mm.compat.resuming call a method."""
+def _import_before_call(owner, name):
+    """Imports nat_mm, which replaces a function, before the first call of that function."""
     from functools import wraps
 
-    method = getattr(owner, name)
+    function = getattr(owner, name)
 
-    @wraps(method)
-    def guarded(self, *arguments, **options):
-        if not _is_installed('nat_mm'):
-            return method(self, *arguments, **options)
-        from nat_mm.compat import resuming
+    @wraps(function)
+    def call(*args, **kwargs):
+        if 'nat_mm' in sys.modules or not _is_installed('nat_mm'):
+            return function(*args, **kwargs)
+        import nat_mm  # noqa: F401
 
-        return getattr(resuming, function)(method, self, *arguments, **options)
+        return getattr(owner, name)(*args, **kwargs)
 
-    setattr(owner, name, guarded)
-
-
-def _name_models_for_inferencers(infer):
-    load = infer.BaseInferencer._load_model_from_metafile
-
-    def load_model_from_metafile(self, model):
-        if _is_installed('nat_mm'):
-            from nat_mm.inference import zoo
-
-            if zoo.is_model(model):
-                path = zoo.find_config(model)
-                return infer.Config.fromfile(path), zoo.published_weights(path)
-        return load(self, model)
-
-    infer.BaseInferencer._load_model_from_metafile = load_model_from_metafile
-
-
-def _build_own_models(hub):
-    get_model = hub.get_model
-
-    def get_own_model(cfg_path, pretrained=False, **kwargs):
-        if not cfg_path.startswith('nat_mm::') or not _is_installed('nat_mm'):
-            return get_model(cfg_path, pretrained, **kwargs)
-        from nat_mm.inference.model import RANDOM, load_model
-
-        overrides = {f'model.{name}': value for name, value in kwargs.items()}
-        checkpoint = None if pretrained else RANDOM
-        model = load_model(cfg_path, checkpoint, device='cpu', overrides=overrides).module
-        # As mmengine's: a Runner is not to initialize pretrained weights anew.
-        model._is_init = pretrained
-        return model.train()
-
-    hub.get_model = get_own_model
-
-
-def _leave_out_multimodal_models(dependency):
-    if _is_installed('nat_mm') and dependency.satisfy_requirement('transformers>=4.56'):
-        # As without transformers, where placeholders stand for these models.
-        dependency.WITH_MULTIMODAL = False
+    is_class_method = isinstance(vars(owner)[name], classmethod)
+    setattr(owner, name, staticmethod(call) if is_class_method else call)
 
 
 def _is_installed(package):

@@ -26,8 +26,8 @@ from benchmarks.settings import MINIMUM_REPEATS, Settings
 from benchmarks.summary import merge
 from benchmarks.tables import rows_table, summary_table
 from nat_mm.commands.running import run_command
-from nat_mm.compat.bf16_instructions import avoid_unusable_amx
 from nat_mm.errors import UserError
+from nat_mm.training.bf16_instructions import avoid_unusable_amx
 
 SECTIONS = ('operator', 'module', 'backbone', 'growth')
 QUICK_REPEATS = 2

@@ -1,6 +1,6 @@
 """How long neighborhood attention should take on a GPU, predicted from counts and published peaks.
 
-``python -m benchmarks.gpu_cost`` prints the tables of docs/gpu.md for the four stages of
+``python -m benchmarks.gpu_cost`` prints docs/gpu_prediction.md for the four stages of
 NAT-Tiny on an 800 x 1344 image. It needs no GPU, and nothing in it was timed on one.
 """
 
@@ -53,10 +53,10 @@ GPUS = (
 )
 
 INSTRUCTIONS = {
-    'sm_80': {'forward': 275, 'queries': 329, 'keys': 327},
-    'sm_90': {'forward': 269, 'queries': 267, 'keys': 328},
+    'sm_80': {'forward': (197, 251), 'queries': (221, 301), 'keys': (244, 307)},
+    'sm_90': {'forward': (210, 280), 'queries': (192, 247), 'keys': (238, 313)},
 }
-"""Instructions of a warp for one block: kernel size 7, head_dim 32, bias, bfloat16.
+"""Of a warp for one block inside the map and at its border: kernel size 7, head_dim 32, bfloat16.
 
 Counted by ``loop_instructions`` of ``nat_mm.ops.backends.triton.resources`` in what Triton 3.8
 makes of the kernels.
@@ -98,7 +98,7 @@ def kernel_table(stages: Iterable[StageMap]) -> str:
             row += [f'{work.flops / 1e9:.2f}', f'{work.requested / 1e6:.1f}']
             row += [f'{work.transferred / 1e6:.1f}', f'{work.flops / work.transferred:.0f}']
             for gpu in GPUS:
-                each = INSTRUCTIONS[gpu.target][kernel]
+                each, _ = INSTRUCTIONS[gpu.target][kernel]  # at borders more
                 limits = predict(work, gpu, each * tiles.warps * count.blocks)
                 row += [f'{seconds * 1e6:.1f}' for seconds in limits]
             rows.append(row)
@@ -131,8 +131,31 @@ def _markdown(titles: list[str], rows: list[list[str]]) -> str:
     return '\n'.join('| ' + ' | '.join(line) + ' |' for line in lines)
 
 
+HEAD = """# What the GPU kernels should cost: a prediction
+
+**Predicted, not timed.** Made by `python -m benchmarks.gpu_cost > docs/gpu_prediction.md`,
+which counts the operations and bytes of the [GPU kernels](gpu.md) for the four stages of NAT-Tiny
+on one 800x1344 image (height x width x channels / heads), with kernel size 7, a bias and 16-bit
+tensors. Work divided by a GPU's published peak is a time below which it cannot end, unless what
+ran before left its tensors in the cache.
+
+First each kernel with its default tiles. *Computed / needed* is the halo's waste: pairs of tokens
+in the blocks that are multiplied, for each pair of neighbours. *MB requested* counts what several
+tiles read as often; *MB moved* counts each tensor once per kernel, and *FLOP / byte* is taken of
+that. *Instructions* are those of the loop over blocks inside the map, counted in the compiled
+code; at borders there are more.
+
+Then the whole operator against two others. *Least* is what any exact way costs: products of
+neighbours only, every tensor moved once. *natten, bias folded* makes queries and keys of 88
+channels, then runs NATTEN 0.21 in tiles of 8x8. *flex* is PyTorch's flex attention with masks of
+128x128 blocks, tokens numbered row by row or through tiles of 8x16, without the gradient of its
+bias. Times are the larger of what products and memory allow.
+"""
+
+
 def main() -> None:
-    """Prints both tables in Markdown."""
+    """Prints docs/gpu_prediction.md."""
+    print(HEAD)
     stages = Settings(threads=1, repeats=MINIMUM_REPEATS).stage_maps
     print(kernel_table(stages))
     print()

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.workloads import make_workload
-from nat_mm.compat.bf16_instructions import avoid_unusable_amx
+from nat_mm.training.bf16_instructions import avoid_unusable_amx
 
 STEPS = 2
 """From the second step on, the optimizer's state exists from the start."""

@@ -1,9 +1,10 @@
 """Neighborhood Attention Transformer backbones for OpenMMLab.
 
-Importing this package repairs what current PyTorch breaks in OpenMMLab
-(:mod:`nat_mm.compat`) and registers the backbones and hooks in mmengine's root registries,
-so that ``type='NAT'`` works in any mmdet or mmseg config that has
-``custom_imports = dict(imports=['nat_mm'])``.
+Importing this package repairs what current PyTorch breaks in OpenMMLab (:mod:`nat_mm.compat`),
+registers the backbones, the hook and the optimizer wrapper in mmengine's root registries, so that
+``type='NAT'`` works in any mmdet or mmseg config that has
+``custom_imports = dict(imports=['nat_mm'])``, and extends mmengine's runners
+(:func:`nat_mm.training.extend_mmengine`).
 """
 
 from importlib.util import find_spec
@@ -15,7 +16,11 @@ __version__ = '0.1.0'
 compat.apply()
 if find_spec('mmengine') is not None:  # nat_mm.ops works without it
     from . import backbones  # noqa: F401
-    from .training import non_finite_loss  # noqa: F401
+    from .inference.names import name_own_models
+    from .training import extend_mmengine
+
+    extend_mmengine()
+    name_own_models()
 
 
 def __getattr__(name: str) -> object:

@@ -1,8 +1,19 @@
 """Errors that are the user's to mend, and not faults of the program."""
 
+from typing import Any
+
 
 class UserError(ValueError):
     """A mistake in what the user gave; the message says what would be right.
 
     Commands print it as one line and exit with code 2.
     """
+
+
+def brief(value: Any) -> str:
+    """Describes a value for a message: a number or text itself, otherwise its type and shape."""
+    if value is None or isinstance(value, str | int | float):
+        return repr(value)[:80]
+    if hasattr(value, 'shape'):
+        return f'a {type(value).__name__} of shape {list(value.shape)}'
+    return f'a {type(value).__name__}'

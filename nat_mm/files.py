@@ -4,7 +4,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -55,22 +55,40 @@ def write_json(path: Path, value: Any) -> None:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(
+    path: Path, *, unfinished: Path | None = None, synchronized: bool = False
+) -> Iterator[Path]:
     """Gives a path to write to, and puts that file in its place when the ``with`` block ends well.
 
     Args:
         path: The file's place; its folder is made if need be.
+        unfinished: Path to write to, in the same folder; None for `unfinished_path`.
+        synchronized: Whether the file has to be on the disk by the end, so that a power cut cannot
+            take it away any more.
 
     Yields:
-        A hidden file beside it, of the same suffix; removed when the block raises.
+        The path to write to; what is there is removed when the block raises.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = unfinished_path(path)
+    unfinished = unfinished or unfinished_path(path)
     try:
         yield unfinished
+        if synchronized:
+            _synchronize(unfinished)
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+    if synchronized:
+        with suppress(OSError):  # not every file system can; the file itself is safe by now
+            _synchronize(path.parent)
+
+
+def _synchronize(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def unfinished_path(path: Path) -> Path:

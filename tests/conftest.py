@@ -26,6 +26,74 @@ if 'PYTEST_XDIST_WORKER' in os.environ:
 config_module.is_installed = functools.cache(config_module.is_installed)
 config_utils.load = functools.cache(config_utils.load)
 
+ROOT = Path(__file__).parents[1]
+LANES = {
+    'process': (
+        'tests/checkpoints/test_files.py::test_no_second_copy_in_memory',
+        'tests/commands/test_hostile_checkpoints.py',
+        'tests/commands/test_kills.py',
+        'tests/commands/test_predict_video.py::test_signal_to_the_command',
+        'tests/commands/test_processes.py',
+        'tests/commands/test_train.py::test_killed_run_is_resumed',
+        'tests/commands/test_work_dir.py',
+        'tests/compat/test_autocast.py',
+        'tests/compat/test_distributed.py',
+        'tests/compat/test_startup.py',
+        'tests/demo/test_demo.py::test_quick_demo',
+        'tests/demo/test_runs.py',
+        'tests/demo/test_writer.py::test_files_are_byte_identical_in_another_process',
+        'tests/docs/test_site.py',
+        'tests/layers/test_bare.py',
+        'tests/ops/test_backends.py::test_command',
+        'tests/ops/test_cpu_memory.py',
+        'tests/ops/test_cpu_processes.py',
+        'tests/ops/test_memory.py',
+        'tests/packaging',
+        'tests/training/test_demo_configs.py',
+        'tests/training/test_stopping_processes.py',
+        'tests/training/test_strategies.py',
+        'tests/web',
+    ),
+    'compile': (
+        'tests/commands/test_export_onnx.py',
+        'tests/layers/test_nat_layer.py::test_compiles_without_graph_break',
+        'tests/ops/test_cpu_memory.py',
+        'tests/ops/test_triton.py',
+        'tests/packaging',
+        'tests/training/test_compile.py',
+    ),
+    'model': (
+        'tests/analysis/test_commands.py',
+        'tests/backbones/test_published_dilations.py',
+        'tests/benchmarks',
+        'tests/checkpoints/test_huggingface.py',
+        'tests/checkpoints/test_published_models.py',
+        'tests/classification',
+        'tests/commands',
+        'tests/compat/test_models_run.py',
+        'tests/configs',
+        'tests/docs',
+        'tests/mask2former',
+        'tests/web',
+    ),
+}
+"""By marker of pyproject.toml: folders, files, or how the ids of tests in a file begin."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests of each lane."""
+    for lane, places in LANES.items():
+        for place in places:
+            if not (ROOT / place.partition('::')[0]).exists():
+                raise pytest.UsageError(f'LANES in tests/conftest.py names {place}, which is gone')
+        for item in items:
+            path, _, name = item.nodeid.partition('::')
+            for place in places:
+                file, _, start = place.partition('::')
+                if name.startswith(start) and (path == file or path.startswith(f'{file}/')):
+                    item.add_marker(lane)
+
+
 PICTURES = {'training': 6, 'validation': 3}
 HEIGHT, WIDTH = 96, 128
 

@@ -4,6 +4,7 @@ import multiprocessing
 import socket
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
 
 import mmengine.config.config
 import mmengine.runner.runner
@@ -37,6 +38,18 @@ def leave_out_log_details() -> None:
     """
     mmengine.config.config.FormatCode = lambda text, **_: (text, False)
     mmengine.runner.runner.collect_env = dict
+
+
+def write_stubs(folder: Path) -> None:
+    """Writes modules that save new processes seconds, for the beginning of their ``sys.path``.
+
+    mmengine formats each config with yapf, only to log it. mmdet and mmpretrain import
+    transformers where it is installed, as it is for our tests but not for our users.
+    """
+    (folder / 'yapf/yapflib').mkdir(parents=True)
+    formatter = 'def FormatCode(text, **_):\n    return text, False\n'
+    (folder / 'yapf/yapflib/yapf_api.py').write_text(formatter)
+    (folder / 'transformers.py').write_text("raise ImportError('hidden by the tests')\n")
 
 
 def ranks(number: int) -> list[dict[str, str]]:

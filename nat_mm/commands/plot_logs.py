@@ -18,7 +18,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         'logs',
         nargs='+',
         type=Path,
-        help='work dirs, in which the logs of resumed runs are joined, or vis_data/scalars.json files',
+        help='work dirs (the logs of resumed runs are joined) or vis_data/scalars.json files',
     )
     parser.add_argument(
         '--keys',

@@ -9,8 +9,10 @@ import argparse
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import nat_mm
+from nat_mm.checkpoints import read_before
 from nat_mm.commands.device import add_device_option, check_device
 from nat_mm.demo.runs import exit_on_signals
 from nat_mm.errors import UserError
@@ -50,13 +52,13 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def find_demo_models(work_dir: Path) -> list[tuple[str, str]]:
-    """Config and last checkpoint of each model that nat-mm demo has trained."""
+def find_demo_models(work_dir: Path) -> list[tuple[str, str, dict[str, Any]]]:
+    """Config, last checkpoint and its content, for each model that nat-mm demo has trained."""
     models = []
     for name, config in DEMO.items():
         found = find_last_checkpoint(str(work_dir / name), resumable=False)
         if found is not None:
-            models.append((str(CONFIGS / config), found[0]))
+            models.append((str(CONFIGS / config), *found))
     if not models:
         raise UserError(
             f'there is no trained model of the demo in {work_dir}: train them with make demo, name '
@@ -76,12 +78,15 @@ def check_arguments(arguments: argparse.Namespace) -> None:
 
 def load_models(arguments: argparse.Namespace) -> dict[str, Model]:
     """The models, by names for the page."""
-    sources = arguments.model or find_demo_models(arguments.work_dir)
-    stems = [Path(config).stem for config, _ in sources]
+    sources = [(*model, None) for model in arguments.model or []]
+    sources = sources or find_demo_models(arguments.work_dir)
+    stems = [Path(config).stem for config, *_ in sources]
     models = {}
-    for number, ((config, checkpoint), stem) in enumerate(zip(sources, stems, strict=True), 1):
+    for number, (source, stem) in enumerate(zip(sources, stems, strict=True), 1):
+        config, checkpoint, content = source
         name = stem if stems.count(stem) == 1 else f'{number}: {stem}, {Path(checkpoint).stem}'
-        models[name] = load_model(config, checkpoint, device=arguments.device)
+        with read_before(checkpoint, content):
+            models[name] = load_model(config, checkpoint, device=arguments.device)
     return models
 
 

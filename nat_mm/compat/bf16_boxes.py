@@ -11,6 +11,8 @@ from types import ModuleType
 
 import torch
 
+from nat_mm.compat import NOT_REPORTED
+
 IN_FP32 = {
     'mmdet.models.dense_heads.base_dense_head': ('BaseDenseHead', 'predict_by_feat'),
     'mmdet.models.roi_heads.bbox_heads.bbox_head': ('BBoxHead', 'predict_by_feat'),
@@ -24,9 +26,13 @@ IN_FP32 = {
     ),
 }
 
+BROKEN_IN = {'mmdet': '<3.6'}
+UPSTREAM = NOT_REPORTED
+MODULES = tuple(IN_FP32)
 
-def keep_box_precision(module: ModuleType) -> None:
-    """Make the method of ``module`` that :data:`IN_FP32` names compute in fp32 where it got bf16.
+
+def repair(module: ModuleType) -> None:
+    """Makes the method of ``module`` that :data:`IN_FP32` names compute in fp32 where it got bf16.
 
     Args:
         module: One of the modules in :data:`IN_FP32`.

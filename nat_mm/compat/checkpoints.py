@@ -10,10 +10,7 @@ import re
 import zipfile
 from collections.abc import Callable
 from pickle import UnpicklingError
-from types import ModuleType
 from typing import TypeVar
-
-import torch
 
 from nat_mm.compat.saved_objects import restore, saved_objects_allowed
 
@@ -26,6 +23,10 @@ _LARGEST_RATIO = 10
 
 class CheckpointError(ValueError):
     """A checkpoint that is not used; the message is one line that names it and says why."""
+
+
+class PretrainedError(CheckpointError):
+    """A pretrained checkpoint that cannot be loaded into a backbone."""
 
 
 def read_safely(filename: str, load: Callable[[], Content]) -> Content:
@@ -71,19 +72,6 @@ def read_safely(filename: str, load: Callable[[], Content]) -> Content:
             f'checkpoint {filename}{size} is truncated, damaged, or not a checkpoint that PyTorch '
             'can read safely.'
         ) from None
-
-
-def run_no_code(module: ModuleType) -> None:
-    """Make onedl-mmengine refuse what PyTorch refuses, as mmengine does.
-
-    It reads a refused file a second time with ``weights_only=False``, which runs the code in it,
-    and allows the real ``getattr`` in the first place.
-
-    Args:
-        module: ``mmengine.runner.checkpoint``.
-    """
-    if hasattr(module, '_safe_torch_load'):
-        module._safe_torch_load = torch.load
 
 
 def _check_not_inflating(path: str) -> None:

@@ -1,21 +1,29 @@
 """mmengine's FSDPStrategy on current PyTorch: resuming, and clipping by the whole norm."""
 
+import functools
 from types import ModuleType
 
-from mmengine.device import get_device
-from torch.distributed.fsdp import FullyShardedDataParallel
-from torch.nn.utils import clip_grad_norm_
+from nat_mm.compat import NOT_REPORTED
+
+BROKEN_IN = {'mmengine': '<0.11'}
+UPSTREAM = NOT_REPORTED
+MODULES = ('mmengine._strategy.fsdp',)
 
 
-def repair(strategies: ModuleType) -> None:
-    """Replace what does not work in mmengine's FSDPStrategy.
+def repair(module: ModuleType) -> None:
+    """Replaces what does not work in mmengine's FSDPStrategy.
 
     Args:
-        strategies: ``mmengine._strategy.fsdp``.
+        module: ``mmengine._strategy.fsdp``.
     """
-    strategy_class = strategies.FSDPStrategy
+    from mmengine.device import get_device
+    from torch.distributed.fsdp import FullyShardedDataParallel
+    from torch.nn.utils import clip_grad_norm_
+
+    strategy_class = module.FSDPStrategy
     prepare = strategy_class.prepare
 
+    @functools.wraps(strategy_class.load_optim_state_dict)
     def load_optim_state_dict(self, state_dict: dict) -> None:
         # PyTorch has changed the order of these arguments.
         shard = FullyShardedDataParallel.optim_state_dict_to_load(
@@ -23,6 +31,7 @@ def repair(strategies: ModuleType) -> None:
         )
         self.optim_wrapper.load_state_dict(shard)
 
+    @functools.wraps(prepare)
     def prepare_repaired(self, *args, **kwargs):
         if get_device() == 'cpu':
             # Moved to where it is already, the state of the optimizer would share memory with that

@@ -1,8 +1,13 @@
 """Warnings of OpenMMLab about its own code, which its users can do nothing about."""
 
-import warnings
+from types import ModuleType
 
-_MESSAGES = (
+from nat_mm.compat import NOT_REPORTED
+
+BROKEN_IN = {'mmengine': '<0.11'}
+UPSTREAM = NOT_REPORTED
+MODULES = ('warnings',)
+MESSAGES = (
     ('pkg_resources is deprecated as an API', UserWarning),
     ('``build_loss`` would be deprecated soon', UserWarning),
     ('The shape of value will convert from', UserWarning),
@@ -10,9 +15,14 @@ _MESSAGES = (
     ('torch.meshgrid: in an upcoming release', UserWarning),
     (r'`torch\.cuda\.amp\.GradScaler\(args', FutureWarning),
 )
+"""Beginnings of the warnings, as regular expressions, and their categories."""
 
 
-def silence() -> None:
-    """Ignore the warnings by their text; every other warning still shows."""
-    for message, category in _MESSAGES:
-        warnings.filterwarnings('ignore', message, category)
+def repair(module: ModuleType) -> None:
+    """Ignores these warnings; every other one still shows.
+
+    Args:
+        module: ``warnings``.
+    """
+    for message, category in MESSAGES:
+        module.filterwarnings('ignore', message, category)

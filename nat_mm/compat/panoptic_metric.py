@@ -7,9 +7,15 @@ CPU, hooks that draw after the metric would paint everything void as the first c
 import functools
 from types import ModuleType
 
+from nat_mm.compat import NOT_REPORTED
 
-def keep_predictions(module: ModuleType) -> None:
-    """Make CocoPanopticMetric work on a copy of each prediction.
+BROKEN_IN = {'mmdet': '<3.6'}
+UPSTREAM = NOT_REPORTED
+MODULES = ('mmdet.evaluation.metrics.coco_panoptic_metric',)
+
+
+def repair(module: ModuleType) -> None:
+    """Makes CocoPanopticMetric work on a copy of each prediction.
 
     Args:
         module: ``mmdet.evaluation.metrics.coco_panoptic_metric``.

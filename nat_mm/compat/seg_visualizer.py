@@ -1,7 +1,7 @@
 """mmseg draws into arrays whose layout current OpenCV refuses.
 
 mmseg's browse_dataset hands over images whose channels are the slowest axis in memory; the
-visualizer copies that layout for the picture it draws into.
+visualizer copies that layout for the image it draws into.
 """
 
 import functools
@@ -9,9 +9,14 @@ from types import ModuleType
 
 import numpy as np
 
+# OneDL's fork draws into contiguous arrays since 1.4.
+BROKEN_IN = {'mmseg': '<1.4'}
+UPSTREAM = 'https://github.com/open-mmlab/mmsegmentation/issues/3405'
+MODULES = ('mmseg.visualization.local_visualizer',)
 
-def accept_transposed_images(module: ModuleType) -> None:
-    """Make SegLocalVisualizer draw on images of any memory layout.
+
+def repair(module: ModuleType) -> None:
+    """Makes SegLocalVisualizer draw on images of any memory layout.
 
     Args:
         module: ``mmseg.visualization.local_visualizer``.

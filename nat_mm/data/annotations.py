@@ -87,6 +87,39 @@ def find_annotation_problem(config: Config, part: str) -> str | None:
     return None
 
 
+def finds_no_images(config: Config, part: str) -> bool:
+    """Whether a dataset of one part of the data has no image that it would keep.
+
+    Read are COCO's files, lists of images, and the folders of those that have neither.
+
+    Args:
+        config: Config of the run.
+        part: ``train``, ``val`` or ``test``.
+    """
+    return any(map(_has_no_images, _datasets(config[f'{part}_dataloader'].get('dataset'))))
+
+
+def _has_no_images(dataset: dict) -> bool:
+    paths = _local_paths(dataset)
+    ann_file = paths.pop('ann_file', None)
+    if ann_file and _type_name(dataset) in LISTS_OF_DATASET:
+        with open(ann_file, encoding='utf-8') as file:
+            content = json.load(file)
+        if dataset.get('test_mode') or not (dataset.get('filter_cfg') or {}).get('filter_empty_gt'):
+            return not content['images']
+        classes = (dataset.get('metainfo') or {}).get('classes')
+        named = [each for each in content['categories'] if not classes or each['name'] in classes]
+        wanted = {each['id'] for each in named}
+        annotations = content['annotations']
+        if _type_name(dataset) == 'CocoPanopticDataset':
+            annotations = [each for image in annotations for each in image['segments_info']]
+        return not any(each['category_id'] in wanted for each in annotations)
+    if ann_file and os.path.isfile(ann_file):
+        with open(ann_file, encoding='utf-8') as file:
+            return not any(line.strip() for line in file)
+    return any(not any(files for *_, files in os.walk(path)) for path in paths.values())
+
+
 def find_missing_file(dataset: BaseDataset, part: str) -> str | None:
     """Looks for the files of the first picture of a built data set.
 

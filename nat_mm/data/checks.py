@@ -11,6 +11,7 @@ from nat_mm.data.annotations import (
     find_annotation_problem,
     find_missing_file,
     find_missing_path,
+    finds_no_images,
 )
 from nat_mm.data.classes import find_class_count_problem
 from nat_mm.errors import UserError
@@ -36,8 +37,8 @@ def data_mistakes(config: Config, part: str) -> Iterator[None]:
             yield
         except Exception as error:
             problem = find_annotation_problem(config, part)
-            # mmengine's BaseDataset cannot pack an empty list.
-            if problem is None and 'need at least one array' in str(error):
+            # mmengine cannot build a dataset without images.
+            if problem is None and finds_no_images(config, part):
                 problem = describe_empty(part)
             if problem:
                 raise UserError(problem) from error

@@ -1,19 +1,22 @@
 """Reads config files, and tells mistakes in them from faults of the program."""
 
 import os
-import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import CodeType
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import build_from_cfg, init_default_scope
+from mmengine.registry import init_default_scope
 from mmengine.utils import import_modules_from_strings
 
 from nat_mm.errors import UserError
+from nat_mm.inference.building import (
+    BadArgumentError,
+    UnknownTypeError,
+    tell_mistakes_apart,
+)
 from nat_mm.inference.zoo import find_config
 
 FRAMEWORKS = ('mmdet', 'mmseg', 'mmpretrain')
@@ -91,39 +94,29 @@ def config_mistakes(config: Config) -> Iterator[None]:
     Raises:
         UserError: The config is wrong.
     """
+    tell_mistakes_apart()
     try:
         yield
     except UserError:
         raise
     except ValueError as error:
         raise UserError(f'{config.filename}: {error}') from error
-    except KeyError as error:
-        if codes(error)[-1] is not build_from_cfg.__code__:
-            raise
+    except UnknownTypeError as error:
         raise UserError(f'{config.filename}: {error.args[0]}') from error
-    except TypeError as error:
-        # Constructors hand unknown arguments on to their base class, which refuses them.
-        unexpected = re.search(r"unexpected keyword argument '(\w+)'", str(error))
-        place = unexpected and _find_key(config.to_dict(), unexpected[1])
-        if not place and codes(error)[-1] is not build_from_cfg.__code__:
-            raise
-        raise UserError(f'{config.filename}: {place or error}') from error
+    except BadArgumentError as error:
+        place = error.argument and _find_key(config.to_dict(), error.argument, error.kind)
+        raise UserError(f'{config.filename}: {place or ""}{error}') from error
 
 
-def codes(error: Exception) -> list[CodeType]:
-    """The code of every frame that an exception passed through, where it was raised last."""
-    return [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
-
-
-def _find_key(value: object, key: str, path: str = '') -> str | None:
-    """Says where a nested config has a key, and in the arguments of which type."""
+def _find_key(value: object, key: str, kind: object, path: str = '') -> str | None:
+    """Where a nested config has a key beside that ``type``, such as ``model.backbone.``."""
     if isinstance(value, dict):
-        if key in value:
-            return f'{path}{key} is not an argument of {value.get("type", "this function")}'
+        if key in value and value.get('type') == kind:
+            return path
         children = value.items()
     elif isinstance(value, list | tuple):
         children = enumerate(value)
     else:
         return None
-    places = (_find_key(child, key, f'{path}{name}.') for name, child in children)
-    return next(filter(None, places), None)
+    places = (_find_key(child, key, kind, f'{path}{name}.') for name, child in children)
+    return next((place for place in places if place is not None), None)

@@ -20,7 +20,7 @@ from torch import nn
 
 from nat_mm.checkpoints import read_classes
 from nat_mm.errors import UserError
-from nat_mm.inference.checkpoint import check_checkpoint_fits, read_checkpoint
+from nat_mm.inference.checkpoint import check_checkpoint_fits, read_for_model
 from nat_mm.inference.config import config_mistakes, find_test_dataset, load_config
 from nat_mm.inference.inputs import Frame, find_inputs, list_unreadable, read_frames
 from nat_mm.inference.results import RESULT_TYPES, Result, make_palette
@@ -66,7 +66,7 @@ def load_model(
     """
     if checkpoint is not None and str(checkpoint) != RANDOM:
         # A missing checkpoint is told before a toolbox is imported.
-        saved = read_checkpoint(str(checkpoint))
+        saved = read_for_model(str(checkpoint))
     if isinstance(config, str | Path):
         config = load_config(config, overrides=overrides)
     elif overrides:
@@ -78,7 +78,7 @@ def load_model(
                 f'no weights were published for {config.filename}: give a checkpoint, or '
                 f'{RANDOM!r} for random weights'
             )
-        saved = read_checkpoint(checkpoint)
+        saved = read_for_model(checkpoint)
     module = build_module(config)
     meta = _test_dataset_meta(config)
     if str(checkpoint) != RANDOM:

@@ -4,9 +4,9 @@ import os
 
 from mmengine.config import Config
 
-from nat_mm.compat.distributed import prepare_distributed
-from nat_mm.compat.strategies import prepare_strategy
 from nat_mm.errors import UserError
+from nat_mm.training.distributed import prepare_distributed
+from nat_mm.training.strategies import prepare_strategy
 
 VARIABLES = {
     'pytorch': ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nat_mm.errors import UserError
-from nat_mm.inference.checkpoint import check_resumable, read_checkpoint
+from nat_mm.inference.checkpoint import check_resumable, read_for_model
 
 NOTE = 'last_checkpoint'
 """File of a work dir in which mmengine notes the checkpoint that it wrote last."""
@@ -28,7 +28,7 @@ def find_last_checkpoint(
         quiet: Do not say on stderr which checkpoints were passed over, and why.
 
     Returns:
-        Its path and what `read_checkpoint` returns for it; None if no run has written one there.
+        Its path and what `read_for_model` returns for it; None if no run has written one there.
 
     Raises:
         UserError: There are checkpoints, but none that can be taken; or last_checkpoint names
@@ -45,16 +45,16 @@ def find_last_checkpoint(
             sources, damaged = list(dict.fromkeys([noted, *sources])), True
     for source in sources:
         try:
-            checkpoint = read_checkpoint(source)
+            checkpoint = read_for_model(source)
         except UserError as error:
-            complaints.append(_brief(source, error))
+            complaints.append(_describe(source, error))
             damaged = True
             continue
         try:
             if resumable:
                 check_resumable(checkpoint, source=source)
         except UserError as error:
-            complaints.append(_brief(source, error))
+            complaints.append(_describe(source, error))
             continue
         if not quiet:
             for complaint in complaints:
@@ -109,7 +109,7 @@ def _newest_first(work_dir: str) -> list[Path]:
     return sorted(checkpoints, key=lambda path: path.stat().st_mtime_ns, reverse=True)
 
 
-def _brief(source: str, error: UserError) -> str:
+def _describe(source: str, error: UserError) -> str:
     """A complaint about a checkpoint, which names it once and gives no advice."""
     message = str(error)
     for words in (f'cannot resume from {source}: ', 'checkpoint not found: '):

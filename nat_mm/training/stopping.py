@@ -11,13 +11,14 @@ from typing import Any, NoReturn
 
 import torch
 from mmengine.dist import get_comm_device, is_distributed, is_main_process
-from mmengine.hooks import CheckpointHook, EMAHook, Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.optim import OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop, FlexibleRunner
 from torch.distributed import ReduceOp, all_reduce
 
-from nat_mm.compat.interrupted_epochs import note_interruption
-from nat_mm.compat.whole_checkpoints import note_outdated
+from nat_mm.compat.outdated_checkpoints import note_outdated
+from nat_mm.training.checkpoint_hook import find_checkpoint_hook
+from nat_mm.training.interrupted_epochs import note_interruption
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -142,14 +143,14 @@ class _StopHook(Hook):
         return before.result() if before else None
 
     def _notice_checkpoint(self, runner: Any) -> None:
-        hook = _find_checkpoint_hook(runner)
+        hook = find_checkpoint_hook(runner)
         if hook is not None and hook.last_ckpt != self._last_checkpoint:
             self._last_checkpoint = hook.last_ckpt
             self._saved_iteration = self._iteration
 
     def _save(self, runner: Any) -> str:
         """Saves a checkpoint unless there is one of this iteration, and tells of it."""
-        hook = _find_checkpoint_hook(runner)
+        hook = find_checkpoint_hook(runner)
         if hook is None:
             return 'nothing was saved, as the config has no CheckpointHook'
         if self._iteration == self._saved_iteration:
@@ -182,10 +183,6 @@ class _Vote:
         """The number, 0 for none; waits for the other processes if need be."""
         self._work.wait()
         return int(self._number)
-
-
-def _find_checkpoint_hook(runner: Any) -> CheckpointHook | None:
-    return next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)
 
 
 def _has_stepped(wrapper: Any) -> bool:

@@ -7,6 +7,7 @@ import pytest
 from mmengine.visualization import Visualizer
 
 from tests.loading import Run
+from tests.processes import write_stubs
 
 ROOT = Path(__file__).parents[2]
 
@@ -164,6 +165,7 @@ def forget_visualizers() -> None:
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Environment for processes: as if nat_mm were installed, with its start-up file."""
     folder = tmp_path_factory.mktemp('site')
+    write_stubs(folder)
     (folder / 'sitecustomize.py').write_text('import nat_mm_startup\nnat_mm_startup.start()\n')
     paths = [str(folder), str(ROOT), os.environ.get('PYTHONPATH', '')]
     own = {'PYTHONPATH': os.pathsep.join(filter(None, paths)), 'OMP_NUM_THREADS': '1'}

@@ -114,7 +114,7 @@ def test_cascade_trains_on_a_cpu_as_shipped(train, small_data, tmp_path):
         'train_dataloader.dataset.ann_file=coco/training.json',
         'train_dataloader.dataset.data_prefix.img=images/training',
         'train_dataloader.dataset.metainfo.classes=box,disc',
-        'train_dataloader.dataset.indices=2',
+        'train_dataloader.dataset.indices=1',
         # In the pipeline, the augmentation becomes one small size.
         'train_dataloader.dataset.pipeline.3.transforms.0.0.scales=[(128,96)]',
         'train_dataloader.dataset.pipeline.3.transforms.1.0.scales=[(128,96)]',
@@ -126,7 +126,7 @@ def test_cascade_trains_on_a_cpu_as_shipped(train, small_data, tmp_path):
     model = [
         'model.backbone.depths=[1,1,1,1]',
         'model.backbone.init_cfg=None',
-        *(f'model.train_cfg.rcnn.{stage}.sampler.num=16' for stage in range(3)),
+        *(f'model.train_cfg.rcnn.{stage}.sampler.num=4' for stage in range(3)),
     ]
     schedule = [
         'train_cfg.max_epochs=1',

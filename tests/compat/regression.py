@@ -36,5 +36,12 @@ def train(work_dir, epochs, name, *, runner_type=Runner, **options):
     return runner
 
 
+def resume(path, work_dir, *, runner_type=Runner, **options):
+    """Resumes from a checkpoint, to the end of the third epoch."""
+    return train(
+        work_dir, 3, str(path), runner_type=runner_type, load_from=str(path), resume=True, **options
+    )
+
+
 def stack(samples):
     return {'inputs': torch.stack(samples)}

@@ -2,13 +2,13 @@
 
 import importlib.util
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from mmengine.config.utils import MODULE2PACKAGE
+from mmengine.utils import is_installed
 from mmengine.utils.dl_utils import mmcv_full_available
 
 import nat_mm_startup
@@ -107,30 +107,46 @@ def test_without_nat_mm_panopticapi_stays_missing(folder):
     assert "No module named 'panopticapi'" in result.stderr
 
 
-@pytest.mark.parametrize(
-    ('version', 'imported'), [('4.55.4', True), ('4.56.0', False), ('5.24.0', False)]
-)
-def test_multimodal_models_are_left_out_beside_a_transformers_that_they_do_not_know(
-    version, imported, folder
-):
-    write_package(folder, 'nat_mm', __init__='')
+@pytest.mark.parametrize('wanted', [True, False])
+def test_nat_mm_is_imported_before_multimodal_models(wanted, folder):
+    write_package(folder, 'nat_mm', __init__='print("imported nat_mm")')
     write_package(folder, 'mmpretrain', __init__='')
-    satisfy = f'lambda requirement: {tuple(map(int, version.split(".")))} >= (4, 56)'
-    code = f'WITH_MULTIMODAL = True; satisfy_requirement = {satisfy}'
-    write_package(folder / 'mmpretrain', 'utils', __init__='', dependency=code)
-    code = 'from mmpretrain.utils import dependency; print(dependency.WITH_MULTIMODAL)'
-    result = run_python(START_UP_LINE + code, folder)
-    assert result.stdout.strip() == str(imported), result.stderr
+    dependency = f'WITH_MULTIMODAL = {wanted}'
+    write_package(folder / 'mmpretrain', 'utils', __init__='', dependency=dependency)
+    result = run_python(START_UP_LINE + 'from mmpretrain.utils import dependency', folder)
+    assert result.stdout == 'imported nat_mm\n' * wanted, result.stderr
 
 
-def test_multimodal_models_still_want_an_old_transformers():
-    """If not, they need not be left out any more."""
-    spec = importlib.util.find_spec('mmpretrain')
-    if spec is None:
-        pytest.skip('classification needs mmpretrain')
-    source = Path(spec.origin).parent / 'models/multimodal/blip/language_model.py'
-    pattern = r'transformers\.modeling_utils import[^)]*apply_chunking_to_forward'
-    assert re.search(pattern, source.read_text())
+LOADER = """
+class CheckpointLoader:
+    @classmethod
+    def load_checkpoint(cls, filename):
+        return 'read ' + filename
+"""
+REPAIR = """
+from mmengine.runner.checkpoint import CheckpointLoader
+load = CheckpointLoader.load_checkpoint
+CheckpointLoader.load_checkpoint = staticmethod(lambda filename: 'safely ' + load(filename))
+"""
+
+
+@pytest.mark.parametrize('first', ['', 'import nat_mm; '], ids=['by the call', 'before it'])
+def test_nat_mm_is_imported_before_a_checkpoint_is_read(first, folder):
+    write_package(folder, 'nat_mm', __init__=REPAIR)
+    write_package(folder, 'mmengine', __init__='')
+    write_package(folder / 'mmengine', 'runner', __init__='', checkpoint=LOADER)
+    code = f'{first}from mmengine.runner.checkpoint import CheckpointLoader as L; '
+    read = 'print(L.load_checkpoint("a"), L.load_checkpoint("b"))'
+    result = run_python(START_UP_LINE + code + read, folder)
+    assert result.stdout == 'safely read a safely read b\n', result.stderr
+
+
+def test_without_nat_mm_checkpoints_are_read_as_ever(folder):
+    write_package(folder, 'mmengine', __init__='')
+    write_package(folder / 'mmengine', 'runner', __init__='', checkpoint=LOADER)
+    code = 'from mmengine.runner.checkpoint import CheckpointLoader as L; '
+    result = run_python(START_UP_LINE + code + 'print(L.load_checkpoint("a"))', folder)
+    assert result.stdout == 'read a\n', result.stderr
 
 
 def test_mmcv_ops_can_be_imported_before_nat_mm():
@@ -147,6 +163,6 @@ def test_served_operators_look_like_an_ordinary_module():
     assert mmcv_full_available()
 
 
-def test_config_packages_are_known():
-    assert MODULE2PACKAGE['nat_mm'] == 'nat_mm'
-    assert MODULE2PACKAGE['mmseg'] == 'mmseg'
+@pytest.mark.parametrize('package', ['nat_mm', 'mmseg'])
+def test_config_packages_are_known(package):
+    assert is_installed(MODULE2PACKAGE[package])

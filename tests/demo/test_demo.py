@@ -10,6 +10,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from nat_mm.demo import KINDS, PALETTE
+from tests.processes import write_stubs
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,10 +28,12 @@ def test_quick_demo_runs_every_step_and_again_over_its_own_folder(tmp_path):
     (work_dir / 'detector/left_over.pth').touch()
     (work_dir / '.nat_mm_demo').touch()
 
+    (tmp_path / 'stubs').mkdir()
+    write_stubs(tmp_path / 'stubs')
     command = [sys.executable, ROOT / 'tools/demo.py', '--quick', '--seed', '1']
     result = subprocess.run(
         [*command, '--work-dir', work_dir],
-        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        env={**os.environ, 'PYTHONPATH': f'{tmp_path}/stubs{os.pathsep}{ROOT}'},
         capture_output=True,
         text=True,
     )

@@ -8,6 +8,7 @@ import runpy
 import shlex
 import subprocess
 import sys
+import tomllib
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,11 +25,6 @@ from tests.docs.substitutions import (
     RUN_ELSEWHERE,
     SMALLER_CONFIGS,
 )
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib  # pytest brings it along
 
 FILE_COMMANDS = ('cp', 'ls', 'mkdir')
 PRINTED = re.compile(r'^print\(.*\)  # (.+)$', flags=re.MULTILINE)

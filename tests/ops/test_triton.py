@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 import torch
@@ -28,6 +29,7 @@ CASES = [
     Case(14, 15, 7, 2),
     Case(10, 9, 3, 3),
     Case(13, 14, 13),
+    Case(19, 20, 3),  # each kernel has a tile far from all borders
     Case(21, 10, (7, 5), (3, 2)),
     Case(8, 23, (3, 11), (2, 2)),
 ]
@@ -304,30 +306,38 @@ def test_launches_are_what_triton_can_compile():
     ]
 
 
-@pytest.mark.parametrize('target', ['sm_80', 'sm_90', 'gfx942'])
+MEASURE = """
+import json, sys, torch
+from nat_mm.ops.backends.triton.resources import loop_instructions, measure_resources
+target, cells, counted = json.loads(sys.argv[1])
+for kernel, head_dim, kernel_size, dtype in cells:
+    options = dict(head_dim=head_dim, kernel_size=kernel_size, dtype=getattr(torch, dtype))
+    print(json.dumps(measure_resources(kernel, target, **options)))
+    print(json.dumps(counted and loop_instructions(kernel, target, **options)))
+"""
+EVERY_KERNEL = [(kernel, *options) for kernel in KERNELS for options in GPU_CASES]
+CELLS = {
+    'sm_80': EVERY_KERNEL,
+    'sm_90': EVERY_KERNEL,
+    'sm_100': [('forward', 32, 7, 'float32'), ('keys', 32, 7, 'bfloat16')],
+    'sm_120': [('forward', 32, 7, 'float32'), ('queries', 32, 7, 'bfloat16')],
+    'gfx942': EVERY_KERNEL,
+}
+
+
+@pytest.mark.parametrize('target', CELLS)
 def test_kernels_fit_their_gpu(target):
     """In a process of its own, where Triton compiles and does not interpret."""
-    script = (
-        'import json, sys, torch\n'
-        'import triton\n'
-        'from nat_mm.ops.backends.triton.resources import (\n'
-        '    KERNELS, loop_instructions, measure_resources)\n'
-        'target, cases = sys.argv[1], json.loads(sys.argv[2])\n'
-        'print(json.dumps([[kernel, dtype, *measure_resources(kernel, target, head_dim=head_dim,\n'
-        '    kernel_size=size, dtype=getattr(torch, dtype))]\n'
-        '    for kernel in KERNELS for head_dim, size, dtype in cases]))\n'
-        'counted = target in ("sm_80", "sm_90") and triton.__version__.startswith("3.8.")\n'
-        'print(json.dumps(counted and {kernel: loop_instructions(kernel, target, head_dim=32,\n'
-        '    kernel_size=7, dtype=torch.bfloat16) for kernel in KERNELS}))\n'
-    )
-    lines = run_without_interpreter(script, target, json.dumps(GPU_CASES))
-    found, instructions = map(json.loads, lines[-2:])
-    if instructions:
-        bounds = INSTRUCTIONS[target]
-        assert all(instructions[kernel] <= bounds[kernel] for kernel in KERNELS), instructions
-    assert len(found) == 3 * len(GPU_CASES)
-    for kernel, dtype, registers, spills, shared_memory, matrix_instructions in found:
-        case = f'{kernel} {dtype}: {registers} registers'
+    counted = target in INSTRUCTIONS and version('triton').startswith('3.8.')
+    lines = run_without_interpreter(MEASURE, json.dumps([target, CELLS[target], counted]))
+    found = [json.loads(line) for line in lines]
+    assert len(found) == 2 * len(CELLS[target])
+    for cell, resources, loops in zip(CELLS[target], found[::2], found[1::2], strict=True):
+        registers, spills, shared_memory, matrix_instructions = resources
+        case = f'{cell}: {registers} registers'
         assert spills == 0, case
         assert shared_memory < 100 * 1024, case
-        assert matrix_instructions > 0 or dtype == 'float32', case
+        assert matrix_instructions > 0 or cell[-1] == 'float32', case
+        if counted and cell[1:] == GPU_CASES[0]:
+            bounds = INSTRUCTIONS[target][cell[0]]
+            assert all(mine <= most for mine, most in zip(loops, bounds, strict=True)), loops

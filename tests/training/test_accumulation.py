@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmengine.optim import OptimWrapper
 
-from nat_mm.compat.autocast import AutocastOptimWrapper
+from nat_mm.training.autocast import AutocastOptimWrapper
 
 IMAGES = 4
 

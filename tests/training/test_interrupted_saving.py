@@ -2,7 +2,7 @@
 
 What a kill would leave is what the work dir holds at that moment, so no process need be killed:
 before each step on files that is taken while mmengine saves, the work dir is copied.
-tests/soak kills real processes.
+tests.soak.kills real processes.
 """
 
 import itertools

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import cosine_similarity
 
-from nat_mm.compat.bf16_instructions import avoid_unusable_amx
+from nat_mm.training.bf16_instructions import avoid_unusable_amx
 
 
 @pytest.fixture(scope='module', autouse=True)

@@ -3,8 +3,14 @@ _base_ = 'nat_mm::detection/nat/mask_rcnn_nat_mini_3x_coco.py'
 
 model = dict(
     backbone=dict(embed_dim=32, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8), init_cfg=None),
-    neck=dict(in_channels=[32, 64, 128, 256]),
-    roi_head=dict(bbox_head=dict(num_classes=2), mask_head=dict(num_classes=2)),
+    neck=dict(in_channels=[32, 64, 128, 256], out_channels=32),
+    rpn_head=dict(in_channels=32, feat_channels=32),
+    roi_head=dict(
+        bbox_roi_extractor=dict(out_channels=32),
+        bbox_head=dict(in_channels=32, fc_out_channels=64, num_classes=2),
+        mask_roi_extractor=dict(out_channels=32),
+        mask_head=dict(num_convs=1, in_channels=32, conv_out_channels=32, num_classes=2),
+    ),
     train_cfg=dict(rpn_proposal=dict(max_per_img=50), rcnn=dict(sampler=dict(num=16))),
     test_cfg=dict(rpn=dict(max_per_img=50), rcnn=dict(max_per_img=10)),
 )

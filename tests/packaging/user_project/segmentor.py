@@ -4,8 +4,8 @@ _base_ = 'nat_mm::segmentation/nat/upernet_nat_mini_512x512_160k_ade20k.py'
 model = dict(
     data_preprocessor=dict(size=(64, 64)),
     backbone=dict(embed_dim=32, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8), init_cfg=None),
-    decode_head=dict(in_channels=[32, 64, 128, 256], channels=64, num_classes=2),
-    auxiliary_head=dict(in_channels=128, channels=64, num_classes=2),
+    decode_head=dict(in_channels=[32, 64, 128, 256], channels=32, num_classes=2),
+    auxiliary_head=dict(in_channels=128, channels=32, num_classes=2),
 )
 
 train_pipeline = [

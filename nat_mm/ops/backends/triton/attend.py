@@ -7,15 +7,15 @@ from nat_mm.ops.backends.triton.window import (
     LOG2_E,
     MAP_SIZES,
     axis_entries,
-    biases_of,
-    block_tokens,
-    class_length,
-    keys_of,
-    load_near,
+    bias_table,
+    lies_inside,
+    load_block,
     load_tokens,
     locate_tile,
-    map_position,
+    pair_biases,
+    span_around,
     store_tokens,
+    tokens_of,
     window_start,
 )
 
@@ -47,86 +47,123 @@ def na2d_fwd_kernel(
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
     CHANNELS: tl.constexpr,
+    INTERIOR_ENTRIES: tl.constexpr,
+    BORDER_ENTRIES: tl.constexpr,
     PRECISION: tl.constexpr,
     DIRECT: tl.constexpr,
 ):
     """Softmax over the window of each query, online over blocks of keys.
 
     One program has one tile of TILE_ROWS x TILE_COLUMNS queries of one residue class, head and
-    image. Strides are those of image, row, column and head; channels are consecutive. ``output``
-    is contiguous [B, H, W, heads, HEAD_DIM]. ``log_sum_exp``, in powers of 2, and ``remainder``,
-    by which it was rounded, are float32 [B, H, W, heads].
+    image. Strides are those of image, row, column and head; channels are consecutive. ``bias`` is
+    contiguous [heads, 2 * KERNEL_ROWS - 1, 2 * KERNEL_COLUMNS - 1], ``output`` contiguous
+    [B, H, W, heads, HEAD_DIM]. ``log_sum_exp``, in powers of 2, and ``remainder``, by which it was
+    rounded, are float32 [B, H, W, heads].
     """
-    image, head, row_class, column_class, first_row, first_column = locate_tile(
-        tl.program_id(0),
-        HEIGHT,
-        WIDTH,
-        HEADS,
+    image, head, row_class, column_class, rows, columns, first_row, first_column = locate_tile(
+        HEIGHT, WIDTH, HEADS, DILATION_ROWS, DILATION_COLUMNS, TILE_ROWS, TILE_COLUMNS
+    )
+    if (first_row >= rows) | (first_column >= columns):
+        return
+    y, x, is_own = tokens_of(
+        first_row,
+        first_column,
+        rows,
+        columns,
+        row_class,
+        column_class,
         DILATION_ROWS,
         DILATION_COLUMNS,
         TILE_ROWS,
         TILE_COLUMNS,
     )
-    rows = class_length(HEIGHT, row_class, DILATION_ROWS)
-    columns = class_length(WIDTH, column_class, DILATION_COLUMNS)
-    if (first_row >= rows) | (first_column >= columns):
-        return
-    image = image.to(tl.int64)
-
-    query_row, query_column = block_tokens(0, first_row, first_column, 1, TILE_ROWS, TILE_COLUMNS)
-    is_query = (query_row < rows) & (query_column < columns)
-    query_y, query_x = map_position(
-        query_row, query_column, row_class, column_class, DILATION_ROWS, DILATION_COLUMNS
-    )
-    q = load_tokens(
-        query, query_strides, image, head, query_y, query_x, is_query, HEAD_DIM, CHANNELS
-    )
-
-    last_row = tl.minimum(first_row + TILE_ROWS, rows) - 1
-    top, bottom = keys_of(first_row, last_row, rows, KERNEL_ROWS)
-    left = window_start(first_column, columns, KERNEL_COLUMNS)
-    tl.static_assert(TILE_COLUMNS + KERNEL_COLUMNS - 1 <= BLOCK_COLUMNS)
-
+    q = load_tokens(query, query_strides, image, head, y, x, is_own, HEAD_DIM, CHANNELS)
+    keys = key + (image * key_strides[0] + head * key_strides[3])
+    values = value + (image * value_strides[0] + head * value_strides[3])
     factor = SCALE * LOG2_E
-    number: tl.constexpr = (2 * KERNEL_ROWS - 1) * (2 * KERNEL_COLUMNS - 1)
-    table = bias
-    if HAS_BIAS:
-        table = bias + head * (number + 1)
-    own_row = first_row + tl.arange(0, TILE_ROWS)[:, None]
-    own_column = first_column + tl.arange(0, TILE_COLUMNS)[:, None]
-    around_column = left + tl.arange(0, BLOCK_COLUMNS)[None, :]
-    column_entries = axis_entries(own_column, around_column, True, columns, KERNEL_COLUMNS, 1)
-    block_row, key_column = block_tokens(0, top, left, 1, BLOCK_ROWS, BLOCK_COLUMNS)
-    # Beyond the map the last row and column come again, masked.
-    key_x = column_class + DILATION_COLUMNS * tl.minimum(key_column, columns - 1)
-    near_keys = image * key_strides[0] + head * key_strides[3] + key_x * key_strides[2]
-    near_values = image * value_strides[0] + head * value_strides[3] + key_x * value_strides[2]
-
     largest = tl.full((TILE_ROWS * TILE_COLUMNS,), -1e30, tl.float32)
     total = tl.zeros((TILE_ROWS * TILE_COLUMNS,), tl.float32)
     sums = tl.zeros((TILE_ROWS * TILE_COLUMNS, CHANNELS), tl.float32)
-    for block_top in range(top, bottom, BLOCK_ROWS):
-        here = tl.minimum(block_row + (block_top - top), rows - 1)
-        key_y = row_class + DILATION_ROWS * here
-        k = load_near(key, near_keys + key_y * key_strides[1], HEAD_DIM, CHANNELS)
-        products = tl.dot(q, tl.trans(k), input_precision=PRECISION)
-        around_row = block_top + tl.arange(0, BLOCK_ROWS)[None, :]
-        row_entries = axis_entries(
-            own_row, around_row, True, rows, KERNEL_ROWS, 2 * KERNEL_COLUMNS - 1
-        )
-        biases = biases_of(table, row_entries, column_entries, HAS_BIAS, number, DIRECT)
-        scores = products * factor + biases
-        new_largest = tl.maximum(largest, tl.max(scores, 1))
-        weights = tl.exp2(scores - new_largest[:, None])
-        shrink = tl.exp2(largest - new_largest)
-        largest = new_largest
-        total = total * shrink + tl.sum(weights, 1)
-        v = load_near(value, near_values + key_y * value_strides[1], HEAD_DIM, CHANNELS)
-        sums = tl.dot(weights.to(v.dtype), v, sums * shrink[:, None], input_precision=PRECISION)
+    tl.static_assert(TILE_COLUMNS + KERNEL_COLUMNS - 1 <= BLOCK_COLUMNS)
+    met: tl.constexpr = tl.cdiv(TILE_ROWS + KERNEL_ROWS - 1, BLOCK_ROWS) * BLOCK_ROWS
+    is_interior = lies_inside(first_row, rows, KERNEL_ROWS, TILE_ROWS, met, True)
+    is_interior &= lies_inside(first_column, columns, KERNEL_COLUMNS, TILE_COLUMNS, 0, True)
+    last_entry: tl.constexpr = (2 * KERNEL_ROWS - 1) * (2 * KERNEL_COLUMNS - 1)
+    left = window_start(first_column, columns, KERNEL_COLUMNS)
+    # At borders windows are shifted, inside the map all pairs of a distance are alike.
+    for interior in tl.static_range(2):
+        if is_interior == (interior == 1):
+            entries: tl.constexpr = INTERIOR_ENTRIES if interior else BORDER_ENTRIES
+            row_step: tl.constexpr = (
+                BLOCK_COLUMNS + TILE_COLUMNS - 1 if interior else 2 * KERNEL_COLUMNS - 1
+            )
+            table = bias_table(
+                bias,
+                head,
+                HAS_BIAS,
+                KERNEL_ROWS,
+                KERNEL_COLUMNS,
+                TILE_ROWS,
+                TILE_COLUMNS,
+                BLOCK_COLUMNS,
+                entries,
+                True,
+                interior,
+            )
+            top, bottom = span_around(first_row, rows, KERNEL_ROWS, TILE_ROWS, True, interior)
+            column_entries = axis_entries(
+                first_column,
+                left,
+                columns,
+                KERNEL_COLUMNS,
+                TILE_COLUMNS,
+                BLOCK_COLUMNS,
+                1,
+                True,
+                interior,
+            )
+            for block_top in range(top, bottom, BLOCK_ROWS):
+                near_y, near_x, exists = tokens_of(
+                    block_top,
+                    left,
+                    rows,
+                    columns,
+                    row_class,
+                    column_class,
+                    DILATION_ROWS,
+                    DILATION_COLUMNS,
+                    BLOCK_ROWS,
+                    BLOCK_COLUMNS,
+                )
+                k = load_block(keys, key_strides, near_y, near_x, HEAD_DIM, CHANNELS)
+                products = tl.dot(q, tl.trans(k), input_precision=PRECISION)
+                row_entries = axis_entries(
+                    first_row,
+                    block_top,
+                    rows,
+                    KERNEL_ROWS,
+                    TILE_ROWS,
+                    BLOCK_ROWS,
+                    row_step,
+                    True,
+                    interior,
+                )
+                scores = products * factor + pair_biases(
+                    table, row_entries, column_entries, last_entry, interior
+                )
+                new_largest = tl.maximum(largest, tl.max(scores, 1))
+                weights = tl.exp2(scores - new_largest[:, None])
+                shrink = tl.exp2(largest - new_largest)
+                largest = new_largest
+                total = total * shrink + tl.sum(weights, 1)
+                v = load_block(values, value_strides, near_y, near_x, HEAD_DIM, CHANNELS)
+                sums *= shrink[:, None]
+                sums = tl.dot(weights.to(v.dtype), v, sums, input_precision=PRECISION)
 
-    token = (image * HEIGHT * WIDTH + (query_y * WIDTH + query_x)) * HEADS + head
+    total = tl.where(is_own, total, 1.0)
+    token = (image * HEIGHT * WIDTH + (y * WIDTH + x)) * HEADS + head
     log_total = tl.log2(total)
     rounded = largest + log_total
-    tl.store(log_sum_exp + token, rounded, is_query)
-    tl.store(remainder + token, (largest - rounded) + log_total, is_query)
-    store_tokens(output, token, sums / total[:, None], is_query, HEAD_DIM, CHANNELS)
+    tl.store(log_sum_exp + token, rounded, is_own)
+    tl.store(remainder + token, (largest - rounded) + log_total, is_own)
+    store_tokens(output, token, sums / total[:, None], is_own, HEAD_DIM, CHANNELS)

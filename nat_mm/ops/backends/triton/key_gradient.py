@@ -7,16 +7,16 @@ from nat_mm.ops.backends.triton.window import (
     LOG2_E,
     MAP_SIZES,
     axis_entries,
-    biases_of,
-    block_tokens,
-    class_length,
+    bias_table,
     fetch,
-    load_near,
+    lies_inside,
+    load_block,
     load_tokens,
     locate_tile,
-    map_position,
-    queries_of,
+    pair_biases,
+    span_around,
     store_tokens,
+    tokens_of,
 )
 
 
@@ -51,6 +51,8 @@ def na2d_bwd_kv_kernel(
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
     CHANNELS: tl.constexpr,
+    INTERIOR_ENTRIES: tl.constexpr,
+    BORDER_ENTRIES: tl.constexpr,
     PRECISION: tl.constexpr,
     DIRECT: tl.constexpr,
 ):
@@ -60,81 +62,112 @@ def na2d_bwd_kv_kernel(
     those of the kernels for outputs and queries; ``grad_key`` and ``grad_value`` are slices, 1 and
     2, of what ``grad_query`` is slice 0 of.
     """
-    image, head, row_class, column_class, first_row, first_column = locate_tile(
-        tl.program_id(0),
-        HEIGHT,
-        WIDTH,
-        HEADS,
+    image, head, row_class, column_class, rows, columns, first_row, first_column = locate_tile(
+        HEIGHT, WIDTH, HEADS, DILATION_ROWS, DILATION_COLUMNS, TILE_ROWS, TILE_COLUMNS
+    )
+    if (first_row >= rows) | (first_column >= columns):
+        return
+    y, x, is_own = tokens_of(
+        first_row,
+        first_column,
+        rows,
+        columns,
+        row_class,
+        column_class,
         DILATION_ROWS,
         DILATION_COLUMNS,
         TILE_ROWS,
         TILE_COLUMNS,
     )
-    rows = class_length(HEIGHT, row_class, DILATION_ROWS)
-    columns = class_length(WIDTH, column_class, DILATION_COLUMNS)
-    if (first_row >= rows) | (first_column >= columns):
-        return
-    image = image.to(tl.int64)
-
-    key_row, key_column = block_tokens(0, first_row, first_column, 1, TILE_ROWS, TILE_COLUMNS)
-    is_key = (key_row < rows) & (key_column < columns)
-    key_y, key_x = map_position(
-        key_row, key_column, row_class, column_class, DILATION_ROWS, DILATION_COLUMNS
-    )
-    k = load_tokens(key, key_strides, image, head, key_y, key_x, is_key, HEAD_DIM, CHANNELS)
-    v = load_tokens(value, value_strides, image, head, key_y, key_x, is_key, HEAD_DIM, CHANNELS)
-
-    last_row = tl.minimum(first_row + TILE_ROWS, rows) - 1
-    last_column = tl.minimum(first_column + TILE_COLUMNS, columns) - 1
-    top, bottom = queries_of(first_row, last_row, rows, KERNEL_ROWS)
-    left, right = queries_of(first_column, last_column, columns, KERNEL_COLUMNS)
-
-    factor = SCALE * LOG2_E
-    number: tl.constexpr = (2 * KERNEL_ROWS - 1) * (2 * KERNEL_COLUMNS - 1)
-    table = bias
-    if HAS_BIAS:
-        table = bias + head * (number + 1)
-    own_row = first_row + tl.arange(0, TILE_ROWS)[:, None]
-    own_column = first_column + tl.arange(0, TILE_COLUMNS)[:, None]
+    k = load_tokens(key, key_strides, image, head, y, x, is_own, HEAD_DIM, CHANNELS)
+    v = load_tokens(value, value_strides, image, head, y, x, is_own, HEAD_DIM, CHANNELS)
     queries = query + (image * query_strides[0] + head * query_strides[3])
     grads = grad_output + (image * grad_output_strides[0] + head * grad_output_strides[3])
     numbers = image * HEIGHT * WIDTH * HEADS + head
-
+    factor = SCALE * LOG2_E
     dk = tl.zeros((TILE_ROWS * TILE_COLUMNS, CHANNELS), tl.float32)
     dv = tl.zeros((TILE_ROWS * TILE_COLUMNS, CHANNELS), tl.float32)
-    for block_left in range(left, right, BLOCK_COLUMNS):
-        around_column = block_left + tl.arange(0, BLOCK_COLUMNS)[None, :]
-        column_entries = axis_entries(
-            around_column, own_column, around_column < right, columns, KERNEL_COLUMNS, 1
-        )
-        block_row, query_column = block_tokens(0, top, block_left, 1, BLOCK_ROWS, BLOCK_COLUMNS)
-        # Beyond the map the last row and column come again, masked.
-        query_x = column_class + DILATION_COLUMNS * tl.minimum(query_column, columns - 1)
-        for block_top in range(top, bottom, BLOCK_ROWS):
-            here = tl.minimum(block_row + (block_top - top), rows - 1)
-            query_y = row_class + DILATION_ROWS * here
-            near = query_y * query_strides[1] + query_x * query_strides[2]
-            q = load_near(queries, near, HEAD_DIM, CHANNELS)
-            products = tl.dot(k, tl.trans(q), input_precision=PRECISION)
-            around_row = block_top + tl.arange(0, BLOCK_ROWS)[None, :]
-            row_entries = axis_entries(
-                around_row, own_row, around_row < bottom, rows, KERNEL_ROWS, 2 * KERNEL_COLUMNS - 1
+    tl.static_assert(TILE_COLUMNS + KERNEL_COLUMNS - 1 <= BLOCK_COLUMNS)
+    met: tl.constexpr = tl.cdiv(TILE_ROWS + KERNEL_ROWS - 1, BLOCK_ROWS) * BLOCK_ROWS
+    is_interior = lies_inside(first_row, rows, KERNEL_ROWS, TILE_ROWS, met, False)
+    is_interior &= lies_inside(first_column, columns, KERNEL_COLUMNS, TILE_COLUMNS, 0, False)
+    last_entry: tl.constexpr = (2 * KERNEL_ROWS - 1) * (2 * KERNEL_COLUMNS - 1)
+    # At borders windows are shifted, inside the map all pairs of a distance are alike.
+    for interior in tl.static_range(2):
+        if is_interior == (interior == 1):
+            entries: tl.constexpr = INTERIOR_ENTRIES if interior else BORDER_ENTRIES
+            row_step: tl.constexpr = (
+                BLOCK_COLUMNS + TILE_COLUMNS - 1 if interior else 2 * KERNEL_COLUMNS - 1
             )
-            biases = biases_of(table, row_entries, column_entries, HAS_BIAS, number, DIRECT)
-            token = (query_y * WIDTH + query_x) * HEADS
-            lse = fetch(log_sum_exp + numbers + token, DIRECT)
-            scores = products * factor + biases - lse[None, :]
-            if q.dtype == tl.float32:
-                scores -= fetch(remainder + numbers + token, DIRECT)[None, :]
-            weights = tl.exp2(scores)
-            near = query_y * grad_output_strides[1] + query_x * grad_output_strides[2]
-            do = load_near(grads, near, HEAD_DIM, CHANNELS)
-            dv = tl.dot(weights.to(do.dtype), do, dv, input_precision=PRECISION)
-            grad_weights = tl.dot(v, tl.trans(do), input_precision=PRECISION)
-            delta_here = fetch(delta + numbers + token, DIRECT)
-            grad_scores = (weights * (grad_weights - delta_here[None, :])).to(q.dtype)
-            dk = tl.dot(grad_scores, q, dk, input_precision=PRECISION)
+            table = bias_table(
+                bias,
+                head,
+                HAS_BIAS,
+                KERNEL_ROWS,
+                KERNEL_COLUMNS,
+                TILE_ROWS,
+                TILE_COLUMNS,
+                BLOCK_COLUMNS,
+                entries,
+                False,
+                interior,
+            )
+            top, bottom = span_around(first_row, rows, KERNEL_ROWS, TILE_ROWS, False, interior)
+            left, right = span_around(
+                first_column, columns, KERNEL_COLUMNS, TILE_COLUMNS, False, interior
+            )
+            for block_left in range(left, right, BLOCK_COLUMNS):
+                column_entries = axis_entries(
+                    first_column,
+                    block_left,
+                    columns,
+                    KERNEL_COLUMNS,
+                    TILE_COLUMNS,
+                    BLOCK_COLUMNS,
+                    1,
+                    False,
+                    interior,
+                )
+                for block_top in range(top, bottom, BLOCK_ROWS):
+                    near_y, near_x, exists = tokens_of(
+                        block_top,
+                        block_left,
+                        rows,
+                        columns,
+                        row_class,
+                        column_class,
+                        DILATION_ROWS,
+                        DILATION_COLUMNS,
+                        BLOCK_ROWS,
+                        BLOCK_COLUMNS,
+                    )
+                    q = load_block(queries, query_strides, near_y, near_x, HEAD_DIM, CHANNELS)
+                    products = tl.dot(k, tl.trans(q), input_precision=PRECISION)
+                    row_entries = axis_entries(
+                        first_row,
+                        block_top,
+                        rows,
+                        KERNEL_ROWS,
+                        TILE_ROWS,
+                        BLOCK_ROWS,
+                        row_step,
+                        False,
+                        interior,
+                    )
+                    biases = pair_biases(table, row_entries, column_entries, last_entry, interior)
+                    token = (near_y * WIDTH + near_x) * HEADS
+                    lse = fetch(log_sum_exp + numbers + token, DIRECT)
+                    scores = products * factor + biases - lse[None, :]
+                    if q.dtype == tl.float32:
+                        scores -= fetch(remainder + numbers + token, DIRECT)[None, :]
+                    weights = tl.exp2(scores)
+                    do = load_block(grads, grad_output_strides, near_y, near_x, HEAD_DIM, CHANNELS)
+                    dv = tl.dot(weights.to(do.dtype), do, dv, input_precision=PRECISION)
+                    grad_weights = tl.dot(v, tl.trans(do), input_precision=PRECISION)
+                    delta_here = fetch(delta + numbers + token, DIRECT)
+                    grad_scores = (weights * (grad_weights - delta_here[None, :])).to(q.dtype)
+                    dk = tl.dot(grad_scores, q, dk, input_precision=PRECISION)
 
-    packed_token = (image * HEIGHT * WIDTH + (key_y * WIDTH + key_x)) * (3 * HEADS) + head
-    store_tokens(grad_key, packed_token, dk * SCALE, is_key, HEAD_DIM, CHANNELS)
-    store_tokens(grad_value, packed_token, dv, is_key, HEAD_DIM, CHANNELS)
+    packed_token = (image * HEIGHT * WIDTH + (y * WIDTH + x)) * (3 * HEADS) + head
+    store_tokens(grad_key, packed_token, dk * SCALE, is_own, HEAD_DIM, CHANNELS)
+    store_tokens(grad_value, packed_token, dv, is_own, HEAD_DIM, CHANNELS)

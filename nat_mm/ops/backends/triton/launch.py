@@ -14,7 +14,6 @@ from nat_mm.ops.backends.triton.attend import na2d_fwd_kernel
 from nat_mm.ops.backends.triton.key_gradient import na2d_bwd_kv_kernel
 from nat_mm.ops.backends.triton.query_gradient import na2d_bwd_q_kernel
 from nat_mm.ops.backends.triton.tiles import Tiles, choose_tiles, product_size
-from nat_mm.ops.backends.triton.window import LOG2_E
 from nat_mm.ops.packing import empty_packed
 
 KERNELS = {'forward': na2d_fwd_kernel, 'queries': na2d_bwd_q_kernel, 'keys': na2d_bwd_kv_kernel}
@@ -37,7 +36,7 @@ def run_forward(
     query, key, value = _readable(query), _readable(key), _readable(value)
     output = query.new_empty(query.shape)
     statistics = query.new_empty((2, *query.shape[:4]), dtype=torch.float32)
-    tensors = (query, key, value, _table(bias), output, *statistics.unbind(0))
+    tensors = (query, key, value, _contiguous(bias), output, *statistics.unbind(0))
     strides = _strides(query, key, value)
     problem = Problem(query, bias is not None, tuple(kernel_size), tuple(dilation), scale)
 
@@ -72,7 +71,7 @@ def run_backward(
     grads = empty_packed(query)
     grad_query, grad_key, grad_value = grads.unbind(3)
     delta = torch.empty_like(log_sum_exp)
-    table = _table(bias)
+    table = _contiguous(bias)
     strides = _strides(query, key, value, grad_output)
     problem = Problem(query, bias is not None, tuple(kernel_size), tuple(dilation), scale)
 
@@ -259,6 +258,8 @@ def make_constants(
     direct: bool,
 ) -> dict[str, Any]:
     """Constants that all kernels are compiled for; ``precision`` is that of float32 products."""
+    met = -(-(tiles.rows + kernel_size[0] - 1) // tiles.block_rows) * tiles.block_rows
+    distances = tiles.block_columns + tiles.columns - 1
     return {
         'HEAD_DIM': head_dim,
         'HAS_BIAS': has_bias,
@@ -271,9 +272,16 @@ def make_constants(
         'BLOCK_ROWS': tiles.block_rows,
         'BLOCK_COLUMNS': tiles.block_columns,
         'CHANNELS': product_size(head_dim),
+        'INTERIOR_ENTRIES': _power_of_2((met + tiles.rows - 1) * distances),
+        'BORDER_ENTRIES': _power_of_2(math.prod(2 * size - 1 for size in kernel_size) + 1),
         'PRECISION': precision,
         'DIRECT': direct,
     }
+
+
+def _power_of_2(number: int) -> int:
+    """The least one that is no less."""
+    return 1 << (number - 1).bit_length()
 
 
 def make_table_constants(kernel_size: Sequence[int], precision: str) -> dict[str, Any]:
@@ -300,18 +308,12 @@ def _reduce_tables(partial_tables: Tensor, bias: Tensor) -> Tensor:
     return total.to(bias.dtype)  # for the same type that copies nothing
 
 
-def _table(bias: Tensor | None) -> Tensor | None:
-    """[heads, entries + 1], biases in powers of 2; the last is -inf, for pairs outside windows."""
-    if bias is None:
-        return None
-    entries = bias.float().flatten(1)
-    table = entries.new_full((len(bias), entries.shape[1] + 1), -math.inf)
-    torch.mul(entries, LOG2_E.value, out=table[:, :-1])
-    return table
-
-
 def _strides(*tensors: Tensor) -> list[tuple[int, ...]]:
     return [tensor.stride()[:4] for tensor in tensors]
+
+
+def _contiguous(bias: Tensor | None) -> Tensor | None:
+    return None if bias is None else bias.contiguous()
 
 
 def _readable(tensor: Tensor) -> Tensor:

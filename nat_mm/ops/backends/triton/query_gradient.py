@@ -7,15 +7,15 @@ from nat_mm.ops.backends.triton.window import (
     LOG2_E,
     MAP_SIZES,
     axis_entries,
-    biases_of,
-    block_tokens,
-    class_length,
-    keys_of,
-    load_near,
+    bias_table,
+    lies_inside,
+    load_block,
     load_tokens,
     locate_tile,
-    map_position,
+    pair_biases,
+    span_around,
     store_tokens,
+    tokens_of,
     window_start,
 )
 
@@ -52,6 +52,8 @@ def na2d_bwd_q_kernel(
     BLOCK_ROWS: tl.constexpr,
     BLOCK_COLUMNS: tl.constexpr,
     CHANNELS: tl.constexpr,
+    INTERIOR_ENTRIES: tl.constexpr,
+    BORDER_ENTRIES: tl.constexpr,
     TABLE_ROWS: tl.constexpr,
     TABLE_COLUMNS: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -66,132 +68,153 @@ def na2d_bwd_q_kernel(
     [programs, TABLE_ROWS, TABLE_COLUMNS] and zero where a program has no queries, gets the table of
     each program.
     """
-    program = tl.program_id(0)
-    image, head, row_class, column_class, first_row, first_column = locate_tile(
-        program,
-        HEIGHT,
-        WIDTH,
-        HEADS,
+    image, head, row_class, column_class, rows, columns, first_row, first_column = locate_tile(
+        HEIGHT, WIDTH, HEADS, DILATION_ROWS, DILATION_COLUMNS, TILE_ROWS, TILE_COLUMNS
+    )
+    if (first_row >= rows) | (first_column >= columns):
+        return
+    y, x, is_own = tokens_of(
+        first_row,
+        first_column,
+        rows,
+        columns,
+        row_class,
+        column_class,
         DILATION_ROWS,
         DILATION_COLUMNS,
         TILE_ROWS,
         TILE_COLUMNS,
     )
-    rows = class_length(HEIGHT, row_class, DILATION_ROWS)
-    columns = class_length(WIDTH, column_class, DILATION_COLUMNS)
-    if (first_row >= rows) | (first_column >= columns):
-        return
-    image = image.to(tl.int64)
-
-    query_row, query_column = block_tokens(0, first_row, first_column, 1, TILE_ROWS, TILE_COLUMNS)
-    is_query = (query_row < rows) & (query_column < columns)
-    query_y, query_x = map_position(
-        query_row, query_column, row_class, column_class, DILATION_ROWS, DILATION_COLUMNS
-    )
-    q = load_tokens(
-        query, query_strides, image, head, query_y, query_x, is_query, HEAD_DIM, CHANNELS
-    )
+    q = load_tokens(query, query_strides, image, head, y, x, is_own, HEAD_DIM, CHANNELS)
     do = load_tokens(
-        grad_output,
-        grad_output_strides,
-        image,
-        head,
-        query_y,
-        query_x,
-        is_query,
-        HEAD_DIM,
-        CHANNELS,
+        grad_output, grad_output_strides, image, head, y, x, is_own, HEAD_DIM, CHANNELS
     )
-    token = (image * HEIGHT * WIDTH + (query_y * WIDTH + query_x)) * HEADS + head
+    token = (image * HEIGHT * WIDTH + (y * WIDTH + x)) * HEADS + head
     # Contiguous, so tokens are HEAD_DIM apart.
     out = load_tokens(
-        output, (0, 0, HEAD_DIM, 0), image, head, query_y, token, is_query, HEAD_DIM, CHANNELS
+        output, (0, 0, HEAD_DIM, 0), image, head, y, token, is_own, HEAD_DIM, CHANNELS
     )
     delta_here = tl.sum(do.to(tl.float32) * out.to(tl.float32), 1)
     is_exact: tl.constexpr = q.dtype == tl.float32
-    lse = tl.load(log_sum_exp + token, is_query, other=0.0)
+    lse = tl.load(log_sum_exp + token, is_own, other=0.0)
     if is_exact:
-        rest = tl.load(remainder + token, is_query, other=0.0)
-
-    last_row = tl.minimum(first_row + TILE_ROWS, rows) - 1
-    top, bottom = keys_of(first_row, last_row, rows, KERNEL_ROWS)
-    left = window_start(first_column, columns, KERNEL_COLUMNS)
-    tl.static_assert(TILE_COLUMNS + KERNEL_COLUMNS - 1 <= BLOCK_COLUMNS)
-
+        rest = tl.load(remainder + token, is_own, other=0.0)
+    keys = key + (image * key_strides[0] + head * key_strides[3])
+    values = value + (image * value_strides[0] + head * value_strides[3])
     factor = SCALE * LOG2_E
-    number: tl.constexpr = (2 * KERNEL_ROWS - 1) * (2 * KERNEL_COLUMNS - 1)
-    entries = bias
-    if HAS_BIAS:
-        entries = bias + head * (number + 1)
-    own_row = first_row + tl.arange(0, TILE_ROWS)[:, None]
-    own_column = first_column + tl.arange(0, TILE_COLUMNS)[:, None]
-    around_column = left + tl.arange(0, BLOCK_COLUMNS)[None, :]
-    column_entries = axis_entries(
-        own_column, around_column, own_column < columns, columns, KERNEL_COLUMNS, 1
-    )
-    block_row, key_column = block_tokens(0, top, left, 1, BLOCK_ROWS, BLOCK_COLUMNS)
-    # Beyond the map the last row and column come again, masked.
-    key_x = column_class + DILATION_COLUMNS * tl.minimum(key_column, columns - 1)
-    near_keys = image * key_strides[0] + head * key_strides[3] + key_x * key_strides[2]
-    near_values = image * value_strides[0] + head * value_strides[3] + key_x * value_strides[2]
-
     dq = tl.zeros((TILE_ROWS * TILE_COLUMNS, CHANNELS), tl.float32)
     by_row_distance = tl.zeros((TABLE_ROWS, TILE_COLUMNS * BLOCK_COLUMNS), tl.float32)
     total = tl.zeros((TILE_ROWS * TILE_COLUMNS,), tl.float32)
     excess = tl.zeros((TILE_ROWS * TILE_COLUMNS,), tl.float32)
-    # Turn 0 mends delta, so that gradients of scores sum to 0 although weights do not quite sum to
-    # 1 where scores are large. In 16 bits these gradients are rounded more coarsely than that.
-    for turn in tl.static_range(0 if is_exact else 1, 2):
-        for block_top in range(top, bottom, BLOCK_ROWS):
-            here = tl.minimum(block_row + (block_top - top), rows - 1)
-            key_y = row_class + DILATION_ROWS * here
-            k = load_near(key, near_keys + key_y * key_strides[1], HEAD_DIM, CHANNELS)
-            products = tl.dot(q, tl.trans(k), input_precision=PRECISION)
-            around_row = block_top + tl.arange(0, BLOCK_ROWS)[None, :]
-            row_entries = axis_entries(
-                own_row, around_row, own_row < rows, rows, KERNEL_ROWS, 2 * KERNEL_COLUMNS - 1
+    tl.static_assert(TILE_COLUMNS + KERNEL_COLUMNS - 1 <= BLOCK_COLUMNS)
+    met: tl.constexpr = tl.cdiv(TILE_ROWS + KERNEL_ROWS - 1, BLOCK_ROWS) * BLOCK_ROWS
+    is_interior = lies_inside(first_row, rows, KERNEL_ROWS, TILE_ROWS, met, True)
+    is_interior &= lies_inside(first_column, columns, KERNEL_COLUMNS, TILE_COLUMNS, 0, True)
+    last_entry: tl.constexpr = (2 * KERNEL_ROWS - 1) * (2 * KERNEL_COLUMNS - 1)
+    left = window_start(first_column, columns, KERNEL_COLUMNS)
+    # At borders windows are shifted, inside the map all pairs of a distance are alike.
+    for interior in tl.static_range(2):
+        if is_interior == (interior == 1):
+            entries: tl.constexpr = INTERIOR_ENTRIES if interior else BORDER_ENTRIES
+            row_step: tl.constexpr = (
+                BLOCK_COLUMNS + TILE_COLUMNS - 1 if interior else 2 * KERNEL_COLUMNS - 1
             )
-            biases = biases_of(entries, row_entries, column_entries, HAS_BIAS, number, DIRECT)
-            scores = products * factor + biases - lse[:, None]
-            if is_exact:
-                scores -= rest[:, None]
-            weights = tl.exp2(scores)
-            v = load_near(value, near_values + key_y * value_strides[1], HEAD_DIM, CHANNELS)
-            grad_weights = tl.dot(do, tl.trans(v), input_precision=PRECISION)
-            grad_scores = weights * (grad_weights - delta_here[:, None])
-            if turn == 0:
-                total += tl.sum(weights, 1)
-                excess += tl.sum(grad_scores, 1)
-            else:
-                grad_scores = grad_scores.to(q.dtype)
-                dq = tl.dot(grad_scores, k, dq, input_precision=PRECISION)
-                if HAS_BIAS:
-                    by_row_distance = add_by_row_distance(
-                        by_row_distance,
-                        grad_scores,
-                        block_top - first_row + KERNEL_ROWS - 1,
-                        TILE_ROWS,
-                        TILE_COLUMNS,
+            table = bias_table(
+                bias,
+                head,
+                HAS_BIAS,
+                KERNEL_ROWS,
+                KERNEL_COLUMNS,
+                TILE_ROWS,
+                TILE_COLUMNS,
+                BLOCK_COLUMNS,
+                entries,
+                True,
+                interior,
+            )
+            top, bottom = span_around(first_row, rows, KERNEL_ROWS, TILE_ROWS, True, interior)
+            column_entries = axis_entries(
+                first_column,
+                left,
+                columns,
+                KERNEL_COLUMNS,
+                TILE_COLUMNS,
+                BLOCK_COLUMNS,
+                1,
+                True,
+                interior,
+            )
+            # Turn 0 mends delta, so that gradients of scores sum to 0 although weights do not quite
+            # sum to 1 where scores are large. In 16 bits these gradients are rounded more coarsely
+            # than that.
+            for turn in tl.static_range(0 if is_exact else 1, 2):
+                for block_top in range(top, bottom, BLOCK_ROWS):
+                    near_y, near_x, exists = tokens_of(
+                        block_top,
+                        left,
+                        rows,
+                        columns,
+                        row_class,
+                        column_class,
+                        DILATION_ROWS,
+                        DILATION_COLUMNS,
                         BLOCK_ROWS,
                         BLOCK_COLUMNS,
-                        TABLE_ROWS,
-                        PRECISION,
                     )
-        if turn == 0:
-            # Queries beyond the map have no weights.
-            delta_here += excess / tl.where(is_query, total, 1.0)
+                    k = load_block(keys, key_strides, near_y, near_x, HEAD_DIM, CHANNELS)
+                    products = tl.dot(q, tl.trans(k), input_precision=PRECISION)
+                    row_entries = axis_entries(
+                        first_row,
+                        block_top,
+                        rows,
+                        KERNEL_ROWS,
+                        TILE_ROWS,
+                        BLOCK_ROWS,
+                        row_step,
+                        True,
+                        interior,
+                    )
+                    biases = pair_biases(table, row_entries, column_entries, last_entry, interior)
+                    scores = products * factor + biases - lse[:, None]
+                    if is_exact:
+                        scores -= rest[:, None]
+                    weights = tl.exp2(scores)
+                    v = load_block(values, value_strides, near_y, near_x, HEAD_DIM, CHANNELS)
+                    grad_weights = tl.dot(do, tl.trans(v), input_precision=PRECISION)
+                    grad_scores = weights * (grad_weights - delta_here[:, None])
+                    if turn == 0:
+                        total += tl.sum(weights, 1)
+                        excess += tl.sum(grad_scores, 1)
+                    else:
+                        grad_scores = grad_scores.to(q.dtype)
+                        dq = tl.dot(grad_scores, k, dq, input_precision=PRECISION)
+                        if HAS_BIAS:
+                            by_row_distance = add_by_row_distance(
+                                by_row_distance,
+                                grad_scores,
+                                block_top - first_row + KERNEL_ROWS - 1,
+                                TILE_ROWS,
+                                TILE_COLUMNS,
+                                BLOCK_ROWS,
+                                BLOCK_COLUMNS,
+                                TABLE_ROWS,
+                                PRECISION,
+                            )
+                if turn == 0:
+                    # Queries beyond the map have no weights.
+                    delta_here += excess / tl.where(is_own, total, 1.0)
 
-    tl.store(delta + token, delta_here, is_query)
+    tl.store(delta + token, delta_here, is_own)
     # Where each token has gradients of query, key and value side by side.
     packed_token = 3 * token - 2 * head
-    store_tokens(grad_query, packed_token, dq * SCALE, is_query, HEAD_DIM, CHANNELS)
+    store_tokens(grad_query, packed_token, dq * SCALE, is_own, HEAD_DIM, CHANNELS)
     if HAS_BIAS:
         distance = left - first_column + KERNEL_COLUMNS - 1
         distance += differences(BLOCK_COLUMNS, TILE_COLUMNS)
         choice = tl.where(distance[:, None] == tl.arange(0, TABLE_COLUMNS)[None, :], 1.0, 0.0)
         partial = tl.dot(by_row_distance, choice, input_precision=TABLE_PRECISION)
         row = tl.arange(0, TABLE_ROWS)[:, None] * TABLE_COLUMNS
-        at = program.to(tl.int64) * (TABLE_ROWS * TABLE_COLUMNS) + row
+        at = tl.program_id(0).to(tl.int64) * (TABLE_ROWS * TABLE_COLUMNS) + row
         tl.store(partial_tables + at + tl.arange(0, TABLE_COLUMNS)[None, :], partial)
 
 

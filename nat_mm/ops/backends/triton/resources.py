@@ -1,6 +1,6 @@
 """What the kernels take of a GPU, found by compiling them for it; no GPU is needed.
 
-``python -m nat_mm.ops.backends.triton.resources`` prints the table of docs/gpu.md.
+``python -m nat_mm.ops.backends.triton.resources`` prints them as a page in Markdown.
 """
 
 from __future__ import annotations
@@ -38,7 +38,23 @@ TARGETS = {
 }
 _TYPES = {torch.float16: '*fp16', torch.bfloat16: '*bf16', torch.float32: '*fp32'}
 _FLOAT32_TENSORS = ('bias', 'log_sum_exp', 'remainder', 'delta', 'partial_tables')
-_TITLES = ('registers', 'spills', 'shared memory', 'matrix instructions')
+_TITLES = (
+    'registers',
+    'spills',
+    'shared memory',
+    'matrix instructions',
+    'loop, interior',
+    'loop, border',
+)
+_HEAD = """# What the GPU kernels take
+
+Made by `python -m nat_mm.ops.backends.triton.resources`, which compiles the GPU kernels and needs
+no GPU: maps with a bias, kernel size 7. *Registers* are those of a thread; *spills* the bytes
+(NVIDIA) or registers (AMD) of a thread that went to memory instead; *shared memory* is bytes of a
+program; *matrix instructions* are those of tensor or matrix cores in the code, of which float32
+has none on NVIDIA unless TF32 is allowed; *loop* counts the instructions of a warp for one block,
+in tiles inside the map and at its borders.
+"""
 _MATRIX_INSTRUCTIONS = {
     'ptx': r'\b(?:mma\.sync|wgmma\.mma_async|tcgen05\.mma)',
     'amdgcn': r'\bv_mfma_',
@@ -59,6 +75,18 @@ class Resources(NamedTuple):
     spills: int
     shared_memory: int
     matrix_instructions: int
+
+
+class LoopInstructions(NamedTuple):
+    """Of a warp for one block.
+
+    Attributes:
+        interior: In tiles whose windows touch no border of the map.
+        border: In all others.
+    """
+
+    interior: int
+    border: int
 
 
 def measure_resources(
@@ -86,8 +114,8 @@ def measure_resources(
 
 def loop_instructions(
     kernel: str, target: str, *, kernel_size: int, head_dim: int, dtype: torch.dtype
-) -> int:
-    """Instructions that each warp of a program needs for one block; NVIDIA's GPUs only.
+) -> LoopInstructions:
+    """Counts the instructions that each warp needs for one block; NVIDIA's GPUs only.
 
     Arguments are those of :func:`measure_resources`.
     """
@@ -111,7 +139,9 @@ def loop_instructions(
         for start, end in loops
         if not any(start <= first and last < end for first, last in loops)
     ]
-    return max(innermost)
+    # The loop inside the map is the shorter one: it has no index arithmetic. Behind the code is a
+    # loop of one instruction, and in float32 the kernel for queries goes over its keys twice.
+    return LoopInstructions(*sorted(innermost)[-2:])
 
 
 def compile_kernel(
@@ -187,16 +217,17 @@ def _amd_usage(compiled: CompiledKernel) -> tuple[int, int]:
 
 
 def main() -> None:
-    """Prints the resources of all kernels for kernel size 7 as a table in Markdown."""
-    print('| GPU | kernel | head_dim | dtype | ' + ' | '.join(_TITLES) + ' | in the loop |')
-    print('| --- ' * (5 + len(_TITLES)) + '|')
+    """Prints the resources of all kernels for kernel size 7 as a page in Markdown."""
+    print(_HEAD, flush=True)
+    print('| GPU | kernel | head_dim | dtype | ' + ' | '.join(_TITLES) + ' |')
+    print('| --- ' * (4 + len(_TITLES)) + '|')
     dtypes = (torch.bfloat16, torch.float32)
     for target, kernel, head_dim, dtype in itertools.product(TARGETS, KERNELS, (32, 64), dtypes):
         options = dict(kernel_size=7, head_dim=head_dim, dtype=dtype)
         found = measure_resources(kernel, target, **options)
         is_nvidia = TARGETS[target].backend == 'cuda'
-        number = loop_instructions(kernel, target, **options) if is_nvidia else ''
-        cells = (target, kernel, head_dim, str(dtype).removeprefix('torch.'), *found, number)
+        loops = loop_instructions(kernel, target, **options) if is_nvidia else ('', '')
+        cells = (target, kernel, head_dim, str(dtype).removeprefix('torch.'), *found, *loops)
         print('| ' + ' | '.join(map(str, cells)) + ' |', flush=True)
 
 

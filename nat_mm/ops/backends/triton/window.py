@@ -1,4 +1,4 @@
-"""Index arithmetic that the kernels share.
+"""What the kernels share: places on the map, loads and stores, and the biases of pairs.
 
 Rows and columns are numbered within a residue class of the dilation, in which neighbours are
 consecutive: token ``m`` of class ``r`` is at position ``r + dilation * m`` of the map.
@@ -15,7 +15,6 @@ MAP_SIZES = ('HEIGHT', 'WIDTH', 'HEADS')
 
 @triton.jit
 def locate_tile(
-    program,
     HEIGHT,
     WIDTH,
     HEADS,
@@ -24,28 +23,52 @@ def locate_tile(
     TILE_ROWS: tl.constexpr,
     TILE_COLUMNS: tl.constexpr,
 ):
-    """Takes a program's number apart.
+    """The tile of this program.
 
     Returns:
-        Image, head, class of rows, class of columns, first row and first column of the tile.
+        Image in 64 bits, head, class of rows, class of columns, their numbers of rows and columns,
+        first row and first column. These lie beyond the class where it is smaller than others.
     """
+    program = tl.program_id(0)
     tiles_down = tl.cdiv(tl.cdiv(HEIGHT, DILATION_ROWS), TILE_ROWS)
     tiles_across = tl.cdiv(tl.cdiv(WIDTH, DILATION_COLUMNS), TILE_COLUMNS)
-    column = (program % tiles_across) * TILE_COLUMNS
+    first_column = (program % tiles_across) * TILE_COLUMNS
     program = program // tiles_across
-    row = (program % tiles_down) * TILE_ROWS
+    first_row = (program % tiles_down) * TILE_ROWS
     program = program // tiles_down
     column_class = program % DILATION_COLUMNS
     program = program // DILATION_COLUMNS
     row_class = program % DILATION_ROWS
     program = program // DILATION_ROWS
-    return program // HEADS, program % HEADS, row_class, column_class, row, column
+    rows = (HEIGHT - row_class + DILATION_ROWS - 1) // DILATION_ROWS
+    columns = (WIDTH - column_class + DILATION_COLUMNS - 1) // DILATION_COLUMNS
+    image = (program // HEADS).to(tl.int64)
+    return image, program % HEADS, row_class, column_class, rows, columns, first_row, first_column
 
 
 @triton.jit
-def class_length(LENGTH, residue, DILATION: tl.constexpr):
-    """Number of tokens of a residue class on an axis."""
-    return (LENGTH - residue + DILATION - 1) // DILATION
+def tokens_of(
+    first_row,
+    first_column,
+    rows,
+    columns,
+    row_class,
+    column_class,
+    DILATION_ROWS: tl.constexpr,
+    DILATION_COLUMNS: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """Row and column on the map of a rectangle's tokens, row by row, and whether they exist.
+
+    Beyond the map its last row and column come again.
+    """
+    index = tl.arange(0, ROWS * COLUMNS)
+    row = first_row + index // COLUMNS
+    column = first_column + index % COLUMNS
+    y = row_class + DILATION_ROWS * tl.minimum(row, rows - 1)
+    x = column_class + DILATION_COLUMNS * tl.minimum(column, columns - 1)
+    return y, x, (row < rows) & (column < columns)
 
 
 @triton.jit
@@ -55,44 +78,43 @@ def window_start(index, length, KERNEL: tl.constexpr):
 
 
 @triton.jit
-def keys_of(first, last, length, KERNEL: tl.constexpr):
-    """First key, and the one after the last, in the windows of queries ``first`` to ``last``."""
-    return window_start(first, length, KERNEL), window_start(last, length, KERNEL) + KERNEL
+def span_around(
+    first,
+    length,
+    KERNEL: tl.constexpr,
+    TILE: tl.constexpr,
+    OWNS_QUERIES: tl.constexpr,
+    INTERIOR: tl.constexpr,
+):
+    """What a tile meets on an axis: the first token, and the one after the last.
 
-
-@triton.jit
-def queries_of(first, last, length, KERNEL: tl.constexpr):
-    """First query, and the one after the last, whose windows hold keys ``first`` to ``last``.
-
-    Windows are shifted at borders, so the keys near one are seen from up to there.
+    A tile of queries meets the keys of their windows; a tile of keys meets the queries whose
+    windows hold them. Windows are shifted at borders, so keys near one are seen from up to there.
     """
+    if INTERIOR:
+        return first - KERNEL // 2, first + (TILE + KERNEL // 2)
+    last = tl.minimum(first + TILE, length) - 1
+    if OWNS_QUERIES:
+        return window_start(first, length, KERNEL), window_start(last, length, KERNEL) + KERNEL
     start = tl.where(first < KERNEL, 0, first - KERNEL // 2)
     end = tl.where(last >= length - KERNEL, length, last + KERNEL // 2 + 1)
     return start, end
 
 
 @triton.jit
-def block_tokens(
-    block, top, left, blocks_across, BLOCK_ROWS: tl.constexpr, BLOCK_COLUMNS: tl.constexpr
+def lies_inside(
+    first,
+    length,
+    KERNEL: tl.constexpr,
+    TILE: tl.constexpr,
+    MET: tl.constexpr,
+    OWNS_QUERIES: tl.constexpr,
 ):
-    """Rows and columns of the tokens of a block, of those that fill a rectangle row by row."""
-    index = tl.arange(0, BLOCK_ROWS * BLOCK_COLUMNS)
-    row = top + block // blocks_across * BLOCK_ROWS + index // BLOCK_COLUMNS
-    column = left + block % blocks_across * BLOCK_COLUMNS + index % BLOCK_COLUMNS
-    return row, column
-
-
-@triton.jit
-def map_position(
-    row,
-    column,
-    row_class,
-    column_class,
-    DILATION_ROWS: tl.constexpr,
-    DILATION_COLUMNS: tl.constexpr,
-):
-    """Row and column of the map of a class's rows and columns."""
-    return row_class + DILATION_ROWS * row, column_class + DILATION_COLUMNS * column
+    """Whether a tile is full on an axis, meets no shifted window, and all MET tokens exist."""
+    # Shifted windows hold the first and the last KERNEL tokens.
+    margin: tl.constexpr = KERNEL // 2 if OWNS_QUERIES else KERNEL
+    start = first - KERNEL // 2
+    return (first >= margin) & (first + TILE + margin <= length) & (start + MET <= length)
 
 
 @triton.jit
@@ -127,21 +149,17 @@ def store_tokens(tensor, token, channels, is_token, HEAD_DIM: tl.constexpr, CHAN
 
 
 @triton.jit
-def load_near(tensor, at, CHANNELS_HERE: tl.constexpr, CHANNELS: tl.constexpr):
-    """Channels of tokens that all exist, [tokens, CHANNELS], with zeros for what is no channel."""
+def load_block(tensor, strides, y, x, HEAD_DIM: tl.constexpr, CHANNELS: tl.constexpr):
+    """Channels of tokens that all exist, [tokens, CHANNELS], with zeros for what is no channel.
+
+    ``tensor`` points to the first token of image and head.
+    """
     channel = tl.arange(0, CHANNELS)
-    if CHANNELS_HERE == CHANNELS:
-        return tl.load(tensor + (at[:, None] + channel[None, :]))
-    mask = (channel < CHANNELS_HERE)[None, :] & (at >= 0)[:, None]
-    return tl.load(tensor + (at[:, None] + channel[None, :]), mask, other=0.0)
-
-
-@triton.jit
-def axis_entries(query, key, is_pair, length, KERNEL: tl.constexpr, STEP: tl.constexpr):
-    """What an axis adds to the place in the bias table; far beyond its end outside the window."""
-    place = key - window_start(query, length, KERNEL)
-    seen = (place >= 0) & (place < KERNEL) & is_pair
-    return tl.where(seen, (key - query + KERNEL - 1) * STEP, 1 << 20)
+    pointers = tensor + ((y * strides[1] + x * strides[2])[:, None] + channel[None, :])
+    if HEAD_DIM == CHANNELS:
+        return tl.load(pointers)
+    mask = (channel < HEAD_DIM)[None, :] & (x >= 0)[:, None]
+    return tl.load(pointers, mask, other=0.0)
 
 
 @triton.jit
@@ -160,25 +178,87 @@ def fetch(pointers, DIRECT: tl.constexpr):
 
 
 @triton.jit
-def biases_of(
-    table,
-    row_entries,
-    column_entries,
+def bias_table(
+    bias,
+    head,
     HAS_BIAS: tl.constexpr,
+    KERNEL_ROWS: tl.constexpr,
+    KERNEL_COLUMNS: tl.constexpr,
+    TILE_ROWS: tl.constexpr,
+    TILE_COLUMNS: tl.constexpr,
+    BLOCK_COLUMNS: tl.constexpr,
     ENTRIES: tl.constexpr,
-    DIRECT: tl.constexpr,
+    OWNS_QUERIES: tl.constexpr,
+    INTERIOR: tl.constexpr,
 ):
-    """Bias of each pair, -inf outside the window, [own tokens, tokens of the block].
+    """Biases of a head in powers of 2, for pair_biases() to pick from, [ENTRIES].
+
+    At a border it is ``bias`` as it is, and -inf behind it. Inside, where no window is shifted,
+    what a pair needs hangs on its distance alone: an entry for each distance that there is between
+    the tokens of tile and blocks, -inf for those beyond half a window.
+    """
+    index = tl.arange(0, ENTRIES)
+    if INTERIOR:
+        width: tl.constexpr = BLOCK_COLUMNS + TILE_COLUMNS - 1
+        row = index // width - (TILE_ROWS - 1)
+        column = index % width - (TILE_COLUMNS - 1)
+        is_entry = (row >= 0) & (row < KERNEL_ROWS) & (column >= 0) & (column < KERNEL_COLUMNS)
+        if not OWNS_QUERIES:
+            row = KERNEL_ROWS - 1 - row
+            column = KERNEL_COLUMNS - 1 - column
+        index = (row + KERNEL_ROWS // 2) * (2 * KERNEL_COLUMNS - 1) + column + KERNEL_COLUMNS // 2
+    else:
+        is_entry = index < (2 * KERNEL_ROWS - 1) * (2 * KERNEL_COLUMNS - 1)
+    if HAS_BIAS:
+        table = bias + head * ((2 * KERNEL_ROWS - 1) * (2 * KERNEL_COLUMNS - 1))
+        entries = tl.load(table + index, is_entry, other=float('-inf')).to(tl.float32)
+        return entries * LOG2_E
+    return tl.where(is_entry, 0.0, float('-inf'))
+
+
+@triton.jit
+def axis_entries(
+    first,
+    block_first,
+    length,
+    KERNEL: tl.constexpr,
+    TILE: tl.constexpr,
+    BLOCK: tl.constexpr,
+    STEP: tl.constexpr,
+    OWNS_QUERIES: tl.constexpr,
+    INTERIOR: tl.constexpr,
+):
+    """What an axis adds to the places of pairs in bias_table(), [TILE, BLOCK].
+
+    Far beyond the table's end for what are no neighbours, unless the table says so.
+    """
+    own = first + tl.arange(0, TILE)[:, None]
+    other = block_first + tl.arange(0, BLOCK)[None, :]
+    if INTERIOR:
+        return (other - own + KERNEL // 2 + TILE - 1) * STEP
+    if OWNS_QUERIES:
+        query, key = own, other
+    else:
+        query, key = other, own
+    place = key - window_start(query, length, KERNEL)
+    seen = (place >= 0) & (place < KERNEL) & (query < length)
+    return tl.where(seen, (key - query + KERNEL - 1) * STEP, 1 << 20)
+
+
+@triton.jit
+def pair_biases(table, row_entries, column_entries, LAST: tl.constexpr, INTERIOR: tl.constexpr):
+    """Bias of each pair, -inf for what are no neighbours, [tokens of the tile, of the block].
 
     Args:
-        table: ENTRIES biases of the head, and -inf.
-        row_entries: [own rows, rows of the block].
-        column_entries: [own columns, columns of the block].
+        table: Of bias_table().
+        row_entries: Of axis_entries().
+        column_entries: Of axis_entries().
+        LAST: Entry of a border's table that is -inf, for all places beyond it.
     """
-    at = row_entries[:, None, :, None] + column_entries[None, :, None, :]
     own: tl.constexpr = row_entries.shape[0] * column_entries.shape[0]
     around: tl.constexpr = row_entries.shape[1] * column_entries.shape[1]
-    at = tl.reshape(at, (own, around))
-    if HAS_BIAS:
-        return fetch(table + tl.minimum(at, ENTRIES), DIRECT)
-    return tl.where(at < ENTRIES, 0.0, float('-inf'))
+    at = row_entries[:, None, :, None] + column_entries[None, :, None, :]
+    at = tl.reshape(at, (own * around,))
+    if not INTERIOR:
+        at = tl.minimum(at, LAST)
+    return tl.reshape(tl.gather(table, at, 0), (own, around))

@@ -8,16 +8,11 @@ from mmengine.device import get_device
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 
-from .bf16_instructions import avoid_unusable_amx
-
-
-def register_optim_wrapper() -> None:
-    """Make ``type='AutocastOptimWrapper'`` known to every OpenMMLab package."""
-    OPTIM_WRAPPERS.register_module(module=AutocastOptimWrapper)
+from nat_mm.training.bf16_instructions import avoid_unusable_amx
 
 
 def check_instructions_before_loops(loops: ModuleType) -> None:
-    """Call :func:`avoid_unusable_amx` before validation and test loops enter autocast on a CPU.
+    """Calls :func:`avoid_unusable_amx` before validation and test loops enter autocast on a CPU.
 
     Args:
         loops: ``mmengine.runner.loops``.
@@ -32,6 +27,7 @@ def check_instructions_before_loops(loops: ModuleType) -> None:
     loops.autocast = checked_autocast
 
 
+@OPTIM_WRAPPERS.register_module()
 class AutocastOptimWrapper(AmpOptimWrapper):
     """mmengine's AmpOptimWrapper, which also works on a CPU, in bf16 without loss scaling.
 
@@ -76,7 +72,7 @@ class AutocastOptimWrapper(AmpOptimWrapper):
         self.cast_dtype = torch.bfloat16
 
     def state_dict(self) -> dict:
-        """Return the optimizer's state, and the loss scaler's where there is one."""
+        """Returns the optimizer's state, and the loss scaler's where there is one."""
         state = super().state_dict()
         if not self.loss_scaler.is_enabled():
             del state['loss_scaler']  # a scaler on a GPU would reject the empty state

@@ -1,10 +1,7 @@
 """mmengine's FlexibleRunner and its strategies, without a GPU too."""
 
-from types import ModuleType
-
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.model import is_model_wrapper
 
 ON_CPU = {
     'DDPStrategy': ('MMDistributedDataParallel', 'device_ids', None),
@@ -14,11 +11,11 @@ ON_CPU = {
 
 
 def prepare_strategy(config: Config) -> None:
-    """Make the strategy of ``config`` run under its launcher, on CPUs too.
+    """Makes the strategy of ``config`` run under its launcher, on CPUs too.
 
     Without a launcher there is one process, which needs no strategy, so that what was trained in
     several processes is tested with the same config. On CPUs, where
-    :func:`nat_mm.compat.distributed.prepare_distributed` has started the process group, the model
+    :func:`nat_mm.training.distributed.prepare_distributed` has started the process group, the model
     wrapper is told not to use GPU numbers.
 
     Args:
@@ -41,19 +38,3 @@ def prepare_strategy(config: Config) -> None:
         if strategy.type == 'DDPStrategy':
             strategy.model_wrapper.broadcast_buffers = False  # as without a GPU number
     strategy.model_wrapper[device_argument] = device
-
-
-def save_without_prefix(distributed: ModuleType) -> None:
-    """Let checkpoints of DDPStrategy have the names of the model's weights, as Runner's have.
-
-    Args:
-        distributed: ``mmengine._strategy.distributed``.
-    """
-
-    def model_state_dict(self) -> dict:
-        from mmengine.runner import weights_to_cpu
-
-        model = self.model.module if is_model_wrapper(self.model) else self.model
-        return weights_to_cpu(model.state_dict())
-
-    distributed.DDPStrategy.model_state_dict = model_state_dict

@@ -22,7 +22,7 @@ _PROBE = (
 
 @functools.cache
 def avoid_unusable_amx() -> None:
-    """Keep oneDNN off AMX where a trial in another process dies of it.
+    """Keeps oneDNN off AMX where a trial in another process dies of it.
 
     To be called before the first matrix product of this process, because oneDNN reads its settings
     only once. The trial runs only on CPUs that announce bf16 instructions, and not if the user has

@@ -12,7 +12,7 @@ import torch
 from mmdet.registry import OPTIM_WRAPPERS as DET_OPTIM_WRAPPERS
 from mmengine.runner import loops
 
-from nat_mm.compat import bf16_instructions
+from nat_mm.training import bf16_instructions
 
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason='tests what happens on a CPU')
 

@@ -6,7 +6,7 @@ from mmengine.device import get_device
 
 
 def prepare_distributed(config: Config) -> None:
-    """Make ``config`` run under its launcher, on CPUs too; to be called before Runner.from_cfg.
+    """Makes ``config`` run under its launcher, on CPUs too; to be called before Runner.from_cfg.
 
     mmengine starts processes for GPUs only. Without one, this starts the gloo process group, asks
     for DistributedDataParallel without device numbers and replaces SyncBN, which needs a GPU, by

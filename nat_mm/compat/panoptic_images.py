@@ -2,13 +2,19 @@
 
 import functools
 from types import ModuleType
+from typing import Any
 
 import numpy as np
-from mmengine.structures import PixelData
+
+from nat_mm.compat import NOT_REPORTED
+
+BROKEN_IN = {'mmdet': '<3.6'}
+UPSTREAM = NOT_REPORTED
+MODULES = ('mmdet.visualization.local_visualizer',)
 
 
-def draw_without_segments(module: ModuleType) -> None:
-    """Make DetLocalVisualizer leave a picture as it is where every pixel is void.
+def repair(module: ModuleType) -> None:
+    """Makes DetLocalVisualizer leave an image as it is where every pixel is void.
 
     Args:
         module: ``mmdet.visualization.local_visualizer``.
@@ -19,7 +25,7 @@ def draw_without_segments(module: ModuleType) -> None:
     def draw_segments(
         self,
         image: np.ndarray,
-        panoptic_seg: PixelData,
+        panoptic_seg: Any,
         classes: list[str] | None,
         palette: list[tuple[int, int, int]] | None,
     ) -> np.ndarray:

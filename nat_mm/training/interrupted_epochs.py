@@ -12,7 +12,7 @@ INTERRUPTED = 'interrupted_epoch'
 
 
 def note_interruption(runner: Any, *, iteration: int, batches: int) -> None:
-    """Have the checkpoint that is written next continue in the middle of its epoch.
+    """Has the checkpoint that is written next continue in the middle of its epoch.
 
     Args:
         runner: The runner.
@@ -29,7 +29,7 @@ def note_interruption(runner: Any, *, iteration: int, batches: int) -> None:
 
 
 def continue_epochs(loops: ModuleType) -> None:
-    """Let EpochBasedTrainLoop skip the batches that were done before an interruption.
+    """Lets EpochBasedTrainLoop skip the batches that were done before an interruption.
 
     They are loaded and dropped, as IterBasedTrainLoop does it. If an epoch has got another number
     of batches since, it begins anew.

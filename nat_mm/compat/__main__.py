@@ -1,0 +1,20 @@
+"""Prints which repairs are active, why, and where upstream knows of what is broken."""
+
+from nat_mm.compat import REPAIRS, STAND_INS, find_status
+
+
+def main() -> None:
+    """Prints a table of all repairs."""
+    rows = [('repair', 'active', 'why', 'upstream')]
+    rows += [
+        (each.name, 'yes' if each.active else 'no', each.reason, each.upstream)
+        for each in map(find_status, sorted((*REPAIRS, *STAND_INS)))
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        line = '  '.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print(line.rstrip())
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,28 @@
+"""mmengine's DDPStrategy saves weights under the names of the wrapped model, as Runner does not."""
+
+import functools
+from types import ModuleType
+
+from nat_mm.compat import NOT_REPORTED
+
+BROKEN_IN = {'mmengine': '<0.11'}
+UPSTREAM = NOT_REPORTED
+MODULES = ('mmengine._strategy.distributed',)
+
+
+def repair(module: ModuleType) -> None:
+    """Makes DDPStrategy save weights without the prefix ``module.``.
+
+    Args:
+        module: ``mmengine._strategy.distributed``.
+    """
+
+    @functools.wraps(module.DDPStrategy.model_state_dict)
+    def model_state_dict(self) -> dict:
+        from mmengine.model import is_model_wrapper
+        from mmengine.runner import weights_to_cpu
+
+        model = self.model.module if is_model_wrapper(self.model) else self.model
+        return weights_to_cpu(model.state_dict())
+
+    module.DDPStrategy.model_state_dict = model_state_dict

@@ -1,0 +1,108 @@
+"""Tells apart why mmengine cannot build an object from a config.
+
+Its registries raise plain KeyError and TypeError, as faults of the program do. Here they raise
+subclasses of these where the config is wrong.
+"""
+
+import functools
+import inspect
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import Registry
+
+_NO_ARGUMENTS = {'type', '_scope_', 'convert_to_iter_based', 'epoch_length'}
+"""Keys that mmengine takes for itself."""
+
+
+class UnknownTypeError(KeyError):
+    """A config has no ``type``, or one that is not registered."""
+
+
+class BadArgumentError(TypeError):
+    """A config has an argument that its ``type`` does not know, or lacks one, or is no config.
+
+    Args:
+        message: What is wrong.
+        kind: The ``type`` as the config has it.
+        argument: The argument that it does not know, None if that is not what is wrong.
+    """
+
+    def __init__(self, message: str, kind: Any = None, argument: str | None = None):
+        super().__init__(message)
+        self.kind = kind
+        self.argument = argument
+
+
+@functools.cache
+def tell_mistakes_apart() -> None:
+    """Makes all registries raise these errors; further calls change nothing."""
+    build = Registry.build
+
+    @functools.wraps(build)
+    def build_and_tell(self, cfg, *args, **kwargs):
+        try:
+            return build(self, cfg, *args, **kwargs)
+        except (UnknownTypeError, BadArgumentError):
+            raise
+        except (KeyError, TypeError) as error:
+            defaults = kwargs.get('default_args') or next(iter(args), None) or {}
+            for entry in cfg if isinstance(cfg, list) else [cfg]:
+                mistake = _find_mistake(self, entry, defaults, error)
+                if mistake:
+                    raise mistake from error
+            raise
+
+    Registry.build = build_and_tell
+
+
+def _find_mistake(
+    registry: Registry, cfg: Any, defaults: dict[str, Any], error: Exception
+) -> Exception | None:
+    """The error of a config that could not be built, None if the config is not to blame."""
+    if not isinstance(cfg, dict | Config):
+        return BadArgumentError(str(error))
+    arguments = {**defaults, **cfg}
+    kind = arguments.get('type')
+    with registry.switch_scope_and_registry(arguments.get('_scope_')) as scoped:
+        target = scoped.get(kind) if isinstance(kind, str) else kind
+    if target is None:
+        return UnknownTypeError(error.args[0])
+    if not callable(target):
+        return BadArgumentError(str(error))
+    if isinstance(error, KeyError):
+        return None
+    given = arguments.keys() - _NO_ARGUMENTS
+    name = getattr(target, '__name__', kind)
+    known = _known_arguments(target)
+    unknown = [each for each in arguments if each in given and known and each not in known]
+    if unknown:
+        return BadArgumentError(f'{unknown[0]} is not an argument of {name}', kind, unknown[0])
+    missing = [each for each in _required_arguments(target) if each not in given]
+    if missing:
+        return BadArgumentError(f'{name} needs the argument {missing[0]}')
+    return None
+
+
+def _known_arguments(target: Any) -> set[str] | None:
+    """The arguments of a function or class, those of its bases included if it hands others on.
+
+    Returns:
+        The names; None if it takes any.
+    """
+    functions = [target]
+    if inspect.isclass(target):
+        functions = [vars(each)['__init__'] for each in target.__mro__ if '__init__' in vars(each)]
+    names = set()
+    for function in functions:
+        parameters = inspect.signature(function).parameters.values()
+        names |= {each.name for each in parameters}
+        if all(each.kind is not each.VAR_KEYWORD for each in parameters):
+            return names
+    return None
+
+
+def _required_arguments(target: Any) -> list[str]:
+    parameters = inspect.signature(target).parameters.values()
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return [each.name for each in parameters if each.kind in named and each.default is each.empty]

@@ -1,0 +1,10 @@
+"""Finds mmengine's hook that writes checkpoints."""
+
+from typing import Any
+
+from mmengine.hooks import CheckpointHook
+
+
+def find_checkpoint_hook(runner: Any) -> CheckpointHook | None:
+    """The first CheckpointHook of a runner, None if it has none."""
+    return next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)

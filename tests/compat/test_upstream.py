@@ -1,0 +1,279 @@
+"""OpenMMLab without the repairs: a test fails once upstream needs its repair no more.
+
+What was replaced is still there: the repairs keep it as ``__wrapped__``.
+"""
+
+import ast
+import importlib
+import inspect
+import os
+import re
+import sys
+import warnings
+from contextlib import contextmanager
+from importlib.machinery import PathFinder
+from pathlib import Path
+from pickle import UnpicklingError
+from types import SimpleNamespace
+
+import cv2
+import mmengine.config.utils
+import mmengine.runner.checkpoint
+import numpy as np
+import pkg_resources
+import pytest
+import torch
+from mmengine._strategy import DDPStrategy, FSDPStrategy
+from mmengine.hooks import CheckpointHook
+from mmengine.logging import HistoryBuffer
+from mmengine.optim.optimizer import amp_optimizer_wrapper
+from mmengine.runner import CheckpointLoader, Runner, save_checkpoint
+from mmengine.structures import PixelData
+from mmengine.utils import is_installed, package_utils
+from torch.distributed.fsdp import FullyShardedDataParallel
+
+from nat_mm.checkpoints import read_checkpoint
+from nat_mm.compat import REPAIRS, STAND_INS, find_status, noise
+from tests.compat.regression import train
+
+THIS_MODULE = sys.modules[__name__]
+IS_FORK = is_installed('onedl-mmengine')
+
+
+@contextmanager
+def still_broken(name, errors=AssertionError):
+    """A block with what upstream should do, which fails with one of these errors."""
+    status = find_status(name)
+    if not status.active:
+        pytest.skip(f'not needed here: {status.reason}')
+    try:
+        yield
+    except errors:
+        return
+    pytest.fail(
+        f'upstream works without nat_mm.compat.{name}: lower the bound in its BROKEN_IN, or delete '
+        'it, if every supported release does'
+    )
+
+
+@pytest.mark.parametrize('name', [*REPAIRS, *STAND_INS])
+def test_every_repair_is_tested_here(name):
+    assert hasattr(THIS_MODULE, f'test_{name}')
+
+
+def test_a_repair_that_upstream_needs_no_more_is_named():
+    message = 'without nat_mm.compat.bf16_boxes: lower'
+    with pytest.raises(pytest.fail.Exception, match=message), still_broken('bf16_boxes'):
+        pass
+
+
+def test_bf16_boxes():
+    from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
+
+    layer = {'type': 'RoIAlign', 'output_size': 1, 'sampling_ratio': 1}
+    extractor = SingleRoIExtractor(roi_layer=layer, out_channels=1, featmap_strides=[4])
+    columns = torch.arange(256.0).expand(1, 1, 4, 256).bfloat16()
+    regions = torch.tensor([[0, 1001.0, 4, 1005, 8]])
+    with still_broken('bf16_boxes'):
+        pooled = SingleRoIExtractor.forward.__wrapped__(extractor, [columns], regions)
+        assert pooled.item() == pytest.approx(1003 / 4 - 0.5)
+
+
+def test_checkpoint_configs(tmp_path, monkeypatch):
+    train(tmp_path, 1, 'upstream-config')
+    content = read_checkpoint(str(tmp_path / 'epoch_1.pth'))
+    for key in ('config', 'cfg'):
+        content['meta'][key] = f'__import__("os").mkdir({str(tmp_path / "ran")!r})\n'
+    torch.save(content, tmp_path / 'evil.pth')
+    monkeypatch.setattr(Runner, 'resume', inspect.unwrap(Runner.resume))
+    with still_broken('checkpoint_configs'):
+        train(tmp_path, 2, 'upstream-resumed', load_from=str(tmp_path / 'evil.pth'), resume=True)
+        assert not (tmp_path / 'ran').exists()
+
+
+def test_ddp_checkpoints():
+    strategy = SimpleNamespace(model=torch.nn.DataParallel(torch.nn.Linear(2, 3)))
+    assert list(DDPStrategy.model_state_dict(strategy)) == ['weight', 'bias']
+    with still_broken('ddp_checkpoints'):
+        assert list(DDPStrategy.model_state_dict.__wrapped__(strategy)) == ['weight', 'bias']
+
+
+def test_fork_configs():
+    source = inspect.getsource(mmengine.config.utils)
+    (distribution,) = re.findall(r"'mmseg': '([\w-]+)'", source)
+    with still_broken('fork_configs'):
+        assert is_installed(distribution)
+
+
+def test_fsdp(monkeypatch):
+    model = torch.nn.Linear(2, 3)
+    wrapper = SimpleNamespace(optimizer=torch.optim.SGD(model.parameters()), load_state_dict=list)
+    signature = inspect.signature(FullyShardedDataParallel.optim_state_dict_to_load)
+
+    def check(*args, **kwargs):
+        assert signature.bind(*args, **kwargs).arguments['model'] is model
+        return {}
+
+    monkeypatch.setattr(FullyShardedDataParallel, 'optim_state_dict_to_load', check)
+    strategy = SimpleNamespace(model=model, optim_wrapper=wrapper)
+    FSDPStrategy.load_optim_state_dict(strategy, {})
+    with still_broken('fsdp'):
+        FSDPStrategy.load_optim_state_dict.__wrapped__(strategy, {})
+
+
+def test_mmcv_ops(monkeypatch):
+    others = [each for each in sys.meta_path if type(each).__module__ != 'nat_mm_startup']
+    monkeypatch.setattr(sys, 'meta_path', others)
+    monkeypatch.delitem(sys.modules, 'mmcv._ext', raising=False)
+    with still_broken('mmcv_ops', ModuleNotFoundError):
+        importlib.import_module('mmcv._ext')
+
+
+def test_multimodal():
+    removed = {
+        ('transformers.modeling_utils', 'apply_chunking_to_forward'),
+        ('transformers.pytorch_utils', 'find_pruneable_heads_and_indices'),
+    }
+    spec = importlib.util.find_spec('mmpretrain')
+    if spec is None:
+        pytest.skip('mmpretrain is not installed')
+    imported = set()
+    for path in Path(spec.origin).parent.glob('models/multimodal/*/*.py'):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ImportFrom):
+                imported |= {(node.module, each.name) for each in node.names}
+    with still_broken('multimodal'):
+        assert not removed & imported
+
+
+def import_pkg_resources():
+    assert 'import pkg_resources' in inspect.getsource(package_utils)
+    return find_warning(pkg_resources, 'pkg_resources is deprecated as an API')
+
+
+def build_loss():
+    from mmseg.models.builder import build_loss
+
+    build_loss(dict(type=torch.nn.L1Loss))
+
+
+def wrap_model():
+    assert 'broadcast_buffers' in inspect.getsource(Runner.wrap_model)
+    return find_warning(torch.nn.parallel.distributed, '`broadcast_buffers` is deprecated')
+
+
+def find_warning(module, text):
+    return text if text in inspect.getsource(module) else ''
+
+
+def make_points():
+    from mmdet.models.task_modules.prior_generators import MlvlPointGenerator
+
+    torch.set_warn_always(True)
+    try:
+        MlvlPointGenerator([4]).single_level_grid_priors((2, 3), level_idx=0, device='cpu')
+    finally:
+        torch.set_warn_always(False)
+
+
+NOISE = (
+    import_pkg_resources,
+    build_loss,
+    lambda: PixelData(data=torch.ones(2, 2)),
+    wrap_model,
+    make_points,
+    lambda: amp_optimizer_wrapper.GradScaler(enabled=False),
+)
+HEALED_IN_FORK = ('pkg_resources', r'`torch\.cuda')
+
+
+@pytest.mark.parametrize(
+    ('cause', 'message'),
+    [(cause, message) for cause, (message, _) in zip(NOISE, noise.MESSAGES, strict=True)],
+    ids=[message for message, _ in noise.MESSAGES],
+)
+def test_noise(cause, message):
+    if IS_FORK and message.startswith(HEALED_IN_FORK):
+        pytest.skip('the fork does not warn')
+    with warnings.catch_warnings(record=True) as caught, still_broken('noise'):
+        warnings.simplefilter('always')
+        texts = [cause() or '', *(str(each.message) for each in caught)]
+        assert not any(re.match(message, text) for text in texts if isinstance(text, str))
+
+
+def test_outdated_checkpoints(tmp_path, monkeypatch):
+    events = []
+    remove, save = os.remove, Runner.save_checkpoint
+    for name in ('_save_checkpoint_with_step', '_save_best_checkpoint'):
+        monkeypatch.setattr(CheckpointHook, name, getattr(CheckpointHook, name).__wrapped__)
+    monkeypatch.setattr(os, 'remove', lambda *a: (events.append('remove'), remove(*a))[1])
+    monkeypatch.setattr(
+        Runner, 'save_checkpoint', lambda *a, **k: (events.append('save'), save(*a, **k))[1]
+    )
+    hook = dict(type='CheckpointHook', interval=1, max_keep_ckpts=1)
+    train(tmp_path, 2, 'upstream-outdated', default_hooks={'checkpoint': hook})
+    assert sorted(events) == ['remove', 'save', 'save']
+    with still_broken('outdated_checkpoints'):
+        assert events == ['save', 'save', 'remove']
+
+
+def test_panoptic_images():
+    from mmdet.visualization import DetLocalVisualizer
+
+    visualizer = DetLocalVisualizer()
+    image, void = np.zeros((40, 60, 3), np.uint8), torch.full((1, 40, 60), 2)
+    classes, palette = ['thing', 'stuff'], [(250, 0, 0), (0, 250, 0)]
+    draw = DetLocalVisualizer._draw_panoptic_seg.__wrapped__
+    with still_broken('panoptic_images', Exception):
+        draw(visualizer, image, PixelData(sem_seg=void), classes, palette)
+
+
+def test_panoptic_metric(tmp_path):
+    from mmdet.evaluation import CocoPanopticMetric
+
+    classes = {'classes': ['thing', 'stuff']}
+    metric = SimpleNamespace(dataset_meta=classes, seg_out_dir=str(tmp_path))
+    segments = torch.full((1, 4, 6), 2)
+    prediction = {'pred_panoptic_seg': {'sem_seg': segments}}
+    with still_broken('panoptic_metric'):
+        parse = CocoPanopticMetric._parse_predictions.__wrapped__
+        parse(metric, prediction, img_id=1, segm_file='a.png')
+        assert (segments == 2).all()
+
+
+def test_panopticapi():
+    from mmdet.evaluation.functional import panoptic_utils
+
+    with still_broken('panopticapi'):
+        needs_it = 'from panopticapi' in inspect.getsource(panoptic_utils)
+        assert not needs_it or PathFinder.find_spec('panopticapi') is not None
+
+
+def test_safe_checkpoints(tmp_path):
+    path = tmp_path / 'history.pth'
+    torch.save({'history': HistoryBuffer([1.0], [1])}, path)
+    assert CheckpointLoader.load_checkpoint(str(path))['history'].mean() == 1
+    with still_broken('safe_checkpoints', (UnpicklingError, AssertionError)):
+        if hasattr(mmengine.runner.checkpoint, '_safe_torch_load'):
+            assert 'weights_only=False' not in inspect.getsource(mmengine.runner.checkpoint)
+        else:
+            inspect.unwrap(CheckpointLoader.load_checkpoint)(str(path))
+
+
+def test_seg_visualizer():
+    from mmseg.visualization import SegLocalVisualizer
+
+    image = np.zeros((3, 40, 60), np.uint8).transpose(1, 2, 0)
+    segments = PixelData(data=torch.ones(1, 40, 60, dtype=torch.long))
+    draw = inspect.unwrap(SegLocalVisualizer._draw_sem_seg)
+    with still_broken('seg_visualizer', cv2.error):
+        draw(SegLocalVisualizer(), image, segments, ['a', 'b'], [[0, 0, 0], [9, 9, 9]])
+
+
+def test_whole_checkpoints(tmp_path, monkeypatch):
+    renamed = []
+    for name in ('replace', 'rename'):
+        monkeypatch.setattr(os, name, lambda *paths: renamed.append(paths))
+    inspect.unwrap(save_checkpoint)({'state_dict': {}}, str(tmp_path / 'epoch_1.pth'))
+    with still_broken('whole_checkpoints'):
+        assert renamed
