@@ -28,7 +28,7 @@ def add_drawing_options(parser: argparse.ArgumentParser, *, out_dir: str) -> Non
         '--short-side',
         type=int,
         metavar='PIXELS',
-        help='resize the shorter side of the images to this, at least 32; default: resize as in the '
+        help='resize the shorter side of images to this, at least 32; default: resize as in the '
         "config's test pipeline. Images are never cropped",
     )
     add_device_option(parser)
