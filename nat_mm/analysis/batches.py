@@ -1,4 +1,4 @@
-"""Gives the batches that a model gets in training, as pictures."""
+"""Gives the batches that a model gets in training, as images."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -31,12 +31,12 @@ class DrawnInput:
     """An image of a batch.
 
     Attributes:
-        picture: [height, width, 3], uint8, red-green-blue: what the model gets, with normalization
+        image: [height, width, 3], uint8, red-green-blue: what the model gets, with normalization
             undone, padding included, and the ground truth drawn.
         source: File that it was made from; None if the config does not pass it on.
     """
 
-    picture: np.ndarray
+    image: np.ndarray
     source: str | None
 
 

@@ -57,9 +57,9 @@ def write_curves(
     for axes in panels[len(curves) :]:
         axes.remove()
     names = dict.fromkeys(name for of_key in curves.values() for name in of_key)
-    colours = {name: f'C{index}' for index, name in enumerate(names)}
+    colors = {name: f'C{index}' for index, name in enumerate(names)}
     for axes, (key, of_key) in zip(panels, curves.items(), strict=False):
-        draw_panel(axes, of_key, title=key, colours=colours)
+        draw_panel(axes, of_key, title=key, colors=colors)
         if key in log_scale:
             axes.set_yscale('log')
     with whole_file(output) as unfinished:
@@ -67,7 +67,7 @@ def write_curves(
 
 
 def draw_panel(
-    axes: Axes, curves: dict[str, Curve], *, title: str, colours: dict[str, str] | None = None
+    axes: Axes, curves: dict[str, Curve], *, title: str, colors: dict[str, str] | None = None
 ) -> None:
     """Draws curves over one another.
 
@@ -75,7 +75,7 @@ def draw_panel(
         axes: Where to draw.
         curves: By name in the legend.
         title: What they show.
-        colours: Matplotlib's colours by name; None means its own in turn.
+        colors: Matplotlib's colors by name; None means its own in turn.
     """
     for name, curve in curves.items():
         axes.plot(
@@ -83,7 +83,7 @@ def draw_panel(
             curve.values,
             marker='o' if len(curve.values) <= _FEW_VALUES else None,
             markersize=4,
-            color=colours and colours[name],
+            color=colors and colors[name],
             label=name,
         )
     units = dict.fromkeys(curve.unit for curve in curves.values())

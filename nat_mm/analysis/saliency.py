@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nat_mm.analysis.drawing import COLORS
-from nat_mm.analysis.prepared_image import PreparedPicture
+from nat_mm.analysis.prepared_image import PreparedImage
 from nat_mm.files import whole_file
 
 NOISE = 0.15
@@ -69,19 +69,19 @@ def saliency(model: nn.Module, image: Tensor, *, samples: int = 1) -> Saliency:
 
 
 def draw_saliency(
-    picture: NDArray[np.uint8], drawn: dict[str, tuple[PreparedPicture, Saliency]], output: Path
+    image: NDArray[np.uint8], drawn: dict[str, tuple[PreparedImage, Saliency]], output: Path
 ) -> None:
-    """Draws a picture and beside it the saliency of one or several models.
+    """Draws an image and beside it the saliency of one or several models.
 
     Every map is smoothed a little and has its own scale, as gradients of different models do not
-    compare: the brightest colour is for the strongest half percent of pixels.
+    compare: the brightest color is for the strongest half percent of pixels.
 
     Args:
-        picture: [height, width, 3], uint8, blue-green-red.
+        image: [height, width, 3], uint8, blue-green-red.
         drawn: By title, what a model got and its saliency.
-        output: Picture file to write.
+        output: Image file to write.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     count = len(drawn) + 1
     columns = min(count, _PANELS_IN_A_ROW)
     rows = -(-count // columns)
@@ -91,8 +91,8 @@ def draw_saliency(
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
     for axes in panels:
         axes.set_axis_off()
-    panels[0].imshow(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
-    panels[0].set_title('picture')
+    panels[0].imshow(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+    panels[0].set_title('image')
     for axes, (title, (prepared, found)) in zip(panels[1:], drawn.items(), strict=False):
         axes.imshow(smoothed(prepared, found), cmap=COLORS, vmin=0, vmax=1)
         axes.set_title(title)
@@ -100,8 +100,8 @@ def draw_saliency(
         figure.savefig(unfinished, dpi=100)
 
 
-def smoothed(prepared: PreparedPicture, found: Saliency) -> NDArray[np.float32]:
-    """The saliency of a picture as it is drawn.
+def smoothed(prepared: PreparedImage, found: Saliency) -> NDArray[np.float32]:
+    """The saliency of an image as it is drawn.
 
     Args:
         prepared: What the model got.

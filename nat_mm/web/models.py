@@ -56,14 +56,14 @@ class PageModel:
         self.has_threshold = isinstance(predictor, DetectionPredictor)
         visualizer = inferencer.visualizer
         if hasattr(visualizer, 'alpha'):
-            # Leaves more of the picture to be seen than by default.
+            # Leaves more of the image to be seen than by default.
             visualizer.alpha = 0.6
 
     def find(self, frame: Frame) -> Finding:
         """Runs the model.
 
         Args:
-            frame: A picture.
+            frame: An image.
 
         Returns:
             What it found.
@@ -120,7 +120,7 @@ class PageModel:
         return predictor
 
     def _palette(self) -> list[tuple[int, int, int]]:
-        """The colours in which the visualizer draws the classes."""
+        """The colors in which the visualizer draws the classes."""
         from mmdet.visualization import get_palette
 
         meta = self.predictor.inferencer.model.dataset_meta
@@ -130,18 +130,18 @@ class PageModel:
 def _draw(predictor: Predictor, image: np.ndarray, sample: BaseDataElement) -> np.ndarray:
     if not isinstance(predictor, SegmentationPredictor):
         with warnings.catch_warnings():
-            # A box that touches the picture's border counts as out of bounds.
+            # A box that touches the image's border counts as out of bounds.
             warnings.filterwarnings('ignore', message='.*out of bounds')
             return predictor.draw(image, sample)
     # Without the names, which the legend has: mmseg takes seconds to find places for them.
     visualizer = predictor.inferencer.visualizer
     visualizer.set_dataset_meta(**predictor.inferencer.model.dataset_meta)
-    visualizer.add_datasample('picture', image, sample, draw_gt=False, with_labels=False)
+    visualizer.add_datasample('image', image, sample, draw_gt=False, with_labels=False)
     return visualizer.get_image()
 
 
 def _enlarge(sample: BaseDataElement, factor: int) -> BaseDataElement:
-    """A copy of a sample for a picture whose sides are so many times as long."""
+    """A copy of a sample for an image whose sides are so many times as long."""
 
     def repeat(maps: Tensor) -> Tensor:
         return maps.repeat_interleave(factor, dim=-2).repeat_interleave(factor, dim=-1)
