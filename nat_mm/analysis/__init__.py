@@ -1,4 +1,4 @@
-"""Images of what models look at: attention windows, receptive fields, saliency."""
+"""What models look at: attention windows, receptive fields, saliency."""
 
 from nat_mm.analysis.fields import (
     ReceptiveField,

@@ -1,4 +1,4 @@
-"""The images of tools/visualize_attention.py."""
+"""The figures of tools/visualize_attention.py."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,7 +45,7 @@ def draw_attention(
     Args:
         backbone: A NAT, DiNAT or DiNAT_s.
         prepared: The image.
-        output: Image file to write.
+        output: File to write.
         points: (x, y) of each in the tensor of ``prepared``.
         stage: Stage, from 0; negative numbers count from the last.
         block: Layer of that stage, from 0; negative numbers count from the last.

@@ -23,7 +23,7 @@ def choose_usual_keys(logs: Sequence[TrainingLog]) -> list[str]:
     """Chooses what is worth drawing.
 
     Args:
-        logs: Logs of trainings.
+        logs: Logs of training runs.
 
     Returns:
         Those of `USUAL_KEYS` that any of them has.
@@ -46,7 +46,7 @@ def write_curves(
     """Draws a panel for each number and writes them into one file, whole or not at all.
 
     Args:
-        curves: By name of the number, by name of the training.
+        curves: By name of the number, by name of the training run.
         output: File to write, with one of `FORMATS` as suffix.
         log_scale: Names of the numbers whose axis is logarithmic.
     """

@@ -1,4 +1,4 @@
-"""Which pixels a model's answer hangs on: gradient saliency."""
+"""Which pixels a model's output depends on: gradient saliency."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,25 +21,25 @@ _PANELS_IN_A_ROW = 4
 
 @dataclass(frozen=True)
 class Saliency:
-    """What a model's answer to an image hangs on."""
+    """How much a model's output depends on each pixel of an image."""
 
     magnitude: Tensor
     """[H, W], float32, on the CPU: norm over the channels of the gradient at each pixel."""
     label: int | None
-    """Class of the highest logit, whose gradient it is; None for that of the features' norm."""
+    """Class of the highest logit, where that is the output; None where it is the features' norm."""
 
 
 def saliency(model: nn.Module, image: Tensor, *, samples: int = 1) -> Saliency:
-    """Gradient of a model's answer with respect to its input (arXiv 1312.6034).
+    """Gradient of a model's output with respect to its input (arXiv 1312.6034).
 
-    The answer of a classifier of mmpretrain is its highest logit; that of any other model, the
-    Euclidean norm of the last feature map of its ``backbone``.
+    The output is the highest logit of mmpretrain's classifiers, and the Euclidean norm of the last
+    feature map of any other model's ``backbone``.
 
     Args:
         model: A model of mmdet, mmseg or mmpretrain, in eval mode.
         image: Its normalized input, [1, C, H, W].
-        samples: Above 1, the mean over so many gradients at the image with noise added
-            (SmoothGrad, arXiv 1706.03825), from a generator of a fixed seed.
+        samples: Above 1, the mean over as many gradients of the image with noise added (SmoothGrad,
+            arXiv 1706.03825); the seed of the noise is fixed.
 
     Returns:
         The saliency.
@@ -60,10 +60,10 @@ def saliency(model: nn.Module, image: Tensor, *, samples: int = 1) -> Saliency:
         noise = torch.randn(image.shape, generator=generator).to(image)
         noisy = (image.detach() + deviation * noise).requires_grad_()
         if label is None:
-            answer = model.backbone(noisy)[-1].norm()
+            output_value = model.backbone(noisy)[-1].norm()
         else:
-            answer = model(noisy, mode='tensor')[0, label]
-        (gradient,) = torch.autograd.grad(answer, noisy)
+            output_value = model(noisy, mode='tensor')[0, label]
+        (gradient,) = torch.autograd.grad(output_value, noisy)
         magnitude += gradient[0].norm(dim=0).float().cpu() / samples
     return Saliency(magnitude, label)
 
@@ -73,13 +73,13 @@ def draw_saliency(
 ) -> None:
     """Draws an image and beside it the saliency of one or several models.
 
-    Every map is smoothed a little and has its own scale, as gradients of different models do not
-    compare: the brightest color is for the strongest half percent of pixels.
+    Every map is smoothed a little and has its own scale, as gradients of different models cannot be
+    compared: the brightest color is for the strongest half percent of pixels.
 
     Args:
         image: [height, width, 3], uint8, blue-green-red.
         drawn: By title, what a model got and its saliency.
-        output: Image file to write.
+        output: File to write.
     """
     height, width = image.shape[:2]
     count = len(drawn) + 1
