@@ -12,7 +12,8 @@ library and only watches for a few modules:
 - ``mmengine.config.utils``: told that ``nat_mm::`` names this package, and ``mmseg::`` a module
   that onedl-mmsegmentation brings, too.
 - ``mmengine.config.config``: reads ``_base_ = 'nat_mm::...'`` from this package's own folder.
-- ``mmengine.runner.checkpoint``: reads checkpoints through :mod:`nat_mm.compat.checkpoints`.
+- ``mmengine.runner.checkpoint``: reads checkpoints through :mod:`nat_mm.checkpoints.reading`.
+- ``mmengine.infer.infer`` and ``mmengine.hub.hub``: know the names of nat_mm's model zoo.
 - ``mmengine.runner.runner``, ``mmengine.runner._flexible_runner`` and ``mmengine.infer.infer``: do
   not run the config inside a checkpoint (:mod:`nat_mm.compat.resuming`).
 - ``mmpretrain.utils.dependency``: told that its multimodal models cannot be imported beside
@@ -108,6 +109,8 @@ def install():
     when_imported('mmengine.runner.runner', _guard_resume)
     when_imported('mmengine.runner._flexible_runner', _guard_resume)
     when_imported('mmengine.infer.infer', _guard_inferencers)
+    when_imported('mmengine.infer.infer', _name_models_for_inferencers)
+    when_imported('mmengine.hub.hub', _build_own_models)
     when_imported('mmpretrain.utils.dependency', _leave_out_multimodal_models)
 
 
@@ -145,15 +148,18 @@ def _find_own_configs(config):
 
 
 def _guard_checkpoints(checkpoint):
+    from functools import wraps
+
     load = checkpoint.CheckpointLoader.load_checkpoint
 
+    @wraps(load)
     def load_checkpoint(filename, map_location=None, logger='current'):
         if not _is_installed('nat_mm'):
             return load(filename, map_location, logger)
         # Imported here because nat_mm needs mmengine to be complete.
-        from nat_mm.compat.checkpoints import read_safely
+        from nat_mm.checkpoints.reading import load_for_mmengine
 
-        return read_safely(filename, lambda: load(filename, map_location, logger))
+        return load_for_mmengine(load, filename, map_location, logger)
 
     checkpoint.CheckpointLoader.load_checkpoint = staticmethod(load_checkpoint)
 
@@ -184,6 +190,39 @@ def _guard(owner, name, function):
         return getattr(resuming, function)(method, self, *arguments, **options)
 
     setattr(owner, name, guarded)
+
+
+def _name_models_for_inferencers(infer):
+    load = infer.BaseInferencer._load_model_from_metafile
+
+    def load_model_from_metafile(self, model):
+        if _is_installed('nat_mm'):
+            from nat_mm.inference import zoo
+
+            if zoo.is_model(model):
+                path = zoo.find_config(model)
+                return infer.Config.fromfile(path), zoo.published_weights(path)
+        return load(self, model)
+
+    infer.BaseInferencer._load_model_from_metafile = load_model_from_metafile
+
+
+def _build_own_models(hub):
+    get_model = hub.get_model
+
+    def get_own_model(cfg_path, pretrained=False, **kwargs):
+        if not cfg_path.startswith('nat_mm::') or not _is_installed('nat_mm'):
+            return get_model(cfg_path, pretrained, **kwargs)
+        from nat_mm.inference.model import RANDOM, load_model
+
+        overrides = {f'model.{name}': value for name, value in kwargs.items()}
+        checkpoint = None if pretrained else RANDOM
+        model = load_model(cfg_path, checkpoint, device='cpu', overrides=overrides).module
+        # As mmengine's: a Runner is not to initialize pretrained weights anew.
+        model._is_init = pretrained
+        return model.train()
+
+    hub.get_model = get_own_model
 
 
 def _leave_out_multimodal_models(dependency):

@@ -16,3 +16,12 @@ compat.apply()
 if find_spec('mmengine') is not None:  # nat_mm.ops works without it
     from . import backbones  # noqa: F401
     from .training import non_finite_loss  # noqa: F401
+
+
+def __getattr__(name: str) -> object:
+    # Imported when it is asked for, since a training run needs none of it.
+    if name == 'load_model':
+        from .inference.model import load_model
+
+        return load_model
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

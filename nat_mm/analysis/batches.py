@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
-from mmengine.registry import MODELS, VISUALIZERS
+from mmengine.registry import VISUALIZERS
 from mmengine.runner import Runner, set_random_seed
 from mmengine.structures import BaseDataElement, PixelData
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from nat_mm.data.checks import check_dataset, data_mistakes
 from nat_mm.errors import UserError
 from nat_mm.inference.config import config_mistakes
+from nat_mm.inference.model import build_module
 
 VISUALIZER_TYPES = {
     'mmdet': dict(type='DetLocalVisualizer'),
@@ -104,9 +105,10 @@ def _load(loader: DataLoader, config: Config, part: str) -> Iterator[dict]:
 def _build_preprocessor(config: Config) -> tuple[nn.Module, bool]:
     """The model's preprocessor, and whether the images that it gives are red-green-blue."""
     settings = config.model.get('data_preprocessor') or config.get('data_preprocessor') or {}
-    model = MODELS.build({'data_preprocessor': settings, **config.model})
     # Images are loaded as blue-green-red.
-    return model.data_preprocessor, bool(settings.get('bgr_to_rgb') or settings.get('to_rgb'))
+    return build_module(config).data_preprocessor, bool(
+        settings.get('bgr_to_rgb') or settings.get('to_rgb')
+    )
 
 
 def _undo_normalization(tensor: Tensor, preprocessor: nn.Module, *, is_rgb: bool) -> np.ndarray:

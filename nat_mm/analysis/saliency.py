@@ -108,7 +108,7 @@ def smoothed(prepared: PreparedImage, found: Saliency) -> NDArray[np.float32]:
         found: Its saliency.
 
     Returns:
-        Values from 0 to 1 for the pixels of the picture in its size before padding.
+        Values from 0 to 1 for the pixels of the image in its size before padding.
     """
     height, width = prepared.resized.shape[:2]
     deviation = min(height, width) / 200

@@ -9,7 +9,7 @@ from torch import nn
 
 from nat_mm.backbones.architecture import Architecture, resolve_architecture
 from nat_mm.backbones.stage import Stage
-from nat_mm.checkpoints import with_backbone_loader
+from nat_mm.checkpoints.loading import adapt_state_dict, pretrained_weights
 from nat_mm.layers import NATLayer
 from nat_mm.layers.checks import check_int, check_probability
 
@@ -45,8 +45,8 @@ class NeighborhoodBackbone(BaseModule):
         with_cp: Whether to save memory in training by recomputing each layer in backward.
         attention_backend: Backend of :func:`nat_mm.ops.neighborhood_attention_2d`.
         init_cfg: mmengine initialization config. ``dict(type='Pretrained', checkpoint=...)``
-            takes a checkpoint of a classifier or, with ``prefix='backbone.'`` or without, of a
-            detector or segmenter; see :func:`nat_mm.checkpoints.load_pretrained`.
+            takes a checkpoint of a classifier, detector or segmentor, with ``prefix='backbone.'``
+            or without; see :func:`nat_mm.checkpoints.load_pretrained`.
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -136,6 +136,7 @@ class NeighborhoodBackbone(BaseModule):
         for index in self.out_indices:
             self.add_module(f'norm{index}', nn.LayerNorm(architecture.channels[index]))
 
+        self.register_load_state_dict_pre_hook(adapt_state_dict)
         self.apply(_init_linear)
         for module in (*self._frozen_modules(), *self._unused_modules()):
             module.requires_grad_(False)
@@ -189,11 +190,13 @@ class NeighborhoodBackbone(BaseModule):
         return self
 
     def init_weights(self) -> None:
-        """Initializes as ``init_cfg`` says, loading a pretrained checkpoint with a report."""
-        init_cfg = self.init_cfg
-        self.init_cfg = with_backbone_loader(init_cfg)
-        super().init_weights()
-        self.init_cfg = init_cfg
+        """Initializes as ``init_cfg`` says, loading a pretrained checkpoint with a report.
+
+        Raises:
+            PretrainedError: If the checkpoint cannot be loaded.
+        """
+        with pretrained_weights(self.init_cfg):
+            super().init_weights()
 
     def _frozen_modules(self) -> Iterator[nn.Module]:
         if self.frozen_stages >= 0:

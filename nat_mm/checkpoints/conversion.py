@@ -1,20 +1,21 @@
-"""Conversion of a checkpoint file to another file."""
+"""Conversion of a checkpoint file to another file, with one tensor in memory at a time."""
 
 import dataclasses
+import functools
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from nat_mm.checkpoints.files import (
-    SUFFIXES,
-    extract_state_dict,
-    read_checkpoint,
-    write_checkpoint,
-)
+import torch
+
 from nat_mm.checkpoints.layouts import convert_weights, find_layout
 from nat_mm.checkpoints.meta import read_classes
-from nat_mm.checkpoints.weights import as_lazy
+from nat_mm.checkpoints.reading import extract_state_dict, read_checkpoint
+
+SUFFIXES = ('.pth', '.pt', '.bin', '.safetensors')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,13 +38,14 @@ def convert_checkpoint(
 ) -> Conversion:
     """Converts a checkpoint file.
 
-    Of what the source holds beside weights, only the names and colours of the classes are kept,
+    Of what the source holds beside weights, only the names and colors of the classes are kept,
     where the wanted layout has a place for them.
 
     Args:
         source: Local path or URL.
         target: Path of the result; its suffix, ``.pth``, ``.pt``, ``.bin`` or ``.safetensors``,
-            tells the format. It is written whole or not at all.
+            tells the format. It is written whole or not at all; while it is written, a folder
+            beside it needs up to twice its size.
         to: Layout of the result; see :func:`convert_weights`.
         overwrite: Whether ``target`` may exist.
 
@@ -69,17 +71,64 @@ def convert_checkpoint(
     if path.exists() and not overwrite:
         raise FileExistsError(f'{target} exists already')
     checkpoint = read_checkpoint(source)
-    weights = as_lazy(extract_state_dict(checkpoint, source))
-    converted = convert_weights(weights, to=to, source=source)
-    write_checkpoint(path, converted, meta=_meta(checkpoint, to, source))
-    return Conversion(find_layout(weights), len(weights), len(converted))
-
-
-def _meta(checkpoint: Mapping[str, Any], to: str, source: str) -> dict[str, Any] | None:
-    """The classes, as mmengine has them, or, for the authors' layout, mmcv before it."""
+    weights = extract_state_dict(checkpoint, source)
     classes = read_classes(checkpoint, source)
+    with TemporaryDirectory(prefix=f'.{path.name}.', dir=path.parent) as folder:
+        concatenate = functools.partial(_concatenate_on_disk, Path(folder, 'part'))
+        converted = convert_weights(weights, to=to, source=source, concatenate=concatenate)
+        # Both formats store what a tensor is a view of, so none may be a view of another.
+        tensors = {key: concatenate([tensor]) for key, tensor in converted.items()}
+        unfinished = Path(folder, path.name)
+        _write(unfinished, tensors, _meta(classes, to), target)
+        os.replace(unfinished, path)
+    return Conversion(find_layout(weights) or '', len(weights), len(converted))
+
+
+def _meta(classes: dict[str, Any], to: str) -> dict[str, Any] | None:
+    """The classes where mmengine keeps them or, in the authors' layout, mmcv did before it."""
     if to == 'model':
         return {'dataset_meta': classes} if classes else {}
     if to == 'authors' and classes:
         return {name.upper(): value for name, value in classes.items()}
     return None
+
+
+def _concatenate_on_disk(path: Path, tensors: list[torch.Tensor]) -> torch.Tensor:
+    """Concatenates tensors in a file that is mapped into memory, so that it uses up none."""
+    first = tensors[0]
+    shape = first.shape if len(tensors) == 1 else (len(tensors) * first.shape[0], *first.shape[1:])
+    size = len(tensors) * first.numel()
+    if not size:
+        return first.new_empty(shape)
+    with path.open('wb') as file:
+        # A full disk must raise here; writing to the mapping would kill the process.
+        os.posix_fallocate(file.fileno(), 0, size * first.element_size())
+    stored = torch.from_file(str(path), shared=True, size=size, dtype=first.dtype).view(shape)
+    path.unlink()
+    if len(tensors) == 1:
+        return stored.copy_(first)
+    return torch.cat(tensors, out=stored)
+
+
+def _write(
+    path: Path, tensors: Mapping[str, torch.Tensor], meta: dict[str, Any] | None, target: str
+) -> None:
+    """Writes weights; with ``meta``, under ``state_dict`` or with it as JSON in the header."""
+    path.touch()
+    mode = path.stat().st_mode
+    # Both libraries raise errors of their own on a full disk.
+    try:
+        if path.suffix == '.safetensors':
+            from safetensors.torch import save_file
+
+            # transformers asks for the format.
+            header = {'format': 'pt'} | ({} if meta is None else {'meta': json.dumps(meta)})
+            save_file(dict(tensors), path, metadata=header)
+        else:
+            torch.save(tensors if meta is None else {'meta': meta, 'state_dict': tensors}, path)
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(f'cannot write {target}: {" ".join(str(error).split())}') from error
+    # safetensors would keep others from reading it.
+    path.chmod(mode)

@@ -1,64 +1,83 @@
-"""Recognises the layout of a checkpoint by its keys, and converts between layouts."""
+"""Recognizes the layout of a checkpoint by its keys and converts between layouts.
 
-from nat_mm.checkpoints.authors import check_keys, drop_classifier, has_authors_layout
+``authors``
+    The ImageNet checkpoints of the authors. Our backbones have the same keys, except that a
+    classifier ends in ``norm`` and ``head``, where a backbone has a ``normI`` for each output.
+``huggingface``
+    Nat and Dinat of transformers; see :mod:`nat_mm.checkpoints.huggingface`.
+``model``
+    A whole OpenMMLab model: ``backbone.*`` beside ``neck.*``, ``decode_head.*``, etc. Detectors
+    and segmentors have the same keys in mmdet 2.19 and mmseg 0.20, with which the authors trained
+    theirs, as in mmdet 3.3 and mmseg 1.2. Their classifiers become mmpretrain's
+    ``ImageClassifier``: ``norm.*`` is ``backbone.norm3.*`` there, ``head.*`` is ``head.fc.*``.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+
+import torch
+
 from nat_mm.checkpoints.huggingface import (
+    Concatenate,
     from_huggingface,
     has_huggingface_layout,
     to_huggingface,
 )
-from nat_mm.checkpoints.openmmlab import (
-    backbone_of,
-    from_classifier,
-    has_model_layout,
-    is_classifier,
-    name_last_norm,
-    to_model,
-)
-from nat_mm.checkpoints.weights import LazyTensor, LazyWeights
+from nat_mm.compat.checkpoints import CheckpointError
 
 TARGETS = ('model', 'backbone', 'authors', 'huggingface-nat', 'huggingface-dinat')
 
+_KNOWN_KEY = re.compile(
+    r"""
+    (?: patch_embed\.(?: proj (?:\.[01])? | norm ) | norm\d* | head ) \.(?:weight|bias)
+    | (?:levels|layers)\.\d+\.blocks\.\d+\. (?:
+        (?: norm[12] | attn\.(?:qkv|proj) | mlp\.fc[12] ) \.(?:weight|bias)
+        | attn\.rpb | gamma[12]
+    )
+    | (?:levels|layers)\.\d+\.downsample\. (?: reduction\.weight | norm\.(?:weight|bias) )
+    """,
+    re.VERBOSE,
+)
 
-def find_layout(weights: LazyWeights) -> str | None:
-    """Recognises a layout.
+Weights = dict[str, torch.Tensor]
 
-    Args:
-        weights: Weights by key.
 
-    Returns:
-        ``model``, ``huggingface``, ``authors`` or, if the keys are of none of these, None.
-    """
-    if has_model_layout(weights):
+def find_layout(keys: Iterable[str]) -> str | None:
+    """Returns ``model``, ``huggingface``, ``authors``, or None if the keys are of none of these."""
+    keys = list(keys)
+    if any(key.startswith('backbone.') for key in keys):
         return 'model'
-    if has_huggingface_layout(weights):
+    if has_huggingface_layout(keys):
         return 'huggingface'
-    if has_authors_layout(weights):
-        return 'authors'
-    return None
+    return 'authors' if any(key.startswith('patch_embed.') for key in keys) else None
 
 
 def convert_weights(
-    weights: LazyWeights, *, to: str, source: str = 'the checkpoint'
-) -> dict[str, LazyTensor]:
+    weights: Mapping[str, torch.Tensor],
+    *,
+    to: str,
+    source: str = 'the checkpoint',
+    concatenate: Concatenate = torch.cat,
+) -> Weights:
     """Converts weights of any known layout to another.
 
     Args:
-        weights: Weights in the authors' layout, of a Hugging Face Nat or Dinat, or of an
-            OpenMMLab model that has one of our backbones as ``backbone.``.
+        weights: Weights of a NAT, DiNAT or DiNAT_s in the authors' layout, Hugging Face's, or that
+            of an OpenMMLab model which has one as ``backbone``.
         to: Layout of the result.
 
-            - ``model``: a whole OpenMMLab model. Detectors and segmenters keep their keys; a
-              classifier becomes mmpretrain's ``ImageClassifier``: ``norm.*`` is its
-              ``backbone.norm3.*``, ``head.*`` its ``head.fc.*``, the rest is under ``backbone.``.
-            - ``backbone``: only the backbone, for a detector or segmenter: without a classifier's
-              last norm and head, and without prefix.
+            - ``model``: a whole OpenMMLab model. Detectors and segmentors keep their keys; a
+              classifier becomes mmpretrain's ``ImageClassifier``.
+            - ``backbone``: what a detector or segmentor starts from: without prefix, without a
+              classifier's last norm and head.
             - ``authors``: as the authors published it.
-            - ``huggingface-nat``, ``huggingface-dinat``: Hugging Face's model of that type; of
-              detectors and segmenters only the backbone, as they have no others.
+            - ``huggingface-nat``, ``huggingface-dinat``: Hugging Face's model of that type; only
+              the backbone of detectors and segmentors, which Hugging Face does not have.
         source: Name of the file, for errors.
+        concatenate: Joins tensors along their first axis.
 
     Returns:
-        The weights; they use up no memory until :meth:`LazyTensor.whole`.
+        The weights. Those that need no joining share memory with ``weights``.
 
     Raises:
         ValueError: If ``to`` is unknown, the weights are of no known layout or of another
@@ -66,63 +85,94 @@ def convert_weights(
     """
     if to not in TARGETS:
         raise ValueError(f'to must be one of {", ".join(TARGETS)}, got {to!r}')
-    layout = find_layout(weights)
+    layout, weights = find_layout(weights), dict(weights)
     if layout is None:
-        shown = ', '.join(list(weights)[:3])
-        raise ValueError(
+        raise CheckpointError(
             f'{source} is no checkpoint of a NAT, DiNAT or DiNAT_s, neither of the authors nor of '
-            f'Hugging Face nor of OpenMMLab: it has {shown}, ...'
+            f'Hugging Face nor of OpenMMLab: it has {", ".join(list(weights)[:3])}, ...'
         )
-    if layout == 'model' and not is_classifier(weights):
-        backbone = backbone_of(weights)
-        check_keys(backbone, source=source)
-        if to in ('model', 'authors'):
-            return dict(weights)
-        weights = backbone
-    elif layout == 'model':
-        weights = from_classifier(weights)
-    elif layout == 'huggingface':
-        weights = from_huggingface(weights)
-    check_keys(weights, source=source)
+    whole, weights = weights, _to_authors(weights, concatenate=concatenate)
+    _check_architecture(weights, source)
+    if layout == 'model' and not _is_classifier(whole) and to in ('model', 'authors'):
+        return whole
     if to == 'authors':
-        return dict(weights)
+        return weights
     if to == 'model':
-        return to_model(weights)
+        head = {f'head.fc.{key}': tensor for key, tensor in _below(weights, 'head.').items()}
+        backbone = _without_classifier(weights, keep_norm=True)
+        return {f'backbone.{key}': tensor for key, tensor in backbone.items()} | head
     if to == 'backbone':
-        return drop_classifier(weights)
+        return _without_classifier(weights, keep_norm=False)
     return to_huggingface(weights, model_type=to.removeprefix('huggingface-'), source=source)
 
 
-def take_backbone(
-    weights: LazyWeights, *, prefix: str | None, keep_norm: bool, source: str
-) -> dict[str, LazyTensor]:
-    """Takes what belongs to a backbone, whatever else is there.
+def take_backbone(weights: Mapping[str, torch.Tensor], *, keep_norm: bool) -> Weights:
+    """Takes the weights of a backbone out of any layout, with keys of other architectures."""
+    return _without_classifier(_to_authors(dict(weights)), keep_norm=keep_norm)
 
-    Unlike :func:`convert_weights` it does not mind keys of another architecture.
 
-    Args:
-        weights: Weights of any layout.
-        prefix: What the backbone's keys begin with. Without it, ``backbone.`` is assumed where
-            keys begin with that.
-        keep_norm: Whether a classifier's last norm is kept, as the norm of the last output.
-        source: Name of the file, for errors.
+def _without_classifier(weights: Weights, *, keep_norm: bool) -> Weights:
+    """Drops the head, and the last norm unless it is kept as that of the last output."""
+    if keep_norm:
+        last_norm = f'norm{last_stage(weights)}.'
+        weights = {re.sub(r'^norm\.', last_norm, key): tensor for key, tensor in weights.items()}
+    return {key: weights[key] for key in weights if not key.startswith(('norm.', 'head.'))}
 
-    Returns:
-        The backbone's weights under the names they have in the backbone.
 
-    Raises:
-        ValueError: If no key begins with ``prefix``.
-    """
-    if prefix:
-        prefix = prefix.rstrip('.') + '.'
-        if not any(key.startswith(prefix) for key in weights):
-            raise ValueError(f'no key in {source} begins with prefix {prefix!r}')
-        # Left to the layout, which tells the last norm of a classifier from that of a detector.
-        if prefix != 'backbone.':
-            weights = backbone_of(weights, prefix)
+def is_backbone(keys: Iterable[str]) -> bool:
+    """Tells whether keys need no renaming to be those of a backbone."""
+    keys = list(keys)
+    is_classifier = any(key.startswith(('norm.', 'head.')) for key in keys)
+    return find_layout(keys) in ('authors', None) and not is_classifier
+
+
+def last_stage(keys: Iterable[str]) -> int:
+    """Returns the index of the last stage of a backbone with these keys."""
+    stages = [re.match(r'(?:levels|layers)\.(\d+)\.', key) for key in keys]
+    return max((int(stage[1]) for stage in stages if stage), default=0)
+
+
+def output_norms(keys: Iterable[str]) -> set[int]:
+    """Returns the indices of the stages that have an output norm."""
+    return {int(norm[1]) for norm in (re.match(r'norm(\d+)\.', key) for key in keys) if norm}
+
+
+def _to_authors(weights: Weights, concatenate: Concatenate = torch.cat) -> Weights:
+    """Renames to the authors' layout; of detectors and segmentors, only the backbone is left."""
     layout = find_layout(weights)
-    if layout == 'model':
-        weights = from_classifier(weights) if is_classifier(weights) else backbone_of(weights)
-    elif layout == 'huggingface':
-        weights = from_huggingface(weights)
-    return drop_classifier(name_last_norm(weights) if keep_norm else weights)
+    if layout == 'huggingface':
+        return from_huggingface(weights, concatenate=concatenate)
+    if layout != 'model':
+        return weights
+    backbone = _below(weights, 'backbone.')
+    if not _is_classifier(weights):
+        return backbone
+    last_norm = rf'^norm{last_stage(backbone)}\.'
+    backbone = {re.sub(last_norm, 'norm.', key): tensor for key, tensor in backbone.items()}
+    head = _below(weights, 'head.fc.')
+    return backbone | {f'head.{key}': tensor for key, tensor in head.items()}
+
+
+def _is_classifier(weights: Weights) -> bool:
+    """Whether a model is an ``ImageClassifier``, with or without its head."""
+    backbone = _below(weights, 'backbone.')
+    return output_norms(backbone) == {last_stage(backbone)} and all(
+        key.startswith(('backbone.', 'head.fc.')) for key in weights
+    )
+
+
+def _below(weights: Weights, prefix: str) -> Weights:
+    """The weights whose keys begin with a prefix, without it."""
+    return {key.removeprefix(prefix): weights[key] for key in weights if key.startswith(prefix)}
+
+
+def _check_architecture(keys: Iterable[str], source: str) -> None:
+    keys = list(keys)
+    foreign = [key for key in keys if not _KNOWN_KEY.fullmatch(key)]
+    if foreign:
+        shown = ', '.join(foreign[:3]) + (', ...' if len(foreign) > 3 else '')
+        raise CheckpointError(
+            f'{source} is of another architecture: NAT, DiNAT and DiNAT_s do not have {shown}'
+        )
+    if not any(key.endswith('.attn.rpb') for key in keys):
+        raise CheckpointError(f'{source} has no layers of a NAT, DiNAT or DiNAT_s')

@@ -1,42 +1,51 @@
-"""Safe loading of a pretrained backbone, with a report of what did not fit."""
+"""Loading of weights of any layout into a backbone, with a report of what did not fit."""
 
 import dataclasses
 import logging
-import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
 
 import torch
 from mmengine.logging import print_log
+from mmengine.model import PretrainedInit
 from torch import nn
 
-from nat_mm.checkpoints.authors import last_stage
-from nat_mm.checkpoints.files import extract_state_dict, read_checkpoint
-from nat_mm.checkpoints.layouts import take_backbone
-from nat_mm.checkpoints.weights import LazyTensor, as_lazy
+from nat_mm.checkpoints.layouts import is_backbone, last_stage, output_norms, take_backbone
+from nat_mm.checkpoints.reading import extract_state_dict, mmengine_reads_by, read_checkpoint
+from nat_mm.compat.checkpoints import CheckpointError, PretrainedError
 from nat_mm.layers.rpb import is_resizable_rpb
 
 
 @dataclasses.dataclass(frozen=True)
 class KeyReport:
-    """How the keys of a checkpoint and of a model compare.
-
-    Attributes:
-        fitting: Keys of both, of the same shape or an RPB table that can be resized.
-        missing: Keys of the model only.
-        unexpected: Keys of the checkpoint only.
-        misshaped: Keys of both with different shapes, each as a line to read.
-    """
+    """How the keys of a checkpoint and of a model compare."""
 
     fitting: list[str]
+    """Keys of both, of the same shape or an RPB table that can be resized."""
     missing: list[str]
+    """Keys of the model only."""
     unexpected: list[str]
+    """Keys of the checkpoint only."""
     misshaped: list[str]
+    """Keys of both with different shapes, each as a line to read."""
+
+
+@dataclasses.dataclass
+class _Loading:
+    """The file that is being loaded into a backbone, and what was found then."""
+
+    source: str = ''
+    report: KeyReport = KeyReport([], [], [], [])
+
+
+_LOADING: ContextVar[_Loading | None] = ContextVar('loading', default=None)
 
 
 def load_pretrained(
-    module: nn.Module,
+    backbone: nn.Module,
     checkpoint: str,
     *,
     prefix: str | None = None,
@@ -47,11 +56,11 @@ def load_pretrained(
     No code in the file runs. What is missing, unexpected or of another shape goes into one
     warning of the log. Output norms (``norm0``, ...) may be missing, as classifiers have none; a
     classifier's last norm is used only by a backbone that, like a classifier's, outputs nothing
-    but the last stage. RPB tables of another kernel size are resized. A file's tensors are read
-    layer by layer.
+    but the last stage. RPB tables of another kernel size are resized. ``init_cfg`` with mmengine's
+    ``Pretrained`` does the same.
 
     Args:
-        module: The backbone.
+        backbone: A NAT, DiNAT or DiNAT_s.
         checkpoint: Local path or URL of the authors' or Hugging Face's weights of a backbone or
             classifier, or of an OpenMMLab model that has the backbone as ``backbone.``. Local files
             may be safetensors files; in others, the weights may be under ``state_dict`` or
@@ -64,42 +73,50 @@ def load_pretrained(
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is damaged, holds more than weights or no weights, or not one of
-            its keys fits.
+        CheckpointError: If the file is damaged, holds more than weights or no weights, or not one
+            of its keys fits.
     """
-    expected = module.state_dict()
-    output_norms = {key.partition('.')[0] for key in expected if re.match(r'norm\d+\.', key)}
-    loaded = read_checkpoint(checkpoint, map_location=map_location)
-    given = take_backbone(
-        as_lazy(extract_state_dict(loaded, checkpoint)),
-        prefix=prefix,
-        keep_norm=output_norms == {f'norm{last_stage(expected)}'},
-        source=checkpoint,
-    )
-    report = compare_keys(expected, given)
-    if not report.fitting:
-        raise ValueError(
-            f'no key in {checkpoint} fits {type(module).__name__}. The checkpoint has '
-            f'{_examples(given)}; the model has {_examples(expected)}'
-        )
-    for _, keys in groupby(report.fitting, key=lambda key: key.split('.')[:4]):
-        module.load_state_dict({key: given[key].whole() for key in keys}, strict=False)
-    _log_report(report, checkpoint, type(module).__name__)
-    return report
+    with _reported(prefix) as loading:
+        PretrainedInit(checkpoint, prefix, map_location)(backbone)
+    return loading.report
+
+
+@contextmanager
+def pretrained_weights(init_cfg: dict | list[dict] | None) -> Iterator[None]:
+    """Lets ``Pretrained`` in a backbone's ``init_cfg`` load as :func:`load_pretrained` does."""
+    entries = [init_cfg] if isinstance(init_cfg, dict) else init_cfg or []
+    prefix = next((entry.get('prefix') for entry in entries if entry.get('prefix')), None)
+    try:
+        with _reported(prefix):
+            yield
+    except (CheckpointError, FileNotFoundError) as error:
+        raise PretrainedError(str(error)) from error
+
+
+def adapt_state_dict(
+    backbone: nn.Module, state_dict: dict[str, torch.Tensor], prefix: str, *_: Any
+) -> None:
+    """Gives weights of any known layout the keys of a backbone; a load-state-dict pre-hook."""
+    loading = _LOADING.get()
+    given = {key.removeprefix(prefix): key for key in state_dict if key.startswith(prefix)}
+    if loading is None and is_backbone(given):
+        return
+    weights = {name: state_dict.pop(key) for name, key in given.items()}
+    expected = backbone.state_dict()
+    outputs, last = output_norms(expected), last_stage(expected)
+    weights = take_backbone(weights, keep_norm=outputs == {last})
+    if loading is not None:
+        if output_norms(weights) == {last} != outputs:
+            # A classifier's, of which mmengine has already removed the prefix.
+            weights = {key: weights[key] for key in weights if not key.startswith(f'norm{last}.')}
+        weights = _keep_fitting(backbone, weights, loading)
+    state_dict.update({prefix + name: tensor for name, tensor in weights.items()})
 
 
 def compare_keys(
-    expected: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor | LazyTensor]
+    expected: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]
 ) -> KeyReport:
-    """Sorts the keys of two state dicts into those that fit and those that do not.
-
-    Args:
-        expected: State dict of the model.
-        given: Weights of the checkpoint, with the model's key names.
-
-    Returns:
-        The keys of either by how they fit.
-    """
+    """Compares the state dict of a model with that of a checkpoint, with the same keys."""
     fitting, misshaped = [], []
     for key in expected.keys() & given.keys():
         wanted, found = expected[key].shape, given[key].shape
@@ -115,21 +132,54 @@ def compare_keys(
     )
 
 
-def _log_report(report: KeyReport, checkpoint: str, model: str) -> None:
+@contextmanager
+def _reported(prefix: str | None) -> Iterator[_Loading]:
+    """Reads what mmengine's ``Pretrained`` asks for by our own reader, and reports what fits."""
+    loading = _Loading()
+
+    def read(filename: str, map_location: Any) -> dict[str, Any]:
+        loading.source = filename
+        checkpoint = read_checkpoint(filename, map_location=map_location)
+        return {'state_dict': extract_state_dict(checkpoint, filename)}
+
+    token = _LOADING.set(loading)
+    try:
+        with mmengine_reads_by(read):
+            yield loading
+    except AssertionError as error:
+        # mmengine's own, for a prefix that no key has.
+        raise PretrainedError(
+            f'no key in {loading.source} begins with prefix {prefix!r}'
+        ) from error
+    finally:
+        _LOADING.reset(token)
+
+
+def _keep_fitting(
+    backbone: nn.Module, given: Mapping[str, torch.Tensor], loading: _Loading
+) -> dict[str, torch.Tensor]:
+    """Reports what does not fit; the backbone's own weights take its place."""
+    name, expected = type(backbone).__name__, backbone.state_dict()
+    report = loading.report = compare_keys(expected, given)
+    if not report.fitting:
+        raise PretrainedError(
+            f'no key in {loading.source} fits {name}. The checkpoint has {_examples(given)}; '
+            f'the model has {_examples(expected)}'
+        )
     complaints = {
-        'missing in the checkpoint': [
-            key for key in report.missing if not re.match(r'norm\d+\.', key)
-        ],
+        # Classifiers have no output norms.
+        'missing in the checkpoint': [key for key in report.missing if not output_norms([key])],
         'unexpected': report.unexpected,
         'of another shape': report.misshaped,
     }
-    lines = [f'{name}: {_brief(keys)}' for name, keys in complaints.items() if keys]
-    loaded = f'{model}: {len(report.fitting)} tensors loaded from {checkpoint}'
+    lines = [f'{kind}: {_brief(keys)}' for kind, keys in complaints.items() if keys]
+    loaded = f'{name}: {len(report.fitting)} tensors loaded from {loading.source}'
     if lines:
         message = '\n  '.join([f'{loaded}, but it does not fit everywhere', *lines])
         print_log(message, logger='current', level=logging.WARNING)
     else:
         print_log(loaded, logger='current')
+    return {**expected, **{key: given[key] for key in report.fitting}}
 
 
 def _brief(keys: Iterable[str]) -> str:
@@ -147,7 +197,7 @@ def _brief(keys: Iterable[str]) -> str:
     )
 
 
-def _examples(state_dict: Mapping[str, torch.Tensor | LazyTensor]) -> str:
+def _examples(state_dict: Mapping[str, torch.Tensor]) -> str:
     """The first few keys with their shapes."""
     keys = list(state_dict)[:3]
     shown = ', '.join(f'{key} {list(state_dict[key].shape)}' for key in keys)

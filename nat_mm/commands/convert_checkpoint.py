@@ -1,7 +1,7 @@
-"""Converts a checkpoint of a NAT, DiNAT or DiNAT_s, recognised by its keys, to another layout.
+"""Converts a checkpoint of a NAT, DiNAT or DiNAT_s to another layout.
 
-The authors' classifiers, detectors and segmenters, Hugging Face's Nat and Dinat models, and
-models trained with this project convert to each other.
+It takes the authors' classifiers, detectors and segmentors, Hugging Face's Nat and Dinat, and
+models trained with this project, and tells them apart by their keys.
 """
 
 import argparse
@@ -27,8 +27,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         '--to',
         choices=TARGETS,
         default='model',
-        help='model (default): for tools/test.py, a detector, segmenter or mmpretrain classifier; '
-        'backbone: what detectors and segmenters start from; authors: as the authors publish; '
+        help='model (default): a detector, segmentor or mmpretrain classifier, for tools/test.py; '
+        'backbone: what detectors and segmentors start from; authors: as the authors publish; '
         'huggingface-nat, huggingface-dinat: for transformers',
     )
     parser.add_argument('--force', action='store_true', help='overwrite OUT if it exists')

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 
 from mmengine.config import Config
-from mmengine.registry import MODELS
 from torch import nn
 
 from nat_mm.analysis.flops import ModelCosts, count_costs
@@ -19,7 +18,8 @@ from nat_mm.analysis.flops_report import FlopsReport
 from nat_mm.analysis.workloads import Workload, find_workload
 from nat_mm.commands.arguments import add_config_overrides
 from nat_mm.errors import UserError
-from nat_mm.inference.config import config_mistakes, load_config
+from nat_mm.inference.config import load_config
+from nat_mm.inference.model import build_module
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -44,13 +44,6 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         raise UserError(f'--shape must be a height and a width in pixels, got {height} {width}')
     if arguments.depth < 1:
         raise UserError(f'--depth must be at least 1, got {arguments.depth}')
-
-
-def build_model(config: Config) -> nn.Module:
-    if config.get('model') is None:
-        raise UserError(f'{config.filename} has no model')
-    with config_mistakes(config):
-        return MODELS.build(config.model)
 
 
 def choose_shape(
@@ -88,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Models log what they please; stdout is for the result.
     with redirect_stdout(sys.stderr):
         config = load_config(arguments.config, overrides=arguments.cfg_options)
-        model = build_model(config)
+        model = build_module(config)
         workload = find_workload(model, config)
         shape = choose_shape(arguments, config, workload)
         report = FlopsReport(

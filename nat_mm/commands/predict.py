@@ -32,7 +32,7 @@ from nat_mm.commands.running import printable
 from nat_mm.errors import UserError
 from nat_mm.inference.images import MEGAPIXELS
 from nat_mm.inference.inputs import find_inputs, list_unreadable
-from nat_mm.inference.loading import load_predictor
+from nat_mm.inference.model import load_model
 from nat_mm.inference.prediction import check_outputs, predict_all
 
 EXIT_CODE_OF_INTERRUPT = 130
@@ -108,17 +108,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_arguments(arguments)
     media = find_inputs(arguments.inputs, max_frames=arguments.max_frames)
     check_outputs(media, Path(arguments.out_dir))
-    predictor = load_predictor(
+    model = load_model(
         arguments.config,
         arguments.checkpoint,
         device=arguments.device,
-        out_dir=Path(arguments.out_dir),
-        score_threshold=arguments.score_threshold,
         overrides=arguments.cfg_options,
     )
     outcome = predict_all(
         media,
-        predictor,
+        model,
+        out_dir=Path(arguments.out_dir),
+        score_threshold=arguments.score_threshold,
         batch_size=arguments.batch_size,
         fps=arguments.fps,
         max_megapixels=arguments.max_megapixels,

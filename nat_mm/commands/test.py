@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from mmengine.config import Config, ConfigDict
 
-from nat_mm.checkpoints import converted_source
+from nat_mm.checkpoints import read_before
 from nat_mm.commands.arguments import add_run_options, export_local_rank
 from nat_mm.errors import UserError
-from nat_mm.inference.checkpoint import check_checkpoint_fits, read_checkpoint
+from nat_mm.inference.checkpoint import check_checkpoint_fits, read_for_model
 from nat_mm.inference.config import load_config
 from nat_mm.training.launcher import prepare_launcher
 from nat_mm.training.runner import build_loop, build_runner
@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments.config, overrides=arguments.cfg_options, work_dir=arguments.work_dir
     )
     config.launcher = arguments.launcher
-    config.load_from = converted_source(arguments.checkpoint)
+    config.load_from = arguments.checkpoint
     if arguments.show or arguments.show_dir:
         show_predictions(config, arguments)
     if arguments.tta:
@@ -106,10 +106,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if arguments.out:
         save_predictions(config, arguments.out)
     prepare_launcher(config)
-    checkpoint = read_checkpoint(arguments.checkpoint)
+    checkpoint = read_for_model(arguments.checkpoint)
 
     runner = build_runner(config)
     check_checkpoint_fits(runner.model, checkpoint, source=arguments.checkpoint)
-    del checkpoint
     build_loop(runner, 'test')
-    runner.test()
+    with read_before(arguments.checkpoint, checkpoint):
+        del checkpoint
+        runner.test()

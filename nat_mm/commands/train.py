@@ -11,14 +11,14 @@ from typing import Any
 
 from mmengine.config import Config
 
-from nat_mm.checkpoints import converted_source
+from nat_mm.checkpoints import read_before
 from nat_mm.commands.arguments import add_run_options, export_local_rank
 from nat_mm.errors import UserError
 from nat_mm.inference.checkpoint import (
     check_any_key_fits,
     check_checkpoint_fits,
     check_resumable,
-    read_checkpoint,
+    read_for_model,
     weight_mistakes,
 )
 from nat_mm.inference.config import load_config
@@ -85,7 +85,7 @@ def find_start(config: Config, resume: str | None) -> dict[str, Any] | None:
     elif resume:
         config.resume = True
         config.load_from = resume
-    return read_checkpoint(config.load_from) if config.get('load_from') else None
+    return read_for_model(config.load_from) if config.get('load_from') else None
 
 
 def keep_order_of_data(config: Config, checkpoint: dict[str, Any]) -> None:
@@ -106,8 +106,6 @@ def train(config: Config, resume: str | None) -> None:
     if checkpoint is not None and config.get('resume'):
         check_resumable(checkpoint, source=load_from)
         keep_order_of_data(config, checkpoint)
-    elif checkpoint is not None:
-        config.load_from = converted_source(load_from)
 
     runner = build_runner(config)
     check_free_space(runner.model, config.work_dir)
@@ -115,14 +113,18 @@ def train(config: Config, resume: str | None) -> None:
         check_checkpoint_fits(runner.model, checkpoint, source=load_from)
     elif checkpoint is not None:
         check_any_key_fits(runner.model, checkpoint, source=load_from)
-    del checkpoint
     build_loop(runner, 'train')
     build_optimizer(runner)
     build_loop(runner, 'val')
     if not any(isinstance(hook, StopOnNonFiniteLoss) for hook in runner.hooks):
         runner.register_hook(StopOnNonFiniteLoss())
     try:
-        with weight_mistakes(config), stop_on_signals(runner):
+        with (
+            read_before(load_from, checkpoint),
+            weight_mistakes(config),
+            stop_on_signals(runner),
+        ):
+            del checkpoint
             runner.train()
     except NonFiniteError as error:
         raise UserError(f'{config.filename}: {error}') from error

@@ -31,7 +31,7 @@ from nat_mm.commands.drawing import (
 )
 from nat_mm.errors import UserError
 from nat_mm.inference.inputs import Frame
-from nat_mm.inference.models import load_model
+from nat_mm.inference.model import load_model
 
 
 def parse_point(text: str) -> tuple[float, float]:
@@ -101,18 +101,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = parse_arguments(arguments)
     check_device(arguments.device)
     pictures = find_pictures(arguments.pictures, arguments.out_dir)
-    model, config = load_model(
+    model = load_model(
         arguments.config,
-        None if arguments.checkpoint == 'none' else arguments.checkpoint,
+        arguments.checkpoint,
         device=arguments.device,
         overrides=arguments.cfg_options,
     )
     with value_mistakes(arguments.config):
-        backbone = find_backbone(model)
+        backbone = find_backbone(model.module)
     for frame in read_pictures(pictures):
         points = points_of(frame, arguments.points)
         with value_mistakes(frame.file_name):
-            prepared = prepare_image(model, config, frame.image, short_side=arguments.short_side)
+            prepared = prepare_image(
+                model.module, model.config, frame.image, short_side=arguments.short_side
+            )
             stage = arguments.stage
             if stage is None:
                 stage = default_stage(backbone, prepared.tensor, block=arguments.block)

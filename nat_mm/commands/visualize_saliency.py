@@ -26,7 +26,7 @@ from nat_mm.commands.drawing import (
     value_mistakes,
 )
 from nat_mm.errors import UserError
-from nat_mm.inference.models import load_model
+from nat_mm.inference.model import load_model
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -75,19 +75,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise UserError(f'every --model must have another name, got {", ".join(names)}')
     pictures = find_pictures(arguments.pictures, arguments.out_dir)
     models = {
-        name: load_model(
-            config, None if checkpoint == 'none' else checkpoint, device=arguments.device
-        )
+        name: load_model(config, checkpoint, device=arguments.device)
         for name, config, checkpoint in arguments.models
     }
     for frame in read_pictures(pictures):
         drawn = {}
-        for name, (model, config) in models.items():
+        for name, model in models.items():
             with value_mistakes(f'{frame.file_name}, {name}'):
                 prepared = prepare_image(
-                    model, config, frame.image, short_side=arguments.short_side
+                    model.module, model.config, frame.image, short_side=arguments.short_side
                 )
-                found = saliency(model, prepared.tensor, samples=arguments.samples)
-            drawn[title(name, found, model.dataset_meta.get('classes'))] = (prepared, found)
+                found = saliency(model.module, prepared.tensor, samples=arguments.samples)
+            drawn[title(name, found, model.classes)] = (prepared, found)
         draw_saliency(frame.image, drawn, result_path(arguments.out_dir, frame.name))
     print(f'drawings are in {arguments.out_dir}')

@@ -9,15 +9,17 @@ import argparse
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
+import nat_mm
+from nat_mm.checkpoints import read_before
 from nat_mm.commands.device import add_device_option, check_device
 from nat_mm.demo.runs import exit_on_signals
 from nat_mm.errors import UserError
-from nat_mm.inference.loading import load_predictor
-from nat_mm.inference.predictor import Predictor
+from nat_mm.inference.model import Model, load_model
 from nat_mm.training.resume import find_last_checkpoint
 
-CONFIGS = Path(__file__).resolve().parents[1] / 'configs/demo'
+CONFIGS = Path(nat_mm.__file__).parent / '.mim' / 'configs' / 'demo'
 DEMO = {'detector': 'mask_rcnn_nat_demo.py', 'segmenter': 'upernet_nat_demo.py'}
 
 
@@ -50,13 +52,13 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def find_demo_models(work_dir: Path) -> list[tuple[str, str]]:
-    """Config and last checkpoint of each model that tools/demo.py has trained."""
+def find_demo_models(work_dir: Path) -> list[tuple[str, str, dict[str, Any]]]:
+    """Config, last checkpoint and what it holds of each model that tools/demo.py has trained."""
     models = []
     for name, config in DEMO.items():
         found = find_last_checkpoint(str(work_dir / name), resumable=False)
         if found is not None:
-            models.append((str(CONFIGS / config), found[0]))
+            models.append((str(CONFIGS / config), *found))
     if not models:
         raise UserError(
             f'there is no trained model of the demo in {work_dir}: train them with make demo, name '
@@ -74,17 +76,18 @@ def check_arguments(arguments: argparse.Namespace) -> None:
             raise UserError(f"{package} is not installed: pip install 'nat_mm[web]'")
 
 
-def load_predictors(arguments: argparse.Namespace) -> dict[str, Predictor]:
+def load_models(arguments: argparse.Namespace) -> dict[str, Model]:
     """The models, by names for the page."""
-    sources = arguments.model or find_demo_models(arguments.work_dir)
-    stems = [Path(config).stem for config, _ in sources]
-    predictors = {}
-    for number, ((config, checkpoint), stem) in enumerate(zip(sources, stems, strict=True), 1):
+    sources = [(*model, None) for model in arguments.model or []]
+    sources = sources or find_demo_models(arguments.work_dir)
+    stems = [Path(config).stem for config, *_ in sources]
+    models = {}
+    for number, (source, stem) in enumerate(zip(sources, stems, strict=True), 1):
+        config, checkpoint, content = source
         name = stem if stems.count(stem) == 1 else f'{number}: {stem}, {Path(checkpoint).stem}'
-        predictors[name] = load_predictor(
-            config, checkpoint, device=arguments.device, out_dir=Path()
-        )
-    return predictors
+        with read_before(checkpoint, content):
+            models[name] = load_model(config, checkpoint, device=arguments.device)
+    return models
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -92,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_arguments(arguments)
     from nat_mm.web.server import serve
 
-    with serve(load_predictors(arguments), host=arguments.host, port=arguments.port) as page:
+    with serve(load_models(arguments), host=arguments.host, port=arguments.port) as page:
         print(f'{page.local_url} (Ctrl-C ends it)', flush=True)
         exit_on_signals()
         page.wait()

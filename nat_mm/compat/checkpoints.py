@@ -28,6 +28,10 @@ class CheckpointError(ValueError):
     """A checkpoint that is not used; the message is one line that names it and says why."""
 
 
+class PretrainedError(CheckpointError):
+    """A pretrained checkpoint that cannot be loaded into a backbone."""
+
+
 def read_safely(filename: str, load: Callable[[], Content]) -> Content:
     """Reads a checkpoint, and says in one line what is wrong with a bad one.
 

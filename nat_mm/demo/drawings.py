@@ -13,14 +13,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.registry import DATASETS, MODELS, VISUALIZERS, DefaultScope
-from mmengine.runner import load_checkpoint
+from mmengine.registry import DATASETS, VISUALIZERS, DefaultScope
 from mmengine.structures import BaseDataElement, PixelData
 from mmengine.visualization import Visualizer
 from torch import Tensor
 
 from nat_mm.analysis.curves import draw_panel
 from nat_mm.analysis.training_logs import TrainingLog
+from nat_mm.inference.model import load_model
 
 _ENLARGE = 3
 
@@ -39,12 +39,11 @@ def draw_predictions(config: Config, checkpoint: Path, output: Path, *, count: i
         # pycocotools prints while it reads.
         with contextlib.redirect_stdout(io.StringIO()):
             dataset = DATASETS.build(config.test_dataloader.dataset)
-        model = MODELS.build(config.model).eval()
-        load_checkpoint(model, str(checkpoint), map_location='cpu', logger='silent')
         visualizer = VISUALIZERS.build(
             dict(type=config.visualizer.type, name=f'demo {output.stem}', alpha=0.6)
         )
     visualizer.dataset_meta = dataset.metainfo
+    model = load_model(config, checkpoint, device='cpu').module
     pairs = []
     for index in np.linspace(0, len(dataset) - 1, min(count, len(dataset)), dtype=int):
         sample = model.test_step(pseudo_collate([dataset[index]]))[0]

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 from urllib.error import URLError
 
 from mmengine.config import Config
@@ -12,12 +12,12 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
-from nat_mm.checkpoints import compare_keys, converted_source, load_pretrained
+from nat_mm.checkpoints import compare_keys, for_whole_model
+from nat_mm.compat.checkpoints import PretrainedError
 from nat_mm.errors import UserError
-from nat_mm.inference.config import codes
 
 
-def read_checkpoint(source: str) -> dict[str, Any]:
+def read_for_model(source: str) -> dict[str, Any]:
     """Reads a checkpoint to the CPU, converted to the layout of a whole model.
 
     Args:
@@ -32,7 +32,8 @@ def read_checkpoint(source: str) -> dict[str, Any]:
     if '://' not in source and not os.path.isfile(source):
         raise UserError(f'checkpoint not found: {source}')
     try:
-        return CheckpointLoader.load_checkpoint(converted_source(source), map_location='cpu')
+        checkpoint = CheckpointLoader.load_checkpoint(source, map_location='cpu')
+        return for_whole_model(checkpoint, source)
     except URLError as error:
         raise UserError(f'cannot download checkpoint {source}: {error.reason}') from error
     # Nothing but the unpickler runs here, and a damaged file can make it raise anything.
@@ -47,7 +48,7 @@ def check_checkpoint_fits(model: nn.Module, checkpoint: dict[str, Any], *, sourc
 
     Args:
         model: Model into which the checkpoint is going to be loaded.
-        checkpoint: Result of `read_checkpoint`.
+        checkpoint: Result of `read_for_model`.
         source: Where the checkpoint came from, for the messages.
 
     Raises:
@@ -82,7 +83,7 @@ def check_any_key_fits(model: nn.Module, checkpoint: dict[str, Any], *, source: 
 
     Args:
         model: Model into which the checkpoint is going to be loaded.
-        checkpoint: Result of `read_checkpoint`.
+        checkpoint: Result of `read_for_model`.
         source: Where the checkpoint came from, for the message.
 
     Raises:
@@ -101,7 +102,7 @@ def check_resumable(checkpoint: dict[str, Any], *, source: str) -> None:
     """Checks that a checkpoint holds the state of a training run, not only weights.
 
     Args:
-        checkpoint: Result of `read_checkpoint`.
+        checkpoint: Result of `read_for_model`.
         source: Where the checkpoint came from, for the message.
 
     Raises:
@@ -137,16 +138,14 @@ def weight_mistakes(config: Config) -> Iterator[None]:
             'a local copy with --cfg-options model.backbone.init_cfg.checkpoint=PATH, or train '
             'from scratch with --cfg-options model.backbone.init_cfg=None'
         ) from error
-    except (ValueError, FileNotFoundError) as error:
-        if load_pretrained.__code__ not in codes(error):
-            raise
+    except PretrainedError as error:
         raise UserError(f'{config.filename}: {error}') from error
 
 
 def _unwrap(model: nn.Module) -> nn.Module:
     """The model inside of distributed training and of test-time augmentation."""
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
+        model = cast(nn.Module, model.module)
     return model
 
 

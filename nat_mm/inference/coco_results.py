@@ -4,18 +4,18 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, TextIO
 
 from nat_mm.files import unfinished_path, write_json
+from nat_mm.inference.results import DetectionResult
 
 
 class CocoResults:
     """A list of objects as ``pycocotools.coco.COCO.loadRes`` takes it, and the images it is about.
 
-    ``results.json`` has an entry for each object: ``image_id``, ``category_id``, ``bbox`` (x, y,
-    width, height in pixels), ``score`` and, where there are masks, ``segmentation`` (run-length
-    encoding). ``images.json`` is a COCO file without annotations: ``images`` with ``id``,
-    ``file_name``, ``height``, ``width`` and, of videos, ``frame``, from 0; and ``categories``. The
-    identifiers of categories are the model's class numbers plus 1. Both files are at their place
+    ``results.json`` has an entry for each object; see `DetectionResult.to_coco`. ``images.json``
+    is a COCO file without annotations: ``images`` with ``id``, ``file_name``, ``height``,
+    ``width`` and, of videos, ``frame``, from 0; and ``categories``. Both files are at their place
     once `close` was called; nothing is written before the first image.
 
     Format: https://cocodataset.org/#format-results
@@ -26,36 +26,24 @@ class CocoResults:
     """
 
     def __init__(self, folder: Path, classes: Sequence[str]) -> None:
-        self.images = []
+        self.images: list[dict[str, Any]] = []
         self._path = folder / 'results.json'
         self._classes = classes
         self._unfinished = unfinished_path(self._path)
-        self._file = None
+        self._file: TextIO | None = None
         self._separator = '['
 
-    def add(self, result: dict) -> None:
-        """Adds the objects of an image.
-
-        Args:
-            result: The data of the image, as `DetectionPredictor` describes them.
-        """
+    def add(self, result: DetectionResult) -> None:
+        """Adds the objects of an image."""
         if self._file is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = open(self._unfinished, 'w', encoding='utf-8')  # noqa: SIM115
         number = len(self.images) + 1
-        size = {'height': result['height'], 'width': result['width']}
-        frame = {'frame': result['frame']} if 'frame' in result else {}
-        self.images.append({'id': number, 'file_name': result['image'], **size, **frame})
-        for instance in result['instances']:
-            left, top, right, bottom = instance['bbox']
-            entry = {
-                'image_id': number,
-                'category_id': instance['label'] + 1,
-                'bbox': [left, top, right - left, bottom - top],
-                'score': instance['score'],
-            }
-            if 'mask' in instance:
-                entry['segmentation'] = instance['mask']
+        place = result.frame.describe()
+        height, width = result.image.shape[:2]
+        image = {'id': number, 'file_name': place.pop('image'), 'height': height, 'width': width}
+        self.images.append({**image, **place})
+        for entry in result.to_coco(number):
             self._file.write(f'{self._separator}\n{json.dumps(entry)}')
             self._separator = ','
 

@@ -14,17 +14,18 @@ from mmengine.registry import build_from_cfg, init_default_scope
 from mmengine.utils import import_modules_from_strings
 
 from nat_mm.errors import UserError
+from nat_mm.inference.zoo import find_config
 
 FRAMEWORKS = ('mmdet', 'mmseg', 'mmpretrain')
 
 
 def load_config(
-    path: str, *, overrides: dict[str, Any] | None = None, work_dir: str | None = None
+    source: str | Path, *, overrides: dict[str, Any] | None = None, work_dir: str | None = None
 ) -> Config:
     """Reads a config, imports what it asks for and settles its work directory.
 
     Args:
-        path: Config file.
+        source: Config file, ``package::path`` or a name in the model zoo; see `find_config`.
         overrides: Values of ``--cfg-options``, keyed by dotted name.
         work_dir: Value of ``--work-dir``. Without it the config's own ``work_dir`` holds, and
             without that ``work_dirs/<name of the config>``.
@@ -36,8 +37,7 @@ def load_config(
         UserError: The file is missing, cannot be parsed, belongs to none of `FRAMEWORKS`,
             imports something that cannot be imported, or an override does not apply to it.
     """
-    if not os.path.isfile(path):
-        raise UserError(f'config not found: {path}')
+    path = str(find_config(source))
     try:
         config = Config.fromfile(path, import_custom_modules=False)
     except Exception as error:

@@ -42,7 +42,7 @@ class Frame:
 
     def describe(self) -> dict:
         """What the data that are written say of where it is from."""
-        place = {'image': self.file_name}
+        place: dict[str, str | int | None] = {'image': self.file_name}
         if self.video is not None:
             place['frame'] = self.number
         return place
@@ -69,7 +69,7 @@ def find_inputs(inputs: Iterable[str], *, max_frames: int | None = None) -> list
             camera is not available.
     """
     found = [medium for entry in inputs for medium in _expand(entry, max_frames)]
-    by_name = {}
+    by_name: dict[str, Path | Video] = {}
     for medium in found:
         name = _name(medium)
         other = by_name.setdefault(name, medium)
@@ -142,19 +142,20 @@ def count_frames(media: Sequence[Path | Video]) -> int | None:
     if sum(isinstance(medium, Video) for medium in media) > _OPEN_VIDEOS:
         return None
     counts = [medium.frame_count() if isinstance(medium, Video) else 1 for medium in media]
-    return None if None in counts else sum(counts)
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
 
 
 def _expand(entry: str, max_frames: int | None) -> list[Path | Video]:
     path = Path(entry)
     if os.path.isdir(path):
         try:
-            found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+            images = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
         except OSError as error:
             raise UserError(f'cannot list the folder {path}: {error.strerror}') from error
-        if not found:
+        if not images:
             raise UserError(f'no pictures ({", ".join(SUFFIXES)}) in the folder {path}')
-        return found
+        return list(images)
     if os.path.lexists(path):
         return [_medium(path, max_frames)]
     if entry.isdecimal():

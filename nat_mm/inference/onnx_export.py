@@ -5,12 +5,16 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from nat_mm.backbones.base import NeighborhoodBackbone
 from nat_mm.files import whole_file
 from nat_mm.layers import NeighborhoodAttention2D
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 OPSET = 18
 
@@ -72,7 +76,7 @@ def output_names(backbone: NeighborhoodBackbone) -> list[str]:
 
 
 def _difference(
-    backbone: NeighborhoodBackbone, session: object, shape: tuple[int, int, int]
+    backbone: NeighborhoodBackbone, session: 'InferenceSession', shape: tuple[int, int, int]
 ) -> float:
     image = _image(backbone, shape)
     expected = backbone(image)

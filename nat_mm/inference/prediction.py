@@ -1,7 +1,7 @@
 """Predicts pictures and videos with a loaded model, and writes what comes out."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,10 +27,12 @@ from nat_mm.files import encode_image, write_bytes
 from nat_mm.inference.images import MEGAPIXELS, UnreadableInput, check_not_overwritten
 from nat_mm.inference.inputs import Frame, count_frames, read_frames
 from nat_mm.inference.interrupts import delayed_interrupt
-from nat_mm.inference.predictor import Predictor
+from nat_mm.inference.model import Model, batches
+from nat_mm.inference.result_files import SUFFIXES, ResultFiles
+from nat_mm.inference.results import Result
 from nat_mm.inference.video import Video, VideoWriter, import_pyav
 
-DATA_SUFFIXES = ('.json', '.png')
+DATA_SUFFIXES = sorted({suffix for suffixes in SUFFIXES.values() for suffix in suffixes})
 
 _FAULTS_OF_AN_IMAGE = (
     UnreadableInput,
@@ -93,20 +95,24 @@ def check_outputs(media: Sequence[Path | Video], out_dir: Path) -> None:
 
 def predict_all(
     media: Sequence[Path | Video],
-    predictor: Predictor,
+    model: Model,
     *,
+    out_dir: Path,
+    score_threshold: float = 0.3,
     batch_size: int = 1,
     fps: float | None = None,
     max_megapixels: float = MEGAPIXELS,
 ) -> Outcome:
-    """Predicts pictures and videos, writes the results, and shows the progress.
+    """Predicts images and videos, writes the results, and shows the progress.
 
     What cannot be read or predicted is left out. Ctrl-C ends it; everything predicted so far is
     kept, and videos and lists are finished.
 
     Args:
         media: What is predicted; results of `find_inputs`.
-        predictor: What predicts it.
+        model: What predicts it.
+        out_dir: Folder of the results.
+        score_threshold: Lowest score of the objects that are drawn and written, 0 to 1.
         batch_size: Number of images predicted at once, where they are of the same size.
         fps: Images in a second of the videos that are written; None means as many as each
             input has.
@@ -120,14 +126,15 @@ def predict_all(
     """
     outcome = Outcome()
     try:
-        with _progress() as progress, ResultWriter(predictor, fps=fps) as writer:
+        with _progress() as progress, ResultWriter(model, out_dir, fps=fps) as writer:
             task = progress.add_task('Predicting', total=count_frames(media))
             frames = read_frames(media, outcome.unreadable, max_megapixels=max_megapixels)
-            for batch in _batches(frames, batch_size):
-                for frame, sample in _infer(predictor, batch, outcome.unreadable):
+            for batch in batches(frames, batch_size):
+                for frame, sample in _infer(model, batch, outcome.unreadable):
                     with delayed_interrupt():
+                        result = model.result(frame, sample, score_threshold=score_threshold)
                         try:
-                            writer.write(frame, sample)
+                            writer.write(result)
                         except Exception as error:
                             _leave_out(frame, error, outcome.unreadable)
                             continue
@@ -145,12 +152,14 @@ class ResultWriter:
     an exception ends it.
 
     Args:
-        predictor: What predicts the images.
+        model: The model whose results are written.
+        out_dir: Where they go.
         fps: Images in a second of the videos; None means as many as the input has.
     """
 
-    def __init__(self, predictor: Predictor, *, fps: float | None = None) -> None:
-        self._predictor = predictor
+    def __init__(self, model: Model, out_dir: Path, *, fps: float | None = None) -> None:
+        self._out_dir = out_dir
+        self._files = ResultFiles(model, out_dir)
         self._fps = fps
         self._video: Video | None = None
         self._writer: VideoWriter | None = None
@@ -160,46 +169,47 @@ class ResultWriter:
 
     def __exit__(self, *exception: object) -> None:
         with delayed_interrupt(), ExitStack() as stack:
-            stack.callback(self._predictor.close)
+            stack.callback(self._files.close)
             stack.callback(self._finish_video)
 
-    def write(self, frame: Frame, sample: BaseDataElement) -> None:
-        """Writes what was predicted for an image.
+    def write(self, result: Result) -> None:
+        """Writes what was found in an image.
 
         Args:
-            frame: The image. Those of one video come one after the other.
-            sample: What was predicted.
+            result: The result. Those of one video come one after the other.
 
         Raises:
             UserError: A file cannot be written.
             ValueError: The image is too large for a file of its drawing; nothing is written.
         """
-        drawing = self._predictor.draw(frame.image[..., ::-1], sample)[..., ::-1]
+        frame = result.frame
+        drawing = result.draw()[..., ::-1]
         try:
             if frame.video is None:
-                path = _drawing_path(Path(frame.name), self._predictor.out_dir)
+                path = _drawing_path(Path(frame.name), self._out_dir)
                 content = encode_image(path.suffix, drawing)
-                self._predictor.write_result(frame, sample)
+                self._files.write(result)
                 write_bytes(path, content)
             else:
-                if frame.video is not self._video:
-                    self._start_video(frame.video, drawing)
-                self._predictor.write_result(frame, sample)
+                if self._writer is None or frame.video is not self._video:
+                    self._writer = self._start_video(frame.video, drawing)
+                self._files.write(result)
                 self._writer.write(np.ascontiguousarray(drawing))
         except OSError as error:
             raise UserError(f'cannot write results: {error}') from error
 
-    def _start_video(self, video: Video, drawing: np.ndarray) -> None:
+    def _start_video(self, video: Video, drawing: np.ndarray) -> VideoWriter:
         self._finish_video()
-        out_dir = self._predictor.out_dir
         # A shorter or interrupted run must not leave the images of a longer one behind its own.
-        for path in (out_dir / 'results' / video.name).glob('*.*'):
+        for path in (self._out_dir / 'results' / video.name).glob('*.*'):
             if path.stem.isdecimal():
                 path.unlink()
-        self._writer = VideoWriter(
-            _drawing_path(video, out_dir), fps=self._fps or video.fps(), size=drawing.shape[:2]
-        )
         self._video = video
+        return VideoWriter(
+            _drawing_path(video, self._out_dir),
+            fps=self._fps or video.fps(),
+            size=drawing.shape[:2],
+        )
 
     def _finish_video(self) -> None:
         if self._writer is not None:
@@ -228,16 +238,16 @@ def _progress() -> Progress:
 
 
 def _infer(
-    predictor: Predictor, batch: Sequence[Frame], unreadable: dict[Path | Video, str]
+    model: Model, batch: Sequence[Frame], unreadable: dict[Path | Video, str]
 ) -> Iterable[tuple[Frame, BaseDataElement]]:
     """Predicts a batch, or if that fails each image alone, and leaves out those that fail."""
     try:
-        samples = predictor.infer([frame.image for frame in batch])
+        samples = model.infer([frame.image for frame in batch])
     except Exception as error:
         if len(batch) == 1:
             _leave_out(batch[0], error, unreadable)
             return []
-        return [found for frame in batch for found in _infer(predictor, [frame], unreadable)]
+        return [found for frame in batch for found in _infer(model, [frame], unreadable)]
     return zip(batch, samples, strict=True)
 
 
@@ -251,18 +261,6 @@ def _leave_out(frame: Frame, error: Exception, unreadable: dict[Path | Video, st
     text = error.err if isinstance(error, cv2.error) else str(error) or 'not enough memory'
     reason = f'cannot be predicted, of {width} x {height} pixels: {text.strip().splitlines()[0]}'
     unreadable.setdefault(frame.medium, reason)
-
-
-def _batches(frames: Iterable[Frame], batch_size: int) -> Iterator[list[Frame]]:
-    """Collects images of one shape, as mmseg needs them."""
-    batch = []
-    for frame in frames:
-        if batch and (len(batch) == batch_size or frame.image.shape != batch[0].image.shape):
-            yield batch
-            batch = []
-        batch.append(frame)
-    if batch:
-        yield batch
 
 
 def _drawing_path(medium: Path | Video, out_dir: Path) -> Path:

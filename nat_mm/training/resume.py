@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nat_mm.errors import UserError
-from nat_mm.inference.checkpoint import check_resumable, read_checkpoint
+from nat_mm.inference.checkpoint import check_resumable, read_for_model
 
 NOTE = 'last_checkpoint'
 """File of a work dir in which mmengine notes the checkpoint that it wrote last."""
@@ -28,7 +28,7 @@ def find_last_checkpoint(
         quiet: Do not say on stderr which checkpoints were passed over, and why.
 
     Returns:
-        Its path and what `read_checkpoint` returns for it; None if no run has written one there.
+        Its path and what `read_for_model` returns for it; None if no run has written one there.
 
     Raises:
         UserError: There are checkpoints, but none that can be taken; or last_checkpoint names
@@ -45,7 +45,7 @@ def find_last_checkpoint(
             sources, damaged = list(dict.fromkeys([noted, *sources])), True
     for source in sources:
         try:
-            checkpoint = read_checkpoint(source)
+            checkpoint = read_for_model(source)
         except UserError as error:
             complaints.append(_brief(source, error))
             damaged = True

@@ -68,7 +68,7 @@ def draw_clicked_window(
         The drawing, as large as `Finding.enlarged_image`, blue-green-red, and a sentence about it.
     """
     image = finding.frame().image
-    prepared = prepare_image(model.predictor.inferencer.model, model.config, image)
+    prepared = prepare_image(model.model.module, model.model.config, image)
     backbone = _find_backbone(model)
     (window,) = attention_windows(
         backbone,
@@ -92,6 +92,6 @@ def draw_clicked_window(
 
 def _find_backbone(model: PageModel) -> NeighborhoodBackbone | None:
     try:
-        return find_backbone(model.predictor.inferencer.model)
+        return find_backbone(model.model.module)
     except ValueError:
         return None

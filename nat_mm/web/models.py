@@ -1,20 +1,16 @@
 """The models of the page: what they find in an image, drawn and as files."""
 
 import time
-import warnings
-from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from mmengine.registry import DefaultScope
 from mmengine.structures import BaseDataElement, PixelData
 from torch import Tensor
 
 from nat_mm.files import write_image
-from nat_mm.inference.coco_results import CocoResults
 from nat_mm.inference.inputs import Frame
-from nat_mm.inference.predictor import DetectionPredictor, Predictor, SegmentationPredictor
+from nat_mm.inference.model import Model
+from nat_mm.inference.result_files import ResultFiles
 from nat_mm.web.findings import Finding, pack_finding
 from nat_mm.web.legend import Entry, list_entries
 
@@ -43,21 +39,16 @@ class PageModel:
 
     Args:
         name: What the page calls it.
-        predictor: The model itself.
+        model: The model itself.
     """
 
-    def __init__(self, name: str, predictor: Predictor) -> None:
+    def __init__(self, name: str, model: Model) -> None:
         self.name = name
-        self.predictor = predictor
-        inferencer = predictor.inferencer
-        # mmpretrain's has another name for it.
-        self.config = inferencer.cfg if hasattr(inferencer, 'cfg') else inferencer.config
-        self.scope = self.config.default_scope
-        self.has_threshold = isinstance(predictor, DetectionPredictor)
-        visualizer = inferencer.visualizer
-        if hasattr(visualizer, 'alpha'):
+        self.model = model
+        self.has_threshold = model.task == 'detection'
+        if hasattr(model.visualizer, 'alpha'):
             # Leaves more of the image to be seen than by default.
-            visualizer.alpha = 0.6
+            model.visualizer.alpha = 0.6
 
     def find(self, frame: Frame) -> Finding:
         """Runs the model.
@@ -69,8 +60,7 @@ class PageModel:
             What it found.
         """
         started = time.perf_counter()
-        with DefaultScope.overwrite_default_scope(self.scope):
-            (sample,) = self.predictor.infer([frame.image])
+        (sample,) = self.model.infer([frame.image])
         seconds = time.perf_counter() - started
         return pack_finding(self.name, frame, sample, seconds=seconds, lowest_score=LOWEST_SCORE)
 
@@ -85,59 +75,31 @@ class PageModel:
         Returns:
             The files and the legend.
         """
-        predictor = self._predictor_for(folder, threshold)
-        frame, sample = finding.frame(), finding.sample()
-        with DefaultScope.overwrite_default_scope(self.scope):
-            drawn = _draw(
-                predictor,
-                finding.enlarged_image()[..., ::-1],
-                _enlarge(sample, finding.enlargement),
-            )
-            predictor.write_result(frame, sample)
-        predictor.close()
+        result = self.model.result(finding.frame(), finding.sample(), score_threshold=threshold)
+        enlarged = self.model.result(
+            replace(result.frame, image=finding.enlarged_image()),
+            _enlarge(result.sample, finding.enlargement),
+            score_threshold=threshold,
+        )
+        # Without the names, which the legend has: mmseg takes seconds to find places for them.
+        options = {'with_labels': False} if self.model.task == 'segmentation' else {}
         image = folder / 'image_found.png'
-        write_image(image, drawn[..., ::-1])
+        write_image(image, enlarged.draw(**options)[..., ::-1])
+        data = ResultFiles(self.model, folder)
+        data.write(result)
+        data.close()
         stem = Path(finding.file_name).stem
         files = {f'{stem}_found.png': image}
-        for path in predictor.result_paths(frame.name):
+        for path in data.paths(result.frame.name):
             files[f'{stem}{path.suffix}'] = path
         files['classes.json'] = folder / 'classes.json'
         entries = list_entries(
-            sample,
-            classes=predictor.classes,
-            palette=self._palette(),
+            result.sample,
+            classes=self.model.classes,
+            palette=self.model.palette,
             threshold=threshold,
         )
         return Drawing({name: path for name, path in files.items() if path.exists()}, entries)
-
-    def _predictor_for(self, folder: Path, threshold: float) -> Predictor:
-        """The same model, writing to another folder."""
-        predictor = copy(self.predictor)
-        predictor.out_dir = folder
-        if isinstance(predictor, DetectionPredictor):
-            predictor.score_threshold = threshold
-            predictor.coco = CocoResults(folder / 'coco', predictor.classes)
-        return predictor
-
-    def _palette(self) -> list[tuple[int, int, int]]:
-        """The colors in which the visualizer draws the classes."""
-        from mmdet.visualization import get_palette
-
-        meta = self.predictor.inferencer.model.dataset_meta
-        return get_palette(meta.get('palette'), len(self.predictor.classes))
-
-
-def _draw(predictor: Predictor, image: np.ndarray, sample: BaseDataElement) -> np.ndarray:
-    if not isinstance(predictor, SegmentationPredictor):
-        with warnings.catch_warnings():
-            # A box that touches the image's border counts as out of bounds.
-            warnings.filterwarnings('ignore', message='.*out of bounds')
-            return predictor.draw(image, sample)
-    # Without the names, which the legend has: mmseg takes seconds to find places for them.
-    visualizer = predictor.inferencer.visualizer
-    visualizer.set_dataset_meta(**predictor.inferencer.model.dataset_meta)
-    visualizer.add_datasample('image', image, sample, draw_gt=False, with_labels=False)
-    return visualizer.get_image()
 
 
 def _enlarge(sample: BaseDataElement, factor: int) -> BaseDataElement:

@@ -15,7 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from nat_mm.errors import UserError
-from nat_mm.inference.predictor import Predictor
+from nat_mm.inference.model import Model
 from nat_mm.web.bounds import FILE_MEGABYTES, PAGES
 from nat_mm.web.connections import BoundedConnection
 from nat_mm.web.guard import Guard
@@ -47,13 +47,13 @@ class ServedPage:
 
 
 @contextmanager
-def serve(predictors: Mapping[str, Predictor], *, host: str, port: int) -> Iterator[ServedPage]:
+def serve(models: Mapping[str, Model], *, host: str, port: int) -> Iterator[ServedPage]:
     """Serves the page inside the ``with`` block, from a thread of its own.
 
     All files, uploads too, lie in a temporary folder that is removed at the end.
 
     Args:
-        predictors: Models to choose from, at least one, by what the page calls them.
+        models: Models to choose from, at least one, by what the page calls them.
         host: Address to listen on.
         port: Port to listen on.
 
@@ -70,8 +70,8 @@ def serve(predictors: Mapping[str, Predictor], *, host: str, port: int) -> Itera
         # What Gradio takes for uploads; files of the other folder it hands on without copying them.
         os.environ['GRADIO_TEMP_DIR'] = str(uploads)
         gr.set_static_paths(served)
-        models = [PageModel(name, predictor) for name, predictor in predictors.items()]
-        handlers = Handlers(models, Uploads(uploads), served)
+        page_models = [PageModel(name, model) for name, model in models.items()]
+        handlers = Handlers(page_models, Uploads(uploads), served)
         page = build_page(handlers)
         app = OfflinePage(Guard(_application(page), page, handlers.uploads, served))
         server = uvicorn.Server(

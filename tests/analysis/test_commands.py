@@ -14,7 +14,7 @@ from nat_mm.analysis import attention_windows
 from nat_mm.analysis.prepared_image import prepare_image
 from nat_mm.errors import UserError
 from nat_mm.inference.config import load_config
-from nat_mm.inference.models import load_model
+from nat_mm.inference.model import load_model
 from tests.loading import load_command
 
 CONFIG = """
@@ -92,7 +92,8 @@ def test_attention_of_a_checkpoint_is_drawn(files, attention, tmp_path, monkeypa
     height, width, _ = cv2.imread(str(tmp_path / 'out' / 'street.png')).shape
     assert width > height > 500
 
-    model, config = load_model(files.nat, files.checkpoint, device='cpu')
+    loaded = load_model(files.nat, files.checkpoint, device='cpu')
+    model, config = loaded.module, loaded.config
     prepared = prepare_image(model, config, cv2.imread(files.image))
     assert prepared.scale == pytest.approx((132 / 120, 96 / 90), rel=0.02)
     points = [prepared.to_tensor(point) for point in ((100, 12), (0, 89))]

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from nat_mm.checkpoints import convert_checkpoint, load_pretrained
-from nat_mm.checkpoints.files import read_checkpoint
+from nat_mm.checkpoints import convert_checkpoint, load_pretrained, read_checkpoint
 from tests.checkpoints.models import assert_same, make_backbone, make_classifier
 from tests.processes import run_alone
 

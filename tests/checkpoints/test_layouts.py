@@ -7,7 +7,7 @@ import torch
 from mmengine.runner import load_checkpoint
 from torch.testing import assert_close
 
-from nat_mm.checkpoints import as_lazy, convert_checkpoint, convert_weights, load_pretrained
+from nat_mm.checkpoints import convert_checkpoint, convert_weights, load_pretrained
 
 from .models import (
     FAMILIES,
@@ -32,8 +32,7 @@ WRAPPINGS = {
 
 
 def convert(state_dict, to):
-    converted = convert_weights(as_lazy(state_dict), to=to)
-    return {key: weight.whole() for key, weight in converted.items()}
+    return convert_weights(state_dict, to=to)
 
 
 def authors_scores(backbone, weights, image):
@@ -47,7 +46,7 @@ def authors_scores(backbone, weights, image):
 def test_classifier_of_the_authors_becomes_a_whole_classifier(save, family, wrap):
     weights = make_classifier(family)
     model = ImageClassifier(make_backbone(family, out_indices=(3,)))
-    load_checkpoint(model, f'nat_mm://{save(wrap(weights))}', strict=True)
+    load_checkpoint(model, save(wrap(weights)), strict=True)
     reference = make_backbone(family, out_indices=(3,))
     trunk = {key: value for key, value in weights.items() if not key.startswith('head.')}
     for kind in ('weight', 'bias'):

@@ -9,10 +9,12 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import torch
 from mmengine.model import PretrainedInit
+from mmengine.runner import CheckpointLoader, load_checkpoint
 from torch import nn
 
 from nat_mm.backbones import NAT
 from nat_mm.checkpoints import load_pretrained, loading
+from nat_mm.compat.checkpoints import PretrainedError
 from nat_mm.layers.rpb import resize_rpb
 
 SMALL = {
@@ -109,6 +111,38 @@ def test_whole_detector_initializes_its_backbone(classifier, save, log):
         assert detector.backbone.init_cfg[0]['type'] is pretrained_type
 
 
+@pytest.mark.parametrize('layout', ['classifier', 'detector'])
+def test_mmengine_loads_a_backbone(classifier, save, layout):
+    detector = {f'backbone.{key}': value for key, value in make_nat().state_dict().items()}
+    detector['neck.conv.weight'] = torch.ones(1)
+    weights = {'classifier': classifier, 'detector': {'state_dict': detector}}[layout]
+    model = make_nat()
+    load_checkpoint(model, save(weights))
+    source = {key.removeprefix('backbone.'): value for key, value in detector.items()}
+    assert_loaded(model, classifier if layout == 'classifier' else source)
+
+
+def test_backbone_inside_of_another_model_takes_a_classifier(classifier):
+    model = nn.ModuleDict({'trunk': make_nat(out_indices=(3,)), 'neck': nn.Linear(2, 2)})
+    weights = {f'trunk.{key}': value for key, value in classifier.items()}
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    assert (missing, unexpected) == (['neck.weight', 'neck.bias'], [])
+    assert_loaded(model['trunk'], classifier)
+    assert torch.equal(model['trunk'].norm3.weight, classifier['norm.weight'])
+
+
+def test_weights_of_a_backbone_are_left_as_they_are():
+    classifier = make_nat(out_indices=(3,))
+    missing, unexpected = make_nat().load_state_dict(classifier.state_dict(), strict=False)
+    assert {key.partition('.')[0] for key in missing} == {'norm0', 'norm1', 'norm2'}
+    assert unexpected == []
+
+
+def test_checkpoints_of_other_models_are_left_as_they_are(save):
+    swin = {'patch_embed.proj.weight': torch.ones(2), 'layers.0.blocks.0.attn.w_msa': torch.ones(1)}
+    assert CheckpointLoader.load_checkpoint(save(swin)).keys() == swin.keys()
+
+
 def test_without_init_cfg_the_weights_stay():
     model = make_nat()
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -189,6 +223,23 @@ def test_prefix_that_no_key_has(classifier, save):
     path = save(classifier)
     with pytest.raises(ValueError, match=r"no key .*\.pth begins with prefix 'trunk\.'"):
         load_pretrained(make_nat(), path, prefix='trunk.')
+
+
+@pytest.mark.parametrize(
+    ('content', 'prefix', 'message'),
+    [
+        ({'a.weight': torch.ones(1)}, 'trunk.', r"no key in .*\.pth begins with prefix 'trunk\.'"),
+        ([1, 2], None, 'checkpoint.pth holds no state dict but a list'),
+        ({3: torch.ones(1)}, 'backbone.', 'checkpoint.pth holds no state dict'),
+        (None, None, 'absent.pth can not be found'),
+    ],
+    ids=['prefix', 'list', 'number as key', 'missing'],
+)
+def test_init_cfg_that_cannot_be_loaded(content, prefix, message, save, tmp_path):
+    path = str(tmp_path / 'absent.pth') if content is None else save(content)
+    init_cfg = {'type': 'Pretrained', 'checkpoint': path, 'prefix': prefix}
+    with pytest.raises(PretrainedError, match=message):
+        make_nat(init_cfg=init_cfg).init_weights()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
-from nat_mm.checkpoints import as_lazy, convert_weights
+from nat_mm.checkpoints import convert_weights
 
 ROOT = Path(__file__).parents[2]
 FAMILIES = {'nat': 'nat_mini', 'dinat': 'dinat_mini', 'dinat_s': 'dinat_s_tiny'}
@@ -43,7 +43,7 @@ def test_keys_of_the_matching_config(published, method, folder):
     init_default_scope(config.default_scope)
     with torch.device('meta'):
         state_dict = MODELS.build(config.model).state_dict()
-    converted = convert_weights(as_lazy(state_dict), to='model')
+    converted = convert_weights(state_dict, to='model')
     assert converted.keys() == state_dict.keys()
     shapes = {
         key: list(tensor.shape)

@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +10,9 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import device, nn
 
-ROOT = Path(__file__).parents[2]
+from tests.model_zoo import ROOT, read_model_zoo
+
+MODEL_ZOO = read_model_zoo()
 CONFIGS = {path.stem: path for path in sorted((ROOT / 'configs/classification').glob('*nat*/*.py'))}
 
 
@@ -36,19 +38,10 @@ def read_in_scope(name: str) -> Config:
     return config
 
 
-@pytest.fixture(scope='session', autouse=True)
-def bases_only() -> Iterator[None]:
-    """Leaves out mmengine's search of all of mmpretrain's metafiles, half of a second per config.
-
-    They do not list the bases, which alone our configs inherit from.
-    """
-
-    def find_in_metafiles(package_path: str, name: str) -> str:
-        raise ValueError(f'{name} is no base of {package_path}')
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr('mmengine.config.config._get_external_cfg_path', find_in_metafiles)
-        yield
+@functools.cache
+def build(name: str) -> nn.Module:
+    with device('meta'):
+        return MODELS.build(read_in_scope(name).model)
 
 
 @pytest.fixture
@@ -66,8 +59,13 @@ def classifier(request: pytest.FixtureRequest) -> tuple[Config, dict]:
 @pytest.fixture
 def model(classifier: tuple[Config, dict]) -> nn.Module:
     """The model of a published classifier, without memory for its weights."""
-    with device('meta'):
-        return MODELS.build(classifier[0].model)
+    return build(config_name(classifier[1]))
+
+
+@pytest.fixture
+def metadata(classifier: tuple[Config, dict]) -> dict:
+    """The published figures of each classifier, from its metafile."""
+    return MODEL_ZOO[config_name(classifier[1])]['Metadata']
 
 
 @pytest.fixture
@@ -80,3 +78,9 @@ def leaves() -> dict[str, Path]:
 def facts() -> dict[str, dict]:
     """The facts of all published classifiers, by the names of their configs."""
     return FACTS
+
+
+@pytest.fixture
+def model_zoo() -> dict[str, dict]:
+    """What the metafiles say of each config, by its name."""
+    return MODEL_ZOO

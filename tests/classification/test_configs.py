@@ -11,17 +11,23 @@ def test_every_classifier_has_a_config(leaves, facts):
     assert sorted(leaves) == sorted(facts)
 
 
-def test_leaf_files_are_short(leaves):
-    lengths = {name: len(path.read_text().splitlines()) for name, path in leaves.items()}
-    assert {name: length for name, length in lengths.items() if length > 15} == {}
+def test_metafile_describes_the_config(classifier, metadata):
+    _, facts = classifier
+    assert metadata['Architecture'] == [facts['name']]
+    first = ['ImageNet-22k'] if facts['pretraining'] else []
+    assert metadata['Training Data'] == [*first, 'ImageNet-1k']
+    assert metadata['Input Size'] == '{0}x{0}'.format(facts['resolution'])
 
 
-def test_leaf_files_name_the_published_weights(leaves, facts):
-    for name, path in leaves.items():
-        lines = path.read_text().splitlines()
-        weights = facts[name].get('renamed', facts[name]['checkpoint'])
-        assert f'# Published weights (top-1 {facts[name]["top1"]}):' in lines
-        assert f'# {weights}' in lines
+def test_weights_are_those_of_the_config(leaves, model_zoo):
+    for name in leaves:
+        weights = model_zoo[name]['Weights'].rpartition('/')[2]
+        if name.startswith('nat'):
+            assert weights == name.replace('_in1k_224', '.pth')
+        elif name.startswith('dinat_s'):
+            assert weights == name.replace('in22k_', '') + '.pth'
+        else:
+            assert weights == f'{name}.pth'
 
 
 def test_pretrained_weights(classifier):
@@ -70,9 +76,9 @@ def test_resolution(classifier):
         assert resolution in sizes
 
 
-def test_number_of_parameters_is_the_published(classifier, model):
+def test_number_of_parameters_is_the_published(classifier, model, metadata):
     _, facts = classifier
-    published = facts['params_M']
+    published = metadata['Parameters'] / 1e6
     if facts['kernel_size'] == 11:
         # The table repeats the figure of the 7 x 7 model, whose RPB tables are smaller.
         heads = sum(

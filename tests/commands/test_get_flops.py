@@ -3,7 +3,6 @@
 import io
 import json
 from contextlib import redirect_stdout
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,9 +18,9 @@ from nat_mm.commands.running import run_command
 from nat_mm.inference.config import load_config
 from nat_mm.ops import flop_handles
 from tests.loading import load_command
+from tests.model_zoo import ROOT, image_size, read_model_zoo
 
-ROOT = Path(__file__).parents[2]
-FACTS = json.loads((ROOT / 'tests/data/published_experiments.json').read_text())
+MODEL_ZOO = read_model_zoo()
 TOOL = load_command('get_flops')
 
 # The smallest of each family and method.
@@ -97,15 +96,14 @@ def build(config):
 
 @pytest.mark.parametrize('name', EXPERIMENTS)
 def test_published_figures(name):
-    (experiment,) = (each for each in FACTS['experiments'] if each['name'] == name)
-    family = experiment['backbone'].lower()
-    printed = report(ROOT / 'configs' / experiment['task'] / family / f'{name}.py')
-    assert printed['shape'] == experiment['flops_input']
-    assert round(printed['parameters'] / 1e6) == experiment['published']['params_M']
-    published = experiment['published']['flops_G']
-    assert printed['multiply_adds'] / 1e9 == pytest.approx(published, rel=0.01)
+    entry = MODEL_ZOO[name]
+    printed = report(ROOT / entry['Config'])
+    assert tuple(printed['shape']) == image_size(entry)
+    assert round(printed['parameters'], -6) == entry['Metadata']['Parameters']
+    published = entry['Metadata']['FLOPs']
+    assert printed['multiply_adds'] == pytest.approx(published, rel=0.01)
     # They are rounded, and found so exactly by the same conventions.
-    assert round(printed['multiply_adds'] / 1e9) == published
+    assert round(printed['multiply_adds'], -9) == published
 
 
 @pytest.mark.parametrize(('name', 'published'), OTHERS.items(), ids=['swin', 'retinanet'])

@@ -17,7 +17,7 @@ from mmengine.runner import CheckpointLoader
 from nat_mm.backbones import NAT
 from nat_mm.checkpoints import convert_checkpoint, load_pretrained
 from nat_mm.commands.running import run_command
-from nat_mm.inference import loading
+from nat_mm.inference import model
 from nat_mm.inference.config import load_config
 from tests.commands.conftest import forget_visualizers
 from tests.commands.mutations import OF_CLASSES, OF_TRAINING, damaged, unexpected
@@ -122,7 +122,7 @@ def make_readers(sources: dict[str, Path], out: Path) -> dict[str, Callable[[str
         loaded.work_dir = str(out)
         return loaded
 
-    loading.load_config = load_config_once
+    model.load_config = load_config_once
     train, test, predict, convert = map(
         load_command, ('train', 'test', 'predict', 'convert_checkpoint')
     )

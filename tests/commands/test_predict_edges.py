@@ -17,7 +17,7 @@ from nat_mm.errors import UserError
 from nat_mm.files import encode_image, whole_file, write_image
 from nat_mm.inference.images import UnreadableInput, read_picture
 from nat_mm.inference.inputs import find_inputs, read_frames
-from nat_mm.inference.predictor import Predictor
+from nat_mm.inference.model import Model
 from nat_mm.inference.video import VideoWriter
 
 NOT_A_FILE = 'not a file, but a folder, pipe, socket or device'
@@ -188,15 +188,15 @@ def test_limit_of_megapixels(folder, left_out):
 def test_image_that_takes_all_memory(error, folder, left_out, monkeypatch):
     """In a batch with another one, which is predicted."""
     shutil.copy(folder / 'zz.jpg', folder / 'aa.jpg')
-    infer, calls = Predictor.infer, []
+    infer, calls = Model.infer, []
 
-    def fail(predictor, images):
+    def fail(model, images):
         calls.append(len(images))
         if len(calls) <= 2:  # the batch, and its first image alone
             raise error
-        return infer(predictor, images)
+        return infer(model, images)
 
-    monkeypatch.setattr(Predictor, 'infer', fail)
+    monkeypatch.setattr(Model, 'infer', fail)
     message = left_out(folder, '--batch-size', '2')
     assert calls == [2, 1, 1]
     assert 'aa.jpg (cannot be predicted, of 128 x 96 pixels: ' in message
@@ -204,21 +204,21 @@ def test_image_that_takes_all_memory(error, folder, left_out, monkeypatch):
 
 
 def test_fault_of_the_program_keeps_its_traceback(folder, predict, configs, trained, monkeypatch):
-    def fail(predictor, images):
+    def fail(model, images):
         raise RuntimeError('shapes do not fit')
 
-    monkeypatch.setattr(Predictor, 'infer', fail)
+    monkeypatch.setattr(Model, 'infer', fail)
     model = [str(configs['segmentation']), str(trained['segmentation'])]
     with pytest.raises(RuntimeError, match='shapes do not fit'):
         predict([*model, str(folder), '--out-dir', str(folder / 'out')])
 
 
 def test_image_too_long_for_a_jpeg_leaves_nothing_behind(folder, left_out, monkeypatch):
-    def draw(predictor, image, sample):
-        return np.zeros((1, 70000, 3), np.uint8) if image.shape[0] == 64 else image
+    def draw(result):
+        return np.zeros((1, 70000, 3), np.uint8) if result.image.shape[0] == 64 else result.image
 
     write_noise(folder / 'long.png', 64, 64)
-    monkeypatch.setattr('nat_mm.inference.predictor.SegmentationPredictor.draw', draw)
+    monkeypatch.setattr('nat_mm.inference.results.SegmentationResult.draw', draw)
     message = left_out(folder)
     assert '70000 x 1 pixels do not fit in a file of type .jpg' in message
 

@@ -16,7 +16,8 @@ from pycocotools.coco import COCO
 
 from nat_mm.errors import UserError
 from nat_mm.inference.inputs import find_inputs
-from nat_mm.inference.predictor import DetectionPredictor, Predictor, SegmentationPredictor
+from nat_mm.inference.model import Model
+from nat_mm.inference.result_files import ResultFiles
 from nat_mm.inference.video import Video
 
 ROOT = Path(__file__).parents[2]
@@ -276,15 +277,15 @@ def check_interrupted(out, count):
 
 
 def test_interrupt_while_predicting(run, video, monkeypatch, tmp_path, capsys):
-    infer, calls = Predictor.infer, []
+    infer, calls = Model.infer, []
 
-    def interrupted_infer(predictor, images):
+    def interrupted_infer(model, images):
         calls.append(images)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return infer(predictor, images)
+        return infer(model, images)
 
-    monkeypatch.setattr(Predictor, 'infer', interrupted_infer)
+    monkeypatch.setattr(Model, 'infer', interrupted_infer)
     with pytest.raises(SystemExit) as raised:
         run(video, '--score-threshold', '0', task='detection')
     assert raised.value.code == 130
@@ -298,20 +299,17 @@ def test_interrupt_while_predicting(run, video, monkeypatch, tmp_path, capsys):
     assert captured.err == 'interrupted before the end\n'
 
 
-@pytest.mark.parametrize(
-    ('kind', 'task'),
-    [(DetectionPredictor, 'detection'), (SegmentationPredictor, 'segmentation')],
-)
-def test_signal_while_results_are_written(kind, task, run, video, monkeypatch, tmp_path):
+@pytest.mark.parametrize('task', ['detection', 'segmentation'])
+def test_signal_while_results_are_written(task, run, video, monkeypatch, tmp_path):
     """The image that is being written is still finished, in the video and in the data."""
-    write_result = kind.write_result
+    write = ResultFiles.write
 
-    def interrupted_write(predictor, frame, sample):
-        if frame.number == 1:
+    def interrupted_write(files, result):
+        if result.frame.number == 1:
             signal.raise_signal(signal.SIGINT)
-        write_result(predictor, frame, sample)
+        write(files, result)
 
-    monkeypatch.setattr(kind, 'write_result', interrupted_write)
+    monkeypatch.setattr(ResultFiles, 'write', interrupted_write)
     with pytest.raises(SystemExit):
         run(video, task=task)
     check_interrupted(tmp_path / 'out', 2)

@@ -3,18 +3,16 @@
 import functools
 import json
 from pathlib import Path
-from unittest import mock
 
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.config import utils as config_utils
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 import nat_mm  # noqa: F401
+from tests.model_zoo import ROOT, read_model_zoo
 
-ROOT = Path(__file__).parents[2]
 PUBLISHED = json.loads((ROOT / 'tests/data/published_experiments.json').read_text())
 FACTS = {facts['name']: facts for facts in PUBLISHED['experiments']}
 LEAVES = {
@@ -23,8 +21,6 @@ LEAVES = {
     for family in ('nat', 'dinat', 'dinat_s')
     for path in sorted((ROOT / 'configs' / task / family).glob('*.py'))
 }
-# mmengine reads all metafiles of mmdet or mmseg again for each base of theirs.
-read_once = functools.cache(config_utils.load)
 
 Experiment = tuple[Config, dict]
 
@@ -35,8 +31,7 @@ def names(**wanted: str) -> list[str]:
 
 @functools.cache
 def load(name: str) -> Experiment:
-    with mock.patch.object(config_utils, 'load', read_once):
-        return Config.fromfile(LEAVES[name]), FACTS[name]
+    return Config.fromfile(LEAVES[name]), FACTS[name]
 
 
 def load_in_scope(name: str) -> Experiment:
@@ -93,3 +88,9 @@ def leaves() -> dict[str, Path]:
 def facts() -> dict[str, dict]:
     """The facts of all published experiments, by name."""
     return FACTS
+
+
+@pytest.fixture(scope='session')
+def model_zoo() -> dict[str, dict]:
+    """What the metafiles say of each config, by its name."""
+    return read_model_zoo()

@@ -6,11 +6,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
 
 from nat_mm.compat.panopticapi.utils import id2rgb
 from tests.commands.conftest import forget_visualizers
 from tests.loading import Run
-from tests.mask2former.small import SHIPPED, small_config
+from tests.mask2former.small import SHIPPED, shipped_config, small_config
 
 
 @pytest.fixture(scope='session')
@@ -60,6 +64,15 @@ def write_panoptic(root: Path, part: str) -> None:
         {'id': 3, 'name': 'background', 'isthing': 0},
     ]
     (root / 'panoptic' / f'{part}.json').write_text(json.dumps(content))
+
+
+@pytest.fixture(params=SHIPPED, scope='module')
+def built(request: pytest.FixtureRequest) -> tuple[str, Config, nn.Module]:
+    """Each task, its shipped config and its model, without memory for the weights."""
+    config = shipped_config(request.param)
+    init_default_scope(config.default_scope)
+    with torch.device('meta'):
+        return request.param, config, MODELS.build(config.model)
 
 
 @pytest.fixture(scope='session')

@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
 
-from nat_mm.inference.predictor import Predictor
+from nat_mm.inference.model import Model
 from nat_mm.web.server import ServedPage, serve
 from tests.loading import load_command
 from tests.web.clients import Client
@@ -65,11 +65,11 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, st
 
 
 @pytest.fixture(scope='session')
-def predictors(sources: dict[str, tuple[str, str]]) -> dict[str, Predictor]:
+def models(sources: dict[str, tuple[str, str]]) -> dict[str, Model]:
     """The models, as the command loads and names them."""
     tool = load_command('web_demo')
     options = [part for source in sources.values() for part in ('--model', *source)]
-    return tool.load_predictors(tool.parse_arguments([*options, '--device', 'cpu']))
+    return tool.load_models(tool.parse_arguments([*options, '--device', 'cpu']))
 
 
 @pytest.fixture(scope='session')
@@ -101,14 +101,12 @@ def port() -> int:
 
 
 @pytest.fixture(scope='session')
-def server(
-    predictors: dict[str, Predictor], port: int, connections: list[tuple]
-) -> Iterator[ServedPage]:
+def server(models: dict[str, Model], port: int, connections: list[tuple]) -> Iterator[ServedPage]:
     """The page, served from this process."""
     with pytest.MonkeyPatch.context() as patch:
         # Restores what serving sets.
         patch.setenv('GRADIO_TEMP_DIR', '')
-        with serve(predictors, host='127.0.0.1', port=port) as page:
+        with serve(models, host='127.0.0.1', port=port) as page:
             yield page
 
 

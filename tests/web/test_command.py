@@ -23,14 +23,14 @@ def test_models_of_the_demo(tool, sources, tmp_path):
     checkpoint = tmp_path / 'segmenter' / 'iter_1000.pth'
     shutil.copy(sources['segmenter'][1], checkpoint)
     (tmp_path / 'segmenter' / 'last_checkpoint').write_text(str(checkpoint))
-    predictors = tool.load_predictors(tool.parse_arguments(['--work-dir', str(tmp_path)]))
-    assert list(predictors) == ['upernet_nat_demo']
+    models = tool.load_models(tool.parse_arguments(['--work-dir', str(tmp_path)]))
+    assert list(models) == ['upernet_nat_demo']
 
 
 def test_models_of_one_config_have_names_of_their_own(tool, sources):
     options = [*('--model', *sources['segmenter'])] * 2
-    predictors = tool.load_predictors(tool.parse_arguments(options))
-    assert list(predictors) == [
+    models = tool.load_models(tool.parse_arguments(options))
+    assert list(models) == [
         '1: upernet_nat_demo, segmenter',
         '2: upernet_nat_demo, segmenter',
     ]
@@ -51,10 +51,10 @@ def test_mistake(options, message, tool):
         tool.main(options)
 
 
-def test_port_in_use(server, port, predictors, monkeypatch):
+def test_port_in_use(server, port, models, monkeypatch):
     monkeypatch.setenv('GRADIO_TEMP_DIR', '')
     with (
         pytest.raises(UserError, match=f'cannot listen on 127.0.0.1, port {port}'),
-        serve(predictors, host='127.0.0.1', port=port),
+        serve(models, host='127.0.0.1', port=port),
     ):
         pass

@@ -101,9 +101,9 @@ def test_start(page, server, port, connections):
     assert {address[0] for address in connections} == {'127.0.0.1'}
 
 
-def test_slider_redraws_without_the_model(page, image, predictors, monkeypatch):
+def test_slider_redraws_without_the_model(page, image, models, monkeypatch):
     runs = []
-    detector = predictors[DETECTOR]
+    detector = models[DETECTOR]
     infer = detector.infer
     monkeypatch.setattr(detector, 'infer', lambda images: runs.append(1) or infer(images))
     show(page, image)

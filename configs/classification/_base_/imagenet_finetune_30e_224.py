@@ -1,4 +1,4 @@
-# Fine-tuning on ImageNet-1k after ImageNet-22k, without mixing of pictures, as published.
+# Fine-tuning on ImageNet-1k after ImageNet-22k, without mixing images, as published.
 _base_ = [
     './models/classifier.py',
     './datasets/imagenet_224.py',

@@ -1,4 +1,2 @@
 _base_ = '../_base_/imagenet_300e_224.py'
-# Published weights (top-1 84.4):
-# https://shi-labs.com/projects/dinat/checkpoints/imagenet1k/dinat_base_in1k_224.pth
 model = dict(backbone=dict(type='DiNAT', arch='base'), head=dict(in_channels=1024))

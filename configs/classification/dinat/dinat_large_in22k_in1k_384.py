@@ -1,6 +1,4 @@
 _base_ = '../_base_/imagenet_finetune_30e_384.py'
-# Published weights (top-1 87.4):
-# https://shi-labs.com/projects/dinat/checkpoints/imagenet1k/dinat_large_in22k_in1k_384.pth
 pretrained = 'https://shi-labs.com/projects/dinat/checkpoints/imagenet22k/dinat_large_in22k_224.pth'
 model = dict(
     backbone=dict(

@@ -1,13 +1,10 @@
 _base_ = '../_base_/cascade_mask_rcnn_3x_coco.py'
-# Published weights (box AP 53.4, mask AP 46.2):
-# https://shi-labs.com/projects/dinat/checkpoints/coco/cascadedmaskrcnn_dinat_base.pth
 pretrained = 'https://shi-labs.com/projects/dinat/checkpoints/imagenet1k/dinat_base_in1k_224.pth'
 model = dict(
     backbone=dict(
         type='DiNAT',
         arch='base',
         drop_path_rate=0.6,
-        layer_scale=1e-05,
         dilations=[[1, 28, 1], [1, 7, 1, 14], [1, 3, 1, 5, 1, 7] * 3, [1, 3, 1, 3, 1]],
         init_cfg=dict(type='Pretrained', checkpoint=pretrained),
     ),

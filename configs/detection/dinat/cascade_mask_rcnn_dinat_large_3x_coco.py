@@ -1,6 +1,4 @@
 _base_ = '../_base_/cascade_mask_rcnn_3x_coco.py'
-# Published weights (box AP 55.3, mask AP 47.8):
-# https://shi-labs.com/projects/dinat/checkpoints/coco/cascadedmaskrcnn_dinat_large.pth
 pretrained = 'https://shi-labs.com/projects/dinat/checkpoints/imagenet22k/dinat_large_in22k_224.pth'
 model = dict(
     backbone=dict(
@@ -12,5 +10,5 @@ model = dict(
     ),
     neck=dict(in_channels=[192, 384, 768, 1536]),
 )
-# In float32, as published, without mixed precision.
+# Without mixed precision, as published.
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(lr=7.5e-05))

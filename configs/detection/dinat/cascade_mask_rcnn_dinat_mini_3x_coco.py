@@ -1,12 +1,9 @@
 _base_ = '../_base_/cascade_mask_rcnn_3x_coco.py'
-# Published weights (box AP 51.2, mask AP 44.4):
-# https://shi-labs.com/projects/dinat/checkpoints/coco/cascadedmaskrcnn_dinat_mini.pth
 pretrained = 'https://shi-labs.com/projects/dinat/checkpoints/imagenet1k/dinat_mini_in1k_224.pth'
 model = dict(
     backbone=dict(
         type='DiNAT',
         arch='mini',
-        drop_path_rate=0.2,
         dilations=[[1, 28, 1], [1, 7, 1, 14], [1, 3, 1, 5, 1, 7], [1, 3, 1, 3, 1]],
         init_cfg=dict(type='Pretrained', checkpoint=pretrained),
     ),

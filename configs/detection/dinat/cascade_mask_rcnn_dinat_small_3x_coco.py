@@ -1,6 +1,4 @@
 _base_ = '../_base_/cascade_mask_rcnn_3x_coco.py'
-# Published weights (box AP 52.9, mask AP 45.8):
-# https://shi-labs.com/projects/dinat/checkpoints/coco/cascadedmaskrcnn_dinat_small.pth
 pretrained = 'https://shi-labs.com/projects/dinat/checkpoints/imagenet1k/dinat_small_in1k_224.pth'
 model = dict(
     backbone=dict(

@@ -1,6 +1,4 @@
 _base_ = '../_base_/mask_rcnn_3x_coco.py'
-# Published weights (box AP 49.3, mask AP 44.0):
-# https://shi-labs.com/projects/dinat/checkpoints/coco/maskrcnn_dinat_small.pth
 pretrained = 'https://shi-labs.com/projects/dinat/checkpoints/imagenet1k/dinat_small_in1k_224.pth'
 model = dict(
     backbone=dict(

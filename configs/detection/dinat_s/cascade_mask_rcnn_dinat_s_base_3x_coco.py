@@ -1,6 +1,4 @@
 _base_ = '../_base_/cascade_mask_rcnn_3x_coco.py'
-# Published weights (box AP 52.6, mask AP 45.3):
-# https://shi-labs.com/projects/dinat/checkpoints/coco/cascadedmaskrcnn_dinat_s_base.pth
 pretrained = 'https://shi-labs.com/projects/dinat/checkpoints/imagenet1k/dinat_s_base_in1k_224.pth'
 model = dict(
     backbone=dict(
@@ -12,8 +10,4 @@ model = dict(
     ),
     neck=dict(in_channels=[128, 256, 512, 1024]),
 )
-# As published, although DiNAT_s has no absolute position embedding.
-optim_wrapper = dict(
-    optimizer=dict(lr=7.5e-05),
-    paramwise_cfg=dict(custom_keys=dict(absolute_pos_embed=dict(decay_mult=0.0))),
-)
+optim_wrapper = dict(optimizer=dict(lr=7.5e-05))

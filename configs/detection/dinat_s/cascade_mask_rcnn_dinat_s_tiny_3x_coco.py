@@ -1,6 +1,4 @@
 _base_ = '../_base_/cascade_mask_rcnn_3x_coco.py'
-# Published weights (box AP 51.0, mask AP 44.1):
-# https://shi-labs.com/projects/dinat/checkpoints/coco/cascadedmaskrcnn_dinat_s_tiny.pth
 pretrained = 'https://shi-labs.com/projects/dinat/checkpoints/imagenet1k/dinat_s_tiny_in1k_224.pth'
 model = dict(
     backbone=dict(
@@ -12,5 +10,3 @@ model = dict(
     ),
     neck=dict(in_channels=[96, 192, 384, 768]),
 )
-# As published, although DiNAT_s has no absolute position embedding.
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(absolute_pos_embed=dict(decay_mult=0.0))))

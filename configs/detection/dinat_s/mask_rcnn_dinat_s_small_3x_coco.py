@@ -1,6 +1,4 @@
 _base_ = '../_base_/mask_rcnn_3x_coco.py'
-# Published weights (box AP 48.6, mask AP 43.5):
-# https://shi-labs.com/projects/dinat/checkpoints/coco/maskrcnn_dinat_s_small.pth
 pretrained = 'https://shi-labs.com/projects/dinat/checkpoints/imagenet1k/dinat_s_small_in1k_224.pth'
 model = dict(
     backbone=dict(
@@ -12,5 +10,3 @@ model = dict(
     ),
     neck=dict(in_channels=[96, 192, 384, 768]),
 )
-# As published, although DiNAT_s has no absolute position embedding.
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(absolute_pos_embed=dict(decay_mult=0.0))))

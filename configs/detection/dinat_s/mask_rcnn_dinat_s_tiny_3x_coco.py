@@ -1,16 +1,11 @@
 _base_ = '../_base_/mask_rcnn_3x_coco.py'
-# Published weights (box AP 46.6, mask AP 42.1):
-# https://shi-labs.com/projects/dinat/checkpoints/coco/maskrcnn_dinat_s_tiny.pth
 pretrained = 'https://shi-labs.com/projects/dinat/checkpoints/imagenet1k/dinat_s_tiny_in1k_224.pth'
 model = dict(
     backbone=dict(
         type='DiNAT_s',
         arch='tiny',
-        drop_path_rate=0.2,
         dilations=[[1, 28], [1, 14], [1, 3, 1, 5, 1, 7], [1, 3]],
         init_cfg=dict(type='Pretrained', checkpoint=pretrained),
     ),
     neck=dict(in_channels=[96, 192, 384, 768]),
 )
-# As published, although DiNAT_s has no absolute position embedding.
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(absolute_pos_embed=dict(decay_mult=0.0))))

@@ -4,8 +4,6 @@ _base_ = [
     '../_base_/schedules/mask2former_100e.py',
 ]
 custom_imports = dict(imports=['nat_mm'], allow_failed_imports=False)
-# Published: AP 50.8, with detectron2, whose weights mmdet cannot load:
-# https://shi-labs.com/projects/dinat/checkpoints/m2f/mask2former_dinat_large_coco_instance.pth
 model = dict(
     backbone=dict(_delete_=True, **_base_.dinat_large),
     panoptic_head=dict(in_channels=_base_.dinat_large_channels, num_queries=200),

@@ -1,6 +1,4 @@
 _base_ = '../_base_/cascade_mask_rcnn_3x_coco.py'
-# Published weights (box AP 51.4, mask AP 44.5):
-# https://shi-labs.com/projects/nat/checkpoints/DET/nat_tiny_cascademaskrcnn.pth
 pretrained = 'https://shi-labs.com/projects/nat/checkpoints/CLS/nat_tiny.pth'
 model = dict(
     backbone=dict(

@@ -1,13 +1,9 @@
 _base_ = '../_base_/upernet_512x512_160k_ade20k.py'
-# Published weights (mIoU 49.6, multi-scale 50.4):
-# https://shi-labs.com/projects/dinat/checkpoints/ade20k/upernet_dinat_base.pth
 pretrained = 'https://shi-labs.com/projects/dinat/checkpoints/imagenet1k/dinat_base_in1k_224.pth'
 model = dict(
     backbone=dict(
         type='DiNAT',
         arch='base',
-        drop_path_rate=0.5,
-        layer_scale=1e-05,
         dilations=[[1, 16, 1], [1, 4, 1, 8], [1, 2, 1, 3, 1, 4] * 3, [1, 2, 1, 2, 1]],
         init_cfg=dict(type='Pretrained', checkpoint=pretrained),
     ),

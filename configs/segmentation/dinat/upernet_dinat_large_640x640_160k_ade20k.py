@@ -1,6 +1,4 @@
 _base_ = '../_base_/upernet_640x640_160k_ade20k.py'
-# Published weights (mIoU 54.0, multi-scale 54.9):
-# https://shi-labs.com/projects/dinat/checkpoints/ade20k/upernet_dinat_large.pth
 pretrained = 'https://shi-labs.com/projects/dinat/checkpoints/imagenet22k/dinat_large_in22k_224.pth'
 model = dict(
     backbone=dict(
@@ -18,5 +16,5 @@ model = dict(
     decode_head=dict(in_channels=[192, 384, 768, 1536]),
     auxiliary_head=dict(in_channels=768),
 )
-# In float32, as published, without mixed precision.
+# Without mixed precision, as published.
 optim_wrapper = dict(type='OptimWrapper')

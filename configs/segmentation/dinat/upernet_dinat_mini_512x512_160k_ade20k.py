@@ -1,12 +1,9 @@
 _base_ = '../_base_/upernet_512x512_160k_ade20k.py'
-# Published weights (mIoU 45.8, multi-scale 47.2):
-# https://shi-labs.com/projects/dinat/checkpoints/ade20k/upernet_dinat_mini.pth
 pretrained = 'https://shi-labs.com/projects/dinat/checkpoints/imagenet1k/dinat_mini_in1k_224.pth'
 model = dict(
     backbone=dict(
         type='DiNAT',
         arch='mini',
-        drop_path_rate=0.2,
         dilations=[[1, 16, 1], [1, 4, 1, 8], [1, 2, 1, 3, 1, 4], [1, 2, 1, 2, 1]],
         init_cfg=dict(type='Pretrained', checkpoint=pretrained),
     ),

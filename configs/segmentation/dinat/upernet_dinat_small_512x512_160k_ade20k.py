@@ -1,6 +1,4 @@
 _base_ = '../_base_/upernet_512x512_160k_ade20k.py'
-# Published weights (mIoU 48.9, multi-scale 49.9):
-# https://shi-labs.com/projects/dinat/checkpoints/ade20k/upernet_dinat_small.pth
 pretrained = 'https://shi-labs.com/projects/dinat/checkpoints/imagenet1k/dinat_small_in1k_224.pth'
 model = dict(
     backbone=dict(

@@ -1,6 +1,4 @@
 _base_ = '../_base_/upernet_512x512_160k_ade20k.py'
-# Published weights (mIoU 47.8, multi-scale 48.8):
-# https://shi-labs.com/projects/dinat/checkpoints/ade20k/upernet_dinat_tiny.pth
 pretrained = 'https://shi-labs.com/projects/dinat/checkpoints/imagenet1k/dinat_tiny_in1k_224.pth'
 model = dict(
     backbone=dict(

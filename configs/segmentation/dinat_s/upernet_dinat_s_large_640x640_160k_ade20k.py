@@ -1,6 +1,4 @@
 _base_ = '../_base_/upernet_640x640_160k_ade20k.py'
-# Published weights (mIoU 53.4, multi-scale 54.6):
-# https://shi-labs.com/projects/dinat/checkpoints/ade20k/upernet_dinat_s_large.pth
 pretrained = (
     'https://shi-labs.com/projects/dinat/checkpoints/imagenet22k/dinat_s_large_in22k_224.pth'
 )

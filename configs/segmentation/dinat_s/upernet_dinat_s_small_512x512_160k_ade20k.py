@@ -1,12 +1,9 @@
 _base_ = '../_base_/upernet_512x512_160k_ade20k.py'
-# Published weights (mIoU 48.6, multi-scale 49.9):
-# https://shi-labs.com/projects/dinat/checkpoints/ade20k/upernet_dinat_s_small.pth
 pretrained = 'https://shi-labs.com/projects/dinat/checkpoints/imagenet1k/dinat_s_small_in1k_224.pth'
 model = dict(
     backbone=dict(
         type='DiNAT_s',
         arch='small',
-        drop_path_rate=0.3,
         dilations=[[1, 16], [1, 8], [1, 2, 1, 3, 1, 4] * 3, [1, 2]],
         init_cfg=dict(type='Pretrained', checkpoint=pretrained),
     ),

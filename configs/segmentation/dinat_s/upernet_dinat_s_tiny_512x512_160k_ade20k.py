@@ -1,6 +1,4 @@
 _base_ = '../_base_/upernet_512x512_160k_ade20k.py'
-# Published weights (mIoU 46.0, multi-scale 47.4):
-# https://shi-labs.com/projects/dinat/checkpoints/ade20k/upernet_dinat_s_tiny.pth
 pretrained = 'https://shi-labs.com/projects/dinat/checkpoints/imagenet1k/dinat_s_tiny_in1k_224.pth'
 model = dict(
     backbone=dict(

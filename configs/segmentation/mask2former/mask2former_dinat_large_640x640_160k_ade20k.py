@@ -1,6 +1,4 @@
 _base_ = ['../_base_/mask2former_640x640_160k_ade20k.py', '../../_base_/mask2former_dinat_large.py']
-# Published: mIoU 58.1 (multi-scale), with detectron2, whose weights mmseg cannot load:
-# https://shi-labs.com/projects/dinat/checkpoints/m2f/mask2former_dinat_large_ade20k_semantic.pth
 model = dict(
     backbone=dict(_delete_=True, **_base_.dinat_large),
     decode_head=dict(in_channels=_base_.dinat_large_channels),

@@ -1,13 +1,10 @@
 _base_ = '../_base_/upernet_512x512_160k_ade20k.py'
-# Published weights (mIoU 48.0, multi-scale 49.5):
-# https://shi-labs.com/projects/nat/checkpoints/SEG/nat_small_upernet.pth
 pretrained = 'https://shi-labs.com/projects/nat/checkpoints/CLS/nat_small.pth'
 model = dict(
     backbone=dict(
         type='NAT',
         arch='small',
         drop_path_rate=0.5,
-        layer_scale=1e-05,
         init_cfg=dict(type='Pretrained', checkpoint=pretrained),
     ),
     decode_head=dict(in_channels=[96, 192, 384, 768]),

@@ -1,6 +1,4 @@
 _base_ = '../_base_/upernet_512x512_160k_ade20k.py'
-# Published weights (mIoU 47.1, multi-scale 48.4):
-# https://shi-labs.com/projects/nat/checkpoints/SEG/nat_tiny_upernet.pth
 pretrained = 'https://shi-labs.com/projects/nat/checkpoints/CLS/nat_tiny.pth'
 model = dict(
     backbone=dict(

@@ -29,5 +29,5 @@ optim_wrapper = dict(
     clip_grad=dict(max_norm=5.0),
 )
 
-# The learning rate belongs to 1024 images per batch: 8 GPUs with 128 images each.
+# The learning rate is for batches of 1024 images: 8 GPUs with 128 images each.
 auto_scale_lr = dict(enable=False, base_batch_size=1024)

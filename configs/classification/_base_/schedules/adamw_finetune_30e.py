@@ -17,5 +17,5 @@ param_scheduler = [
 ]
 optim_wrapper = dict(type='OptimWrapper', optimizer=dict(lr=5e-5, weight_decay=1e-4))
 
-# Published are 64 images per GPU; that the rate belongs to 8 GPUs is our choice.
+# 64 images per GPU are published; that the learning rate is for 8 GPUs is our choice.
 auto_scale_lr = dict(base_batch_size=512)

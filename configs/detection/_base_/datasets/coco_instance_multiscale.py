@@ -1,7 +1,7 @@
 _base_ = 'mmdet::_base_/datasets/coco_instance.py'
 
 # The multi-scale augmentation of DETR (arXiv 2005.12872) with the authors' sizes: half of the
-# pictures are resized to a random short side, the others are resized, cropped and resized again.
+# images are resized to a random short side, the others are resized, cropped and resized again.
 resize = dict(
     type='RandomChoiceResize',
     scales=[(short_side, 1333) for short_side in range(480, 801, 32)],

@@ -1,5 +1,5 @@
 # Values that the Mask2Former configs take as `_base_.NAME`: 100 epochs of COCO in batches of 16
-# pictures, as published. mmdet's ResNet configs have 50, and otherwise the same settings.
+# images, as published. mmdet's ResNet configs have 50 and are otherwise the same.
 iterations_100e = 737500
 steps_100e = [655556, 710184]
 # After the last multiple of 5000, the next validation is the one at the end.

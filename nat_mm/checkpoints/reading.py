@@ -1,0 +1,175 @@
+"""Reads checkpoint files without running code in them, for this project and for mmengine."""
+
+import json
+import os
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import torch
+from mmengine.runner import CheckpointLoader
+
+from nat_mm.checkpoints.layouts import convert_weights, find_layout
+from nat_mm.checkpoints.meta import read_classes
+from nat_mm.compat.checkpoints import CheckpointError, read_safely
+
+Reader = Callable[[str, Any], Any]
+_READER: ContextVar[Reader | None] = ContextVar('reader', default=None)
+
+
+def read_checkpoint(source: str, *, map_location: str | torch.device | None = 'cpu') -> Any:
+    """Reads a checkpoint; the tensors of a local file are only mapped into memory.
+
+    Args:
+        source: Local path or URL. Local files whose name ends with ``.safetensors`` are read as
+            such, all others with PyTorch's ``weights_only=True``, so that no code in them runs.
+        map_location: Device of the tensors.
+
+    Returns:
+        What the file holds; of a safetensors file, its tensors under ``state_dict``.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        CheckpointError: If the file is damaged or holds what might run code.
+    """
+    path = os.path.expanduser(source)
+    if '://' in source:
+        # mmengine's own; see nat_mm_startup.
+        load = CheckpointLoader.load_checkpoint.__wrapped__
+        return read_safely(source, lambda: load(source, map_location=map_location))
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f'{source} can not be found.')
+    if path.endswith('.safetensors'):
+        return _read_safetensors(path, map_location)
+    # Only zip files can be mapped.
+    mmap = zipfile.is_zipfile(path)
+    return read_safely(source, lambda: torch.load(path, map_location, weights_only=True, mmap=mmap))
+
+
+def extract_state_dict(checkpoint: Any, source: str) -> OrderedDict[str, torch.Tensor]:
+    """Finds the state dict: at the top of a checkpoint, or under ``state_dict`` or ``model``.
+
+    The prefix ``module.`` of distributed training is removed.
+    """
+    if not isinstance(checkpoint, Mapping):
+        raise CheckpointError(f'{source} holds no state dict but a {type(checkpoint).__name__}')
+    candidates = (checkpoint.get(name) for name in ('state_dict', 'model'))
+    candidate = next((each for each in candidates if isinstance(each, Mapping)), checkpoint)
+    state_dict = OrderedDict(
+        (key.removeprefix('module.'), value)
+        for key, value in candidate.items()
+        if isinstance(key, str) and isinstance(value, torch.Tensor)
+    )
+    if not state_dict:
+        raise CheckpointError(
+            f'{source} holds no state dict: neither at its top nor under "state_dict" or "model"'
+        )
+    for key, tensor in state_dict.items():
+        if not _is_plain(tensor):
+            raise CheckpointError(
+                f'{source} holds no plain numbers under {key}: they are quantized, sparse, nested, '
+                'without storage or fewer than its shape says'
+            )
+    return state_dict
+
+
+def for_whole_model(checkpoint: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """Prepares what a file holds for mmengine to load it into a whole model.
+
+    Args:
+        checkpoint: What the file holds.
+        source: Name of the file, for errors.
+
+    Returns:
+        The weights under ``state_dict``, those of the authors' and Hugging Face's classifiers as
+        :func:`convert_weights` makes them for ``model``, and what the file holds beside weights.
+
+    Raises:
+        CheckpointError: If there are no weights, or the classes have no names.
+    """
+    weights = extract_state_dict(checkpoint, source)
+    read_classes(checkpoint, source)
+    if find_layout(weights) in ('authors', 'huggingface'):
+        weights = OrderedDict(convert_weights(weights, to='model', source=source))
+    others = {
+        key: value
+        for key, value in checkpoint.items()
+        if key not in ('model', 'state_dict') and not isinstance(value, torch.Tensor)
+    }
+    return {**others, 'state_dict': weights}
+
+
+def load_for_mmengine(
+    load: Callable[..., Any], filename: str, map_location: Any, logger: Any
+) -> Any:
+    """Reads a checkpoint for mmengine's ``CheckpointLoader``, whose own method is ``load``.
+
+    Classifiers and backbones of the authors and Hugging Face are prepared by
+    :func:`for_whole_model`; backbones take their part of that.
+    """
+    read = _READER.get()
+    prepared = read(filename, map_location) if read else None
+    if prepared is not None:
+        return prepared
+    if filename.endswith('.safetensors') and '://' not in filename:
+        checkpoint = read_checkpoint(filename, map_location=map_location)
+    else:
+        checkpoint = read_safely(filename, lambda: load(filename, map_location, logger))
+    try:
+        layout = find_layout(extract_state_dict(checkpoint, filename))
+        foreign = layout in ('authors', 'huggingface')
+        return for_whole_model(checkpoint, filename) if foreign else checkpoint
+    except CheckpointError:
+        # Not ours: no weights, or those of Swin and others that have similar keys.
+        return checkpoint
+
+
+@contextmanager
+def mmengine_reads_by(read: Reader) -> Iterator[None]:
+    """Lets mmengine's ``CheckpointLoader`` ask a function first, which may return None."""
+    token = _READER.set(read)
+    try:
+        yield
+    finally:
+        _READER.reset(token)
+
+
+@contextmanager
+def read_before(source: str | None, checkpoint: dict[str, Any] | None) -> Iterator[None]:
+    """Lets mmengine load a checkpoint that was read before without reading its file again.
+
+    Args:
+        source: Path or URL by which mmengine is told to load it.
+        checkpoint: What the file holds, which is handed over once and not kept after that; None
+            if it was not read before.
+    """
+    checkpoints = {source: checkpoint}
+    del checkpoint
+    with mmengine_reads_by(lambda filename, _: checkpoints.pop(filename, None)):
+        yield
+
+
+def _is_plain(tensor: torch.Tensor) -> bool:
+    if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested or tensor.is_meta:
+        return False
+    return tensor.nbytes <= tensor.untyped_storage().nbytes()
+
+
+def _read_safetensors(
+    path: str, map_location: str | torch.device | None
+) -> dict[str, dict[str, Any]]:
+    from safetensors import safe_open
+
+    try:
+        with safe_open(path, framework='pt', device=str(map_location or 'cpu')) as file:
+            state_dict = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            meta = json.loads((file.metadata() or {}).get('meta', '{}'))
+    except Exception as error:  # a header can be wrong in many ways
+        raise CheckpointError(
+            f'checkpoint {path} ({os.path.getsize(path)} bytes) is truncated, damaged or no '
+            f'safetensors file: {" ".join(str(error).split())[:300]}'
+        ) from None
+    return {'state_dict': state_dict, 'meta': meta}

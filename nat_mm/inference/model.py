@@ -1,0 +1,308 @@
+"""Loads models of mmdet, mmseg and mmpretrain, and predicts with them."""
+
+import itertools
+import os
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.device import get_device
+from mmengine.model import BaseModel, revert_sync_batchnorm
+from mmengine.registry import DATASETS, MODELS, VISUALIZERS, DefaultScope
+from mmengine.structures import BaseDataElement
+from mmengine.visualization import Visualizer
+from torch import nn
+
+from nat_mm.checkpoints import read_classes
+from nat_mm.errors import UserError
+from nat_mm.inference.checkpoint import check_checkpoint_fits, read_for_model
+from nat_mm.inference.config import config_mistakes, find_test_dataset, load_config
+from nat_mm.inference.inputs import Frame, find_inputs, list_unreadable, read_frames
+from nat_mm.inference.results import RESULT_TYPES, Result, make_palette
+from nat_mm.inference.video import Video
+from nat_mm.inference.zoo import published_weights
+
+RANDOM = 'none'
+"""In place of a checkpoint: leave the weights random."""
+
+VISUALIZER_TYPES = {
+    'mmdet': 'DetLocalVisualizer',
+    'mmseg': 'SegLocalVisualizer',
+    'mmpretrain': 'UniversalVisualizer',
+}
+
+_numbers = itertools.count()
+
+
+def load_model(
+    config: 'str | Path | Config',
+    checkpoint: str | Path | None = None,
+    *,
+    device: str | None = None,
+    overrides: dict[str, Any] | None = None,
+) -> 'Model':
+    """Loads a detector, segmentor or classifier, ready to predict.
+
+    Args:
+        config: Config file; ``package::path`` for a config of an installed toolbox; the name of a
+            model in the model zoo, such as ``mask_rcnn_nat_tiny_3x_coco``; or a config from
+            `nat_mm.inference.config.load_config`.
+        checkpoint: Path or URL of the checkpoint. ``'none'`` leaves the weights random. Default:
+            the weights that the model zoo lists for the config.
+        device: Such as ``cpu`` or ``cuda:0``; default: the one that mmengine takes.
+        overrides: Changes to the config, keyed by dotted name.
+
+    Returns:
+        The model, in eval mode.
+
+    Raises:
+        UserError: Config or checkpoint cannot be read, they do not belong together, or no weights
+            were published for the config. It is a ValueError.
+    """
+    if checkpoint is not None and str(checkpoint) != RANDOM:
+        # A missing checkpoint is told before a toolbox is imported.
+        saved = read_for_model(str(checkpoint))
+    if isinstance(config, str | Path):
+        config = load_config(config, overrides=overrides)
+    elif overrides:
+        config.merge_from_dict(overrides)
+    if checkpoint is None:
+        checkpoint = published_weights(config.filename)
+        if checkpoint is None:
+            raise UserError(
+                f'no weights were published for {config.filename}: give a checkpoint, or '
+                f'{RANDOM!r} for random weights'
+            )
+        saved = read_for_model(checkpoint)
+    module = build_module(config)
+    meta = _test_dataset_meta(config)
+    if str(checkpoint) != RANDOM:
+        check_checkpoint_fits(module, saved, source=str(checkpoint))
+        module.load_state_dict(saved['state_dict'], strict=False)
+        classes = read_classes(saved, str(checkpoint))
+        saved_meta = saved.get('meta', {}).get('dataset_meta') or {}
+        meta.update({name.lower(): value for name, value in saved_meta.items()}, **classes)
+    count = _count_classes(module)
+    if meta.get('classes') is None:
+        meta['classes'] = [str(label) for label in range(count)]
+    elif len(meta['classes']) < count:
+        raise UserError(
+            f'{checkpoint} and the config name {len(meta["classes"])} classes '
+            f'({", ".join(meta["classes"][:3])}, ...), but the model tells {count} apart'
+        )
+    if len(meta.get('palette') or ()) < len(meta['classes']):
+        meta['palette'] = make_palette(len(meta['classes']))
+    return Model(module.to(device or get_device()).eval(), config, meta)
+
+
+def build_module(config: Config) -> nn.Module:
+    """Builds the model of a config, with random weights, on the CPU.
+
+    Raises:
+        UserError: The config is wrong.
+    """
+    if config.get('model') is None:
+        raise UserError(f'{config.filename} has no model')
+    description = config.model.copy()
+    # mmpretrain's configs have it beside the model.
+    if config.get('data_preprocessor'):
+        description.setdefault('data_preprocessor', config.data_preprocessor)
+    with config_mistakes(config), DefaultScope.overwrite_default_scope(config.default_scope):
+        return revert_sync_batchnorm(MODELS.build(description))
+
+
+class Model:
+    """A model with what turns images into its input and its output into results.
+
+    Made by `load_model`. OpenMMLab's scope and matplotlib are global, so two threads must not use
+    models at the same time.
+
+    Attributes:
+        module: The PyTorch module, in eval mode.
+        config: Its config.
+        dataset_meta: What is known of its data, ``classes`` and ``palette`` among it.
+    """
+
+    def __init__(self, module: nn.Module, config: Config, dataset_meta: dict[str, Any]) -> None:
+        self.module = module
+        self.config = config
+        self.dataset_meta = dataset_meta
+        module.dataset_meta = dataset_meta  # type: ignore[assignment]  # where the toolboxes look
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}({type(self.module).__name__}, {self.task})'
+
+    @property
+    def scope(self) -> str:
+        """The toolbox that the model is from: ``mmdet``, ``mmseg`` or ``mmpretrain``."""
+        return self.config.default_scope
+
+    @property
+    def task(self) -> str:
+        """``detection``, ``segmentation`` or ``classification``."""
+        return RESULT_TYPES[self.scope].task
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes, by label."""
+        return list(self.dataset_meta['classes'])
+
+    @property
+    def palette(self) -> list[tuple[int, int, int]]:
+        """Colors of the classes, red-green-blue, 0 to 255."""
+        return [(red, green, blue) for red, green, blue in self.dataset_meta['palette']]
+
+    def predict(
+        self,
+        inputs: str | Path | np.ndarray | Iterable[str | Path | np.ndarray],
+        *,
+        score_threshold: float = 0.3,
+        batch_size: int = 1,
+    ) -> Result | list[Result]:
+        """Predicts images.
+
+        Args:
+            inputs: An image: a file, or an array [height, width, 3], uint8, blue-green-red as
+                OpenCV reads it; or a folder of images, a glob, or a list of any of these.
+            score_threshold: Lowest score of the objects that a detector's results have, 0 to 1.
+            batch_size: Images predicted at once, where they have one shape.
+
+        Returns:
+            The result of a single image, or a list of results in the order of the inputs. See
+            `DetectionResult`, `SegmentationResult` and `ClassificationResult`.
+
+        Raises:
+            UserError: An image cannot be read, or an argument is out of range.
+            TypeError: An input is neither a path nor an array of uint8.
+        """
+        if not 0 <= score_threshold <= 1:
+            raise UserError(f'score_threshold must be from 0 to 1, got {score_threshold}')
+        if batch_size < 1:
+            raise UserError(f'batch_size must be at least 1, got {batch_size}')
+        is_image = isinstance(inputs, np.ndarray)
+        if isinstance(inputs, str | Path):
+            is_image = os.path.isfile(inputs)
+        entries = [inputs] if isinstance(inputs, str | Path | np.ndarray) else list(inputs)
+        frames = [frame for entry in entries for frame in _read(entry)]
+        results = []
+        for batch in batches(frames, batch_size):
+            samples = self.infer([frame.image for frame in batch])
+            for frame, sample in zip(batch, samples, strict=True):
+                results.append(self.result(frame, sample, score_threshold=score_threshold))
+        return results[0] if is_image else results
+
+    @torch.no_grad()
+    def infer(self, images: Sequence[np.ndarray]) -> list[BaseDataElement]:
+        """Runs the model on a batch of images.
+
+        Args:
+            images: Each [height, width, 3], uint8, blue-green-red; all of one shape.
+
+        Returns:
+            What was predicted for each, as the toolbox describes it.
+        """
+        with DefaultScope.overwrite_default_scope(self.scope):
+            batch = pseudo_collate([self._pipeline(image) for image in images])
+            return cast(BaseModel, self.module).test_step(batch)
+
+    def result(self, frame: Frame, sample: BaseDataElement, *, score_threshold: float) -> Result:
+        """The result of an image that `infer` has predicted.
+
+        Args:
+            frame: The image.
+            sample: What was predicted.
+            score_threshold: Lowest score of the objects of a detector's result.
+        """
+        return RESULT_TYPES[self.scope](self, frame, sample, score_threshold=score_threshold)
+
+    @cached_property
+    def visualizer(self) -> Visualizer:
+        """The config's visualizer, or its toolbox's own."""
+        settings = dict(self.config.get('visualizer') or {'type': VISUALIZER_TYPES[self.scope]})
+        for name in ('vis_backends', 'save_dir'):
+            settings.pop(name, None)
+        settings['name'] = f'nat_mm {next(_numbers)}'
+        with config_mistakes(self.config), DefaultScope.overwrite_default_scope(self.scope):
+            visualizer = VISUALIZERS.build(settings)
+        visualizer.dataset_meta = self.dataset_meta
+        return visualizer
+
+    @cached_property
+    def _pipeline(self) -> Callable[[np.ndarray], dict]:
+        """The config's test pipeline, for images that are loaded already."""
+        transforms = find_test_dataset(self.config).get('pipeline')
+        if transforms is None:
+            raise UserError(f'{self.config.filename} has no test_dataloader with a pipeline')
+        loaders = [each for each in transforms if 'LoadImage' in _name(each)]
+        to_float32 = any(each.get('to_float32') for each in loaders)
+        kept = [
+            each for each in transforms if each not in loaders and 'Annotation' not in _name(each)
+        ]
+
+        def take(image: np.ndarray) -> dict:
+            if to_float32:
+                image = image.astype(np.float32)
+            shape = image.shape[:2]
+            return {'img': image, 'img_path': None, 'img_shape': shape, 'ori_shape': shape}
+
+        with config_mistakes(self.config), DefaultScope.overwrite_default_scope(self.scope):
+            return Compose([take, *kept])
+
+
+def batches(frames: Iterable[Frame], batch_size: int) -> Iterable[list[Frame]]:
+    """Collects images of one shape, as mmseg needs them, in their order."""
+    batch: list[Frame] = []
+    for frame in frames:
+        if batch and (len(batch) == batch_size or frame.image.shape != batch[0].image.shape):
+            yield batch
+            batch = []
+        batch.append(frame)
+    if batch:
+        yield batch
+
+
+def _read(entry: str | Path | np.ndarray) -> list[Frame]:
+    """The images of one input of `Model.predict`."""
+    if isinstance(entry, np.ndarray):
+        if entry.dtype != np.uint8 or entry.ndim != 3 or entry.shape[2] != 3:
+            raise TypeError(
+                'an image must be an array [height, width, 3] of uint8, got '
+                f'{list(entry.shape)} of {entry.dtype}'
+            )
+        return [Frame(entry, 'image', 'image')]
+    if not isinstance(entry, str | Path):
+        raise TypeError(f'an image must be a path or an array, got a {type(entry).__name__}')
+    media = find_inputs([str(entry)])
+    videos = [medium for medium in media if isinstance(medium, Video)]
+    if videos:
+        raise UserError(f'{videos[0]} is a video: use the command nat-mm predict')
+    unreadable: dict[Path | Video, str] = {}
+    frames = list(read_frames(media, unreadable))
+    if unreadable:
+        raise UserError(list_unreadable(unreadable, media))
+    return frames
+
+
+def _name(transform: dict) -> str:
+    kind = transform['type']
+    return kind if isinstance(kind, str) else kind.__name__
+
+
+def _count_classes(module: nn.Module) -> int:
+    heads = (each for each in module.modules() if type(each).__name__.endswith('Head'))
+    return max((getattr(head, 'num_classes', None) or 0 for head in heads), default=0)
+
+
+def _test_dataset_meta(config: Config) -> dict[str, Any]:
+    """Classes and palette of the config's test data, as far as it says them."""
+    dataset = find_test_dataset(config)
+    kind = dataset.get('type')
+    with DefaultScope.overwrite_default_scope(config.default_scope):
+        kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+    known = {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
+    return {name: known[name] for name in ('classes', 'palette') if name in known}

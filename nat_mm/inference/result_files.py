@@ -1,0 +1,58 @@
+"""Writes results as data."""
+
+from pathlib import Path
+
+from nat_mm.files import write_image, write_json
+from nat_mm.inference.coco_results import CocoResults
+from nat_mm.inference.model import Model
+from nat_mm.inference.results import DetectionResult, Result, SegmentationResult
+
+SUFFIXES = {
+    'detection': ('.json', '.png'),
+    'segmentation': ('.png',),
+    'classification': ('.json',),
+}
+"""Of the files that a result can have; it always has the first one."""
+
+
+class ResultFiles:
+    """The data of results, below a folder.
+
+    ``results/NAME`` with a suffix from `SUFFIXES` holds one image's: JSON as `Result.describe` has
+    it; of a segmentor a PNG of the class numbers, with their names in ``classes.json``; of a
+    panoptic model also a PNG as COCO has for panoptic segments. ``coco`` holds the objects of all
+    images of a detector; see `CocoResults`.
+
+    Args:
+        model: The model whose results are written.
+        folder: Where the files go.
+    """
+
+    def __init__(self, model: Model, folder: Path) -> None:
+        self.folder = folder
+        self._model = model
+        self._coco = CocoResults(folder / 'coco', model.classes)
+
+    def paths(self, name: str) -> list[Path]:
+        """Where the data of an image go, by its `Frame.name`."""
+        suffixes = SUFFIXES[self._model.task]
+        return [self.folder / 'results' / f'{name}{suffix}' for suffix in suffixes]
+
+    def write(self, result: Result) -> None:
+        """Writes what was found in an image."""
+        paths = self.paths(result.frame.name)
+        if isinstance(result, SegmentationResult):
+            write_image(paths[0], result.label_map)
+            write_json(self.folder / 'classes.json', self._model.classes)
+            return
+        if isinstance(result, DetectionResult):
+            if result.segments is not None:
+                from panopticapi.utils import id2rgb
+
+                write_image(paths[1], id2rgb(result.segments)[..., ::-1])
+            self._coco.add(result)
+        write_json(paths[0], result.describe())
+
+    def close(self) -> None:
+        """Finishes the files that hold the data of all images, if there are any."""
+        self._coco.close()

@@ -1,0 +1,381 @@
+"""What models find in images: as arrays, as COCO's JSON, and drawn."""
+
+import colorsys
+import warnings
+from abc import ABC, abstractmethod
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from mmengine.structures import BaseDataElement
+
+from nat_mm.files import write_image
+from nat_mm.inference.inputs import Frame
+
+if TYPE_CHECKING:
+    from nat_mm.inference.model import Model
+
+GOLDEN_RATIO = 0.618034
+SHOWN_CLASSES = 5
+"""Classes of a classifier's result that are described, the likeliest ones."""
+
+
+class Result(ABC):
+    """What a model found in an image.
+
+    Attributes:
+        model: The model.
+        frame: The image and where it is from.
+        sample: The toolbox's own description, with tensors.
+        score_threshold: Lowest score of the objects.
+    """
+
+    task: ClassVar[str]
+
+    def __init__(
+        self, model: 'Model', frame: Frame, sample: BaseDataElement, *, score_threshold: float
+    ) -> None:
+        self.model = model
+        self.frame = frame
+        self.sample = sample
+        self.score_threshold = score_threshold
+
+    @property
+    def image(self) -> np.ndarray:
+        """The image, [height, width, 3], uint8, blue-green-red."""
+        return self.frame.image
+
+    @abstractmethod
+    def draw(self, **options: Any) -> np.ndarray:
+        """Draws the result over the image.
+
+        Returns:
+            [height, width, 3], uint8, red-green-blue, as Pillow and matplotlib take it.
+        """
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """The result as JSON has it."""
+
+    def save(self, path: str | Path) -> None:
+        """Draws the result and writes it, whole or not at all.
+
+        Args:
+            path: Image file such as ``out.jpg``; its folder is made if need be.
+
+        Raises:
+            ValueError: No image format has this suffix, or the image is too large for it.
+        """
+        write_image(Path(path), self.draw()[..., ::-1])
+
+    def _describe_image(self) -> dict[str, Any]:
+        height, width = self.image.shape[:2]
+        return {**self.frame.describe(), 'height': height, 'width': width}
+
+
+class DetectionResult(Result):
+    """Objects whose score is at least `score_threshold`, and the segments of a panoptic model."""
+
+    task = 'detection'
+
+    def __repr__(self) -> str:
+        found = ', '.join(
+            f'{name} {score:.2f}'
+            for name, score in zip(self.class_names[:3], self.scores, strict=False)
+        )
+        return f'{type(self).__name__}({len(self.labels)} objects{": " if found else ""}{found})'
+
+    @cached_property
+    def _instances(self) -> BaseDataElement | None:
+        if 'pred_instances' not in self.sample:
+            return None
+        found = self.sample.pred_instances
+        return found[found.scores >= self.score_threshold].cpu()
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """[n, 4], float32: x1, y1, x2, y2 in pixels of the image."""
+        if self._instances is None:
+            return np.zeros((0, 4), np.float32)
+        return self._instances.bboxes.float().numpy()
+
+    @property
+    def scores(self) -> np.ndarray:
+        """[n], float32, from 0 to 1."""
+        if self._instances is None:
+            return np.zeros(0, np.float32)
+        return self._instances.scores.float().numpy()
+
+    @property
+    def labels(self) -> np.ndarray:
+        """[n], int64: classes by their number in `Model.classes`."""
+        return np.zeros(0, np.int64) if self._instances is None else self._instances.labels.numpy()
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the labels."""
+        classes = self.model.classes
+        return [classes[label] for label in self.labels]
+
+    @property
+    def masks(self) -> np.ndarray | None:
+        """[n, height, width], bool; None if the model has no masks."""
+        if self._instances is None or 'masks' not in self._instances:
+            return None
+        return self._instances.masks.numpy()
+
+    @cached_property
+    def segments(self) -> np.ndarray | None:
+        """[height, width], int: of a panoptic model the segment of each pixel, 0 for none.
+
+        The label of a segment is its number modulo mmdet's ``INSTANCE_OFFSET``, 1000.
+        """
+        if 'pred_panoptic_seg' not in self.sample:
+            return None
+        numbers = self.sample.pred_panoptic_seg.sem_seg[0].cpu().numpy()
+        return np.where(numbers == len(self.model.classes), 0, numbers)
+
+    def draw(self, **options: Any) -> np.ndarray:
+        """Draws boxes, masks and segments; see `Result.draw`.
+
+        Args:
+            **options: Of mmdet's ``DetLocalVisualizer.add_datasample``.
+        """
+        visualizer = self.model.visualizer
+        with warnings.catch_warnings():
+            # A box that touches the image's border counts as out of bounds.
+            warnings.filterwarnings('ignore', message='.*out of bounds')
+            visualizer.add_datasample(
+                'prediction',
+                self.image[..., ::-1],
+                self.sample,
+                draw_gt=False,
+                pred_score_thr=self.score_threshold,
+                **options,
+            )
+        return visualizer.get_image()
+
+    def describe(self) -> dict[str, Any]:
+        """The result as JSON has it.
+
+        Returns:
+            ``image``, ``height``, ``width`` and ``instances``, each with ``label``, ``class_name``,
+            ``score``, ``bbox`` (x1, y1, x2, y2 in pixels) and, if the model has masks, ``mask``
+            (COCO's run-length encoding). Of a panoptic model also ``segments``, each with its
+            number in `segments` as ``id``, ``label``, ``class_name`` and ``area`` in pixels.
+        """
+        instances = [
+            {
+                'label': int(label),
+                'class_name': name,
+                'score': float(score),
+                'bbox': [float(value) for value in box],
+            }
+            for label, name, score, box in zip(
+                self.labels, self.class_names, self.scores, self.boxes, strict=True
+            )
+        ]
+        if self.masks is not None:
+            from mmdet.structures.mask import encode_mask_results
+
+            for instance, code in zip(instances, encode_mask_results(self.masks), strict=True):
+                instance['mask'] = {'size': code['size'], 'counts': code['counts'].decode()}
+        result = {**self._describe_image(), 'instances': instances}
+        if self.segments is not None:
+            result['segments'] = self._describe_segments(self.segments)
+        return result
+
+    def to_coco(self, image_id: int = 1) -> list[dict[str, Any]]:
+        """The objects as ``pycocotools.coco.COCO.loadRes`` takes them.
+
+        Format: https://cocodataset.org/#format-results
+
+        Args:
+            image_id: The image's number in the annotation file.
+
+        Returns:
+            For each object ``image_id``, ``category_id``, which is the label plus 1, ``bbox`` (x,
+            y, width, height in pixels), ``score`` and, if the model has masks, ``segmentation``
+            (run-length encoding).
+        """
+        entries = []
+        for instance in self.describe()['instances']:
+            left, top, right, bottom = instance['bbox']
+            entry = {
+                'image_id': image_id,
+                'category_id': instance['label'] + 1,
+                'bbox': [left, top, right - left, bottom - top],
+                'score': instance['score'],
+            }
+            if 'mask' in instance:
+                entry['segmentation'] = instance['mask']
+            entries.append(entry)
+        return entries
+
+    def _describe_segments(self, segments: np.ndarray) -> list[dict[str, Any]]:
+        from mmdet.evaluation import INSTANCE_OFFSET
+
+        found, areas = np.unique(segments[segments != 0], return_counts=True)
+        return [
+            {
+                'id': int(number),
+                'label': int(number % INSTANCE_OFFSET),
+                'class_name': self.model.classes[number % INSTANCE_OFFSET],
+                'area': int(area),
+            }
+            for number, area in zip(found, areas, strict=True)
+        ]
+
+
+class SegmentationResult(Result):
+    """A class for every pixel."""
+
+    task = 'segmentation'
+
+    def __repr__(self) -> str:
+        found = ', '.join(
+            f'{each["class_name"]} {each["share"]:.0%}' for each in self._shares()[:3]
+        )
+        return f'{type(self).__name__}({found})'
+
+    @property
+    def label_map(self) -> np.ndarray:
+        """[height, width], uint8, or uint16 above 256 classes: numbers in `Model.classes`."""
+        labels = self.sample.pred_sem_seg.data[0].cpu().numpy()
+        return labels.astype(np.uint8 if len(self.model.classes) <= 256 else np.uint16)
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the labels that occur, the most frequent one first."""
+        return [each['class_name'] for each in self._shares()]
+
+    def draw(self, **options: Any) -> np.ndarray:
+        """Draws the label map over the image; see `Result.draw`.
+
+        Args:
+            **options: Of mmseg's ``SegLocalVisualizer.add_datasample``; ``with_labels=False``
+                leaves out the names, for which mmseg takes seconds to find places.
+        """
+        visualizer = self.model.visualizer
+        visualizer.set_dataset_meta(classes=self.model.classes, palette=self.model.palette)
+        visualizer.add_datasample(
+            'prediction', self.image[..., ::-1], self.sample, draw_gt=False, **options
+        )
+        return visualizer.get_image()
+
+    def describe(self) -> dict[str, Any]:
+        """The result as JSON has it.
+
+        Returns:
+            ``image``, ``height``, ``width`` and ``classes``, those that occur, the most frequent
+            one first, each with ``label``, ``class_name`` and ``share`` of the pixels, 0 to 1.
+        """
+        return {**self._describe_image(), 'classes': self._shares()}
+
+    def to_coco(self, image_id: int = 1) -> list[dict[str, Any]]:
+        """The label map as COCO's stuff format has it, one entry for each class that occurs.
+
+        Args:
+            image_id: The image's number in the annotation file.
+
+        Returns:
+            ``image_id``, ``category_id``, which is the label plus 1, and ``segmentation``
+            (run-length encoding).
+        """
+        from pycocotools import mask
+
+        entries = []
+        for label in np.unique(self.label_map):
+            code = mask.encode(np.asfortranarray(self.label_map == label, np.uint8))
+            code['counts'] = code['counts'].decode()
+            entry = {'image_id': image_id, 'category_id': int(label) + 1, 'segmentation': code}
+            entries.append(entry)
+        return entries
+
+    def _shares(self) -> list[dict[str, Any]]:
+        labels, counts = np.unique(self.label_map, return_counts=True)
+        order = np.argsort(-counts, kind='stable')
+        return [
+            {
+                'label': int(labels[index]),
+                'class_name': self.model.classes[labels[index]],
+                'share': float(counts[index] / counts.sum()),
+            }
+            for index in order
+        ]
+
+
+class ClassificationResult(Result):
+    """The classes of an image, the likeliest one first."""
+
+    task = 'classification'
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}({self.class_names[0]} {self.scores[0]:.2f})'
+
+    @property
+    def scores(self) -> np.ndarray:
+        """[classes], float32, from 0 to 1, the largest one first."""
+        return self._sorted[0]
+
+    @property
+    def labels(self) -> np.ndarray:
+        """[classes], int64, in the order of `scores`."""
+        return self._sorted[1]
+
+    @property
+    def class_names(self) -> list[str]:
+        """Names of the labels."""
+        classes = self.model.classes
+        return [classes[label] for label in self.labels]
+
+    def draw(self, **options: Any) -> np.ndarray:
+        """Writes the likeliest class on the image; see `Result.draw`.
+
+        Args:
+            **options: Of mmpretrain's ``UniversalVisualizer.visualize_cls``.
+        """
+        visualizer = self.model.visualizer
+        visualizer.visualize_cls(
+            self.image[..., ::-1],
+            self.sample,
+            classes=self.model.classes,
+            draw_gt=False,
+            **options,
+        )
+        return visualizer.get_image()
+
+    def describe(self) -> dict[str, Any]:
+        """The result as JSON has it.
+
+        Returns:
+            ``image``, ``height``, ``width`` and ``classes``, the five likeliest ones, each with
+            ``label``, ``class_name`` and ``score``.
+        """
+        likeliest = zip(self.labels, self.class_names, self.scores, strict=True)
+        classes = [
+            {'label': int(label), 'class_name': name, 'score': float(score)}
+            for label, name, score in list(likeliest)[:SHOWN_CLASSES]
+        ]
+        return {**self._describe_image(), 'classes': classes}
+
+    @cached_property
+    def _sorted(self) -> tuple[np.ndarray, np.ndarray]:
+        scores, labels = self.sample.pred_score.float().cpu().sort(descending=True)
+        return scores.numpy(), labels.numpy()
+
+
+RESULT_TYPES: dict[str, type[Result]] = {
+    'mmdet': DetectionResult,
+    'mmseg': SegmentationResult,
+    'mmpretrain': ClassificationResult,
+}
+"""By the toolbox whose model found it."""
+
+
+def make_palette(count: int) -> list[tuple[int, int, int]]:
+    """Colors, red-green-blue from 0 to 255, that differ as much as so many can."""
+    hues = (index * GOLDEN_RATIO % 1 for index in range(count))
+    colors = (colorsys.hsv_to_rgb(hue, 0.65, 0.95) for hue in hues)
+    return [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in colors]

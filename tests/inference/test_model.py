@@ -1,0 +1,227 @@
+"""The front door: `nat_mm.load_model`, what it takes, and what its results hold."""
+
+import json
+from pathlib import Path
+
+import cv2
+import mmcv
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.hub import get_model
+from mmengine.registry import DefaultScope
+from pycocotools import mask as coco_mask
+
+import nat_mm
+from nat_mm.errors import UserError
+from nat_mm.inference import zoo
+from nat_mm.inference.model import Model
+from tests.loading import load_command
+
+CONFIGS = Path(nat_mm.__file__).parent / '.mim' / 'configs'
+CLASSIFIER = f"""
+_base_ = '{CONFIGS}/classification/nat/nat_mini_in1k_224.py'
+model = dict(
+    backbone=dict(
+        arch=None, embed_dim=32, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8), kernel_size=3,
+        init_cfg=None),
+    head=dict(in_channels=256))
+"""
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory) -> Path:
+    """Two images of other shapes, and a small classifier's config."""
+    folder = tmp_path_factory.mktemp('front_door')
+    generator = np.random.default_rng(0)
+    for name, shape in {'a.png': (60, 84, 3), 'b.png': (72, 64, 3)}.items():
+        cv2.imwrite(str(folder / name), generator.integers(0, 256, shape, dtype=np.uint8))
+    (folder / 'classifier.py').write_text(CLASSIFIER)
+    return folder
+
+
+def load(name: str, folder: Path) -> Model:
+    torch.manual_seed(0)
+    if name == 'classification':
+        pytest.importorskip('mmpretrain')
+        return nat_mm.load_model(folder / 'classifier.py', 'none', device='cpu')
+    config = {'detection': 'mask_rcnn_nat_demo', 'segmentation': 'upernet_nat_demo'}[name]
+    return nat_mm.load_model(CONFIGS / f'demo/{config}.py', 'none', device='cpu')
+
+
+@pytest.fixture(scope='module')
+def models(folder) -> dict[str, Model]:
+    found = {name: load(name, folder) for name in ('detection', 'segmentation')}
+    return found
+
+
+def test_detection(models, folder, tmp_path):
+    model = models['detection']
+    result = model.predict(folder / 'a.png', score_threshold=0)
+    count = len(result.scores)
+    assert count > 3
+    assert result.boxes.shape == (count, 4)
+    assert result.masks.shape == (count, 60, 84)
+    assert result.masks.dtype == bool
+    assert result.class_names == [model.classes[label] for label in result.labels]
+    threshold = float(np.median(result.scores))
+    above = model.predict(folder / 'a.png', score_threshold=threshold)
+    np.testing.assert_array_equal(above.scores, result.scores[result.scores >= threshold])
+
+    entry = result.to_coco(image_id=7)[0]
+    x1, y1, x2, y2 = result.boxes[0]
+    assert entry['image_id'] == 7
+    assert entry['category_id'] == result.labels[0] + 1
+    np.testing.assert_allclose(entry['bbox'], [x1, y1, x2 - x1, y2 - y1], rtol=1e-6)
+    np.testing.assert_array_equal(coco_mask.decode(entry['segmentation']), result.masks[0])
+
+    drawing = result.draw()
+    assert drawing.shape == (60, 84, 3)
+    assert drawing.dtype == np.uint8
+    result.save(tmp_path / 'new' / 'out.png')
+    np.testing.assert_array_equal(mmcv.imread(tmp_path / 'new' / 'out.png'), drawing[..., ::-1])
+
+
+def test_segmentation(models, folder):
+    model = models['segmentation']
+    result = model.predict(str(folder / 'b.png'))
+    assert result.label_map.shape == (72, 64)
+    assert result.label_map.max() < len(model.classes)
+    sizes = {name: (result.label_map == model.classes.index(name)).sum() for name in model.classes}
+    assert result.class_names == sorted(filter(sizes.get, sizes), key=sizes.get, reverse=True)
+    total = np.zeros((72, 64), int)
+    for entry in result.to_coco():
+        total += coco_mask.decode(entry['segmentation']) * entry['category_id']
+    np.testing.assert_array_equal(total - 1, result.label_map)
+
+
+def test_classification(folder):
+    model = load('classification', folder)
+    result = model.predict(folder / 'a.png')
+    assert len(result.scores) == len(model.classes) == 1000
+    assert np.all(np.diff(result.scores) <= 0)
+    assert result.scores.sum() == pytest.approx(1, abs=1e-5)
+    assert result.class_names[0] == model.classes[result.labels[0]]
+    assert result.draw().shape == (60, 84, 3)
+
+
+@pytest.mark.parametrize('task', ['detection', 'segmentation'])
+def test_same_result_from_file_array_list_and_folder(models, folder, task):
+    model = models[task]
+    paths = [folder / 'a.png', folder / 'b.png']
+    one = model.predict(paths[0], score_threshold=0)
+    from_array = model.predict(cv2.imread(str(paths[0])), score_threshold=0)
+    from_list = model.predict(paths, score_threshold=0, batch_size=2)
+    from_folder = model.predict(folder, score_threshold=0)
+    assert [len(from_list), len(from_folder)] == [2, 2]
+    for other in (from_array, from_list[0], from_folder[0]):
+        described = {**other.describe(), 'image': 'a.png'}
+        assert json.dumps(described) == json.dumps(one.describe())
+    assert from_folder[1].image.shape == (72, 64, 3)
+
+
+@pytest.mark.parametrize(
+    ('inputs', 'options', 'error', 'message'),
+    [
+        ('gone.png', {}, UserError, 'input not found: gone.png'),
+        (np.zeros((8, 8), np.uint8), {}, TypeError, r'\[height, width, 3\] of uint8, got \[8, 8\]'),
+        (np.zeros((8, 8, 3)), {}, TypeError, 'got .* of float64'),
+        ([3], {}, TypeError, 'must be a path or an array, got a int'),
+        ([], {'score_threshold': 2}, UserError, 'score_threshold must be from 0 to 1, got 2'),
+        ([], {'batch_size': 0}, UserError, 'batch_size must be at least 1, got 0'),
+    ],
+    ids=['missing', 'gray', 'float', 'number', 'threshold', 'batch size'],
+)
+def test_wrong_input(models, inputs, options, error, message):
+    with pytest.raises(error, match=message):
+        models['segmentation'].predict(inputs, **options)
+
+
+def test_unreadable_image_is_named(models, tmp_path):
+    (tmp_path / 'text.png').write_text('no image')
+    with pytest.raises(UserError, match=r'1 of 1 inputs cannot be read: .*text\.png \('):
+        models['segmentation'].predict(tmp_path)
+
+
+def test_every_name_of_the_model_zoo_is_a_config_with_weights():
+    assert zoo.is_model('mask_rcnn_nat_tiny_3x_coco')
+    for name in zoo._entries():
+        path = zoo.find_config(name)
+        assert path.stem == name
+        assert zoo.published_weights(path).startswith('https://')
+
+
+@pytest.mark.parametrize(
+    'source',
+    [
+        'mask_rcnn_nat_mini_3x_coco',
+        'nat_mm::detection/nat/mask_rcnn_nat_mini_3x_coco.py',
+        'nat_mm::detection/nat/mask_rcnn_nat_mini_3x_coco',
+        CONFIGS / 'detection/nat/mask_rcnn_nat_mini_3x_coco.py',
+    ],
+    ids=['name', 'package', 'package without suffix', 'file'],
+)
+def test_published_weights_are_the_default(source, monkeypatch):
+    asked = []
+
+    def read(source):
+        asked.append(source)
+        raise UserError('not downloaded')
+
+    monkeypatch.setattr('nat_mm.inference.model.read_for_model', read)
+    with pytest.raises(ValueError, match='not downloaded'):
+        nat_mm.load_model(source)
+    assert asked == ['https://shi-labs.com/projects/nat/checkpoints/DET/nat_mini_maskrcnn.pth']
+
+
+@pytest.mark.parametrize(
+    ('source', 'message'),
+    [
+        ('mask_rcnn_nat_tini_3x_coco', 'the model zoo has mask_rcnn_nat_tiny_3x_coco'),
+        ('nat_mm::nowhere.py', r'config not found: .*configs.nowhere\.py'),
+        ('mmnothing::a.py', "there is no package 'mmnothing' installed"),
+        (CONFIGS / 'demo/upernet_nat_demo.py', "no weights were published for .* or 'none'"),
+    ],
+    ids=['misspelt', 'package', 'no package', 'unpublished'],
+)
+def test_wrong_source(source, message):
+    with pytest.raises(UserError, match=message):
+        nat_mm.load_model(source)
+
+
+def test_commands_take_names(capsys):
+    load_command('get_flops').main(['nat_mini_in1k_224', '--json'])
+    assert json.loads(capsys.readouterr().out)['model'] == 'ImageClassifier'
+
+
+def test_mmengine_hub_builds_from_the_same_names():
+    with DefaultScope.overwrite_default_scope('mmengine'):
+        model = get_model('nat_mm::demo/upernet_nat_demo.py')
+    assert type(model).__name__ == 'EncoderDecoder'
+    assert model.training
+
+
+@pytest.mark.parametrize(
+    ('name', 'package', 'inferencer'),
+    [
+        ('mask_rcnn_nat_mini_3x_coco', 'mmdet.apis', 'DetInferencer'),
+        ('upernet_nat_mini_512x512_160k_ade20k', 'mmseg.apis', 'MMSegInferencer'),
+    ],
+)
+def test_inferencers_know_the_names(name, package, inferencer, monkeypatch):
+    module = pytest.importorskip(package)
+    loaded = []
+
+    def stop(self, config, weights, device):
+        loaded.append((config, weights))
+        raise InterruptedError
+
+    kind = getattr(module, inferencer)
+    monkeypatch.setattr(kind, '_init_model', stop)
+    with pytest.raises(InterruptedError):
+        kind(name, device='cpu')
+    ((config, weights),) = loaded
+    assert config.model.backbone.type == 'NAT'
+    assert weights == zoo.published_weights(zoo.find_config(name))
+    assert isinstance(config, Config)

@@ -1,0 +1,20 @@
+"""What the metafiles of the model zoo say."""
+
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).parents[1]
+
+
+def read_model_zoo() -> dict[str, dict]:
+    """The entries of all metafiles in model-index.yml, by the names of their configs."""
+    index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
+    metafiles = [yaml.safe_load((ROOT / path).read_text()) for path in index['Import']]
+    return {entry['Name']: entry for metafile in metafiles for entry in metafile['Models']}
+
+
+def image_size(entry: dict) -> tuple[int, int]:
+    """Height and width of the image that the published FLOPs are for."""
+    height, width = entry['Metadata']['Input Size'].split('x')
+    return int(height), int(width)
