@@ -3,7 +3,7 @@
 Which of them it is, the config says. Written below OUT_DIR, NAME being that of the input:
 
   pictures/NAME.jpg   a picture with what was found drawn into it
-  videos/NAME.mp4     the same of a video; of a camera camera0.mp4
+  videos/NAME.mp4     the same of a video (H.264); of a camera camera0.mp4
   results/NAME.*      the data; of a video results/NAME/000000.* and so on, one for each image:
                       detector    .json, boxes (x1, y1, x2, y2 in pixels) and masks; of a panoptic
                                   model also .png, the segments as COCO has them
