@@ -1,4 +1,4 @@
-"""Options that the commands have in common."""
+"""Options shared by several commands."""
 
 import argparse
 import os
@@ -9,7 +9,7 @@ LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
 
 class OverrideAction(DictAction):
-    """mmengine's parser of ``key=value`` pairs, with a usage message for what is no pair."""
+    """mmengine's parser of ``key=value`` pairs, which reports other arguments as a usage error."""
 
     def __call__(self, parser, namespace, values, option_string=None) -> None:
         try:
@@ -19,18 +19,18 @@ class OverrideAction(DictAction):
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options with which mmdet and mmseg, too, start a run.
+    """Adds the options that mmdet's and mmseg's commands have, too.
 
     Args:
         parser: Parser of the command; it gets ``--work-dir``, ``--cfg-options``, ``--launcher``
             and the ``--local-rank`` that older launchers of PyTorch pass.
     """
     parser.add_argument(
-        '--work-dir', help='folder for logs and checkpoints, by default work_dirs/<config name>'
+        '--work-dir', help='folder for logs and checkpoints; default: work_dirs/<config name>'
     )
     add_config_overrides(parser)
     parser.add_argument(
-        '--launcher', choices=LAUNCHERS, default='none', help='what started the processes'
+        '--launcher', choices=LAUNCHERS, default='none', help='what launched the processes'
     )
     parser.add_argument('--local-rank', '--local_rank', type=int, help=argparse.SUPPRESS)
 

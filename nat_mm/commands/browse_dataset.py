@@ -1,8 +1,8 @@
-"""Draws the images that a model gets in training, as the config augments and batches them.
+"""Draws training images as the model sees them, augmented and batched by the config.
 
-Writes OUT_DIR/PHASE_seedSEED_NUMBER.png, in the order of the batches: normalization is undone,
-padding is kept, and boxes, masks, labels or classes of the ground truth are drawn. The same seed
-gives the same pictures.
+The images keep the order of the batches and their padding, normalization is undone, and boxes,
+masks and classes of the ground truth are drawn over them. They are written as
+OUT_DIR/PHASE_seedSEED_NUMBER.png. The same seed draws the same images.
 """
 
 import argparse
@@ -26,13 +26,13 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         '--phase',
         choices=('train', 'val', 'test'),
         default='train',
-        help='which data of the config; default: %(default)s',
+        help='part of the data; default: %(default)s',
     )
     parser.add_argument(
         '--number',
         type=int,
         default=20,
-        help='pictures to write, at most those of one epoch; default: %(default)s',
+        help='number of images, at most one epoch; default: %(default)s',
     )
     parser.add_argument(
         '--seed', type=int, help="0 or more; default: the config's randomness.seed, or 0"
@@ -41,7 +41,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         '--out-dir',
         type=Path,
         default=Path('browsed'),
-        help='folder for the pictures; default: %(default)s',
+        help='folder for the images; default: %(default)s',
     )
     add_config_overrides(parser)
     return parser.parse_args(arguments)

@@ -21,15 +21,15 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         'target',
         metavar='OUT',
-        help='the result: a .pth, .pt, .bin or .safetensors file, written whole or not at all',
+        help='.pth, .pt, .bin or .safetensors file to write',
     )
     parser.add_argument(
         '--to',
         choices=TARGETS,
         default='model',
-        help='model (default): a detector, segmentor or mmpretrain classifier, for tools/test.py; '
-        'backbone: what detectors and segmentors start from; authors: as the authors publish; '
-        'huggingface-nat, huggingface-dinat: for transformers',
+        help='model (default): a detector, segmentor or mmpretrain classifier, for nat-mm test; '
+        'backbone: a backbone to start detectors and segmentors from; authors: as the authors '
+        'publish; huggingface-nat, huggingface-dinat: for Hugging Face transformers',
     )
     parser.add_argument('--force', action='store_true', help='overwrite OUT if it exists')
     return parser.parse_args(arguments)

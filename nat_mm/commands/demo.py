@@ -1,6 +1,6 @@
-"""The demo: makes data, trains a NAT detector and a NAT segmenter, tests them, draws pictures.
+"""Generates a dataset, then trains, tests and draws a NAT detector and a NAT segmentor.
 
-Trains both from scratch on the CPU or, where there is one, on a GPU.
+Both are trained from scratch, on a GPU if there is one.
 """
 
 import argparse
@@ -65,12 +65,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         '--work-dir', type=Path, default=Path('work_dirs/demo'), help='default: %(default)s'
     )
-    parser.add_argument('--seed', type=int, default=0, help='of data and training; default: 0')
+    parser.add_argument('--seed', type=int, default=0, help='seed of data and training; default: 0')
     parser.add_argument(
         '--amp', action='store_true', help='train in mixed precision (bf16 on a CPU)'
     )
     parser.add_argument(
-        '--quick', action='store_true', help='a minute for a look at every step; learns nothing'
+        '--quick', action='store_true', help='run every step in about a minute, learning nothing'
     )
     return parser.parse_args()
 

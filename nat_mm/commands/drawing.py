@@ -1,4 +1,4 @@
-"""What the commands that draw what models look at have in common."""
+"""Shared by the commands that draw attention and saliency."""
 
 import argparse
 from collections.abc import Iterator, Sequence
@@ -28,8 +28,8 @@ def add_drawing_options(parser: argparse.ArgumentParser, *, out_dir: str) -> Non
         '--short-side',
         type=int,
         metavar='PIXELS',
-        help='resize the shorter side of pictures to this for the model, at least 32; by default '
-        "pictures are resized as by the config's test pipeline. They are never cropped",
+        help='resize the shorter side of images to this, at least 32; default: resize as in the '
+        "config's test pipeline. Images are never cropped",
     )
     add_device_option(parser)
 

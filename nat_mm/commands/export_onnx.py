@@ -1,12 +1,10 @@
 """Exports the backbone of a config to ONNX, for batches and images of any size.
 
-The input of the ONNX model is "image", [batch, 3, height, width], float32, normalized with mean and
-std of the config's data_preprocessor; height and width are at least 32. Its outputs are the feature
-maps "features0", "features1" and so on, [batch, channels, height / (4, 8, 16, 32), likewise width],
-rounded up. It is written only after onnxruntime has computed the same features as PyTorch, to 1e-4,
-from images of several sizes.
-
-Needs onnx, onnxscript and onnxruntime: pip install "nat_mm[onnx]"
+The input "image" is [batch, 3, height, width], float32, normalized with the mean and std of the
+config's data_preprocessor; height and width are at least 32. The outputs "features0", "features1"
+etc. are the feature maps, [batch, channels, height / (4, 8, 16, 32), width / (4, 8, 16, 32)],
+rounded up. The file is written only if onnxruntime computes the same features as PyTorch, to 1e-4,
+for several image sizes.
 """
 
 import argparse
@@ -38,10 +36,10 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         'checkpoint',
         nargs='?',
-        help='checkpoint file or URL, of a whole model or a backbone; without it the weights are '
-        'those that training starts from',
+        help='checkpoint file or URL of a model or a backbone; default: the weights that training '
+        'starts from',
     )
-    parser.add_argument('target', metavar='OUT', help='the .onnx file, written whole or not at all')
+    parser.add_argument('target', metavar='OUT', help='.onnx file to write')
     parser.add_argument('--force', action='store_true', help='overwrite OUT if it exists')
     add_config_overrides(parser)
     return parser.parse_args(arguments)

@@ -1,8 +1,7 @@
-"""Counts the parameters and the multiply-adds of a detector, a segmentor or a classifier.
+"""Counts the parameters and multiply-adds of a detector, segmentor or classifier.
 
-Needs neither weights nor data nor a GPU, and a large model takes seconds, for next to all models
-can be followed without computing anything. The image is by default what published figures refer
-to: 800 x 1280 for detectors, the size in the test pipeline for segmentors and classifiers.
+It needs no weights, data or GPU, and takes seconds. The default image size is that of published
+figures: 800 x 1280 for detectors, the size in the test pipeline for segmentors and classifiers.
 """
 
 import argparse
@@ -30,9 +29,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--shape', type=int, nargs=2, metavar=('H', 'W'), help='height and width of the image'
     )
-    parser.add_argument('--depth', type=int, default=2, help='levels of modules in the table')
     parser.add_argument(
-        '--json', action='store_true', help='print JSON with every module instead of the table'
+        '--depth', type=int, default=2, help='levels of modules in the table; default: %(default)s'
+    )
+    parser.add_argument(
+        '--json', action='store_true', help='print all modules as JSON instead of a table'
     )
     add_config_overrides(parser)
     return parser.parse_args(arguments)

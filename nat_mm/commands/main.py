@@ -1,4 +1,4 @@
-"""The console script ``nat-mm``: finds a command by its name and runs it."""
+"""The console script ``nat-mm``, which runs a command by its name."""
 
 import sys
 from importlib import import_module
@@ -9,13 +9,13 @@ from nat_mm.commands.running import run_command
 COMMANDS = {
     'train': 'train a detector, segmentor or classifier',
     'test': 'test a checkpoint on a dataset',
-    'predict': 'predict images, videos or a camera',
+    'predict': 'predict images, videos or a camera stream',
     'web-demo': 'serve a page that shows predictions and attention',
     'browse-dataset': 'draw the batches that a model sees in training',
     'plot-logs': 'plot losses and metrics of training runs',
     'get-flops': 'count FLOPs and parameters by module',
     'visualize-attention': 'draw attention windows and receptive fields',
-    'visualize-saliency': 'draw which pixels a result depends on',
+    'visualize-saliency': 'draw how strongly each pixel affects the output',
     'convert-checkpoint': 'convert checkpoints between layouts',
     'export-onnx': 'export a backbone to ONNX',
     'make-scenes': 'write a small generated dataset',
@@ -44,5 +44,11 @@ def _usage() -> str:
     width = max(map(len, COMMANDS))
     lines = [f'  {name:{width}}  {summary}' for name, summary in COMMANDS.items()]
     return '\n'.join(
-        ['usage: nat-mm COMMAND [arguments]', '', *lines, '', 'nat-mm COMMAND --help says more.']
+        [
+            'usage: nat-mm COMMAND [arguments]',
+            '',
+            *lines,
+            '',
+            'nat-mm COMMAND --help lists the options of a command.',
+        ]
     )

@@ -1,4 +1,4 @@
-"""Writes a small generated dataset, on which the demo trains."""
+"""Writes a small generated dataset, the one that the demo trains on."""
 
 import argparse
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         description='Writes a small generated dataset with COCO and ADE20K-style annotations.',
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument('folder', help='where to write: new, empty, or written by this earlier')
+    parser.add_argument('folder', help='folder to write: a new or empty one, or an earlier dataset')
     parser.add_argument('--seed', type=int, default=defaults.seed)
     parser.add_argument('--train-scenes', type=int, default=defaults.train_scenes)
     parser.add_argument('--val-scenes', type=int, default=defaults.val_scenes)

@@ -1,6 +1,6 @@
-"""Draws learning curves of one or several trainings from mmengine's logs.
+"""Plots the losses and metrics in mmengine's logs of one or more training runs.
 
-There is a panel for each number, such as loss or coco/bbox_mAP, with a line for each training.
+Each metric, such as loss or coco/bbox_mAP, gets a panel with one curve per run.
 """
 
 import argparse
@@ -18,21 +18,20 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         'logs',
         nargs='+',
         type=Path,
-        help='work directories, whose logs are joined where a training was resumed, or '
-        'vis_data/scalars.json files',
+        help='work dirs (the logs of resumed runs are joined) or vis_data/scalars.json files',
     )
     parser.add_argument(
         '--keys',
         nargs='+',
-        help='numbers to draw; default: the loss and the main metrics, as far as they are there',
+        help='metrics to plot; default: the loss and the main metrics',
     )
     parser.add_argument(
         '--legend',
         nargs='+',
-        help='names of the trainings, one for each log; default: the names of the folders',
+        help='names of the runs, one per log; default: the folder names',
     )
     parser.add_argument(
-        '--log-scale', nargs='+', default=[], metavar='KEY', help='numbers on a logarithmic axis'
+        '--log-scale', nargs='+', default=[], metavar='KEY', help='metrics with a logarithmic axis'
     )
     parser.add_argument(
         '--out',
@@ -41,7 +40,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help=f'file to write, {", ".join(FORMATS)}; default: %(default)s',
     )
     parser.add_argument(
-        '--list-keys', action='store_true', help='print what each log has, and draw nothing'
+        '--list-keys', action='store_true', help='list the metrics in each log, and plot nothing'
     )
     return parser.parse_args(arguments)
 

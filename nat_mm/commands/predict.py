@@ -1,24 +1,22 @@
-"""Predicts pictures, videos or a camera with a trained detector, segmentor or classifier.
+"""Predicts images, videos or a camera stream with a trained detector, segmentor or classifier.
 
-Which of them it is, the config says. Written below OUT_DIR, NAME being that of the input:
+Files in OUT_DIR, where NAME is the name of the input:
 
-  pictures/NAME.jpg   a picture with what was found drawn into it
-  videos/NAME.mp4     the same of a video (H.264); of a camera camera0.mp4
-  results/NAME.*      the data; of a video results/NAME/000000.* and so on, one for each image:
-                      detector    .json, boxes (x1, y1, x2, y2 in pixels) and masks; of a panoptic
-                                  model also .png, the segments as COCO has them
-                      segmentor   .png, the class number of every pixel; names in classes.json
-                      classifier  .json, the five likeliest classes
-  coco/               of a detector the objects of all images: results.json as COCO's evaluation
-                      loads them, images.json with the image_ids, and with the category_ids, which
-                      are class numbers plus 1
+  pictures/NAME.jpg   the image with the prediction drawn over it
+  videos/NAME.mp4     the video with the predictions (H.264); camera0.mp4 for a camera
+  results/NAME.*      the prediction, or a folder with one file per frame of a video:
+                      detector    .json with boxes (x1, y1, x2, y2 in pixels) and masks; for a
+                                  panoptic model also .png with the segments in COCO's format
+                      segmentor   .png with the class of each pixel; classes.json has the names
+                      classifier  .json with the five most likely classes
+  coco/               the objects that a detector found in all images: results.json in COCO's
+                      results format, images.json with the image_ids; category_ids are labels + 1
 
-Results of the same name from an earlier run are replaced.
+Results of the same name are overwritten.
 
-Inputs that cannot be read or predicted are left out and named at the end, with exit code 2: what is
-no picture or no file, too large, too small for the model, or has a name too long for its results.
-Ctrl-C ends the prediction with exit code 130; what was predicted until then is complete, videos and
-lists too.
+An input that cannot be predicted does not stop the others. It is named at the end, with exit code
+2: not an image, not a regular file, too large, too small for the model, or with a name that is too
+long. After Ctrl-C (exit code 130), everything predicted so far is complete.
 """
 
 import argparse
@@ -47,8 +45,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         'inputs',
         nargs='+',
-        help='pictures, folders of pictures, globs such as "photos/**/*.jpg" (in quotes), videos, '
-        'or the index of a camera such as 0',
+        help='images, folders of images, globs such as "photos/**/*.jpg" (in quotes), videos, or '
+        'the number of a camera such as 0',
     )
     parser.add_argument(
         '--out-dir', default='predictions', help='folder for the results; default: %(default)s'
@@ -58,32 +56,30 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         '--batch-size',
         type=int,
         default=1,
-        help='images predicted at once, if of the same size; default: %(default)s',
+        help='images of the same size predicted at once; default: %(default)s',
     )
     parser.add_argument(
         '--score-threshold',
         type=float,
         default=0.3,
-        help='lowest score of the objects that are drawn and written, from 0 to 1; '
-        'default: %(default)s',
+        help='drop objects with lower scores, from 0 to 1; default: %(default)s',
     )
     parser.add_argument(
         '--max-frames',
         type=int,
-        help='images read of each video or camera; default: all, of a camera until Ctrl-C',
+        help='frames to read from each video or camera; default: all, or until Ctrl-C',
     )
     parser.add_argument(
         '--fps',
         type=float,
-        help='images in a second of the videos that are written; default: those of the input, of '
-        'a camera 25, which makes it fast motion where predicting is slower',
+        help='frames per second of the written videos; default: as in the input, 25 for a camera',
     )
     parser.add_argument(
         '--max-megapixels',
         type=float,
         default=MEGAPIXELS,
-        help='size of the largest images that are decoded; larger ones are left out, as a small '
-        'file can hold one that takes all memory; default: %(default)s',
+        help='skip larger images, since a small file can hold an image that fills the memory; '
+        'default: %(default)s',
     )
     add_config_overrides(parser)
     return parser.parse_args(arguments)

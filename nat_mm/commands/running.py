@@ -1,4 +1,4 @@
-"""Runs a command: mistakes of its user become one line and exit code 2."""
+"""Runs a command, and reports user errors in one line with exit code 2."""
 
 import sys
 import textwrap

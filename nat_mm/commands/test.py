@@ -1,4 +1,4 @@
-"""Tests a detector, a segmentor or a classifier, whichever the config describes."""
+"""Tests a detector, segmentor or classifier."""
 
 import argparse
 import os
@@ -21,14 +21,14 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('checkpoint', help='checkpoint file or URL')
     parser.add_argument(
         '--out',
-        help='where to save the predictions: a folder of a segmentor, else a .pkl file',
+        help='where to save the predictions: a folder for a segmentor, otherwise a .pkl file',
     )
     parser.add_argument('--show', action='store_true', help='show each prediction in a window')
-    parser.add_argument('--show-dir', help='folder for pictures of the predictions')
+    parser.add_argument('--show-dir', help='folder for images of the predictions')
     parser.add_argument(
-        '--wait-time', type=float, default=2, help='seconds that --show waits per picture'
+        '--wait-time', type=float, default=2, help='seconds that --show waits per image'
     )
-    parser.add_argument('--tta', action='store_true', help='test-time augmentation')
+    parser.add_argument('--tta', action='store_true', help='use test-time augmentation')
     add_run_options(parser)
     return parser.parse_args(arguments)
 

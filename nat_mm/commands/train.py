@@ -1,6 +1,6 @@
-"""Trains a detector, a segmentor or a classifier, whichever the config describes.
+"""Trains a detector, segmentor or classifier.
 
-Losses and metrics are logged as JSON lines, which tools/plot_logs.py draws. With tensorboard = True
+Losses and metrics are logged as JSON lines, which nat-mm plot-logs plots. With tensorboard = True
 in the config, or --cfg-options tensorboard=True, they are also logged for TensorBoard.
 """
 
@@ -41,7 +41,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='continue from this checkpoint, or without a value from the last one in the work dir',
+        help='continue from this checkpoint; without a value, from the newest one in the work dir',
     )
     parser.add_argument(
         '--amp', action='store_true', help='mixed precision: fp16 on a GPU, bf16 on a CPU'
@@ -49,7 +49,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--auto-scale-lr',
         action='store_true',
-        help='scale the learning rate by the batch size over auto_scale_lr.base_batch_size',
+        help='scale the learning rate by batch size / auto_scale_lr.base_batch_size',
     )
     add_run_options(parser)
     return parser.parse_args(arguments)

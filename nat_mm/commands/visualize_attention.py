@@ -1,17 +1,17 @@
-"""Draws what tokens of a NAT, DiNAT or DiNAT_s attend to, over pictures.
+"""Draws what tokens of a NAT, DiNAT or DiNAT_s attend to.
 
-For each picture writes OUT_DIR/NAME.png, a row of panels for each point:
+For each image, OUT_DIR/NAME.png has a row of panels per point:
 
-  window           the k x k neighbours of the token under the point, each cell coloured by its
-                   weight. At a border the window is shifted, not cut off; a dilated one is spread.
-                   The dotted line in the colour bar is the weight 1 / (k * k), without preference.
-  receptive field  how it grows over the layers, from the first to the chosen one: a pixel has the
-                   colour of the layer behind which it first reaches the token under the point. It
-                   follows from windows and convolutions alone, whatever the weights.
-  attention rollout (with --rollout) by how much pixels reach it, by the weights of all layers
-                   (arXiv 2005.00928).
+  window             the k x k neighbors of the token under the point, colored by attention weight.
+                     At a border the window is shifted; dilated windows are spread out. A dotted
+                     line in the color bar marks the uniform weight, 1 / (k * k).
+  receptive field    how the field grows from the first layer to the chosen one: a pixel has the
+                     color of the first layer through which it reaches the token. This depends only
+                     on windows and convolutions, not on the weights.
+  attention rollout  (with --rollout) how strongly each pixel reaches the token, given the weights
+                     of all layers (arXiv 2005.00928).
 
-Exit code 2 and one line on stderr tell of mistakes, and at the end of pictures that cannot be read.
+Images that cannot be read are named at the end, with exit code 2.
 """
 
 import argparse
@@ -49,34 +49,32 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', help='config file of a detector, segmentor or classifier')
-    parser.add_argument(
-        'checkpoint', help='its checkpoint, a file or URL; the word none for random weights'
-    )
-    parser.add_argument(
-        'pictures', nargs='+', help='pictures, folders of pictures, or globs in quotes'
-    )
+    parser.add_argument('checkpoint', help='checkpoint file or URL, or none for random weights')
+    parser.add_argument('pictures', nargs='+', help='images, folders of images, or globs in quotes')
     parser.add_argument(
         '--point',
         dest='points',
         type=parse_point,
         action='append',
         metavar='X,Y',
-        help='point in pixels of the picture, x to the right and y down; may be repeated. Default: '
-        'the centre, the middle of the left border and the lower right corner',
+        help='point in pixels of the image; may be repeated. Default: the center, the middle of '
+        'the left border and the lower right corner',
     )
     parser.add_argument(
         '--stage',
         type=int,
-        help='stage, from 0; negative numbers count from the last. Default: the last one whose '
-        'windows span at most half of the picture',
+        help='stage, from 0, or from the last if negative. Default: the last one whose '
+        'windows span at most half of the image',
     )
     parser.add_argument(
         '--block',
         type=int,
         default=-1,
-        help='layer in the stage, from 0; negative numbers count from the last. Default: the last',
+        help='layer in the stage, from 0, or from the last if negative. Default: the last',
     )
-    parser.add_argument('--head', type=int, help='attention head, from 0; default: mean over all')
+    parser.add_argument(
+        '--head', type=int, help='attention head, from 0; default: the mean over all'
+    )
     parser.add_argument('--rollout', action='store_true', help='also draw attention rollout')
     add_drawing_options(parser, out_dir='attention')
     add_config_overrides(parser)

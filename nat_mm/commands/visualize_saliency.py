@@ -1,15 +1,15 @@
-"""Draws which pixels the answers of one or several models hang on, side by side.
+"""Draws how strongly each pixel affects the output of one or more models.
 
-  python tools/visualize_saliency.py PICTURE... \\
-      --model NAT configs/classification/nat/nat_tiny_in1k_224.py nat_tiny.pth \\
+  nat-mm visualize-saliency IMAGE... \\
+      --model NAT nat_tiny_in1k_224 nat_tiny.pth \\
       --model Swin mmpretrain::swin_transformer/swin-tiny_16xb64_in1k.py swin_tiny.pth
 
-For each picture writes OUT_DIR/NAME.png: the picture, then for each model the magnitude of the
-gradient at each pixel (arXiv 1312.6034) of the highest logit of a classifier, or, of a detector or
-segmentor, of the norm of its backbone's last feature map. NAT's paper (arXiv 2204.07143) compares
-NAT with Swin and ViT so in its appendix. Each map has a scale of its own.
+For each image, OUT_DIR/NAME.png shows the image and, for each model, the magnitude of a gradient at
+each pixel (arXiv 1312.6034): that of a classifier's highest logit, or of the norm of a detector's
+or segmentor's last feature map. NAT's paper (arXiv 2204.07143, appendix) compares NAT with Swin
+and ViT in this way. Each map has its own color scale.
 
-Exit code 2 and one line on stderr tell of mistakes, and at the end of pictures that cannot be read.
+Images that cannot be read are named at the end, with exit code 2.
 """
 
 import argparse
@@ -33,9 +33,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        'pictures', nargs='+', help='pictures, folders of pictures, or globs in quotes'
-    )
+    parser.add_argument('pictures', nargs='+', help='images, folders of images, or globs in quotes')
     parser.add_argument(
         '--model',
         dest='models',
@@ -45,13 +43,13 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar=('NAME', 'CONFIG', 'CHECKPOINT'),
         help='a model with any backbone; may be repeated. CONFIG is a file or a config of an '
         'installed toolbox, such as mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py; CHECKPOINT '
-        'is a file, a URL, or the word none for random weights',
+        'is a file, a URL, or none for random weights',
     )
     parser.add_argument(
         '--samples',
         type=int,
         default=1,
-        help='gradients to take the mean of, with noise added to the picture (SmoothGrad, '
+        help='average this many gradients with noise added to the image (SmoothGrad, '
         'arXiv 1706.03825); default: %(default)s, without noise',
     )
     add_drawing_options(parser, out_dir='saliency')

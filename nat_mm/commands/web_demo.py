@@ -1,8 +1,8 @@
-"""Serves a page on which trained models look at pictures: drop one and see what they find.
+"""Serves a page that shows what trained models find in your images.
 
-The page shows boxes and masks, the label map or the likeliest classes, with a legend and files for
-download, and, after a click on the picture, what the token there attends to. It needs Gradio
-(pip install 'nat_mm[web]') and, once it is served, no internet.
+The page shows boxes and masks, the label map or the most likely classes, with a legend and files to
+download. Click the image to see what the token there attends to. It needs the extra web
+(pip install 'nat_mm[web]'), but no internet.
 """
 
 import argparse
@@ -32,28 +32,28 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         nargs=2,
         action='append',
         metavar=('CONFIG', 'CHECKPOINT'),
-        help='a detector, segmentor or classifier: its config file and its checkpoint, a file or '
-        'URL; give it several times to choose among models. Default: what tools/demo.py trained',
+        help='config file and checkpoint (file or URL) of a detector, segmentor or classifier; may '
+        'be repeated. Default: the models that nat-mm demo has trained',
     )
     parser.add_argument(
         '--work-dir',
         type=Path,
         default=Path('work_dirs/demo'),
-        help='folder of tools/demo.py, where --model is not given; default: %(default)s',
+        help='work dir of nat-mm demo, without --model; default: %(default)s',
     )
     add_device_option(parser)
     parser.add_argument(
         '--host',
         default='127.0.0.1',
-        help='address to listen on; default: %(default)s, which only this computer reaches. '
-        '0.0.0.0 lets everybody in the network use the page, without a password',
+        help='address to listen on; default: %(default)s, for this computer only. 0.0.0.0 lets '
+        'everyone in the network use the page, without a password',
     )
     parser.add_argument('--port', type=int, default=7860, help='default: %(default)s')
     return parser.parse_args(arguments)
 
 
 def find_demo_models(work_dir: Path) -> list[tuple[str, str, dict[str, Any]]]:
-    """Config, last checkpoint and what it holds of each model that tools/demo.py has trained."""
+    """Config, last checkpoint and its content, for each model that nat-mm demo has trained."""
     models = []
     for name, config in DEMO.items():
         found = find_last_checkpoint(str(work_dir / name), resumable=False)

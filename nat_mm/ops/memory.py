@@ -1,9 +1,9 @@
 """What training keeps in memory between forward and backward.
 
 *Recomputation.* A linear layer keeps its input for backward. Where that is just a norm or an
-activation of a tensor that is kept anyway, backward can compute it again. `recomputable` attaches a
-recipe to such a result; in methods decorated with `recompute_in_backward`, autograd keeps the recipe
-instead of the result. Values and gradients stay the same. One switch: on for CPU tensors, off on
+activation of a tensor that is kept anyway, backward can compute it again. `recomputable` attaches
+a recipe to such a result; in methods decorated with `recompute_in_backward`, autograd keeps the
+recipe instead of the result. Values and gradients stay the same. One switch: on for CPU tensors, off on
 other devices, where it costs more time than it is worth. ``NAT_MM_RECOMPUTE=1`` in the environment
 turns it on everywhere, ``NAT_MM_RECOMPUTE=0`` off.
 

@@ -196,4 +196,4 @@ def test_smaller_configs_stand_for_configs_of_pages():
 def test_every_command_has_a_place_in_the_pages(tool):
     name, _, suffix = tool.partition('.')
     command = f'nat-mm {name.replace("_", "-")} ' if suffix == 'py' else f'tools/{tool} '
-    assert any(shown.startswith(command) for shown in shell_commands(PAGES))
+    assert any(f'{shown} '.startswith(command) for shown in shell_commands(PAGES))
