@@ -3,9 +3,9 @@
 *Recomputation.* A linear layer keeps its input for backward. Where that is just a norm or an
 activation of a tensor that is kept anyway, backward can compute it again. `recomputable` attaches
 a recipe to such a result; in methods decorated with `recompute_in_backward`, autograd keeps the
-recipe instead of the result. Values and gradients stay the same. One switch: on for CPU tensors, off on
-other devices, where it costs more time than it is worth. ``NAT_MM_RECOMPUTE=1`` in the environment
-turns it on everywhere, ``NAT_MM_RECOMPUTE=0`` off.
+recipe instead of the result. Values and gradients stay the same. One switch: on for CPU tensors,
+off on other devices, where it costs more time than it is worth. ``NAT_MM_RECOMPUTE=1`` in the
+environment turns it on everywhere, ``NAT_MM_RECOMPUTE=0`` off.
 
 *Pieces.* `split_tokens` cuts large maps, so that a function of single tokens works in the caches.
 
