@@ -159,7 +159,7 @@ def main() -> None:
         arguments.json.write_text(json.dumps(report, indent=2) + '\n')
         print(arguments.json)
     if plot:
-        plot.draw(summary, rows.get('growth', ()), title, arguments.plot)
+        plot.draw_summary(summary, rows.get('growth', ()), title, arguments.plot)
         print(arguments.plot)
 
 

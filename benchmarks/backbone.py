@@ -17,7 +17,7 @@ TITLE = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class BackboneRow:
     """One backbone on one input."""
 
     input: str
@@ -29,7 +29,7 @@ class Row:
     mib_peak: float
 
 
-def measure(settings: Settings) -> list[Row]:
+def measure(settings: Settings) -> list[BackboneRow]:
     """Times both backbones in turns, and runs each by itself for its memory."""
     rows = []
     for shape, (mode, dtype) in product(settings.inputs, settings.modes_and_dtypes):
@@ -41,7 +41,7 @@ def measure(settings: Settings) -> list[Row]:
         for name in BACKBONES:
             memory = measure_memory(name, mode, dtype, shape, threads=settings.threads)
             rows.append(
-                Row(
+                BackboneRow(
                     input='x'.join(map(str, shape)),
                     mode=mode,
                     dtype=dtype,
@@ -54,7 +54,7 @@ def measure(settings: Settings) -> list[Row]:
     return rows
 
 
-def summarize(rows: Sequence[Row]) -> Summary:
+def summarize(rows: Sequence[BackboneRow]) -> Summary:
     """Speed and memory of NAT-Tiny against Swin-Tiny."""
     summary = {SPEEDUP: {}, MEMORY: {}}
     pairs = {}

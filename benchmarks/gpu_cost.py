@@ -55,6 +55,8 @@ GPUS = (
 INSTRUCTIONS = {
     'sm_80': {'forward': (197, 251), 'queries': (221, 301), 'keys': (244, 307)},
     'sm_90': {'forward': (210, 280), 'queries': (192, 247), 'keys': (238, 313)},
+    'sm_100': {'forward': (222, 252), 'queries': (250, 286), 'keys': (408, 450)},
+    'sm_120': {'queries': (219, 326)},
 }
 """Of a warp for one block inside the map and at its border: kernel size 7, head_dim 32, bfloat16.
 

@@ -17,7 +17,7 @@ TITLE = "Growth: inference in float32 on square images (operator: on the first s
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class GrowthRow:
     """One size of image; time per pixel of the image, also relative to the smallest image."""
 
     what: str
@@ -27,7 +27,7 @@ class Row:
     relative: float
 
 
-def measure(settings: Settings) -> list[Row]:
+def measure(settings: Settings) -> list[GrowthRow]:
     """Times the operator and NAT-Tiny on images of growing area, the sizes taking turns."""
     backbone = NAT(arch='tiny').eval()
     workloads = {
@@ -44,7 +44,7 @@ def measure(settings: Settings) -> list[Row]:
             )
         smallest = min(settings.sides)
         rows += [
-            Row(
+            GrowthRow(
                 what=what,
                 side=side,
                 milliseconds=each * 1e3,
@@ -56,7 +56,7 @@ def measure(settings: Settings) -> list[Row]:
     return rows
 
 
-def summarize(rows: Sequence[Row]) -> Summary:
+def summarize(rows: Sequence[GrowthRow]) -> Summary:
     """Time per pixel of the largest image, relative to the smallest."""
     largest = max(row.side for row in rows)
     smallest = min(row.side for row in rows)

@@ -18,7 +18,7 @@ TITLE = "Module in float32: neighborhood attention (NA) against mmdet's ShiftWin
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class ModuleRow:
     """Both modules on one map; the ratio takes the mean of Swin's two windows."""
 
     map: str
@@ -29,7 +29,7 @@ class Row:
     swin_to_na: float
 
 
-def measure(settings: Settings) -> list[Row]:
+def measure(settings: Settings) -> list[ModuleRow]:
     """Times both modules on the maps of the four stages."""
     rows = []
     for stage in settings.stage_maps:
@@ -55,7 +55,7 @@ def measure(settings: Settings) -> list[Row]:
     return rows
 
 
-def summarize(rows: Sequence[Row]) -> Summary:
+def summarize(rows: Sequence[ModuleRow]) -> Summary:
     """Speed of NA against Swin: geometric mean and smallest over the maps."""
     figures = {}
     for mode in dict.fromkeys(row.mode for row in rows):
@@ -98,11 +98,11 @@ def _with_backward(module: nn.Module, x: Tensor) -> Callable[[], object]:
 
 def _row(
     stage: StageMap, mode: str, functions: dict[str, Callable[[], object]], settings: Settings
-) -> Row:
+) -> ModuleRow:
     seconds = alternating_medians(
         functions, repeats=settings.repeats, sample_seconds=settings.sample_seconds
     )
-    return Row(
+    return ModuleRow(
         map=str(stage),
         mode=mode,
         **{f'{name}_milliseconds': each * 1e3 for name, each in seconds.items()},

@@ -33,7 +33,7 @@ def problem() -> str | None:
         # PyTorch gives its advice to compile once, here.
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
-            forward(*tensors, bias)
+            natten_forward(*tensors, bias)
     except Exception as error:  # whatever keeps this installation from serving CPU tensors
         return f'NATTEN cannot serve CPU tensors: {error}'
     return None
@@ -44,7 +44,7 @@ def fits(stage: StageMap) -> bool:
     return stage.heads * (stage.height * stage.width) ** 2 * 4 <= LARGEST_SCORES
 
 
-def forward(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+def natten_forward(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
     """The operator, its bias folded into the head dimension, for which NATTEN has no argument."""
     from natten import na2d
 

@@ -21,7 +21,7 @@ Forward = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class OperatorRow:
     """One backend on one map; rate of the forward pass only, without the softmax."""
 
     map: str
@@ -33,7 +33,7 @@ class Row:
     matmul_fraction: float | None
 
 
-def measure(settings: Settings) -> list[Row]:
+def measure(settings: Settings) -> list[OperatorRow]:
     """Times the backends on the maps of the four stages, in float32 and bfloat16."""
     dtypes = (torch.float32, torch.bfloat16)
     return [
@@ -44,7 +44,7 @@ def measure(settings: Settings) -> list[Row]:
     ]
 
 
-def summarize(rows: Sequence[Row]) -> Summary:
+def summarize(rows: Sequence[OperatorRow]) -> Summary:
     """Geometric means over the maps of what 'auto' takes: rate, and speed against the others."""
     summary = {MATMUL_FRACTION: {}, SPEEDUP: {}}
     for dtype, mode in dict.fromkeys((row.dtype, row.mode) for row in rows):
@@ -87,13 +87,13 @@ def _inputs(stage: StageMap, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor
     return *random_projection(stage, dtype), bias
 
 
-def _measure_map(stage: StageMap, dtype: torch.dtype, settings: Settings) -> list[Row]:
+def _measure_map(stage: StageMap, dtype: torch.dtype, settings: Settings) -> list[OperatorRow]:
     inputs = _inputs(stage, dtype)
     names = dict.fromkeys((auto_backend(dtype), 'portable'))
     backends = {name: partial(_forward, name) for name in names}
     training = {name: _with_backward(forward, inputs) for name, forward in backends.items()}
     if natten_flex.fits(stage) and natten_flex.problem() is None:
-        backends['natten'] = natten_flex.forward
+        backends['natten'] = natten_flex.natten_forward
     inference = {name: partial(forward, *inputs) for name, forward in backends.items()}
 
     sampling = dict(repeats=settings.repeats, sample_seconds=settings.sample_seconds)
@@ -107,7 +107,7 @@ def _measure_map(stage: StageMap, dtype: torch.dtype, settings: Settings) -> lis
     work = 4 * KERNEL_SIZE**2 * stage.channels * stage.height * stage.width
     common = dict(map=str(stage), dtype=str(dtype).removeprefix('torch.'))
     rows = [
-        Row(
+        OperatorRow(
             **common,
             mode='forward',
             backend=name,
@@ -119,7 +119,7 @@ def _measure_map(stage: StageMap, dtype: torch.dtype, settings: Settings) -> lis
     ]
     seconds = alternating_medians(training, **sampling)
     return rows + [
-        Row(
+        OperatorRow(
             **common,
             mode='forward + backward',
             backend=name,

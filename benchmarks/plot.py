@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.backend_bases import FigureCanvasBase
 from matplotlib.figure import Figure
 
-from benchmarks.growth import Row as GrowthRow
+from benchmarks.growth import GrowthRow
 from benchmarks.summary import GROWTH, Summary
 
 
@@ -16,7 +16,7 @@ def file_types() -> set[str]:
     return set(FigureCanvasBase.get_supported_filetypes())
 
 
-def draw(summary: Summary, growth: Sequence[GrowthRow], title: str, output: Path) -> None:
+def draw_summary(summary: Summary, growth: Sequence[GrowthRow], title: str, output: Path) -> None:
     """Draws bars for each group of the summary and, where it was measured, the growth.
 
     Args:

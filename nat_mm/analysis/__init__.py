@@ -1,20 +1,20 @@
-"""Pictures of what models look at: attention windows, receptive fields, saliency."""
+"""What models look at: attention windows, receptive fields, saliency."""
 
 from nat_mm.analysis.fields import (
     ReceptiveField,
     attention_rollouts,
     receptive_fields,
 )
-from nat_mm.analysis.prepared_image import PreparedPicture, prepare_picture
+from nat_mm.analysis.prepared_image import PreparedImage, prepare_image
 from nat_mm.analysis.windows import AttentionWindow, attention_windows, find_backbone
 
 __all__ = [
     'AttentionWindow',
-    'PreparedPicture',
+    'PreparedImage',
     'ReceptiveField',
     'attention_rollouts',
     'attention_windows',
     'find_backbone',
-    'prepare_picture',
+    'prepare_image',
     'receptive_fields',
 ]

@@ -1,4 +1,4 @@
-"""The pictures of tools/visualize_attention.py."""
+"""The figures of tools/visualize_attention.py."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,18 +20,18 @@ from nat_mm.analysis.drawing import (
     draw_window,
 )
 from nat_mm.analysis.fields import attention_rollouts, receptive_fields
-from nat_mm.analysis.prepared_image import PreparedPicture
+from nat_mm.analysis.prepared_image import PreparedImage
 from nat_mm.analysis.windows import AttentionWindow, attention_windows, choose_layer
 from nat_mm.backbones.base import NeighborhoodBackbone
 from nat_mm.files import whole_file
 
 _SMALLEST_DRAWN = 480
-"""Pixels: pictures whose shorter side is less are enlarged, so that lines look thin."""
+"""Pixels: images whose shorter side is less are enlarged, so that lines look thin."""
 
 
 def draw_attention(
     backbone: NeighborhoodBackbone,
-    prepared: PreparedPicture,
+    prepared: PreparedImage,
     output: Path,
     *,
     points: Sequence[tuple[float, float]],
@@ -44,8 +44,8 @@ def draw_attention(
 
     Args:
         backbone: A NAT, DiNAT or DiNAT_s.
-        prepared: The picture.
-        output: Picture file to write.
+        prepared: The image.
+        output: File to write.
         points: (x, y) of each in the tensor of ``prepared``.
         stage: Stage, from 0; negative numbers count from the last.
         block: Layer of that stage, from 0; negative numbers count from the last.
@@ -53,7 +53,7 @@ def draw_attention(
         rollout: Whether to also draw attention rollout up to that layer.
 
     Raises:
-        ValueError: There is no such layer or head, or a point is outside the picture.
+        ValueError: There is no such layer or head, or a point is outside the image.
     """
     options = {'stage': stage, 'block': block}
     windows = attention_windows(backbone, prepared.tensor, points=points, head=head, **options)
@@ -61,8 +61,8 @@ def draw_attention(
     attention = backbone.stages[layer.stage].blocks[layer.block].attn
     heads = f'mean of {attention.num_heads} heads' if head is None else f'head {head}'
     zoom = -(-_SMALLEST_DRAWN // min(prepared.resized.shape[:2]))
-    picture = _enlarge(prepared.resized, zoom)
-    height, width = picture.shape[:2]
+    image = _enlarge(prepared.resized, zoom)
+    height, width = image.shape[:2]
 
     columns = 3 if rollout else 2
     panel = (4.6, 4.6 * height / width)
@@ -76,11 +76,11 @@ def draw_attention(
     )
     rows = figure.subplots(len(points), columns, squeeze=False)
     for row, point, window in zip(rows, points, windows, strict=True):
-        _show_window(row[0], picture, window, zoom)
+        _show_window(row[0], image, window, zoom)
         fields = receptive_fields(backbone, prepared.tensor, point=point, **options)
         _show_fields(
             row[1],
-            picture,
+            image,
             [_fit(field.pixels, prepared, zoom) for field in fields],
             [f'{field.layer.stage}.{field.layer.block}' for field in fields],
         )
@@ -88,17 +88,17 @@ def draw_attention(
             ((_, shares),) = attention_rollouts(
                 backbone, prepared.tensor, point=point, last=1, **options
             )
-            _show_rollout(row[2], picture, _fit(shares, prepared, zoom))
+            _show_rollout(row[2], image, _fit(shares, prepared, zoom))
     with whole_file(output) as unfinished:
         figure.savefig(unfinished, dpi=100)
 
 
-def _show_window(axes: Axes, picture: NDArray, window: AttentionWindow, zoom: int) -> None:
+def _show_window(axes: Axes, image: NDArray, window: AttentionWindow, zoom: int) -> None:
     row, column = window.token
     padding = float(window.weights[~window.on_map].sum())
     _show(
         axes,
-        draw_window(picture, window, scale=(zoom, zoom)),
+        draw_window(image, window, scale=(zoom, zoom)),
         f'window of the token in row {row}, column {column}'
         + (f'\n{padding:.0%} of the weight is on padding' if padding else ''),
     )
@@ -112,10 +112,10 @@ def _show_window(axes: Axes, picture: NDArray, window: AttentionWindow, zoom: in
 
 
 def _show_fields(
-    axes: Axes, picture: NDArray, fields: Sequence[NDArray], names: Sequence[str]
+    axes: Axes, image: NDArray, fields: Sequence[NDArray], names: Sequence[str]
 ) -> None:
     share = fields[-1].mean()
-    _show(axes, draw_fields(picture, fields), f'receptive field: {share:.0%} of the picture')
+    _show(axes, draw_fields(image, fields), f'receptive field: {share:.0%} of the image')
     edges = np.arange(len(names) + 1) - 0.5
     colors = ScalarMappable(BoundaryNorm(edges, 256), LAYER_COLORS)
     ticks = np.unique(np.linspace(0, len(names) - 1, min(len(names), 10)).round().astype(int))
@@ -125,11 +125,11 @@ def _show_fields(
     bar.ax.set_yticklabels([names[tick] for tick in ticks])
 
 
-def _show_rollout(axes: Axes, picture: NDArray, shares: NDArray) -> None:
+def _show_rollout(axes: Axes, image: NDArray, shares: NDArray) -> None:
     # A few pixels may get far more than all others.
     highest = float(np.quantile(shares, 0.999)) or float(shares.max())
     # Half of every layer's share stays with the token, far more than any neighbour gets.
-    drawn = draw_heat(picture, shares**0.5, highest=highest**0.5)
+    drawn = draw_heat(image, shares**0.5, highest=highest**0.5)
     _show(axes, drawn, 'attention rollout')
     axes.figure.colorbar(
         ScalarMappable(PowerNorm(0.5, 0, highest / float(shares.mean())), COLORS),
@@ -139,14 +139,14 @@ def _show_rollout(axes: Axes, picture: NDArray, shares: NDArray) -> None:
     )
 
 
-def _show(axes: Axes, picture: NDArray, title: str) -> None:
-    axes.imshow(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
+def _show(axes: Axes, image: NDArray, title: str) -> None:
+    axes.imshow(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
     axes.set_title(title, fontsize=10)
     axes.set_axis_off()
 
 
-def _fit(pixels: Tensor, prepared: PreparedPicture, zoom: int) -> NDArray:
-    """Turns a map of the tensor's pixels into one of the drawn picture's."""
+def _fit(pixels: Tensor, prepared: PreparedImage, zoom: int) -> NDArray:
+    """Turns a map of the tensor's pixels into one of the drawn image's."""
     height, width = prepared.resized.shape[:2]
     return _enlarge(pixels[:height, :width].numpy(), zoom)
 

@@ -1,4 +1,4 @@
-"""Gives the batches that a model gets in training, as pictures."""
+"""Draws the batches that a model gets in training."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,12 +32,12 @@ class DrawnInput:
     """An image of a batch.
 
     Attributes:
-        picture: [height, width, 3], uint8, red-green-blue: what the model gets, with normalization
+        image: [height, width, 3], uint8, red-green-blue: what the model gets, with normalization
             undone, padding included, and the ground truth drawn.
         source: File that it was made from; None if the config does not pass it on.
     """
 
-    picture: np.ndarray
+    image: np.ndarray
     source: str | None
 
 
@@ -45,11 +45,11 @@ def draw_batches(config: Config, part: str, *, seed: int) -> Iterator[DrawnInput
     """Draws the images of one epoch, in their order and batches.
 
     Data loader and preprocessor are the config's own. What is drawn at random comes from the seed:
-    the order, what the workers of the data loader augment as in a training with that seed, and
+    the order, what the workers of the data loader augment as in a training run with that seed, and
     what is augmented in this process: by the preprocessor, and by a data loader without workers.
 
     Args:
-        config: Config of the training.
+        config: Config of the training run.
         part: ``train``, ``val`` or ``test``.
         seed: Seed of the random numbers.
 

@@ -23,7 +23,7 @@ def choose_usual_keys(logs: Sequence[TrainingLog]) -> list[str]:
     """Chooses what is worth drawing.
 
     Args:
-        logs: Logs of trainings.
+        logs: Logs of training runs.
 
     Returns:
         Those of `USUAL_KEYS` that any of them has.
@@ -46,7 +46,7 @@ def write_curves(
     """Draws a panel for each number and writes them into one file, whole or not at all.
 
     Args:
-        curves: By name of the number, by name of the training.
+        curves: By name of the number, by name of the training run.
         output: File to write, with one of `FORMATS` as suffix.
         log_scale: Names of the numbers whose axis is logarithmic.
     """
@@ -57,9 +57,9 @@ def write_curves(
     for axes in panels[len(curves) :]:
         axes.remove()
     names = dict.fromkeys(name for of_key in curves.values() for name in of_key)
-    colours = {name: f'C{index}' for index, name in enumerate(names)}
+    colors = {name: f'C{index}' for index, name in enumerate(names)}
     for axes, (key, of_key) in zip(panels, curves.items(), strict=False):
-        draw_panel(axes, of_key, title=key, colours=colours)
+        draw_panel(axes, of_key, title=key, colors=colors)
         if key in log_scale:
             axes.set_yscale('log')
     with whole_file(output) as unfinished:
@@ -67,7 +67,7 @@ def write_curves(
 
 
 def draw_panel(
-    axes: Axes, curves: dict[str, Curve], *, title: str, colours: dict[str, str] | None = None
+    axes: Axes, curves: dict[str, Curve], *, title: str, colors: dict[str, str] | None = None
 ) -> None:
     """Draws curves over one another.
 
@@ -75,7 +75,7 @@ def draw_panel(
         axes: Where to draw.
         curves: By name in the legend.
         title: What they show.
-        colours: Matplotlib's colours by name; None means its own in turn.
+        colors: Matplotlib's colors by name; None means its own in turn.
     """
     for name, curve in curves.items():
         axes.plot(
@@ -83,7 +83,7 @@ def draw_panel(
             curve.values,
             marker='o' if len(curve.values) <= _FEW_VALUES else None,
             markersize=4,
-            color=colours and colours[name],
+            color=colors and colors[name],
             label=name,
         )
     units = dict.fromkeys(curve.unit for curve in curves.values())

@@ -1,4 +1,4 @@
-"""Draws over pictures what models look at."""
+"""Draws over images what models look at."""
 
 from collections.abc import Sequence
 
@@ -11,67 +11,67 @@ from torch import Tensor
 from nat_mm.analysis.windows import AttentionWindow
 
 COLORS = 'inferno'
-"""Colour map of weights and heat, from 0 to the highest."""
+"""Color map of weights and heat, from 0 to the highest."""
 LAYER_COLORS = 'viridis_r'
-"""Colour map of layers, from the first to the last."""
+"""Color map of layers, from the first to the last."""
 TOKEN_COLOR = (255, 255, 0)
 """Cyan, blue-green-red: the outline of the token that attends."""
 CELL_COLOR = (110, 110, 110)
-"""Grey: the outline of every cell of its window."""
+"""Gray: the outline of every cell of its window."""
 
-Picture = NDArray[np.uint8]
+Image = NDArray[np.uint8]
 
 
 def draw_window(
-    picture: Picture,
+    image: Image,
     window: AttentionWindow,
     *,
     scale: tuple[float, float] = (1.0, 1.0),
     highest: float | None = None,
-) -> Picture:
-    """Draws a window over a picture: the brighter a cell, the higher its weight.
+) -> Image:
+    """Draws a window over an image: the brighter a cell, the higher its weight.
 
-    Colours inside of the window's cells are those of weights, over the picture in grey; all else is
-    the picture, darker. The token that attends has a cyan outline. Cells in the padding of a small
-    map lie outside of the picture and are not drawn.
+    Colors inside of the window's cells are those of weights, over the image in gray; all else is
+    the image, darker. The token that attends has a cyan outline. Cells in the padding of a small
+    map lie outside of the image and are not drawn.
 
     Args:
-        picture: [height, width, 3], uint8, blue-green-red.
+        image: [height, width, 3], uint8, blue-green-red.
         window: What to draw.
-        scale: Pixels of the picture per pixel of the image that ``window`` is about, (x, y).
-        highest: The weight that gets the brightest colour; by default the window's highest one.
+        scale: Pixels of the image per pixel of the backbone's input, (x, y).
+        highest: The weight that gets the brightest color; by default the window's highest one.
 
     Returns:
-        A new picture of the same shape.
+        A new image of the same shape.
     """
     highest = highest or float(window.weights.max())
-    drawn, gray = _darker(picture), _in_gray(picture)
+    drawn, gray = _darker(image), _in_gray(image)
     for box, weight in zip(window.boxes, window.weights, strict=True):
         left, top, right, bottom = _scale(box, scale)
         color = color_at(COLORS, min(float(weight) / highest, 1.0))
         drawn[top:bottom, left:right] = _blend(gray[top:bottom, left:right], color, 0.65)
         cv2.rectangle(drawn, (left, top), (right - 1, bottom - 1), CELL_COLOR, 1)
     left, top, right, bottom = _scale(window.box, scale)
-    cv2.rectangle(drawn, (left, top), (right - 1, bottom - 1), TOKEN_COLOR, _thickness(picture))
+    cv2.rectangle(drawn, (left, top), (right - 1, bottom - 1), TOKEN_COLOR, _thickness(image))
     return drawn
 
 
-def draw_fields(picture: Picture, fields: Sequence[NDArray[np.bool_]]) -> Picture:
-    """Draws over a picture behind which layer each pixel first reaches a token.
+def draw_fields(image: Image, fields: Sequence[NDArray[np.bool_]]) -> Image:
+    """Draws over an image behind which layer each pixel first reaches a token.
 
-    Every layer has a colour, by `LAYER_COLORS`: its pixels that no layer before it has, and an
-    outline around all that it has. What no layer has is the picture, darker.
+    Every layer has a color, by `LAYER_COLORS`: its pixels that no layer before it has, and an
+    outline around all that it has. What no layer has is the image, darker.
 
     Args:
-        picture: [height, width, 3], uint8, blue-green-red.
+        image: [height, width, 3], uint8, blue-green-red.
         fields: For each layer from the first to the last, the pixels that reach the token, [height,
             width].
 
     Returns:
-        A new picture of the same shape.
+        A new image of the same shape.
     """
-    drawn, gray = _darker(picture), _in_gray(picture)
-    seen = np.zeros(picture.shape[:2], bool)
+    drawn, gray = _darker(image), _in_gray(image)
+    seen = np.zeros(image.shape[:2], bool)
     colors = [
         color_at(LAYER_COLORS, number / max(len(fields) - 1, 1)) for number in range(len(fields))
     ]
@@ -83,35 +83,35 @@ def draw_fields(picture: Picture, fields: Sequence[NDArray[np.bool_]]) -> Pictur
         outlines, _ = cv2.findContours(
             field.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
         )
-        cv2.drawContours(drawn, outlines, -1, color, _thickness(picture))
+        cv2.drawContours(drawn, outlines, -1, color, _thickness(image))
     return drawn
 
 
-def draw_heat(picture: Picture, heat: NDArray, *, highest: float | None = None) -> Picture:
-    """Draws a map of heat over a picture.
+def draw_heat(image: Image, heat: NDArray, *, highest: float | None = None) -> Image:
+    """Draws a map of heat over an image.
 
     Args:
-        picture: [height, width, 3], uint8, blue-green-red.
+        image: [height, width, 3], uint8, blue-green-red.
         heat: [height, width], not negative.
-        highest: What gets the brightest colour; by default the highest value.
+        highest: What gets the brightest color; by default the highest value.
 
     Returns:
-        A new picture of the same shape.
+        A new image of the same shape.
     """
     highest = highest or max(float(heat.max()), float(np.finfo(np.float32).tiny))
     shares = np.clip(heat / highest, 0, 1)
     colors = colormaps[COLORS](shares)[..., 2::-1] * 255
     strength = 0.85 * np.sqrt(shares)[..., None]
-    return np.clip(_in_gray(picture) * 0.6 * (1 - strength) + colors * strength, 0, 255).astype(
+    return np.clip(_in_gray(image) * 0.6 * (1 - strength) + colors * strength, 0, 255).astype(
         np.uint8
     )
 
 
 def color_at(name: str, share: float) -> tuple[int, int, int]:
-    """A colour of a colour map, blue-green-red.
+    """A color of a color map, blue-green-red.
 
     Args:
-        name: Name of one of matplotlib's colour maps.
+        name: Name of one of matplotlib's color maps.
         share: Place in it, from 0 to 1.
 
     Returns:
@@ -121,24 +121,24 @@ def color_at(name: str, share: float) -> tuple[int, int, int]:
     return int(blue), int(green), int(red)
 
 
-def _in_gray(picture: Picture) -> Picture:
-    return cv2.cvtColor(cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+def _in_gray(image: Image) -> Image:
+    return cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
 
 
-def _darker(picture: Picture) -> Picture:
-    return (picture * 0.55).astype(np.uint8)
+def _darker(image: Image) -> Image:
+    return (image * 0.55).astype(np.uint8)
 
 
-def _thickness(picture: Picture) -> int:
-    return max(1, round(min(picture.shape[:2]) / 300))
+def _thickness(image: Image) -> int:
+    return max(1, round(min(image.shape[:2]) / 300))
 
 
-def _blend(pixels: Picture, color: tuple[int, int, int], strength: float) -> Picture:
+def _blend(pixels: Image, color: tuple[int, int, int], strength: float) -> Image:
     return (pixels * (1 - strength) + np.array(color) * strength).astype(np.uint8)
 
 
 def _scale(box: Tensor, scale: tuple[float, float]) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) in whole pixels of a picture."""
+    """(left, top, right, bottom) in whole pixels of an image."""
     left, top, right, bottom = box.tolist()
     x, y = scale
     return round(left * x), round(top * y), round(right * x), round(bottom * y)

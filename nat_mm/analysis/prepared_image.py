@@ -1,4 +1,4 @@
-"""From a picture to what a model's backbone takes."""
+"""From an image to what a model's backbone takes."""
 
 from dataclasses import dataclass
 
@@ -14,55 +14,55 @@ SMALLEST_SIDE = 32
 
 
 @dataclass(frozen=True)
-class PreparedPicture:
-    """A picture as a backbone takes it.
+class PreparedImage:
+    """An image as a backbone takes it.
 
-    Its pixels lie at ``scale`` times where they lie in the picture. It is not cropped, also where
+    Its pixels lie at ``scale`` times where they lie in the image. It is not cropped, also where
     a classifier's test pipeline crops, and may be padded on the right and at the bottom.
     """
 
     tensor: Tensor
     """[1, 3, H, W], normalized, on the device of the model."""
     resized: np.ndarray
-    """[height, width, 3], uint8, blue-green-red: the picture in its size before padding."""
+    """[height, width, 3], uint8, blue-green-red: the image in its size before padding."""
     scale: tuple[float, float]
-    """Pixels of the tensor per pixel of the picture, (x, y)."""
+    """Pixels of the tensor per pixel of the image, (x, y)."""
 
     def to_tensor(self, point: tuple[float, float]) -> tuple[float, float]:
-        """Turns (x, y) in the picture into (x, y) in the tensor."""
+        """Turns (x, y) in the image into (x, y) in the tensor."""
         return point[0] * self.scale[0], point[1] * self.scale[1]
 
 
-def prepare_picture(
-    model: nn.Module, config: Config, picture: np.ndarray, *, short_side: int | None = None
-) -> PreparedPicture:
-    """Resizes and normalizes a picture for a model of mmdet, mmseg or mmpretrain.
+def prepare_image(
+    model: nn.Module, config: Config, image: np.ndarray, *, short_side: int | None = None
+) -> PreparedImage:
+    """Resizes and normalizes an image for a model of mmdet, mmseg or mmpretrain.
 
     Args:
         model: The model, with its ``data_preprocessor``.
         config: Its config, whose test pipeline says how to resize.
-        picture: [height, width, 3], uint8, blue-green-red.
+        image: [height, width, 3], uint8, blue-green-red.
         short_side: Length in pixels to which to resize the shorter side instead; at least 32.
 
     Returns:
-        The picture as the backbone of the model takes it.
+        The image as the backbone of the model takes it.
 
     Raises:
-        ValueError: The picture is too small or too elongated for the backbone, or ``short_side``
+        ValueError: The image is too small or too elongated for the backbone, or ``short_side``
             is below 32.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     if short_side is not None:
         if short_side < SMALLEST_SIDE:
             raise ValueError(f'short_side must be at least {SMALLEST_SIDE}, got {short_side}')
         factor = short_side / min(height, width)
         size = (max(short_side, round(width * factor)), max(short_side, round(height * factor)))
-        resized = mmcv.imresize(picture, size, interpolation='bilinear')
+        resized = mmcv.imresize(image, size, interpolation='bilinear')
     else:
-        resized = _resize_as_in_tests(config, picture)
+        resized = _resize_as_in_tests(config, image)
     if min(resized.shape[:2]) < SMALLEST_SIDE:
         raise ValueError(
-            f'a picture must have {SMALLEST_SIDE} pixels on each side when it is resized for the '
+            f'an image must have {SMALLEST_SIDE} pixels on each side when it is resized for the '
             f'model, got {resized.shape[1]} x {resized.shape[0]} (width x height)'
         )
     channels_first = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
@@ -70,13 +70,13 @@ def prepare_picture(
     with torch.no_grad():
         tensor = model.data_preprocessor(batch, False)['inputs']
     scale = (resized.shape[1] / width, resized.shape[0] / height)
-    return PreparedPicture(tensor=tensor, resized=resized, scale=scale)
+    return PreparedImage(tensor=tensor, resized=resized, scale=scale)
 
 
-def _resize_as_in_tests(config: Config, picture: np.ndarray) -> np.ndarray:
+def _resize_as_in_tests(config: Config, image: np.ndarray) -> np.ndarray:
     """Applies those transforms of the test pipeline that resize and do not crop."""
-    shape = picture.shape[:2]
-    results = {'img': picture, 'img_shape': shape, 'ori_shape': shape}
+    shape = image.shape[:2]
+    results = {'img': image, 'img_shape': shape, 'ori_shape': shape}
     with DefaultScope.overwrite_default_scope(config.default_scope):
         for transform in config.test_dataloader.dataset.pipeline:
             if transform.type.split('.')[-1] in ('Resize', 'ResizeEdge'):

@@ -1,4 +1,4 @@
-"""Which pixels a model's answer hangs on: gradient saliency."""
+"""Which pixels a model's output depends on: gradient saliency."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from nat_mm.analysis.drawing import COLORS
-from nat_mm.analysis.prepared_image import PreparedPicture
+from nat_mm.analysis.prepared_image import PreparedImage
 from nat_mm.files import whole_file
 
 NOISE = 0.15
@@ -21,25 +21,25 @@ _PANELS_IN_A_ROW = 4
 
 @dataclass(frozen=True)
 class Saliency:
-    """What a model's answer to an image hangs on."""
+    """How much a model's output depends on each pixel of an image."""
 
     magnitude: Tensor
     """[H, W], float32, on the CPU: norm over the channels of the gradient at each pixel."""
     label: int | None
-    """Class of the highest logit, whose gradient it is; None for that of the features' norm."""
+    """Class of the highest logit, where that is the output; None where it is the features' norm."""
 
 
 def saliency(model: nn.Module, image: Tensor, *, samples: int = 1) -> Saliency:
-    """Gradient of a model's answer with respect to its input (arXiv 1312.6034).
+    """Gradient of a model's output with respect to its input (arXiv 1312.6034).
 
-    The answer of a classifier of mmpretrain is its highest logit; that of any other model, the
-    Euclidean norm of the last feature map of its ``backbone``.
+    The output is the highest logit of mmpretrain's classifiers, and the Euclidean norm of the last
+    feature map of any other model's ``backbone``.
 
     Args:
         model: A model of mmdet, mmseg or mmpretrain, in eval mode.
         image: Its normalized input, [1, C, H, W].
-        samples: Above 1, the mean over so many gradients at the image with noise added
-            (SmoothGrad, arXiv 1706.03825), from a generator of a fixed seed.
+        samples: Above 1, the mean over as many gradients of the image with noise added (SmoothGrad,
+            arXiv 1706.03825); the seed of the noise is fixed.
 
     Returns:
         The saliency.
@@ -60,28 +60,28 @@ def saliency(model: nn.Module, image: Tensor, *, samples: int = 1) -> Saliency:
         noise = torch.randn(image.shape, generator=generator).to(image)
         noisy = (image.detach() + deviation * noise).requires_grad_()
         if label is None:
-            answer = model.backbone(noisy)[-1].norm()
+            output_value = model.backbone(noisy)[-1].norm()
         else:
-            answer = model(noisy, mode='tensor')[0, label]
-        (gradient,) = torch.autograd.grad(answer, noisy)
+            output_value = model(noisy, mode='tensor')[0, label]
+        (gradient,) = torch.autograd.grad(output_value, noisy)
         magnitude += gradient[0].norm(dim=0).float().cpu() / samples
     return Saliency(magnitude, label)
 
 
 def draw_saliency(
-    picture: NDArray[np.uint8], drawn: dict[str, tuple[PreparedPicture, Saliency]], output: Path
+    image: NDArray[np.uint8], drawn: dict[str, tuple[PreparedImage, Saliency]], output: Path
 ) -> None:
-    """Draws a picture and beside it the saliency of one or several models.
+    """Draws an image and beside it the saliency of one or several models.
 
-    Every map is smoothed a little and has its own scale, as gradients of different models do not
-    compare: the brightest colour is for the strongest half percent of pixels.
+    Every map is smoothed a little and has its own scale, as gradients of different models cannot be
+    compared: the brightest color is for the strongest half percent of pixels.
 
     Args:
-        picture: [height, width, 3], uint8, blue-green-red.
+        image: [height, width, 3], uint8, blue-green-red.
         drawn: By title, what a model got and its saliency.
-        output: Picture file to write.
+        output: File to write.
     """
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     count = len(drawn) + 1
     columns = min(count, _PANELS_IN_A_ROW)
     rows = -(-count // columns)
@@ -91,8 +91,8 @@ def draw_saliency(
     panels = figure.subplots(rows, columns, squeeze=False).flatten()
     for axes in panels:
         axes.set_axis_off()
-    panels[0].imshow(cv2.cvtColor(picture, cv2.COLOR_BGR2RGB))
-    panels[0].set_title('picture')
+    panels[0].imshow(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+    panels[0].set_title('image')
     for axes, (title, (prepared, found)) in zip(panels[1:], drawn.items(), strict=False):
         axes.imshow(smoothed(prepared, found), cmap=COLORS, vmin=0, vmax=1)
         axes.set_title(title)
@@ -100,15 +100,15 @@ def draw_saliency(
         figure.savefig(unfinished, dpi=100)
 
 
-def smoothed(prepared: PreparedPicture, found: Saliency) -> NDArray[np.float32]:
-    """The saliency of a picture as it is drawn.
+def smoothed(prepared: PreparedImage, found: Saliency) -> NDArray[np.float32]:
+    """The saliency of an image as it is drawn.
 
     Args:
         prepared: What the model got.
         found: Its saliency.
 
     Returns:
-        Values from 0 to 1 for the pixels of the picture in its size before padding.
+        Values from 0 to 1 for the pixels of the image in its size before padding.
     """
     height, width = prepared.resized.shape[:2]
     deviation = min(height, width) / 200

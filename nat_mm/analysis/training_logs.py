@@ -1,4 +1,4 @@
-"""Reads what mmengine logged of trainings."""
+"""Reads the logs that mmengine writes of training runs."""
 
 import itertools
 import json
@@ -15,7 +15,7 @@ _COUNTERS = ('step', 'iter', 'epoch')
 
 @dataclass(frozen=True)
 class Curve:
-    """A number over a training.
+    """How a number changes over a training run.
 
     Attributes:
         places: Where each value was logged, in `unit`, rising.
@@ -30,7 +30,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class TrainingLog:
-    """What was logged of one training.
+    """What was logged of one training run.
 
     Attributes:
         path: File or folder that it was read from.
@@ -53,7 +53,7 @@ class TrainingLog:
         )
 
     def curve(self, key: str) -> Curve:
-        """The values of a number over the training.
+        """The values of a number over the training run.
 
         Args:
             key: Its name, such as ``loss`` or ``coco/bbox_mAP``.
@@ -70,7 +70,7 @@ class TrainingLog:
             last_epoch = entry.get('epoch', last_epoch)
             if key not in entry:
                 continue
-            # mmengine numbers validations by epochs, if the training counts those.
+            # mmengine numbers validations by epochs, if the run counts those.
             if 'iter' not in entry and 0 < entry['step'] <= last_epoch:
                 unit = 'epoch'
             places.append(entry.get('iter', entry['step']))
@@ -81,13 +81,13 @@ class TrainingLog:
 
 
 def read_log(path: Path) -> TrainingLog:
-    """Reads the log of a training.
+    """Reads the log of a training run.
 
-    A work directory may hold several logs, since a training that is resumed begins another one.
+    A work directory may hold several logs, as a resumed run begins another one.
     They are joined: from its first iteration on, a later one takes the place of an earlier.
 
     Args:
-        path: Work directory of a training, one of the folders in it that are named by the time of
+        path: Work directory of a training run, one of its folders that are named by the time of
             their start, or a file of JSON lines such as ``vis_data/scalars.json`` there.
 
     Returns:
@@ -104,7 +104,7 @@ def read_log(path: Path) -> TrainingLog:
     else:
         raise UserError(f'log not found: {path}')
     if not files:
-        raise UserError(f'no log of a training in {path}: no scalars.json in its vis_data')
+        raise UserError(f'no log of a training run in {path}: no scalars.json in its vis_data')
     entries = []
     for file in files:
         entries = _join(entries, _read_entries(file))
@@ -137,7 +137,7 @@ def _read_entries(file: Path) -> list[dict]:
             raise UserError(f'{file}, line {number} is not JSON: {error}') from error
         if not isinstance(entry, dict) or not isinstance(entry.get('step'), int):
             raise UserError(
-                f'{file}, line {number} is not from the log of a training: it has no "step"'
+                f'{file}, line {number} is not from the log of a training run: it has no "step"'
             )
         entries.append(entry)
     return entries

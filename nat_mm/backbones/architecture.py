@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nat_mm.layers.checks import check_int, check_kernel_size, check_probability
+from nat_mm.ops.validation import check_int, check_probability, check_window_length
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class Architecture:
             raise ValueError(f'embed_dim must be even, got {self.embed_dim}')
         _check_int_list('depths', self.depths)
         _check_int_list('num_heads', self.num_heads)
-        check_kernel_size(self.kernel_size)
+        check_window_length(self.kernel_size)
         check_probability('drop_path_rate', self.drop_path_rate)
         _check_positive('mlp_ratio', self.mlp_ratio)
         if self.layer_scale is not None:

@@ -6,12 +6,12 @@ from typing import ClassVar
 import torch
 from mmengine.model import BaseModule
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from nat_mm.backbones.architecture import Architecture, resolve_architecture
-from nat_mm.backbones.stage import Stage
 from nat_mm.checkpoints.loading import adapt_state_dict, pretrained_weights
 from nat_mm.layers import NATLayer
-from nat_mm.layers.checks import check_int, check_probability
+from nat_mm.ops.validation import check_int, check_probability
 
 SMALLEST_INPUT = 32
 
@@ -212,6 +212,38 @@ class NeighborhoodBackbone(BaseModule):
         if self.stages[last].downsample is not None:
             yield self.stages[last].downsample
         yield from self.stages[last + 1 :]
+
+
+class Stage(nn.Module):
+    """Layers at one resolution, then optionally a downsampler.
+
+    Args:
+        layers: The layers, each mapping ``[B, H, W, C]`` to the same shape.
+        downsample: Maps ``[B, H, W, C]`` to the next stage's input; None for the last stage.
+        with_cp: Whether to save memory in training by recomputing each layer in backward
+            (activation checkpointing).
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[NATLayer],
+        *,
+        downsample: nn.Module | None = None,
+        with_cp: bool = False,
+    ) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(layers)
+        self.downsample = downsample
+        self.with_cp = with_cp
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Runs the layers, not the downsampler: ``[B, H, W, C]`` to the same shape."""
+        for layer in self.blocks:
+            if self.with_cp and torch.is_grad_enabled():
+                x = checkpoint(layer, x, use_reentrant=False)
+            else:
+                x = layer(x)
+        return x
 
 
 def _init_linear(module: nn.Module) -> None:

@@ -66,5 +66,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     inputs = draw_batches(config, arguments.phase, seed=seed)
     for number, drawn in enumerate(islice(inputs, arguments.number)):
         path = arguments.out_dir / f'{arguments.phase}_seed{seed}_{number:04d}.png'
-        write_image(path, drawn.picture[..., ::-1])
+        write_image(path, drawn.image[..., ::-1])
         print(f'{path}: from {drawn.source}' if drawn.source else path)

@@ -18,7 +18,7 @@ import argparse
 from collections.abc import Sequence
 
 from nat_mm.analysis.attention_figure import draw_attention
-from nat_mm.analysis.prepared_image import prepare_picture
+from nat_mm.analysis.prepared_image import prepare_image
 from nat_mm.analysis.windows import default_stage, find_backbone
 from nat_mm.commands.arguments import add_config_overrides
 from nat_mm.commands.device import check_device
@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for frame in read_pictures(pictures):
         points = points_of(frame, arguments.points)
         with value_mistakes(frame.file_name):
-            prepared = prepare_picture(
+            prepared = prepare_image(
                 model.module, model.config, frame.image, short_side=arguments.short_side
             )
             stage = arguments.stage

@@ -15,7 +15,7 @@ Images that cannot be read are named at the end, with exit code 2.
 import argparse
 from collections.abc import Sequence
 
-from nat_mm.analysis.prepared_image import prepare_picture
+from nat_mm.analysis.prepared_image import prepare_image
 from nat_mm.analysis.saliency import Saliency, draw_saliency, saliency
 from nat_mm.commands.device import check_device
 from nat_mm.commands.drawing import (
@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         drawn = {}
         for name, model in models.items():
             with value_mistakes(f'{frame.file_name}, {name}'):
-                prepared = prepare_picture(
+                prepared = prepare_image(
                     model.module, model.config, frame.image, short_side=arguments.short_side
                 )
                 found = saliency(model.module, prepared.tensor, samples=arguments.samples)

@@ -1,4 +1,4 @@
-"""A small generated data set for the demo: textured objects over real photographs.
+"""A small generated dataset for the demo: textured objects over real photographs.
 
 ``nat-mm make-scenes FOLDER`` writes it, with COCO instance annotations and
 ADE20K-style label maps of the same scenes. It needs opencv, pycocotools and scikit-image.

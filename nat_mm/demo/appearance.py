@@ -1,7 +1,7 @@
-"""Surfaces of the objects: textures, colours and lighting.
+"""Surfaces of the objects: textures, colors and lighting.
 
 As with things in the world, most objects of a kind share a pattern and a range of hues, while the
-pattern's scale, direction and contrast, the colours' brightness and saturation, grain and light are
+pattern's scale, direction and contrast, the colors' brightness and saturation, grain and light are
 drawn for each object.
 """
 
@@ -22,7 +22,7 @@ def _smooth_noise(height: int, width: int, cells: int, rng: np.random.Generator)
 
 
 def _pattern(kind: str, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """float32 [height, width] in [0, 1]: how much of the second colour each pixel gets."""
+    """float32 [height, width] in [0, 1]: how much of the second color each pixel gets."""
     y, x = np.mgrid[:height, :width].astype(np.float32) / max(height, width)
     angle = rng.uniform(0, np.pi)
     along = np.cos(angle) * x + np.sin(angle) * y
@@ -46,7 +46,7 @@ def _pattern(kind: str, height: int, width: int, rng: np.random.Generator) -> np
     return np.clip(0.5 + wave * 1.5, 0, 1)
 
 
-def _colour(kind: str, rng: np.random.Generator) -> np.ndarray:
+def _color(kind: str, rng: np.random.Generator) -> np.ndarray:
     """float32 [3], BGR in [0, 1]."""
     hue = round(TYPICAL_HUE[kind] + rng.normal(0, _HUE_DEVIATION)) % 180
     saturation, brightness = rng.integers(110, 256, size=2)
@@ -54,16 +54,16 @@ def _colour(kind: str, rng: np.random.Generator) -> np.ndarray:
     return cv2.cvtColor(pixel, cv2.COLOR_HSV2BGR)[0, 0].astype(np.float32) / 255
 
 
-def _two_colours(kind: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Two BGR colours: both typical of the kind, or a typical one and a shade of it."""
-    first = _colour(kind, rng)
+def _two_colors(kind: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Two BGR colors: both typical of the kind, or a typical one and a shade of it."""
+    first = _color(kind, rng)
     if rng.random() < 0.5:
-        return first, _colour(kind, rng)
+        return first, _color(kind, rng)
     return first, np.clip(first * np.float32(rng.uniform(0.3, 1.6)), 0, 1)
 
 
 def paint_surface(kind: str, coverage: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Paints the surface of one object: two colours, a pattern, grain and a light.
+    """Paints the surface of one object: two colors, a pattern, grain and a light.
 
     Args:
         kind: one of :data:`nat_mm.demo.kinds.KINDS`.
@@ -75,7 +75,7 @@ def paint_surface(kind: str, coverage: np.ndarray, rng: np.random.Generator) -> 
         float32 [height, width, 3], BGR in [0, 1].
     """
     height, width = coverage.shape
-    first, second = _two_colours(kind, rng)
+    first, second = _two_colors(kind, rng)
     mix = _pattern(kind, height, width, rng)[..., None]
     surface = first * (1 - mix) + second * mix
     surface += rng.normal(0, rng.uniform(0, 0.06), (height, width, 1)).astype(np.float32)

@@ -27,13 +27,13 @@ _ENLARGE = 3
 
 @torch.no_grad()
 def draw_predictions(config: Config, checkpoint: Path, output: Path, *, count: int = 8) -> None:
-    """Draws validation pictures with their ground truth and with the predictions of a checkpoint.
+    """Draws validation images with their ground truth and with the predictions of a checkpoint.
 
     Args:
         config: config of a detector (mmdet) or a segmentor (mmseg).
         checkpoint: its trained weights.
         output: PNG file to write.
-        count: number of pictures, taken evenly from the test data set.
+        count: number of images, taken evenly from the test dataset.
     """
     with DefaultScope.overwrite_default_scope(config.default_scope):
         # pycocotools prints while it reads.
@@ -57,15 +57,15 @@ def draw_predictions(config: Config, checkpoint: Path, output: Path, *, count: i
 def _draw_pair(
     visualizer: Visualizer, image: np.ndarray, sample: BaseDataElement, scope: str
 ) -> list[np.ndarray]:
-    """The same picture with its ground truth and with its prediction."""
+    """The same image with its ground truth and with its prediction."""
     options = {'pred_score_thr': 0.5} if scope == 'mmdet' else {'with_labels': False}
     pair = []
     for shows_prediction in (False, True):
         with warnings.catch_warnings():
-            # A box that touches the picture's border counts as out of bounds.
+            # A box that touches the image's border counts as out of bounds.
             warnings.filterwarnings('ignore', message='.*out of bounds')
             visualizer.add_datasample(
-                'picture',
+                'image',
                 image,
                 sample,
                 draw_gt=not shows_prediction,
@@ -98,7 +98,7 @@ def _enlarge(sample: BaseDataElement) -> BaseDataElement:
 
 
 def _write_pairs(pairs: list[list[np.ndarray]], metainfo: dict, output: Path) -> None:
-    """Writes the pairs in two columns, with the classes' colours below."""
+    """Writes the pairs in two columns, with the classes' colors below."""
     rows = (len(pairs) + 1) // 2
     figure = Figure(figsize=(12, 3.1 * rows + 0.5), layout='constrained')
     grid = figure.subplots(rows, 4, squeeze=False)
@@ -106,11 +106,11 @@ def _write_pairs(pairs: list[list[np.ndarray]], metainfo: dict, output: Path) ->
         axes.axis('off')
     cells = grid.reshape(-1, 2)
     for cell, pair in zip(cells, pairs, strict=False):
-        for axes, picture, title in zip(cell, pair, ('ground truth', 'prediction'), strict=True):
-            axes.imshow(picture)
+        for axes, image, title in zip(cell, pair, ('ground truth', 'prediction'), strict=True):
+            axes.imshow(image)
             axes.set_title(title, fontsize=10)
-    colours = [Patch(color=np.array(colour) / 255) for colour in metainfo['palette']]
-    figure.legend(colours, metainfo['classes'], loc='outside lower center', ncols=len(colours))
+    colors = [Patch(color=np.array(color) / 255) for color in metainfo['palette']]
+    figure.legend(colors, metainfo['classes'], loc='outside lower center', ncols=len(colors))
     figure.savefig(output, dpi=110)
 
 

@@ -1,4 +1,4 @@
-"""The kinds of objects in the generated data set: names, outlines and typical looks."""
+"""The kinds of objects in the generated dataset: names, outlines and typical looks."""
 
 from collections.abc import Callable
 
@@ -79,7 +79,7 @@ KINDS: tuple[str, ...] = tuple(_OUTLINES)
 PALETTE: tuple[tuple[int, int, int], ...] = (
     (230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (204, 50, 50), (204, 121, 167),
 )  # fmt: skip
-"""One RGB colour per kind, for drawing annotations and predictions."""
+"""One RGB color per kind, for drawing annotations and predictions."""
 
 
 TYPICAL_HUE: dict[str, int] = {

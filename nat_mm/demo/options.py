@@ -1,19 +1,19 @@
-"""What the generated data set looks like."""
+"""What the generated dataset looks like."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetOptions:
-    """Options of the generated data set; equal options give byte-identical files.
+    """Options of the generated dataset; equal options give byte-identical files.
 
     Attributes:
         seed: source of everything random, >= 0.
-        train_scenes: number of training pictures, >= 1.
-        val_scenes: number of validation pictures, >= 1.
-        image_size: side of the square pictures in pixels, >= 64.
-        min_objects: fewest objects drawn in a picture, >= 1.
-        max_objects: most objects drawn in a picture.
+        train_scenes: number of training images, >= 1.
+        val_scenes: number of validation images, >= 1.
+        image_size: side of the square images in pixels, >= 64.
+        min_objects: fewest objects drawn in an image, >= 1.
+        max_objects: most objects drawn in an image.
         object_size: smallest and largest diameter of an object, before stretching, as shares of
             image_size.
         min_visible_fraction: share of an object that must show for it to be annotated, in (0, 1].

@@ -20,7 +20,7 @@ SHARES = {'train': (0.0, 0.6), 'val': (0.6, 1.0)}
 
 
 GAINS = ((0.75, 1.15), (0.85, 1.15))
-"""Ranges of the random factors on all of a background and on each of its colours."""
+"""Ranges of the random factors on all of a background and on each of its colors."""
 
 
 @cache

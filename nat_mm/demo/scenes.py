@@ -27,7 +27,7 @@ class Instance:
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture with its annotations.
+    """One image with its annotations.
 
     Attributes:
         image: uint8 [size, size, 3], BGR.

@@ -1,4 +1,4 @@
-"""Writes the generated scenes as a COCO data set and as an ADE20K-style one."""
+"""Writes the generated scenes as a COCO dataset and as an ADE20K-style one."""
 
 import json
 import os
@@ -30,11 +30,11 @@ def write_dataset(
     overwrite: bool = False,
     progress: bool = True,
 ) -> bool:
-    """Writes the data set, unless the folder already holds it.
+    """Writes the dataset, unless the folder already holds it.
 
     The folder gets, for both splits (``train``, ``val``)::
 
-        images/SPLIT/00000.jpg                pictures
+        images/SPLIT/00000.jpg                images
         annotations/instances_SPLIT.json      COCO instance annotations, masks as RLE
         labels/SPLIT/00000.png                ADE20K-style label maps, uint8 [size, size]:
                                               0 unlabelled, 1 background, 2 + index into KINDS
@@ -47,14 +47,14 @@ def write_dataset(
     Args:
         folder: where to write; created with its parents.
         options: None means the defaults of :class:`DatasetOptions`.
-        overwrite: replace a data set that this function wrote earlier with other options.
+        overwrite: replace a dataset that this function wrote earlier with other options.
         progress: show a progress bar.
 
     Returns:
-        True if the data set was written, False if it was there already.
+        True if the dataset was written, False if it was there already.
 
     Raises:
-        FileExistsError: if the folder is a file, holds anything but a generated data set, or
+        FileExistsError: if the folder is a file, holds anything but a generated dataset, or
             holds one with other options and overwrite is False.
     """
     folder = Path(folder)
@@ -67,7 +67,7 @@ def write_dataset(
         if earlier is not None and not overwrite:
             changed = [key for key in description if earlier.get(key) != description[key]]
             raise FileExistsError(
-                f'{folder} holds a data set made with another {", ".join(changed)}: '
+                f'{folder} holds a dataset made with another {", ".join(changed)}: '
                 'choose another folder, or overwrite it'
             )
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -91,7 +91,7 @@ def _as_json(options: DatasetOptions) -> dict:
 
 
 def _read_description(folder: Path) -> dict | None:
-    """What a generated data set was made with, None for an empty folder."""
+    """What a generated dataset was made with, None for an empty folder."""
     if not folder.is_dir():
         raise FileExistsError(f'{folder} is a file, not a folder')
     if not any(folder.iterdir()):
@@ -101,22 +101,21 @@ def _read_description(folder: Path) -> dict | None:
         description['drawing_version']
     except (OSError, ValueError, KeyError, TypeError):
         raise FileExistsError(
-            f'{folder} is not empty and holds no data set made by nat_mm.demo: '
-            'choose another folder'
+            f'{folder} is not empty and holds no dataset made by nat_mm.demo: choose another folder'
         ) from None
     return description
 
 
 def _write_split(folder: Path, split: str, options: DatasetOptions, progress: bool) -> None:
     count = {'train': options.train_scenes, 'val': options.val_scenes}[split]
-    pictures, labels = folder / 'images' / split, folder / 'labels' / split
-    for path in (pictures, labels, folder / 'annotations'):
+    image_folder, labels = folder / 'images' / split, folder / 'labels' / split
+    for path in (image_folder, labels, folder / 'annotations'):
         path.mkdir(parents=True, exist_ok=True)
     images, annotations = [], []
     for index in track(range(count), f'Drawing {split} scenes', disable=not progress):
         scene = make_scene(split, index, options)
         name = f'{index:05d}'
-        _write_image(pictures / f'{name}.jpg', scene.image, [cv2.IMWRITE_JPEG_QUALITY, 93])
+        _write_image(image_folder / f'{name}.jpg', scene.image, [cv2.IMWRITE_JPEG_QUALITY, 93])
         _write_image(labels / f'{name}.png', scene.labels, [])
         images.append(
             {

@@ -14,6 +14,8 @@ from nat_mm.inference.video import Video
 
 VIDEO_SUFFIXES = ('.mp4', '.m4v', '.mov', '.avi', '.mkv', '.webm', '.mpg', '.mpeg', '.wmv', '.gif')
 
+_OPEN_VIDEOS = 100
+
 _LONGEST_NAME = 255 - len('.json')
 """Bytes of a name to which a result's suffix is added; file systems take 255 with it."""
 
@@ -128,7 +130,7 @@ def list_unreadable(unreadable: dict[Path | Video, str], media: Sequence[Path | 
 
 
 def count_frames(media: Sequence[Path | Video]) -> int | None:
-    """How many images there are to read, as far as the videos say.
+    """How many images there are to read, as far as the videos say; opens the videos.
 
     Args:
         media: Results of `find_inputs`.
@@ -136,6 +138,9 @@ def count_frames(media: Sequence[Path | Video]) -> int | None:
     Returns:
         The number, or None if it is not known.
     """
+    # They stay open until they are read, and a process may have about 1000 open files.
+    if sum(isinstance(medium, Video) for medium in media) > _OPEN_VIDEOS:
+        return None
     counts = [medium.frame_count() if isinstance(medium, Video) else 1 for medium in media]
     known = [count for count in counts if count is not None]
     return sum(known) if len(known) == len(counts) else None

@@ -30,7 +30,7 @@ from nat_mm.inference.interrupts import delayed_interrupt
 from nat_mm.inference.model import Model, batches
 from nat_mm.inference.result_files import SUFFIXES, ResultFiles
 from nat_mm.inference.results import Result
-from nat_mm.inference.video import Video, VideoWriter
+from nat_mm.inference.video import Video, VideoWriter, import_pyav
 
 DATA_SUFFIXES = sorted({suffix for suffixes in SUFFIXES.values() for suffix in suffixes})
 
@@ -67,8 +67,9 @@ def check_outputs(media: Sequence[Path | Video], out_dir: Path) -> None:
         out_dir: Folder of the results.
 
     Raises:
-        UserError: A result would overwrite an input or an earlier recording of a camera, or
-            the folder of the results is a file or cannot be written to.
+        UserError: A result would overwrite an input or an earlier recording of a camera, the
+            folder of the results is a file or cannot be written to, or a video is given and PyAV,
+            which reads and writes it, is not installed.
     """
     existing = next(path for path in (out_dir, *out_dir.absolute().parents) if path.exists())
     if not existing.is_dir():
@@ -82,7 +83,9 @@ def check_outputs(media: Sequence[Path | Video], out_dir: Path) -> None:
         if not isinstance(medium, Video):
             files.append(medium)
             outputs += [out_dir / 'results' / f'{medium.stem}{suffix}' for suffix in DATA_SUFFIXES]
-        elif medium.is_camera and drawing.exists():
+            continue
+        import_pyav()
+        if medium.is_camera and drawing.exists():
             raise UserError(f'{drawing} exists: choose another --out-dir')
         elif not medium.is_camera:
             files.append(medium.source)

@@ -1,10 +1,7 @@
 """Building blocks of the backbones; every map in here is channels-last, [B, H, W, C]."""
 
-from nat_mm.layers.attention import NeighborhoodAttention2D
-from nat_mm.layers.downsample import ConvDownsampler, PatchMerging
-from nat_mm.layers.embed import ConvTokenizer, PatchTokenizer
-from nat_mm.layers.mlp import Mlp
-from nat_mm.layers.nat_layer import NATLayer
+from nat_mm.layers.downsample import ConvDownsampler, ConvTokenizer, PatchMerging, PatchTokenizer
+from nat_mm.layers.nat_layer import Mlp, NATLayer, NeighborhoodAttention2D
 
 __all__ = [
     'ConvDownsampler',

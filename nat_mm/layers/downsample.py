@@ -1,10 +1,60 @@
-"""Between two stages: half the resolution, twice the channels."""
+"""Where the resolution falls: from image to tokens, and from one stage to the next."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from nat_mm.layers.recompute import recompute_in_backward
+from nat_mm.ops import memory
+
+
+class ConvTokenizer(nn.Module):
+    """NAT's overlapping tokenizer: two 3x3 convolutions of stride 2, then LayerNorm.
+
+    Args:
+        in_channels: Number of image channels.
+        embed_dim: Number of token channels; even, as the first convolution makes half of them.
+    """
+
+    def __init__(self, in_channels: int, embed_dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Sequential(
+            nn.Conv2d(in_channels, embed_dim // 2, kernel_size=3, stride=2, padding=1),
+            nn.Conv2d(embed_dim // 2, embed_dim, kernel_size=3, stride=2, padding=1),
+        )
+        self.norm = nn.LayerNorm(embed_dim)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Maps an image ``[B, in_channels, H, W]`` to ``[B, ceil(H/4), ceil(W/4), embed_dim]``."""
+        # Convolutions then write channels-last too, so that the permuted map is contiguous.
+        image = image.contiguous(memory_format=torch.channels_last)
+        return self.norm(self.proj(image).permute(0, 2, 3, 1))
+
+
+class PatchTokenizer(nn.Module):
+    """Swin's tokenizer (arXiv 2103.14030): one 4x4 convolution of stride 4, then LayerNorm.
+
+    Images whose height or width is not a multiple of 4 are zero-padded at the bottom and right.
+
+    Args:
+        in_channels: Number of image channels.
+        embed_dim: Number of token channels.
+        norm: Whether there is a LayerNorm.
+    """
+
+    def __init__(self, in_channels: int, embed_dim: int, *, norm: bool = True) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(in_channels, embed_dim, kernel_size=4, stride=4)
+        self.norm = nn.LayerNorm(embed_dim) if norm else nn.Identity()
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Maps an image ``[B, in_channels, H, W]`` to ``[B, ceil(H/4), ceil(W/4), embed_dim]``."""
+        height, width = image.shape[2:]
+        # A compiled graph always pads, so that it serves images of any size. The convolution leaves
+        # out what is too much.
+        if torch.compiler.is_compiling() or height % 4 or width % 4:
+            image = pad(image, (0, 3, 0, 3))
+        image = image.contiguous(memory_format=torch.channels_last)
+        return self.norm(self.proj(image).permute(0, 2, 3, 1))
 
 
 class ConvDownsampler(nn.Module):
@@ -21,7 +71,7 @@ class ConvDownsampler(nn.Module):
         )
         self.norm = nn.LayerNorm(2 * channels)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Maps ``[B, H, W, C]`` to ``[B, ceil(H/2), ceil(W/2), 2C]``."""
         x = self.reduction(x.permute(0, 3, 1, 2))
         return self.norm(x.permute(0, 2, 3, 1))
@@ -38,10 +88,11 @@ class PatchMerging(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(4 * channels)
+        self.norm = memory.LayerNorm(4 * channels)
         self.reduction = nn.Linear(4 * channels, 2 * channels, bias=False)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    @memory.recompute_in_backward
+    def forward(self, x: Tensor) -> Tensor:
         """Maps ``[B, H, W, C]`` to ``[B, ceil(H/2), ceil(W/2), 2C]``."""
         _, height, width, _ = x.shape
         # A compiled graph always pads, so that it serves maps of any size.
@@ -55,4 +106,4 @@ class PatchMerging(nn.Module):
             for row in (0, 1)
         ]
         x = torch.cat(corners, dim=-1)
-        return recompute_in_backward(lambda x: self.reduction(self.norm(x)), x)
+        return self.reduction(self.norm(x))

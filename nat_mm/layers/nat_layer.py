@@ -1,37 +1,20 @@
-"""The transformer layer of NAT, DiNAT and DiNAT_s."""
+"""The transformer layer of NAT, DiNAT and DiNAT_s, and its parts in reading order."""
+
+import logging
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import pad
 
-from nat_mm.layers.attention import NeighborhoodAttention2D
-from nat_mm.layers.mlp import Mlp
-
-
-class DropPath(nn.Module):
-    """Stochastic depth (arXiv 1603.09382): which samples of a batch keep a residual branch.
-
-    Args:
-        p: Probability that a sample loses its branch, in [0, 1).
-    """
-
-    def __init__(self, p: float) -> None:
-        super().__init__()
-        self.p = p
-
-    def forward(self, branch: torch.Tensor) -> torch.Tensor:
-        """Factors on ``[B, H, W, C]``, ``[B, 1, 1, 1]``: 0 or, on average 1, ``1 / (1 - p)``."""
-        kept = branch.new_empty(len(branch), 1, 1, 1)
-        return kept.bernoulli_(1 - self.p).div_(1 - self.p)
-
-    def extra_repr(self) -> str:
-        return f'p={self.p}'
+from nat_mm.layers.rpb import is_resizable_rpb, resize_rpb
+from nat_mm.ops import memory, neighborhood_attention_2d
+from nat_mm.ops.backends import BACKENDS
+from nat_mm.ops.validation import check_int, check_window_length
 
 
 class NATLayer(nn.Module):
     """Pre-norm neighborhood attention and MLP, each with a residual connection.
-
-    The sums overwrite the branches' outputs: a forward hook on ``attn`` or ``mlp`` that keeps its
-    module's output must clone it.
 
     Args:
         channels: Number of channels C.
@@ -65,7 +48,7 @@ class NATLayer(nn.Module):
         attention_backend: str = 'auto',
     ) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(channels)
+        self.norm1 = memory.LayerNorm(channels)
         self.attn = NeighborhoodAttention2D(
             channels,
             num_heads,
@@ -76,7 +59,7 @@ class NATLayer(nn.Module):
             drop_rate=drop_rate,
             backend=attention_backend,
         )
-        self.norm2 = nn.LayerNorm(channels)
+        self.norm2 = memory.LayerNorm(channels)
         self.mlp = Mlp(channels, int(channels * mlp_ratio), drop_rate=drop_rate)
         self.drop_path = DropPath(drop_path_rate)
         if layer_scale is None:
@@ -86,21 +69,225 @@ class NATLayer(nn.Module):
             self.gamma1 = nn.Parameter(torch.full((channels,), float(layer_scale)))
             self.gamma2 = nn.Parameter(torch.full((channels,), float(layer_scale)))
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Maps ``[B, H, W, C]`` to the same shape."""
-        x = self._add_residual(x, self.attn(x, norm=self.norm1), self.gamma1)
-        return self._add_residual(x, self.mlp(x, norm=self.norm2), self.gamma2)
+        x = self._add(x, self.attn(self.norm1(x)), self.gamma1)
+        x = self._add(x, self.mlp(self.norm2(x)), self.gamma2)
+        return x
 
-    def _add_residual(
-        self, x: torch.Tensor, branch: torch.Tensor, gamma: torch.Tensor | None
-    ) -> torch.Tensor:
+    def _add(self, x: Tensor, branch: Tensor, gamma: Tensor | None) -> Tensor:
+        """Computes ``x + drop_path(gamma * branch)`` in one pass over memory."""
         scale = gamma
         if self.training and self.drop_path.p > 0:
             kept = self.drop_path(branch)
             scale = kept if gamma is None else kept * gamma
-        if scale is not None:
-            return torch.addcmul(x, branch, scale)  # in one pass over memory
-        if branch.dtype != x.dtype:  # under autocast
-            return x + branch
-        # Fresh memory costs more than an addition, and backward needs nothing that ends a branch.
-        return branch.add_(x)
+        return x + branch if scale is None else torch.addcmul(x, branch, scale)
+
+
+class DropPath(nn.Module):
+    """Stochastic depth (arXiv 1603.09382): which samples of a batch keep a residual branch.
+
+    Args:
+        p: Probability that a sample loses its branch, in [0, 1).
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, branch: Tensor) -> Tensor:
+        """Draws the factor of each sample of ``[B, H, W, C]``.
+
+        Returns:
+            ``[B, 1, 1, 1]``: 0 with probability p, otherwise ``1 / (1 - p)``.
+        """
+        kept = branch.new_empty(len(branch), 1, 1, 1)
+        return kept.bernoulli_(1 - self.p).div_(1 - self.p)
+
+    def extra_repr(self) -> str:
+        """The probability, for ``print(model)``."""
+        return f'p={self.p}'
+
+
+class NeighborhoodAttention2D(nn.Module):
+    """Multi-head self-attention of each token to its k x k nearest (dilated) tokens.
+
+    Neighborhood Attention Transformer (arXiv 2204.07143) and Dilated Neighborhood Attention
+    Transformer (arXiv 2209.15001). A map smaller than ``kernel_size * dilation`` on an axis is
+    zero-padded on the right or bottom up to that length before the projection to query, key and
+    value, and the result is cropped; the released checkpoints were trained that way.
+
+    Loading a state dict whose ``rpb`` belongs to another kernel size resizes that table.
+
+    Args:
+        channels: Number of channels C; a multiple of ``num_heads``.
+        num_heads: Number of attention heads.
+        kernel_size: Odd window length k, at least 3, the same on both axes.
+        dilation: Step between neighbours, at least 1.
+        qkv_bias: Whether the projection to query, key and value has a bias.
+        relative_position_bias: Whether to learn ``rpb``, ``[num_heads, 2k - 1, 2k - 1]``, a bias
+            on the scores by relative position; otherwise ``rpb`` is None.
+        drop_rate: Dropout probability after the output projection, in [0, 1).
+        backend: Backend of :func:`nat_mm.ops.neighborhood_attention_2d`.
+
+    Raises:
+        TypeError: If an integer argument is not an int.
+        ValueError: If a number is out of its range, ``num_heads`` does not divide ``channels`` or
+            there is no such backend.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_heads: int,
+        *,
+        kernel_size: int = 7,
+        dilation: int = 1,
+        qkv_bias: bool = True,
+        relative_position_bias: bool = True,
+        drop_rate: float = 0.0,
+        backend: str = 'auto',
+    ) -> None:
+        super().__init__()
+        check_window_length(kernel_size)
+        check_int('dilation', dilation, minimum=1)
+        check_int('num_heads', num_heads, minimum=1)
+        check_int('channels', channels, minimum=1)
+        if channels % num_heads:
+            raise ValueError(
+                f'num_heads must divide channels, but {num_heads} does not divide {channels}'
+            )
+        if backend not in ('auto', *BACKENDS):
+            known = ', '.join(('auto', *BACKENDS))
+            raise ValueError(f'the attention backend must be one of {known}, got {backend!r}')
+        self.num_heads = num_heads
+        self.kernel_size = kernel_size
+        self.dilation = dilation
+        self.scale = (channels // num_heads) ** -0.5
+        self.backend = backend
+
+        self.qkv = nn.Linear(channels, 3 * channels, bias=qkv_bias)
+        if relative_position_bias:
+            table_length = 2 * kernel_size - 1
+            self.rpb = nn.Parameter(torch.empty(num_heads, table_length, table_length))
+            nn.init.trunc_normal_(self.rpb, std=0.02)
+        else:
+            self.register_parameter('rpb', None)
+        self.proj = nn.Linear(channels, channels)
+        self.drop = nn.Dropout(drop_rate)
+
+    @memory.recompute_in_backward
+    def forward(self, x: Tensor) -> Tensor:
+        """Attends within neighborhoods: ``[B, H, W, C]`` of any height and width to the same."""
+        _, height, width, channels = x.shape
+        x = memory.recomputable(self._pad, x)
+        # [B, H, W, 3, heads, head_dim]: query, key and value stay strided views of it
+        qkv = self.qkv(x).unflatten(3, (3, self.num_heads, channels // self.num_heads))
+        query, key, value = memory.unpack(qkv)
+        x = neighborhood_attention_2d(
+            query,
+            key,
+            value,
+            kernel_size=self.kernel_size,
+            dilation=self.dilation,
+            bias=self.rpb,
+            scale=self.scale,
+            backend=self.backend,
+        )
+        return self.drop(_crop_map(self.proj(x.flatten(3)), height, width))
+
+    def _pad(self, x: Tensor) -> Tensor:
+        return _pad_small_map(x, self.kernel_size * self.dilation)
+
+    def extra_repr(self) -> str:
+        """What sets the layer apart, for ``print(model)``."""
+        return (
+            f'num_heads={self.num_heads}, kernel_size={self.kernel_size}, '
+            f'dilation={self.dilation}, backend={self.backend!r}'
+        )
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        key = prefix + 'rpb'
+        table = state_dict.get(key)
+        if self.rpb is not None and table is not None and table.shape != self.rpb.shape:
+            if is_resizable_rpb(table.shape, self.rpb.shape):
+                state_dict[key] = resize_rpb(table, self.kernel_size)
+                source = (table.shape[-1] + 1) // 2
+                _log(
+                    f'{key}: relative position bias resized from kernel size {source} '
+                    f'to {self.kernel_size} by bicubic interpolation'
+                )
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+def _log(line: str) -> None:
+    """Writes to the log of OpenMMLab's runner, or without mmengine to Python's."""
+    try:
+        from mmengine.logging import print_log
+    except ImportError:
+        logging.getLogger(__name__).info(line)
+    else:
+        print_log(line, logger='current')
+
+
+# A compiled or exported graph always pads and crops, by nothing if need be: a branch on the size
+# would tie the graph to some sizes. A compiler fuses it away.
+
+
+def _pad_small_map(x: Tensor, smallest: int) -> Tensor:
+    """Appends zeros on the right and at the bottom of a map that is too small.
+
+    Args:
+        x: Map, ``[B, H, W, C]``.
+        smallest: Least height and width of the result.
+
+    Returns:
+        ``[B, max(H, smallest), max(W, smallest), C]``; ``x`` itself if that is large enough.
+    """
+    _, height, width, _ = x.shape
+    if torch.compiler.is_compiling():
+        bottom, right = (torch.sym_max(0, smallest - length) for length in (height, width))
+    elif height >= smallest and width >= smallest:
+        return x
+    else:
+        bottom, right = (max(0, smallest - length) for length in (height, width))
+    return pad(x, (0, 0, 0, right, 0, bottom))
+
+
+def _crop_map(x: Tensor, height: int, width: int) -> Tensor:
+    """Takes the upper left part, ``[B, height, width, C]``, of a contiguous map; contiguous."""
+    if torch.compiler.is_compiling():
+        # Whether a slice is contiguous depends on the size; what is padded is, by any number.
+        return pad(x, (0, 0, 0, width - x.shape[2], 0, height - x.shape[1]))
+    return x[:, :height, :width].contiguous()
+
+
+class Mlp(nn.Module):
+    """Two linear layers with an exact (erf) GELU between them.
+
+    Args:
+        channels: Number of input and output channels.
+        hidden_channels: Number of channels between the two layers.
+        drop_rate: Dropout probability after each linear layer, in [0, 1).
+    """
+
+    def __init__(self, channels: int, hidden_channels: int, *, drop_rate: float = 0.0) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(channels, hidden_channels)
+        self.act = memory.GELU()
+        self.fc2 = nn.Linear(hidden_channels, channels)
+        self.drop = nn.Dropout(drop_rate)
+
+    @memory.recompute_in_backward
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps ``[..., C]`` to ``[..., C]``, each position by itself."""
+        pieces = memory.split_tokens(x, self.fc1.out_features)
+        if len(pieces) == 1:
+            return self.drop(self._project(self.fc1(x)))
+        outputs = [self._project(memory.recomputable(self.fc1, piece)) for piece in pieces]
+        return self.drop(torch.cat(outputs).view_as(x))
+
+    def _project(self, hidden: Tensor) -> Tensor:
+        return self.fc2(self.drop(self.act(hidden)))

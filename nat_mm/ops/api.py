@@ -6,9 +6,14 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from nat_mm.ops.autocast import cast_for_autocast
 from nat_mm.ops.backends import BACKENDS, choose_backend
-from nat_mm.ops.validation import check_dilation, check_kernel_size, check_scale, check_tensors
+from nat_mm.ops.validation import (
+    cast_for_autocast,
+    check_dilation,
+    check_kernel_size,
+    check_scale,
+    check_tensors,
+)
 
 
 def neighborhood_attention_2d(

@@ -7,8 +7,13 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nat_mm.ops.autocast import cast_for_autocast
-from nat_mm.ops.validation import check_dilation, check_kernel_size, check_scale, check_tensors
+from nat_mm.ops.validation import (
+    cast_for_autocast,
+    check_dilation,
+    check_kernel_size,
+    check_scale,
+    check_tensors,
+)
 from nat_mm.ops.window import axis_window
 
 # Bounds the memory of the gathered keys, which are as many as the weights times head_dim.

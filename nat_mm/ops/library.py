@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from nat_mm.ops.packing import empty_packed
+from nat_mm.ops.memory import empty_packed
 
 NAMESPACE = 'nat_mm'
 

@@ -1,4 +1,4 @@
-"""Checks of the operator's arguments, shared by all backends."""
+"""Checks of arguments, and autocast's rule for them; shared by all backends and layers."""
 
 from __future__ import annotations
 
@@ -130,3 +130,47 @@ def check_tensors(
                 f'bias must have shape [heads, 2*kh - 1, 2*kw - 1] = {list(expected)}, '
                 f'got {list(bias.shape)}'
             )
+
+
+def autocast_dtype(device_type: str) -> torch.dtype | None:
+    """The element type that autocast asks for on a type of device, None where it is off."""
+    # PyTorch 2.9 cannot compile is_autocast_available; of the devices used here, meta has none.
+    if device_type == 'meta' or not torch.is_autocast_enabled(device_type):
+        return None
+    return torch.get_autocast_dtype(device_type)
+
+
+def cast_for_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Casts query, key and value to autocast's element type where autocast is on.
+
+    float64 is left alone, as PyTorch's own autocast does. Do not pass the bias: it stays in full
+    precision, since every backend adds it to scores of at least float32.
+    """
+    dtype = autocast_dtype(tensors[0].device.type)
+    if dtype is None:
+        return tensors
+    return tuple(
+        tensor if tensor.dtype == torch.float64 else tensor.to(dtype) for tensor in tensors
+    )
+
+
+def check_int(name: str, value: int, *, minimum: int) -> None:
+    """Raises if ``value`` is not an int (bool excluded) of at least ``minimum``."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f'{name} must be an int of at least {minimum}, got {value!r}')
+    if value < minimum:
+        raise ValueError(f'{name} must be at least {minimum}, got {value}')
+
+
+def check_window_length(kernel_size: int) -> None:
+    """Raises if ``kernel_size`` is not an odd int of at least 3."""
+    check_int('kernel_size', kernel_size, minimum=3)
+    check_kernel_size(kernel_size)
+
+
+def check_probability(name: str, value: float) -> None:
+    """Raises if ``value`` is not a number in [0, 1)."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f'{name} must be a number in [0, 1), got {value!r}')
+    if not 0 <= value < 1:
+        raise ValueError(f'{name} must be in [0, 1), got {value}')

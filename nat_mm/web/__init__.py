@@ -1,4 +1,4 @@
-"""The page of ``tools/web_demo.py``: a model's view of a picture, in the browser."""
+"""The page of ``tools/web_demo.py``: a model's view of an image, in the browser."""
 
 import os
 

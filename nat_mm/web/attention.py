@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nat_mm.analysis import attention_windows, find_backbone, prepare_picture
+from nat_mm.analysis import attention_windows, find_backbone, prepare_image
 from nat_mm.analysis.drawing import draw_window
 from nat_mm.analysis.windows import TOKEN_STRIDE
 from nat_mm.backbones.base import NeighborhoodBackbone
@@ -13,7 +13,7 @@ from nat_mm.web.models import PageModel
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageChoices:
     """What there is to choose from in one stage.
 
     Attributes:
@@ -27,7 +27,7 @@ class Stage:
     heads: int
 
 
-def list_stages(model: PageModel) -> list[Stage]:
+def list_stages(model: PageModel) -> list[StageChoices]:
     """Lists the stages whose attention can be drawn.
 
     Args:
@@ -40,12 +40,12 @@ def list_stages(model: PageModel) -> list[Stage]:
     if backbone is None:
         return []
     return [
-        Stage(TOKEN_STRIDE * 2**index, len(stage.blocks), stage.blocks[0].attn.num_heads)
+        StageChoices(TOKEN_STRIDE * 2**index, len(stage.blocks), stage.blocks[0].attn.num_heads)
         for index, stage in enumerate(backbone.stages[: backbone.out_indices[-1] + 1])
     ]
 
 
-def draw_attention(
+def draw_clicked_window(
     model: PageModel,
     finding: Finding,
     *,
@@ -54,12 +54,12 @@ def draw_attention(
     block: int,
     head: int | None,
 ) -> tuple[np.ndarray, str]:
-    """Draws the neighbours of a token over the picture, the higher their weight the brighter.
+    """Draws the neighbours of a token over the image, the higher their weight the brighter.
 
     Args:
         model: The model.
-        finding: What it found in the picture.
-        point: (x, y) in the picture.
+        finding: What it found in the image.
+        point: (x, y) in the image.
         stage: Stage of the backbone, from 0.
         block: Layer of the stage, from 0.
         head: Attention head, from 0; None for the mean over all.
@@ -67,8 +67,8 @@ def draw_attention(
     Returns:
         The drawing, as large as `Finding.enlarged_image`, blue-green-red, and a sentence about it.
     """
-    picture = finding.frame().image
-    prepared = prepare_picture(model.model.module, model.model.config, picture)
+    image = finding.frame().image
+    prepared = prepare_image(model.model.module, model.model.config, image)
     backbone = _find_backbone(model)
     (window,) = attention_windows(
         backbone,

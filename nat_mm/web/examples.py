@@ -1,4 +1,4 @@
-"""Pictures to start with: generated scenes, as the demo's models know them."""
+"""Images to start with: generated scenes, as the demo's models know them."""
 
 from pathlib import Path
 

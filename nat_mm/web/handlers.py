@@ -13,7 +13,7 @@ from gradio.data_classes import FileData
 
 from nat_mm.files import write_image
 from nat_mm.inference.inputs import Frame
-from nat_mm.web.attention import Stage, draw_attention, list_stages
+from nat_mm.web.attention import StageChoices, draw_clicked_window, list_stages
 from nat_mm.web.examples import write_examples
 from nat_mm.web.legend import write_legend
 from nat_mm.web.models import LOWEST_SCORE, PageModel
@@ -151,7 +151,7 @@ class Handlers:
         stages = self.stages[model]
         threshold = gr.update(visible=self.models[model].has_threshold)
         hint = (
-            '<strong>Click on the picture</strong>'
+            '<strong>Click on the image</strong>'
             '<span>to see what the token under that point attends to.</span>'
             if stages
             else '<span>The backbone of this model has no neighborhood attention.</span>'
@@ -207,7 +207,7 @@ class Handlers:
         number, chosen = self._stage(finding.model, stage)
         blocks = [value for _, value in offer_blocks(number, chosen)]
         heads = [value for _, value in offer_heads(number, chosen)]
-        drawn, text = draw_attention(
+        drawn, text = draw_clicked_window(
             self.models[finding.model],
             finding,
             point=visit.point,
@@ -225,7 +225,7 @@ class Handlers:
     def _model(self, name: Any) -> str:
         return name if name in list(self.models) else next(iter(self.models))
 
-    def _stage(self, model: str, number: Any) -> tuple[int, Stage]:
+    def _stage(self, model: str, number: Any) -> tuple[int, StageChoices]:
         stages = self.stages[model]
         numbers = [value for _, value in offer_stages(stages)]
         # The third stage has most layers, in all architectures.
@@ -233,17 +233,17 @@ class Handlers:
         return index, stages[index]
 
 
-def offer_stages(stages: Sequence[Stage]) -> Choices:
+def offer_stages(stages: Sequence[StageChoices]) -> Choices:
     """What the page offers of a model's stages."""
     return [(f'{index} ({stage.stride} px)', str(index)) for index, stage in enumerate(stages)]
 
 
-def offer_blocks(number: int, stage: Stage) -> Choices:
+def offer_blocks(number: int, stage: StageChoices) -> Choices:
     """What the page offers of the blocks of a stage, from 0."""
     return [(str(block), f'{number}.{block}') for block in range(stage.blocks)]
 
 
-def offer_heads(number: int, stage: Stage) -> Choices:
+def offer_heads(number: int, stage: StageChoices) -> Choices:
     """What the page offers of the heads of a stage, from 0."""
     heads = [MEAN, *map(str, range(stage.heads))]
     return [(head, f'{number}.{head}') for head in heads]

@@ -1,4 +1,4 @@
-"""What a picture's colours mean, as HTML."""
+"""What an image's colors mean, as HTML."""
 
 from dataclasses import dataclass
 from html import escape
@@ -19,13 +19,13 @@ class Entry:
         name: Name of the class.
         note: What was found of it.
         share: Length of the bar behind the note, from 0 to 1.
-        colour: In which it is drawn, red-green-blue, or None.
+        color: In which it is drawn, red-green-blue, or None.
     """
 
     name: str
     note: str
     share: float
-    colour: tuple[int, int, int] | None
+    color: tuple[int, int, int] | None
 
 
 def list_entries(
@@ -35,12 +35,12 @@ def list_entries(
     palette: list[tuple[int, int, int]],
     threshold: float,
 ) -> list[Entry]:
-    """Lists the classes that a model found in a picture, the most frequent first.
+    """Lists the classes that a model found in an image, the most frequent first.
 
     Args:
         sample: What a model found: instances, panoptic segments, a label map or one class.
         classes: Names of the classes.
-        palette: Their colours.
+        palette: Their colors.
         threshold: Lowest score of the instances that count.
 
     Returns:
@@ -89,9 +89,9 @@ def write_legend(entries: list[Entry]) -> str:
     lines = []
     for entry in entries[:LONGEST]:
         swatch = ''
-        if entry.colour is not None:
-            colour = 'rgb({}, {}, {})'.format(*entry.colour)
-            swatch = f'<span class="swatch" style="background: {colour}"></span>'
+        if entry.color is not None:
+            color = 'rgb({}, {}, {})'.format(*entry.color)
+            swatch = f'<span class="swatch" style="background: {color}"></span>'
         lines.append(
             f'<li>{swatch}<span class="name">{escape(entry.name)}</span>'
             f'<span class="bar"><span style="width: {entry.share:.1%}"></span></span>'

@@ -54,7 +54,7 @@ class PageModel:
         """Runs the model.
 
         Args:
-            frame: A picture.
+            frame: An image.
 
         Returns:
             What it found.
@@ -103,7 +103,7 @@ class PageModel:
 
 
 def _enlarge(sample: BaseDataElement, factor: int) -> BaseDataElement:
-    """A copy of a sample for a picture whose sides are so many times as long."""
+    """A copy of a sample for an image whose sides are so many times as long."""
 
     def repeat(maps: Tensor) -> Tensor:
         return maps.repeat_interleave(factor, dim=-2).repeat_interleave(factor, dim=-1)

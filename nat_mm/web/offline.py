@@ -11,7 +11,7 @@ _OUTSIDE = re.compile(
     rb'|<meta\b[^>]*\bcontent="https?://[^>]*>'
 )
 # Browsers refuse whatever else were to come from elsewhere. Gradio's own page needs inline scripts
-# and styles, and hands pictures on as data and blobs.
+# and styles, and hands images on as data and blobs.
 _POLICY = (
     b"default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; "
     b"form-action 'self'; base-uri 'self'; object-src 'none'"

@@ -11,12 +11,12 @@ from nat_mm.web.models import LOWEST_SCORE
 TITLE = 'Neighborhood attention'
 START = f"""
 <div class="hint">
-  <strong>Drop a picture on the left, or choose one of the scenes</strong>
+  <strong>Drop an image on the left, or choose one of the scenes</strong>
   <span>The model runs on the computer that serves this page; nothing is sent anywhere else.
-  Pictures with a side of more than {LONGEST_SIDE} pixels are made smaller first.</span>
+  Images with a side of more than {LONGEST_SIDE} pixels are made smaller first.</span>
 </div>
 """
-PICTURE = {'interactive': False, 'show_label': False, 'buttons': ['fullscreen'], 'height': 410}
+IMAGE = {'interactive': False, 'show_label': False, 'buttons': ['fullscreen'], 'height': 410}
 QUEUED = {
     # One event at a time uses models, and sees what the one before it left.
     'concurrency_id': 'models',
@@ -49,7 +49,7 @@ def build_page(handlers: Handlers) -> gr.Blocks:
     names = list(handlers.models)
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
         gr.HTML(
-            f'<h1>{TITLE}</h1><p>What a NAT or DiNAT model finds in a picture, and what each of '
+            f'<h1>{TITLE}</h1><p>What a NAT or DiNAT model finds in an image, and what each of '
             'its tokens attends to</p>',
             elem_id='title',
             padding=False,
@@ -58,7 +58,7 @@ def build_page(handlers: Handlers) -> gr.Blocks:
             with gr.Column(scale=0, min_width=300):
                 model = gr.Dropdown(names, value=names[0], label='Model', elem_id='model')
                 upload = gr.File(
-                    label=f'Picture, at most {FILE_MEGABYTES} MB', height=110, elem_id='upload'
+                    label=f'Image, at most {FILE_MEGABYTES} MB', height=110, elem_id='upload'
                 )
                 examples = gr.Gallery(
                     handlers.examples,
@@ -83,13 +83,13 @@ def build_page(handlers: Handlers) -> gr.Blocks:
                 start = gr.HTML(START, padding=False)
                 with gr.Row(visible=False) as results:
                     with gr.Column(min_width=300):
-                        picture = gr.Image(elem_id='picture', **PICTURE)
+                        image = gr.Image(elem_id='image', **IMAGE)
                         status = gr.HTML(elem_id='status', padding=False)
                         legend = gr.HTML(elem_id='legend', padding=False)
                         files = gr.File(label='Download', interactive=False, elem_id='files')
                     with gr.Column(min_width=300):
                         hint = gr.HTML(padding=False)
-                        attention = gr.Image(visible=False, elem_id='attention', **PICTURE)
+                        attention = gr.Image(visible=False, elem_id='attention', **IMAGE)
                         with gr.Row() as choices:
                             stage = gr.Dropdown(label='Stage', min_width=80, elem_id='stage')
                             block = gr.Dropdown(label='Block', min_width=80, elem_id='block')
@@ -99,9 +99,9 @@ def build_page(handlers: Handlers) -> gr.Blocks:
         layer = [stage, block, head]
         seen = [attention, hint, caption]
         offered = [threshold, hint, choices, *layer]
-        drawn = [picture, status, legend, files]
+        drawn = [image, status, legend, files]
         found = [start, results, *drawn, *seen]
-        busy = {'show_progress_on': [upload, picture], **QUEUED}
+        busy = {'show_progress_on': [upload, image], **QUEUED}
         quiet = {'show_progress': 'hidden', **QUEUED}
 
         page.load(handlers.offer, model, offered, **quiet)
@@ -112,7 +112,7 @@ def build_page(handlers: Handlers) -> gr.Blocks:
             handlers.choose_model, [model, threshold], found, **busy
         )
         threshold.change(handlers.redraw, threshold, drawn, trigger_mode='always_last', **quiet)
-        picture.select(handlers.click, layer, seen, **quiet)
+        image.select(handlers.click, layer, seen, **quiet)
         look = {'fn': handlers.look, 'inputs': layer, 'outputs': seen, **quiet}
         stage.input(handlers.choose_stage, [model, stage], [block, head], **quiet).then(**look)
         block.input(**look)

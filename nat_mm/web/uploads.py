@@ -167,7 +167,7 @@ def read_upload(path: Path, name: str | None = None) -> Frame:
 
 def _no_image(name: str) -> UploadError:
     return UploadError(
-        f'{name} is not a picture that can be read here. JPEG, PNG, WebP, BMP and TIFF can.'
+        f'{name} is not an image that can be read here. JPEG, PNG, WebP, BMP and TIFF can.'
     )
 
 

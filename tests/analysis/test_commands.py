@@ -11,7 +11,7 @@ import torch
 from mmengine.registry import MODELS
 
 from nat_mm.analysis import attention_windows
-from nat_mm.analysis.prepared_image import prepare_picture
+from nat_mm.analysis.prepared_image import prepare_image
 from nat_mm.errors import UserError
 from nat_mm.inference.config import load_config
 from nat_mm.inference.model import load_model
@@ -45,12 +45,12 @@ class Files(NamedTuple):
     nat: str
     swin: str
     checkpoint: str
-    picture: str
+    image: str
 
 
 @pytest.fixture(scope='module')
 def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    """Configs of a small DiNAT and a small Swin, a checkpoint of the first, and a picture."""
+    """Configs of a small DiNAT and a small Swin, a checkpoint of the first, and an image."""
     folder = tmp_path_factory.mktemp('visualization')
     for name, backbone in (('nat', NAT), ('swin', SWIN)):
         (folder / f'{name}.py').write_text(CONFIG.format(backbone=backbone))
@@ -59,8 +59,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
     for parameter in model.backbone.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     torch.save({'state_dict': model.state_dict(), 'meta': {}}, folder / 'nat.pth')
-    picture = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
-    cv2.imwrite(str(folder / 'street.bmp'), picture)
+    image = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    cv2.imwrite(str(folder / 'street.bmp'), image)
     names = ('nat.py', 'swin.py', 'nat.pth', 'street.bmp')
     return Files(folder, *(str(folder / name) for name in names))
 
@@ -81,11 +81,11 @@ def test_attention_of_a_checkpoint_is_drawn(files, attention, tmp_path, monkeypa
     drawn = []
     monkeypatch.setattr(
         'nat_mm.analysis.attention_figure.draw_window',
-        lambda picture, window, **options: drawn.append((window, options)) or picture,
+        lambda image, window, **options: drawn.append((window, options)) or image,
     )
     places = ['--point', '100,12', '--point', '0,89', '--stage', '1', '--block', '0']
     attention(
-        [files.nat, files.checkpoint, files.picture, '--head', '1', *places]
+        [files.nat, files.checkpoint, files.image, '--head', '1', *places]
         + ['--rollout', '--out-dir', str(tmp_path / 'out')]
     )
     assert capsys.readouterr().out.endswith(f'drawings are in {tmp_path}/out\n')
@@ -94,7 +94,7 @@ def test_attention_of_a_checkpoint_is_drawn(files, attention, tmp_path, monkeypa
 
     loaded = load_model(files.nat, files.checkpoint, device='cpu')
     model, config = loaded.module, loaded.config
-    prepared = prepare_picture(model, config, cv2.imread(files.picture))
+    prepared = prepare_image(model, config, cv2.imread(files.image))
     assert prepared.scale == pytest.approx((132 / 120, 96 / 90), rel=0.02)
     points = [prepared.to_tensor(point) for point in ((100, 12), (0, 89))]
     expected = attention_windows(
@@ -110,9 +110,9 @@ def test_without_points_the_centre_and_borders_are_shown(files, attention, tmp_p
     drawn = []
     monkeypatch.setattr(
         'nat_mm.analysis.attention_figure.draw_window',
-        lambda picture, window, **options: drawn.append(window) or picture,
+        lambda image, window, **options: drawn.append(window) or image,
     )
-    attention([files.nat, 'none', files.picture, '--out-dir', str(tmp_path)])
+    attention([files.nat, 'none', files.image, '--out-dir', str(tmp_path)])
     # Of 12 x 17 tokens in stage 1, windows of 3 x 3 with dilation 2 span half.
     assert [window.layer for window in drawn] == [(1, 1)] * 3
     assert [window.token for window in drawn] == [(6, 8), (6, 0), (11, 16)]
@@ -120,7 +120,7 @@ def test_without_points_the_centre_and_borders_are_shown(files, attention, tmp_p
 
 def test_saliency_of_several_models_is_drawn(files, saliency, tmp_path):
     saliency(
-        [files.picture, '--model', 'DiNAT', files.nat, files.checkpoint]
+        [files.image, '--model', 'DiNAT', files.nat, files.checkpoint]
         + ['--model', 'Swin', files.swin, 'none', '--samples', '2', '--out-dir', str(tmp_path)]
     )
     height, width, _ = cv2.imread(str(tmp_path / 'street.png')).shape
@@ -148,7 +148,7 @@ def test_configs_of_installed_toolboxes_are_found(tmp_path):
     ids=lambda value: value[-2].strip('-') if isinstance(value, list) else '',
 )
 def test_mistakes_in_options_of_attention(changes, message, files, attention, tmp_path):
-    arguments = [files.nat, files.checkpoint, files.picture, '--out-dir', str(tmp_path)]
+    arguments = [files.nat, files.checkpoint, files.image, '--out-dir', str(tmp_path)]
     with pytest.raises(UserError, match=message):
         attention([*arguments, *changes])
     assert list(tmp_path.iterdir()) == []
@@ -157,33 +157,33 @@ def test_mistakes_in_options_of_attention(changes, message, files, attention, tm
 def test_mistakes_in_files_of_attention(files, attention, tmp_path):
     out = ['--out-dir', str(tmp_path)]
     with pytest.raises(UserError, match='must be NAT, DiNAT or DiNAT_s, .* SwinTransformer'):
-        attention([files.swin, 'none', files.picture, *out])
+        attention([files.swin, 'none', files.image, *out])
     with pytest.raises(UserError, match='checkpoint not found: no.pth'):
-        attention([files.nat, 'no.pth', files.picture, *out])
+        attention([files.nat, 'no.pth', files.image, *out])
     with pytest.raises(UserError, match='input not found: no.jpg'):
         attention([files.nat, 'none', 'no.jpg', *out])
     with pytest.raises(UserError, match='--out-dir'):
-        attention([files.nat, 'none', files.picture, '--out-dir', files.checkpoint])
-    (tmp_path / 'street.png').write_bytes(Path(files.picture).read_bytes())
+        attention([files.nat, 'none', files.image, '--out-dir', files.checkpoint])
+    (tmp_path / 'street.png').write_bytes(Path(files.image).read_bytes())
     with pytest.raises(UserError, match='would overwrite an input'):
         attention([files.nat, 'none', str(tmp_path / 'street.png'), *out])
 
 
 def test_a_point_that_is_none_is_a_usage_mistake(files, attention, capsys):
     with pytest.raises(SystemExit) as error:
-        attention([files.nat, 'none', files.picture, '--point', '12;3'])
+        attention([files.nat, 'none', files.image, '--point', '12;3'])
     assert error.value.code == 2
     assert 'a point is x,y in pixels of the picture, such as 120,80; got 12;3' in (
         capsys.readouterr().err
     )
 
 
-def test_broken_pictures_are_left_out(files, saliency, tmp_path):
+def test_broken_images_are_left_out(files, saliency, tmp_path):
     broken = tmp_path / 'broken.jpg'
-    broken.write_bytes(b'no picture')
+    broken.write_bytes(b'no image')
     model = ['--model', 'DiNAT', files.nat, 'none']
     with pytest.raises(UserError, match='1 of 2 inputs cannot be read: .*broken.jpg'):
-        saliency([str(broken), files.picture, *model, '--out-dir', str(tmp_path / 'out')])
+        saliency([str(broken), files.image, *model, '--out-dir', str(tmp_path / 'out')])
     assert [path.name for path in (tmp_path / 'out').iterdir()] == ['street.png']
 
 
@@ -196,6 +196,6 @@ def test_broken_pictures_are_left_out(files, saliency, tmp_path):
     ids=lambda value: value[0].strip('-') if isinstance(value, list) else '',
 )
 def test_mistakes_in_options_of_saliency(changes, message, files, saliency, tmp_path):
-    arguments = [files.picture, '--model', 'DiNAT', files.nat, 'none', '--out-dir', str(tmp_path)]
+    arguments = [files.image, '--model', 'DiNAT', files.nat, 'none', '--out-dir', str(tmp_path)]
     with pytest.raises(UserError, match=message):
         saliency([*arguments, *changes])

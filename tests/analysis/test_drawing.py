@@ -26,35 +26,35 @@ def make_window(token, shape, dilation, stride=8):
     return AttentionWindow(Layer(0, 0), stride, token, neighbours, weights, on_map)
 
 
-def random_picture(height, width):
+def random_image(height, width):
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 @pytest.mark.parametrize('zoom', [1, 3], ids=lambda zoom: f'zoom{zoom}')
 @pytest.mark.parametrize('dilation', [1, 2], ids=lambda dilation: f'd{dilation}')
 @pytest.mark.parametrize('token', [(0, 0), (5, 9), (3, 4), (0, 5)], ids=str)
-def test_the_cells_of_the_window_are_coloured_and_no_others(token, dilation, zoom):
+def test_the_cells_of_the_window_are_colored_and_no_others(token, dilation, zoom):
     window = make_window(token, (6, 10), dilation)
-    picture = random_picture(48 * zoom, 80 * zoom)
-    before = picture.copy()
-    drawn = draw_window(picture, window, scale=(zoom, zoom))
+    image = random_image(48 * zoom, 80 * zoom)
+    before = image.copy()
+    drawn = draw_window(image, window, scale=(zoom, zoom))
     cell = 8 * zoom
     in_window = np.zeros((6, 10), bool)
     for row in oracle_neighbours(token[0], 6, 3, dilation):
         for column in oracle_neighbours(token[1], 10, 3, dilation):
             in_window[row, column] = True
     in_window = in_window.repeat(cell, axis=0).repeat(cell, axis=1)
-    outside = (picture * 0.55).astype(np.uint8)
+    outside = (image * 0.55).astype(np.uint8)
     np.testing.assert_array_equal(drawn[~in_window], outside[~in_window])
     assert (drawn != outside).any(axis=-1)[in_window].mean() > 0.95
-    np.testing.assert_array_equal(picture, before)
+    np.testing.assert_array_equal(image, before)
 
     top, left = token[0] * cell, token[1] * cell
     assert (drawn[top, left : left + cell] == TOKEN_COLOR).all()
     assert (drawn[top : top + cell, left + cell - 1] == TOKEN_COLOR).all()
 
 
-def test_cells_have_the_colours_of_their_weights():
+def test_cells_have_the_colors_of_their_weights():
     window = make_window((3, 4), (6, 10), 1)
     gray = np.full((48, 80, 3), 100, np.uint8)
     drawn = draw_window(gray, window)
@@ -65,15 +65,15 @@ def test_cells_have_the_colours_of_their_weights():
     assert darker[3 * 8 + 4, 4 * 8 + 4].sum() < drawn[3 * 8 + 4, 4 * 8 + 4].sum()
 
 
-def test_padding_and_cells_beyond_the_picture_are_cut_off():
+def test_padding_and_cells_beyond_the_image_are_cut_off():
     window = make_window((0, 0), (2, 2), 1)
-    picture = random_picture(13, 16)
-    drawn = draw_window(picture, window)
-    assert drawn.shape == picture.shape
-    assert (drawn != (picture * 0.55).astype(np.uint8)).any(axis=-1).mean() > 0.95
+    image = random_image(13, 16)
+    drawn = draw_window(image, window)
+    assert drawn.shape == image.shape
+    assert (drawn != (image * 0.55).astype(np.uint8)).any(axis=-1).mean() > 0.95
 
 
-def test_fields_have_the_colour_of_the_first_layer_that_sees():
+def test_fields_have_the_color_of_the_first_layer_that_sees():
     fields = []
     for reach in (4, 12, 20):
         field = np.zeros((60, 60), bool)

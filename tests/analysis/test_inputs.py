@@ -1,4 +1,4 @@
-"""From a picture to the input of a backbone."""
+"""From an image to the input of a backbone."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
-from nat_mm.analysis import prepare_picture
+from nat_mm.analysis import prepare_image
 
 MEAN, STD = [10.0, 20.0, 30.0], [2.0, 4.0, 8.0]
 RESIZE = {
@@ -29,7 +29,7 @@ SHAPES = {
 
 
 def make_model(scope):
-    """A model of a toolbox as far as `prepare_picture` sees it, and its config."""
+    """A model of a toolbox as far as `prepare_image` sees it, and its config."""
     pipeline = [dict(type='LoadImageFromFile'), *RESIZE[scope], dict(type='PackInputs')]
     config = Config(
         dict(default_scope=scope, test_dataloader=dict(dataset=dict(pipeline=pipeline)))
@@ -41,9 +41,9 @@ def make_model(scope):
 
 
 @pytest.mark.parametrize('scope', SHAPES)
-def test_pictures_are_resized_as_in_tests_but_not_cropped(scope):
+def test_images_are_resized_as_in_tests_but_not_cropped(scope):
     model, config = make_model(scope)
-    prepared = prepare_picture(model, config, np.zeros((50, 60, 3), np.uint8))
+    prepared = prepare_image(model, config, np.zeros((50, 60, 3), np.uint8))
     resized, padded = SHAPES[scope]
     assert prepared.resized.shape[:2] == resized
     assert prepared.tensor.shape == (1, 3, *padded)
@@ -53,9 +53,9 @@ def test_pictures_are_resized_as_in_tests_but_not_cropped(scope):
 @pytest.mark.parametrize('scope', SHAPES)
 def test_channels_are_normalized_in_the_order_of_the_model(scope):
     model, config = make_model(scope)
-    picture = np.empty((50, 60, 3), np.uint8)
-    picture[:] = (38, 24, 12)  # blue, green, red: each its mean and one standard deviation
-    prepared = prepare_picture(model, config, picture)
+    image = np.empty((50, 60, 3), np.uint8)
+    image[:] = (38, 24, 12)  # blue, green, red: each its mean and one standard deviation
+    prepared = prepare_image(model, config, image)
     height, width = prepared.resized.shape[:2]
     torch.testing.assert_close(
         prepared.tensor[..., :height, :width], torch.ones(1, 3, height, width)
@@ -64,11 +64,11 @@ def test_channels_are_normalized_in_the_order_of_the_model(scope):
 
 @pytest.mark.parametrize('short_side', [None, 200], ids=str)
 @pytest.mark.parametrize('scope', SHAPES)
-def test_points_follow_the_picture(scope, short_side):
+def test_points_follow_the_image(scope, short_side):
     model, config = make_model(scope)
-    picture = np.zeros((50, 60, 3), np.uint8)
-    picture[38:43, 8:13] = 255
-    prepared = prepare_picture(model, config, picture, short_side=short_side)
+    image = np.zeros((50, 60, 3), np.uint8)
+    image[38:43, 8:13] = 255
+    prepared = prepare_image(model, config, image, short_side=short_side)
     bright = (prepared.tensor[0].mean(0) > 10).nonzero().float() + 0.5
     y, x = bright.mean(0).tolist()
     assert (x, y) == pytest.approx(prepared.to_tensor((10.5, 40.5)), abs=1)
@@ -84,8 +84,8 @@ def test_points_follow_the_picture(scope, short_side):
     ],
     ids=['short-side', 'elongated'],
 )
-def test_pictures_too_small_for_a_backbone_are_refused(shape, short_side, message):
+def test_images_too_small_for_a_backbone_are_refused(shape, short_side, message):
     model, config = make_model('mmseg')
     config.test_dataloader.dataset.pipeline[1].keep_ratio = True
     with pytest.raises(ValueError, match=message):
-        prepare_picture(model, config, np.zeros(shape, np.uint8), short_side=short_side)
+        prepare_image(model, config, np.zeros(shape, np.uint8), short_side=short_side)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from nat_mm.analysis.prepared_image import PreparedPicture
+from nat_mm.analysis.prepared_image import PreparedImage
 from nat_mm.analysis.saliency import Saliency, saliency, smoothed
 from tests.analysis.conftest import make_backbone
 
@@ -52,7 +52,7 @@ def test_of_a_classifier_it_is_the_gradient_of_the_highest_logit():
     torch.testing.assert_close(found.magnitude, weights[2].norm(dim=0))
 
 
-def test_samples_are_the_mean_over_noisy_pictures():
+def test_samples_are_the_mean_over_noisy_images():
     class Square(nn.Module):
         def backbone(self, image):
             return (image.square().sum()[None] / 2,)
@@ -83,7 +83,7 @@ def test_drawn_values_leave_out_padding_and_peak_where_the_gradient_does():
     magnitude = torch.zeros(64, 96)
     magnitude[20:24, 30:34] = 1
     magnitude[:, 80:] = 100
-    prepared = PreparedPicture(torch.empty(1), np.zeros((60, 80, 3), np.uint8), (1.0, 1.0))
+    prepared = PreparedImage(torch.empty(1), np.zeros((60, 80, 3), np.uint8), (1.0, 1.0))
     values = smoothed(prepared, Saliency(magnitude, None))
     assert values.shape == (60, 80)
     assert values.max() == 1

@@ -8,7 +8,7 @@ from benchmarks.timing import alternating_medians
 
 def operator_row(map, backend, milliseconds, *, mode='forward'):
     fraction = 1 / milliseconds if mode == 'forward' else None
-    return operator.Row(
+    return operator.OperatorRow(
         map=map,
         dtype='float32',
         mode=mode,
@@ -44,7 +44,7 @@ def test_operator_is_summed_up_by_geometric_means_over_the_maps_measured_for_bot
 
 def test_module_gives_mean_and_least_ratio():
     rows = [
-        module.Row(
+        module.ModuleRow(
             map=map,
             mode='forward',
             na_milliseconds=1.0,
@@ -64,7 +64,7 @@ def test_module_gives_mean_and_least_ratio():
 
 def test_backbone_compares_time_and_the_increase_of_memory():
     rows = [
-        backbone.Row(
+        backbone.BackboneRow(
             input='1x3x64x96',
             mode='inference',
             dtype='float32',

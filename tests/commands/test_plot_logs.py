@@ -102,7 +102,7 @@ def test_picture(plot, runs, tmp_path, capsys):
     picture = cv2.imread(str(out))
     assert picture.shape == (round(2 * 3.6 * 110), 2 * 6 * 110, 3)
     blue, green, red = (picture[..., channel].astype(int) for channel in range(3))
-    first = (blue - red > 80) & (abs(green - 119) < 40)  # matplotlib's first colour
+    first = (blue - red > 80) & (abs(green - 119) < 40)  # matplotlib's first color
     assert first[:400].any()
     assert not first[400:, 660:].any()  # no fourth panel
 
@@ -119,8 +119,8 @@ def drawn(monkeypatch):
     """What is drawn into each panel."""
     panels = {}
 
-    def draw(axes, curves, *, title, colours):
-        assert list(colours.values()) == ['C0', 'C1']
+    def draw(axes, curves, *, title, colors):
+        assert list(colors.values()) == ['C0', 'C1']
         panels[title] = curves
 
     monkeypatch.setattr('nat_mm.analysis.curves.draw_panel', draw)
@@ -188,8 +188,8 @@ def test_mistakes(options, message, plot, runs, tmp_path, monkeypatch):
     ('content', 'message'),
     [
         ('{"loss": 1, "step": 1}\n{"loss" 1}\n{"step": 2}\n', 'line 2 is not JSON: '),
-        ('[1, 2]\n', 'line 1 is not from the log of a training: it has no "step"'),
-        ('{"loss": 1}\n', 'line 1 is not from the log of a training: it has no "step"'),
+        ('[1, 2]\n', 'line 1 is not from the log of a training run: it has no "step"'),
+        ('{"loss": 1}\n', 'line 1 is not from the log of a training run: it has no "step"'),
         ('\n', 'is empty'),
         ('\udcff', 'cannot read the log'),
     ],
@@ -207,5 +207,5 @@ def test_damaged_log(content, message, plot, tmp_path):
 def test_missing_logs(plot, tmp_path):
     with pytest.raises(UserError, match='log not found: gone'):
         plot(['gone'])
-    with pytest.raises(UserError, match='no log of a training in '):
+    with pytest.raises(UserError, match='no log of a training run in '):
         plot([str(tmp_path)])

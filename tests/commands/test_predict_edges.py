@@ -224,18 +224,11 @@ def test_image_too_long_for_a_jpeg_leaves_nothing_behind(folder, left_out, monke
 
 
 def test_video_that_cannot_be_written(folder, left_out, monkeypatch):
-    class Writer:
-        def __init__(self, *arguments):
-            pass
-
-        def isOpened(self):  # noqa: N802 - OpenCV's name
-            return False
-
     clip = write_clip(folder.parent, height=48, width=64)
-    monkeypatch.setattr('nat_mm.inference.video.cv2.VideoWriter', Writer)
+    monkeypatch.setattr('nat_mm.inference.video._ENCODER_OPTIONS', {'preset': 'none such'})
     message = left_out(clip, folder / 'zz.jpg')
     assert message.startswith('1 of 2 inputs cannot be read: ')
-    assert 'cannot write a video of 64 x 48 pixels at 5 images per second' in message
+    assert 'cannot write a video of 64 x 48 pixels at 5 frames per second' in message
 
 
 def test_names_as_long_as_file_systems_allow(folder, predict, configs, trained, tmp_path):

@@ -226,7 +226,7 @@ def test_camera(run, camera, monkeypatch):
 
 
 def test_camera_that_stops(mistake, camera, tmp_path):
-    assert mistake('0') == '1 of 1 inputs cannot be read: camera 0 (stopped after 4 images)'
+    assert mistake('0') == '1 of 1 inputs cannot be read: camera 0 (stopped after 4 frames)'
     assert len(list((tmp_path / 'out' / 'results' / 'camera0').iterdir())) == 4
 
 

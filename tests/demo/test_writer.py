@@ -113,7 +113,7 @@ def test_other_options_need_overwrite(tmp_path):
     small = {'train_scenes': 1, 'val_scenes': 1, 'image_size': 64}
     folder = tmp_path / 'data'
     write_dataset(folder, DatasetOptions(**small), progress=False)
-    with pytest.raises(FileExistsError, match='data set made with another seed'):
+    with pytest.raises(FileExistsError, match='dataset made with another seed'):
         write_dataset(folder, DatasetOptions(**small, seed=5), progress=False)
     assert json.loads((folder / 'options.json').read_text())['seed'] == 0
     assert write_dataset(folder, DatasetOptions(**small, seed=5), overwrite=True, progress=False)
@@ -124,7 +124,7 @@ def test_other_options_need_overwrite(tmp_path):
 def test_a_foreign_folder_is_refused_and_kept(tmp_path, overwrite):
     (tmp_path / 'thesis.txt').write_text('precious')
     (tmp_path / 'options.json').write_text('{"colour": "red"}')
-    with pytest.raises(FileExistsError, match='is not empty and holds no data set'):
+    with pytest.raises(FileExistsError, match='is not empty and holds no dataset'):
         write_dataset(tmp_path, OPTIONS, overwrite=overwrite, progress=False)
     assert (tmp_path / 'thesis.txt').read_text() == 'precious'
 

@@ -33,7 +33,7 @@ train_cfg = dict(max_epochs=1)
 optim_wrapper = dict(type='OptimWrapper')
 """
 
-SMALLER_SEGMENTER = """
+SMALLER_SEGMENTOR = """
 load_from = 'downloads/nat_mini_upernet.pth'
 model = dict(
     backbone=dict(
@@ -52,10 +52,10 @@ default_hooks = dict(checkpoint=dict(interval=2))
 
 SMALLER_CONFIGS = {
     'my_detector.py': SMALLER_DETECTOR,
-    'my_segmenter.py': SMALLER_SEGMENTER,
+    'my_segmenter.py': SMALLER_SEGMENTOR,
     'configs/detection/nat/mask_rcnn_nat_mini_3x_coco.py': SMALLER_DETECTOR,
     'configs/detection/nat/mask_rcnn_nat_tiny_3x_coco.py': SMALLER_DETECTOR,
-    'configs/segmentation/nat/upernet_nat_mini_512x512_160k_ade20k.py': SMALLER_SEGMENTER,
+    'configs/segmentation/nat/upernet_nat_mini_512x512_160k_ade20k.py': SMALLER_SEGMENTOR,
 }
 """What is added to a config, in a file that inherits from it and stands in for it."""
 
@@ -63,7 +63,7 @@ REPLACED_WORDS = {
     'work_dirs/my_detector/epoch_12.pth': 'work_dirs/my_detector/epoch_1.pth',
     'work_dirs/my_segmenter/iter_4000.pth': 'work_dirs/my_segmenter/iter_2.pth',
 }
-"""Checkpoints of the shorter trainings above. URLs become `downloads/` and their last part."""
+"""Checkpoints of the shorter training runs above. URLs become `downloads/` and their last part."""
 
 ADDED_OPTIONS = {
     'nat-mm make-scenes': '--train-scenes 4 --val-scenes 2 --image-size 64',

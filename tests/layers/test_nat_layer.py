@@ -8,7 +8,8 @@ from torch import nn
 from torch.nn.functional import dropout, gelu, layer_norm
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nat_mm.layers import ConvDownsampler, ConvTokenizer, Mlp, NATLayer, recompute
+from nat_mm.layers import ConvDownsampler, ConvTokenizer, Mlp, NATLayer
+from nat_mm.ops import memory
 
 
 @pytest.mark.parametrize('layer_scale', [None, 0.5])
@@ -56,7 +57,7 @@ def test_norms_and_activation_are_recomputed_in_backward_and_linear_layers_are_n
 )
 def test_on_other_devices_nothing_is_recomputed_unless_asked_for(monkeypatch, setting, again):
     """Here on none at all: a host needs longer for it than a GPU for the layer."""
-    monkeypatch.setattr(recompute, '_SETTING', setting)
+    monkeypatch.setattr(memory, '_SETTING', setting)
     layer = NATLayer(8, 2, kernel_size=3).to('meta')
     x = torch.empty(1, 5, 6, 8, requires_grad=True, device='meta')
     y = layer(x)
@@ -67,7 +68,7 @@ def test_on_other_devices_nothing_is_recomputed_unless_asked_for(monkeypatch, se
 
 
 def test_recomputation_can_be_turned_off_on_the_cpu(monkeypatch):
-    monkeypatch.setattr(recompute, '_SETTING', False)
+    monkeypatch.setattr(memory, '_SETTING', False)
     y = NATLayer(8, 2, kernel_size=3)(torch.randn(1, 5, 6, 8, requires_grad=True))
     with OperatorCounter() as backward:
         y.sum().backward()
@@ -76,16 +77,16 @@ def test_recomputation_can_be_turned_off_on_the_cpu(monkeypatch):
 
 @pytest.mark.parametrize(('value', 'expected'), [(None, None), ('0', False), ('1', True)])
 def test_the_environment_decides_on_recomputation(monkeypatch, value, expected):
-    monkeypatch.delenv(recompute.VARIABLE, raising=False)
+    monkeypatch.delenv(memory.VARIABLE, raising=False)
     if value is not None:
-        monkeypatch.setenv(recompute.VARIABLE, value)
-    assert recompute.read_setting() is expected
+        monkeypatch.setenv(memory.VARIABLE, value)
+    assert memory.read_setting() is expected
 
 
 def test_other_settings_of_recomputation_are_refused(monkeypatch):
-    monkeypatch.setenv(recompute.VARIABLE, 'yes')
+    monkeypatch.setenv(memory.VARIABLE, 'yes')
     with pytest.raises(ValueError, match="NAT_MM_RECOMPUTE must be '0' or '1', got 'yes'"):
-        recompute.read_setting()
+        memory.read_setting()
 
 
 def test_gradients_are_those_without_recomputation():
@@ -113,15 +114,10 @@ def test_layer_scale_adds_only_gamma1_and_gamma2():
     assert torch.equal(scaled.gamma1, torch.full((8,), 1e-5))
 
 
-class NormAlone(nn.Module):
-    def forward(self, x, *, norm):
-        return norm(x)
-
-
 def test_drop_path_drops_whole_samples_and_scales_up_the_others():
     torch.manual_seed(0)
     layer = NATLayer(8, 2, kernel_size=3, drop_path_rate=0.75)
-    layer.attn = NormAlone()
+    layer.attn = nn.Identity()
     nn.init.zeros_(layer.mlp.fc2.weight)
     nn.init.zeros_(layer.mlp.fc2.bias)
     x = torch.randn(1, 3, 4, 8).expand(400, 3, 4, 8)

@@ -103,7 +103,8 @@ def test_flops_and_bytes_are_those_of_the_kernels(monkeypatch):
 
     stage = StageMap(10, 19, 16, 1)
     case = Case(stage.height, stage.width, gpu_work.KERNEL_SIZE)
-    inputs = make_inputs(case, batch=1, heads=1, head_dim=16, dtype=torch.float16)
+    options = dict(dtype=torch.float16, bias_dtype=torch.float32)
+    inputs = make_inputs(case, batch=1, heads=1, head_dim=16, **options)
     inputs = [tensor.requires_grad_() for tensor in inputs]
     counted.update(flops=0, vectors=0)
     output = run(case, 'triton', *inputs)

@@ -100,7 +100,7 @@ class Client:
     def click(self, x: Any, y: Any, *layer: Any) -> tuple:
         """Clicks on the image and waits for the window of the token there."""
         layer = layer or (None, None, None)
-        return self.tell('picture', 'select', *layer, event_data={'index': [x, y]})
+        return self.tell('image', 'select', *layer, event_data={'index': [x, y]})
 
 
 class SlowClient:

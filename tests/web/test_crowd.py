@@ -16,7 +16,7 @@ import pytest
 from nat_mm.web import connections, guard, uploads, visitors
 from tests.web.clients import Client, SlowClient
 
-DETECTOR, SEGMENTER = 'mask_rcnn_nat_demo', 'upernet_nat_demo'
+DETECTOR, SEGMENTOR = 'mask_rcnn_nat_demo', 'upernet_nat_demo'
 PNG = cv2.imencode('.png', np.full((48, 64, 3), 90, np.uint8))[1].tobytes()
 SLOW_HEADER = b'GET / HTTP/1.1\r\nHost: a\r\nX-Slow: '
 BODY = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\n%b\r\n--b--\r\n'
@@ -55,7 +55,7 @@ def test_visitors_are_served_beside_slow_clients(server, port, faults):
 
     def visit(number):
         with Client(server.local_url) as client:
-            outputs, _ = client.show(PNG, f'{number}.png', SEGMENTER)
+            outputs, _ = client.show(PNG, f'{number}.png', SEGMENTOR)
             client.http.get(outputs[2]['url']).raise_for_status()
             (*_, caption), _ = client.click(1, 1)
             return outputs[3], caption
@@ -122,7 +122,7 @@ def test_header_that_is_too_long(port, faults):
 @pytest.mark.parametrize('path', ['heartbeat/abc', 'queue/data?session_hash=abc'])
 def test_one_stream_too_many_is_told_so(path, client, server, monkeypatch):
     client.session = 'abc'
-    client.join('model', 'input', SEGMENTER)
+    client.join('model', 'input', SEGMENTOR)
     monkeypatch.setattr(guard, 'STREAMS', 0)
     answer = client.http.get(f'gradio_api/{path}')
     assert (answer.status_code, 'Too many people' in answer.text) == (503, True)
@@ -130,10 +130,10 @@ def test_one_stream_too_many_is_told_so(path, client, server, monkeypatch):
 
 def test_event_after_a_result_counts_on_the_stream_of_that_result(client):
     """As a page's script does that has not heard of the end of a stream."""
-    client.show(PNG, model=SEGMENTER)
+    client.show(PNG, model=SEGMENTOR)
     lines = client.messages()
     for _ in range(3):
-        event = client.join('picture', 'select', None, None, None, event_data={'index': [1, 1]})
+        event = client.join('image', 'select', None, None, None, event_data={'index': [1, 1]})
         ends = (each for each in lines if each.get('msg') in ('process_completed', 'close_stream'))
         end = next(ends)
         assert (end['msg'], end['event_id']) == ('process_completed', event.json()['event_id'])
@@ -141,10 +141,10 @@ def test_event_after_a_result_counts_on_the_stream_of_that_result(client):
 
 def test_what_is_drawn_already_is_not_drawn_again(client, server):
     """Such events come late, and would take the image away that the visitor clicks on."""
-    client.show(PNG, model=SEGMENTER)
+    client.show(PNG, model=SEGMENTOR)
     request = SimpleNamespace(session_hash=client.session)
     handlers = server.handlers
-    assert handlers.choose_model(SEGMENTER, 0.3, request) == gr.skip()
+    assert handlers.choose_model(SEGMENTOR, 0.3, request) == gr.skip()
     assert handlers.redraw(0.3, request) == gr.skip()
     assert handlers.redraw(0.4, request) != gr.skip()
     assert handlers.choose_model(DETECTOR, 0.4, request) != gr.skip()
@@ -152,17 +152,17 @@ def test_what_is_drawn_already_is_not_drawn_again(client, server):
 
 def test_queue_that_is_full(client, monkeypatch):
     monkeypatch.setattr(guard, 'QUEUE_LENGTH', 0)
-    answer = client.join('model', 'input', SEGMENTER)
+    answer = client.join('model', 'input', SEGMENTOR)
     assert (answer.status_code, 'Too many people' in answer.text) == (503, True)
 
 
 def test_visitor_who_fetches_no_results(client):
     for _ in range(guard.EVENTS_PER_VISITOR):
-        assert client.join('model', 'input', SEGMENTER).status_code == 200
-    answer = client.join('model', 'input', SEGMENTER)
+        assert client.join('model', 'input', SEGMENTOR).status_code == 200
+    answer = client.join('model', 'input', SEGMENTOR)
     assert (answer.status_code, 'Too many people' in answer.text) == (503, True)
     client.session += '0'
-    assert client.join('model', 'input', SEGMENTER).status_code == 200
+    assert client.join('model', 'input', SEGMENTOR).status_code == 200
 
 
 @pytest.mark.parametrize('bound', ['VISITORS', 'KEPT_MEGABYTES'])
@@ -177,7 +177,7 @@ def test_longest_away_is_dropped_and_told_so(bound, client, server, monkeypatch)
             client.session = 'third'
             size = sum(visit.size for visit in kept._visits.values()) / 10**6
             monkeypatch.setattr(visitors, bound, {'VISITORS': 2, 'KEPT_MEGABYTES': size}[bound])
-        client.show(PNG, model=SEGMENTER)
+        client.show(PNG, model=SEGMENTOR)
     assert list(kept._visits) == ['first', 'third']
     client.session = 'second'
     for event in (
@@ -188,13 +188,13 @@ def test_longest_away_is_dropped_and_told_so(bound, client, server, monkeypatch)
         outputs, told = event
         assert all('value' not in update for update in outputs)
         assert 'Please drop or choose it again' in told[0]
-    (_, _, _, status, *_), told = client.show(PNG, model=SEGMENTER)
+    (_, _, _, status, *_), told = client.show(PNG, model=SEGMENTOR)
     assert ('disc.png' in status, told) == (True, [])
 
 
 def test_files_go_with_what_is_kept(client, server):
     served = server.handlers.served
-    client.show(PNG, model=SEGMENTER)
+    client.show(PNG, model=SEGMENTOR)
     client.click(1, 1)
     folders = {path.name for path in served.iterdir()} - {'examples'}
     assert len(folders) == 2

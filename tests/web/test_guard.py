@@ -14,7 +14,7 @@ from gradio.routes import App
 
 from nat_mm.web.uploads import shown_name
 
-DETECTOR, SEGMENTER = 'mask_rcnn_nat_demo', 'upernet_nat_demo'
+DETECTOR, SEGMENTOR = 'mask_rcnn_nat_demo', 'upernet_nat_demo'
 IMAGE = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
 PNG = cv2.imencode('.png', IMAGE)[1].tobytes()
 FILE = {'meta': {'_type': 'gradio.FileData'}}
@@ -68,7 +68,7 @@ def elsewhere():
 
 @pytest.mark.parametrize('session', [*NAMES.values(), *NO_NAMES.values()], ids=[*NAMES, *NO_NAMES])
 def test_session_that_is_no_name(session, client, folder):
-    told = client.join('model', 'input', SEGMENTER, session_hash=session)
+    told = client.join('model', 'input', SEGMENTOR, session_hash=session)
     assert told.status_code == 400
     assert 'letters and digits' in told.json()['detail']
     if isinstance(session, str) and session != '\ud800':
@@ -82,7 +82,7 @@ def test_session_that_is_no_name(session, client, folder):
 @pytest.mark.parametrize('session', ['a', '0-Z', 'a' * 64], ids=['short', 'signs', 'long'])
 def test_session_names_no_folder(session, client, server, folder):
     client.session = session
-    client.show(PNG, model=SEGMENTER)
+    client.show(PNG, model=SEGMENTOR)
     assert session not in {path.name for path in folder.rglob('*')}
     server.handlers.visitors.leave(session)
 
@@ -97,7 +97,7 @@ def test_name_of_a_file_is_shown_and_nothing_else(name, client, server, folder):
     (path,) = sent.json()
     file = {**FILE, 'path': path, 'orig_name': name}
     shown = shown_name(name)
-    (*_, status, _, files, _, _, _), _ = client.tell('upload', 'upload', file, SEGMENTER, 0.3)
+    (*_, status, _, files, _, _, _), _ = client.tell('upload', 'upload', file, SEGMENTOR, 0.3)
     assert len(shown) <= 100
     assert not {'/', '\\', '\0', '\n'} & set(shown)
     assert f'<strong>{shown}</strong>' in status
@@ -114,7 +114,7 @@ def test_name_of_a_file_is_no_html(client):
     (_, _, _, status, *_), _ = client.show(PNG, '<b onclick="x()">.png')
     assert '&lt;b onclick=&quot;x()&quot;&gt;.png' in status
     _, told = client.show(b'no image', '<b>.png')
-    assert told[0].startswith('&lt;b&gt;.png is not a picture')
+    assert told[0].startswith('&lt;b&gt;.png is not an image')
 
 
 def test_file_that_the_visitor_did_not_send(client, server, folder, elsewhere):
@@ -140,7 +140,7 @@ def test_file_that_the_visitor_did_not_send(client, server, folder, elsewhere):
 def test_file_is_read_once(client):
     (path,) = client.upload(PNG).json()
     file = {**FILE, 'path': path, 'orig_name': 'disc.png'}
-    client.tell('upload', 'upload', file, SEGMENTER, 0.3)
+    client.tell('upload', 'upload', file, SEGMENTOR, 0.3)
     told = client.join('upload', 'upload', file, DETECTOR, 0.3)
     assert (told.status_code, 'drop it again' in told.text) == (410, True)
 
@@ -158,7 +158,7 @@ ODD = {
 @pytest.mark.parametrize('value', ODD.values(), ids=ODD)
 def test_choice_that_is_not_offered_counts_as_none(value, client):
     """The visitor sees what they would without it."""
-    client.show(PNG, model=SEGMENTER)
+    client.show(PNG, model=SEGMENTOR)
     client.tell('threshold', 'change', 0.5)  # what is drawn already is not drawn again
     (_, status, _, _), _ = client.tell('threshold', 'change', value)
     assert '96 × 64 pixels' in status
@@ -198,8 +198,8 @@ NO_POINTS = [*ODD.values(), [], [1], ['a', 'b'], [None, 1], [True, 2]]
 
 @pytest.mark.parametrize('index', NO_POINTS, ids=repr)
 def test_click_on_no_point(index, client):
-    client.show(PNG, model=SEGMENTER)
-    outputs, _ = client.tell('picture', 'select', *[None] * 3, event_data={'index': index})
+    client.show(PNG, model=SEGMENTOR)
+    outputs, _ = client.tell('image', 'select', *[None] * 3, event_data={'index': index})
     assert all('value' not in update for update in outputs)
 
 
@@ -209,7 +209,7 @@ def test_click_on_no_point(index, client):
     ids=['negative', 'beyond', 'at the end'],
 )
 def test_click_outside_means_the_nearest_token(index, token, client):
-    client.show(PNG, model=SEGMENTER)
+    client.show(PNG, model=SEGMENTOR)
     (*_, caption), _ = client.click(*index, '0', '0.0', '0.mean')
     assert 'row {}, column {}:'.format(*token) in caption
 
@@ -260,7 +260,7 @@ def test_event_that_is_none(event, client):
     ids=str,
 )
 def test_event_of_another_page(said, client):
-    told = client.join('model', 'input', SEGMENTER, **said)
+    told = client.join('model', 'input', SEGMENTOR, **said)
     assert (told.status_code, told.json()) == (400, {'detail': 'This is no event of this page.'})
 
 
@@ -278,7 +278,7 @@ def test_event_of_another_page(said, client):
     ids=str,
 )
 def test_what_else_is_said_of_an_event_does_not_matter(said, client):
-    offered, _ = client.tell('model', 'input', SEGMENTER, **said)
+    offered, _ = client.tell('model', 'input', SEGMENTOR, **said)
     assert len(offered) == 6
 
 
@@ -376,7 +376,7 @@ def test_another_page_in_the_same_browser(path, client, folder):
 
 def test_ranges_of_files(client):
     """None is served; Gradio's answer to the last two would be a traceback."""
-    file = client.show(PNG, model=SEGMENTER)[0][2]
+    file = client.show(PNG, model=SEGMENTOR)[0][2]
     for requested in (b'bytes=0-9', b'bytes=\xb2-\xb3', b'bytes=9-1'):
         answer = client.http.get(file['url'], headers={b'Range': requested})
         assert (answer.status_code, len(answer.content)) == (200, file['size']), requested

@@ -14,13 +14,13 @@ from nat_mm.analysis.drawing import TOKEN_COLOR
 from nat_mm.web import guard, uploads
 from nat_mm.web.bounds import FILE_MEGABYTES
 
-DETECTOR, SEGMENTER, CLASSIFIER = 'mask_rcnn_nat_demo', 'upernet_nat_demo', 'classifier'
+DETECTOR, SEGMENTOR, CLASSIFIER = 'mask_rcnn_nat_demo', 'upernet_nat_demo', 'classifier'
 HEIGHT, WIDTH = 96, 128
 ENLARGEMENT = 6
 
 
 @pytest.fixture
-def picture() -> np.ndarray:
+def image() -> np.ndarray:
     """A bright disc on a dark, slightly noisy ground."""
     image = np.random.default_rng(0).integers(40, 60, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     return cv2.circle(image, (40, 40), 25, (60, 90, 230), -1)
@@ -39,13 +39,13 @@ def drop_image(page: Page, image: np.ndarray, name: str) -> None:
 
 
 def show(page: Page, image: np.ndarray) -> None:
-    """Drops a picture and waits for what is found in it."""
+    """Drops an image and waits for what is found in it."""
     drop_image(page, image, 'disc.png')
     expect(page.locator('#status')).to_contain_text('disc.png')
 
 
 def shown(page: Page, selector: str) -> np.ndarray:
-    """The picture that is shown, as the browser got it."""
+    """The image that is shown, as the browser got it."""
     address = page.locator(f'{selector} img').get_attribute('src')
     return cv2.imdecode(np.frombuffer(page.request.get(address).body(), np.uint8), 1)
 
@@ -65,57 +65,57 @@ def choose(page: Page, selector: str, option: str) -> None:
 
 
 def click(page: Page, x: float, y: float) -> None:
-    """Clicks on the picture, at shares of its width and height."""
+    """Clicks on the image, at shares of its width and height."""
     # As long as the browser does not have it, it does not know how large it is.
-    page.wait_for_function('document.querySelector("#picture img").naturalWidth > 0')
-    box = page.locator('#picture img').bounding_box()
+    page.wait_for_function('document.querySelector("#image img").naturalWidth > 0')
+    box = page.locator('#image img').bounding_box()
     scale = min(box['width'] / WIDTH, box['height'] / HEIGHT)
     left = (box['width'] - WIDTH * scale) / 2
     top = (box['height'] - HEIGHT * scale) / 2
     position = {'x': left + x * WIDTH * scale, 'y': top + y * HEIGHT * scale}
-    page.locator('#picture img').click(position=position)
+    page.locator('#image img').click(position=position)
 
 
-def enlarged(picture: np.ndarray) -> np.ndarray:
+def enlarged(image: np.ndarray) -> np.ndarray:
     size = (WIDTH * ENLARGEMENT, HEIGHT * ENLARGEMENT)
-    return cv2.resize(picture, size, interpolation=cv2.INTER_CUBIC)
+    return cv2.resize(image, size, interpolation=cv2.INTER_CUBIC)
 
 
-def is_plain(drawn: np.ndarray, picture: np.ndarray) -> bool:
-    """Whether nothing is drawn into a picture."""
-    difference = np.abs(drawn.astype(int) - enlarged(picture))
+def is_plain(drawn: np.ndarray, image: np.ndarray) -> bool:
+    """Whether nothing is drawn into an image."""
+    difference = np.abs(drawn.astype(int) - enlarged(image))
     return difference.mean() < 1
 
 
 def test_start(page, server, port, connections):
-    expect(page.locator('.hint >> visible=true')).to_contain_text('Drop a picture')
+    expect(page.locator('.hint >> visible=true')).to_contain_text('Drop an image')
     assert page.locator('#examples img').count() == 6
-    assert not page.locator('#picture').is_visible()
+    assert not page.locator('#image').is_visible()
     html = page.request.get(server.local_url)
     assert 'https://' not in html.text().split('window.gradio_config')[0]
     assert "default-src 'self'" in html.headers['content-security-policy']
     page.locator('#examples button').nth(1).click()
     expect(page.locator('#status')).to_contain_text('scene_2.png')
-    assert shown(page, '#picture').shape == (768, 768, 3)
+    assert shown(page, '#image').shape == (768, 768, 3)
     socket.create_connection(('127.0.0.1', port)).close()
     assert {address[0] for address in connections} == {'127.0.0.1'}
 
 
-def test_slider_redraws_without_the_model(page, picture, models, monkeypatch):
+def test_slider_redraws_without_the_model(page, image, models, monkeypatch):
     runs = []
     detector = models[DETECTOR]
     infer = detector.infer
     monkeypatch.setattr(detector, 'infer', lambda images: runs.append(1) or infer(images))
-    show(page, picture)
+    show(page, image)
     # Untrained, the model gives every class about the same score.
     expect(page.locator('#legend')).to_contain_text('No object has a score of at least 0.30')
-    assert is_plain(shown(page, '#picture'), picture)
-    address = page.locator('#picture img').get_attribute('src')
+    assert is_plain(shown(page, '#image'), image)
+    address = page.locator('#image img').get_attribute('src')
 
     page.locator('#threshold input[type=range]').press('Home')
     expect(page.locator('#legend li').first).to_be_visible()
-    expect(page.locator('#picture img')).not_to_have_attribute('src', address)
-    assert not is_plain(shown(page, '#picture'), picture)
+    expect(page.locator('#image img')).not_to_have_attribute('src', address)
+    assert not is_plain(shown(page, '#image'), image)
     many = json.loads(download(page, 'disc.json'))
     assert (many['image'], many['height'], many['width']) == ('disc.png', HEIGHT, WIDTH)
     counts = page.locator('#legend .note').all_inner_texts()
@@ -124,15 +124,15 @@ def test_slider_redraws_without_the_model(page, picture, models, monkeypatch):
     page.locator('#threshold input[type=range]').press('End')
     expect(page.locator('#legend')).to_contain_text('at least 1.00')
     assert json.loads(download(page, 'disc.json'))['instances'] == []
-    assert is_plain(shown(page, '#picture'), picture)
+    assert is_plain(shown(page, '#image'), image)
     assert len(runs) == 1
 
 
-def test_segmenter_sees_the_picture_of_the_detector(page, picture):
-    show(page, picture)
+def test_segmentor_sees_the_image_of_the_detector(page, image):
+    show(page, image)
     click(page, 0.3, 0.4)
     expect(page.locator('#attention')).to_be_visible()
-    choose(page, '#model', SEGMENTER)
+    choose(page, '#model', SEGMENTOR)
     expect(page.locator('#threshold')).not_to_be_visible()
     expect(page.locator('#attention')).not_to_be_visible()
     classes = json.loads(download(page, 'classes.json'))
@@ -143,13 +143,13 @@ def test_segmenter_sees_the_picture_of_the_detector(page, picture):
     assert sorted(page.locator('#legend .note').all_inner_texts()) == sorted(shares)
     assert sorted(page.locator('#legend .name').all_inner_texts()) == sorted(names)
     drawn = cv2.imdecode(np.frombuffer(download(page, 'disc_found.png'), np.uint8), 1)
-    assert not is_plain(drawn, picture)
+    assert not is_plain(drawn, image)
 
 
-def test_classifier(page, picture):
+def test_classifier(page, image):
     pytest.importorskip('mmpretrain', reason='classification needs mmpretrain')
     choose(page, '#model', CLASSIFIER)
-    show(page, picture)
+    show(page, image)
     found = json.loads(download(page, 'disc.json'))['classes']
     assert len(found) == 3
     names = page.locator('#legend .name').all_inner_texts()
@@ -159,12 +159,12 @@ def test_classifier(page, picture):
 
 
 @pytest.mark.parametrize(
-    ('model', 'map_height'), [(DETECTOR, WIDTH), (SEGMENTER, HEIGHT)], ids=['resizes', 'does not']
+    ('model', 'map_height'), [(DETECTOR, WIDTH), (SEGMENTOR, HEIGHT)], ids=['resizes', 'does not']
 )
-def test_click_shows_the_window_of_the_token(model, map_height, page, picture):
-    """The token's outline is where the click was, and the picture is dark outside of the window."""
+def test_click_shows_the_window_of_the_token(model, map_height, page, image):
+    """The token's outline is where the click was, and the image is dark outside of the window."""
     choose(page, '#model', model)
-    show(page, picture)
+    show(page, image)
     for stage, (x, y) in ((0, (0.3, 0.4)), (0, (0.99, 0.99)), (2, (0.3, 0.4))):
         stride = 4 * 2**stage
         choose(page, '#stage', f'{stage} ({stride} px)')
@@ -185,7 +185,7 @@ def test_click_shows_the_window_of_the_token(model, map_height, page, picture):
                 first_row * down : (first_row + 7) * down,
                 first_column * across : (first_column + 7) * across,
             ] = False
-            shade = drawn[outside].mean() / enlarged(picture)[outside].mean()
+            shade = drawn[outside].mean() / enlarged(image)[outside].mean()
             assert shade == pytest.approx(0.55, abs=0.02)
     caption = page.locator('#caption')
     for selector, option in (('#head', '3'), ('#block', '0')):
@@ -194,14 +194,14 @@ def test_click_shows_the_window_of_the_token(model, map_height, page, picture):
         expect(caption).not_to_have_text(before)
 
 
-def test_click_overtakes_the_choice_of_a_stage(page, picture):
+def test_click_overtakes_the_choice_of_a_stage(page, image):
     """The page still says block 1 of another stage when the click on a stage of one block comes."""
-    choose(page, '#model', SEGMENTER)
-    show(page, picture)
+    choose(page, '#model', SEGMENTOR)
+    show(page, image)
     late = []
 
     def hold(route):
-        is_choice = route.request.post_data_json['data'] == [SEGMENTER, '0']
+        is_choice = route.request.post_data_json['data'] == [SEGMENTOR, '0']
         late.append(route) if is_choice else route.continue_()
 
     page.route('**/queue/join*', hold)
@@ -216,36 +216,36 @@ def test_click_overtakes_the_choice_of_a_stage(page, picture):
     expect(page.locator('#caption')).to_have_text(caption)
 
 
-def test_files_that_are_not_taken(page, picture, tmp_path):
+def test_files_that_are_not_taken(page, image, tmp_path):
     """It is said in a friendly way, and an earlier result stays."""
-    show(page, picture)
-    address = page.locator('#picture img').get_attribute('src')
-    (tmp_path / 'fake.png').write_text('no picture')
+    show(page, image)
+    address = page.locator('#image img').get_attribute('src')
+    (tmp_path / 'fake.png').write_text('no image')
     (tmp_path / 'large.png').write_bytes(bytes(FILE_MEGABYTES * 10**6 + 1))
     for name, message in (
-        ('fake.png', 'fake.png is not a picture that can be read here'),
+        ('fake.png', 'fake.png is not an image that can be read here'),
         ('large.png', 'maximum allowed size'),
     ):
         drop(page, tmp_path / name)
         expect(page.get_by_test_id('toast-body').filter(has_text=message)).to_be_visible()
-        assert page.locator('#picture img').get_attribute('src') == address
+        assert page.locator('#image img').get_attribute('src') == address
         expect(page.locator('#status')).to_contain_text('disc.png')
 
 
-def test_visitor_whose_picture_was_dropped(page, picture, server):
-    show(page, picture)
+def test_visitor_whose_image_was_dropped(page, image, server):
+    show(page, image)
     server.handlers.visitors._dropped.update(dict.fromkeys(server.handlers.visitors._visits))
     click(page, 0.3, 0.4)
     toast = page.get_by_test_id('toast-body').filter(has_text='is not kept here any more')
     expect(toast).to_be_visible()
-    drop_image(page, picture, 'again.png')
+    drop_image(page, image, 'again.png')
     expect(page.locator('#status')).to_contain_text('again.png')
 
 
-def test_crowd(page, picture, monkeypatch):
+def test_crowd(page, image, monkeypatch):
     """It is said in a friendly way."""
     monkeypatch.setattr(uploads, 'WAITING_MEGABYTES', 0)
-    drop_image(page, picture, 'disc.png')
+    drop_image(page, image, 'disc.png')
     toasts = page.get_by_test_id('toast-body')
     expect(toasts.filter(has_text='Too many files wait for a model.')).to_be_visible()
     monkeypatch.setattr(guard, 'QUEUE_LENGTH', 0)
@@ -253,18 +253,18 @@ def test_crowd(page, picture, monkeypatch):
     expect(toasts.filter(has_text='currently busy. Please try again.')).to_be_visible()
 
 
-def test_two_visitors_at_once(visitors, picture):
+def test_two_visitors_at_once(visitors, image):
     pages = [visitors.open(), visitors.open()]
-    pictures = [picture, picture[::-1, ::-1, ::-1].copy()]
+    images = [image, image[::-1, ::-1, ::-1].copy()]
     for turn in range(2):
         names = [f'visitor{number}_{turn}.png' for number in range(2)]
-        for page, name, image in zip(pages, names, pictures, strict=True):
-            drop_image(page, image, name)
-        for page, name, image in zip(pages, names, pictures, strict=True):
+        for page, name, each in zip(pages, names, images, strict=True):
+            drop_image(page, each, name)
+        for page, name, each in zip(pages, names, images, strict=True):
             expect(page.locator('#status')).to_contain_text(name)
-            assert is_plain(shown(page, '#picture'), image)
+            assert is_plain(shown(page, '#image'), each)
             assert json.loads(download(page, name.replace('png', 'json')))['image'] == name
-        pictures.reverse()
+        images.reverse()
     pages[0].locator('#threshold input[type=range]').press('Home')
     expect(pages[0].locator('#legend li').first).to_be_visible()
     expect(pages[1].locator('#legend')).to_contain_text('at least 0.30')
@@ -273,14 +273,14 @@ def test_two_visitors_at_once(visitors, picture):
     assert not pages[0].locator('#attention').is_visible()
 
 
-def test_screenshot(page, picture):
+def test_screenshot(page, image):
     """Everything is in view at 1280 x 800, nothing lies over anything else."""
-    show(page, picture)
+    show(page, image)
     page.locator('#threshold input[type=range]').press('Home')
     expect(page.locator('#legend li').first).to_be_visible()
     click(page, 0.3, 0.4)
     expect(page.locator('#attention img')).to_be_visible()
-    parts = ('#model', '#upload', '#examples', '#threshold', '#picture', '#status', '#legend')
+    parts = ('#model', '#upload', '#examples', '#threshold', '#image', '#status', '#legend')
     parts += ('#attention', '#stage', '#caption')
     boxes = [page.locator(part).bounding_box() for part in parts]
     for part, box in zip(parts, boxes, strict=True):

@@ -1,4 +1,4 @@
-"""What the page takes as a picture."""
+"""What the page takes as an image."""
 
 import cv2
 import numpy as np
@@ -23,7 +23,7 @@ PNG = cv2.imencode('.png', NOISE)[1].tobytes()
         ('web.webp', 'RGB'),
     ],
 )
-def test_kinds_of_pictures(name, mode, tmp_path):
+def test_kinds_of_images(name, mode, tmp_path):
     Image.fromarray(NOISE).convert(mode).save(tmp_path / name)
     frame = read_upload(tmp_path / name)
     assert (frame.file_name, frame.image.shape, frame.image.dtype) == (name, (60, 80, 3), np.uint8)
@@ -36,7 +36,7 @@ def test_photograph_that_lies_on_its_side(tmp_path):
     assert read_upload(tmp_path / 'phone.jpg').image.shape == (80, 60, 3)
 
 
-def test_large_picture_is_made_smaller(tmp_path):
+def test_large_image_is_made_smaller(tmp_path):
     Image.new('L', (4000, 3000)).save(tmp_path / 'large.png')
     assert read_upload(tmp_path / 'large.png').image.shape == (1000, 1333, 3)
 
@@ -44,17 +44,17 @@ def test_large_picture_is_made_smaller(tmp_path):
 @pytest.mark.parametrize(
     ('name', 'content'),
     [
-        ('notes.txt', b'no picture'),
-        ('fake.png', b'no picture'),
+        ('notes.txt', b'no image'),
+        ('fake.png', b'no image'),
         ('empty.jpg', b''),
         ('cut.png', PNG[:60]),
         ('header.png', PNG[:20]),
     ],
     ids=['text', 'text with a suffix', 'empty', 'no pixels', 'no header'],
 )
-def test_file_that_is_no_picture(name, content, tmp_path):
+def test_file_that_is_no_image(name, content, tmp_path):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(UploadError, match=f'{name} is not a picture that can be read here'):
+    with pytest.raises(UploadError, match=f'{name} is not an image that can be read here'):
         read_upload(tmp_path / name)
 
 
@@ -72,10 +72,10 @@ def test_file_that_is_no_picture(name, content, tmp_path):
     ],
     ids=['huge', 'enormous', 'narrow', 'narrow when smaller', 'wide line', 'line', 'dot', 'wide'],
 )
-def test_picture_of_a_size_that_is_not_taken(size, message, tmp_path):
-    Image.new('1', size).save(tmp_path / 'picture.png')
+def test_image_of_a_size_that_is_not_taken(size, message, tmp_path):
+    Image.new('1', size).save(tmp_path / 'image.png')
     with pytest.raises(UploadError, match=message):
-        read_upload(tmp_path / 'picture.png')
+        read_upload(tmp_path / 'image.png')
 
 
 def test_image_that_is_just_wide_enough(tmp_path):

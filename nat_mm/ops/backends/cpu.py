@@ -17,7 +17,7 @@ import torch  # before the kernel is loaded, which then uses the OpenMP library 
 from torch import Tensor
 
 from nat_mm.ops.library import define_operator
-from nat_mm.ops.packing import empty_packed
+from nat_mm.ops.memory import empty_packed
 
 LIBRARY = Path(__file__).with_name('libna2d.so')
 """Where setup.py puts the kernel."""

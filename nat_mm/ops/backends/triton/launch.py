@@ -14,7 +14,7 @@ from nat_mm.ops.backends.triton.attend import na2d_fwd_kernel
 from nat_mm.ops.backends.triton.key_gradient import na2d_bwd_kv_kernel
 from nat_mm.ops.backends.triton.query_gradient import na2d_bwd_q_kernel
 from nat_mm.ops.backends.triton.tiles import Tiles, choose_tiles, product_size
-from nat_mm.ops.packing import empty_packed
+from nat_mm.ops.memory import empty_packed
 
 KERNELS = {'forward': na2d_fwd_kernel, 'queries': na2d_bwd_q_kernel, 'keys': na2d_bwd_kv_kernel}
 MOST_PREPARED = 4096

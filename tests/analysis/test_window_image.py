@@ -34,8 +34,8 @@ def test_the_windows_are_those_of_the_operator(script):
 
 def test_as_many_cells_are_drawn_as_tokens_are_attended_to(script, tmp_path):
     script.main(tmp_path / 'window.png')
-    picture = cv2.imread(str(tmp_path / 'window.png'))
+    image = cv2.imread(str(tmp_path / 'window.png'))
     blue_green_red = [int(script.NEIGHBOUR[start : start + 2], 16) for start in (5, 3, 1)]
-    cells, _ = cv2.connectedComponents((picture == blue_green_red).all(-1).astype(np.uint8))
+    cells, _ = cv2.connectedComponents((image == blue_green_red).all(-1).astype(np.uint8))
     # 48 in each of six maps, some of them cut in two by a dashed line, and one in the legend.
     assert 6 * 48 + 1 <= cells - 1 < 6 * 48 * 1.5

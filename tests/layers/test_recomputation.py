@@ -1,0 +1,160 @@
+"""What the layers keep for backward, alone and beside other ways of keeping less."""
+
+import pytest
+import torch
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.checkpoint import checkpoint
+
+from nat_mm.layers import Mlp, NATLayer, PatchMerging
+from nat_mm.ops import memory
+
+TOKENS, CHANNELS, HIDDEN = 2 * 6 * 7, 16, 48
+MAP_BYTES = TOKENS * CHANNELS * 4
+
+
+@pytest.fixture(params=['whole', 'in pieces'])
+def division(request, monkeypatch):
+    if request.param == 'in pieces':
+        monkeypatch.setattr(memory, 'LARGEST_BYTES', 1000)
+        monkeypatch.setattr(memory, 'PIECE_BYTES', 4000)
+    return request.param
+
+
+def make_layer(**options):
+    torch.manual_seed(0)
+    options = dict(kernel_size=3, layer_scale=0.5, drop_path_rate=0.4, **options)
+    return NATLayer(CHANNELS, 2, **options)
+
+
+def make_map():
+    torch.manual_seed(1)
+    return torch.randn(2, 6, 7, CHANNELS, requires_grad=True)
+
+
+def run(layer, x, call=None):
+    """The output of a layer and its gradients."""
+    torch.manual_seed(2)
+    y = call(layer, x) if call else layer(x)
+    return y, *torch.autograd.grad(y.float().square().sum(), [x, *layer.parameters()])
+
+
+def run_without(monkeypatch, *arguments):
+    with monkeypatch.context() as patch:
+        patch.setattr(memory, '_SETTING', False)
+        return run(*arguments)
+
+
+def kept_bytes(module, x):
+    """Bytes that forward leaves for backward, without the parameters."""
+    kept = {}
+
+    def pack(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        y = module(x)
+    for parameter in module.parameters():
+        kept.pop(parameter.untyped_storage().data_ptr(), None)
+    del y
+    return sum(kept.values())
+
+
+@pytest.mark.parametrize('autocast', [False, True], ids=['float32', 'autocast'])
+def test_same_values_and_gradients(division, autocast, monkeypatch):
+    layer, x = make_layer(), make_map()
+
+    def call(layer, x):
+        with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
+            return layer(x)
+
+    expected = run_without(monkeypatch, layer, x, call)
+    found = run(layer, x, call)
+    if not autocast:
+        torch.testing.assert_close(found, expected)
+    for each, wanted in zip(found, expected, strict=True):  # pieces are added up in bfloat16
+        assert (each - wanted).norm() <= 0.01 * wanted.norm()
+
+
+@pytest.mark.parametrize('autocast', [False, True], ids=['float32', 'autocast'])
+def test_mlp_keeps_its_input_and_in_one_piece_the_hidden_map(division, autocast):
+    """The norm's output and that of the activation are not kept."""
+    norm, mlp = memory.LayerNorm(CHANNELS), Mlp(CHANNELS, HIDDEN)
+    hidden = TOKENS * HIDDEN * (2 if autocast else 4) if division == 'whole' else 0
+    weights = (2 * CHANNELS * HIDDEN + CHANNELS + HIDDEN) * 2 if autocast else 0  # cast copies
+    with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
+        kept = kept_bytes(lambda_module(lambda x: mlp(norm(x)), norm, mlp), make_map())
+    statistics = 2 * TOKENS * 4
+    assert kept <= MAP_BYTES + hidden + weights + statistics
+
+
+def lambda_module(function, *parts):
+    module = torch.nn.ModuleList(parts)
+    module.forward = function
+    return module
+
+
+def test_patch_merging_keeps_the_merged_tokens_only():
+    kept = kept_bytes(PatchMerging(CHANNELS), make_map())
+    merged = 2 * 3 * 4  # the map's width is odd
+    assert kept == merged * (4 * CHANNELS + 2) * 4
+
+
+def test_within_activation_checkpointing(division, monkeypatch):
+    layer, x = make_layer(), make_map()
+
+    def call(layer, x):
+        return checkpoint(layer, x, use_reentrant=False)
+
+    torch.testing.assert_close(run(layer, x, call), run_without(monkeypatch, layer, x))
+
+
+def test_kept_tensors_go_through_hooks_that_are_there(division, monkeypatch):
+    """As those of ``save_on_cpu`` and of activation checkpointing."""
+    layer, x = make_layer(), make_map()
+    packed, unpacked = [], []
+
+    def pack(tensor):
+        packed.append(tensor)
+        return len(packed) - 1
+
+    def unpack(number):
+        unpacked.append(number)
+        return packed[number]
+
+    def call(layer, x):
+        with saved_tensors_hooks(pack, unpack):
+            return layer(x)
+
+    torch.testing.assert_close(run(layer, x, call), run_without(monkeypatch, layer, x))
+    assert sorted(unpacked) == list(range(len(packed)))
+
+
+def test_backward_twice_and_second_derivative(division):
+    norm, mlp = memory.LayerNorm(CHANNELS).double(), Mlp(CHANNELS, HIDDEN).double()
+    x = torch.randn(1, 2, 3, CHANNELS, dtype=torch.float64, requires_grad=True)
+    y = mlp(norm(x)).sin().sum()
+    first, second = (torch.autograd.grad(y, x, retain_graph=True)[0] for _ in range(2))
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+    assert torch.autograd.gradgradcheck(lambda x: mlp(norm(x)).sin().sum(), x, fast_mode=True)
+
+
+def test_function_transforms():
+    layer, x = make_layer(attention_backend='reference').eval(), make_map()
+    (expected,) = torch.autograd.grad(layer(x).square().sum(), x)
+    found = torch.func.grad(lambda x: layer(x).square().sum())(x.detach())
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize('training', [True, False], ids=['training', 'inference'])
+def test_hooks_may_keep_what_modules_return(training):
+    """No module overwrites another one's output."""
+    layer, x = make_layer().train(training), make_map()
+    seen = []
+    for module in layer.modules():
+        module.register_forward_hook(lambda *call: seen.append((call[2], call[2].clone())))
+    with torch.set_grad_enabled(training):
+        layer(x)
+    assert len(seen) > 10
+    for output, when_returned in seen:
+        assert torch.equal(output, when_returned)
