@@ -99,7 +99,7 @@ RUN_ELSEWHERE = {
         'tests/commands/test_predict_video.py::test_camera'
     ),
     r'python -m benchmarks\.gpu_cost( .*)?': (
-        'tests/ops/test_triton_cost.py::test_the_documented_tables_are_those_of_the_command'
+        'tests/ops/test_triton_cost.py::test_the_documented_prediction_is_that_of_the_command'
     ),
     r'python -m nat_mm\.ops\.backends\.triton\.resources': (
         'tests/ops/test_triton.py::test_kernels_fit_their_gpu'
