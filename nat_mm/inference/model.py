@@ -53,19 +53,19 @@ def load_model(
             model in the model zoo, such as ``mask_rcnn_nat_tiny_3x_coco``; or a config from
             `nat_mm.inference.config.load_config`.
         checkpoint: Path or URL of the checkpoint. ``'none'`` leaves the weights random. Default:
-            the weights that the model zoo lists for the config.
-        device: Such as ``cpu`` or ``cuda:0``; default: the one that mmengine takes.
-        overrides: Changes to the config, keyed by dotted name.
+            the published weights of the config.
+        device: Such as ``cpu`` or ``cuda:0``; default: a GPU if there is one.
+        overrides: Config values to override, by dotted name.
 
     Returns:
         The model, in eval mode.
 
     Raises:
-        UserError: Config or checkpoint cannot be read, they do not belong together, or no weights
+        UserError: Config or checkpoint cannot be read, they do not fit each other, or no weights
             were published for the config. It is a ValueError.
     """
     if checkpoint is not None and str(checkpoint) != RANDOM:
-        # A missing checkpoint is told before a toolbox is imported.
+        # Reports a missing checkpoint before the slow import of a toolbox.
         saved = read_for_model(str(checkpoint))
     if isinstance(config, str | Path):
         config = load_config(config, overrides=overrides)
@@ -117,10 +117,10 @@ def build_module(config: Config) -> nn.Module:
 
 
 class Model:
-    """A model with what turns images into its input and its output into results.
+    """A model that takes images and returns results.
 
-    Made by `load_model`. OpenMMLab's scope and matplotlib are global, so two threads must not use
-    models at the same time.
+    Returned by `load_model`. Use models from one thread at a time, since OpenMMLab's scope and
+    matplotlib are global.
 
     Attributes:
         module: The PyTorch module, in eval mode.
@@ -169,8 +169,8 @@ class Model:
         Args:
             inputs: An image: a file, or an array [height, width, 3], uint8, blue-green-red as
                 OpenCV reads it; or a folder of images, a glob, or a list of any of these.
-            score_threshold: Lowest score of the objects that a detector's results have, 0 to 1.
-            batch_size: Images predicted at once, where they have one shape.
+            score_threshold: Drops objects of a detector with lower scores, 0 to 1.
+            batch_size: Images of the same shape predicted at once.
 
         Returns:
             The result of a single image, or a list of results in the order of the inputs. See
@@ -204,19 +204,19 @@ class Model:
             images: Each [height, width, 3], uint8, blue-green-red; all of one shape.
 
         Returns:
-            What was predicted for each, as the toolbox describes it.
+            The toolbox's data sample for each image.
         """
         with DefaultScope.overwrite_default_scope(self.scope):
             batch = pseudo_collate([self._pipeline(image) for image in images])
             return cast(BaseModel, self.module).test_step(batch)
 
     def result(self, frame: Frame, sample: BaseDataElement, *, score_threshold: float) -> Result:
-        """The result of an image that `infer` has predicted.
+        """Makes the result of an image from the output of `infer`.
 
         Args:
             frame: The image.
-            sample: What was predicted.
-            score_threshold: Lowest score of the objects of a detector's result.
+            sample: The toolbox's data sample.
+            score_threshold: Drops objects of a detector with lower scores.
         """
         return RESULT_TYPES[self.scope](self, frame, sample, score_threshold=score_threshold)
 
@@ -234,7 +234,7 @@ class Model:
 
     @cached_property
     def _pipeline(self) -> Callable[[np.ndarray], dict]:
-        """The config's test pipeline, for images that are loaded already."""
+        """The config's test pipeline, for images in memory."""
         transforms = find_test_dataset(self.config).get('pipeline')
         if transforms is None:
             raise UserError(f'{self.config.filename} has no test_dataloader with a pipeline')
@@ -255,7 +255,7 @@ class Model:
 
 
 def batches(frames: Iterable[Frame], batch_size: int) -> Iterable[list[Frame]]:
-    """Collects images of one shape, as mmseg needs them, in their order."""
+    """Groups consecutive images of one shape, as mmseg needs them."""
     batch: list[Frame] = []
     for frame in frames:
         if batch and (len(batch) == batch_size or frame.image.shape != batch[0].image.shape):
@@ -299,7 +299,7 @@ def _count_classes(module: nn.Module) -> int:
 
 
 def _test_dataset_meta(config: Config) -> dict[str, Any]:
-    """Classes and palette of the config's test data, as far as it says them."""
+    """Classes and palette of the config's test dataset, if it has any."""
     dataset = find_test_dataset(config)
     kind = dataset.get('type')
     with DefaultScope.overwrite_default_scope(config.default_scope):

@@ -1,4 +1,4 @@
-"""What models find in images: as arrays, as COCO's JSON, and drawn."""
+"""Results of models: as arrays, in COCO's format, and drawn over the image."""
 
 import colorsys
 import warnings
@@ -27,7 +27,7 @@ class Result(ABC):
     Attributes:
         model: The model.
         frame: The image and where it is from.
-        sample: The toolbox's own description, with tensors.
+        sample: The toolbox's data sample, with tensors.
         score_threshold: Lowest score of the objects.
     """
 
@@ -56,13 +56,13 @@ class Result(ABC):
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """The result as JSON has it."""
+        """The result as a dict for JSON."""
 
     def save(self, path: str | Path) -> None:
-        """Draws the result and writes it, whole or not at all.
+        """Draws the result and writes it to a file.
 
         Args:
-            path: Image file such as ``out.jpg``; its folder is made if need be.
+            path: Image file such as ``out.jpg``; its folder is created if needed.
 
         Raises:
             ValueError: No image format has this suffix, or the image is too large for it.
@@ -109,7 +109,7 @@ class DetectionResult(Result):
 
     @property
     def labels(self) -> np.ndarray:
-        """[n], int64: classes by their number in `Model.classes`."""
+        """[n], int64: indices in `Model.classes`."""
         return np.zeros(0, np.int64) if self._instances is None else self._instances.labels.numpy()
 
     @property
@@ -127,7 +127,7 @@ class DetectionResult(Result):
 
     @cached_property
     def segments(self) -> np.ndarray | None:
-        """[height, width], int: of a panoptic model the segment of each pixel, 0 for none.
+        """[height, width], int: segment of each pixel of a panoptic model, 0 for none.
 
         The label of a segment is its number modulo mmdet's ``INSTANCE_OFFSET``, 1000.
         """
@@ -157,7 +157,7 @@ class DetectionResult(Result):
         return visualizer.get_image()
 
     def describe(self) -> dict[str, Any]:
-        """The result as JSON has it.
+        """The result as a dict for JSON.
 
         Returns:
             ``image``, ``height``, ``width`` and ``instances``, each with ``label``, ``class_name``,
@@ -187,7 +187,7 @@ class DetectionResult(Result):
         return result
 
     def to_coco(self, image_id: int = 1) -> list[dict[str, Any]]:
-        """The objects as ``pycocotools.coco.COCO.loadRes`` takes them.
+        """The objects in COCO's results format, for ``pycocotools.coco.COCO.loadRes``.
 
         Format: https://cocodataset.org/#format-results
 
@@ -241,13 +241,13 @@ class SegmentationResult(Result):
 
     @property
     def label_map(self) -> np.ndarray:
-        """[height, width], uint8, or uint16 above 256 classes: numbers in `Model.classes`."""
+        """[height, width], uint8, or uint16 above 256 classes: indices in `Model.classes`."""
         labels = self.sample.pred_sem_seg.data[0].cpu().numpy()
         return labels.astype(np.uint8 if len(self.model.classes) <= 256 else np.uint16)
 
     @property
     def class_names(self) -> list[str]:
-        """Names of the labels that occur, the most frequent one first."""
+        """Names of the classes in the image, most frequent first."""
         return [each['class_name'] for each in self._shares()]
 
     def draw(self, **options: Any) -> np.ndarray:
@@ -255,7 +255,7 @@ class SegmentationResult(Result):
 
         Args:
             **options: Of mmseg's ``SegLocalVisualizer.add_datasample``; ``with_labels=False``
-                leaves out the names, for which mmseg takes seconds to find places.
+                leaves out the names, which mmseg takes seconds to place.
         """
         visualizer = self.model.visualizer
         visualizer.set_dataset_meta(classes=self.model.classes, palette=self.model.palette)
@@ -265,11 +265,11 @@ class SegmentationResult(Result):
         return visualizer.get_image()
 
     def describe(self) -> dict[str, Any]:
-        """The result as JSON has it.
+        """The result as a dict for JSON.
 
         Returns:
-            ``image``, ``height``, ``width`` and ``classes``, those that occur, the most frequent
-            one first, each with ``label``, ``class_name`` and ``share`` of the pixels, 0 to 1.
+            ``image``, ``height``, ``width`` and ``classes``, the classes in the image, most
+            frequent first, each with ``label``, ``class_name`` and ``share`` of the pixels, 0 to 1.
         """
         return {**self._describe_image(), 'classes': self._shares()}
 
@@ -307,7 +307,7 @@ class SegmentationResult(Result):
 
 
 class ClassificationResult(Result):
-    """The classes of an image, the likeliest one first."""
+    """The classes of an image, most likely first."""
 
     task = 'classification'
 
@@ -331,7 +331,7 @@ class ClassificationResult(Result):
         return [classes[label] for label in self.labels]
 
     def draw(self, **options: Any) -> np.ndarray:
-        """Writes the likeliest class on the image; see `Result.draw`.
+        """Writes the most likely class on the image; see `Result.draw`.
 
         Args:
             **options: Of mmpretrain's ``UniversalVisualizer.visualize_cls``.
@@ -347,10 +347,10 @@ class ClassificationResult(Result):
         return visualizer.get_image()
 
     def describe(self) -> dict[str, Any]:
-        """The result as JSON has it.
+        """The result as a dict for JSON.
 
         Returns:
-            ``image``, ``height``, ``width`` and ``classes``, the five likeliest ones, each with
+            ``image``, ``height``, ``width`` and ``classes``, the five most likely ones, each with
             ``label``, ``class_name`` and ``score``.
         """
         likeliest = zip(self.labels, self.class_names, self.scores, strict=True)
@@ -375,7 +375,7 @@ RESULT_TYPES: dict[str, type[Result]] = {
 
 
 def make_palette(count: int) -> list[tuple[int, int, int]]:
-    """Colors, red-green-blue from 0 to 255, that differ as much as so many can."""
+    """Distinct colors, red-green-blue from 0 to 255."""
     hues = (index * GOLDEN_RATIO % 1 for index in range(count))
     colors = (colorsys.hsv_to_rgb(hue, 0.65, 0.95) for hue in hues)
     return [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in colors]

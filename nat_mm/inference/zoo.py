@@ -11,7 +11,7 @@ import nat_mm
 from nat_mm.errors import UserError
 
 FOLDER = Path(nat_mm.__file__).parent / '.mim'
-"""Holds ``configs`` and ``model-index.yml``, in a checkout as links."""
+"""Contains ``configs`` and ``model-index.yml``; in a checkout they are links."""
 
 
 def find_config(source: str | Path) -> Path:
@@ -53,13 +53,13 @@ def is_model(name: str) -> bool:
 
 
 def published_weights(config: str | Path) -> str | None:
-    """Address of the weights that the authors published for a config.
+    """URL of the weights that the authors published for a config.
 
     Args:
         config: Config file.
 
     Returns:
-        The address; None if the config is not in the model zoo.
+        The URL; None if the config is not in the model zoo.
     """
     entry = _entries().get(Path(config).stem)
     if entry is None or (FOLDER / entry['Config']).resolve() != Path(config).resolve():

@@ -2,15 +2,18 @@
 
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from playwright.sync_api import sync_playwright
 
 from tests.docs.blocks import CONFIG_PAGES, PAGES, ROOT
 
+BROWSERS = ('chromium', 'chromium-browser', 'google-chrome')
 OUTSIDE = re.compile(r'<(?:script|img|iframe)[^>]+src="?(?:https?:)?//|<link[^>]+stylesheet[^>]+//')
 LINK = re.compile(r'\]\(([^)\s]+)\)')
 HEADING = re.compile(r'^#+ (.+)$', flags=re.MULTILINE)
@@ -44,6 +47,23 @@ def test_nothing_is_fetched_from_outside(site):
     pages = list(site.rglob('*.html'))
     assert len(pages) > len(PAGES)
     assert [page for page in pages if OUTSIDE.search(page.read_text())] == []
+
+
+def test_search_works_without_a_server(site):
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    with sync_playwright() as playwright:
+        if path is None and not Path(playwright.chromium.executable_path).exists():
+            pytest.skip('no browser: playwright install chromium')
+        browser = playwright.chromium.launch(executable_path=path, args=['--no-sandbox'])
+        page = browser.new_page()
+        page.goto((site / 'index.html').as_uri())
+        page.click('.md-search__input')
+        page.keyboard.type('dilation')
+        page.wait_for_function(
+            "/[0-9]+ matching/.test(document.querySelector('.md-search-result__meta').textContent)"
+        )
+        assert page.locator('.md-search-result__item').count() > 3
+        browser.close()
 
 
 def test_reference_shows_signatures_and_arguments(site):
