@@ -82,7 +82,7 @@ lint: $(INSTALLED)
 
 clean:
 	rm -rf $(VENV) .venv-onedl build dist site *.egg-info nat_mm/ops/backends/*.so work_dirs/demo \
-		.pytest_cache .ruff_cache
+		.coverage .pytest_cache .ruff_cache
 
 $(MADE):
 	$(PYTHON) -m venv --clear $(VENV)
