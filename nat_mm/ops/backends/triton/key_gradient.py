@@ -88,7 +88,8 @@ def na2d_bwd_kv_kernel(
     dk = tl.zeros((TILE_ROWS * TILE_COLUMNS, CHANNELS), tl.float32)
     dv = tl.zeros((TILE_ROWS * TILE_COLUMNS, CHANNELS), tl.float32)
     tl.static_assert(TILE_COLUMNS + KERNEL_COLUMNS - 1 <= BLOCK_COLUMNS)
-    met: tl.constexpr = tl.cdiv(TILE_ROWS + KERNEL_ROWS - 1, BLOCK_ROWS) * BLOCK_ROWS
+    # Not tl.cdiv, which is no constant in Triton 3.6. Minus and minus: rounded up.
+    met: tl.constexpr = -(-(TILE_ROWS + KERNEL_ROWS - 1) // BLOCK_ROWS) * BLOCK_ROWS
     is_interior = lies_inside(first_row, rows, KERNEL_ROWS, TILE_ROWS, met, False)
     is_interior &= lies_inside(first_column, columns, KERNEL_COLUMNS, TILE_COLUMNS, 0, False)
     last_entry: tl.constexpr = (2 * KERNEL_ROWS - 1) * (2 * KERNEL_COLUMNS - 1)
