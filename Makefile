@@ -1,4 +1,4 @@
-# make demo    trains, tests and draws the demo     make lint    checks the style
+# make demo    trains, tests and draws the demo     make lint    checks style and types
 # make test    runs the test suite                  make clean   removes .venv, builds and the demo
 # make quick   runs its quick part                  make coverage   runs it and counts what it covers
 # make bench   measures speed and memory here       make docs    builds the documentation in site/
@@ -79,6 +79,7 @@ docs: $(INSTALLED)
 lint: $(INSTALLED)
 	$(VENV)/bin/python -m ruff check .
 	$(VENV)/bin/python -m ruff format --check .
+	$(VENV)/bin/python -m mypy
 
 clean:
 	rm -rf $(VENV) .venv-onedl build dist site *.egg-info nat_mm/ops/backends/*.so work_dirs/demo \

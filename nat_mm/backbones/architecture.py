@@ -44,7 +44,7 @@ class Architecture:
             _check_positive('layer_scale', self.layer_scale)
         self._check_heads()
         if self.dilations is not None:
-            self._check_dilations()
+            self._check_dilations(self.dilations)
 
     @property
     def channels(self) -> tuple[int, ...]:
@@ -79,19 +79,19 @@ class Architecture:
                     f'{heads} does not divide {channels} (embed_dim * 2**{stage})'
                 )
 
-    def _check_dilations(self) -> None:
+    def _check_dilations(self, dilations: Sequence[Sequence[int]]) -> None:
         wanted = f'one list per stage with one dilation per layer, lengths {list(self.depths)}'
-        if not _is_list(self.dilations) or not all(_is_list(each) for each in self.dilations):
-            raise TypeError(f'dilations must be {wanted}, got {self.dilations!r}')
-        if len(self.dilations) != len(self.depths):
-            raise ValueError(f'dilations must be {wanted}, got {len(self.dilations)} lists')
-        for stage, dilations in enumerate(self.dilations):
-            if len(dilations) != self.depths[stage]:
+        if not is_list(dilations) or not all(is_list(each) for each in dilations):
+            raise TypeError(f'dilations must be {wanted}, got {dilations!r}')
+        if len(dilations) != len(self.depths):
+            raise ValueError(f'dilations must be {wanted}, got {len(dilations)} lists')
+        for stage, of_layers in enumerate(dilations):
+            if len(of_layers) != self.depths[stage]:
                 raise ValueError(
                     f'dilations must be {wanted}, but dilations[{stage}] has '
-                    f'{len(dilations)} entries: {list(dilations)}'
+                    f'{len(of_layers)} entries: {list(of_layers)}'
                 )
-            for layer, dilation in enumerate(dilations):
+            for layer, dilation in enumerate(of_layers):
                 check_int(f'dilations[{stage}][{layer}]', dilation, minimum=1)
 
 
@@ -128,12 +128,13 @@ def resolve_architecture(
     return Architecture(**given)
 
 
-def _is_list(value: Any) -> bool:
+def is_list(value: Any) -> bool:
+    """Whether a value is a list or tuple or the like, and no string."""
     return isinstance(value, Sequence) and not isinstance(value, str)
 
 
 def _check_int_list(name: str, values: Sequence[int]) -> None:
-    if not _is_list(values) or not values:
+    if not is_list(values) or not values:
         raise TypeError(f'{name} must be a list of one int per stage, got {values!r}')
     for stage, value in enumerate(values):
         check_int(f'{name}[{stage}]', value, minimum=1)

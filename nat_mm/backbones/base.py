@@ -8,7 +8,7 @@ from mmengine.model import BaseModule
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from nat_mm.backbones.architecture import Architecture, resolve_architecture
+from nat_mm.backbones.architecture import Architecture, is_list, resolve_architecture
 from nat_mm.checkpoints.loading import adapt_state_dict, pretrained_weights
 from nat_mm.layers import NATLayer
 from nat_mm.ops.validation import check_int, check_probability
@@ -53,6 +53,7 @@ class NeighborhoodBackbone(BaseModule):
         ValueError: If an argument has a wrong value; the message says what would be right.
     """
 
+    init_cfg: dict | list[dict] | None
     architectures: ClassVar[Mapping[str, Architecture]]
     stages_name: ClassVar[str]
     """Name of the list of stages in parameter names."""
@@ -151,7 +152,7 @@ class NeighborhoodBackbone(BaseModule):
         raise NotImplementedError
 
     @property
-    def stages(self) -> nn.ModuleList:
+    def stages(self) -> 'Sequence[Stage]':
         """The stages, in order."""
         return getattr(self, self.stages_name)
 
@@ -171,10 +172,12 @@ class NeighborhoodBackbone(BaseModule):
         _check_image(image, self.in_channels)
         x = self.pos_drop(self.patch_embed(image))
         outputs = []
+        downsample: nn.Module | None = None
         for index, stage in enumerate(self.stages[: self.out_indices[-1] + 1]):
-            if index:
-                x = self.stages[index - 1].downsample(x)
+            if downsample is not None:
+                x = downsample(x)
             x = stage(x)
+            downsample = stage.downsample
             if index in self.out_indices:
                 normalized = getattr(self, f'norm{index}')(x)
                 # mmcv's compiled RoIAlign misreads maps that are not contiguous, and a neck's
@@ -209,8 +212,9 @@ class NeighborhoodBackbone(BaseModule):
 
     def _unused_modules(self) -> Iterator[nn.Module]:
         last = self.out_indices[-1]
-        if self.stages[last].downsample is not None:
-            yield self.stages[last].downsample
+        downsample = self.stages[last].downsample
+        if downsample is not None:
+            yield downsample
         yield from self.stages[last + 1 :]
 
 
@@ -255,7 +259,7 @@ def _init_linear(module: nn.Module) -> None:
 
 def _check_out_indices(out_indices: Sequence[int], num_stages: int) -> None:
     wanted = f'a list of different stages from 0 to {num_stages - 1} in increasing order'
-    if not isinstance(out_indices, Sequence) or isinstance(out_indices, str):
+    if not is_list(out_indices):
         raise TypeError(f'out_indices must be {wanted}, got {out_indices!r}')
     for index in out_indices:
         check_int('every entry of out_indices', index, minimum=0)

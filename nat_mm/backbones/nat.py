@@ -1,6 +1,7 @@
 """NAT (arXiv 2204.07143) and DiNAT (arXiv 2209.15001)."""
 
 import dataclasses
+from typing import Any
 
 from mmengine.registry import MODELS
 
@@ -43,7 +44,7 @@ NAT_ARCHITECTURES = {
 }
 
 
-def _dilated(architecture: Architecture, **changes) -> Architecture:
+def _dilated(architecture: Architecture, **changes: Any) -> Architecture:
     """Every second layer dilated as far as a 224 x 224 image allows, the last stage not."""
     dilations = tuple(
         tuple(1 if layer % 2 == 0 else dilation for layer in range(depth))

@@ -40,7 +40,7 @@ def tell_mistakes_apart() -> None:
     build = Registry.build
 
     @functools.wraps(build)
-    def build_and_tell(self, cfg, *args, **kwargs):
+    def build_and_tell(self: Registry, cfg: Any, *args: Any, **kwargs: Any) -> Any:
         try:
             return build(self, cfg, *args, **kwargs)
         except (UnknownTypeError, BadArgumentError):

@@ -2,7 +2,7 @@
 
 import os
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -113,7 +113,7 @@ def _find_key(value: object, key: str, kind: object, path: str = '') -> str | No
     if isinstance(value, dict):
         if key in value and value.get('type') == kind:
             return path
-        children = value.items()
+        children: Iterable[tuple[Any, Any]] = value.items()
     elif isinstance(value, list | tuple):
         children = enumerate(value)
     else:

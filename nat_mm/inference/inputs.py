@@ -109,7 +109,7 @@ def read_frames(
             if not isinstance(medium, Video):
                 yield _read_picture(medium, max_megapixels)
                 continue
-            file_name = medium.name if medium.is_camera else medium.source.name
+            file_name = medium.name if medium.path is None else medium.path.name
             for number, image in enumerate(medium.images(max_megapixels=max_megapixels)):
                 name = f'{medium.name}/{number:06d}'
                 yield Frame(image, name, file_name, video=medium, number=number, medium=medium)

@@ -1,8 +1,12 @@
 """mmengine's hub and inferencers know the models of nat_mm by the names that `load_model` takes."""
 
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import nat_mm_startup
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 def name_own_models() -> None:
@@ -14,7 +18,7 @@ def name_own_models() -> None:
 def _name_for_inferencers(infer: ModuleType) -> None:
     load = infer.BaseInferencer._load_model_from_metafile
 
-    def load_model_from_metafile(self, model):
+    def load_model_from_metafile(self: Any, model: str) -> tuple[Any, str | None]:
         from nat_mm.inference import zoo
 
         if not zoo.is_model(model):
@@ -28,7 +32,7 @@ def _name_for_inferencers(infer: ModuleType) -> None:
 def _build_for_hub(hub: ModuleType) -> None:
     get_model = hub.get_model
 
-    def get_own_model(cfg_path, pretrained=False, **kwargs):
+    def get_own_model(cfg_path: str, pretrained: bool = False, **kwargs: Any) -> 'nn.Module':
         if not cfg_path.startswith('nat_mm::'):
             return get_model(cfg_path, pretrained, **kwargs)
         from nat_mm.inference.model import RANDOM, load_model
@@ -40,4 +44,4 @@ def _build_for_hub(hub: ModuleType) -> None:
         model._is_init = pretrained
         return model.train()
 
-    hub.get_model = get_own_model
+    hub.get_model = get_own_model  # type: ignore[attr-defined]

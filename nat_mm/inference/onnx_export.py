@@ -64,6 +64,8 @@ def export_onnx(backbone: NeighborhoodBackbone, path: Path) -> float:
             dynamic_shapes=({0: 'batch', 2: 'height', 3: 'width'},),
             verbose=False,
         )
+    if program is None:
+        raise ArithmeticError('PyTorch exported no program')
     with whole_file(path) as unfinished:
         program.save(unfinished, external_data=False)
         session = onnxruntime.InferenceSession(unfinished, providers=['CPUExecutionProvider'])

@@ -85,11 +85,11 @@ def check_outputs(media: Sequence[Path | Video], out_dir: Path) -> None:
             outputs += [out_dir / 'results' / f'{medium.stem}{suffix}' for suffix in DATA_SUFFIXES]
             continue
         import_pyav()
-        if medium.is_camera and drawing.exists():
-            raise UserError(f'{drawing} exists: choose another --out-dir')
-        elif not medium.is_camera:
-            files.append(medium.source)
+        if medium.path is not None:
+            files.append(medium.path)
             outputs.append(out_dir / 'results' / medium.name)
+        elif drawing.exists():
+            raise UserError(f'{drawing} exists: choose another --out-dir')
     check_not_overwritten(files, outputs)
 
 
@@ -260,7 +260,8 @@ def _leave_out(frame: Frame, error: Exception, unreadable: dict[Path | Video, st
     # OpenCV's text is long, and names lines of its source.
     text = error.err if isinstance(error, cv2.error) else str(error) or 'not enough memory'
     reason = f'cannot be predicted, of {width} x {height} pixels: {text.strip().splitlines()[0]}'
-    unreadable.setdefault(frame.medium, reason)
+    if frame.medium is not None:
+        unreadable.setdefault(frame.medium, reason)
 
 
 def _drawing_path(medium: Path | Video, out_dir: Path) -> Path:

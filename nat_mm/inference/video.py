@@ -1,7 +1,7 @@
 """Reads and writes videos with PyAV, and reads cameras with OpenCV."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
@@ -48,11 +48,16 @@ class Video:
     @property
     def name(self) -> str:
         """What its results are called."""
-        return f'camera{self.source}' if self.is_camera else self.source.stem
+        return f'camera{self.source}' if self.path is None else self.path.stem
+
+    @property
+    def path(self) -> Path | None:
+        """The file, None for a camera."""
+        return None if isinstance(self.source, int) else self.source
 
     @property
     def is_camera(self) -> bool:
-        return isinstance(self.source, int)
+        return self.path is None
 
     def __str__(self) -> str:
         return f'camera {self.source}' if self.is_camera else str(self.source)
@@ -116,9 +121,11 @@ class Video:
 
     @cached_property
     def _file(self) -> '_VideoFile':
-        return _VideoFile(self.source)
+        if self.path is None:
+            raise ValueError(f'{self} is a camera, not a file')
+        return _VideoFile(self.path)
 
-    def _camera_images(self) -> Iterator[np.ndarray]:
+    def _camera_images(self) -> Generator[np.ndarray, None, None]:
         capture = self._open_camera()
         try:
             while True:
@@ -172,11 +179,11 @@ class _VideoFile:
             return None
         return round(self._container.duration / self._av.time_base * self.fps) or None
 
-    def images(self, max_megapixels: float) -> Iterator[np.ndarray]:
+    def images(self, max_megapixels: float) -> Generator[np.ndarray, None, None]:
         """Decodes the frames, all as large as the first one, and closes the file."""
         with self._container:
             check_size(self._stream.width, self._stream.height, max_megapixels)
-            size = {}
+            size: dict[str, int] = {}
             for frame in self._frames():
                 check_size(frame.width, frame.height, max_megapixels)
                 size = size or {'width': frame.width, 'height': frame.height}

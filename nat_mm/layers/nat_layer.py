@@ -182,7 +182,7 @@ class NeighborhoodAttention2D(nn.Module):
         _, height, width, channels = x.shape
         x = memory.recomputable(self._pad, x)
         # [B, H, W, 3, heads, head_dim]: query, key and value stay strided views of it
-        qkv = self.qkv(x).unflatten(3, (3, self.num_heads, channels // self.num_heads))
+        qkv = self.qkv(x).view(*x.shape[:3], 3, self.num_heads, channels // self.num_heads)
         query, key, value = memory.unpack(qkv)
         x = neighborhood_attention_2d(
             query,
@@ -247,6 +247,8 @@ def _pad_small_map(x: Tensor, smallest: int) -> Tensor:
         ``[B, max(H, smallest), max(W, smallest), C]``; ``x`` itself if that is large enough.
     """
     _, height, width, _ = x.shape
+    bottom: Any
+    right: Any  # int, or in a compiled graph SymInt
     if torch.compiler.is_compiling():
         bottom, right = (torch.sym_max(0, smallest - length) for length in (height, width))
     elif height >= smallest and width >= smallest:

@@ -47,7 +47,7 @@ def flop_formulas() -> dict[Any, Callable]:
     Example:
         ``FlopCounterMode(custom_mapping=flop_formulas())``
     """
-    formulas = {}
+    formulas: dict[Any, Callable] = {}
     for name in OPERATORS:
         formulas[getattr(torch.ops.nat_mm, name)] = _count_forward
         formulas[getattr(torch.ops.nat_mm, f'{name}_backward')] = _count_backward
@@ -60,12 +60,29 @@ def _count_traced(inputs: list[Any], outputs: list[Any]) -> int:
     return multiply_adds(inputs[0].type().sizes(), kernel_size)
 
 
-def _count_forward(query, key, value, bias, kernel_size, *rest, out_shape) -> int:
+def _count_forward(
+    query: Sequence[int],
+    key: Any,
+    value: Any,
+    bias: Any,
+    kernel_size: Sequence[int],
+    *rest: Any,
+    out_shape: Any,
+) -> int:
     return 2 * multiply_adds(query, kernel_size)
 
 
 def _count_backward(
-    grad_output, query, key, value, bias, output, statistics, kernel_size, *rest, out_shape
+    grad_output: Any,
+    query: Sequence[int],
+    key: Any,
+    value: Any,
+    bias: Any,
+    output: Any,
+    statistics: Any,
+    kernel_size: Sequence[int],
+    *rest: Any,
+    out_shape: Any,
 ) -> int:
     # Five products: scores again, gradients of weights, query, key and value; forward has two.
     return 5 * multiply_adds(query, kernel_size)

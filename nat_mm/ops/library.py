@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,7 +74,7 @@ def define_operator(
         library.impl(name, forward, device_key)
         library.impl(f'{name}_backward', backward, device_key)
 
-    def fake_forward(query, key, value, bias, kernel_size, dilation, scale):
+    def fake_forward(query: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
         output = torch.empty_like(query, memory_format=torch.contiguous_format)
         shape = (statistics, *query.shape[:4])
         return output, query.new_empty(shape, dtype=torch.float32)
@@ -81,7 +82,7 @@ def define_operator(
     torch.library.register_fake(f'{NAMESPACE}::{name}', fake_forward, lib=library)
     torch.library.register_fake(f'{NAMESPACE}::{name}_backward', _fake_backward, lib=library)
 
-    def keep(ctx, inputs, output):
+    def keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         query, key, value, bias, ctx.kernel_size, ctx.dilation, ctx.scale = inputs
         ctx.save_for_backward(
             query,
@@ -92,11 +93,11 @@ def define_operator(
             output[1] if statistics else None,
         )
 
-    def setup_context(ctx, inputs, output):
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         keep(ctx, inputs, output)
         ctx.mark_non_differentiable(output[1])
 
-    def differentiate(ctx, grad_output, *_):
+    def differentiate(ctx: Any, grad_output: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         # Read once: activation checkpointing refuses a second unpacking.
         saved = ctx.saved_tensors
         arguments = (grad_output, *saved, ctx.kernel_size, ctx.dilation, ctx.scale)
@@ -111,17 +112,17 @@ def define_operator(
         f'{NAMESPACE}::{name}', differentiate, setup_context=setup_context, lib=library
     )
 
-    def refuse(ctx, *grads):
+    def refuse(ctx: Any, *grads: Tensor) -> None:
         raise NotImplementedError(
             f'{NAMESPACE}::{name} has no second derivative; use backend="reference" for it'
         )
 
     torch.library.register_autograd(f'{NAMESPACE}::{name}_backward', refuse, lib=library)
 
-    def without_autocast(function, device_key):
+    def without_autocast(function: Callable, device_key: str) -> Callable:
         excluded = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, device_key))
 
-        def kernel(*arguments):
+        def kernel(*arguments: Any) -> Any:
             with torch._C._ExcludeDispatchKeyGuard(excluded):
                 return function(*arguments)
 
@@ -137,14 +138,14 @@ def define_operator(
         """What ``register_autograd`` makes, for :func:`_is_plain` calls."""
 
         @staticmethod
-        def forward(ctx, *inputs):
+        def forward(ctx: Any, *inputs: Any) -> Tensor:
             output = _alone(forward, *inputs)
             keep(ctx, inputs, output)
             return output[0]
 
         backward = staticmethod(differentiate)
 
-    def run(*arguments):
+    def run(*arguments: Any) -> Tensor:
         tensors = arguments[:3] if arguments[3] is None else arguments[:4]
         if not _is_plain(*tensors):
             return operator(*arguments)[0]
@@ -173,15 +174,15 @@ def _is_plain(*tensors: Tensor) -> bool:
     )
 
 
-def _alone(kernel: Callable, *arguments):
+def _alone(kernel: Callable, *arguments: Any) -> Any:
     """Calls a kernel without autograd and autocast for what it calls, as the dispatcher does."""
     with torch._C._AutoDispatchBelowAutograd(), torch._C._ExcludeDispatchKeyGuard(_AUTOCAST):
         return kernel(*arguments)
 
 
 def _fake_backward(
-    grad_output, query, key, value, bias, output, statistics, kernel_size, dilation, scale
-):
+    grad_output: Tensor, query: Tensor, key: Tensor, value: Tensor, bias: Tensor | None, *rest: Any
+) -> tuple[Tensor, Tensor]:
     grads = empty_packed(query)
     return grads, query.new_empty(0) if bias is None else bias.new_empty(bias.shape)
 

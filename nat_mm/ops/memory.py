@@ -3,9 +3,9 @@
 *Recomputation.* A linear layer keeps its input for backward. Where that is just a norm or an
 activation of a tensor that is kept anyway, backward can compute it again. `recomputable` attaches
 a recipe to such a result; in methods decorated with `recompute_in_backward`, autograd keeps the
-recipe instead of the result. Values and gradients stay the same. One switch: on for CPU tensors,
-off on other devices, where it costs more time than it is worth. ``NAT_MM_RECOMPUTE=1`` in the
-environment turns it on everywhere, ``NAT_MM_RECOMPUTE=0`` off.
+recipe instead. Values and gradients stay the same. One switch: on for CPU tensors, off on
+other devices, where it costs more time than it is worth. ``NAT_MM_RECOMPUTE=1`` in the environment
+turns it on everywhere, ``NAT_MM_RECOMPUTE=0`` off.
 
 *Pieces.* `split_tokens` cuts large maps, so that a function of single tokens works in the caches.
 
@@ -87,7 +87,7 @@ def recomputable(function: Function, x: Tensor) -> Tensor:
     if result is not x:
         # Otherwise the linear layer that comes next would make, and keep, a copy of its own.
         (result,) = cast_for_autocast(result)
-        result._recipe = _Recipe(function, getattr(x, '_recipe', x), result)
+        _set_recipe(result, _Recipe(function, getattr(x, '_recipe', x), result))
     return result
 
 
@@ -102,14 +102,15 @@ def recompute_in_backward(
             return forward(self, x)
         # Whoever saves tensors in a way of their own, as activation checkpointing does, goes on
         # doing so with all that is still kept.
-        outer = torch._C._autograd._top_saved_tensors_default_hooks(False) or (_same, _same)
-        with saved_tensors_hooks(*_hooks(*outer)):
+        outer = torch._C._autograd._top_saved_tensors_default_hooks(False)
+        pack, unpack = (_same, _same) if outer is None else outer
+        with saved_tensors_hooks(*_hooks(pack, unpack)):
             return forward(self, x)
 
     return wrapper
 
 
-def _same(x: Tensor) -> Tensor:
+def _same(x: Any) -> Any:
     return x
 
 
@@ -134,6 +135,10 @@ def _hooks(
     return pack_recipe, unpack_recipe
 
 
+def _set_recipe(tensor: Any, recipe: _Recipe) -> None:
+    tensor._recipe = recipe
+
+
 def _find_recipe(tensor: Tensor) -> _Recipe | None:
     """The recipe of a tensor, or of the one that it is all of in another shape."""
     recipe = getattr(tensor, '_recipe', None)
@@ -156,7 +161,8 @@ class _Recipe:
         self.function = function
         self.source: Any = source
         self.dtype = result.dtype
-        self.unpack: Callable[[Any], Tensor] | None = None
+        self.unpack: Callable[[Any], Tensor] = _same
+        self.is_kept = False
         self.result: Tensor | None = None
         device = result.device.type
         dtype = autocast_dtype(device)
@@ -168,8 +174,8 @@ class _Recipe:
         """Saves the source for backward, the first time."""
         if isinstance(self.source, _Recipe):
             self.source.keep_source(pack, unpack)
-        elif self.unpack is None:
-            self.source, self.unpack = pack(self.source), unpack
+        elif not self.is_kept:
+            self.source, self.unpack, self.is_kept = pack(self.source), unpack, True
 
     def take_result(self) -> Tensor:
         """Makes the result, unless that has been done for another that is made of it."""
@@ -224,7 +230,7 @@ def split_tokens(x: Tensor, channels: int) -> tuple[Tensor, ...]:
     if recipe is not None and isinstance(recipe.source, Tensor):
         sources = recipe.source.flatten(0, -2).split(tokens)
         for piece, source in zip(pieces, sources, strict=True):
-            piece._recipe = _Recipe(recipe.function, source, piece)
+            _set_recipe(piece, _Recipe(recipe.function, source, piece))
     return pieces
 
 
@@ -258,15 +264,15 @@ def empty_packed(query: Tensor) -> Tensor:
 
 class _Unpack(torch.autograd.Function):
     @staticmethod
-    def forward(packed):
+    def forward(packed: Tensor) -> tuple[Tensor, ...]:
         return packed.unbind(3)
 
     @staticmethod
-    def setup_context(ctx, inputs, output):  # torch.func asks for it
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:  # torch.func asks for it
         pass
 
     @staticmethod
-    def backward(ctx, *grads):
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
         packed = grads[0]._base
         if packed is not None and _is_unbound(packed, grads):
             return packed

@@ -95,7 +95,7 @@ def window_in_halo(
     return relative, inside
 
 
-class Tiles(NamedTuple):
+class TileGroup(NamedTuple):
     """Equal tiles of equally long residue classes; the first of each pair is for rows."""
 
     classes: tuple[ResidueClasses, ResidueClasses]
@@ -129,7 +129,7 @@ class Tiles(NamedTuple):
 @functools.lru_cache(maxsize=256)
 def all_tiles(
     size: tuple[int, int], kernel_size: tuple[int, int], dilation: tuple[int, int]
-) -> tuple[Tiles, ...]:
+) -> tuple[TileGroup, ...]:
     """Covers a map of ``size`` (H, W) with tiles, each query once."""
     rows, columns = (
         [
@@ -142,7 +142,7 @@ def all_tiles(
         )
     )
     return tuple(
-        Tiles((row_classes, column_classes), (row_segment, column_segment))
+        TileGroup((row_classes, column_classes), (row_segment, column_segment))
         for row_classes, row_segment in rows
         for column_classes, column_segment in columns
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ def as_pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:
     """
     if type(value) is int:  # by far the most common, and asked in every call
         return value, value
-    pair = (value, value) if isinstance(value, int) else value
+    pair: Any = (value, value) if isinstance(value, int) else value
     if (
         isinstance(pair, str)
         or not isinstance(pair, Sequence)

@@ -84,8 +84,8 @@ def _library() -> ctypes.CDLL:
     library = ctypes.CDLL(str(LIBRARY))
     problem, tensor = ctypes.POINTER(_Problem), ctypes.POINTER(_Tensor)
     floats = ctypes.c_void_p
-    inputs = [problem, tensor, tensor, tensor, floats]
-    statistics = [floats, floats]
+    inputs: list[type] = [problem, tensor, tensor, tensor, floats]
+    statistics: list[type] = [floats, floats]
     library.na2d_forward.argtypes = [*inputs, tensor, *statistics]
     library.na2d_backward.argtypes = [*inputs, *statistics, *[tensor] * 4, floats]
     functions = (
@@ -203,20 +203,20 @@ def _backward_kernel(
     statistics = statistics.contiguous()
     grads = empty_packed(query)
     grad_table = None if table is None else torch.empty_like(table)
-    query, key, value, grad_output = map(_strided, inputs)
+    *projections, grad_out = map(_strided, inputs)
     status = _library().na2d_backward(
         _problem(inputs[0], kernel_size, dilation, scale),
-        query,
-        key,
-        value,
+        *projections,
         _address(table),
         *map(_address, statistics),
-        grad_output,
+        grad_out,
         *map(_strided, grads.unbind(3)),
         _address(grad_table),
     )
     _check(status)
-    return grads, grads.new_empty(0) if bias is None else grad_table.to(bias.dtype)
+    if bias is None or grad_table is None:
+        return grads, grads.new_empty(0)
+    return grads, grad_table.to(bias.dtype)
 
 
 forward = define_operator(

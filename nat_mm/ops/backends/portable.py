@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from nat_mm.ops.library import define_operator
-from nat_mm.ops.tiling import Tiles, all_tiles, blocks, window_in_halo
+from nat_mm.ops.tiling import TileGroup, all_tiles, blocks, window_in_halo
 
 CHUNK_BYTES = {'cpu': 2 << 20, 'default': 32 << 20}
 """Bytes of attention scores to work on at a time: about the CPU's cache; fewer launches on GPUs.
@@ -95,10 +95,10 @@ def _backward_kernel(
             grad_near = _product(weights.mT, grad_out, turned)
             _add_overlapping(grad_value_tiles[block], grad_near, tiles)
             grad_weights = torch.bmm(grad_out, _batched(value_tiles[block], dtype).mT)
-            if exactly:
+            if inside is not None:
                 grad_weights.masked_fill_(~inside, 0)
             grad_scores = torch.ops.aten._softmax_backward_data(grad_weights, weights, -1, dtype)
-            if exactly:
+            if inside is not None:
                 grad_scores.masked_fill_(~inside, 0)
             if grad_bias is not None:
                 grad_mask += grad_scores.view(-1, *mask.shape).sum(dim=0)
@@ -114,11 +114,12 @@ def _backward_kernel(
         if grad_bias is not None:
             _add_mask_gradient(grad_bias, grad_mask, tiles, kernel_size)
     grads = torch.stack((grad_query, grad_key.to(key.dtype), grad_value.to(value.dtype)), 3)
-    grad_bias = query.new_empty(0) if bias is None else grad_bias.to(bias.dtype)
     if not exactly and _spreads(grads):
         inputs = (query, key, value, bias, output, statistics)
         return _backward_kernel(grad_output, *inputs, kernel_size, dilation, scale, True)
-    return grads, grad_bias
+    if bias is None or grad_bias is None:
+        return grads, query.new_empty(0)
+    return grads, grad_bias.to(bias.dtype)
 
 
 forward = define_operator(
@@ -172,7 +173,7 @@ def _weights(
     return torch.softmax(scores.masked_fill_(~inside, -math.inf), dim=-1).masked_fill_(~inside, 0)
 
 
-def _chunks(query_tiles: Tensor, mask: Tensor):
+def _chunks(query_tiles: Tensor, mask: Tensor) -> Iterator[tuple[slice, ...]]:
     """Slices of the tiles' first five axes, whose scores fit in the chunk size."""
     limit = CHUNK_BYTES.get(mask.device.type, CHUNK_BYTES['default'])
     return blocks(query_tiles.shape[:5], max(1, limit // (mask.numel() * mask.element_size())))
@@ -180,7 +181,7 @@ def _chunks(query_tiles: Tensor, mask: Tensor):
 
 @functools.lru_cache(maxsize=256)
 def _table_index(
-    tiles: Tiles, kernel_size: tuple[int, int], device: torch.device
+    tiles: TileGroup, kernel_size: tuple[int, int], device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Entry of the flat bias table, and whether inside the window, both [queries, keys]."""
     (relative_row, row_inside), (relative_column, column_inside) = (
@@ -195,12 +196,14 @@ def _table_index(
     return entry.reshape(shape), inside.reshape(shape)
 
 
-def _inside(tiles: Tiles, kernel_size: Sequence[int], query: Tensor) -> Tensor:
+def _inside(tiles: TileGroup, kernel_size: Sequence[int], query: Tensor) -> Tensor:
     """Whether a key is in a query's window [queries, keys]."""
     return _table_index(tiles, tuple(kernel_size), query.device)[1]
 
 
-def _mask(tiles: Tiles, bias: Tensor | None, kernel_size: Sequence[int], query: Tensor) -> Tensor:
+def _mask(
+    tiles: TileGroup, bias: Tensor | None, kernel_size: Sequence[int], query: Tensor
+) -> Tensor:
     """What to add to the scores [heads, queries, keys]: the bias, or -inf outside the window."""
     entry, inside = _table_index(tiles, tuple(kernel_size), query.device)
     dtype, heads = _compute_dtype(query), query.shape[3]
@@ -212,21 +215,21 @@ def _mask(tiles: Tiles, bias: Tensor | None, kernel_size: Sequence[int], query: 
 
 
 def _add_mask_gradient(
-    grad_bias: Tensor, grad_mask: Tensor, tiles: Tiles, kernel_size: Sequence[int]
+    grad_bias: Tensor, grad_mask: Tensor, tiles: TileGroup, kernel_size: Sequence[int]
 ) -> None:
     entry, inside = _table_index(tiles, tuple(kernel_size), grad_bias.device)
     grad_bias.view(grad_bias.shape[0], -1).index_add_(1, entry[inside], grad_mask[:, inside])
 
 
-def _add_overlapping(halos: Tensor, addend: Tensor, tiles: Tiles) -> None:
+def _add_overlapping(halos: Tensor, addend: Tensor, tiles: TileGroup) -> None:
     """Adds [tiles * heads, keys, D] to a block of halos that share memory where they overlap.
 
-    Tiles far enough apart do not overlap, so the addition runs over every n-th tile at a time.
+    TileGroup far enough apart do not overlap, so the addition runs over every n-th tile at a time.
     """
     addend = addend.view(halos.shape)
     row_step, column_step = (-(-part.halo // part.tile) for part in tiles.segments)
     for row in range(min(row_step, halos.shape[3])):
         for column in range(min(column_step, halos.shape[4])):
-            apart = (..., slice(row, None, row_step), slice(column, None, column_step))
-            apart = (*apart, *(slice(None),) * 4)
+            every_nth = slice(row, None, row_step), slice(column, None, column_step)
+            apart = (..., *every_nth, *(slice(None),) * 4)
             halos[apart].add_(addend[apart])

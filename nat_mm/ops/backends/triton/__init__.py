@@ -11,6 +11,7 @@ import importlib.util
 import math
 import os
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -72,11 +73,11 @@ def _kernels() -> ModuleType:
     return importlib.import_module('nat_mm.ops.backends.triton.launch')
 
 
-def _forward_kernel(*arguments):
+def _forward_kernel(*arguments: Any) -> Any:
     return _kernels().run_forward(*arguments)
 
 
-def _backward_kernel(*arguments):
+def _backward_kernel(*arguments: Any) -> Any:
     return _kernels().run_backward(*arguments)
 
 

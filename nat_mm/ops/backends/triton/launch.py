@@ -38,7 +38,7 @@ def run_forward(
     statistics = query.new_empty((2, *query.shape[:4]), dtype=torch.float32)
     tensors = (query, key, value, _contiguous(bias), output, *statistics.unbind(0))
     strides = _strides(query, key, value)
-    problem = Problem(query, bias is not None, tuple(kernel_size), tuple(dilation), scale)
+    problem = Problem(query, bias is not None, _pair(kernel_size), _pair(dilation), scale)
 
     def run(launch: Launch) -> None:
         _launch(launch, tensors, strides, problem)
@@ -73,7 +73,7 @@ def run_backward(
     delta = torch.empty_like(log_sum_exp)
     table = _contiguous(bias)
     strides = _strides(query, key, value, grad_output)
-    problem = Problem(query, bias is not None, tuple(kernel_size), tuple(dilation), scale)
+    problem = Problem(query, bias is not None, _pair(kernel_size), _pair(dilation), scale)
 
     def run_queries(launch: Launch) -> Tensor | None:
         partial_tables = None if bias is None else launch.make_tables(problem)
@@ -89,9 +89,14 @@ def run_backward(
 
     partial_tables = run_queries(_choose('queries', problem, run_queries))
     run_keys(_choose('keys', problem, run_keys))
-    if bias is None:
+    if bias is None or partial_tables is None:
         return grads, query.new_empty(0)
     return grads, _reduce_tables(partial_tables, bias)
+
+
+def _pair(values: Sequence[int]) -> tuple[int, int]:
+    rows, columns = values  # PyTorch's dispatcher makes lists of them
+    return rows, columns
 
 
 class Problem:
@@ -142,7 +147,8 @@ class Problem:
 
     def programs(self, tiles: Tiles) -> int:
         """Number of programs that a launch has."""
-        return tiles.programs(*self.query.shape[:4], self.dilation)
+        batch, height, width, heads = self.query.shape[:4]
+        return tiles.programs(batch, height, width, heads, self.dilation)
 
     def has_idle_programs(self, tiles: Tiles) -> bool:
         """Whether programs of smaller residue classes of the dilation have no tokens."""

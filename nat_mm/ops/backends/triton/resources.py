@@ -162,7 +162,8 @@ def compile_kernel(
         precision = 'ieee' if dtype == torch.float32 or is_amd else 'tf32'
         constants |= make_table_constants(window, precision)
     aligned = [['tt.divisibility', 16]]
-    signature, attributes = {}, {}
+    signature: dict[str, str | tuple[str, ...]] = {}
+    attributes: dict[tuple[int, ...], list] = {}
     for place, name in enumerate(function.arg_names):
         if name in constants:
             signature[name] = 'constexpr'
@@ -198,22 +199,24 @@ def _nvidia_tool(name: str, *options: str, compiled: CompiledKernel) -> str:
     with tempfile.NamedTemporaryFile(suffix='.cubin') as file:
         file.write(compiled.asm['cubin'])
         file.flush()
-        command = [tool, *options, file.name]
+        command = [str(tool), *options, file.name]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def _nvidia_usage(compiled: CompiledKernel) -> tuple[int, int]:
     printed = _nvidia_tool('cuobjdump', '--dump-resource-usage', compiled=compiled)
     found = re.search(r'REG:(\d+) STACK:(\d+) .*?LOCAL:(\d+)', printed)
+    if found is None:
+        raise ValueError(f'cuobjdump printed no resources: {printed}')
     registers, stack, local = map(int, found.groups())
     return registers, stack + local
 
 
 def _amd_usage(compiled: CompiledKernel) -> tuple[int, int]:
     code = compiled.asm['amdgcn']
-    registers = re.search(r'\.vgpr_count:\s*(\d+)', code)
+    (registers,) = re.findall(r'\.vgpr_count:\s*(\d+)', code)[:1]
     spills = re.findall(r'\.[sv]gpr_spill_count:\s*(\d+)', code)
-    return int(registers.group(1)), sum(map(int, spills))
+    return int(registers), sum(map(int, spills))
 
 
 def main() -> None:

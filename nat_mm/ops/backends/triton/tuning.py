@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import statistics
@@ -91,10 +92,10 @@ def _quickest(
     device: torch.device,
     measure: Callable[[Callable[[], Any], torch.device], float],
 ) -> Tiles:
-    seconds = {}
+    seconds: dict[Tiles, float] = {}
     for tiles in candidates:
         try:
-            seconds[tiles] = measure(lambda tiles=tiles: run(tiles), device)
+            seconds[tiles] = measure(functools.partial(run, tiles), device)
         except OutOfResources:  # more shared memory than this GPU has
             seconds[tiles] = math.inf
     best = min(seconds, key=seconds.__getitem__)
