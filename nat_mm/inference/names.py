@@ -41,7 +41,7 @@ def _build_for_hub(hub: ModuleType) -> None:
         checkpoint = None if pretrained else RANDOM
         model = load_model(cfg_path, checkpoint, device='cpu', overrides=overrides).module
         # As mmengine's: a Runner is not to initialize pretrained weights anew.
-        model._is_init = pretrained
+        model._is_init = pretrained  # type: ignore[assignment]
         return model.train()
 
     hub.get_model = get_own_model  # type: ignore[attr-defined]
