@@ -10,6 +10,14 @@ class UserError(ValueError):
     """
 
 
+class CheckpointError(ValueError):
+    """A checkpoint that is not used; the message is one line that names it and says why."""
+
+
+class PretrainedError(CheckpointError):
+    """A pretrained checkpoint that cannot be loaded into a backbone."""
+
+
 def brief(value: Any) -> str:
     """Describes a value for a message: a number or text itself, otherwise its type and shape."""
     if value is None or isinstance(value, str | int | float):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 
-from nat_mm.compat.checkpoints import CheckpointError
+from nat_mm.errors import CheckpointError
 
 Concatenate = Callable[[list[torch.Tensor]], torch.Tensor]
 

@@ -23,7 +23,7 @@ from nat_mm.checkpoints.huggingface import (
     has_huggingface_layout,
     to_huggingface,
 )
-from nat_mm.compat.checkpoints import CheckpointError
+from nat_mm.errors import CheckpointError
 
 TARGETS = ('model', 'backbone', 'authors', 'huggingface-nat', 'huggingface-dinat')
 

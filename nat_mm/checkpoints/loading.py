@@ -15,7 +15,7 @@ from torch import nn
 
 from nat_mm.checkpoints.layouts import is_backbone, last_stage, output_norms, take_backbone
 from nat_mm.checkpoints.reading import extract_state_dict, mmengine_reads_by, read_checkpoint
-from nat_mm.compat.checkpoints import CheckpointError, PretrainedError
+from nat_mm.errors import CheckpointError, PretrainedError
 from nat_mm.layers.rpb import is_resizable_rpb
 
 

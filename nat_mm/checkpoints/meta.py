@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from nat_mm.compat.checkpoints import CheckpointError
+from nat_mm.errors import CheckpointError
 
 
 def read_classes(checkpoint: Mapping[str, Any], source: str) -> dict[str, Any]:

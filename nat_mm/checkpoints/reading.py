@@ -14,7 +14,8 @@ from mmengine.runner import CheckpointLoader
 
 from nat_mm.checkpoints.layouts import convert_weights, find_layout
 from nat_mm.checkpoints.meta import read_classes
-from nat_mm.compat.checkpoints import CheckpointError, read_safely
+from nat_mm.compat.checkpoints import read_safely
+from nat_mm.errors import CheckpointError
 
 Reader = Callable[[str, Any], Any]
 _READER: ContextVar[Reader | None] = ContextVar('reader', default=None)

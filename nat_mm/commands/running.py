@@ -4,8 +4,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 
-from nat_mm.compat.checkpoints import CheckpointError
-from nat_mm.errors import UserError
+from nat_mm.errors import CheckpointError, UserError
 
 
 def run_command(main: Callable[[], None]) -> None:

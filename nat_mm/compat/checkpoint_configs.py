@@ -71,7 +71,7 @@ def _find_gpu_ids(text: str) -> 'Config':
 
 
 def _refuse(text: str) -> 'Config':
-    from nat_mm.compat.checkpoints import CheckpointError
+    from nat_mm.errors import CheckpointError
 
     raise CheckpointError(
         'the config inside a checkpoint is a program, which is not run. Give the config file, too: '

@@ -13,20 +13,13 @@ from pickle import UnpicklingError
 from typing import TypeVar
 
 from nat_mm.compat.saved_objects import restore, saved_objects_allowed
+from nat_mm.errors import CheckpointError
 
 Content = TypeVar('Content')
 
 _REFUSED_GLOBAL = re.compile(r'[Uu]nsupported (?:global: )?GLOBAL ([\w.]+)|GLOBAL ([\w.]+) whose')
 _LARGEST_RATIO = 10
 """Of the content of a checkpoint to its file; PyTorch does not compress, so its own have 1."""
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that is not used; the message is one line that names it and says why."""
-
-
-class PretrainedError(CheckpointError):
-    """A pretrained checkpoint that cannot be loaded into a backbone."""
 
 
 def read_safely(filename: str, load: Callable[[], Content]) -> Content:

@@ -13,8 +13,7 @@ from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from nat_mm.checkpoints import compare_keys, for_whole_model
-from nat_mm.compat.checkpoints import PretrainedError
-from nat_mm.errors import UserError
+from nat_mm.errors import PretrainedError, UserError
 
 
 def read_for_model(source: str) -> dict[str, Any]:

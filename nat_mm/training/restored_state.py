@@ -18,9 +18,8 @@ from mmengine.hooks import CheckpointHook
 from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.optim import OptimWrapperDict
 
-from nat_mm.compat.checkpoints import CheckpointError
 from nat_mm.compat.outdated_checkpoints import OUTDATED
-from nat_mm.errors import brief
+from nat_mm.errors import CheckpointError, brief
 from nat_mm.training.checkpoint_hook import find_checkpoint_hook
 from nat_mm.training.interrupted_epochs import INTERRUPTED
 

@@ -14,7 +14,7 @@ from torch import nn
 
 from nat_mm.backbones import NAT
 from nat_mm.checkpoints import load_pretrained, loading
-from nat_mm.compat.checkpoints import PretrainedError
+from nat_mm.errors import PretrainedError
 from nat_mm.layers.rpb import resize_rpb
 
 SMALL = {
