@@ -6,6 +6,9 @@ subclasses of these where the config is wrong.
 
 import functools
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from mmengine.config import Config
@@ -34,9 +37,22 @@ class BadArgumentError(TypeError):
         self.argument = argument
 
 
+_TELLING: ContextVar[bool] = ContextVar('_TELLING', default=False)
+
+
+@contextmanager
+def tell_mistakes_apart() -> Iterator[None]:
+    """Makes all registries raise these errors inside the ``with`` block."""
+    _extend_registries()
+    token = _TELLING.set(True)
+    try:
+        yield
+    finally:
+        _TELLING.reset(token)
+
+
 @functools.cache
-def tell_mistakes_apart() -> None:
-    """Makes all registries raise these errors; further calls change nothing."""
+def _extend_registries() -> None:
     build = Registry.build
 
     @functools.wraps(build)
@@ -46,6 +62,8 @@ def tell_mistakes_apart() -> None:
         except (UnknownTypeError, BadArgumentError):
             raise
         except (KeyError, TypeError) as error:
+            if not _TELLING.get():
+                raise
             defaults = kwargs.get('default_args') or next(iter(args), None) or {}
             for entry in cfg if isinstance(cfg, list) else [cfg]:
                 mistake = _find_mistake(self, entry, defaults, error)

@@ -94,9 +94,9 @@ def config_mistakes(config: Config) -> Iterator[None]:
     Raises:
         UserError: The config is wrong.
     """
-    tell_mistakes_apart()
     try:
-        yield
+        with tell_mistakes_apart():
+            yield
     except UserError:
         raise
     except ValueError as error:

@@ -30,9 +30,10 @@ class Nest:
         self.part = PARTS.build(part)
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def told_apart():
-    tell_mistakes_apart()
+    with tell_mistakes_apart():
+        yield
 
 
 @pytest.mark.parametrize(
@@ -55,6 +56,7 @@ def told_apart():
     ],
     ids=str,
 )
+@pytest.mark.usefixtures('told_apart')
 def test_mistakes(cfg, error, message):
     with pytest.raises(error, match=message):
         PARTS.build(cfg)
@@ -64,13 +66,29 @@ def test_mistakes(cfg, error, message):
     ('color', 'error'), [('faulty key', KeyError), ('faulty argument', TypeError)]
 )
 @pytest.mark.parametrize('kind', ['Base', 'Derived'])
+@pytest.mark.usefixtures('told_apart')
 def test_faults_of_the_program(color, error, kind):
     with pytest.raises(error) as raised:
         PARTS.build({'type': kind, 'size': 1, 'color': color})
     assert type(raised.value) is error
 
 
+@pytest.mark.usefixtures('told_apart')
 def test_default_arguments_count():
     assert PARTS.build({'type': 'Base'}, default_args={'size': 4}).size == 4
     with pytest.raises(BadArgumentError, match='sise is not an argument of Base'):
         PARTS.build({'type': 'Base'}, default_args={'sise': 4})
+
+
+@pytest.mark.parametrize(
+    ('cfg', 'error'),
+    [({'type': 'Bass'}, KeyError), ({'type': 'Base', 'siz': 1}, TypeError)],
+    ids=['type', 'argument'],
+)
+def test_registries_raise_as_before_outside_of_the_block(cfg, error):
+    with pytest.raises(error) as inside, tell_mistakes_apart():
+        PARTS.build(cfg)
+    assert type(inside.value) is not error
+    with pytest.raises(error) as outside:
+        PARTS.build(cfg)
+    assert type(outside.value) is error
