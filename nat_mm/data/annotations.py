@@ -39,7 +39,7 @@ def find_missing_path(loader: ConfigDict) -> str | None:
         for name, path in _local_paths(dataset).items():
             if not os.path.exists(path):
                 return (
-                    f'{name} of the data set does not exist: {os.path.abspath(path)} '
+                    f'{name} of the dataset does not exist: {os.path.abspath(path)} '
                     f'(data_root is {dataset.get("data_root")!r})'
                 )
     return None
@@ -61,7 +61,7 @@ def find_annotation_problem(config: Config, part: str) -> str | None:
         path = _local_paths(dataset).get('ann_file')
         kind = _type_name(dataset)
         if kind is None:
-            return f'the {part} data set has no type, such as CocoDataset'
+            return f'the {part} dataset has no type, such as CocoDataset'
         if path and kind in LISTS_OF_DATASET:
             classes = (dataset.get('metainfo') or {}).get('classes')
             classes = classes or DATASETS.get(f'mmdet.{kind}').METAINFO['classes']
@@ -121,10 +121,10 @@ def _has_no_images(dataset: dict) -> bool:
 
 
 def find_missing_file(dataset: BaseDataset, part: str) -> str | None:
-    """Looks for the files of the first picture of a built data set.
+    """Looks for the files of the first picture of a built dataset.
 
     Args:
-        dataset: The data set; it has pictures.
+        dataset: The dataset; it has pictures.
         part: ``train``, ``val`` or ``test``, for the message.
 
     Returns:
@@ -136,12 +136,12 @@ def find_missing_file(dataset: BaseDataset, part: str) -> str | None:
     for name in ('img_path', 'seg_map_path'):
         path = first.get(name)
         if path and '://' not in path and not os.path.isfile(path):
-            return f'a file of the {part} data set does not exist: {os.path.abspath(path)}'
+            return f'a file of the {part} dataset does not exist: {os.path.abspath(path)}'
     return None
 
 
 def describe_empty(part: str) -> str:
-    """The message for a data set without pictures.
+    """The message for a dataset without pictures.
 
     Args:
         part: ``train``, ``val`` or ``test``.
@@ -149,11 +149,11 @@ def describe_empty(part: str) -> str:
     Returns:
         The message.
     """
-    return f'the {part} data set has no picture with annotations of its classes'
+    return f'the {part} dataset has no picture with annotations of its classes'
 
 
 def _datasets(dataset: Any) -> Iterator[dict]:
-    """The configs of the data sets that read files, inside of wrappers such as RepeatDataset."""
+    """The configs of the datasets that read files, inside of wrappers such as RepeatDataset."""
     if not isinstance(dataset, dict):
         return
     inner = dataset.get('dataset') or dataset.get('datasets')
@@ -171,7 +171,7 @@ def _type_name(config: dict) -> str | None:
 
 
 def _local_paths(dataset: dict) -> dict[str, str]:
-    """The files and folders that a data set config names, joined to its data_root."""
+    """The files and folders that a dataset config names, joined to its data_root."""
     named = {'ann_file': dataset.get('ann_file')}
     prefix = dataset.get('data_prefix') or {}
     if isinstance(prefix, str):
@@ -212,5 +212,5 @@ def _find_foreign_classes(path: str, classes: Sequence[str]) -> str | None:
         return None
     return (
         f'annotation file {os.path.abspath(path)} has the categories {found[:5]}, but the classes '
-        f'of the config are {list(classes)[:5]}: set metainfo.classes of the data set'
+        f'of the config are {list(classes)[:5]}: set metainfo.classes of the dataset'
     )

@@ -46,11 +46,11 @@ def data_mistakes(config: Config, part: str) -> Iterator[None]:
 
 
 def check_dataset(config: Config, dataset: BaseDataset, part: str) -> None:
-    """Checks a data set that was built.
+    """Checks a dataset that was built.
 
     Args:
         config: Config of the run.
-        dataset: The data set.
+        dataset: The dataset.
         part: ``train``, ``val`` or ``test``.
 
     Raises:

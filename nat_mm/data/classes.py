@@ -10,13 +10,13 @@ WITH_FOLDERS = ('CustomDataset', 'ImageNet', 'ImageNet21k')
 
 
 def find_folder_problem(dataset: dict) -> str | None:
-    """Looks at the folders of one of mmpretrain's data sets that have one for each class.
+    """Looks at the folders of one of mmpretrain's datasets that have one for each class.
 
     Args:
-        dataset: Config of the data set.
+        dataset: Config of the dataset.
 
     Returns:
-        What is wrong, or None, also if the data set is of another kind.
+        What is wrong, or None, also if the dataset is of another kind.
     """
     kind = dataset.get('type', '')
     kind = getattr(kind, '__name__', kind).removeprefix('mmpretrain.')
@@ -45,7 +45,7 @@ def find_class_count_problem(config: Config, dataset: BaseDataset, part: str) ->
 
     Args:
         config: Config of the run, of any framework.
-        dataset: One of its data sets, built.
+        dataset: One of its datasets, built.
         part: ``train``, ``val`` or ``test``, for the message.
 
     Returns:
@@ -58,7 +58,7 @@ def find_class_count_problem(config: Config, dataset: BaseDataset, part: str) ->
     classes = getattr(dataset, 'metainfo', {}).get('classes') or ()
     if len(classes) > head.num_classes:
         return (
-            f'the {part} data set has {len(classes)} classes, but model.head.num_classes is '
+            f'the {part} dataset has {len(classes)} classes, but model.head.num_classes is '
             f'{head.num_classes}'
         )
     preprocessor = model.get('data_preprocessor') or config.get('data_preprocessor') or {}

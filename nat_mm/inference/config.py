@@ -74,7 +74,7 @@ def _explain_parse_error(path: str, error: Exception) -> str:
 
 
 def find_test_dataset(config: Config) -> dict[str, Any]:
-    """The data set of the tests, within those around it such as RepeatDataset; empty if none."""
+    """The dataset of the tests, within those around it such as RepeatDataset; empty if none."""
     dataset = (config.get('test_dataloader') or {}).get('dataset') or {}
     while 'dataset' in dataset:
         dataset = dataset['dataset']

@@ -31,7 +31,7 @@ class UnreadableInput(Exception):  # noqa: N818 - it is reported, and the rest g
 
 
 def read_picture(path: Path, *, max_megapixels: float = float('inf')) -> np.ndarray | None:
-    """Reads a picture as mmdet's and mmseg's data sets do.
+    """Reads a picture as mmdet's and mmseg's datasets do.
 
     Args:
         path: The file.

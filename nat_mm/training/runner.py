@@ -41,7 +41,7 @@ def build_runner(config: Config) -> Runner | FlexibleRunner:
 
 
 def build_loop(runner: Runner | FlexibleRunner, part: str) -> None:
-    """Builds the data set, data loader and loop of one part of the data.
+    """Builds the dataset, data loader and loop of one part of the data.
 
     Args:
         runner: The runner; it keeps the loop.

@@ -182,7 +182,7 @@ def mistake(commands, config, tmp_path):
 
 def test_missing_folder(mistake, data):
     message = mistake('train_dataloader.dataset.data_prefix=gone')
-    assert f'data_prefix of the data set does not exist: {data}/gone' in message
+    assert f'data_prefix of the dataset does not exist: {data}/gone' in message
 
 
 def test_missing_imagenet(mistake, tmp_path):
@@ -204,7 +204,7 @@ def test_folder_without_classes(mistake, data):
 
 def test_more_classes_than_the_head_has(mistake):
     message = mistake('model.head.num_classes=1', 'data_preprocessor.num_classes=1')
-    assert 'the train data set has 2 classes, but model.head.num_classes is 1' in message
+    assert 'the train dataset has 2 classes, but model.head.num_classes is 1' in message
 
 
 def test_other_number_of_classes_for_mixing(mistake):

@@ -126,7 +126,7 @@ def test_annotations_without_objects(mistake, small_data, tmp_path):
     annotations = tmp_path / 'annotations.json'
     annotations.write_text(json.dumps({**content, 'annotations': []}))
     message = mistake(f'train_dataloader.dataset.ann_file={annotations}')
-    assert message == 'the train data set has no picture with annotations of its classes'
+    assert message == 'the train dataset has no picture with annotations of its classes'
 
 
 def test_evaluator_without_annotations(mistake):
@@ -143,14 +143,14 @@ def test_missing_data_folder(task, mistake, tmp_path):
 def test_missing_picture(mistake, small_data, tmp_path):
     (tmp_path / 'empty').mkdir()
     message = mistake(f'train_dataloader.dataset.data_prefix.img={tmp_path}/empty')
-    assert message == f'a file of the train data set does not exist: {tmp_path}/empty/00.jpg'
+    assert message == f'a file of the train dataset does not exist: {tmp_path}/empty/00.jpg'
 
 
 def test_folder_without_pictures(mistake, tmp_path):
     (tmp_path / 'empty').mkdir()
     prefix = 'train_dataloader.dataset.data_prefix.img_path'
     message = mistake(f'{prefix}={tmp_path}/empty', task='segmentation')
-    assert message == 'the train data set has no picture with annotations of its classes'
+    assert message == 'the train dataset has no picture with annotations of its classes'
 
 
 def test_load_from_missing_file(mistake):

@@ -10,14 +10,14 @@ from nat_mm.errors import UserError
     [
         (
             'train_dataloader = dict(dataset=dict(_delete_=True, ann_file="coco/training.json"))',
-            'the train data set has no type, such as CocoDataset',
+            'the train dataset has no type, such as CocoDataset',
         ),
         (
             'val_evaluator = dict(_delete_=True, metric="bbox")',
             'val_evaluator has no type, such as CocoMetric',
         ),
     ],
-    ids=['data set', 'evaluator'],
+    ids=['dataset', 'evaluator'],
 )
 def test_data_without_a_type(settings, message, train, configs, small_data, tmp_path, monkeypatch):
     monkeypatch.chdir(small_data)

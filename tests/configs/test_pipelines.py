@@ -11,7 +11,7 @@ CONFIGS = Path(__file__).parents[2] / 'configs'
 
 
 def load(path, small_data):
-    """A config with its data moved to the small data set."""
+    """A config with its data moved to the small dataset."""
     config = Config.fromfile(CONFIGS / path)
     init_default_scope(config.default_scope)
     for part, name in (('train', 'training'), ('val', 'validation'), ('test', 'validation')):

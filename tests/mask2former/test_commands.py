@@ -153,7 +153,7 @@ def mistake(train, data, tmp_path):
 
 def test_missing_segments(mistake):
     message = mistake(lambda folder: (folder / 'training' / '00.png').unlink())
-    assert message.startswith('a file of the train data set does not exist: ')
+    assert message.startswith('a file of the train dataset does not exist: ')
     assert message.endswith('00.png')
 
 
