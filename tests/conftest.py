@@ -105,9 +105,9 @@ HEIGHT, WIDTH = 96, 128
 
 @pytest.fixture(scope='session')
 def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Writes pictures of one dark box and one bright disc each, as COCO and as ADE20K have them.
+    """Writes images of one dark box and one bright disc each, as COCO and as ADE20K have them.
 
-    Below the returned folder: ``images/{training,validation}/*.jpg``; label pictures
+    Below the returned folder: ``images/{training,validation}/*.jpg``; label images
     ``annotations/{training,validation}/*.png`` with 1 for background, 2 for box, 3 for disc; and
     ``coco/{training,validation}.json`` with the categories box and disc.
     """

@@ -157,7 +157,7 @@ def _metainfo(image: Tensor) -> dict[str, Any]:
 
 def _find_segmentor_shape(config: Config) -> tuple[int, int] | None:
     scale = _find_in_test_pipeline(config, 'Resize', 'scale')
-    # OpenMMLab's scales are a longest and a shortest side; pictures count as landscapes.
+    # OpenMMLab's scales are a longest and a shortest side; images count as landscapes.
     return None if scale is None else (min(scale), max(scale))
 
 

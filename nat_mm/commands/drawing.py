@@ -34,11 +34,11 @@ def add_drawing_options(parser: argparse.ArgumentParser, *, out_dir: str) -> Non
     add_device_option(parser)
 
 
-def find_pictures(inputs: Sequence[str], out_dir: Path) -> list[Path]:
-    """Lists the pictures to draw over, and makes the folder of the results.
+def find_images(inputs: Sequence[str], out_dir: Path) -> list[Path]:
+    """Lists the images to draw over, and makes the folder of the results.
 
     Args:
-        inputs: Pictures, folders of pictures and globs.
+        inputs: Images, folders of images and globs.
         out_dir: Folder of the results, which are called ``NAME.png``.
 
     Returns:
@@ -48,29 +48,29 @@ def find_pictures(inputs: Sequence[str], out_dir: Path) -> list[Path]:
         UserError: An input does not exist, is a video, or would be overwritten; or there cannot
             be such a folder.
     """
-    pictures = []
+    images = []
     for medium in find_inputs(inputs):
         if isinstance(medium, Video):
-            raise UserError(f'{medium} is a video; give pictures')
-        pictures.append(medium)
-    check_not_overwritten(pictures, [result_path(out_dir, picture.stem) for picture in pictures])
+            raise UserError(f'{medium} is a video; give images')
+        images.append(medium)
+    check_not_overwritten(images, [result_path(out_dir, image.stem) for image in images])
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f'cannot make the folder --out-dir {out_dir}: {error}') from error
-    return pictures
+    return images
 
 
 def result_path(out_dir: Path, name: str) -> Path:
-    """Where the drawing of a picture goes."""
+    """Where the drawing of an image goes."""
     return out_dir / f'{name}.png'
 
 
-def read_pictures(pictures: Sequence[Path]) -> Iterator[Frame]:
-    """Reads pictures one by one and shows the progress.
+def read_images(images: Sequence[Path]) -> Iterator[Frame]:
+    """Reads images one by one and shows the progress.
 
     Args:
-        pictures: The files.
+        images: The files.
 
     Yields:
         Those that can be read.
@@ -79,9 +79,9 @@ def read_pictures(pictures: Sequence[Path]) -> Iterator[Frame]:
         UserError: At the end, if some cannot be read.
     """
     unreadable = {}
-    yield from track(read_frames(pictures, unreadable), 'Drawing', total=len(pictures))
+    yield from track(read_frames(images, unreadable), 'Drawing', total=len(images))
     if unreadable:
-        raise UserError(list_unreadable(unreadable, pictures))
+        raise UserError(list_unreadable(unreadable, images))
 
 
 @contextmanager

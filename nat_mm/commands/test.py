@@ -34,7 +34,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def show_predictions(config: Config, arguments: argparse.Namespace) -> None:
-    """Makes the visualization hook draw every picture."""
+    """Makes the visualization hook draw every image."""
     hook = config.default_hooks.get('visualization')
     if hook is None:
         raise UserError(

@@ -24,8 +24,8 @@ from nat_mm.commands.arguments import add_config_overrides
 from nat_mm.commands.device import check_device
 from nat_mm.commands.drawing import (
     add_drawing_options,
-    find_pictures,
-    read_pictures,
+    find_images,
+    read_images,
     result_path,
     value_mistakes,
 )
@@ -39,7 +39,7 @@ def parse_point(text: str) -> tuple[float, float]:
         x, y = map(float, text.split(','))
     except ValueError as error:
         raise argparse.ArgumentTypeError(
-            f'a point is x,y in pixels of the picture, such as 120,80; got {text}'
+            f'a point is x,y in pixels of the image, such as 120,80; got {text}'
         ) from error
     return x, y
 
@@ -98,7 +98,7 @@ def points_of(
 def main(arguments: Sequence[str] | None = None) -> None:
     arguments = parse_arguments(arguments)
     check_device(arguments.device)
-    pictures = find_pictures(arguments.pictures, arguments.out_dir)
+    pictures = find_images(arguments.pictures, arguments.out_dir)
     model = load_model(
         arguments.config,
         arguments.checkpoint,
@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     with value_mistakes(arguments.config):
         backbone = find_backbone(model.module)
-    for frame in read_pictures(pictures):
+    for frame in read_images(pictures):
         points = points_of(frame, arguments.points)
         with value_mistakes(frame.file_name):
             prepared = prepare_image(

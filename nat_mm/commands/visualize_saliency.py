@@ -20,8 +20,8 @@ from nat_mm.analysis.saliency import Saliency, draw_saliency, saliency
 from nat_mm.commands.device import check_device
 from nat_mm.commands.drawing import (
     add_drawing_options,
-    find_pictures,
-    read_pictures,
+    find_images,
+    read_images,
     result_path,
     value_mistakes,
 )
@@ -71,12 +71,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names = [name for name, _, _ in arguments.models]
     if len(set(names)) < len(names):
         raise UserError(f'every --model must have another name, got {", ".join(names)}')
-    pictures = find_pictures(arguments.pictures, arguments.out_dir)
+    pictures = find_images(arguments.pictures, arguments.out_dir)
     models = {
         name: load_model(config, checkpoint, device=arguments.device)
         for name, config, checkpoint in arguments.models
     }
-    for frame in read_pictures(pictures):
+    for frame in read_images(pictures):
         drawn = {}
         for name, model in models.items():
             with value_mistakes(f'{frame.file_name}, {name}'):

@@ -48,7 +48,7 @@ def find_missing_path(loader: ConfigDict) -> str | None:
 def find_annotation_problem(config: Config, part: str) -> str | None:
     """Reads the annotations of one part of the data and looks for mistakes.
 
-    Read are COCO's files, and the folders that tell the classes of a classifier's pictures.
+    Read are COCO's files, and the folders that tell the classes of a classifier's images.
 
     Args:
         config: Config of the run.
@@ -121,10 +121,10 @@ def _has_no_images(dataset: dict) -> bool:
 
 
 def find_missing_file(dataset: BaseDataset, part: str) -> str | None:
-    """Looks for the files of the first picture of a built dataset.
+    """Looks for the files of the first image of a built dataset.
 
     Args:
-        dataset: The dataset; it has pictures.
+        dataset: The dataset; it has images.
         part: ``train``, ``val`` or ``test``, for the message.
 
     Returns:
@@ -141,7 +141,7 @@ def find_missing_file(dataset: BaseDataset, part: str) -> str | None:
 
 
 def describe_empty(part: str) -> str:
-    """The message for a dataset without pictures.
+    """The message for a dataset without images.
 
     Args:
         part: ``train``, ``val`` or ``test``.
@@ -149,7 +149,7 @@ def describe_empty(part: str) -> str:
     Returns:
         The message.
     """
-    return f'the {part} dataset has no picture with annotations of its classes'
+    return f'the {part} dataset has no image with annotations of its classes'
 
 
 def _datasets(dataset: Any) -> Iterator[dict]:

@@ -1,4 +1,4 @@
-"""Finds what is wrong with the classes of a classifier and of its pictures."""
+"""Finds what is wrong with the classes of a classifier and of its images."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def find_folder_problem(dataset: dict) -> str | None:
         return f'the folder of {kind} does not exist: {folder.absolute()}'
     names = sorted(path.name for path in folder.iterdir() if path.is_dir())
     if not names:
-        return f'{folder.absolute()} has no folders with pictures, one for each class'
+        return f'{folder.absolute()} has no folders with images, one for each class'
     classes = (dataset.get('metainfo') or {}).get('classes') or dataset.get('classes')
     if classes is None:
         classes = DATASETS.get(f'mmpretrain.{kind}').METAINFO.get('classes')
@@ -67,7 +67,7 @@ def find_class_count_problem(config: Config, dataset: BaseDataset, part: str) ->
     if part == 'train' and mixes and prepared != head.num_classes:
         return (
             f'data_preprocessor.num_classes is {prepared}, but model.head.num_classes is '
-            f'{head.num_classes}: both must be the same, as pictures are mixed (train_cfg.augments)'
+            f'{head.num_classes}: both must be the same, as images are mixed (train_cfg.augments)'
         )
     return None
 

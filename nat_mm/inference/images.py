@@ -1,4 +1,4 @@
-"""Reads the pictures that a command is given."""
+"""Reads the images that a command is given."""
 
 import os
 import stat
@@ -31,17 +31,17 @@ class UnreadableInput(Exception):  # noqa: N818 - it is reported, and the rest g
 
 
 def read_picture(path: Path, *, max_megapixels: float = float('inf')) -> np.ndarray | None:
-    """Reads a picture as mmdet's and mmseg's datasets do.
+    """Reads an image as mmdet's and mmseg's datasets do.
 
     Args:
         path: The file.
-        max_megapixels: Size of the largest picture that is decoded.
+        max_megapixels: Size of the largest image that is decoded.
 
     Returns:
-        The picture [height, width, 3], uint8, blue-green-red; None if the file is no picture.
+        The image [height, width, 3], uint8, blue-green-red; None if the file is no image.
 
     Raises:
-        UnreadableInput: The path is that of a pipe, device or folder, or the picture is too large
+        UnreadableInput: The path is that of a pipe, device or folder, or the image is too large
             or too long and thin.
         OSError: It cannot be opened.
     """
@@ -67,13 +67,13 @@ def read_picture(path: Path, *, max_megapixels: float = float('inf')) -> np.ndar
 
 
 def picture_size(file: BinaryIO) -> tuple[int, int] | None:
-    """Width and height of a picture as its header says, without decoding it.
+    """Width and height of an image as its header says, without decoding it.
 
     Args:
-        file: The picture; it is left where it began.
+        file: The image; it is left where it began.
 
     Returns:
-        The size in pixels; None if Pillow does not know the format. OpenCV, which decodes pictures,
+        The size in pixels; None if Pillow does not know the format. OpenCV, which decodes images,
         knows others, of which it refuses those beyond 2**30 pixels.
     """
     try:

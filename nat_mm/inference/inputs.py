@@ -1,4 +1,4 @@
-"""Finds and reads what a prediction is made for: pictures, videos and cameras."""
+"""Finds and reads what a prediction is made for: images, videos and cameras."""
 
 import glob
 import os
@@ -49,21 +49,21 @@ class Frame:
 
 
 def find_inputs(inputs: Iterable[str], *, max_frames: int | None = None) -> list[Path | Video]:
-    """Lists pictures, videos and cameras.
+    """Lists images, videos and cameras.
 
     Args:
         inputs: Each the index of a camera, if no file has that name; a file, which is a video if
-            it has one of `VIDEO_SUFFIXES` and else a picture; a folder, whose entries with the
-            suffix of a picture are taken in order of their names; or a glob such as
+            it has one of `VIDEO_SUFFIXES` and else an image; a folder, whose entries with the
+            suffix of an image are taken in order of their names; or a glob such as
             ``photos/**/*.jpg``, whose files are taken in order of their paths. Nothing is opened
             but folders and cameras: whether the rest can be read, `read_frames` finds out.
         max_frames: How many images of each video or camera are read; None means all.
 
     Returns:
-        Paths of pictures, and videos; no two have the same name without suffix.
+        Paths of images, and videos; no two have the same name without suffix.
 
     Raises:
-        UserError: An input does not exist, a folder cannot be listed or holds no picture, a
+        UserError: An input does not exist, a folder cannot be listed or holds no image, a
             glob matches no file,
             two inputs would have results of the same name, a camera is not the only input, or a
             camera is not available.
@@ -92,7 +92,7 @@ def read_frames(
     *,
     max_megapixels: float = MEGAPIXELS,
 ) -> Iterator[Frame]:
-    """Reads pictures and videos one image at a time.
+    """Reads images and videos one image at a time.
 
     Args:
         media: Results of `find_inputs`.
@@ -154,7 +154,7 @@ def _expand(entry: str, max_frames: int | None) -> list[Path | Video]:
         except OSError as error:
             raise UserError(f'cannot list the folder {path}: {error.strerror}') from error
         if not images:
-            raise UserError(f'no pictures ({", ".join(SUFFIXES)}) in the folder {path}')
+            raise UserError(f'no images ({", ".join(SUFFIXES)}) in the folder {path}')
         return list(images)
     if os.path.lexists(path):
         return [_medium(path, max_frames)]
@@ -188,5 +188,5 @@ def _check_name(medium: Path | Video) -> None:
 def _read_picture(path: Path, max_megapixels: float) -> Frame:
     image = read_picture(path, max_megapixels=max_megapixels)
     if image is None:
-        raise UnreadableInput('not a picture that can be read')
+        raise UnreadableInput('not an image that can be read')
     return Frame(image, path.stem, path.name, medium=path)

@@ -1,4 +1,4 @@
-"""Predicts pictures and videos with a loaded model, and writes what comes out."""
+"""Predicts images and videos with a loaded model, and writes what comes out."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -146,7 +146,7 @@ def predict_all(
 
 
 class ResultWriter:
-    """Writes the results of images, and draws them into pictures and videos.
+    """Writes the results of images, and draws them into images and videos.
 
     As a context manager it finishes videos and lists at the end of the ``with`` block, also when
     an exception ends it.

@@ -173,7 +173,7 @@ def test_a_point_that_is_none_is_a_usage_mistake(files, attention, capsys):
     with pytest.raises(SystemExit) as error:
         attention([files.nat, 'none', files.image, '--point', '12;3'])
     assert error.value.code == 2
-    assert 'a point is x,y in pixels of the picture, such as 120,80; got 12;3' in (
+    assert 'a point is x,y in pixels of the image, such as 120,80; got 12;3' in (
         capsys.readouterr().err
     )
 

@@ -142,7 +142,7 @@ def checkpoint(family, tmp_path):
 
 @pytest.fixture
 def config(family, tmp_path):
-    """A config for that classifier and two pictures of each class."""
+    """A config for that classifier and two images of each class."""
     rng = np.random.default_rng(0)
     for name in ('one', 'other'):
         (tmp_path / 'data' / name).mkdir(parents=True)
@@ -166,7 +166,7 @@ def config(family, tmp_path):
 
 
 def scores_by_hand(config, checkpoint):
-    """Scores of the pictures, from the authors' last norm, mean over the image and head."""
+    """Scores of the images, from the authors' last norm, mean over the image and head."""
     weights = torch.load(checkpoint)
     backbone = MODELS.build(config.model.backbone)
     backbone.load_state_dict(weights, strict=False)

@@ -55,7 +55,7 @@ randomness = dict(seed=0)
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-    """Folders train and val with a folder of pictures for each class."""
+    """Folders train and val with a folder of images for each class."""
     root = tmp_path_factory.mktemp('folders')
     rng = np.random.default_rng(0)
     for part, count in (('train', 8), ('val', 3)):
@@ -148,7 +148,7 @@ def test_prediction(commands, config, trained, data, tmp_path):
 
 
 def test_browsing(config, tmp_path, monkeypatch):
-    """With the classes of both, where two pictures are mixed."""
+    """With the classes of both, where two images are mixed."""
     labels = []
     draw = UniversalVisualizer.visualize_cls
 
@@ -199,7 +199,7 @@ def test_other_number_of_classes(mistake, data):
 
 def test_folder_without_classes(mistake, data):
     message = mistake('train_dataloader.dataset.data_prefix=train/dark')
-    assert message == f'{data}/train/dark has no folders with pictures, one for each class'
+    assert message == f'{data}/train/dark has no folders with images, one for each class'
 
 
 def test_more_classes_than_the_head_has(mistake):

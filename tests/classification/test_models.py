@@ -65,7 +65,7 @@ def test_scores_are_probabilities(small_model, batch):
     assert scores.shape == (3, CLASSES)
     torch.testing.assert_close(scores.sum(1), torch.ones(3))
     assert [int(sample.pred_label) for sample in samples] == scores.argmax(1).tolist()
-    # Of the same picture alone the same.
+    # Of the same image alone the same.
     alone = {'inputs': batch['inputs'][1:2], 'data_samples': batch['data_samples'][1:2]}
     with torch.no_grad():
         (sample,) = small_model.test_step(alone)

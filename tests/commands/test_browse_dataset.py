@@ -1,4 +1,4 @@
-"""tools/browse_dataset.py: the pictures are what the model gets."""
+"""tools/browse_dataset.py: the images are what the model gets."""
 
 import cv2
 import numpy as np
@@ -20,7 +20,7 @@ def browse():
 
 @pytest.fixture
 def pictures(browse, configs, tmp_path, capsys):
-    """Browses a config, and returns the pictures, blue-green-red, and the files they are of."""
+    """Browses a config, and returns the images, blue-green-red, and the files they are of."""
 
     def run(task, *arguments, folder='out'):
         browse([str(configs[task]), '--out-dir', str(tmp_path / folder), *map(str, arguments)])
@@ -46,7 +46,7 @@ def test_same_seed_same_pictures(task, pictures, tmp_path):
 
 
 def test_detection_batch_is_padded(pictures):
-    """Where nothing is drawn, a picture shows the file; its padding is gray, the mean colour."""
+    """Where nothing is drawn, an image shows the file; its padding is gray, the mean colour."""
     resize = 'train_dataloader.dataset.pipeline.2.scale="(100,75)"'
     (drawn, *_), (source, *_) = pictures('detection', '--number', 2, '--cfg-options', resize)
     assert drawn.shape == (96, 128, 3)  # 75 x 100, padded to multiples of 32

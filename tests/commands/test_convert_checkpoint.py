@@ -90,7 +90,7 @@ def save_old_checkpoint(configs, task, tmp_path_factory):
 
 
 def predictions(test, config, checkpoint, work_dir):
-    """What a model predicts for the test pictures: scores, boxes and labels, or label pictures."""
+    """What a model predicts for the test images: scores, boxes and labels, or label images."""
     out = work_dir / ('out.pkl' if 'detection' in config.name else 'out')
     test([str(config), str(checkpoint), '--work-dir', str(work_dir), '--out', str(out)])
     if out.is_dir():
@@ -117,7 +117,7 @@ def test_published_checkpoint_predicts_the_same_converted_or_not(
         assert 'do not match exactly' not in captured.err + captured.out
     for one, other in zip(*found, strict=True):
         np.testing.assert_array_equal(one, other)
-    # In label pictures as ADE20K has them, 0 is no class.
+    # In label images as ADE20K has them, 0 is no class.
     labels = found[0][2::3] if task == 'detection' else [each - 1 for each in found[0]]
     assert len(labels) == 3
     assert all((each == CLASSES[task].index('disc')).all() for each in labels)

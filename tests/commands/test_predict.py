@@ -1,4 +1,4 @@
-"""tools/predict.py: pictures and data of what was found, and what it refuses."""
+"""tools/predict.py: images and data of what was found, and what it refuses."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from nat_mm.errors import UserError
 
 @pytest.fixture
 def pictures(small_data, tmp_path):
-    """A folder with two pictures."""
+    """A folder with two images."""
     folder = tmp_path / 'pictures'
     folder.mkdir()
     for name in ('00.jpg', '01.jpg'):
@@ -115,10 +115,10 @@ def test_batch_size_does_not_change_results(predict, configs, trained, pictures,
 
 
 def test_input_that_is_no_picture(mistake, tmp_path):
-    (tmp_path / 'text.jpg').write_text('no picture')
+    (tmp_path / 'text.jpg').write_text('no image')
     message = mistake(tmp_path / 'text.jpg')
     path = tmp_path / 'text.jpg'
-    assert message == f'1 of 1 inputs cannot be read: {path} (not a picture that can be read)'
+    assert message == f'1 of 1 inputs cannot be read: {path} (not an image that can be read)'
     assert not (tmp_path / 'out').exists()
 
 
@@ -142,7 +142,7 @@ def test_missing_input(mistake):
 
 def test_folder_without_pictures(mistake, tmp_path):
     (tmp_path / 'empty').mkdir()
-    assert 'no pictures (.jpg' in mistake(tmp_path / 'empty')
+    assert 'no images (.jpg' in mistake(tmp_path / 'empty')
 
 
 def test_inputs_of_the_same_name(mistake, pictures):

@@ -24,7 +24,7 @@ NOT_A_FILE = 'not a file, but a folder, pipe, socket or device'
 
 
 def write_huge_png(path, width=30000, height=30000):
-    """A small file with a picture that takes gigabytes."""
+    """A small file with an image that takes gigabytes."""
 
     def chunk(kind, content):
         checksum = zlib.crc32(kind + content)
@@ -54,7 +54,7 @@ def write_clip(folder, height, width):
 
 @pytest.fixture
 def folder(small_data, tmp_path):
-    """A folder with one picture that can be predicted, last in the order of names."""
+    """A folder with one image that can be predicted, last in the order of names."""
     folder = tmp_path / 'pictures'
     folder.mkdir()
     shutil.copy(small_data / 'images' / 'validation' / '00.jpg', folder / 'zz.jpg')
@@ -95,7 +95,7 @@ def make_special_files(folder, suffix):
 def test_what_is_no_file_is_left_out(way, folder):
     names = make_special_files(folder, '.jpg')
     if way == 'one by one':
-        names.remove('folder.jpg')  # its pictures would be predicted
+        names.remove('folder.jpg')  # its images would be predicted
         entries = [str(folder / name) for name in (*names, 'zz.jpg')]
     else:
         entries = [str(folder if way == 'folder' else folder / '*.jpg')]

@@ -1,4 +1,4 @@
-"""tools/test.py: metrics, pictures, saved predictions, and what it refuses."""
+"""tools/test.py: metrics, images, saved predictions, and what it refuses."""
 
 import json
 import pickle

@@ -126,7 +126,7 @@ def test_annotations_without_objects(mistake, small_data, tmp_path):
     annotations = tmp_path / 'annotations.json'
     annotations.write_text(json.dumps({**content, 'annotations': []}))
     message = mistake(f'train_dataloader.dataset.ann_file={annotations}')
-    assert message == 'the train dataset has no picture with annotations of its classes'
+    assert message == 'the train dataset has no image with annotations of its classes'
 
 
 def test_evaluator_without_annotations(mistake):
@@ -150,7 +150,7 @@ def test_folder_without_pictures(mistake, tmp_path):
     (tmp_path / 'empty').mkdir()
     prefix = 'train_dataloader.dataset.data_prefix.img_path'
     message = mistake(f'{prefix}={tmp_path}/empty', task='segmentation')
-    assert message == 'the train dataset has no picture with annotations of its classes'
+    assert message == 'the train dataset has no image with annotations of its classes'
 
 
 def test_load_from_missing_file(mistake):

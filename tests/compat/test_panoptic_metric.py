@@ -21,7 +21,7 @@ FIRST, SECOND = (slice(0, 2), slice(0, 4)), (slice(6, 8), slice(0, 4))
 
 @pytest.fixture
 def truth(tmp_path):
-    """Annotation file of one picture; its segments are in the folder beside."""
+    """Annotation file of one image; its segments are in the folder beside."""
     segments = np.full((8, 8), 70000)
     segments[FIRST], segments[SECOND] = 300, 5
     infos = [

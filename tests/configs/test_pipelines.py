@@ -1,4 +1,4 @@
-"""The data pipelines of the configs, on a picture made here."""
+"""The data pipelines of the configs, on an image made here."""
 
 from pathlib import Path
 
@@ -55,7 +55,7 @@ def test_detection_training_pipeline_is_multi_scale(detection):
             assert truth.masks.masks.shape[1:] == (height, width)
             assert max(height, width) <= 1333
             sizes.add(min(height, width))
-            # The pictures are 4:3, so another shape was cropped to at most 384 x 600.
+            # The images are 4:3, so another shape was cropped to at most 384 x 600.
             cropped += abs(width / height - 4 / 3) > 0.02
     assert len(sizes) > 5
     assert sizes <= set(range(480, 801, 32))

@@ -19,7 +19,7 @@ from tests.mask2former.small import SHIPPED, shipped_config, small_config
 
 @pytest.fixture(scope='session')
 def data(small_data: Path) -> Path:
-    """The small data, with panoptic annotations of the same pictures in ``panoptic``.
+    """The small data, with panoptic annotations of the same images in ``panoptic``.
 
     The categories are box (1) and disc (2), things, and background (3), stuff.
     """

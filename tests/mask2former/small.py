@@ -20,7 +20,7 @@ BACKBONE = dict(
     dilations=[[1], [2], [1], [1]],
     init_cfg=None,
 )
-# Widths of the heads, and the sizes of pictures and crops.
+# Widths of the heads, and the sizes of images and crops.
 SMALLER = {256: 32, 128: 16, 1024: 64, 2048: 64, 12544: 112}
 SMALLER_SIZES = {
     (1024, 1024): (96, 96),
@@ -36,7 +36,7 @@ def shipped_config(task: str) -> Config:
 
 
 def small_config(task: str, data: Path) -> Config:
-    """A shipped config with a small model, small pictures and two iterations.
+    """A shipped config with a small model, small images and two iterations.
 
     Args:
         task: ``semantic``, ``instance`` or ``panoptic``.

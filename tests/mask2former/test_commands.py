@@ -61,7 +61,7 @@ def test_testing(test, configs, trained, tmp_path):
     test([*arguments, '--work-dir', str(tmp_path / 'work_dir')])
     (path,) = (tmp_path / 'work_dir').glob('*/*.json')
     measured = json.loads(path.read_text())
-    # The last validation of the training was on the same pictures.
+    # The last validation of the training was on the same images.
     validated = log(work_dir)[-1]
     for name in METRICS[task]:
         assert measured[name] == pytest.approx(validated[name], abs=1e-3)

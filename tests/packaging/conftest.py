@@ -145,7 +145,7 @@ def _make_environment(environment: Path, wheel: Path) -> Path:
 
 @pytest.fixture(scope='session')
 def user_project(tmp_path_factory) -> Path:
-    """A folder with a user's two configs and 4 pictures of a box and a disc, and nothing else."""
+    """A folder with a user's two configs and 4 images of a box and a disc, and nothing else."""
     project = tmp_path_factory.mktemp('user') / 'project'
     shutil.copytree(Path(__file__).parent / 'user_project', project)
     for name in ('images', 'labels'):

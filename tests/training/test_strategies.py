@@ -115,7 +115,7 @@ def train_in_both_ways(work_dir, environment):
 
 @pytest.fixture(scope='module')
 def checkpoints(tmp_path_factory):
-    """What was trained for four iterations of four pictures, by strategy."""
+    """What was trained for four iterations of four images, by strategy."""
     folder = tmp_path_factory.mktemp('strategies')
     run_together(train_in_both_ways, [(str(folder), environment) for environment in ranks(2)])
     config = make_config(

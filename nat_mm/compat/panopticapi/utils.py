@@ -4,13 +4,13 @@ import numpy as np
 
 
 def rgb2id(color: np.ndarray) -> np.ndarray:
-    """Read the numbers of the segments out of a picture.
+    """Read the numbers of the segments out of an image.
 
     Args:
-        color: Picture [..., 3], red-green-blue, integers from 0 to 255.
+        color: Image [..., 3], red-green-blue, integers from 0 to 255.
 
     Returns:
-        ``red + 256 * green + 256**2 * blue`` [...]; int32 for a uint8 picture.
+        ``red + 256 * green + 256**2 * blue`` [...]; int32 for a uint8 image.
     """
     if color.dtype == np.uint8:
         color = color.astype(np.int32)
@@ -18,12 +18,12 @@ def rgb2id(color: np.ndarray) -> np.ndarray:
 
 
 def id2rgb(id_map: np.ndarray) -> np.ndarray:
-    """Write the numbers of segments as a picture.
+    """Write the numbers of segments as an image.
 
     Args:
         id_map: Integers [...], each from 0 to 256**3 - 1.
 
     Returns:
-        The picture [..., 3], red-green-blue, uint8.
+        The image [..., 3], red-green-blue, uint8.
     """
     return np.stack([id_map // 256**power % 256 for power in range(3)], axis=-1).astype(np.uint8)
