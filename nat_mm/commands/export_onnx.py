@@ -15,14 +15,14 @@ from pathlib import Path
 from urllib.error import URLError
 
 from mmengine.config import Config
+from mmengine.registry import MODELS
 
 from nat_mm.backbones.base import NeighborhoodBackbone
 from nat_mm.checkpoints import load_pretrained
 from nat_mm.commands.arguments import add_config_overrides
 from nat_mm.errors import UserError
 from nat_mm.inference.checkpoint import weight_mistakes
-from nat_mm.inference.config import load_config
-from nat_mm.inference.model import build_module
+from nat_mm.inference.config import config_mistakes, load_config
 from nat_mm.inference.onnx_export import OPSET, export_onnx, output_names
 
 PACKAGES = ('onnx', 'onnxscript', 'onnxruntime')
@@ -67,7 +67,8 @@ def build_backbone(config: Config) -> NeighborhoodBackbone:
     backbone_config = (config.get('model') or {}).get('backbone')
     if backbone_config is None:
         raise UserError(f'{config.filename} has no model.backbone')
-    backbone = build_module(config).backbone
+    with config_mistakes(config):
+        backbone = MODELS.build(backbone_config)
     if not isinstance(backbone, NeighborhoodBackbone):
         raise UserError(
             f'{config.filename}: the backbone must be a NAT, DiNAT or DiNAT_s, '

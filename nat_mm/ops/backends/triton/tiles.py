@@ -59,7 +59,9 @@ def choose_tiles(
     """
     rows, columns = (8, 8) if kernel_size[1] <= 9 else (16, 4)
     is_float32 = bytes_per_element == 4
-    small_blocks = kernel != 'queries' if is_float32 else is_amd
+    # What spills no registers: float32 is short of them from 64 channels on.
+    is_short = is_float32 and not is_amd and head_dim >= 64
+    small_blocks = kernel != 'queries' or is_short if is_float32 else is_amd
     small_blocks = small_blocks or (kernel == 'keys' and head_dim > 64)
     small_tiles = is_float32 and is_amd and kernel == 'queries'
     return Tiles(
@@ -68,7 +70,7 @@ def choose_tiles(
         block_rows=1 if small_blocks else 2,
         block_columns=16,
         warps=8 if is_float32 and not small_tiles else 4,
-        stages=2,
+        stages=1 if is_short and kernel == 'forward' else 2,
     )
 
 
