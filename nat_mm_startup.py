@@ -9,7 +9,8 @@ library and only watches for a few modules:
   finder knows it (mmcv-lite). A compiled one always wins.
 - ``panopticapi``, which mmdet needs for panoptic data: served from :mod:`nat_mm.compat.panopticapi`
   where no other finder knows it.
-- ``mmengine.config``: finds ``_base_ = 'nat_mm::...'`` in this package's own folder.
+- ``mmengine.config``: finds ``_base_ = 'nat_mm::...'`` in this package's own folder, and
+  ``mmengine.hub`` builds models of ``nat_mm::...``.
 - what a process can get to without a config that imports nat_mm, and must not do without its
   repairs (:mod:`nat_mm.compat`): nat_mm is imported before a checkpoint is read, a runner resumes,
   an inferencer builds its model or a config takes a base from another package, and when mmpretrain
@@ -84,7 +85,6 @@ class _MissingPanopticApi:
 
 
 _NEED_NAT_MM = {
-    'mmengine.hub.hub': ('get_model',),
     'mmengine.infer.infer': (
         'BaseInferencer._init_model',
         'BaseInferencer._load_model_from_metafile',
@@ -93,7 +93,7 @@ _NEED_NAT_MM = {
     'mmengine.runner.checkpoint': ('CheckpointLoader.load_checkpoint',),
     'mmengine.runner.runner': ('Runner.resume',),
 }
-"""Functions, by their module, before whose calls nat_mm is imported."""
+"""Methods, by their module, before whose calls nat_mm is imported."""
 
 _after_import = _AfterImport()
 _missing_ops = _MissingOps()
@@ -113,6 +113,7 @@ def install():
     sys.meta_path += [_missing_ops, _MissingPanopticApi()]
     when_imported('mmengine.config.utils', _name_own_configs)
     when_imported('mmengine.config.config', _find_own_configs)
+    when_imported('mmengine.hub.hub', _build_own_models)
     when_imported('mmpretrain.utils.dependency', _import_before_multimodal_models)
     for name in _NEED_NAT_MM:
         when_imported(name, _import_before_calls)
@@ -152,6 +153,20 @@ def _find_own_configs(config):
     config.Config._get_cfg_path = staticmethod(get_cfg_path)
 
 
+def _build_own_models(hub):
+    get_model = hub.get_model
+
+    # Programs keep this function itself, so it has to choose at each call.
+    def get_own_model(cfg_path, pretrained=False, **kwargs):
+        if not cfg_path.startswith('nat_mm::') or not _is_installed('nat_mm'):
+            return get_model(cfg_path, pretrained, **kwargs)
+        from nat_mm.inference.names import build_for_hub
+
+        return build_for_hub(cfg_path, pretrained, **kwargs)
+
+    hub.get_model = get_own_model
+
+
 def _import_before_multimodal_models(dependency):
     if dependency.WITH_MULTIMODAL and _is_installed('nat_mm'):
         import nat_mm  # noqa: F401
@@ -160,7 +175,7 @@ def _import_before_multimodal_models(dependency):
 def _import_before_calls(module):
     for path in _NEED_NAT_MM[module.__name__]:
         class_name, _, name = path.rpartition('.')
-        _import_before_call(getattr(module, class_name) if class_name else module, name)
+        _import_before_call(getattr(module, class_name), name)
 
 
 def _import_before_call(owner, name):

@@ -10,9 +10,8 @@ if TYPE_CHECKING:
 
 
 def name_own_models() -> None:
-    """Changes both as soon as they are imported."""
+    """Changes the inferencers as soon as they are imported."""
     nat_mm_startup.when_imported('mmengine.infer.infer', _name_for_inferencers)
-    nat_mm_startup.when_imported('mmengine.hub.hub', _build_for_hub)
 
 
 def _name_for_inferencers(infer: ModuleType) -> None:
@@ -29,19 +28,20 @@ def _name_for_inferencers(infer: ModuleType) -> None:
     infer.BaseInferencer._load_model_from_metafile = load_model_from_metafile
 
 
-def _build_for_hub(hub: ModuleType) -> None:
-    get_model = hub.get_model
+def build_for_hub(cfg_path: str, pretrained: bool, **kwargs: Any) -> 'nn.Module':
+    """A model as ``mmengine.hub.get_model`` returns it; `nat_mm_startup` calls this.
 
-    def get_own_model(cfg_path: str, pretrained: bool = False, **kwargs: Any) -> 'nn.Module':
-        if not cfg_path.startswith('nat_mm::'):
-            return get_model(cfg_path, pretrained, **kwargs)
-        from nat_mm.inference.model import RANDOM, load_model
+    Args:
+        cfg_path: ``nat_mm::`` and the path of a config.
+        pretrained: Whether to load the published weights.
+        **kwargs: Arguments of the model in place of the config's.
+    """
+    from nat_mm.inference.model import RANDOM, load_model
 
-        overrides = {f'model.{name}': value for name, value in kwargs.items()}
-        checkpoint = None if pretrained else RANDOM
-        model = load_model(cfg_path, checkpoint, device='cpu', overrides=overrides).module
-        # As mmengine's: a Runner is not to initialize pretrained weights anew.
-        model._is_init = pretrained  # type: ignore[assignment]
-        return model.train()
-
-    hub.get_model = get_own_model  # type: ignore[attr-defined]
+    overrides = {f'model.{name}': value for name, value in kwargs.items()}
+    model = load_model(
+        cfg_path, None if pretrained else RANDOM, device='cpu', overrides=overrides
+    ).module
+    # As mmengine's: a Runner is not to initialize pretrained weights anew.
+    model._is_init = pretrained  # type: ignore[assignment]
+    return model.train()

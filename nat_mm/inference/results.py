@@ -165,23 +165,7 @@ class DetectionResult(Result):
             (COCO's run-length encoding). Of a panoptic model also ``segments``, each with its
             number in `segments` as ``id``, ``label``, ``class_name`` and ``area`` in pixels.
         """
-        instances = [
-            {
-                'label': int(label),
-                'class_name': name,
-                'score': float(score),
-                'bbox': [float(value) for value in box],
-            }
-            for label, name, score, box in zip(
-                self.labels, self.class_names, self.scores, self.boxes, strict=True
-            )
-        ]
-        if self.masks is not None:
-            from mmdet.structures.mask import encode_mask_results
-
-            for instance, code in zip(instances, encode_mask_results(self.masks), strict=True):
-                instance['mask'] = {'size': code['size'], 'counts': code['counts'].decode()}
-        result = {**self._describe_image(), 'instances': instances}
+        result = {**self._describe_image(), 'instances': self._described}
         if self.segments is not None:
             result['segments'] = self._describe_segments(self.segments)
         return result
@@ -200,7 +184,7 @@ class DetectionResult(Result):
             (run-length encoding).
         """
         entries = []
-        for instance in self.describe()['instances']:
+        for instance in self._described:
             left, top, right, bottom = instance['bbox']
             entry = {
                 'image_id': image_id,
@@ -212,6 +196,26 @@ class DetectionResult(Result):
                 entry['segmentation'] = instance['mask']
             entries.append(entry)
         return entries
+
+    @cached_property
+    def _described(self) -> list[dict[str, Any]]:
+        instances = [
+            {
+                'label': int(label),
+                'class_name': name,
+                'score': float(score),
+                'bbox': [float(value) for value in box],
+            }
+            for label, name, score, box in zip(
+                self.labels, self.class_names, self.scores, self.boxes, strict=True
+            )
+        ]
+        if self.masks is not None:
+            from mmdet.structures.mask import encode_mask_results
+
+            for instance, code in zip(instances, encode_mask_results(self.masks), strict=True):
+                instance['mask'] = {'size': code['size'], 'counts': code['counts'].decode()}
+        return instances
 
     def _describe_segments(self, segments: np.ndarray) -> list[dict[str, Any]]:
         from mmdet.evaluation import INSTANCE_OFFSET
