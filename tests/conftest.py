@@ -3,6 +3,7 @@
 import functools
 import json
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,10 @@ from tests.loading import Run, load_command
 
 # Triton reads it when it is imported: without a GPU its kernels are interpreted.
 os.environ['TRITON_INTERPRET'] = '1'
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Under nohup, or in the background of a script. Tests send it to themselves and to commands.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if 'PYTEST_XDIST_WORKER' in os.environ:
     # Workers share the cores; with several threads each they would wait for one another.
