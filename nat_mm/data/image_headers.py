@@ -1,0 +1,72 @@
+"""Reads the headers of images, without decoding them."""
+
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from nat_mm.inference.images import UnreadableInput, check_regular
+
+_ORIENTATION = 0x0112
+_SIDEWAYS = (5, 6, 7, 8)
+
+
+@dataclass(frozen=True)
+class ImageHeader:
+    """What the header of an image says.
+
+    Attributes:
+        width: In pixels, of the image as it is stored.
+        height: In pixels, of the image as it is stored.
+        mode: Pillow's name for channels and bits: ``L`` one channel of 8 bits, ``P`` indices of a
+            palette, ``1`` one bit, ``I;16`` one channel of 16 bits, ``RGB``, ``RGBA``.
+        is_sideways: Whether EXIF says that the image is shown turned by 90 degrees, as OpenCV and
+            mmcv read it unless told to ignore that.
+    """
+
+    width: int
+    height: int
+    mode: str
+    is_sideways: bool = False
+
+    @property
+    def shown_size(self) -> tuple[int, int]:
+        """Width and height as mmcv reads the image, with EXIF's orientation applied."""
+        size = self.width, self.height
+        return size[::-1] if self.is_sideways else size
+
+
+def read_header(path: str | Path) -> ImageHeader:
+    """Reads the header of an image. Several threads may do so at once.
+
+    Args:
+        path: The file.
+
+    Returns:
+        What it says.
+
+    Raises:
+        UnreadableInput: The file does not exist, cannot be opened, or is no image that Pillow
+            knows; the message says which of these, not the path.
+    """
+    try:
+        check_regular(os.stat(path))
+        with open(path, 'rb') as file, warnings.catch_warnings():
+            # The header of a huge image is as small as any.
+            warnings.simplefilter('ignore', Image.DecompressionBombWarning)
+            image = Image.open(file)
+            orientation = image.getexif().get(_ORIENTATION)
+            return ImageHeader(*image.size, image.mode, orientation in _SIDEWAYS)
+    except FileNotFoundError as error:
+        raise UnreadableInput('does not exist') from error
+    except UnidentifiedImageError as error:
+        raise UnreadableInput('is not an image') from error
+    except UnreadableInput as error:
+        raise UnreadableInput(f'is {error}') from error
+    except OSError as error:
+        raise UnreadableInput(f'cannot be read: {error.strerror or error}') from error
+    except Exception as error:
+        # Pillow's readers of headers refuse a damaged one by almost any exception.
+        raise UnreadableInput(f'has a damaged header: {error}') from error
