@@ -11,7 +11,7 @@ from matplotlib.patches import FancyBboxPatch, Rectangle
 
 TARGET = Path(__file__).with_name('architecture.svg')
 CONVOLUTION, ATTENTION, LINEAR, NORM = '#cfe8e5', '#f6d186', '#d9d7f1', '#e8e8e8'
-LAYER_COLOURS = {'norm': NORM, 'neighborhood\nattention': ATTENTION, 'MLP': LINEAR}
+LAYER_COLORS = {'norm': NORM, 'neighborhood\nattention': ATTENTION, 'MLP': LINEAR}
 
 
 def box(axes: Axes, x: float, y: float, width: float, height: float, text: str, color: str) -> None:
@@ -66,7 +66,7 @@ def draw_layer(axes: Axes, y: float) -> None:
         for name in names:
             arrow(axes, (x, y), (x + 0.3, y))
             width = 0.7 if name == 'norm' else 1.2
-            box(axes, x + 0.3, y, width, 0.7, name, LAYER_COLOURS[name])
+            box(axes, x + 0.3, y, width, 0.7, name, LAYER_COLORS[name])
             x += 0.3 + width
         arrow(axes, (x, y), (x + 0.35, y))
         x += 0.45

@@ -159,8 +159,8 @@ def write_readme(models: Sequence[Model], paper: str) -> str:
 Train, and test the authors' weights, from the top folder of the repository:
 
 ```sh
-python tools/train.py {first.config} --work-dir work_dirs/{first.name}
-python tools/test.py {first.config} {first.weights}
+nat-mm train {first.config} --work-dir work_dirs/{first.name}
+nat-mm test {first.config} {first.weights}
 ```
 """
 

@@ -41,7 +41,7 @@ class DiNAT_s(NeighborhoodBackbone):
     """DiNAT's alternative that differs from Swin in its attention only (arXiv 2209.15001).
 
     Architectures ``tiny``, ``small``, ``base``, ``large``, with the dilations of the ImageNet
-    classifiers at 224 x 224; detectors and segmenters pass their own. Without ``arch``,
+    classifiers at 224 x 224; detectors and segmentors pass their own. Without ``arch``,
     ``dilations`` must be given.
 
     Args:

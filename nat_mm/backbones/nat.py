@@ -87,7 +87,7 @@ class DiNAT(NAT):
     """Dilated Neighborhood Attention Transformer (arXiv 2209.15001).
 
     Architectures ``mini``, ``tiny``, ``small``, ``base``, ``large``, with the dilations of the
-    ImageNet classifiers at 224 x 224; detectors and segmenters pass their own. Arguments: see
+    ImageNet classifiers at 224 x 224; detectors and segmentors pass their own. Arguments: see
     :class:`~nat_mm.backbones.base.NeighborhoodBackbone`; without ``arch``, ``dilations`` must be
     given.
     """

@@ -50,7 +50,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument('config', help='config file of a detector, segmentor or classifier')
     parser.add_argument('checkpoint', help='checkpoint file or URL, or none for random weights')
-    parser.add_argument('pictures', nargs='+', help='images, folders of images, or globs in quotes')
+    parser.add_argument('images', nargs='+', help='images, folders of images, or globs in quotes')
     parser.add_argument(
         '--point',
         dest='points',
@@ -98,7 +98,7 @@ def points_of(
 def main(arguments: Sequence[str] | None = None) -> None:
     arguments = parse_arguments(arguments)
     check_device(arguments.device)
-    pictures = find_images(arguments.pictures, arguments.out_dir)
+    images = find_images(arguments.images, arguments.out_dir)
     model = load_model(
         arguments.config,
         arguments.checkpoint,
@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     with value_mistakes(arguments.config):
         backbone = find_backbone(model.module)
-    for frame in read_images(pictures):
+    for frame in read_images(images):
         points = points_of(frame, arguments.points)
         with value_mistakes(frame.file_name):
             prepared = prepare_image(

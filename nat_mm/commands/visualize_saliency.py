@@ -33,7 +33,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('pictures', nargs='+', help='images, folders of images, or globs in quotes')
+    parser.add_argument('images', nargs='+', help='images, folders of images, or globs in quotes')
     parser.add_argument(
         '--model',
         dest='models',
@@ -71,12 +71,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names = [name for name, _, _ in arguments.models]
     if len(set(names)) < len(names):
         raise UserError(f'every --model must have another name, got {", ".join(names)}')
-    pictures = find_images(arguments.pictures, arguments.out_dir)
+    images = find_images(arguments.images, arguments.out_dir)
     models = {
         name: load_model(config, checkpoint, device=arguments.device)
         for name, config, checkpoint in arguments.models
     }
-    for frame in read_images(pictures):
+    for frame in read_images(images):
         drawn = {}
         for name, model in models.items():
             with value_mistakes(f'{frame.file_name}, {name}'):

@@ -36,24 +36,24 @@ def define_operator(
 ) -> Operator:
     """Makes one differentiable, compilable operator out of two kernels.
 
-    Autocast's casting is left to :func:`nat_mm.ops.neighborhood_attention_2d`, which needs the
-    element type to choose a backend; the kernels themselves run with autocast off.
+    :func:`nat_mm.ops.neighborhood_attention_2d` casts for autocast, since it needs the dtype to
+    choose a backend; the kernels run with autocast off.
 
     Args:
         name: Name in PyTorch's ``nat_mm`` namespace.
         forward: ``(query, key, value, bias, kernel_size, dilation, scale) -> (output,
-            statistics)``. The output is contiguous, of query's shape and element type; statistics
-            is what the kernel's backward pass needs to know of each query's scores, float32
+            statistics)``. The output is contiguous, with query's shape and dtype. The statistics
+            summarize each query's scores for the backward pass, float32
             [numbers, B, H, W, heads].
         backward: ``(grad_output, query, key, value, bias, output, statistics, kernel_size,
             dilation, scale) -> (grads, grad_bias)``. The gradients of query, key and value are one
-            contiguous tensor, [B, H, W, 3, heads, head_dim], of query's element type; grad_bias is
-            contiguous, in shape and element type of bias, and without bias an empty tensor. Where
-            they are not kept, output and statistics are None. It may use nothing but its
-            arguments, so that no attention weights are kept between the passes.
+            contiguous tensor, [B, H, W, 3, heads, head_dim], with query's dtype; grad_bias is
+            contiguous, with bias's shape and dtype, or empty without bias. Output and statistics
+            are None unless they are kept. It uses only its arguments, so no attention weights are
+            stored between the passes.
         devices: PyTorch's dispatch keys of the devices that the kernels serve.
         keeps_output: Whether the output is kept for the backward pass.
-        statistics: How many numbers of each query are kept for the backward pass.
+        statistics: Numbers per query kept for the backward pass.
 
     Returns:
         The operator, with the arguments of ``forward``; it returns the output alone.
@@ -157,10 +157,10 @@ def define_operator(
 
 
 def _is_plain(*tensors: Tensor) -> bool:
-    """Whether nobody but autograd wants to see the call, so that kernels may be called directly.
+    """Whether only autograd needs to see the call, so that kernels may be called directly.
 
-    The way through PyTorch's dispatcher takes longer than the kernels of small maps. Compilers,
-    tracers, ``torch.func``, modes, subclasses of tensors and profilers need it.
+    On small maps PyTorch's dispatcher takes longer than the kernels. Compilers, tracers,
+    ``torch.func``, modes, tensor subclasses and profilers need it.
     """
     return not (
         torch.compiler.is_compiling()

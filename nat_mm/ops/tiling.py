@@ -1,9 +1,10 @@
-"""Cutting a map into query tiles with their halo of keys, without copying.
+"""Cuts a map into tiles of queries, each with its halo of keys, as views.
 
-A tile's queries are attended densely: to every key of the tile's halo, with all but the window
-masked out. Tiles of one size at one distance from their halo share mask and bias, so an axis is
-described by a few *segments*, runs of such tiles. Dilation turns a map into a grid of smaller,
-undilated ones, the residue classes, of at most two sizes on each axis.
+The halo of a tile is the union of its queries' windows. Every query of the tile attends to the
+whole halo, and a mask removes the keys outside its own window. Tiles of the same size and the same
+offset from their halo share mask and bias, so a few *segments*, runs of such tiles, describe an
+axis. Dilation splits a map into smaller undilated maps, its residue classes, of at most two sizes
+per axis.
 """
 
 from __future__ import annotations
@@ -30,16 +31,16 @@ class Segment(NamedTuple):
 
 
 def tile_size(kernel_size: tuple[int, int]) -> tuple[int, int]:
-    """Queries of a tile as (rows, columns).
+    """Queries in a tile, as (rows, columns).
 
-    A larger tile makes larger matrix products, a smaller one wastes less work on masked keys;
-    about half a window by a whole one was the quickest.
+    Larger tiles mean larger matrix products, smaller tiles waste less work on masked keys. Half a
+    window by a whole window was the fastest of the sizes measured.
     """
     return max(4, (kernel_size[0] + 1) // 2), max(6, kernel_size[1] - 1)
 
 
 class ResidueClasses(NamedTuple):
-    """Equally long residue classes of one axis: tokens first + i + dilation * j, i < number."""
+    """Residue classes of one length on an axis: tokens first + i + dilation * j for i < number."""
 
     first: int
     number: int
@@ -81,7 +82,7 @@ def segments(length: int, kernel_size: int, tile: int) -> list[Segment]:
 def window_in_halo(
     segment: Segment, length: int, kernel_size: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Where the keys of a halo lie in the windows of a tile's queries.
+    """Locates the keys of a halo in the windows of a tile's queries.
 
     Returns:
         ``(relative, inside)`` of shape [tile, halo]: the entry of the bias table, 0 to
@@ -111,7 +112,7 @@ class TileGroup(NamedTuple):
         return self._view(tensor, [(part.query_start, part.tile) for part in self.segments])
 
     def keys(self, tensor: Tensor) -> Tensor:
-        """Views [B, H, W, heads, D] as the tiles' halos, which overlap; else as ``queries``."""
+        """Views [B, H, W, heads, D] as the halos, which overlap; axes as in ``queries``."""
         return self._view(tensor, [(part.key_start, part.halo) for part in self.segments])
 
     def _view(self, tensor: Tensor, extents: list[tuple[int, int]]) -> Tensor:
@@ -149,9 +150,10 @@ def all_tiles(
 
 
 def blocks(sizes: Sequence[int], limit: int) -> Iterator[tuple[slice, ...]]:
-    """Splits an array of shape ``sizes`` into sub-arrays of at most ``limit`` elements each.
+    """Splits an array of shape ``sizes`` into sub-arrays of at most ``limit`` >= 1 elements.
 
-    ``limit`` is at least 1; each sub-array is given as one slice for every axis.
+    Yields:
+        One slice per axis for each sub-array.
     """
     inner = math.prod(sizes[1:])
     if inner > limit:

@@ -129,7 +129,7 @@ def instruction_set() -> str:
 def thread_count() -> int:
     """PyTorch's number of threads, but 1 in a forked process.
 
-    OpenMP's threads do not survive a fork, and its runtime would wait for them for ever.
+    OpenMP's threads do not survive a fork, and its runtime would wait for them forever.
     """
     return 1 if _is_forked else torch.get_num_threads()
 
@@ -147,7 +147,7 @@ if hasattr(os, 'register_at_fork'):  # not on Windows, which has no fork
 def unsupported_reasons(
     query: Tensor, bias: Tensor | None, kernel_size: tuple[int, int]
 ) -> list[str]:
-    """Serves CPU tensors in float32 and bfloat16, head dimensions that are multiples of 8."""
+    """Serves float32 and bfloat16 CPU tensors whose head_dim is a multiple of 8."""
     reasons = []
     if query.device.type != 'cpu':
         reasons.append(f'serves CPU tensors only, got a tensor on {query.device.type}')

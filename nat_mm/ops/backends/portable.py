@@ -1,13 +1,13 @@
 """Pure PyTorch, on any device: dense attention on small tiles of the map.
 
-The map is worked through in chunks of tiles. Nothing is kept between forward and backward but the
-inputs: backward computes the attention weights of each chunk again. Of the formulations that were
-compared (gathering every query's neighbours, and tiles through scaled_dot_product_attention or
-through batched matrix products), the last was the fastest in forward and backward together.
+Tiles are processed in chunks. Only the inputs are kept for the backward pass, which recomputes the
+attention weights of each chunk. Three formulations were compared: gathering every query's
+neighbors, tiles through scaled_dot_product_attention, and tiles through batched matrix products.
+The last was the fastest in forward and backward together.
 
-Within a tile a NaN or infinity reaches queries and keys beyond the windows that hold it, as zero
-times NaN is NaN. On the CPU a result that is not finite is therefore computed once more, exactly.
-On other devices a look at the result would make the program wait for the device.
+Zero times NaN is NaN, so a NaN or infinity in a tile spreads beyond the windows that hold it. On
+the CPU a result that is not finite is therefore computed again, exactly. Other devices skip this,
+since looking at the result would make the host wait.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from nat_mm.ops.library import define_operator
 from nat_mm.ops.tiling import TileGroup, all_tiles, blocks, window_in_halo
 
 CHUNK_BYTES = {'cpu': 2 << 20, 'default': 32 << 20}
-"""Bytes of attention scores to work on at a time: about the CPU's cache; fewer launches on GPUs.
+"""Bytes of attention scores per chunk: fits a CPU's cache, and keeps launches on GPUs few.
 
-At most seven arrays of about this size are alive at once (scores, weights, their gradients, and the
-gathered queries, keys and values), so transient memory stays below 256 MB at any resolution.
+At most seven arrays of about this size exist at once (scores, weights, their gradients, and the
+gathered queries, keys and values), so temporary memory stays below 256 MB at any resolution.
 """
 
 
@@ -141,7 +141,7 @@ def _batched(tiles: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _spreads(result: Tensor) -> bool:
-    """Whether a result holds what is not finite, and has to be computed exactly."""
+    """Whether a result is not finite somewhere, and must be computed exactly."""
     return result.device.type == 'cpu' and not math.isfinite(
         result.sum(dtype=_compute_dtype(result)).item()
     )
@@ -150,8 +150,8 @@ def _spreads(result: Tensor) -> bool:
 def _product(weights: Tensor, near: Tensor, inside: Tensor | None) -> Tensor:
     """Sums of ``near`` [N, keys, D] by ``weights`` [N, queries, keys], which are 0 outside windows.
 
-    With ``inside`` [queries, keys], what is not finite makes NaN of the sums of those windows only
-    that hold it.
+    With ``inside`` [queries, keys], a value that is not finite turns only the sums of windows that
+    hold it into NaN.
     """
     if inside is None:
         return torch.bmm(weights, near)
@@ -174,7 +174,7 @@ def _weights(
 
 
 def _chunks(query_tiles: Tensor, mask: Tensor) -> Iterator[tuple[slice, ...]]:
-    """Slices of the tiles' first five axes, whose scores fit in the chunk size."""
+    """Slices of the tiles' first five axes whose scores fit in a chunk."""
     limit = CHUNK_BYTES.get(mask.device.type, CHUNK_BYTES['default'])
     return blocks(query_tiles.shape[:5], max(1, limit // (mask.numel() * mask.element_size())))
 
@@ -224,7 +224,7 @@ def _add_mask_gradient(
 def _add_overlapping(halos: Tensor, addend: Tensor, tiles: TileGroup) -> None:
     """Adds [tiles * heads, keys, D] to a block of halos that share memory where they overlap.
 
-    TileGroup far enough apart do not overlap, so the addition runs over every n-th tile at a time.
+    Tiles far enough apart do not overlap, so every n-th tile is added at a time.
     """
     addend = addend.view(halos.shape)
     row_step, column_step = (-(-part.halo // part.tile) for part in tiles.segments)
