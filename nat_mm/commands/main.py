@@ -7,6 +7,7 @@ from nat_mm import __version__
 from nat_mm.commands.running import run_command
 
 COMMANDS = {
+    'check': 'check a config and its data before training',
     'train': 'train a detector, segmentor or classifier',
     'test': 'test a checkpoint on a dataset',
     'predict': 'predict images, videos or a camera stream',

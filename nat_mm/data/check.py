@@ -1,0 +1,108 @@
+"""Finds what is wrong with a config and its data, before a training run."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from mmengine.config import Config
+
+from nat_mm.data.classes import find_folder_problem
+from nat_mm.data.coco import check_coco
+from nat_mm.data.findings import Finding
+from nat_mm.data.paths import find_path_problems
+from nat_mm.data.progress import Progress, no_progress
+from nat_mm.data.sources import PARTS, DataSource, find_sources
+from nat_mm.data.summaries import Summary
+from nat_mm.errors import UserError
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a check found.
+
+    Attributes:
+        summaries: What each dataset holds.
+        findings: What is wrong.
+    """
+
+    summaries: Sequence[Summary]
+    findings: Sequence[Finding]
+
+    @property
+    def errors(self) -> list[Finding]:
+        """What training would fail of, or learn something else from than the user wants."""
+        return [each for each in self.findings if each.is_error]
+
+    @property
+    def warnings(self) -> list[Finding]:
+        """What may be meant so."""
+        return [each for each in self.findings if not each.is_error]
+
+
+def check_config(
+    config: Config,
+    *,
+    parts: Sequence[str] = PARTS,
+    thorough: bool = False,
+    files: bool = True,
+    progress: Progress = no_progress,
+) -> Report:
+    """Checks a config and the data that it names, without loading a dataset or building a model.
+
+    Args:
+        config: Config of the run.
+        parts: Which parts of the data to look at: ``train``, ``val``, ``test``.
+        thorough: Whether to read every file to its end where a sample is read otherwise.
+        files: Whether to look at the files of images, and not only at annotations.
+        progress: Called every now and then.
+
+    Returns:
+        What was found.
+    """
+    summaries: list[Summary] = []
+    findings: list[Finding] = []
+    sources: dict[str, list[DataSource]] = {}
+    for part in parts:
+        findings += find_path_problems(config, part)
+        sources[part] = []
+        try:
+            sources[part] = find_sources(config, part)
+        except UserError as error:
+            findings.append(Finding(str(error)))
+    checks: dict[str, Callable[[], Iterator[Finding | Summary]]] = {
+        'annotations': lambda: check_coco(config, sources, images=files, progress=progress),
+        'folders': lambda: _check_folders(sources),
+    }
+    for name, check in checks.items():
+        try:
+            for found in check():
+                (summaries if isinstance(found, Summary) else findings).append(found)
+        # Data are the user's, and may be what nobody thought of. It is no reason not to train.
+        except Exception as error:
+            findings.append(
+                Finding(
+                    f'{name} cannot be checked to the end: {type(error).__name__}: {error}',
+                    is_error=False,
+                )
+            )
+    # A file that is trained and tested on is wrong once.
+    return Report(summaries, list(dict.fromkeys(findings)))
+
+
+def _check_folders(sources: Mapping[str, Sequence[DataSource]]) -> Iterator[Finding]:
+    for each in sources.values():
+        for source in each:
+            problem = find_folder_problem(source.config)
+            if problem:
+                yield Finding(problem)
+
+
+def summarize_errors(report: Report, config: Config) -> str:
+    """The first error in one line, and how many there are.
+
+    Args:
+        report: It has errors.
+        config: What was checked.
+    """
+    first, *others = report.errors
+    more = f' (and {len(others)} more: nat-mm check {config.filename} lists them)'
+    return first.text + (more if others else '')

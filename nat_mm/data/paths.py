@@ -1,0 +1,95 @@
+"""Looks for the files and folders that a config names."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+
+from nat_mm.data.findings import Finding
+from nat_mm.data.sources import find_inner
+
+LOCAL_BACKENDS = ('local', 'disk')
+
+
+def find_path_problems(config: Config, part: str) -> Iterator[Finding]:
+    """Looks for the folders and annotation files of the datasets and evaluators of one part.
+
+    Args:
+        config: Config of the run.
+        part: ``train``, ``val`` or ``test``.
+
+    Yields:
+        What is missing or empty.
+    """
+    loader = config.get(f'{part}_dataloader') or {}
+    for _, dataset in find_inner(loader.get('dataset'), f'{part}_dataloader.dataset'):
+        paths = local_paths(dataset)
+        missing = {name: path for name, path in paths.items() if not os.path.exists(path)}
+        for name, path in missing.items():
+            yield Finding(
+                f'{config.filename}: {name} of the {part} dataset does not exist: '
+                f'{os.path.abspath(path)} (data_root is {dataset.get("data_root")!r})'
+            )
+        if not missing and _holds_nothing(paths):
+            yield Finding(describe_empty(part))
+    for place, evaluator in find_evaluators(config, part):
+        if evaluator.get('type') is None:
+            yield Finding(f'{place} has no type, such as CocoMetric')
+        path = evaluator.get('ann_file')
+        if is_local(evaluator) and path and '://' not in path and not os.path.isfile(path):
+            yield Finding(f'{place}.ann_file does not exist: {os.path.abspath(path)}')
+
+
+def find_evaluators(config: Config, part: str) -> Iterator[tuple[str, ConfigDict]]:
+    """The place and the config of each evaluator of one part of the data."""
+    evaluators = config.get(f'{part}_evaluator') or ()
+    if isinstance(evaluators, dict):
+        yield f'{part}_evaluator', evaluators
+        return
+    for index, evaluator in enumerate(evaluators):
+        yield f'{part}_evaluator.{index}', evaluator
+
+
+def is_local(settings: Any) -> bool:
+    """Whether the config of a dataset, transform or evaluator reads ordinary files."""
+    arguments = settings.get('backend_args') or settings.get('file_client_args') or {}
+    return arguments.get('backend', 'local') in LOCAL_BACKENDS
+
+
+def local_paths(dataset: dict) -> dict[str, str]:
+    """The files and folders that a dataset config names, joined to its data_root."""
+    if not is_local(dataset):
+        return {}
+    named = {'ann_file': dataset.get('ann_file')}
+    prefix = dataset.get('data_prefix') or {}
+    if isinstance(prefix, str):
+        named['data_prefix'] = prefix
+    else:
+        named |= {f'data_prefix.{key}': path for key, path in prefix.items()}
+    root = dataset.get('data_root') or ''
+    joined = {
+        name: os.path.join(root, path) for name, path in named.items() if isinstance(path, str)
+    }
+    return {name: path for name, path in joined.items() if path and '://' not in path}
+
+
+def describe_empty(part: str) -> str:
+    """The message for a dataset without images.
+
+    Args:
+        part: ``train``, ``val`` or ``test``.
+
+    Returns:
+        The message.
+    """
+    return f'the {part} dataset has no image with annotations of its classes'
+
+
+def _holds_nothing(paths: dict[str, str]) -> bool:
+    """Whether a list of images, or the folder of a dataset without one, is empty."""
+    ann_file = paths.get('ann_file')
+    if ann_file is not None:
+        return os.path.isfile(ann_file) and not os.path.getsize(ann_file)
+    folders = [path for path in paths.values() if os.path.isdir(path)]
+    return any(not any(files for *_, files in os.walk(folder)) for folder in folders)
