@@ -21,7 +21,7 @@ from nat_mm.data.coco_images import find_image_problems, find_shared_images, lis
 from nat_mm.data.findings import Finding
 from nat_mm.data.paths import describe_empty, find_evaluators, is_local
 from nat_mm.data.progress import Progress, no_progress
-from nat_mm.data.sources import DataSource
+from nat_mm.data.sources import DataSource, find_class
 from nat_mm.data.summaries import Summary, summarize_coco
 
 TOLERANCE = 2
@@ -75,7 +75,12 @@ def check_coco(
             if images:
                 yield from find_image_problems(source, coco, listed, progress)
         for place, evaluator in find_evaluators(config, part):
-            yield from _find_evaluator_problems(place, evaluator, used, files, reader)
+            kind = find_class(METRICS, evaluator, config)
+            names = {each.__name__ for each in getattr(kind, '__mro__', ())}
+            if names & {'CocoMetric', 'CocoPanopticMetric'}:
+                yield from _find_evaluator_problems(
+                    place, evaluator, 'CocoPanopticMetric' in names, used, files, reader
+                )
     yield from find_differing_classes(
         {part: [source for source in each if is_coco(source)] for part, each in sources.items()}
     )
@@ -214,7 +219,7 @@ class _Teller:
             if image >= 0 and coco.file_names[image]:
                 example += f' of {coco.file_names[image]}'
             box = coco.boxes[first]
-            if 'box' in what:
+            if what.startswith('has boxes'):
                 example += f', bbox {[float(f"{value:g}") for value in box]}'
             yield Finding(
                 f'{coco.where} {what} ({count} of {len(coco.ids)}, first: {example})', is_error
@@ -263,20 +268,15 @@ def wants_masks(source: DataSource) -> bool:
 def _find_evaluator_problems(
     place: str,
     evaluator: Mapping,
+    is_panoptic: bool,
     sources: Sequence[DataSource],
     files: Mapping[str, CocoFile],
     reader: _Reader,
 ) -> Iterator[Finding]:
-    kind = evaluator.get('type')
-    kind = METRICS.get(kind) if isinstance(kind, str) else kind
-    names = {each.__name__ for each in getattr(kind, '__mro__', ())}
     path = evaluator.get('ann_file')
-    panoptic = 'CocoPanopticMetric' in names
-    if not names & {'CocoMetric', 'CocoPanopticMetric'} or not path:
+    if not path or not is_local(evaluator) or not os.path.isfile(path):
         return
-    if not is_local(evaluator) or not os.path.isfile(path):
-        return
-    coco = yield from reader.read(path, is_panoptic=panoptic)
+    coco = yield from reader.read(path, is_panoptic=is_panoptic)
     if coco is None:
         return
     if all(coco is not each for each in files.values()):
@@ -288,7 +288,7 @@ def _find_evaluator_problems(
     if not coco.has_annotations and not evaluator.get('format_only'):
         yield Finding(f'{place}: {coco.where} has no annotations to compare with')
     metrics = evaluator.get('metric') or 'bbox'
-    if 'segm' in ([metrics] if isinstance(metrics, str) else metrics) and not panoptic:
+    if 'segm' in ([metrics] if isinstance(metrics, str) else metrics) and not is_panoptic:
         say = _Teller(coco)
         for line in coco.mask_faults.describe(len(coco.ids)):
             yield Finding(f'{coco.where} {line}')

@@ -55,7 +55,7 @@ class Faults:
 
 @dataclass
 class CocoFile:
-    """The content of an annotation file. Columns of annotations are those of panoptic segments, too.
+    """The content of an annotation file; what is said of annotations holds for panoptic segments.
 
     Attributes:
         path: The file.

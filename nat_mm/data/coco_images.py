@@ -54,7 +54,7 @@ def list_images(source: DataSource, coco: CocoFile) -> Listed:
         indices = indices[[each for each in subset if each < len(indices)]]
     prefix = dataset.data_prefix.get('img') or ''
     return [
-        (os.path.join(prefix, coco.file_names[index]), tuple(coco.image_sizes[index]))
+        (os.path.join(prefix, coco.file_names[index]), tuple(coco.image_sizes[index].tolist()))
         for index in indices
         if coco.file_names[index]
     ]
@@ -85,7 +85,7 @@ def find_image_problems(
     for (path, expected), header in zip(images, headers, strict=True):
         if not isinstance(header, ImageHeader):
             # OpenCV knows formats that Pillow does not.
-            if header != 'is not an image' or not cv2.haveImageReader(path):
+            if header != 'is not an image' or cv2.imread(path, cv2.IMREAD_UNCHANGED) is None:
                 unreadable.setdefault(header, []).append(path)
             continue
         size = _loaded_size(header, loader)

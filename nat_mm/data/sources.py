@@ -6,7 +6,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset
-from mmengine.registry import DATASETS, DefaultScope
+from mmengine.registry import DATASETS, DefaultScope, Registry
 
 from nat_mm.errors import UserError
 from nat_mm.inference.building import BadArgumentError
@@ -61,10 +61,10 @@ def find_sources(config: Config, part: str) -> list[DataSource]:
         kind = each.get('type')
         if kind is None:
             raise UserError(f'{place}: the {part} dataset has no type, such as CocoDataset')
+        found = find_class(DATASETS, each, config)
+        if found is not None and not issubclass(found, BaseDataset):
+            continue
         with config_mistakes(config), DefaultScope.overwrite_default_scope(config.default_scope):
-            found = DATASETS.get(kind) if isinstance(kind, str) else kind
-            if isinstance(found, type) and not issubclass(found, BaseDataset):
-                continue
             try:
                 dataset = DATASETS.build({**each, 'lazy_init': True})
             except BadArgumentError as error:
@@ -73,6 +73,27 @@ def find_sources(config: Config, part: str) -> list[DataSource]:
                 raise
         sources.append(DataSource(part, place, each, dataset))
     return sources
+
+
+def find_class(registry: Registry, settings: ConfigDict, config: Config) -> type | None:
+    """The class that a config names.
+
+    Args:
+        registry: mmengine's registry of such classes.
+        settings: Config of an object.
+        config: Config of the run.
+
+    Returns:
+        The class; None if ``type`` is missing, unknown or a function.
+    """
+    kind = settings.get('type')
+    if isinstance(kind, str):
+        with (
+            DefaultScope.overwrite_default_scope(config.default_scope),
+            registry.switch_scope_and_registry(settings.get('_scope_')) as scoped,
+        ):
+            kind = scoped.get(kind)
+    return kind if isinstance(kind, type) else None
 
 
 def find_inner(dataset: Any, place: str) -> Iterator[tuple[str, ConfigDict]]:

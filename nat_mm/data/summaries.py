@@ -63,15 +63,16 @@ def summarize_coco(coco: CocoFile, title: str, classes: Sequence[str]) -> Summar
         'crowds': f'{int(coco.crowds.sum())}',
     }
     if total:
-        longest, shortest = coco.image_sizes.max(axis=1), coco.image_sizes.min(axis=1)
         facts |= {
-            'longest side': f'{longest.min():g} to {longest.max():g}, median {np.median(longest):g}',
-            'shortest side': (
-                f'{shortest.min():g} to {shortest.max():g}, median {np.median(shortest):g}'
-            ),
+            'longest side': _describe(coco.image_sizes.max(axis=1)),
+            'shortest side': _describe(coco.image_sizes.min(axis=1)),
         }
     distributions = {
         'side of an instance (square root of its area, pixels)': np.sqrt(areas.clip(0)),
         'longest side of an image (pixels)': coco.image_sizes.max(axis=1, initial=0),
     }
     return Summary(title, facts, counts, distributions)
+
+
+def _describe(values: np.ndarray) -> str:
+    return f'{values.min():g} to {values.max():g}, median {np.median(values):g}'
