@@ -42,14 +42,14 @@ def main() -> None:
     print(f'{path}: {path.stat().st_size / 1e6:.0f} MB')
     init_default_scope('mmdet')
     before = peak_memory()
-    started = time.perf_counter()
+    started, worked = time.perf_counter(), time.process_time()
     with show_progress() as progress:
         report = check_config(make_config(arguments.folder), parts=['train'], progress=progress)
-    seconds = time.perf_counter() - started
+    seconds, worked = time.perf_counter() - started, time.process_time() - worked
     for finding in report.findings:
         print(finding)
     print(
-        f'{seconds:.1f} s, {peak_memory():.2f} GB at most, {before:.2f} GB of it before; '
+        f'{seconds:.1f} s, {worked:.1f} s of it on a core, {peak_memory():.2f} GB at most, {before:.2f} GB of it before; '
         f'load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores'
     )
 

@@ -51,7 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise UserError(f'--histogram must end with .png, .pdf or .svg, got {histogram}')
     config = load_config(arguments.config, overrides=arguments.cfg_options)
     with show_progress() as progress:
-        report = check_config(config, thorough=arguments.thorough, progress=progress)
+        report = check_config(
+            config, thorough=arguments.thorough, summarize=True, progress=progress
+        )
     console = Console()
     for summary in report.summaries:
         print_summary(summary, console)

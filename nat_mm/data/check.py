@@ -1,17 +1,18 @@
 """Finds what is wrong with a config and its data, before a training run."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from mmengine.config import Config
 
 from nat_mm.data.classes import find_folder_problem
-from nat_mm.data.coco import check_coco
+from nat_mm.data.coco import check_coco, is_coco
 from nat_mm.data.findings import Finding
 from nat_mm.data.paths import find_path_problems
 from nat_mm.data.progress import Progress, no_progress
 from nat_mm.data.sources import PARTS, DataSource, find_sources
-from nat_mm.data.summaries import Summary
+from nat_mm.data.summaries import Summary, summarize_samples
 from nat_mm.errors import UserError
 
 
@@ -44,6 +45,7 @@ def check_config(
     parts: Sequence[str] = PARTS,
     thorough: bool = False,
     files: bool = True,
+    summarize: bool = False,
     progress: Progress = no_progress,
 ) -> Report:
     """Checks a config and the data that it names, without loading a dataset or building a model.
@@ -53,6 +55,7 @@ def check_config(
         parts: Which parts of the data to look at: ``train``, ``val``, ``test``.
         thorough: Whether to read every file to its end where a sample is read otherwise.
         files: Whether to look at the files of images, and not only at annotations.
+        summarize: Whether to say what those datasets hold, too, that have to be loaded for it.
         progress: Called every now and then.
 
     Returns:
@@ -72,6 +75,8 @@ def check_config(
         'annotations': lambda: check_coco(config, sources, images=files, progress=progress),
         'folders': lambda: _check_folders(sources),
     }
+    if summarize:
+        checks['samples'] = lambda: _count_samples(sources)
     for name, check in checks.items():
         try:
             for found in check():
@@ -86,6 +91,14 @@ def check_config(
             )
     # A file that is trained and tested on is wrong once.
     return Report(summaries, list(dict.fromkeys(findings)))
+
+
+def _count_samples(sources: Mapping[str, Sequence[DataSource]]) -> Iterator[Summary]:
+    for each in sources.values():
+        for source in each:
+            if not is_coco(source):
+                with suppress(Exception):  # the checks say what is wrong
+                    yield summarize_samples(source, source.place)
 
 
 def _check_folders(sources: Mapping[str, Sequence[DataSource]]) -> Iterator[Finding]:

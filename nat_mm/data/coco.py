@@ -17,7 +17,13 @@ from nat_mm.data.coco_file import (
     NotCocoError,
     read_coco,
 )
-from nat_mm.data.coco_images import find_image_problems, find_shared_images, list_images
+from nat_mm.data.coco_images import (
+    Listed,
+    find_image_problems,
+    find_segment_problems,
+    find_shared_images,
+    list_images,
+)
 from nat_mm.data.findings import Finding
 from nat_mm.data.paths import describe_empty, find_evaluators, is_local
 from nat_mm.data.progress import Progress, no_progress
@@ -52,12 +58,15 @@ def check_coco(
         What is wrong, and what each dataset holds.
     """
     reader = _Reader(progress)
-    shown = {}
+    shown: dict[str, list[Listed]] = {}
+    titles: set[tuple] = set()
     for part, each in sources.items():
         used = [source for source in each if is_coco(source)]
         files = {}
         for source in used:
             path = source.dataset.ann_file
+            if not path:
+                yield Finding(f'{source.place} has no ann_file, the JSON of its annotations')
             if not is_local(source.config) or not os.path.isfile(path):
                 continue
             coco = yield from reader.read(path, is_panoptic=is_panoptic(source))
@@ -67,13 +76,16 @@ def check_coco(
             yield from find_entry_problems(coco)
             yield from find_class_problems(source, coco)
             yield from find_annotation_problems(source, coco)
-            classes = source.dataset.metainfo.get('classes') or ()
-            title = f'{source.place}: {os.path.relpath(path)}'
-            yield summarize_coco(coco, title, classes)
+            classes = tuple(source.dataset.metainfo.get('classes') or ())
+            if (coco.path, classes) not in titles:
+                titles.add((coco.path, classes))
+                yield summarize_coco(coco, f'{source.place}: {os.path.relpath(path)}', classes)
             listed = list_images(source, coco)
             shown.setdefault(part, []).append(listed)
             if images:
                 yield from find_image_problems(source, coco, listed, progress)
+                if is_panoptic(source):
+                    yield from find_segment_problems(source, coco, listed, progress)
         for place, evaluator in find_evaluators(config, part):
             kind = find_class(METRICS, evaluator, config)
             names = {each.__name__ for each in getattr(kind, '__mro__', ())}
@@ -174,6 +186,12 @@ def find_annotation_problems(source: DataSource, coco: CocoFile) -> Iterator[Fin
         coco.areas <= 0,
         is_error=False,
     )
+    if is_panoptic(source):
+        classes = source.dataset.metainfo.get('classes') or ()
+        outside = np.array([*(name not in classes for name in coco.category_names), False], bool)
+        yield from say(
+            'has segments of categories that are not in metainfo.classes', outside[coco.categories]
+        )
     used = _used(source, coco)
     if is_training and not used.any():
         yield Finding(describe_empty(source.part))

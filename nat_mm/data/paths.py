@@ -36,9 +36,10 @@ def find_path_problems(config: Config, part: str) -> Iterator[Finding]:
     for place, evaluator in find_evaluators(config, part):
         if evaluator.get('type') is None:
             yield Finding(f'{place} has no type, such as CocoMetric')
-        path = evaluator.get('ann_file')
-        if is_local(evaluator) and path and '://' not in path and not os.path.isfile(path):
-            yield Finding(f'{place}.ann_file does not exist: {os.path.abspath(path)}')
+        for name in ('ann_file', 'seg_prefix'):
+            path = evaluator.get(name)
+            if is_local(evaluator) and path and '://' not in path and not os.path.exists(path):
+                yield Finding(f'{place}.{name} does not exist: {os.path.abspath(path)}')
 
 
 def find_evaluators(config: Config, part: str) -> Iterator[tuple[str, ConfigDict]]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nat_mm.data.coco_file import CocoFile
+from nat_mm.data.sources import DataSource
 
 SMALL, MEDIUM = 32**2, 96**2
 """Pixels below which COCO calls an object small, and below which medium."""
@@ -72,6 +73,25 @@ def summarize_coco(coco: CocoFile, title: str, classes: Sequence[str]) -> Summar
         'longest side of an image (pixels)': coco.image_sizes.max(axis=1, initial=0),
     }
     return Summary(title, facts, counts, distributions)
+
+
+def summarize_samples(source: DataSource, title: str) -> Summary:
+    """Loads a dataset of any kind and counts its images, those of each class if they have one.
+
+    Args:
+        source: The dataset.
+        title: Which dataset it is.
+    """
+    dataset = source.dataset
+    dataset.full_init()
+    counts = {}
+    if hasattr(dataset, 'get_gt_labels'):
+        names = dataset.metainfo.get('classes') or ()
+        numbers = np.bincount(dataset.get_gt_labels(), minlength=len(names))
+        for index, number in enumerate(numbers.tolist()):
+            name = names[index] if index < len(names) else str(index)
+            counts[name] = {'images': number}
+    return Summary(title, {'images': f'{len(dataset)}'}, counts)
 
 
 def _describe(values: np.ndarray) -> str:

@@ -85,7 +85,7 @@ def test_histogram_of_another_format(configs):
 
 @pytest.fixture
 def before_training(configs, monkeypatch, tmp_path, capsys):
-    """Runs what train.py does before it trains, and returns what it prints and whether it trains."""
+    """Runs train.py up to the training; returns what it prints and whether it would train."""
     trained = []
     monkeypatch.setattr(train, 'train', lambda config, resume: trained.append(True))
 
@@ -153,7 +153,7 @@ def test_a_second_run_does_not_check_again(before_training, annotations, monkeyp
     first, _ = before_training(option)
     with monkeypatch.context() as patch:
         patch.setattr(check_cache, 'check_config', None)
-        second, _ = before_training(option, arguments=['--amp'])
+        second, _ = before_training(option)
         assert second == first
     spoil(path, bbox=[1, 2, 3])
     with pytest.raises(UserError, match='bbox is not four numbers'):
@@ -164,7 +164,7 @@ def test_a_second_run_does_not_check_again(before_training, annotations, monkeyp
 def test_what_has_changed_is_checked_again(
     change, before_training, annotations, monkeypatch, small_data, tmp_path
 ):
-    images, (path, option) = tmp_path / 'images', annotations
+    images, (_, option) = tmp_path / 'images', annotations
     evaluator = tmp_path / 'val.json'
     shutil.copytree(small_data / 'images' / 'training', images)
     shutil.copy(small_data / 'coco' / 'validation.json', evaluator)
