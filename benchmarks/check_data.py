@@ -49,8 +49,8 @@ def main() -> None:
     for finding in report.findings:
         print(finding)
     print(
-        f'{seconds:.1f} s, {worked:.1f} s of it on a core, {peak_memory():.2f} GB at most, {before:.2f} GB of it before; '
-        f'load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores'
+        f'{seconds:.1f} s, {worked:.1f} s of it on a core, {peak_memory():.2f} GB at most, '
+        f'{before:.2f} GB of it before; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores'
     )
 
 

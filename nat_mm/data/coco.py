@@ -280,7 +280,10 @@ def _used(source: DataSource, coco: CocoFile) -> np.ndarray:
 
 def wants_masks(source: DataSource) -> bool:
     """Whether a dataset's pipeline loads masks."""
-    return any(getattr(each, 'with_mask', False) for each in source.transforms)
+    # Panoptic datasets have PNGs for them.
+    return not is_panoptic(source) and any(
+        getattr(each, 'with_mask', False) for each in source.transforms
+    )
 
 
 def _find_evaluator_problems(
