@@ -5,6 +5,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+import mmcv
 from PIL import Image, UnidentifiedImageError
 
 from nat_mm.inference.images import UnreadableInput, check_regular
@@ -70,3 +71,28 @@ def read_header(path: str | Path) -> ImageHeader:
     except Exception as error:
         # Pillow's readers of headers refuse a damaged one by almost any exception.
         raise UnreadableInput(f'has a damaged header: {error}') from error
+
+
+def find_image_problem(path: str | Path) -> str | None:
+    """Says why a file cannot be loaded as an image. Several threads may do so at once.
+
+    Args:
+        path: The file.
+
+    Returns:
+        What follows its path in a message, such as ``is not an image``; None if its header can be
+        read, or OpenCV decodes it, which knows other formats than Pillow.
+    """
+    try:
+        read_header(path)
+    except UnreadableInput as error:
+        if isinstance(error.__cause__, OSError) and not isinstance(
+            error.__cause__, UnidentifiedImageError
+        ):
+            return str(error)
+        try:
+            image = mmcv.imfrombytes(Path(path).read_bytes(), flag='unchanged', backend='cv2')
+        except Exception:
+            image = None
+        return str(error) if image is None else None
+    return None
