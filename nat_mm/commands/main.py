@@ -18,6 +18,7 @@ COMMANDS = {
     'visualize-attention': 'draw attention windows and receptive fields',
     'visualize-saliency': 'draw how strongly each pixel affects the output',
     'convert-checkpoint': 'convert checkpoints between layouts',
+    'convert-labels': 'convert label images to PNGs of class numbers',
     'export-onnx': 'export a backbone to ONNX',
     'make-scenes': 'write a small generated dataset',
     'demo': 'train, test and draw the demo models',

@@ -9,6 +9,7 @@ from mmengine.config import Config, ConfigDict
 from nat_mm.checkpoints import read_before
 from nat_mm.commands.arguments import add_no_check, add_run_options, export_local_rank
 from nat_mm.commands.checking import require_sound_data
+from nat_mm.data.broken_samples import loading_mistakes
 from nat_mm.errors import UserError
 from nat_mm.inference.checkpoint import check_checkpoint_fits, read_for_model
 from nat_mm.inference.config import load_config
@@ -115,6 +116,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     runner = build_runner(config)
     check_checkpoint_fits(runner.model, checkpoint, source=arguments.checkpoint)
     build_loop(runner, 'test')
-    with read_before(arguments.checkpoint, checkpoint):
+    with read_before(arguments.checkpoint, checkpoint), loading_mistakes(config):
         del checkpoint
         runner.test()

@@ -14,6 +14,7 @@ from mmengine.config import Config
 from nat_mm.checkpoints import read_before
 from nat_mm.commands.arguments import add_no_check, add_run_options, export_local_rank
 from nat_mm.commands.checking import require_sound_data
+from nat_mm.data.broken_samples import loading_mistakes
 from nat_mm.errors import UserError
 from nat_mm.inference.checkpoint import (
     check_any_key_fits,
@@ -124,6 +125,7 @@ def train(config: Config, resume: str | None) -> None:
         with (
             read_before(load_from, checkpoint),
             weight_mistakes(config),
+            loading_mistakes(config),
             stop_on_signals(runner),
         ):
             del checkpoint

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import mmcv
 from PIL import Image, UnidentifiedImageError
 
 from nat_mm.data.progress import Progress, no_progress
@@ -102,3 +103,28 @@ def read_headers(
             progress(what, number, len(paths))
         yield _read(path)
     progress(what, len(paths), len(paths))
+
+
+def find_image_problem(path: str | Path) -> str | None:
+    """Says why a file cannot be loaded as an image. Several threads may do so at once.
+
+    Args:
+        path: The file.
+
+    Returns:
+        What follows its path in a message, such as ``is not an image``; None if its header can be
+        read, or OpenCV decodes it, which knows other formats than Pillow.
+    """
+    try:
+        read_header(path)
+    except UnreadableInput as error:
+        if isinstance(error.__cause__, OSError) and not isinstance(
+            error.__cause__, UnidentifiedImageError
+        ):
+            return str(error)
+        try:
+            image = mmcv.imfrombytes(Path(path).read_bytes(), flag='unchanged', backend='cv2')
+        except Exception:
+            image = None
+        return str(error) if image is None else None
+    return None
