@@ -6,10 +6,13 @@ from dataclasses import dataclass
 
 from mmengine.config import Config
 
-from nat_mm.data.classes import find_folder_problem
+from nat_mm.data.class_counts import find_class_count_problems
 from nat_mm.data.coco import check_coco, is_coco
 from nat_mm.data.findings import Finding
-from nat_mm.data.paths import find_path_problems
+from nat_mm.data.folders import find_folder_problems
+from nat_mm.data.label_images import find_label_image_problems
+from nat_mm.data.model_fit import find_model_problems
+from nat_mm.data.paths import describe_path_problem, find_path_problems
 from nat_mm.data.progress import Progress, no_progress
 from nat_mm.data.sources import PARTS, DataSource, find_sources
 from nat_mm.data.summaries import Summary, summarize_samples
@@ -71,12 +74,21 @@ def check_config(
             sources[part] = find_sources(config, part)
         except UserError as error:
             findings.append(Finding(str(error)))
-    checks: dict[str, Callable[[], Iterator[Finding | Summary]]] = {
-        'annotations': lambda: check_coco(config, sources, images=files, progress=progress),
-        'folders': lambda: _check_folders(sources),
+    # What is missing is said once.
+    present = {
+        part: [source for source in each if not describe_path_problem(source.config, part)]
+        for part, each in sources.items()
     }
+    checks: dict[str, Callable[[], Iterator[Finding | Summary]]] = {
+        'annotations': lambda: check_coco(config, present, images=files, progress=progress),
+        'folders of classes': lambda: find_folder_problems(config, present),
+        'numbers of classes': lambda: find_class_count_problems(config, sources),
+        'model': lambda: find_model_problems(config),
+    }
+    if files:
+        checks['label images'] = lambda: _check_label_images(config, present, thorough)
     if summarize:
-        checks['samples'] = lambda: _count_samples(sources)
+        checks['samples'] = lambda: _count_samples(present)
     for name, check in checks.items():
         try:
             for found in check():
@@ -101,12 +113,12 @@ def _count_samples(sources: Mapping[str, Sequence[DataSource]]) -> Iterator[Summ
                     yield summarize_samples(source, source.place)
 
 
-def _check_folders(sources: Mapping[str, Sequence[DataSource]]) -> Iterator[Finding]:
+def _check_label_images(
+    config: Config, sources: Mapping[str, Sequence[DataSource]], thorough: bool
+) -> Iterator[Finding]:
     for each in sources.values():
         for source in each:
-            problem = find_folder_problem(source.config)
-            if problem:
-                yield Finding(problem)
+            yield from find_label_image_problems(source, config=config, thorough=thorough)
 
 
 def summarize_errors(report: Report, config: Config) -> str:

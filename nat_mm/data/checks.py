@@ -8,7 +8,6 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 
 from nat_mm.data.check import check_config, summarize_errors
-from nat_mm.data.classes import find_class_count_problem
 from nat_mm.data.paths import describe_empty, find_path_problems
 from nat_mm.errors import UserError
 from nat_mm.inference.config import config_mistakes
@@ -46,8 +45,7 @@ def check_dataset(config: Config, dataset: BaseDataset, part: str) -> None:
         part: ``train``, ``val`` or ``test``.
 
     Raises:
-        UserError: It is empty, the file of its first image is missing, or its classes do not fit
-            the model.
+        UserError: It is empty, or the file of its first image is missing.
     """
     if not len(dataset):
         report = check_config(config, parts=[part], files=False)
@@ -55,9 +53,6 @@ def check_dataset(config: Config, dataset: BaseDataset, part: str) -> None:
     problem = _find_missing_file(dataset, part)
     if problem:
         raise UserError(problem)
-    problem = find_class_count_problem(config, dataset, part)
-    if problem:
-        raise UserError(f'{config.filename}: {problem}')
 
 
 def _find_missing_file(dataset: BaseDataset, part: str) -> str | None:

@@ -20,7 +20,6 @@ from nat_mm.data.coco_file import (
 from nat_mm.data.coco_images import (
     Listed,
     find_image_problems,
-    find_segment_problems,
     find_shared_images,
     list_images,
 )
@@ -84,8 +83,6 @@ def check_coco(
             shown.setdefault(part, []).append(listed)
             if images:
                 yield from find_image_problems(source, coco, listed, progress)
-                if is_panoptic(source):
-                    yield from find_segment_problems(source, coco, listed, progress)
         for place, evaluator in find_evaluators(config, part):
             kind = find_class(METRICS, evaluator, config)
             names = {each.__name__ for each in getattr(kind, '__mro__', ())}

@@ -3,13 +3,12 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 
-import cv2
 import mmcv
 import numpy as np
 
 from nat_mm.data.coco_file import CocoFile
 from nat_mm.data.findings import Finding
-from nat_mm.data.image_headers import ImageHeader, read_headers
+from nat_mm.data.image_headers import ImageHeader, find_image_problem, read_headers
 from nat_mm.data.paths import is_local
 from nat_mm.data.progress import Progress
 from nat_mm.data.sources import DataSource
@@ -77,58 +76,11 @@ def find_image_problems(
     loaders = [each for each in source.transforms if isinstance(each, mmcv.LoadImageFromFile)]
     if not images or not loaders or not _is_local(source, loaders[0], images[0][0]):
         return
-    turns = loaders[0].imdecode_backend in (None, 'cv2', 'pillow') and loaders[0].color_type in (
+    loader = loaders[0]
+    turns = loader.imdecode_backend in (None, 'cv2', 'pillow') and loader.color_type in (
         'color',
         'grayscale',
     )
-    yield from _find_file_problems(
-        source, coco, images, progress, turns=turns, is_error=not loaders[0].ignore_empty
-    )
-    names = [path for path, _ in images]
-    if len(set(names)) < len(names):
-        seen: set[str] = set()
-        double = next(name for name in names if name in seen or seen.add(name))
-        yield Finding(
-            f'{coco.where} lists images more than once, under several ids '
-            f'({len(names) - len(set(names))} of {len(names)}, first: {double})',
-            is_error=False,
-        )
-
-
-def find_segment_problems(
-    source: DataSource, coco: CocoFile, images: Listed, progress: Progress
-) -> Iterator[Finding]:
-    """Looks whether the PNG of each image of a panoptic dataset exists and has the image's size.
-
-    Args:
-        source: The dataset.
-        coco: Its annotation file.
-        images: Its images.
-        progress: Called every now and then.
-
-    Yields:
-        What is wrong.
-    """
-    folder, prefix = (source.dataset.data_prefix.get(name) for name in ('seg', 'img'))
-    if not images or not folder or '://' in folder or not is_local(source.config):
-        return
-    maps = [
-        # mmdet names them so, whatever the annotation's own file_name is.
-        (os.path.join(folder, os.path.relpath(path, prefix or '.').replace('.jpg', '.png')), size)
-        for path, size in images
-    ]
-    yield from _find_file_problems(source, coco, maps, progress, turns=False, is_error=True)
-
-
-def _find_file_problems(
-    source: DataSource,
-    coco: CocoFile,
-    images: Listed,
-    progress: Progress,
-    *,
-    turns: bool,
-    is_error: bool,
-) -> Iterator[Finding]:
     unreadable: dict[str, list[str]] = {}
     differing: list[tuple[str, str, bool]] = []
     what = f'images of the {source.part} dataset'
@@ -136,8 +88,9 @@ def _find_file_problems(
     for (path, expected), header in zip(images, headers, strict=True):
         if not isinstance(header, ImageHeader):
             # OpenCV knows formats that Pillow does not.
-            if header != 'is not an image' or cv2.imread(path, cv2.IMREAD_UNCHANGED) is None:
-                unreadable.setdefault(header, []).append(path)
+            reason = find_image_problem(path)
+            if reason:
+                unreadable.setdefault(reason, []).append(path)
             continue
         size = header.shown_size if turns else (header.width, header.height)
         gap = max(abs(size[0] - expected[0]), abs(size[1] - expected[1]))
@@ -148,7 +101,7 @@ def _find_file_problems(
         yield Finding(
             f'a file of the {source.part} dataset {reason}: {os.path.abspath(paths[0])}{more}'
             f'{_hint_at_prefix(source, paths[0]) if reason == "does not exist" else ""}',
-            is_error,
+            is_error=not loader.ignore_empty,
         )
     for is_far in (True, False):
         found = [each for each in differing if each[2] is is_far]
@@ -158,6 +111,15 @@ def _find_file_problems(
                 f'{len(images)}, first: {os.path.abspath(found[0][0])}, {found[0][1]})',
                 is_far,
             )
+    names = [path for path, _ in images]
+    if len(set(names)) < len(names):
+        seen: set[str] = set()
+        double = next(name for name in names if name in seen or seen.add(name))
+        yield Finding(
+            f'{coco.where} lists images more than once, under several ids '
+            f'({len(names) - len(set(names))} of {len(names)}, first: {double})',
+            is_error=False,
+        )
 
 
 def find_shared_images(listed: Mapping[str, Sequence[Listed]]) -> Iterator[Finding]:

@@ -24,15 +24,9 @@ def find_path_problems(config: Config, part: str) -> Iterator[Finding]:
     """
     loader = config.get(f'{part}_dataloader') or {}
     for _, dataset in find_inner(loader.get('dataset'), f'{part}_dataloader.dataset'):
-        paths = local_paths(dataset)
-        missing = {name: path for name, path in paths.items() if not os.path.exists(path)}
-        for name, path in missing.items():
-            yield Finding(
-                f'{config.filename}: {name} of the {part} dataset does not exist: '
-                f'{os.path.abspath(path)} (data_root is {dataset.get("data_root")!r})'
-            )
-        if not missing and _holds_nothing(paths):
-            yield Finding(describe_empty(part))
+        problem = describe_path_problem(dataset, part)
+        if problem:
+            yield Finding(problem)
     for place, evaluator in find_evaluators(config, part):
         if evaluator.get('type') is None:
             yield Finding(f'{place} has no type, such as CocoMetric')
@@ -40,6 +34,26 @@ def find_path_problems(config: Config, part: str) -> Iterator[Finding]:
             path = evaluator.get(name)
             if is_local(evaluator) and path and '://' not in path and not os.path.exists(path):
                 yield Finding(f'{place}.{name} does not exist: {os.path.abspath(path)}')
+
+
+def describe_path_problem(dataset: ConfigDict, part: str) -> str | None:
+    """Says which file or folder of a dataset is missing or empty.
+
+    Args:
+        dataset: Config of the dataset.
+        part: ``train``, ``val`` or ``test``, for the message.
+
+    Returns:
+        What is wrong, or None.
+    """
+    paths = local_paths(dataset)
+    for name, path in paths.items():
+        if not os.path.exists(path):
+            return (
+                f'{name} of the {part} dataset does not exist: {os.path.abspath(path)} '
+                f'(data_root is {dataset.get("data_root")!r})'
+            )
+    return describe_empty(part) if _holds_nothing(paths) else None
 
 
 def find_evaluators(config: Config, part: str) -> Iterator[tuple[str, ConfigDict]]:

@@ -126,15 +126,3 @@ def test_segments_of_other_categories(check, config):
     assert any(
         'segments of categories that are not in metainfo.classes (2 of 4' in e for e in errors
     )
-
-
-def test_missing_segment_map(check, tmp_path):
-    (tmp_path / '1.png').unlink()
-    (error,), _ = check()
-    assert error.startswith(f'a file of the val dataset does not exist: {tmp_path}/1.png')
-
-
-def test_segment_map_of_another_size(check, tmp_path):
-    cv2.imwrite(str(tmp_path / '1.png'), np.zeros((96, 128, 3), np.uint8))
-    (error,), _ = check()
-    assert f'{tmp_path}/1.png, 128 x 96, not 64 x 48' in error
