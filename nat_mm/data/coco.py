@@ -286,7 +286,7 @@ def wants_masks(source: DataSource) -> bool:
 def _find_evaluator_problems(
     place: str,
     evaluator: Mapping,
-    is_panoptic: bool,
+    of_segments: bool,
     sources: Sequence[DataSource],
     files: Mapping[str, CocoFile],
     reader: _Reader,
@@ -294,19 +294,21 @@ def _find_evaluator_problems(
     path = evaluator.get('ann_file')
     if not path or not is_local(evaluator) or not os.path.isfile(path):
         return
-    coco = yield from reader.read(path, is_panoptic=is_panoptic)
+    coco = yield from reader.read(path, is_panoptic=of_segments)
     if coco is None:
         return
     if all(coco is not each for each in files.values()):
         yield from find_entry_problems(coco)
         for source in sources[:1]:
-            yield from find_class_problems(source, coco, name=f'{place}.ann_file')
+            # Instances have categories only for things.
+            key = 'classes' if is_panoptic(source) is of_segments else 'thing_classes'
+            yield from find_class_problems(source, coco, name=f'{place}.ann_file', key=key)
         if files and len(files) == len(sources):
             yield from _find_other_images(place, coco, list(files.values()))
     if not coco.has_annotations and not evaluator.get('format_only'):
         yield Finding(f'{place}: {coco.where} has no annotations to compare with')
     metrics = evaluator.get('metric') or 'bbox'
-    if 'segm' in ([metrics] if isinstance(metrics, str) else metrics) and not is_panoptic:
+    if 'segm' in ([metrics] if isinstance(metrics, str) else metrics) and not of_segments:
         say = _Teller(coco)
         for line in coco.mask_faults.describe(len(coco.ids)):
             yield Finding(f'{coco.where} {line}')

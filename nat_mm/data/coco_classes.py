@@ -13,7 +13,7 @@ LISTED = 12
 
 
 def find_class_problems(
-    source: DataSource, coco: CocoFile, *, name: str | None = None
+    source: DataSource, coco: CocoFile, *, name: str | None = None, key: str = 'classes'
 ) -> Iterator[Finding]:
     """Compares the classes of a dataset with the categories of an annotation file.
 
@@ -23,6 +23,8 @@ def find_class_problems(
         source: The dataset.
         coco: An annotation file.
         name: What the message calls the file; None for the path alone.
+        key: Which classes of metainfo are in the file; ``thing_classes`` for the instances of a
+            panoptic dataset.
 
     Yields:
         What is wrong, at most one finding.
@@ -30,8 +32,8 @@ def find_class_problems(
     kind = type(source.dataset)
     if not _pairs_by_position(kind):
         return
-    key = f'{source.place}.metainfo.classes'
-    classes = source.dataset.metainfo.get('classes')
+    classes = source.dataset.metainfo.get(key)
+    place = f'{source.place}.metainfo.{key}'
     found = list(coco.category_names)
     if kind.__name__ == 'Objects365V1Dataset' or kind.__name__ == 'Objects365V2Dataset':
         order = sorted(range(len(found)), key=lambda index: coco.category_ids[index])
@@ -39,13 +41,13 @@ def find_class_problems(
     where = f'{name} {coco.where}' if name else coco.where
     if isinstance(classes, str):
         yield Finding(
-            f'{key} is the text {classes!r}, not a tuple of names: write classes=({classes!r},)'
+            f'{place} is the text {classes!r}, not a tuple of names: write classes=({classes!r},)'
         )
         return
     if not classes or [each for each in found if each in classes] == list(classes):
         return
     classes = list(classes)
-    write = f'write metainfo=dict(classes={_as_tuple(found)}) in {source.place}'
+    write = f'write metainfo=dict({key}={_as_tuple(found)}) in {source.place}'
     if not set(classes) & set(found):
         yield Finding(
             f'{where} has the categories {found[:5]}, but the classes of the config are '
@@ -75,9 +77,9 @@ def find_class_problems(
             f'is in another order than the categories of {where}, and mmdet pairs them by '
             f'position: {classes[index]!r} would be {paired[index]!r}'
         )
-        write = f'write metainfo=dict(classes={_as_tuple(paired)}) in {source.place}'
+        write = f'write metainfo=dict({key}={_as_tuple(paired)}) in {source.place}'
     lists = f'; classes: {_list(classes)}; categories: {_list(found)}'
-    yield Finding(f'{key} {reason}{lists}; {_origin(source)}{write}')
+    yield Finding(f'{place} {reason}{lists}; {_origin(source)}{write}')
 
 
 def find_differing_classes(sources: Mapping[str, Sequence[DataSource]]) -> Iterator[Finding]:

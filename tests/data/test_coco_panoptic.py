@@ -126,3 +126,14 @@ def test_segments_of_other_categories(check, config):
     assert any(
         'segments of categories that are not in metainfo.classes (2 of 4' in e for e in errors
     )
+
+
+def test_instances_of_the_things(check, config, content, tmp_path):
+    instances = {**content, 'annotations': [], 'categories': [dict(content['categories'][0])]}
+    (tmp_path / 'instances.json').write_text(json.dumps(instances))
+    evaluator = dict(type='CocoMetric', ann_file=str(tmp_path / 'instances.json'), metric='segm')
+    config.val_evaluator = [config.val_evaluator, evaluator]
+    assert check() == ([], [])
+    instances['categories'][0]['name'] = 'cat'
+    (tmp_path / 'instances.json').write_text(json.dumps(instances))
+    assert "has the categories ['cat'], but the classes of the config are ['dog']" in check()[0][0]
