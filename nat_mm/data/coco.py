@@ -13,6 +13,7 @@ from nat_mm.data.coco_file import (
     NO_MASK,
     PARTLY_SHORT,
     SHORT,
+    TINY,
     CocoFile,
     NotCocoError,
     read_coco,
@@ -205,7 +206,7 @@ def _find_mask_problems(
         f'has annotations without segmentation, but the pipeline loads masks; {BOXES_ONLY}',
         used & (coco.masks == NO_MASK),
     )
-    short = used & (coco.masks == SHORT)
+    short = used & ((coco.masks == SHORT) | (coco.masks == TINY))
     yield from say(
         'has polygons of fewer than 6 or an odd number of coordinates, whose objects mmdet ignores',
         short,
@@ -317,9 +318,8 @@ def _find_evaluator_problems(
             coco.masks == NO_MASK,
         )
         yield from say(
-            f'has polygons of fewer than 6 or an odd number of coordinates, but {place} compares '
-            'masks',
-            coco.masks == SHORT,
+            f'has polygons of fewer than 6 coordinates, but {place} compares masks',
+            coco.masks == TINY,
         )
 
 

@@ -14,8 +14,12 @@ import numpy as np
 
 from nat_mm.data.progress import Progress, no_progress
 
-NO_MASK, MASK, PARTLY_SHORT, SHORT = range(4)
-"""Values of `CocoFile.masks`; short polygons have fewer than 6 or an odd number of coordinates."""
+NO_MASK, MASK, PARTLY_SHORT, SHORT, TINY = range(5)
+"""Values of `CocoFile.masks`.
+
+Some or all polygons of short masks have fewer than 6 or an odd number of coordinates, which mmdet
+leaves out; of tiny ones the first has fewer than 5, which pycocotools takes for something else.
+"""
 
 _MAGIC = {
     b'\x1f\x8b': 'it is packed by gzip: unpack it',
@@ -72,7 +76,7 @@ class CocoFile:
         areas: By annotation; NaN if it has none.
         crowds: By annotation, whether it is a crowd.
         ignored: By annotation, whether mmdet passes over it.
-        masks: By annotation, `NO_MASK`, `MASK`, `PARTLY_SHORT` or `SHORT`.
+        masks: By annotation, `NO_MASK`, `MASK`, `PARTLY_SHORT`, `SHORT` or `TINY`.
         image_faults: What is wrong with images.
         faults: What is wrong with annotations.
         mask_faults: What is wrong with masks, for those who use them.
@@ -346,7 +350,11 @@ def _read_mask(coco: CocoFile, mask: Any, image: int, example: str) -> int:
                 )
                 break
             short += len(polygon) < 6 or len(polygon) % 2
-        return MASK if not short else SHORT if short == len(mask) else PARTLY_SHORT
+        if not short:
+            return MASK
+        if type(mask[0]) is list and len(mask[0]) < 5:
+            return TINY
+        return SHORT if short == len(mask) else PARTLY_SHORT
     if type(mask) is not dict or type(mask.get('counts')) not in (str, list):
         kind = 'has annotations whose segmentation is neither polygons nor RLE (counts and size)'
         coco.mask_faults.add(kind, f'{example}, {mask!r:.60}')

@@ -1,10 +1,13 @@
 """Looks at the image files of datasets in COCO's format."""
 
+import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stdout, suppress
 
 import mmcv
 import numpy as np
+from mmengine.dataset import BaseDataset
 
 from nat_mm.data.coco_file import CocoFile
 from nat_mm.data.findings import Finding
@@ -17,7 +20,10 @@ TOLERANCE = 2
 """Pixels by which the size of an image may differ from what the annotations say."""
 
 Listed = list[tuple[str, tuple[float, float]]]
-"""Paths of images, and width and height that the annotations give for each."""
+"""Paths of images, and width and height that the annotations give for each, 0 if they do not."""
+
+_KNOWN_CLASSES = {'CocoDataset', 'CocoPanopticDataset', 'LVISV1Dataset', 'Objects365V1Dataset'}
+"""Whose methods find and filter images as `list_images` does."""
 
 
 def list_images(source: DataSource, coco: CocoFile) -> Listed:
@@ -28,14 +34,13 @@ def list_images(source: DataSource, coco: CocoFile) -> Listed:
         coco: Its annotation file.
 
     Returns:
-        The images; none if the dataset finds its files in a way of its own.
+        The images; none if the dataset cannot be loaded.
     """
     dataset = source.dataset
     kind = type(dataset)
-    names = {kind.load_data_list.__qualname__, kind.parse_data_info.__qualname__}
-    known = {'CocoDataset', 'CocoPanopticDataset', 'LVISV1Dataset', 'Objects365V1Dataset'}
-    if not {name.partition('.')[0] for name in names} <= known:
-        return []
+    methods = (kind.load_data_list, kind.parse_data_info, kind.filter_data)
+    if not {method.__qualname__.partition('.')[0] for method in methods} <= _KNOWN_CLASSES:
+        return _load_list(dataset)
     kept = np.ones(len(coco.image_ids), bool)
     if not dataset.test_mode and dataset.filter_cfg:
         kept = coco.image_sizes.min(axis=1, initial=np.inf) >= dataset.filter_cfg.get('min_size', 0)
@@ -57,6 +62,18 @@ def list_images(source: DataSource, coco: CocoFile) -> Listed:
         for index in indices
         if coco.file_names[index]
     ]
+
+
+def _load_list(dataset: BaseDataset) -> Listed:
+    """The images of a dataset that finds or filters them in a way of its own."""
+    # What else is wrong with it shows when it is loaded for training.
+    with suppress(Exception), redirect_stdout(io.StringIO()):
+        entries = [dataset.get_data_info(index) for index in range(len(dataset))]
+        return [
+            (each['img_path'], (each.get('width') or 0, each.get('height') or 0))
+            for each in entries
+        ]
+    return []
 
 
 def find_image_problems(

@@ -233,6 +233,16 @@ def test_evaluator_needs_masks(check, config, content):
     assert 'without segmentation, but val_evaluator compares masks' in errors[0]
 
 
+@pytest.mark.parametrize(
+    ('polygon', 'is_wrong'), [([1, 2, 3, 4], True), ([1, 2], True), ([1, 2, 9, 2, 9, 9, 7], False)]
+)
+def test_evaluator_of_short_polygons(polygon, is_wrong, check, content):
+    content['val']['annotations'][0]['segmentation'] = [polygon]
+    errors, _ = check(parts=['val'])
+    assert len(errors) == is_wrong
+    assert all('fewer than 6 coordinates, but val_evaluator compares' in each for each in errors)
+
+
 def test_objects_all_left_out(check, content):
     for each in content['train']['annotations']:
         each['bbox'] = [value / 200 for value in each['bbox']]

@@ -5,6 +5,8 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+from mmdet.datasets import CocoDataset
+from mmengine.registry import DATASETS
 from PIL import Image
 
 from nat_mm.data.coco import check_coco
@@ -149,3 +151,18 @@ def test_remote_images_are_not_looked_for(check, config):
     config.train_dataloader.dataset.pipeline[0].backend_args = dict(backend='petrel')
     config.train_dataloader.dataset.data_prefix.img = 's3://bucket/images'
     assert check() == ([], [])
+
+
+def test_dataset_that_finds_images_in_its_own_way(check, config, content, images):
+    @DATASETS.register_module(force=True)
+    class NumberedImages(CocoDataset):
+        def parse_data_info(self, raw_data_info):
+            found = super().parse_data_info(raw_data_info)
+            return {**found, 'img_path': f'{self.data_prefix["img"]}/{found["img_id"]:02d}.jpg'}
+
+    config.train_dataloader.dataset.type = 'NumberedImages'
+    for each in content['train']['images']:
+        each['file_name'] = 'unknown'
+    assert check() == ([], [])
+    (images / '03.jpg').unlink()
+    assert check()[0] == [f'a file of the train dataset does not exist: {images}/03.jpg']
