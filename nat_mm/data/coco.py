@@ -193,6 +193,11 @@ def find_annotation_problems(source: DataSource, coco: CocoFile) -> Iterator[Fin
     used = _used(source, coco)
     if is_training and not used.any():
         yield Finding(describe_empty(source.part))
+    elif not used.any():
+        yield Finding(
+            f'{coco.where} has no annotations of the classes, so that metrics will be -1',
+            is_error=False,
+        )
     if wants_masks(source):
         yield from _find_mask_problems(coco, used, say)
 

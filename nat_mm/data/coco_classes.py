@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from nat_mm.data.coco_file import CocoFile
-from nat_mm.data.findings import Finding
+from nat_mm.data.findings import Finding, shorten
 from nat_mm.data.sources import DataSource
 
 LISTED = 12
@@ -58,15 +58,15 @@ def find_class_problems(
     missing = [each for each in classes if each not in found]
     twice = [each for each, count in Counter(found).items() if count > 1 and each in classes]
     if doubled:
-        reason = f'names {_list(doubled)} more than once'
+        reason = f'names {shorten(doubled, LISTED)} more than once'
     elif twice:
         yield Finding(
-            f'{where} has several categories of the name {_list(twice)}: its categories are '
-            f'{_list(found)}; give each a name of its own'
+            f'{where} has several categories of the name {shorten(twice, LISTED)}: they are '
+            f'{shorten(found, LISTED)}; give each a name of its own'
         )
         return
     elif missing:
-        reason = f'has {_list(missing)}, which {where} does not have'
+        reason = f'has {shorten(missing, LISTED)}, which {where} does not have'
         near = difflib.get_close_matches(missing[0], set(found) - set(classes), n=1)
         if near:
             reason += f' (did you mean {near[0]!r}?)'
@@ -78,7 +78,7 @@ def find_class_problems(
             f'position: {classes[index]!r} would be {paired[index]!r}'
         )
         write = f'write metainfo=dict({key}={_as_tuple(paired)}) in {source.place}'
-    lists = f'; classes: {_list(classes)}; categories: {_list(found)}'
+    lists = f'; classes: {shorten(classes, LISTED)}; categories: {shorten(found, LISTED)}'
     yield Finding(f'{place} {reason}{lists}; {_origin(source)}{write}')
 
 
@@ -126,13 +126,8 @@ def _origin(source: DataSource) -> str:
     return f'it has no metainfo.classes{old}, so those of {type(source.dataset).__name__} hold: '
 
 
-def _list(names: Sequence[str]) -> str:
-    shown = ', '.join(repr(name) for name in names[:LISTED])
-    return shown if len(names) <= LISTED else f'{shown} and {len(names) - LISTED} more'
-
-
 def _as_tuple(names: Sequence[str]) -> str:
-    return repr(tuple(names)) if len(names) <= LISTED else f'({_list(names)})'
+    return repr(tuple(names)) if len(names) <= LISTED else f'({shorten(names, LISTED)})'
 
 
 def _difference(names: Sequence[str], others: Sequence[str]) -> str:
@@ -140,7 +135,7 @@ def _difference(names: Sequence[str], others: Sequence[str]) -> str:
     if max(len(names), len(others)) <= LISTED:
         return repr(tuple(names))
     if len(names) != len(others):
-        return f'{len(names)} names ({_list(list(names)[:3])} ...)'
+        return f'{len(names)} names ({shorten(list(names)[:3])} ...)'
     pairs = enumerate(zip(names, others, strict=True))
     index = next(index for index, (name, other) in pairs if name != other)
     return f'{names[index]!r} at position {index}'

@@ -50,8 +50,8 @@ def describe_path_problem(dataset: ConfigDict, part: str) -> str | None:
     for name, path in paths.items():
         if not os.path.exists(path):
             return (
-                f'{name} of the {part} dataset does not exist: {os.path.abspath(path)} '
-                f'(data_root is {dataset.get("data_root")!r})'
+                f'{name} of the dataset does not exist: {os.path.abspath(path)} '
+                f'(data_root of the {part} dataset is {dataset.get("data_root")!r})'
             )
     return describe_empty(part) if _holds_nothing(paths) else None
 

@@ -299,6 +299,13 @@ def test_test_part_without_annotations(check, config, content):
     assert check(parts=['test']) == ([], [])
 
 
+def test_evaluation_without_objects(check, content):
+    content['val']['annotations'] = []
+    errors, (warning,) = check(parts=['val'])
+    assert errors == []
+    assert warning.endswith('has no annotations of the classes, so that metrics will be -1')
+
+
 def test_training_without_annotations(check, content):
     del content['train']['annotations']
     errors, _ = check(parts=['train'])
