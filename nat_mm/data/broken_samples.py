@@ -70,7 +70,7 @@ def loading_mistakes(config: Config) -> Iterator[None]:
             # Workers hand over their whole traceback as text.
             reason = text.strip().splitlines()[-1]
             raise UserError(f'{config.filename}: cannot load data: {reason}') from error
-        found = re.search(r'DataLoader worker \(pid.*?\) (.*?)[.\n]', f'{text}\n')
+        found = re.search(r'DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (.*?)[.\n]', f'{text}\n')
         if not isinstance(error, RuntimeError) or found is None:
             raise
         advice = 'it may have run out of memory: lower num_workers or batch_size of the data loader'

@@ -112,7 +112,10 @@ def _walk(part: Any, place: str, name: str, registry: Registry) -> Iterator[_Cou
         kind = None
     elif kind.__name__ in _OTHER_HEADS:
         return
-    value = part.get(name, _find_default(kind, name) if kind else None)
+    value = part.get(name)
+    # Heads that count classes may be made of those that count things and stuff.
+    if value is None and kind is not None and (name == 'num_classes' or 'num_classes' not in part):
+        value = _find_default(kind, name)
     # Losses of mmdet have -1 where the head tells them.
     if type(value) is int and value >= 0 and not part.get('class_agnostic'):
         yield _Count(f'{place}.{name}', value, name in part, part)

@@ -58,7 +58,9 @@ def read_header(path: str | Path) -> ImageHeader:
             # The header of a huge image is as small as any.
             warnings.simplefilter('ignore', Image.DecompressionBombWarning)
             image = Image.open(file)
-            orientation = image.getexif().get(_ORIENTATION)
+            # Pillow would decode all of a PNG in search of EXIF behind its pixels.
+            has_exif = image.format != 'PNG' or 'exif' in image.info
+            orientation = image.getexif().get(_ORIENTATION) if has_exif else None
             return ImageHeader(*image.size, image.mode, orientation in _SIDEWAYS)
     except FileNotFoundError as error:
         raise UnreadableInput('does not exist') from error
