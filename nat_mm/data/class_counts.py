@@ -282,7 +282,9 @@ def _compare_weights(config: Config) -> Iterator[Finding]:
                 weights = loss.get('class_weight') if isinstance(loss, dict) else None
                 if not isinstance(weights, list | tuple):
                     continue
-                has_background = key == 'loss_cls' and not loss.get('use_sigmoid')
+                # Heads that classify masks, SAN's by the name that it gives the loss.
+                classifies_masks = key == 'loss_cls' or 'loss_cls' in loss.get('loss_name', '')
+                has_background = classifies_masks and not loss.get('use_sigmoid')
                 expected = count.value + has_background
                 if len(weights) != expected:
                     last = ' and one for what is no object' if has_background else ''

@@ -8,6 +8,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, DefaultScope
 
+from nat_mm.errors import UserError
 from nat_mm.inference.config import config_mistakes
 
 PARTS = ('train', 'val', 'test')
@@ -51,13 +52,29 @@ def find_sources(config: Config, part: str) -> list[DataSource]:
     sources = []
     for place, each in _inner(loader.get('dataset'), f'{part}_dataloader.dataset'):
         kind = each.get('type')
-        with config_mistakes(config), DefaultScope.overwrite_default_scope(config.default_scope):
-            found = DATASETS.get(kind) if isinstance(kind, str) else kind
+        with (
+            config_mistakes(config),
+            DefaultScope.overwrite_default_scope(config.default_scope),
+            # The root registry itself knows none of a toolbox's.
+            DATASETS.switch_scope_and_registry(each.get('_scope_')) as registry,
+        ):
+            found = registry.get(kind) if isinstance(kind, str) else kind
             if isinstance(found, type) and not issubclass(found, BaseDataset):
                 continue
-            dataset = DATASETS.build({**each, 'lazy_init': True})
+            try:
+                dataset = DATASETS.build({**each, 'lazy_init': True})
+            except AssertionError as error:
+                # How upstream refuses a value, or a file of PascalVOCDataset that is missing.
+                raise UserError(f'{config.filename}: {place}: {_explain(each, error)}') from error
         sources.append(DataSource(part, place, each, dataset))
     return sources
+
+
+def _explain(dataset: ConfigDict, error: AssertionError) -> str:
+    if str(error):
+        return str(error)
+    named = {key: dataset.get(key) for key in ('data_root', 'data_prefix', 'ann_file')}
+    return f'a file or folder of {dataset.get("type")} does not exist: {named}'
 
 
 def _inner(dataset: Any, place: str) -> Iterator[tuple[str, ConfigDict]]:
