@@ -70,7 +70,7 @@ def loading_mistakes(config: Config) -> Iterator[None]:
             # Workers hand over their whole traceback as text.
             reason = text.strip().splitlines()[-1]
             raise UserError(f'{config.filename}: cannot load data: {reason}') from error
-        found = re.search(r'DataLoader worker \(pid.*?\) (.*?)[.\n]', f'{text}\n')
+        found = re.search(r'DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (.*?)[.\n]', f'{text}\n')
         if not isinstance(error, RuntimeError) or found is None:
             raise
         advice = 'it may have run out of memory: lower num_workers or batch_size of the data loader'
@@ -250,12 +250,14 @@ class _PixelCheck:
         labels = getattr(sample.get('data_samples'), 'gt_sem_seg', None)
         if labels is None:
             return None
-        beyond = labels.data[labels.data >= self.classes]
-        wrong = [value for value in beyond.unique().tolist() if value not in self.ignored]
-        if not wrong:
+        is_wrong = labels.data >= self.classes
+        for value in self.ignored:
+            is_wrong &= labels.data != value
+        if not is_wrong.any():
             return None
+        wrong = labels.data[is_wrong].min().item()
         return (
-            f'gives the class {wrong[0]}, but the model has {self.classes} classes, from 0 to '
+            f'gives the class {wrong}, but the model has {self.classes} classes, from 0 to '
             f'{self.classes - 1}, and ignores {min(self.ignored)}'
         )
 

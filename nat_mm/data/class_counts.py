@@ -112,7 +112,10 @@ def _walk(part: Any, place: str, name: str, registry: Registry) -> Iterator[_Cou
         kind = None
     elif kind.__name__ in _OTHER_HEADS:
         return
-    value = part.get(name, _find_default(kind, name) if kind else None)
+    value = part.get(name)
+    # Heads that count classes may be made of those that count things and stuff.
+    if value is None and kind is not None and (name == 'num_classes' or 'num_classes' not in part):
+        value = _find_default(kind, name)
     # Losses of mmdet have -1 where the head tells them.
     if type(value) is int and value >= 0 and not part.get('class_agnostic'):
         yield _Count(f'{place}.{name}', value, name in part, part)
@@ -279,7 +282,9 @@ def _compare_weights(config: Config) -> Iterator[Finding]:
                 weights = loss.get('class_weight') if isinstance(loss, dict) else None
                 if not isinstance(weights, list | tuple):
                     continue
-                has_background = key == 'loss_cls' and not loss.get('use_sigmoid')
+                # Heads that classify masks, SAN's by the name that it gives the loss.
+                classifies_masks = key == 'loss_cls' or 'loss_cls' in loss.get('loss_name', '')
+                has_background = classifies_masks and not loss.get('use_sigmoid')
                 expected = count.value + has_background
                 if len(weights) != expected:
                     last = ' and one for what is no object' if has_background else ''

@@ -69,7 +69,8 @@ def find_folder_problems(
             continue
         yield from _find_problems_of_folders(source)
         if _numbers_folders(dataset) and os.path.isdir(dataset.img_prefix):
-            numbered.append((source, _list_folders(dataset.img_prefix)))
+            names = _list_folders(dataset.img_prefix)
+            numbered += [(source, names)] if names else []
     for other, names in numbered[1:]:
         yield from _compare_folders(*numbered[0], other, names)
     for source in listed:
@@ -255,6 +256,8 @@ def _find_problems_of_list(
     counts.append(len(classes) if classes and not isinstance(classes, str) else None)
     limit = min((count for count in counts if type(count) is int), default=None)
     paths: dict[str, int | None] = {}
+    used = set()
+    conflicts = []
     for number, line in enumerate(lines, 1):
         where = f'{dataset.ann_file}, line {number}'
         path, label = line, None
@@ -273,16 +276,19 @@ def _find_problems_of_list(
                 )
                 return
         if path in paths and paths[path] != label:
-            yield Finding(
-                f'{where}: {path} has the class {label}, but before it had {paths[path]}',
-                is_error=False,
+            conflicts.append(
+                f'{where}: {path} has the class {label}, but before it had {paths[path]}'
             )
         paths[path] = label
+        used.add(label)
     yield from _compare_list(source, paths, numbered)
     yield from _find_unreadable([Path(dataset.img_prefix, path) for path in paths])
-    unused = set(range(limit or 0)) - set(paths.values())
-    if dataset.with_label and source.part == 'train' and len(unused) > 0:
-        names = [classes[each] if classes else each for each in sorted(unused)]
+    if conflicts:
+        more = f' (and so {len(conflicts) - 1} more lines)' if len(conflicts) > 1 else ''
+        yield Finding(conflicts[0] + more, is_error=False)
+    unused = sorted(set(range(limit or 0)) - used)
+    if dataset.with_label and source.part == 'train' and unused:
+        names = [classes[each] if classes else each for each in unused]
         yield Finding(
             f'{dataset.ann_file} has no image of the classes {shorten(names)}', is_error=False
         )

@@ -80,10 +80,11 @@ def convert_labels(
     if len(set(results.values())) < len(paths):
         raise UserError(f'{labels} has label images that differ only in the suffix of their names')
     pixels = np.zeros(256, np.int64)
+    for path in paths:
+        # All of them before the first is written, as one may be refused.
+        pixels += np.bincount(_convert(path, values or {}, colors or {}).ravel(), minlength=256)
     for path, result in results.items():
-        converted = _convert(path, values or {}, colors or {})
-        write_image(result, converted)
-        pixels += np.bincount(converted.reshape(-1), minlength=256)
+        write_image(result, _convert(path, values or {}, colors or {}))
     return {int(value): int(pixels[value]) for value in np.flatnonzero(pixels)}
 
 
@@ -91,7 +92,7 @@ def _convert(path: Path, values: Mapping[int, int], colors: Mapping[Color, int])
     try:
         with Image.open(path) as image:
             # The values of palette images are indices here, and those of 1-bit images 0 and 1.
-            array = np.asarray(image.convert(_WITHOUT_ALPHA.get(image.mode)))
+            array = np.asarray(image.convert(_WITHOUT_ALPHA.get(image.mode, image.mode)))
     except Exception as error:
         raise UserError(f'{path} cannot be read: {error}') from error
     if array.ndim == 3 and colors:

@@ -73,8 +73,8 @@ def find_value_problems(
             )
             return
     yield from _find_odd_padding(source, config)
-    reduces = bool(getattr(dataset, 'reduce_zero_label', loader.reduce_zero_label))
     own = getattr(loader, 'reduce_zero_label', None)
+    reduces = bool(getattr(dataset, 'reduce_zero_label', own))
     if own is not None and bool(own) != reduces:
         yield Finding(
             f'reduce_zero_label is {reduces} in {source.place}, but {own} in its '
@@ -329,13 +329,15 @@ def _find_unused(
         f' that were read, of {of}' if read < of else ''
     )
     last = limits.classes - 1
-    if reduces and 0 in values and last in missing and 0 not in missing:
+    # Of many classes a sample lacks some by chance.
+    tells = read == of or len(missing) == 1
+    if tells and reduces and 0 in values and last in missing and 0 not in missing:
         yield Finding(
             f'class {last} {names[-1]!r} is {where}, and their value 0 is ignored: if 0 is the '
             'first class, set reduce_zero_label=False',
             is_error=False,
         )
-    elif not reduces and 0 in missing and last not in missing:
+    elif tells and not reduces and 0 in missing and last not in missing:
         yield Finding(
             f'class 0 {names[0]!r} is {where}: if 1 is the first class, set reduce_zero_label=True',
             is_error=False,

@@ -71,6 +71,9 @@ def find_sources(config: Config, part: str) -> list[DataSource]:
                 if error.argument == 'lazy_init':
                     continue
                 raise
+            except AssertionError as error:
+                # How upstream refuses a value, or a file of PascalVOCDataset that is missing.
+                raise UserError(f'{config.filename}: {place}: {_explain(each, error)}') from error
         sources.append(DataSource(part, place, each, dataset))
     return sources
 
@@ -94,6 +97,13 @@ def find_class(registry: Registry, settings: ConfigDict, config: Config) -> type
         ):
             kind = scoped.get(kind)
     return kind if isinstance(kind, type) else None
+
+
+def _explain(dataset: ConfigDict, error: AssertionError) -> str:
+    if str(error):
+        return str(error)
+    named = {key: dataset.get(key) for key in ('data_root', 'data_prefix', 'ann_file')}
+    return f'a file or folder of {dataset.get("type")} does not exist: {named}'
 
 
 def find_inner(dataset: Any, place: str) -> Iterator[tuple[str, ConfigDict]]:
