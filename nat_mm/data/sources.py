@@ -8,6 +8,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, DefaultScope
 
+from nat_mm.data.palettes import find_full_palette
 from nat_mm.inference.config import config_mistakes
 
 PARTS = ('train', 'val', 'test')
@@ -55,7 +56,12 @@ def find_sources(config: Config, part: str) -> list[DataSource]:
             found = DATASETS.get(kind) if isinstance(kind, str) else kind
             if isinstance(found, type) and not issubclass(found, BaseDataset):
                 continue
-            dataset = DATASETS.build({**each, 'lazy_init': True})
+            description = {**each, 'lazy_init': True}
+            palette = find_full_palette(config, each)
+            if palette is not None:
+                # mmseg would refuse it.
+                description['metainfo'] = {**(each.get('metainfo') or {}), 'palette': palette}
+            dataset = DATASETS.build(description)
         sources.append(DataSource(part, place, each, dataset))
     return sources
 

@@ -7,6 +7,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.runner import FlexibleRunner, Runner
 
 from nat_mm.data.checks import check_dataset, data_mistakes
+from nat_mm.data.palettes import complete_palettes
 from nat_mm.errors import UserError
 from nat_mm.inference.config import config_mistakes
 
@@ -32,6 +33,7 @@ def build_runner(config: Config) -> Runner | FlexibleRunner:
             f'{config.filename}: runner_type must be one of {", ".join(RUNNERS)}, '
             f'got {runner_type!r}'
         )
+    complete_palettes(config)
     with config_mistakes(config):
         runner = RUNNERS[runner_type].from_cfg(config)
         if runner_type == 'FlexibleRunner':
