@@ -20,6 +20,7 @@ from nat_mm.data.mismatches import explain_failure, find_wrong_channels, find_wr
 from nat_mm.data.model_parts import Described, Part, find_parts, find_steps, run_necks
 from nat_mm.data.palettes import find_palette_problems
 from nat_mm.data.shape_trace import Failure, ShapeTrace
+from nat_mm.data.training_settings import find_setting_problems
 
 DETECTED_SIZE, SEGMENTED_SIZE, CLASSIFIED_SIZE = (512, 640), (512, 512), (224, 224)
 
@@ -35,8 +36,9 @@ def find_model_problems(config: Config) -> Iterator[Finding]:
 
     Yields:
         What does not fit: numbers of levels, strides, channels, sizes that a neck cannot take,
-        batch normalization of single values; and palettes that do not fit the classes.
+        batch normalization of single values; palettes, and settings of the training run.
     """
+    yield from find_setting_problems(config)
     yield from find_palette_problems(config)
     yield from dict.fromkeys(_find_problems(config))
 
