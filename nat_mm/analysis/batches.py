@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from nat_mm.data.broken_samples import loading_mistakes, name_broken_samples
 from nat_mm.data.checks import check_dataset, data_mistakes
+from nat_mm.data.palettes import complete_palettes
 from nat_mm.errors import UserError
 from nat_mm.inference.config import config_mistakes
 from nat_mm.inference.model import build_module
@@ -63,6 +64,7 @@ def draw_batches(config: Config, part: str, *, seed: int) -> Iterator[DrawnInput
     """
     if config.get(f'{part}_dataloader') is None:
         raise UserError(f'{config.filename} has no {part}_dataloader')
+    complete_palettes(config)
     with config_mistakes(config):
         preprocessor, is_rgb = _build_preprocessor(config)
     with data_mistakes(config, part):

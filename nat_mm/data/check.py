@@ -51,7 +51,9 @@ def check_config(
     summarize: bool = False,
     progress: Progress = no_progress,
 ) -> Report:
-    """Checks a config and the data that it names, without loading a dataset or building a model.
+    """Checks a config and the data that it names, without loading a dataset or a model.
+
+    Whether parts of the model fit is looked at with the ``train`` part.
 
     Args:
         config: Config of the run.
@@ -83,8 +85,10 @@ def check_config(
         'annotations': lambda: check_coco(config, present, images=files, progress=progress),
         'folders of classes': lambda: find_folder_problems(config, present),
         'numbers of classes': lambda: find_class_count_problems(config, sources),
-        'model': lambda: find_model_problems(config),
     }
+    if 'train' in parts:
+        # What does not fit would fail, or not be trained; the results of tests are none the worse.
+        checks['model'] = lambda: find_model_problems(config)
     if files:
         checks['label images'] = lambda: _check_label_images(config, present, thorough)
     if summarize:

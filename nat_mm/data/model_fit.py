@@ -18,7 +18,9 @@ from nat_mm.data.detector_fit import (
 from nat_mm.data.findings import Finding
 from nat_mm.data.mismatches import explain_failure, find_wrong_channels, find_wrong_strides
 from nat_mm.data.model_parts import Described, Part, find_parts, find_steps, run_necks
+from nat_mm.data.palettes import find_palette_problems
 from nat_mm.data.shape_trace import Failure, ShapeTrace
+from nat_mm.data.training_settings import find_setting_problems
 
 DETECTED_SIZE, SEGMENTED_SIZE, CLASSIFIED_SIZE = (512, 640), (512, 512), (224, 224)
 
@@ -33,9 +35,11 @@ def find_model_problems(config: Config) -> Iterator[Finding]:
         config: Config of the run.
 
     Yields:
-        What does not fit: numbers of levels, strides, channels, sizes that a neck cannot take, and
-        batch normalization of single values.
+        What does not fit: numbers of levels, strides, channels, sizes that a neck cannot take,
+        batch normalization of single values; palettes, and settings of the training run.
     """
+    yield from find_setting_problems(config)
+    yield from find_palette_problems(config)
     yield from dict.fromkeys(_find_problems(config))
 
 

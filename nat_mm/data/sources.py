@@ -8,6 +8,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, DefaultScope, Registry
 
+from nat_mm.data.palettes import find_full_palette
 from nat_mm.errors import UserError
 from nat_mm.inference.building import BadArgumentError
 from nat_mm.inference.config import config_mistakes
@@ -65,8 +66,13 @@ def find_sources(config: Config, part: str) -> list[DataSource]:
         if found is not None and not issubclass(found, BaseDataset):
             continue
         with config_mistakes(config), DefaultScope.overwrite_default_scope(config.default_scope):
+            description = {**each, 'lazy_init': True}
+            palette = find_full_palette(config, each)
+            if palette is not None:
+                # mmseg would refuse it.
+                description['metainfo'] = {**(each.get('metainfo') or {}), 'palette': palette}
             try:
-                dataset = DATASETS.build({**each, 'lazy_init': True})
+                dataset = DATASETS.build(description)
             except BadArgumentError as error:
                 if error.argument == 'lazy_init':
                     continue

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from nat_mm.data.broken_samples import name_broken_samples
 from nat_mm.data.checks import check_dataset, data_mistakes
+from nat_mm.data.palettes import complete_palettes
 from nat_mm.errors import UserError
 from nat_mm.inference.config import config_mistakes
 
@@ -37,6 +38,7 @@ def build_runner(config: Config) -> Runner | FlexibleRunner:
             f'{config.filename}: runner_type must be one of {", ".join(RUNNERS)}, '
             f'got {runner_type!r}'
         )
+    complete_palettes(config)
     with config_mistakes(config):
         runner = RUNNERS[runner_type].from_cfg(config)
         if runner_type == 'FlexibleRunner':
