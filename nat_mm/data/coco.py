@@ -79,7 +79,7 @@ def check_coco(
             classes = tuple(source.dataset.metainfo.get('classes') or ())
             if (coco.path, classes) not in titles:
                 titles.add((coco.path, classes))
-                yield summarize_coco(coco, f'{source.place}: {os.path.relpath(path)}', classes)
+                yield summarize_coco(coco, f'{source.place}: {path}', classes)
             listed = list_images(source, coco)
             shown.setdefault(part, []).append(listed)
             if images:
