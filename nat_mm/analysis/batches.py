@@ -13,7 +13,9 @@ from mmengine.structures import BaseDataElement, PixelData
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from nat_mm.data.broken_samples import loading_mistakes, name_broken_samples
 from nat_mm.data.checks import check_dataset, data_mistakes
+from nat_mm.data.palettes import complete_palettes
 from nat_mm.errors import UserError
 from nat_mm.inference.config import config_mistakes
 from nat_mm.inference.model import build_module
@@ -62,11 +64,13 @@ def draw_batches(config: Config, part: str, *, seed: int) -> Iterator[DrawnInput
     """
     if config.get(f'{part}_dataloader') is None:
         raise UserError(f'{config.filename} has no {part}_dataloader')
+    complete_palettes(config)
     with config_mistakes(config):
         preprocessor, is_rgb = _build_preprocessor(config)
     with data_mistakes(config, part):
         loader = Runner.build_dataloader(config[f'{part}_dataloader'], seed=seed)
     check_dataset(config, loader.dataset, part)
+    name_broken_samples(loader, config, part)
     visualizer = VISUALIZERS.build(
         dict(**VISUALIZER_TYPES[config.default_scope], name=f'{part} data of {config.filename}')
     )
@@ -94,7 +98,10 @@ def draw_batches(config: Config, part: str, *, seed: int) -> Iterator[DrawnInput
 
 def _load(loader: DataLoader, config: Config, part: str) -> Iterator[dict]:
     try:
-        yield from loader
+        with loading_mistakes(config):
+            yield from loader
+    except UserError:
+        raise
     # The pipeline is the user's, and may raise anything on a file that it was not written for.
     except Exception as error:
         # Workers hand over their whole traceback as text.

@@ -50,6 +50,17 @@ def add_config_overrides(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_no_check(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--no-check``.
+
+    Args:
+        parser: Parser of the command.
+    """
+    parser.add_argument(
+        '--no-check', action='store_true', help='do not check config and data before (nat-mm check)'
+    )
+
+
 def export_local_rank(local_rank: int | None) -> None:
     """Puts the rank from the command line where mmengine looks for it.
 

@@ -7,6 +7,7 @@ from nat_mm import __version__
 from nat_mm.commands.running import run_command
 
 COMMANDS = {
+    'check': 'check a config and its data before training',
     'train': 'train a detector, segmentor or classifier',
     'test': 'test a checkpoint on a dataset',
     'predict': 'predict images, videos or a camera stream',
@@ -17,6 +18,7 @@ COMMANDS = {
     'visualize-attention': 'draw attention windows and receptive fields',
     'visualize-saliency': 'draw how strongly each pixel affects the output',
     'convert-checkpoint': 'convert checkpoints between layouts',
+    'convert-labels': 'convert label images to PNGs of class numbers',
     'export-onnx': 'export a backbone to ONNX',
     'make-scenes': 'write a small generated dataset',
     'demo': 'train, test and draw the demo models',

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from mmengine.config import Config, ConfigDict
 
 from nat_mm.checkpoints import read_before
-from nat_mm.commands.arguments import add_run_options, export_local_rank
+from nat_mm.commands.arguments import add_no_check, add_run_options, export_local_rank
+from nat_mm.commands.checking import require_sound_data
+from nat_mm.data.broken_samples import loading_mistakes
 from nat_mm.errors import UserError
 from nat_mm.inference.checkpoint import check_checkpoint_fits, read_for_model
 from nat_mm.inference.config import load_config
-from nat_mm.training.launcher import prepare_launcher
+from nat_mm.training.launcher import is_main_process, prepare_launcher
 from nat_mm.training.runner import build_loop, build_runner
 
 
@@ -29,6 +31,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         '--wait-time', type=float, default=2, help='seconds that --show waits per image'
     )
     parser.add_argument('--tta', action='store_true', help='use test-time augmentation')
+    add_no_check(parser)
     add_run_options(parser)
     return parser.parse_args(arguments)
 
@@ -106,11 +109,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if arguments.out:
         save_predictions(config, arguments.out)
     prepare_launcher(config)
+    if not arguments.no_check and is_main_process(config.launcher):
+        require_sound_data(config, parts=['test'], files=False)
     checkpoint = read_for_model(arguments.checkpoint)
 
     runner = build_runner(config)
     check_checkpoint_fits(runner.model, checkpoint, source=arguments.checkpoint)
     build_loop(runner, 'test')
-    with read_before(arguments.checkpoint, checkpoint):
+    with read_before(arguments.checkpoint, checkpoint), loading_mistakes(config):
         del checkpoint
         runner.test()

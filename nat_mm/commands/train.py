@@ -12,7 +12,9 @@ from typing import Any
 from mmengine.config import Config
 
 from nat_mm.checkpoints import read_before
-from nat_mm.commands.arguments import add_run_options, export_local_rank
+from nat_mm.commands.arguments import add_no_check, add_run_options, export_local_rank
+from nat_mm.commands.checking import require_sound_data
+from nat_mm.data.broken_samples import loading_mistakes
 from nat_mm.errors import UserError
 from nat_mm.inference.checkpoint import (
     check_any_key_fits,
@@ -51,6 +53,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         action='store_true',
         help='scale the learning rate by batch size / auto_scale_lr.base_batch_size',
     )
+    add_no_check(parser)
     add_run_options(parser)
     return parser.parse_args(arguments)
 
@@ -122,6 +125,7 @@ def train(config: Config, resume: str | None) -> None:
         with (
             read_before(load_from, checkpoint),
             weight_mistakes(config),
+            loading_mistakes(config),
             stop_on_signals(runner),
         ):
             del checkpoint
@@ -140,6 +144,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         apply_arguments(config, arguments)
         apply_tensorboard(config)
         prepare_launcher(config)
+        if not arguments.no_check and is_main_process(config.launcher):
+            parts = [part for part in ('train', 'val') if config.get(f'{part}_cfg')]
+            require_sound_data(config, parts=parts, files=True)
         # Not mmengine's Runner but this command takes the work dir, as a Runner writes its config
         # there before it is known whether it trains.
         with ExitStack() as stack:

@@ -27,6 +27,7 @@ import nat_mm_startup
 REPAIRS = (
     'bf16_boxes',
     'checkpoint_configs',
+    'coco_annotations',
     'ddp_checkpoints',
     'fork_configs',
     'fsdp',

@@ -1,19 +1,14 @@
 """Says in one line what is wrong with data, while they are built and after."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 
-from nat_mm.data.annotations import (
-    describe_empty,
-    find_annotation_problem,
-    find_missing_file,
-    find_missing_path,
-    finds_no_images,
-)
-from nat_mm.data.classes import find_class_count_problem
+from nat_mm.data.check import check_config, summarize_errors
+from nat_mm.data.paths import describe_empty, find_path_problems
 from nat_mm.errors import UserError
 from nat_mm.inference.config import config_mistakes
 
@@ -27,21 +22,17 @@ def data_mistakes(config: Config, part: str) -> Iterator[None]:
         part: ``train``, ``val`` or ``test``.
 
     Raises:
-        UserError: Data are missing, annotations are not COCO, or the config is wrong.
+        UserError: Data are missing, annotations are wrong, or the config is wrong.
     """
-    missing = find_missing_path(config[f'{part}_dataloader'])
-    if missing:
-        raise UserError(f'{config.filename}: {missing}')
+    for problem in find_path_problems(config, part):
+        raise UserError(problem.text)
     with config_mistakes(config):
         try:
             yield
         except Exception as error:
-            problem = find_annotation_problem(config, part)
-            # mmengine cannot build a dataset without images.
-            if problem is None and finds_no_images(config, part):
-                problem = describe_empty(part)
-            if problem:
-                raise UserError(problem) from error
+            report = check_config(config, parts=[part], files=False)
+            if report.errors:
+                raise UserError(summarize_errors(report, config)) from error
             raise
 
 
@@ -54,11 +45,22 @@ def check_dataset(config: Config, dataset: BaseDataset, part: str) -> None:
         part: ``train``, ``val`` or ``test``.
 
     Raises:
-        UserError: It is empty, a file is missing, or its classes do not fit the model.
+        UserError: It is empty, or the file of its first image is missing.
     """
-    problem = find_missing_file(dataset, part) if len(dataset) else describe_empty(part)
+    if not len(dataset):
+        report = check_config(config, parts=[part], files=False)
+        raise UserError(summarize_errors(report, config) if report.errors else describe_empty(part))
+    problem = _find_missing_file(dataset, part)
     if problem:
-        raise UserError(find_annotation_problem(config, part) or problem)
-    problem = find_class_count_problem(config, dataset, part)
-    if problem:
-        raise UserError(f'{config.filename}: {problem}')
+        raise UserError(problem)
+
+
+def _find_missing_file(dataset: BaseDataset, part: str) -> str | None:
+    if not hasattr(dataset, 'get_data_info'):
+        return None
+    first = dataset.get_data_info(0)
+    for name in ('img_path', 'seg_map_path'):
+        path = first.get(name)
+        if path and '://' not in path and not os.path.isfile(path):
+            return f'a file of the {part} dataset does not exist: {os.path.abspath(path)}'
+    return None

@@ -2,15 +2,19 @@
 
 import os
 import warnings
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import mmcv
 from PIL import Image, UnidentifiedImageError
 
+from nat_mm.data.progress import Progress, no_progress
 from nat_mm.inference.images import UnreadableInput, check_regular
 
 _ORIENTATION = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)
+_STEP = 1000
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,9 @@ def read_header(path: str | Path) -> ImageHeader:
             # The header of a huge image is as small as any.
             warnings.simplefilter('ignore', Image.DecompressionBombWarning)
             image = Image.open(file)
-            orientation = image.getexif().get(_ORIENTATION)
+            # Asked for EXIF, Pillow would decode a PNG that has none.
+            has_exif = 'exif' in image.info or image.format == 'TIFF'
+            orientation = image.getexif().get(_ORIENTATION) if has_exif else None
             return ImageHeader(*image.size, image.mode, orientation in _SIDEWAYS)
     except FileNotFoundError as error:
         raise UnreadableInput('does not exist') from error
@@ -70,3 +76,55 @@ def read_header(path: str | Path) -> ImageHeader:
     except Exception as error:
         # Pillow's readers of headers refuse a damaged one by almost any exception.
         raise UnreadableInput(f'has a damaged header: {error}') from error
+
+
+def _read(path: str) -> ImageHeader | str:
+    try:
+        return read_header(path)
+    except UnreadableInput as error:
+        return str(error)
+
+
+def read_headers(
+    paths: Sequence[str], progress: Progress = no_progress, what: str = 'images'
+) -> Iterator[ImageHeader | str]:
+    """Reads the headers of many images.
+
+    Args:
+        paths: The files.
+        progress: Called every now and then.
+        what: What progress is called with.
+
+    Yields:
+        For each, what its header says, or why it cannot be read: see `read_header`.
+    """
+    for number, path in enumerate(paths):
+        if number % _STEP == 0:
+            progress(what, number, len(paths))
+        yield _read(path)
+    progress(what, len(paths), len(paths))
+
+
+def find_image_problem(path: str | Path) -> str | None:
+    """Says why a file cannot be loaded as an image. Several threads may do so at once.
+
+    Args:
+        path: The file.
+
+    Returns:
+        What follows its path in a message, such as ``is not an image``; None if its header can be
+        read, or OpenCV decodes it, which knows other formats than Pillow.
+    """
+    try:
+        read_header(path)
+    except UnreadableInput as error:
+        if isinstance(error.__cause__, OSError) and not isinstance(
+            error.__cause__, UnidentifiedImageError
+        ):
+            return str(error)
+        try:
+            image = mmcv.imfrombytes(Path(path).read_bytes(), flag='unchanged', backend='cv2')
+        except Exception:
+            image = None
+        return str(error) if image is None else None
+    return None

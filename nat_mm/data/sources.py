@@ -6,8 +6,11 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset
-from mmengine.registry import DATASETS, DefaultScope
+from mmengine.registry import DATASETS, DefaultScope, Registry
 
+from nat_mm.data.palettes import find_full_palette
+from nat_mm.errors import UserError
+from nat_mm.inference.building import BadArgumentError
 from nat_mm.inference.config import config_mistakes
 
 PARTS = ('train', 'val', 'test')
@@ -30,12 +33,18 @@ class DataSource:
     config: ConfigDict
     dataset: BaseDataset
 
+    @property
+    def transforms(self) -> list[Any]:
+        """The transforms of the pipeline, in their order."""
+        return list(getattr(getattr(self.dataset, 'pipeline', None), 'transforms', ()))
+
 
 def find_sources(config: Config, part: str) -> list[DataSource]:
     """Builds the datasets of one part of the data, without loading them.
 
     Those inside of wrappers such as RepeatDataset and ConcatDataset are returned, not the wrappers.
-    Datasets that do not inherit from mmengine's BaseDataset cannot be looked into and are left out.
+    Datasets that do not inherit from mmengine's BaseDataset, or cannot be built without loading,
+    cannot be looked into and are left out.
 
     Args:
         config: Config of the run.
@@ -49,28 +58,79 @@ def find_sources(config: Config, part: str) -> list[DataSource]:
     """
     loader = config.get(f'{part}_dataloader') or {}
     sources = []
-    for place, each in _inner(loader.get('dataset'), f'{part}_dataloader.dataset'):
+    for place, each in find_inner(loader.get('dataset'), f'{part}_dataloader.dataset'):
         kind = each.get('type')
+        if kind is None:
+            raise UserError(f'{place}: the {part} dataset has no type, such as CocoDataset')
+        found = find_class(DATASETS, each, config)
+        if found is not None and not issubclass(found, BaseDataset):
+            continue
         with config_mistakes(config), DefaultScope.overwrite_default_scope(config.default_scope):
-            found = DATASETS.get(kind) if isinstance(kind, str) else kind
-            if isinstance(found, type) and not issubclass(found, BaseDataset):
-                continue
-            dataset = DATASETS.build({**each, 'lazy_init': True})
+            description = {**each, 'lazy_init': True}
+            palette = find_full_palette(config, each)
+            if palette is not None:
+                # mmseg would refuse it.
+                description['metainfo'] = {**(each.get('metainfo') or {}), 'palette': palette}
+            try:
+                dataset = DATASETS.build(description)
+            except BadArgumentError as error:
+                if error.argument == 'lazy_init':
+                    continue
+                raise
+            except AssertionError as error:
+                # How upstream refuses a value, or a file of PascalVOCDataset that is missing.
+                raise UserError(f'{config.filename}: {place}: {_explain(each, error)}') from error
         sources.append(DataSource(part, place, each, dataset))
     return sources
 
 
-def _inner(dataset: Any, place: str) -> Iterator[tuple[str, ConfigDict]]:
-    """The configs of the datasets that read files, inside of wrappers such as RepeatDataset."""
+def find_class(registry: Registry, settings: ConfigDict, config: Config) -> type | None:
+    """The class that a config names.
+
+    Args:
+        registry: mmengine's registry of such classes.
+        settings: Config of an object.
+        config: Config of the run.
+
+    Returns:
+        The class; None if ``type`` is missing, unknown or a function.
+    """
+    kind = settings.get('type')
+    if isinstance(kind, str):
+        with (
+            DefaultScope.overwrite_default_scope(config.default_scope),
+            registry.switch_scope_and_registry(settings.get('_scope_')) as scoped,
+        ):
+            kind = scoped.get(kind)
+    return kind if isinstance(kind, type) else None
+
+
+def _explain(dataset: ConfigDict, error: AssertionError) -> str:
+    if str(error):
+        return str(error)
+    named = {key: dataset.get(key) for key in ('data_root', 'data_prefix', 'ann_file')}
+    return f'a file or folder of {dataset.get("type")} does not exist: {named}'
+
+
+def find_inner(dataset: Any, place: str) -> Iterator[tuple[str, ConfigDict]]:
+    """The configs of the datasets that read files, inside of wrappers such as RepeatDataset.
+
+    Args:
+        dataset: Config of a dataset; anything else has none.
+        place: Where the config has it.
+
+    Yields:
+        The place and the config of each.
+    """
     if not isinstance(dataset, dict):
         return
     for name in ('dataset', 'datasets'):
         inner = dataset.get(name)
         if isinstance(inner, dict):
-            yield from _inner(inner, f'{place}.{name}')
+            yield from find_inner(inner, f'{place}.{name}')
             return
         if inner is not None:
             for index, child in enumerate(inner):
-                yield from _inner(child, f'{place}.{name}.{index}')
+                yield from find_inner(child, f'{place}.{name}.{index}')
             return
     yield place, dataset

@@ -23,7 +23,8 @@ from nat_mm.errors import UserError
 from nat_mm.inference.checkpoint import check_checkpoint_fits, read_for_model
 from nat_mm.inference.config import config_mistakes, find_test_dataset, load_config
 from nat_mm.inference.inputs import Frame, find_inputs, list_unreadable, read_frames
-from nat_mm.inference.results import RESULT_TYPES, Result, make_palette
+from nat_mm.inference.palettes import complete_palette
+from nat_mm.inference.results import RESULT_TYPES, Result
 from nat_mm.inference.video import Video
 from nat_mm.inference.zoo import published_weights
 
@@ -95,8 +96,7 @@ def load_model(
             f'{checkpoint} and the config name {len(meta["classes"])} classes '
             f'({", ".join(meta["classes"][:3])}, ...), but the model tells {count} apart'
         )
-    if len(meta.get('palette') or ()) < len(meta['classes']):
-        meta['palette'] = make_palette(len(meta['classes']))
+    meta['palette'] = complete_palette(meta.get('palette'), len(meta['classes']))
     return Model(module.to(device or get_device()).eval(), config, meta)
 
 

@@ -1,12 +1,18 @@
 """Builds a runner and its data, so that mistakes in the config show before the work starts."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.runner import FlexibleRunner, Runner
+from torch.utils.data import DataLoader
 
+from nat_mm.data.broken_samples import name_broken_samples
 from nat_mm.data.checks import check_dataset, data_mistakes
+from nat_mm.data.palettes import complete_palettes
 from nat_mm.errors import UserError
 from nat_mm.inference.config import config_mistakes
 
@@ -32,6 +38,7 @@ def build_runner(config: Config) -> Runner | FlexibleRunner:
             f'{config.filename}: runner_type must be one of {", ".join(RUNNERS)}, '
             f'got {runner_type!r}'
         )
+    complete_palettes(config)
     with config_mistakes(config):
         runner = RUNNERS[runner_type].from_cfg(config)
         if runner_type == 'FlexibleRunner':
@@ -53,9 +60,26 @@ def build_loop(runner: Runner | FlexibleRunner, part: str) -> None:
     config = runner.cfg
     if config.get(f'{part}_dataloader') is None:
         return
-    with data_mistakes(config, part):
+    with data_mistakes(config, part), _naming_broken_samples(runner, part):
         loop = getattr(runner, f'{part}_loop')
     check_dataset(config, loop.dataloader.dataset, part)
+
+
+@contextmanager
+def _naming_broken_samples(runner: Runner | FlexibleRunner, part: str) -> Iterator[None]:
+    """Lets data loaders that are built name the files that break, before loops start workers."""
+    build = runner.build_dataloader
+
+    def build_and_name(*args: Any, **kwargs: Any) -> DataLoader:
+        loader = build(*args, **kwargs)
+        name_broken_samples(loader, runner.cfg, part)
+        return loader
+
+    runner.build_dataloader = build_and_name
+    try:
+        yield
+    finally:
+        del runner.build_dataloader
 
 
 def build_optimizer(runner: Runner | FlexibleRunner) -> None:

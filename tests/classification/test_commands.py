@@ -185,10 +185,12 @@ def test_missing_folder(mistake, data):
     assert f'data_prefix of the dataset does not exist: {data}/gone' in message
 
 
-def test_missing_imagenet(mistake, tmp_path):
+def test_missing_imagenet(mistake, config, tmp_path):
     options = ('type=ImageNet', 'split=train', 'data_prefix=', f'data_root={tmp_path}/gone')
     message = mistake(*(f'train_dataloader.dataset.{option}' for option in options))
-    assert message == f'the folder of ImageNet does not exist: {tmp_path}/gone/train'
+    # The other one is that the head does not have ImageNet's 1000 classes.
+    more = f' (and 1 more: nat-mm check {config} lists them)'
+    assert message == f'the folder of ImageNet does not exist: {tmp_path}/gone/train{more}'
 
 
 def test_other_number_of_classes(mistake, data):

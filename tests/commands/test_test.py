@@ -52,6 +52,21 @@ def test_detector(test, configs, trained, tmp_path):
     assert {'bboxes', 'scores', 'labels', 'masks'} <= predictions[0]['pred_instances'].keys()
 
 
+@pytest.mark.parametrize('task', ['detection', 'segmentation'])
+def test_fewer_colors_than_classes(test, configs, trained, tmp_path, task):
+    """mmdet's visualizer and mmseg's dataset refuse them."""
+    test(
+        [
+            str(configs[task]),
+            str(trained[task]),
+            *('--work-dir', str(tmp_path)),
+            *('--show-dir', str(tmp_path / 'shown')),
+            *('--cfg-options', 'test_dataloader.dataset.metainfo.palette=[[9,99,199]]'),
+        ]
+    )
+    assert len(list((tmp_path / 'shown').rglob('*.*g'))) == 3
+
+
 def test_segmentor(test, configs, trained, tmp_path):
     test(
         [

@@ -91,6 +91,26 @@ def test_checkpoint_configs(tmp_path, monkeypatch):
         assert not (tmp_path / 'ran').exists()
 
 
+def test_coco_annotations():
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    truth = COCO()
+    box = {'image_id': 0, 'category_id': 1, 'bbox': [0, 0, 9, 9], 'area': 81}
+    truth.dataset = {
+        'images': [{'id': 0, 'width': 20, 'height': 20}],
+        'categories': [{'id': 1, 'name': 'box'}],
+        'annotations': [{**box, 'id': 0}],
+    }
+    truth.createIndex()
+    evaluation = COCOeval(truth, truth.loadRes([{**box, 'score': 1.0}]), 'bbox')
+    with still_broken('coco_annotations', (AssertionError, KeyError)):
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+        assert evaluation.stats[0] == pytest.approx(1)
+
+
 def test_ddp_checkpoints():
     strategy = SimpleNamespace(model=torch.nn.DataParallel(torch.nn.Linear(2, 3)))
     assert list(DDPStrategy.model_state_dict(strategy)) == ['weight', 'bias']

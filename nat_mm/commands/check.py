@@ -1,0 +1,85 @@
+"""Checks a config and its data, as every training run does before it starts.
+
+Prints what each dataset holds, then errors, with which the exit code is 2, and warnings.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from nat_mm.commands.arguments import add_config_overrides
+from nat_mm.commands.progress import show_progress
+from nat_mm.commands.running import printable
+from nat_mm.data.check import check_config
+from nat_mm.data.histogram import draw_histograms
+from nat_mm.data.summaries import Summary
+from nat_mm.errors import UserError
+from nat_mm.files import write_bytes
+from nat_mm.inference.config import load_config
+
+HISTOGRAM_SUFFIXES = ('.png', '.pdf', '.svg')
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--thorough',
+        action='store_true',
+        help='read all label images and not only a sample of them',
+    )
+    parser.add_argument(
+        '--histogram',
+        type=Path,
+        metavar='FILE',
+        help='draw how instances spread over classes and sizes: .png, .pdf or .svg',
+    )
+    add_config_overrides(parser)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    arguments = parse_arguments(arguments)
+    histogram = arguments.histogram
+    if histogram is not None and histogram.suffix.lower() not in HISTOGRAM_SUFFIXES:
+        raise UserError(f'--histogram must end with .png, .pdf or .svg, got {histogram}')
+    config = load_config(arguments.config, overrides=arguments.cfg_options)
+    with show_progress() as progress:
+        report = check_config(
+            config, thorough=arguments.thorough, summarize=True, progress=progress
+        )
+    console = Console()
+    for summary in report.summaries:
+        print_summary(summary, console)
+    if histogram is not None:
+        write_bytes(histogram, draw_histograms(report.summaries, histogram.suffix.lower()[1:]))
+        print(f'wrote {histogram}')
+    for finding in report.errors:
+        print(f'error: {printable(finding.text)}')
+    for finding in report.warnings:
+        print(f'warning: {printable(finding.text)}')
+    if report.errors:
+        sys.exit(2)
+    print(f'{config.filename}: no errors')
+
+
+def print_summary(summary: Summary, console: Console) -> None:
+    """Prints what a dataset holds."""
+    console.print(f'\n[bold]{printable(summary.title)}[/bold]', highlight=False)
+    for name, value in summary.facts.items():
+        console.print(f'  {name}: {value}', highlight=False)
+    if not summary.classes:
+        return
+    columns = list(next(iter(summary.classes.values())))
+    table = Table('class')
+    for column in columns:
+        table.add_column(column, justify='right')
+    for name, counts in summary.classes.items():
+        table.add_row(printable(name), *(str(counts[column]) for column in columns))
+    console.print(table)

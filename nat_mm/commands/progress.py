@@ -1,0 +1,27 @@
+"""Shows on a terminal how far a check is."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import Progress as ProgressBar
+
+from nat_mm.data.progress import Progress
+
+
+@contextmanager
+def show_progress() -> Iterator[Progress]:
+    """Gives a `Progress` that draws bars on stderr, which vanish when the ``with`` block ends.
+
+    Where stderr is no terminal nothing is drawn.
+    """
+    console = Console(stderr=True)
+    with ProgressBar(console=console, transient=True, disable=not console.is_terminal) as bar:
+        tasks = {}
+
+        def progress(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done, total=total)
+
+        yield progress

@@ -1,0 +1,75 @@
+"""pycocotools cannot evaluate annotations without iscrowd or area, which COCO leaves optional.
+
+And it takes the id 0 of an annotation for none, so that the object counts as never found.
+"""
+
+from types import ModuleType
+from typing import Any
+
+BROKEN_IN = {'mmdet': '<3.6', 'pycocotools': '<3'}
+UPSTREAM = (
+    'https://github.com/cocodataset/cocoapi/issues/374, '
+    'https://github.com/cocodataset/cocoapi/issues/664'
+)
+MODULES = ('mmdet.datasets.api_wrappers.coco_api',)
+
+
+def repair(module: ModuleType) -> None:
+    """Makes mmdet's COCO and COCOPanoptic fill in what is missing as they read a file.
+
+    Args:
+        module: ``mmdet.datasets.api_wrappers.coco_api``.
+    """
+    original = module._COCO
+    index_panoptic = module.COCOPanoptic.createIndex
+
+    def create_index(self: Any) -> None:
+        annotations = [each for each in _annotations(self) if isinstance(each, dict)]
+        _fill_crowds(annotations)
+        _renumber_zero(annotations)
+        original.createIndex(self)
+        for each in annotations:
+            if each.get('area') is None and 'bbox' in each:
+                each['area'] = _measure(self, each)
+
+    def create_panoptic_index(self: Any) -> None:
+        segments = [part for each in _annotations(self) for part in each.get('segments_info', ())]
+        _fill_crowds(segments)
+        for each in segments:
+            if each.get('area') is None and 'bbox' in each:
+                each['area'] = each['bbox'][2] * each['bbox'][3]
+        index_panoptic(self)
+
+    create_index.__wrapped__ = original.createIndex
+    create_panoptic_index.__wrapped__ = index_panoptic
+    module.COCO.createIndex = create_index
+    module.COCOPanoptic.createIndex = create_panoptic_index
+
+
+def _annotations(coco: Any) -> list[dict]:
+    return coco.dataset.get('annotations') or []
+
+
+def _fill_crowds(annotations: list[dict]) -> None:
+    for each in annotations:
+        if each.get('iscrowd') is None:
+            each['iscrowd'] = 0
+
+
+def _renumber_zero(annotations: list[dict]) -> None:
+    ids = [each.get('id') for each in annotations]
+    if 0 in ids and all(isinstance(each, int) for each in ids):
+        annotations[ids.index(0)]['id'] = max(ids) + 1
+
+
+def _measure(coco: Any, annotation: dict) -> float:
+    """The area of a mask as COCO has it, or of the box where there is no mask."""
+    from pycocotools import mask
+
+    if annotation.get('segmentation'):
+        try:
+            return float(mask.area(coco.annToRLE(annotation)))
+        except Exception:
+            # Polygons of too few numbers, or of an image without a size: mmdet leaves them out.
+            pass
+    return annotation['bbox'][2] * annotation['bbox'][3]

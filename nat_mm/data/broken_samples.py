@@ -1,0 +1,285 @@
+"""Says in one line which file broke the loading of data while a run goes on."""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from nat_mm.data.class_counts import find_counts
+from nat_mm.data.image_headers import find_image_problem, read_header
+from nat_mm.data.label_values import ignored_values
+from nat_mm.errors import UserError
+from nat_mm.inference.images import UnreadableInput
+
+
+class BrokenSampleError(UserError):
+    """A sample that could not be loaded; the message is one line that names its file.
+
+    A worker of a DataLoader hands over only the class of an exception and a text with its
+    traceback, from which torch makes the exception anew. This one finds its message in that text.
+
+    Args:
+        message: What is wrong, or the text that torch made of it.
+    """
+
+    def __init__(self, message: str):
+        name = f'{type(self).__module__}.{type(self).__qualname__}: '
+        super().__init__(message.rpartition(name)[2].strip())
+
+
+def name_broken_samples(loader: DataLoader, config: Config, part: str) -> None:
+    """Makes the datasets of a loader raise BrokenSampleError for what cannot be loaded.
+
+    Samples that a pipeline leaves out, by returning None, are replaced as before.
+
+    Args:
+        loader: The data loader; its workers must not run yet.
+        config: Config of the run.
+        part: ``train``, ``val`` or ``test``.
+    """
+    check = _make_check(config) if part == 'train' else None
+    where = f'{config.filename}: cannot load {part} data'
+    for dataset in _inner_datasets(loader.dataset):
+        if not isinstance(dataset.prepare_data, _NamingPreparation):
+            dataset.prepare_data = _NamingPreparation(dataset, where, check)
+
+
+@contextmanager
+def loading_mistakes(config: Config) -> Iterator[None]:
+    """Turns what torch raises when a worker of a data loader fails or dies.
+
+    Args:
+        config: Config of the run inside the ``with`` block.
+
+    Raises:
+        UserError: A worker could not load data, was killed or has died.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        text = str(error)
+        if re.match(r'Caught \w+ in DataLoader worker process', text):
+            # Workers hand over their whole traceback as text.
+            reason = text.strip().splitlines()[-1]
+            raise UserError(f'{config.filename}: cannot load data: {reason}') from error
+        found = re.search(r'DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (.*?)[.\n]', f'{text}\n')
+        if not isinstance(error, RuntimeError) or found is None:
+            raise
+        advice = 'it may have run out of memory: lower num_workers or batch_size of the data loader'
+        if 'shared memory' in text:
+            advice = (
+                'there may be too little shared memory: make /dev/shm larger (docker run '
+                '--shm-size), or lower num_workers of the data loader'
+            )
+        raise UserError(
+            f'{config.filename}: a worker that loads data {found[1].strip()}; {advice}'
+        ) from error
+
+
+class _NamingPreparation:
+    """Takes the place of a dataset's ``prepare_data``.
+
+    Args:
+        dataset: The dataset.
+        where: How messages begin that blame no file.
+        check: Says what is wrong with a loaded sample.
+    """
+
+    def __init__(
+        self,
+        dataset: BaseDataset,
+        where: str,
+        check: Callable[[Mapping[str, Any]], str | None] | None,
+    ):
+        self.dataset = dataset
+        self.where = where
+        self.check = check
+
+    def __call__(self, index: int) -> Any:
+        dataset = self.dataset
+        try:
+            sample = type(dataset).prepare_data(dataset, index)
+        except BrokenSampleError:
+            raise
+        # The pipeline is the user's, and may raise anything on a file that it was not written for.
+        except Exception as error:
+            raise BrokenSampleError(self._explain(index, error)) from error
+        problem = self._find_problem(index, sample) if isinstance(sample, dict) else None
+        if problem:
+            raise BrokenSampleError(problem)
+        return sample
+
+    def _find_problem(self, index: int, sample: Mapping[str, Any]) -> str | None:
+        if _has_odd_labels(sample):
+            problem = _find_label_problem(self.dataset.get_data_info(index))
+            if problem:
+                return problem
+        problem = self.check(sample) if self.check is not None else None
+        if problem:
+            info = self.dataset.get_data_info(index)
+            problem = f'{info.get("seg_map_path") or info.get("img_path")} {problem}'
+        return problem
+
+    def _explain(self, index: int, error: Exception) -> str:
+        try:
+            info = self.dataset.get_data_info(index)
+        except Exception:
+            info = {}
+        paths = [path for path in _list_paths(info) if _is_image(path)]
+        for find in (find_image_problem, _find_damage):
+            for path in paths:
+                problem = find(path)
+                if problem:
+                    return f'{path} {problem}'
+        reason = ' '.join(f'{type(error).__name__}: {error}'.split())
+        at = f' (loading {paths[0]})' if paths else ''
+        return _find_label_problem(info) or f'{self.where}: {reason}{at}'
+
+
+def _inner_datasets(dataset: Any) -> Iterator[BaseDataset]:
+    """The datasets that read files, inside of wrappers such as RepeatDataset."""
+    if isinstance(dataset, BaseDataset):
+        yield dataset
+        return
+    for name in ('dataset', '_dataset'):
+        if hasattr(dataset, name):
+            yield from _inner_datasets(getattr(dataset, name))
+            return
+    for each in getattr(dataset, 'datasets', ()):
+        yield from _inner_datasets(each)
+
+
+def _list_paths(info: Mapping[str, Any]) -> list[str]:
+    paths = []
+    for name in ('img_path', 'img_path2', 'seg_map_path'):
+        value = info.get(name)
+        paths += value if isinstance(value, list) else [value]
+    return [path for path in paths if isinstance(path, str)]
+
+
+def _is_image(path: str) -> bool:
+    """Whether it is a local file, and not one of the formats of scans and arrays."""
+    return '://' not in path and not path.endswith(('.npy', '.npz', '.nii', '.nii.gz', '.pkl'))
+
+
+def _find_damage(path: str) -> str | None:
+    """Why an image whose header can be read cannot be decoded."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+    except UnidentifiedImageError:
+        # Of a format that only OpenCV knows.
+        return None
+    except Exception as error:
+        return f'is a damaged image: {error}'
+    return None
+
+
+def _has_odd_labels(sample: Mapping[str, Any]) -> bool:
+    """Whether labels of pixels have several channels, or another size than the image."""
+    labels = getattr(getattr(sample.get('data_samples'), 'gt_sem_seg', None), 'data', None)
+    image = sample.get('inputs')
+    if not isinstance(labels, Tensor) or not isinstance(image, Tensor):
+        return False
+    original = sample['data_samples'].metainfo.get('ori_shape') or ()
+    sizes = (tuple(image.shape[-2:]), tuple(original[:2]))
+    return labels.ndim != 3 or labels.shape[0] != 1 or tuple(labels.shape[-2:]) not in sizes
+
+
+def _find_label_problem(info: Mapping[str, Any]) -> str | None:
+    """Whether a label image has several channels, or another size than its image."""
+    try:
+        image, label = (read_header(info[name]) for name in ('img_path', 'seg_map_path'))
+    except (KeyError, TypeError, UnreadableInput):
+        return None
+    if label.mode in ('LA', 'RGB', 'RGBA'):
+        return (
+            f'the label {info["seg_map_path"]} has several channels ({label.mode}), but must have '
+            'one of class numbers'
+        )
+    if (label.width, label.height) in (image.shown_size, (image.width, image.height)):
+        return None
+    return (
+        f'the label {info["seg_map_path"]} is {label.width} x {label.height} pixels, but its image '
+        f'{info["img_path"]} is {image.width} x {image.height}'
+    )
+
+
+def _make_check(config: Config) -> Callable[[Mapping[str, Any]], str | None] | None:
+    """What compares the labels of a sample with the classes of the model."""
+    if config.default_scope == 'mmseg' and _has_cross_entropy(config):
+        counts = [max(count.value, 2) for count in find_counts(config)]
+        if counts:
+            return _PixelCheck(min(counts), frozenset(ignored_values(config).values()))
+    if config.default_scope == 'mmpretrain':
+        count = (config.model.get('head') or {}).get('num_classes')
+        if type(count) is int:
+            return _ImageCheck(count)
+    return None
+
+
+def _has_cross_entropy(config: Config) -> bool:
+    """Whether the loss of the decoding head picks the channel of each label."""
+    head = config.model.get('decode_head') or {}
+    losses = head.get('loss_decode', {'type': 'CrossEntropyLoss'}) if isinstance(head, dict) else []
+    losses = [losses] if isinstance(losses, dict) else losses
+    return any(str(loss.get('type')).endswith('CrossEntropyLoss') for loss in losses)
+
+
+class _PixelCheck:
+    """Compares the pixels of labels with the classes, as a loss says only that one is wrong.
+
+    Args:
+        classes: The number of classes.
+        ignored: Values that heads ignore.
+    """
+
+    def __init__(self, classes: int, ignored: frozenset[int]):
+        self.classes = classes
+        self.ignored = ignored
+
+    def __call__(self, sample: Mapping[str, Any]) -> str | None:
+        labels = getattr(sample.get('data_samples'), 'gt_sem_seg', None)
+        if labels is None:
+            return None
+        is_wrong = labels.data >= self.classes
+        for value in self.ignored:
+            is_wrong &= labels.data != value
+        if not is_wrong.any():
+            return None
+        wrong = labels.data[is_wrong].min().item()
+        return (
+            f'gives the class {wrong}, but the model has {self.classes} classes, from 0 to '
+            f'{self.classes - 1}, and ignores {min(self.ignored)}'
+        )
+
+
+class _ImageCheck:
+    """Compares the class of an image with the classes of a classifier.
+
+    Args:
+        classes: The number of classes.
+    """
+
+    def __init__(self, classes: int):
+        self.classes = classes
+
+    def __call__(self, sample: Mapping[str, Any]) -> str | None:
+        label = getattr(sample.get('data_samples'), 'gt_label', None)
+        if not isinstance(label, Tensor) or not label.numel():
+            return None
+        wrong = label[(label >= self.classes) | (label < 0)].tolist()
+        if not wrong:
+            return None
+        return (
+            f'has the class {wrong[0]}, but the model has {self.classes} classes, from 0 to '
+            f'{self.classes - 1}'
+        )

@@ -1,0 +1,137 @@
+"""Finds what is wrong with a config and its data, before a training run."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from mmengine.config import Config
+
+from nat_mm.data.class_counts import find_class_count_problems
+from nat_mm.data.coco import check_coco, is_coco
+from nat_mm.data.findings import Finding
+from nat_mm.data.folders import find_folder_problems
+from nat_mm.data.label_images import find_label_image_problems
+from nat_mm.data.model_fit import find_model_problems
+from nat_mm.data.paths import describe_path_problem, find_path_problems
+from nat_mm.data.progress import Progress, no_progress
+from nat_mm.data.sources import PARTS, DataSource, find_sources
+from nat_mm.data.summaries import Summary, summarize_samples
+from nat_mm.errors import UserError
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a check found.
+
+    Attributes:
+        summaries: What each dataset holds.
+        findings: What is wrong.
+    """
+
+    summaries: Sequence[Summary]
+    findings: Sequence[Finding]
+
+    @property
+    def errors(self) -> list[Finding]:
+        """What training would fail of, or learn something else from than the user wants."""
+        return [each for each in self.findings if each.is_error]
+
+    @property
+    def warnings(self) -> list[Finding]:
+        """What may be meant so."""
+        return [each for each in self.findings if not each.is_error]
+
+
+def check_config(
+    config: Config,
+    *,
+    parts: Sequence[str] = PARTS,
+    thorough: bool = False,
+    files: bool = True,
+    summarize: bool = False,
+    progress: Progress = no_progress,
+) -> Report:
+    """Checks a config and the data that it names, without loading a dataset or a model.
+
+    Whether parts of the model fit is looked at with the ``train`` part.
+
+    Args:
+        config: Config of the run.
+        parts: Which parts of the data to look at: ``train``, ``val``, ``test``.
+        thorough: Whether to read every file to its end where a sample is read otherwise.
+        files: Whether to look at the files of images, and not only at annotations.
+        summarize: Whether to say what those datasets hold, too, that have to be loaded for it.
+        progress: Called every now and then.
+
+    Returns:
+        What was found.
+    """
+    summaries: list[Summary] = []
+    findings: list[Finding] = []
+    sources: dict[str, list[DataSource]] = {}
+    for part in parts:
+        findings += find_path_problems(config, part)
+        sources[part] = []
+        try:
+            sources[part] = find_sources(config, part)
+        except UserError as error:
+            findings.append(Finding(str(error)))
+    # What is missing is said once.
+    present = {
+        part: [source for source in each if not describe_path_problem(source.config, part)]
+        for part, each in sources.items()
+    }
+    checks: dict[str, Callable[[], Iterator[Finding | Summary]]] = {
+        'annotations': lambda: check_coco(config, present, images=files, progress=progress),
+        'folders of classes': lambda: find_folder_problems(config, present),
+        'numbers of classes': lambda: find_class_count_problems(config, sources),
+    }
+    if 'train' in parts:
+        # What does not fit would fail, or not be trained; the results of tests are none the worse.
+        checks['model'] = lambda: find_model_problems(config)
+    if files:
+        checks['label images'] = lambda: _check_label_images(config, present, thorough)
+    if summarize:
+        checks['samples'] = lambda: _count_samples(present)
+    for name, check in checks.items():
+        try:
+            for found in check():
+                (summaries if isinstance(found, Summary) else findings).append(found)
+        # Data are the user's, and may be what nobody thought of. It is no reason not to train.
+        except Exception as error:
+            findings.append(
+                Finding(
+                    f'{name} cannot be checked to the end: {type(error).__name__}: {error}',
+                    is_error=False,
+                )
+            )
+    # A file that is trained and tested on is wrong once.
+    return Report(summaries, list(dict.fromkeys(findings)))
+
+
+def _count_samples(sources: Mapping[str, Sequence[DataSource]]) -> Iterator[Summary]:
+    for each in sources.values():
+        for source in each:
+            if not is_coco(source):
+                with suppress(Exception):  # the checks say what is wrong
+                    yield summarize_samples(source, source.place)
+
+
+def _check_label_images(
+    config: Config, sources: Mapping[str, Sequence[DataSource]], thorough: bool
+) -> Iterator[Finding]:
+    for each in sources.values():
+        for source in each:
+            yield from find_label_image_problems(source, config=config, thorough=thorough)
+
+
+def summarize_errors(report: Report, config: Config) -> str:
+    """The first error in one line, and how many there are.
+
+    Args:
+        report: It has errors.
+        config: What was checked.
+    """
+    first, *others = report.errors
+    more = f' (and {len(others)} more: nat-mm check {config.filename} lists them)'
+    return first.text + (more if others else '')

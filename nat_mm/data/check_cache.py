@@ -1,0 +1,101 @@
+"""Remembers which configs and data were found sound, so that they are not checked again."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from mmengine.config import Config
+
+from nat_mm import __version__
+from nat_mm.compat import installed_version
+from nat_mm.data.check import Report, check_config
+from nat_mm.data.findings import Finding
+from nat_mm.data.paths import find_evaluators, local_paths
+from nat_mm.data.progress import Progress, no_progress
+from nat_mm.data.sources import find_inner
+from nat_mm.files import write_json
+
+PACKAGES = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain')
+WITHOUT_EFFECT = ('work_dir', 'resume', 'load_from', 'launcher', 'randomness', 'visualizer')
+"""Keys of a config that no check reads, and that differ from run to run."""
+
+
+def check_once(
+    config: Config,
+    *,
+    parts: Sequence[str],
+    files: bool = True,
+    progress: Progress = no_progress,
+) -> Report:
+    """Checks a config and its data as `check_config` does, unless they were found sound before.
+
+    What has errors is checked again each time. Otherwise what was found is kept in the user's cache
+    folder until the config, an annotation file, a folder of images or a package changes. A file
+    that was changed within a folder does not count.
+
+    Args:
+        config: Config of the run.
+        parts: Which parts of the data to look at: ``train``, ``val``, ``test``.
+        files: Whether to look at the files of images, and not only at annotations.
+        progress: Called every now and then.
+
+    Returns:
+        What was found, without summaries.
+    """
+    place = _folder() / f'{_fingerprint(config, parts, files)}.json'
+    with suppress(OSError, ValueError, TypeError):
+        texts = json.loads(place.read_text(encoding='utf-8'))
+        return Report((), [Finding(str(text), is_error=False) for text in texts])
+    report = check_config(config, parts=parts, files=files, progress=progress)
+    if not report.errors:
+        with suppress(OSError):
+            write_json(place, [each.text for each in report.warnings])
+    return Report((), report.findings)
+
+
+def _folder() -> Path:
+    base = os.environ.get('XDG_CACHE_HOME') or os.path.expanduser('~/.cache')
+    return Path(base, 'nat_mm', 'checks')
+
+
+def _fingerprint(config: Config, parts: Sequence[str], files: bool) -> str:
+    settings = {key: value for key, value in config.to_dict().items() if key not in WITHOUT_EFFECT}
+    known = {
+        'config': settings,
+        'folder': os.getcwd(),
+        'parts': list(parts),
+        'files': files,
+        'state': [list(_states(config, part)) for part in parts],
+        'versions': [__version__, *map(installed_version, PACKAGES)],
+    }
+    content = json.dumps(known, default=repr, sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _states(config: Config, part: str) -> Iterator[tuple]:
+    """Time and size of what the data of one part are read from."""
+    loader = config.get(f'{part}_dataloader') or {}
+    for _, dataset in find_inner(loader.get('dataset'), ''):
+        for path in local_paths(dataset).values():
+            if os.path.isdir(path):
+                for folder, *_ in os.walk(path):
+                    yield _state(folder)
+            else:
+                yield _state(path)
+        classes = (dataset.get('metainfo') or {}).get('classes')
+        if isinstance(classes, str):
+            yield _state(classes)
+    for _, evaluator in find_evaluators(config, part):
+        if isinstance(evaluator.get('ann_file'), str):
+            yield _state(evaluator['ann_file'])
+
+
+def _state(path: str) -> tuple:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return path, None
+    return path, status.st_mtime_ns, status.st_size

@@ -1,0 +1,315 @@
+"""Compares what the heads of a model assume about classes with the classes of the data."""
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import MODELS, Registry
+
+from nat_mm.data.findings import Finding, shorten
+from nat_mm.data.folders import find_class_names
+from nat_mm.data.sources import PARTS, DataSource
+
+_OTHER_CLASSES = {
+    'backbone',
+    'data_preprocessor',
+    'init_cfg',
+    'neck',
+    'reid',
+    'rpn_head',
+    'test_cfg',
+    'train_cfg',
+}
+"""Parts of a model that have ``num_classes`` of something else, or do not look at it."""
+_OTHER_HEADS = {'STDCHead', 'VPDDepthHead'}
+"""Heads for edges and depths, not classes."""
+
+
+@dataclass(frozen=True)
+class _Count:
+    """A number of classes that a part of a model assumes.
+
+    Attributes:
+        key: Where the config has it, or would have it if it is a default.
+        value: The number.
+        is_given: Whether the config has it; otherwise it is the default of the class.
+        owner: The config of the part.
+    """
+
+    key: str
+    value: int
+    is_given: bool
+    owner: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return f'{self.key} is {self.value}' + ('' if self.is_given else ' by default')
+
+
+def find_class_count_problems(
+    config: Config, sources: Mapping[str, Sequence[DataSource]]
+) -> Iterator[Finding]:
+    """Compares the classes of the parts of the data, and every head's number of classes with them.
+
+    Args:
+        config: Config of the run, of any framework.
+        sources: The datasets of ``train``, ``val`` and ``test``.
+
+    Yields:
+        What is wrong.
+    """
+    named = []
+    for source in (each for part in PARTS for each in sources.get(part, ())):
+        classes = find_class_names(source)
+        if isinstance(classes, str):
+            if not _is_coco(source):
+                yield Finding(
+                    f'{source.place}.metainfo.classes is the text {classes!r}, not a tuple of '
+                    f'names: write classes=({classes!r},), with the comma'
+                )
+        elif classes:
+            named.append((source, list(classes)))
+        elif source.part != 'train' and _is_semantic(source):
+            yield Finding(
+                f'{source.place} has no classes, which {source.part} needs: write '
+                'metainfo=dict(classes=(...)) with the names in the order of their values'
+            )
+    # The heads of those that read have words for classes, and trackers take data of other classes.
+    is_closed = not {'language_model', 'tracker'} & config.model.keys()
+    if named and is_closed:
+        yield from _compare_parts(named)
+    yield from _compare_mixing(config)
+    if named and is_closed:
+        yield from _compare_heads(config, *named[0])
+    yield from _compare_weights(config)
+    yield from _compare_top(config)
+
+
+def find_counts(config: Config, name: str = 'num_classes') -> list[_Count]:
+    """Finds the numbers of classes that the heads of a model and their losses assume.
+
+    Args:
+        config: Config of the run.
+        name: Of the argument.
+
+    Returns:
+        Those that the config gives and the defaults of registered classes, in the config's order.
+    """
+    with MODELS.switch_scope_and_registry(config.default_scope) as registry:
+        return list(_walk(config.model, 'model', name, registry))
+
+
+def _walk(part: Any, place: str, name: str, registry: Registry) -> Iterator[_Count]:
+    if isinstance(part, list | tuple):
+        for index, child in enumerate(part):
+            yield from _walk(child, f'{place}.{index}', name, registry)
+    if not isinstance(part, dict):
+        return
+    kind = part.get('type')
+    kind = registry.get(kind) if isinstance(kind, str) else kind
+    if not isinstance(kind, type):
+        kind = None
+    elif kind.__name__ in _OTHER_HEADS:
+        return
+    value = part.get(name)
+    # Heads that count classes may be made of those that count things and stuff.
+    if value is None and kind is not None and (name == 'num_classes' or 'num_classes' not in part):
+        value = _find_default(kind, name)
+    # Losses of mmdet have -1 where the head tells them.
+    if type(value) is int and value >= 0 and not part.get('class_agnostic'):
+        yield _Count(f'{place}.{name}', value, name in part, part)
+    for key, child in part.items():
+        if key not in _OTHER_CLASSES:
+            yield from _walk(child, f'{place}.{key}', name, registry)
+
+
+def _find_default(kind: type, name: str) -> Any:
+    """The default of an argument, also where a class hands it on to its base; None without one."""
+    for each in kind.__mro__:
+        if '__init__' not in vars(each):
+            continue
+        parameters = inspect.signature(vars(each)['__init__']).parameters
+        if name in parameters:
+            return parameters[name].default
+        if all(one.kind is not one.VAR_KEYWORD for one in parameters.values()):
+            return None
+    return None
+
+
+def _is_coco(source: DataSource) -> bool:
+    """Whether names match the data to the classes, which the checks of COCO's files look at."""
+    return hasattr(source.dataset, 'COCOAPI')
+
+
+def _is_semantic(source: DataSource) -> bool:
+    return hasattr(source.dataset, 'seg_map_suffix') and hasattr(source.dataset, 'label_map')
+
+
+def _compare_parts(named: Sequence[tuple[DataSource, list[str]]]) -> Iterator[Finding]:
+    first, expected = named[0]
+    for source, classes in named[1:]:
+        # The folders of classifiers are compared as folders.
+        if classes == expected or _is_coco(source) or hasattr(source.dataset, 'folder_to_idx'):
+            continue
+        if find_class_names(source, from_folders=False) is None:
+            continue
+        differing = [pair for pair in zip(expected, classes, strict=False) if pair[0] != pair[1]]
+        detail = f'they have {len(expected)} and {len(classes)}'
+        if differing:
+            index = expected.index(differing[0][0])
+            detail += f', and class {index} is {differing[0][0]!r} and {differing[0][1]!r}'
+        yield Finding(
+            f'the classes of {first.place} and {source.place} differ: {detail}. Write the same '
+            'metainfo.classes for both, in the same order',
+            is_error=[_plain(each) for each in expected] != [_plain(each) for each in classes],
+        )
+
+
+def _plain(name: object) -> str:
+    return ''.join(letter for letter in str(name).lower() if letter.isalnum())
+
+
+def _compare_heads(config: Config, source: DataSource, classes: list[str]) -> Iterator[Finding]:
+    wrong: dict[int, list[_Count]] = {}
+    for count, expected in _expected_counts(config, source, classes):
+        if count.value != expected:
+            wrong.setdefault(expected, []).append(count)
+    for expected, counts in wrong.items():
+        name = counts[0].key.rpartition('.')[2]
+        what = {'num_things_classes': 'thing classes', 'num_stuff_classes': 'stuff classes'}
+        have = f'{expected} {what.get(name, "classes")}'.replace('1 classes', '1 class')
+        if len(classes) != expected and name == 'num_classes':
+            have = f'{expected} thing classes'
+        yield Finding(
+            f'the {source.part} dataset has {have}, but {" and ".join(map(str, counts))}: '
+            f'set {"it" if len(counts) == 1 else "each"} to {expected}'
+            + _describe_classes(source, classes)
+        )
+    if config.default_scope == 'mmseg':
+        yield from _find_softmax_of_one(config)
+
+
+def _describe_classes(source: DataSource, classes: list[str]) -> str:
+    kind = type(source.dataset)
+    if list(kind.METAINFO.get('classes') or ()) == classes and not _gives_classes(source):
+        return (
+            f', or, as {source.place}.metainfo names no classes and those of {kind.__name__} hold '
+            f'({shorten(classes, 3)}), set its classes'
+        )
+    return f' (the classes are {shorten(classes)})'
+
+
+def _gives_classes(source: DataSource) -> bool:
+    return bool(
+        (source.config.get('metainfo') or {}).get('classes') or source.config.get('classes')
+    )
+
+
+def _expected_counts(
+    config: Config, source: DataSource, classes: list[str]
+) -> Iterator[tuple[_Count, int]]:
+    """Numbers of classes in the model, each with what it should be."""
+    counts = find_counts(config)
+    if config.default_scope == 'mmpretrain':
+        # Other models, such as those that describe images, have no classes.
+        counts = [each for each in counts if each.key.startswith('model.head.')]
+    if config.default_scope == 'mmseg':
+        for count in counts:
+            # A foreground of one channel may be counted with its background or alone.
+            is_binary = count.value == 1 and count.owner.get('out_channels') in (None, 1)
+            yield count, 1 if is_binary and len(classes) == 2 else len(classes)
+        return
+    if config.default_scope != 'mmdet':
+        yield from ((count, len(classes)) for count in counts)
+        return
+    metainfo = source.dataset.metainfo
+    things, stuff = (metainfo.get(f'{each}_classes') for each in ('thing', 'stuff'))
+    is_panoptic = things is not None and 'segments' not in classes
+    expected = {'num_things_classes': len(classes), 'num_stuff_classes': 0}
+    if is_panoptic:
+        expected = {'num_things_classes': len(things), 'num_stuff_classes': len(stuff or ())}
+    for name, number in expected.items():
+        yield from ((count, number) for count in find_counts(config, name))
+    for count in counts:
+        # The semantic branch of two-stage detectors has classes of its own.
+        if '.semantic_head.' not in count.key:
+            yield count, expected['num_things_classes']
+
+
+def _find_softmax_of_one(config: Config) -> Iterator[Finding]:
+    for count in find_counts(config):
+        losses = count.owner.get('loss_decode') or {}
+        for loss in [losses] if isinstance(losses, dict) else losses:
+            is_softmax = loss.get('type') == 'CrossEntropyLoss' and not loss.get('use_sigmoid')
+            if count.value == 1 and is_softmax:
+                yield Finding(
+                    f'{count}, and the softmax of one class is always 1: set it to 2, with the '
+                    'background as class 0, or loss_decode.use_sigmoid=True'
+                )
+
+
+def _compare_mixing(config: Config) -> Iterator[Finding]:
+    head = config.model.get('head') or {}
+    if config.default_scope != 'mmpretrain' or 'num_classes' not in head:
+        return
+    preprocessor = config.model.get('data_preprocessor') or config.get('data_preprocessor') or {}
+    prepared = preprocessor.get('num_classes')
+    mixes = (config.model.get('train_cfg') or {}).get('augments')
+    if mixes and prepared != head.num_classes:
+        yield Finding(
+            f'data_preprocessor.num_classes is {prepared}, but model.head.num_classes is '
+            f'{head.num_classes}: both must be the same, as images are mixed (train_cfg.augments)'
+        )
+
+
+def _compare_weights(config: Config) -> Iterator[Finding]:
+    """Weights of classes in losses: one for each class, and for the background where it is one."""
+    counts = find_counts(config)
+    if config.default_scope == 'mmdet':
+        stuff = {
+            each.key.rpartition('.')[0]: each for each in find_counts(config, 'num_stuff_classes')
+        }
+        for things in find_counts(config, 'num_things_classes'):
+            place = things.key.rpartition('.')[0]
+            total = things.value + (stuff[place].value if place in stuff else 0)
+            counts.append(_Count(f'{place}.num_things_classes', total, True, things.owner))
+    for count in counts:
+        place, _, name = count.key.rpartition('.')
+        for key in ('loss_cls', 'loss_decode', 'loss'):
+            losses = count.owner.get(key) or ()
+            for loss in [losses] if isinstance(losses, dict) else losses:
+                weights = loss.get('class_weight') if isinstance(loss, dict) else None
+                if not isinstance(weights, list | tuple):
+                    continue
+                # Heads that classify masks, SAN's by the name that it gives the loss.
+                classifies_masks = key == 'loss_cls' or 'loss_cls' in loss.get('loss_name', '')
+                has_background = classifies_masks and not loss.get('use_sigmoid')
+                expected = count.value + has_background
+                if len(weights) != expected:
+                    last = ' and one for what is no object' if has_background else ''
+                    total = f'{place}.{name}' if name == 'num_classes' else f"the sum of {place}'s"
+                    yield Finding(
+                        f'{place}.{key}.class_weight has {len(weights)} values, but {total} is '
+                        f'{count.value}: give {expected}, one for each class{last}'
+                    )
+
+
+def _compare_top(config: Config) -> Iterator[Finding]:
+    """Accuracy among the k likeliest, of fewer than k classes."""
+    head = config.model.get('head') or {}
+    if config.default_scope != 'mmpretrain' or type(head.get('num_classes')) is not int:
+        return
+    asked = {'model.head.topk': head.get('topk')} if head.get('cal_acc') else {}
+    for part in PARTS[1:]:
+        evaluators = config.get(f'{part}_evaluator') or []
+        for evaluator in [evaluators] if isinstance(evaluators, dict) else evaluators:
+            if str(evaluator.get('type')).rpartition('.')[2] == 'Accuracy':
+                asked[f'{part}_evaluator.topk'] = evaluator.get('topk')
+    for key, value in asked.items():
+        largest = max(value) if isinstance(value, list | tuple) and value else value
+        if isinstance(largest, int) and largest > head.num_classes:
+            yield Finding(
+                f'{key} is {value}, but model.head.num_classes is {head.num_classes}: '
+                f'among so few classes there are no {largest} likeliest, set it to (1,)'
+            )

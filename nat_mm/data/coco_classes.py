@@ -1,0 +1,141 @@
+"""Compares the classes of a config with the categories of an annotation file."""
+
+import difflib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+from nat_mm.data.coco_file import CocoFile
+from nat_mm.data.findings import Finding, shorten
+from nat_mm.data.sources import DataSource
+
+LISTED = 12
+"""How many names are shown before only those are that differ."""
+
+
+def find_class_problems(
+    source: DataSource, coco: CocoFile, *, name: str | None = None, key: str = 'classes'
+) -> Iterator[Finding]:
+    """Compares the classes of a dataset with the categories of an annotation file.
+
+    mmdet finds the categories by name, and then pairs them with the classes by position.
+
+    Args:
+        source: The dataset.
+        coco: An annotation file.
+        name: What the message calls the file; None for the path alone.
+        key: Which classes of metainfo are in the file; ``thing_classes`` for the instances of a
+            panoptic dataset.
+
+    Yields:
+        What is wrong, at most one finding.
+    """
+    kind = type(source.dataset)
+    if not _pairs_by_position(kind):
+        return
+    classes = source.dataset.metainfo.get(key)
+    place = f'{source.place}.metainfo.{key}'
+    found = list(coco.category_names)
+    if kind.__name__ == 'Objects365V1Dataset' or kind.__name__ == 'Objects365V2Dataset':
+        order = sorted(range(len(found)), key=lambda index: coco.category_ids[index])
+        found = [found[index] for index in order]
+    where = f'{name} {coco.where}' if name else coco.where
+    if isinstance(classes, str):
+        yield Finding(
+            f'{place} is the text {classes!r}, not a tuple of names: write classes=({classes!r},)'
+        )
+        return
+    if not classes or [each for each in found if each in classes] == list(classes):
+        return
+    classes = list(classes)
+    write = f'write metainfo=dict({key}={_as_tuple(found)}) in {source.place}'
+    if not set(classes) & set(found):
+        yield Finding(
+            f'{where} has the categories {found[:5]}, but the classes of the config are '
+            f'{classes[:5]}: set metainfo.classes of the dataset; {_origin(source)}{write}'
+        )
+        return
+    doubled = [each for each, count in Counter(classes).items() if count > 1]
+    missing = [each for each in classes if each not in found]
+    twice = [each for each, count in Counter(found).items() if count > 1 and each in classes]
+    if doubled:
+        reason = f'names {shorten(doubled, LISTED)} more than once'
+    elif twice:
+        yield Finding(
+            f'{where} has several categories of the name {shorten(twice, LISTED)}: they are '
+            f'{shorten(found, LISTED)}; give each a name of its own'
+        )
+        return
+    elif missing:
+        reason = f'has {shorten(missing, LISTED)}, which {where} does not have'
+        near = difflib.get_close_matches(missing[0], set(found) - set(classes), n=1)
+        if near:
+            reason += f' (did you mean {near[0]!r}?)'
+    else:
+        paired = [each for each in found if each in classes]
+        index = next(i for i, each in enumerate(classes) if each != paired[i])
+        reason = (
+            f'is in another order than the categories of {where}, and mmdet pairs them by '
+            f'position: {classes[index]!r} would be {paired[index]!r}'
+        )
+        write = f'write metainfo=dict({key}={_as_tuple(paired)}) in {source.place}'
+    lists = f'; classes: {shorten(classes, LISTED)}; categories: {shorten(found, LISTED)}'
+    yield Finding(f'{place} {reason}{lists}; {_origin(source)}{write}')
+
+
+def find_differing_classes(sources: Mapping[str, Sequence[DataSource]]) -> Iterator[Finding]:
+    """Compares the classes of all datasets with those of the first one, which a model learns.
+
+    Args:
+        sources: Datasets by part.
+
+    Yields:
+        What is wrong, at most one finding for each dataset.
+    """
+    every = [source for each in sources.values() for source in each]
+    if not every:
+        return
+    first, *others = every
+    expected = first.dataset.metainfo.get('classes')
+    for source in others:
+        classes = source.dataset.metainfo.get('classes')
+        if isinstance(classes, str) or isinstance(expected, str) or not classes or not expected:
+            continue
+        if list(classes) != list(expected):
+            yield Finding(
+                f'{source.place}.metainfo.classes is {_difference(classes, expected)}, but that of '
+                f'{first.place} is {_difference(expected, classes)}; {_origin(source)}give both '
+                'the same'
+            )
+
+
+def _pairs_by_position(kind: type) -> bool:
+    """Whether a dataset's class loads categories as mmdet's CocoDataset does."""
+    loader = kind.load_data_list
+    return loader.__module__ in (
+        'mmdet.datasets.coco',
+        'mmdet.datasets.objects365',
+    )
+
+
+def _origin(source: DataSource) -> str:
+    """Where classes come from that the config does not name."""
+    metainfo = source.config.get('metainfo') or {}
+    if 'classes' in metainfo:
+        return ''
+    old = " ('CLASSES' is mmdet 2's name for it)" if 'CLASSES' in metainfo else ''
+    return f'it has no metainfo.classes{old}, so those of {type(source.dataset).__name__} hold: '
+
+
+def _as_tuple(names: Sequence[str]) -> str:
+    return repr(tuple(names)) if len(names) <= LISTED else f'({shorten(names, LISTED)})'
+
+
+def _difference(names: Sequence[str], others: Sequence[str]) -> str:
+    """A list of names, or what tells it from another one if it is long."""
+    if max(len(names), len(others)) <= LISTED:
+        return repr(tuple(names))
+    if len(names) != len(others):
+        return f'{len(names)} names ({shorten(list(names)[:3])} ...)'
+    pairs = enumerate(zip(names, others, strict=True))
+    index = next(index for index, (name, other) in pairs if name != other)
+    return f'{names[index]!r} at position {index}'

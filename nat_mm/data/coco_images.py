@@ -1,0 +1,194 @@
+"""Looks at the image files of datasets in COCO's format."""
+
+import io
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import redirect_stdout, suppress
+
+import mmcv
+import numpy as np
+from mmengine.dataset import BaseDataset
+
+from nat_mm.data.coco_file import CocoFile
+from nat_mm.data.findings import Finding
+from nat_mm.data.image_headers import ImageHeader, find_image_problem, read_headers
+from nat_mm.data.paths import is_local
+from nat_mm.data.progress import Progress
+from nat_mm.data.sources import DataSource
+
+TOLERANCE = 2
+"""Pixels by which the size of an image may differ from what the annotations say."""
+
+Listed = list[tuple[str, tuple[float, float]]]
+"""Paths of images, and width and height that the annotations give for each, 0 if they do not."""
+
+_KNOWN_CLASSES = {'CocoDataset', 'CocoPanopticDataset', 'LVISV1Dataset', 'Objects365V1Dataset'}
+"""Whose methods find and filter images as `list_images` does."""
+
+
+def list_images(source: DataSource, coco: CocoFile) -> Listed:
+    """Lists the images of a dataset, without those that it filters out.
+
+    Args:
+        source: The dataset.
+        coco: Its annotation file.
+
+    Returns:
+        The images; none if the dataset cannot be loaded.
+    """
+    dataset = source.dataset
+    kind = type(dataset)
+    methods = (kind.load_data_list, kind.parse_data_info, kind.filter_data)
+    if not {method.__qualname__.partition('.')[0] for method in methods} <= _KNOWN_CLASSES:
+        return _load_list(dataset)
+    kept = np.ones(len(coco.image_ids), bool)
+    if not dataset.test_mode and dataset.filter_cfg:
+        kept = coco.image_sizes.min(axis=1, initial=np.inf) >= dataset.filter_cfg.get('min_size', 0)
+        if dataset.filter_cfg.get('filter_empty_gt'):
+            classes = dataset.metainfo.get('classes') or ()
+            named = np.array([*(name in classes for name in coco.category_names), False], bool)
+            filled = np.zeros(len(coco.image_ids) + 1, bool)
+            filled[coco.images[named[coco.categories]]] = True
+            kept &= filled[:-1]
+    indices = np.flatnonzero(kept)
+    subset = getattr(dataset, '_indices', None)
+    if isinstance(subset, int):
+        indices = indices[:subset] if subset >= 0 else indices[subset:]
+    elif subset is not None:
+        indices = indices[[each for each in subset if each < len(indices)]]
+    prefix = dataset.data_prefix.get('img') or ''
+    return [
+        (os.path.join(prefix, coco.file_names[index]), tuple(coco.image_sizes[index].tolist()))
+        for index in indices
+        if coco.file_names[index]
+    ]
+
+
+def _load_list(dataset: BaseDataset) -> Listed:
+    """The images of a dataset that finds or filters them in a way of its own."""
+    # What else is wrong with it shows when it is loaded for training.
+    with suppress(Exception), redirect_stdout(io.StringIO()):
+        entries = [dataset.get_data_info(index) for index in range(len(dataset))]
+        return [
+            (each['img_path'], (each.get('width') or 0, each.get('height') or 0))
+            for each in entries
+        ]
+    return []
+
+
+def find_image_problems(
+    source: DataSource, coco: CocoFile, images: Listed, progress: Progress
+) -> Iterator[Finding]:
+    """Looks whether image files exist, are images, and have the size that the annotations say.
+
+    Args:
+        source: The dataset.
+        coco: Its annotation file.
+        images: Its images.
+        progress: Called every now and then.
+
+    Yields:
+        What is wrong.
+    """
+    loaders = [each for each in source.transforms if isinstance(each, mmcv.LoadImageFromFile)]
+    if not images or not loaders or not _is_local(source, loaders[0], images[0][0]):
+        return
+    loader = loaders[0]
+    turns = loader.imdecode_backend in (None, 'cv2', 'pillow') and loader.color_type in (
+        'color',
+        'grayscale',
+    )
+    unreadable: dict[str, list[str]] = {}
+    differing: list[tuple[str, str, bool]] = []
+    what = f'images of the {source.part} dataset'
+    headers = read_headers([path for path, _ in images], progress, what)
+    for (path, expected), header in zip(images, headers, strict=True):
+        if not isinstance(header, ImageHeader):
+            # OpenCV knows formats that Pillow does not.
+            reason = find_image_problem(path)
+            if reason:
+                unreadable.setdefault(reason, []).append(path)
+            continue
+        size = header.shown_size if turns else (header.width, header.height)
+        gap = max(abs(size[0] - expected[0]), abs(size[1] - expected[1]))
+        if gap and min(expected) > 0:
+            differing.append((path, _explain_size(size, expected, header), gap > TOLERANCE))
+    for reason, paths in unreadable.items():
+        more = f', and {len(paths) - 1} more' if len(paths) > 1 else ''
+        yield Finding(
+            f'a file of the {source.part} dataset {reason}: {os.path.abspath(paths[0])}{more}'
+            f'{_hint_at_prefix(source, paths[0]) if reason == "does not exist" else ""}',
+            is_error=not loader.ignore_empty,
+        )
+    for is_far in (True, False):
+        found = [each for each in differing if each[2] is is_far]
+        if found:
+            yield Finding(
+                f'{coco.where} has images of another size than their files ({len(found)} of '
+                f'{len(images)}, first: {os.path.abspath(found[0][0])}, {found[0][1]})',
+                is_far,
+            )
+    names = [path for path, _ in images]
+    if len(set(names)) < len(names):
+        seen: set[str] = set()
+        double = next(name for name in names if name in seen or seen.add(name))
+        yield Finding(
+            f'{coco.where} lists images more than once, under several ids '
+            f'({len(names) - len(set(names))} of {len(names)}, first: {double})',
+            is_error=False,
+        )
+
+
+def find_shared_images(listed: Mapping[str, Sequence[Listed]]) -> Iterator[Finding]:
+    """Looks for images that a model is both trained and tested on.
+
+    Args:
+        listed: Images of each dataset by part.
+
+    Yields:
+        A warning for each part that shares images with the train part.
+    """
+    paths = {
+        part: {os.path.abspath(path) for images in each for path, _ in images}
+        for part, each in listed.items()
+    }
+    for part, tested in paths.items():
+        shared = sorted(tested & paths.get('train', set())) if part != 'train' else []
+        if shared:
+            yield Finding(
+                f'{len(shared)} of {len(tested)} images of the {part} dataset are also trained on, '
+                f'so that its metrics say little about other images; first: {shared[0]}',
+                is_error=False,
+            )
+
+
+def _is_local(source: DataSource, loader: mmcv.LoadImageFromFile, path: str) -> bool:
+    settings = {'backend_args': loader.backend_args, 'file_client_args': loader.file_client_args}
+    return is_local(source.config) and is_local(settings) and '://' not in path
+
+
+def _explain_size(size: tuple[int, int], expected: tuple[float, float], header: ImageHeader) -> str:
+    text = f'{size[0]} x {size[1]}, not {expected[0]:g} x {expected[1]:g}'
+    if header.is_sideways and size == header.shown_size:
+        text += (
+            '; EXIF turns it by 90 degrees as it is loaded: set '
+            "color_type='color_ignore_orientation' in LoadImageFromFile if the annotations were "
+            'made without'
+        )
+    elif size[::-1] == expected:
+        text += '; width and height are swapped'
+    return text
+
+
+def _hint_at_prefix(source: DataSource, path: str) -> str:
+    """Where a missing file is instead, if the prefix of the images is wrong."""
+    prefix = source.dataset.data_prefix.get('img') or ''
+    name = os.path.basename(path)
+    for place in (os.path.join(prefix, name), os.path.join(source.dataset.data_root or '', name)):
+        if place != path and os.path.isfile(place):
+            return f'; it is {os.path.abspath(place)}: mend data_prefix.img or file_name'
+    stem, _ = os.path.splitext(path)
+    for suffix in ('.jpg', '.JPG', '.jpeg', '.JPEG', '.png', '.PNG'):
+        if os.path.isfile(stem + suffix):
+            return f'; there is {os.path.abspath(stem + suffix)}'
+    return ''

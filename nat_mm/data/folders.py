@@ -1,0 +1,343 @@
+"""Finds what is wrong with the folders and lists that tell the classes of a classifier's images."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+
+from nat_mm.data.findings import Finding, shorten
+from nat_mm.data.image_headers import find_image_problem
+from nat_mm.data.sources import PARTS, DataSource
+
+MOST_HEADERS = 50_000
+"""Of the images of a dataset, evenly spread, whose headers are read: ImageNet's take minutes."""
+
+
+def find_class_names(source: DataSource, *, from_folders: bool = True) -> Sequence[str] | None:
+    """The classes of a dataset.
+
+    Args:
+        source: The dataset, of any framework.
+        from_folders: Whether the folders of a classifier's images count, where the config names
+            no classes.
+
+    Returns:
+        Their names; a str where the config has one in place of a tuple; None without classes.
+    """
+    classes = source.dataset.metainfo.get('classes')
+    if classes or not from_folders or not _numbers_folders(source.dataset):
+        return classes or None
+    folder = Path(source.dataset.img_prefix)
+    return _list_folders(folder) or None if _is_local(folder) and folder.is_dir() else None
+
+
+def find_folder_problems(
+    config: Config, sources: Mapping[str, Sequence[DataSource]]
+) -> Iterator[Finding]:
+    """Looks at the images of classifiers, and at what tells their classes.
+
+    These are folders of images, one for each class, or a list of files with their numbers.
+    mmpretrain numbers the folders of each part of the data for itself, in alphabetical order, so
+    they are compared as well.
+
+    Args:
+        config: Config of the run; of other frameworks there is nothing to look at.
+        sources: The datasets of ``train``, ``val`` and ``test``.
+
+    Yields:
+        What is wrong.
+    """
+    if config.default_scope != 'mmpretrain':
+        return
+    numbered: list[tuple[DataSource, list[str]]] = []
+    listed = []
+    seen = set()
+    for source in (each for part in PARTS for each in sources.get(part, ())):
+        dataset = source.dataset
+        if not _reads_files(dataset) or not _is_local(dataset.img_prefix, dataset.ann_file):
+            continue
+        # Tests mostly have the data of the validation.
+        place = (os.path.abspath(dataset.img_prefix or '.'), dataset.ann_file, dataset.with_label)
+        if place in seen:
+            continue
+        seen.add(place)
+        if dataset.ann_file:
+            listed.append(source)
+            continue
+        yield from _find_problems_of_folders(source)
+        if _numbers_folders(dataset) and os.path.isdir(dataset.img_prefix):
+            names = _list_folders(dataset.img_prefix)
+            numbered += [(source, names)] if names else []
+    for other, names in numbered[1:]:
+        yield from _compare_folders(*numbered[0], other, names)
+    for source in listed:
+        yield from _find_problems_of_list(config, source, numbered[0] if numbered else None)
+
+
+def _reads_files(dataset: BaseDataset) -> bool:
+    """Whether it reads folders or lists as mmpretrain's CustomDataset does."""
+    from mmpretrain.datasets import CustomDataset
+
+    return (
+        isinstance(dataset, CustomDataset)
+        and type(dataset).load_data_list is CustomDataset.load_data_list
+    )
+
+
+def _numbers_folders(dataset: BaseDataset) -> bool:
+    """Whether the classes are the folders."""
+    has_labels = getattr(dataset, 'with_label', False) and not dataset.ann_file
+    return has_labels and hasattr(dataset, 'img_prefix')
+
+
+def _is_local(*paths: object) -> bool:
+    return not any('://' in str(path) for path in paths)
+
+
+def _list_folders(folder: str | Path) -> list[str]:
+    with os.scandir(folder) as entries:
+        # As mmengine lists them: hidden ones too.
+        return sorted(each.name for each in entries if each.is_dir())
+
+
+def _find_problems_of_folders(source: DataSource) -> Iterator[Finding]:
+    dataset = source.dataset
+    kind = type(dataset).__name__
+    folder = Path(dataset.img_prefix or '.').absolute()
+    if not folder.is_dir():
+        yield Finding(f'the folder of {kind} does not exist: {folder}')
+        return
+    images: dict[str, list[str]] = {}
+    others = []
+    for path in _walk_files(folder):
+        name = path.partition(os.sep)[0] if os.sep in path else ''
+        if dataset.is_valid_file(path):
+            images.setdefault(name, []).append(path)
+        else:
+            others.append(path)
+    if dataset.with_label:
+        names = _list_folders(folder)
+        if not names:
+            yield Finding(f'{folder} has no folders with images, one for each class')
+            return
+        hidden = [name for name in names if name[0] == '.']
+        if hidden:
+            yield Finding(
+                f'{folder} has the hidden folders {shorten(hidden)}, which mmpretrain counts as '
+                'classes: remove them',
+                is_error=False,
+            )
+        yield from _compare_with_classes(source, folder, names)
+        loose = images.pop('', [])
+        if loose:
+            yield Finding(
+                f'{folder} has images in none of the folders of classes, which are left out: '
+                f'{shorten(loose, 3)}',
+                is_error=False,
+            )
+        empty = [name for name in names if name not in images]
+        if empty and images and source.part == 'train':
+            yield Finding(
+                f'{folder} has folders of classes without images: {shorten(empty)}', is_error=False
+            )
+    known = ', '.join(sorted(dataset.extensions))
+    if not images:
+        yield Finding(f'{folder} has no images: their names must end with one of {known}')
+    elif others:
+        yield Finding(
+            f'{folder} has files that are left out, as their names end with none of {known}: '
+            f'{shorten(others, 3)}',
+            is_error=False,
+        )
+    yield from _find_unreadable([folder / path for each in images.values() for path in each])
+
+
+def _walk_files(folder: Path) -> Iterator[str]:
+    """Paths of files below a folder and relative to it, without hidden ones."""
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        folders.sort()
+        inner = os.path.relpath(parent, folder)
+        for name in sorted(files):
+            if name[0] != '.':
+                yield name if inner == '.' else os.path.join(inner, name)
+
+
+def _compare_with_classes(source: DataSource, folder: Path, names: list[str]) -> Iterator[Finding]:
+    """Compares the folders with the classes, of which mmpretrain takes the first for the first."""
+    classes = source.dataset.metainfo.get('classes')
+    if not classes or isinstance(classes, str):
+        return
+    kind = type(source.dataset).__name__
+    if len(classes) != len(names):
+        shown = ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
+        text = (
+            f'{folder} has folders of {len(names)} classes ({shown}), but {kind} '
+            f'expects {len(classes)}: '
+        )
+        missing = [name for name in classes if name not in names]
+        if missing and len(missing) < len(classes):
+            text += f'the classes without a folder are {shorten(missing)}'
+        else:
+            text += 'set metainfo.classes, or type=CustomDataset for any classes'
+        yield Finding(text)
+        return
+    for name, title in zip(names, classes, strict=True):
+        if name != title and title in names:
+            yield Finding(
+                f'{folder}: the images in {name!r} would be called {title!r}, as mmpretrain '
+                f'numbers the folders in alphabetical order. Give {source.place} no classes, or '
+                f'metainfo.classes in that order: ({shorten(names)})'
+            )
+            return
+
+
+def _compare_folders(
+    first: DataSource, expected: list[str], other: DataSource, names: list[str]
+) -> Iterator[Finding]:
+    if names == expected:
+        return
+    missing = [name for name in expected if name not in names]
+    extra = [name for name in names if name not in expected]
+    here, there = (os.path.abspath(each.dataset.img_prefix) for each in (first, other))
+    shifted = [
+        name for name in names if name in expected and names.index(name) != expected.index(name)
+    ]
+    if shifted or len(names) != len(expected):
+        reason = 'mmpretrain numbers the folders of each part for itself'
+        if shifted:
+            name = shifted[0]
+            reason += (
+                f', so {name!r} is class {expected.index(name)} in {first.part} and '
+                f'{names.index(name)} in {other.part}'
+            )
+    else:
+        reason = 'the others have the same numbers in both'
+    parts = []
+    if missing:
+        parts.append(
+            f'lacks the classes {shorten(missing)} of {here} (make empty folders for those '
+            f'without images: mkdir {os.path.join(there, missing[0])})'
+        )
+    if extra:
+        parts.append(
+            f'has the classes {shorten(extra)}, which {here} lacks (rename or remove them, or make '
+            f'empty folders there: mkdir {os.path.join(here, extra[0])})'
+        )
+    yield Finding(
+        f'the folders of {other.part} and {first.part} differ: {there} {" and ".join(parts)}; '
+        f'{reason}',
+        is_error=bool(shifted) or len(names) != len(expected),
+    )
+
+
+def _find_problems_of_list(
+    config: Config, source: DataSource, numbered: tuple[DataSource, list[str]] | None
+) -> Iterator[Finding]:
+    """Looks at a file of lines with an image and, after a blank, the number of its class."""
+    dataset = source.dataset
+    if not os.path.isfile(dataset.ann_file):
+        yield Finding(
+            f'ann_file of the dataset does not exist: {os.path.abspath(dataset.ann_file)}'
+        )
+        return
+    try:
+        lines = Path(dataset.ann_file).read_text(encoding='utf-8').splitlines()
+    except UnicodeDecodeError:
+        yield Finding(f'{dataset.ann_file} is not a list of images: it is not text in UTF-8')
+        return
+    if not lines:
+        yield Finding(f'{dataset.ann_file} is empty')
+        return
+    classes = dataset.metainfo.get('classes')
+    counts = [(config.model.get('head') or {}).get('num_classes')]
+    counts.append(len(classes) if classes and not isinstance(classes, str) else None)
+    limit = min((count for count in counts if type(count) is int), default=None)
+    paths: dict[str, int | None] = {}
+    used = set()
+    conflicts = []
+    for number, line in enumerate(lines, 1):
+        where = f'{dataset.ann_file}, line {number}'
+        path, label = line, None
+        if dataset.with_label:
+            path, *rest = line.strip().rsplit(' ', 1)
+            problem = _find_label_problem(line, rest)
+            if problem:
+                yield Finding(f'{where}: {problem}')
+                return
+            label = int(rest[0])
+            if label < 0 or limit is not None and label >= limit:
+                most = '' if limit is None else f' to {limit - 1}'
+                yield Finding(
+                    f'{where}: the class of {path} is {label}, but classes are numbered from 0'
+                    f'{most}{_begins_at_one(lines, limit)}'
+                )
+                return
+        if path in paths and paths[path] != label:
+            conflicts.append(
+                f'{where}: {path} has the class {label}, but before it had {paths[path]}'
+            )
+        paths[path] = label
+        used.add(label)
+    yield from _compare_list(source, paths, numbered)
+    yield from _find_unreadable([Path(dataset.img_prefix, path) for path in paths])
+    if conflicts:
+        more = f' (and so {len(conflicts) - 1} more lines)' if len(conflicts) > 1 else ''
+        yield Finding(conflicts[0] + more, is_error=False)
+    unused = sorted(set(range(limit or 0)) - used)
+    if dataset.with_label and source.part == 'train' and unused:
+        names = [classes[each] if classes else each for each in unused]
+        yield Finding(
+            f'{dataset.ann_file} has no image of the classes {shorten(names)}', is_error=False
+        )
+
+
+def _find_label_problem(line: str, rest: list[str]) -> str | None:
+    if not line.strip():
+        return 'it is empty: remove it'
+    if rest and rest[0].lstrip('-').isdecimal():
+        return None
+    for separator, name in (('\t', 'a tab'), (',', 'a comma'), (';', 'a semicolon')):
+        if line.strip().rpartition(separator)[2].strip().lstrip('-').isdecimal():
+            return f'{line!r} has {name} before the number of the class, not a blank'
+    return f'{line!r} does not end with a blank and the number of a class, such as "cat/1.jpg 0"'
+
+
+def _begins_at_one(lines: list[str], limit: int | None) -> str:
+    labels = {line.rpartition(' ')[2] for line in lines}
+    return '; this list begins at 1' if str(limit) in labels and '0' not in labels else ''
+
+
+def _compare_list(
+    source: DataSource, paths: dict[str, int | None], numbered: tuple[DataSource, list[str]] | None
+) -> Iterator[Finding]:
+    """Compares the numbers with those of folders of the same names, in another part of the data."""
+    if numbered is None or not source.dataset.with_label:
+        return
+    other, names = numbered
+    for path, label in paths.items():
+        folder = Path(path).parts[0]
+        if folder in names and names.index(folder) != label:
+            yield Finding(
+                f'{source.dataset.ann_file}: the class of {path} is {label}, but in {other.part} '
+                f'the folder {folder!r} is class {names.index(folder)}, as folders are numbered '
+                'in alphabetical order'
+            )
+            return
+
+
+def _find_unreadable(paths: Sequence[Path]) -> Iterator[Finding]:
+    """Reads the headers of images, of many a spread sample."""
+    sample = paths[:: -(-len(paths) // MOST_HEADERS) or 1]
+    with ThreadPoolExecutor(8) as pool:
+        problems = list(pool.map(find_image_problem, sample))
+    bad = [(path, problem) for path, problem in zip(sample, problems, strict=True) if problem]
+    if bad:
+        path, problem = bad[0]
+        more = f' (and {len(bad) - 1} more images cannot be read)' if len(bad) > 1 else ''
+        hint = ''
+        if '\\' in str(path) and os.sep == '/':
+            hint = ': write / in the list, not \\'
+        yield Finding(f'{path} {problem}{hint}{more}')

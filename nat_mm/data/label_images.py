@@ -1,0 +1,356 @@
+"""Finds what is wrong with label images, in which the value of a pixel is its class."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mmcv.transforms import BaseTransform, LoadAnnotations, LoadImageFromFile
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
+
+from nat_mm.data.findings import Finding, shorten
+from nat_mm.data.image_headers import ImageHeader, find_image_problem, read_header
+from nat_mm.data.label_values import describe_colors, find_value_problems
+from nat_mm.data.sources import DataSource
+from nat_mm.inference.images import UnreadableInput
+
+_SAMPLE = 100
+"""Of the label images of a dataset, evenly spread, whose pixels are read."""
+_GRAY_MODES = ('1', 'L', 'P', 'I', 'I;16', 'I;16B', 'I;16L', 'F')
+_FRAMEWORKS = ('mmcv', 'mmdet', 'mmengine', 'mmpretrain', 'mmseg', 'nat_mm')
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """An image and its label image.
+
+    Attributes:
+        image: Path of the image.
+        label: Path of the label image.
+        size: Width and height of the image that its annotations say; None if they do not.
+    """
+
+    image: str
+    label: str
+    size: tuple[int, int] | None = None
+
+
+def find_label_image_problems(
+    source: DataSource, *, config: Config | None = None, thorough: bool = False
+) -> Iterator[Finding]:
+    """Looks at the label images of a dataset, and whether each fits an image.
+
+    These are the labels of mmseg's datasets, and those beside COCO's annotations: of mmdet's
+    semantic branches and panoptic segments.
+
+    Args:
+        source: The dataset; others without label images have nothing to look at.
+        config: Config of the run, for the classes and values that its heads ignore and count.
+            Default: 255 is ignored.
+        thorough: Whether to read the pixels of all label images, not of 100 that are evenly spread.
+
+    Yields:
+        What is wrong.
+    """
+    dataset = source.dataset
+    loader = find_loader(dataset)
+    key = next((key for key in ('seg_map_path', 'seg') if dataset.data_prefix.get(key)), None)
+    is_semantic = hasattr(dataset, 'img_suffix') and hasattr(dataset, 'seg_map_suffix')
+    if loader is None or not _is_local(dataset):
+        return
+    if key is None:
+        if is_semantic:
+            yield Finding(
+                f'{source.place}.data_prefix has no seg_map_path, the folder of the label images'
+            )
+        return
+    missing = [
+        (name, path)
+        for name, path in [('ann_file', dataset.ann_file), *dataset.data_prefix.items()]
+        if path and not os.path.exists(path)
+    ]
+    if missing:
+        name, path = missing[0]
+        name = name if name == 'ann_file' else f'data_prefix.{name}'
+        yield Finding(f'{name} of {source.place} does not exist: {os.path.abspath(path)}')
+        return
+    pairs = _list_pairs(dataset)
+    if not pairs:
+        yield _describe_no_images(source)
+        return
+    if is_semantic and not dataset.ann_file:
+        yield from _find_left_out(dataset, key, pairs)
+    yield from _find_bad_lines(dataset, pairs)
+    is_panoptic = 'Panoptic' in type(loader).__name__
+    is_ours = type(loader).__module__.split('.')[0] in _FRAMEWORKS
+    sound: list[str] = []
+    yield from _compare_headers(
+        dataset, pairs, sound, is_panoptic=is_panoptic, has_own_loader=not is_ours
+    )
+    if is_panoptic or not is_ours or not sound:
+        return
+    read = sound if thorough else spread(sound, _SAMPLE)
+    yield from find_value_problems(
+        source,
+        loader,
+        read,
+        config=config,
+        of=len(sound),
+        is_sure=all(_is_known(each) for each in _flatten(dataset.pipeline.transforms)),
+    )
+
+
+def spread(values: Sequence[Any], limit: int) -> list[Any]:
+    """At most so many of the values, evenly spread, with the first and the last."""
+    if len(values) <= limit:
+        return list(values)
+    step = (len(values) - 1) / (limit - 1)
+    return [values[round(index * step)] for index in range(limit)]
+
+
+def find_loader(dataset: BaseDataset) -> BaseTransform | None:
+    """The transform that loads label images, None if the pipeline has none."""
+    for each in _flatten(getattr(dataset.pipeline, 'transforms', ())):
+        if isinstance(each, LoadAnnotations) and each.with_seg:
+            return each
+    return None
+
+
+def _flatten(transforms: Iterable[Any]) -> Iterator[Any]:
+    """Transforms, also those inside of others such as TestTimeAug and RandomChoice."""
+    for each in transforms:
+        if isinstance(each, list | tuple):
+            yield from _flatten(each)
+            continue
+        yield each
+        for name in ('transforms', 'subroutines'):
+            inner = getattr(each, name, None)
+            if isinstance(inner, list | tuple):
+                yield from _flatten(inner)
+
+
+def _is_known(transform: Any) -> bool:
+    return type(transform).__module__.split('.')[0] in _FRAMEWORKS
+
+
+def _is_local(dataset: BaseDataset) -> bool:
+    backend = (getattr(dataset, 'backend_args', None) or {}).get('backend', 'local')
+    places = [dataset.ann_file, *dataset.data_prefix.values()]
+    return backend in ('local', 'disk') and not any('://' in str(each) for each in places)
+
+
+def _list_pairs(dataset: BaseDataset) -> list[_Pair]:
+    entries = dataset.load_data_list()
+    if dataset._indices is not None:
+        indices = dataset._indices
+        if isinstance(indices, int):
+            entries = entries[:indices] if indices >= 0 else entries[indices:]
+        else:
+            entries = [entries[index] for index in indices]
+    pairs = []
+    for entry in entries:
+        size = (entry['width'], entry['height']) if 'width' in entry else None
+        if entry.get('seg_map_path'):
+            images = [entry[key] for key in ('img_path', 'img_path2') if entry.get(key)]
+            pairs += [_Pair(image, entry['seg_map_path'], size) for image in images]
+    return pairs
+
+
+def _describe_no_images(source: DataSource) -> Finding:
+    dataset = source.dataset
+    folder = dataset.data_prefix.get('img_path') or ''
+    suffixes = _count_suffixes(folder) if os.path.isdir(folder) and not dataset.ann_file else {}
+    if not suffixes:
+        return Finding(f'the {source.part} dataset has no image with annotations of its classes')
+    found = ' and '.join(f'{count} with {suffix!r}' for suffix, count in suffixes.items())
+    return Finding(
+        f'the {source.part} dataset has no image: in {os.path.abspath(folder)} no name ends with '
+        f'{dataset.img_suffix!r}, but {found}; set img_suffix of {source.place}'
+    )
+
+
+def _count_suffixes(folder: str) -> dict[str, int]:
+    """How many files below a folder have each suffix, the most frequent first."""
+    counts: dict[str, int] = {}
+    for _, _, files in os.walk(folder):
+        for name in files:
+            suffix = os.path.splitext(name)[1]
+            if suffix and name[0] != '.':
+                counts[suffix] = counts.get(suffix, 0) + 1
+    return dict(sorted(counts.items(), key=lambda item: -item[1])[:5])
+
+
+def _find_left_out(dataset: BaseDataset, key: str, pairs: Sequence[_Pair]) -> Iterator[Finding]:
+    """Files of the folders that no pair has."""
+    folder, labels = (os.path.abspath(dataset.data_prefix[each]) for each in ('img_path', key))
+    pictures = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
+    others = {
+        suffix: count
+        for suffix, count in _count_suffixes(folder).items()
+        if suffix.lower() in pictures and not dataset.img_suffix.endswith(suffix)
+    }
+    if others and folder != labels and not labels.startswith(folder + os.sep):
+        found = ' and '.join(f'{count} with {suffix!r}' for suffix, count in others.items())
+        yield Finding(
+            f'{folder} has images that are left out, as their names do not end with img_suffix '
+            f'{dataset.img_suffix!r}: {found}',
+            is_error=False,
+        )
+    used = {os.path.abspath(pair.label) for pair in pairs}
+    alone = sorted(
+        path
+        for parent, _, files in os.walk(labels)
+        for path in (os.path.join(parent, name) for name in files)
+        if path.endswith(dataset.seg_map_suffix) and path not in used
+    )
+    if alone and any(os.path.exists(pair.label) for pair in pairs):
+        stem = os.path.relpath(alone[0], labels).removesuffix(dataset.seg_map_suffix)
+        more = f' (and {len(alone) - 1} more labels have none)' if len(alone) > 1 else ''
+        yield Finding(
+            f'{alone[0]} has no image: {os.path.join(folder, stem + dataset.img_suffix)} does not '
+            f'exist{more}',
+            is_error=False,
+        )
+
+
+def _find_bad_lines(dataset: BaseDataset, pairs: Sequence[_Pair]) -> Iterator[Finding]:
+    """Lines of a list that has names without suffix."""
+    if not hasattr(dataset, 'img_suffix') or not os.path.isfile(dataset.ann_file):
+        return
+    lines = Path(dataset.ann_file).read_text(encoding='utf-8', errors='replace').splitlines()
+    for number, line in enumerate(lines, 1):
+        name = line.strip()
+        if not name:
+            yield Finding(f'{dataset.ann_file}, line {number} is empty: remove it')
+            return
+        suffix = os.path.splitext(name)[1]
+        path = os.path.join(dataset.data_prefix.get('img_path') or '', name)
+        if suffix and os.path.exists(path) and not os.path.exists(path + dataset.img_suffix):
+            yield Finding(
+                f'{dataset.ann_file}, line {number}: write {os.path.splitext(name)[0]!r} in place '
+                f'of {name!r}, as img_suffix {dataset.img_suffix!r} is added to each line'
+            )
+            return
+
+
+def _compare_headers(
+    dataset: BaseDataset,
+    pairs: Sequence[_Pair],
+    sound: list[str],
+    *,
+    is_panoptic: bool,
+    has_own_loader: bool,
+) -> Iterator[Finding]:
+    """Compares images with labels by their headers, and lists the labels that can be read."""
+    loads = [each for each in _flatten(dataset.pipeline.transforms) if _is_image_loader(each)]
+    flag = str(getattr(loads[0], 'color_type', 'color')) if loads else 'color'
+    applies_exif = flag != 'unchanged' and not flag.endswith('ignore_orientation')
+
+    def look(pair: _Pair) -> tuple[str, str] | None:
+        return _find_pair_problem(
+            pair,
+            applies_exif=applies_exif,
+            # Other loaders read formats that nothing here knows.
+            reads_image=bool(loads) and pair.size is None,
+            modes=('RGB', 'RGBA', 'P') if is_panoptic else _GRAY_MODES,
+            has_own_loader=has_own_loader,
+        )
+
+    with ThreadPoolExecutor(8) as pool:
+        problems = list(pool.map(look, pairs))
+    by_kind: dict[str, list[str]] = {}
+    for pair, problem in zip(pairs, problems, strict=True):
+        if problem is None:
+            sound.append(pair.label)
+            continue
+        kind, text = problem
+        if kind == 'missing label' and kind not in by_kind:
+            text += _describe_other_suffixes(dataset, pair)
+        if kind == 'mode' and kind not in by_kind and not is_panoptic:
+            text += describe_colors(pair.label, dataset.metainfo.get('palette'))
+        by_kind.setdefault(kind, []).append(text)
+    for texts in by_kind.values():
+        more = f' (the same with {len(texts)} of {len(pairs)} images)' if len(texts) > 1 else ''
+        yield Finding(texts[0] + more)
+
+
+def _is_image_loader(transform: Any) -> bool:
+    return isinstance(transform, LoadImageFromFile) and _is_known(transform)
+
+
+def _find_pair_problem(
+    pair: _Pair,
+    *,
+    applies_exif: bool,
+    reads_image: bool,
+    modes: Sequence[str],
+    has_own_loader: bool,
+) -> tuple[str, str] | None:
+    """What is wrong with an image or its label: of which kind, and the text."""
+    # Where annotations have sizes, the images are compared with these by others.
+    if pair.size is None and not os.path.exists(pair.image):
+        return 'missing image', f'{pair.image} does not exist'
+    if not os.path.exists(pair.label):
+        return 'missing label', f'{pair.image} has no label: {pair.label} does not exist'
+    size = pair.size
+    turned = ''
+    if reads_image:
+        header = _try_header(pair.image)
+        if isinstance(header, ImageHeader):
+            size = header.shown_size if applies_exif else (header.width, header.height)
+            turned = ', turned by its EXIF orientation' if header.is_sideways else ''
+        elif header:
+            return 'image', f'{pair.image} {header}'
+    if has_own_loader:
+        return None
+    label = _try_header(pair.label)
+    if isinstance(label, str):
+        return 'label', f'the label {pair.label} {label}'
+    if label is None:
+        return None
+    if label.mode not in modes:
+        return 'mode', _describe_mode(pair.label, label.mode, modes)
+    if size is not None and (label.width, label.height) != size:
+        return 'size', (
+            f'the label {pair.label} is {label.width} x {label.height} pixels, but its image '
+            f'{pair.image} is {size[0]} x {size[1]}{turned}'
+        )
+    return None
+
+
+def _try_header(path: str) -> ImageHeader | str | None:
+    """The header; what is wrong with the file; None if only OpenCV can read it."""
+    try:
+        return read_header(path)
+    except UnreadableInput:
+        return find_image_problem(path)
+
+
+def _describe_mode(path: str, mode: str, modes: Sequence[str]) -> str:
+    if 'RGB' in modes:
+        return (
+            f'the panoptic label {path} has one channel ({mode}), but the numbers of its segments '
+            'are coded as the colors of an RGB image'
+        )
+    return f'the label {path} has several channels ({mode}), but must have one of class numbers'
+
+
+def _describe_other_suffixes(dataset: BaseDataset, pair: _Pair) -> str:
+    """Which files lie where a label is missing."""
+    if not hasattr(dataset, 'seg_map_suffix') or not hasattr(dataset, 'img_suffix'):
+        return ''
+    folder = os.path.dirname(pair.label)
+    if not os.path.isdir(folder):
+        return f'. There is no folder {folder}'
+    stem = os.path.basename(pair.image).removesuffix(dataset.img_suffix)
+    names = sorted(os.listdir(folder))
+    same = [name.removeprefix(stem) for name in names if name.startswith(stem)]
+    if same:
+        return (
+            f'. seg_map_suffix is {dataset.seg_map_suffix!r}, but there the name of its label ends '
+            f'with {same[0]!r}'
+        )
+    return f'. There are {len(names)} other files there, such as {shorten(names, 2)}'

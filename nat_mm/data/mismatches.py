@@ -1,0 +1,236 @@
+"""Says in one line why a neck or a head does not fit what it is given."""
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+
+from nat_mm.data.model_parts import Part
+from nat_mm.data.shape_trace import Failure, ShapeTrace, is_feature_maps
+
+TOLERANCE = 1.4
+"""How far a stride may be from the quotient of the sides of image and map, which are rounded."""
+SMALLEST_SIDE = 5
+STRIDE_KEYS = ('strides', 'featmap_strides', 'point_strides')
+
+
+def explain_failure(trace: ShapeTrace, part: Part, failure: Failure) -> str | None:
+    """Says which value of the config made a part fail.
+
+    Args:
+        trace: The trace in which it failed.
+        part: What failed.
+        failure: How.
+
+    Returns:
+        One line; None if the config is not known to be wrong: not all that works in training also
+        works without memory.
+    """
+    error = failure.error
+    # What PyTorch or mmcv-lite cannot do, or parts that are called with something else.
+    if isinstance(error, TypeError | NotImplementedError) or 'meta' in str(error):
+        return None
+    return (
+        _find_wrong_index(part)
+        or find_wrong_channels(part)
+        or _find_wrong_side(part)
+        or _find_unpooled(part, failure)
+        or _describe_layer(trace, part, failure)
+    )
+
+
+def find_wrong_channels(part: Part) -> str | None:
+    """Compares the channels of feature maps with ``in_channels``, where a part has it."""
+    if not is_feature_maps(part.given) and not _are_vectors(part.given):
+        return None
+    declared = part.config.get('in_channels', getattr(part.module, 'in_channels', None))
+    given = [each.shape[1] for each in part.given]
+    index = part.config.get('in_index', getattr(part.module, 'in_index', None))
+    if isinstance(declared, int):
+        selected = given
+        if isinstance(index, int):
+            selected = [given[index]]
+        elif index is not None:
+            return None
+        elif _are_vectors(part.given):
+            selected = given[-1:]
+        if declared in selected or len(set(selected)) > 1:
+            return None
+        right: Any = selected[0]
+    elif isinstance(declared, list | tuple):
+        right = [given[each] for each in index] if isinstance(index, list | tuple) else given
+        if list(declared) == right:
+            return None
+        declared = list(declared)
+    else:
+        return None
+    return (
+        f'{part.place}.in_channels is {declared}, but {part.giver} gives '
+        f'{describe_maps(part.given)}: write in_channels={right}'
+        f'{_hint_at_levels(declared, right)}'
+    )
+
+
+def find_wrong_strides(
+    trace: ShapeTrace, part: Part, declared: Sequence[Any], *, all_levels: bool
+) -> str | None:
+    """Compares strides that a part assumes with those of the feature maps that it is given.
+
+    Args:
+        trace: The trace, for the size of the image.
+        part: The part.
+        declared: The strides, by level; each a number or a pair of width and height.
+        all_levels: Whether the part needs one stride for each map; otherwise it takes the first.
+
+    Returns:
+        One line, or None.
+    """
+    if not is_feature_maps(part.given):
+        return None
+    pairs = [each if isinstance(each, list | tuple) else (each, each) for each in declared]
+    measured = [measure_stride(trace, each) for each in part.given]
+    fits = len(pairs) == len(measured) if all_levels else len(pairs) <= len(measured)
+    # How many cells small maps have depends as much on padding as on strides.
+    large = [min(each.shape[2:]) >= SMALLEST_SIDE for each in part.given]
+    near = [_is_near(*each) for each in zip(pairs, measured, strict=False)]
+    if fits and all(is_near for is_near, is_large in zip(near, large, strict=False) if is_large):
+        return None
+    key = _find_key(part.config, declared)
+    place = f'{part.place}.{key}' if key else f'model.{trace.name(part.module)}.strides'
+    right = [_nominal(trace, each) for each in part.given]
+    if not all_levels:
+        right = right[: len(pairs)]
+    shown = [each[0] if each[0] == each[1] else each for each in map(tuple, pairs)]
+    return (
+        f'{place} is {shown}, but {part.giver} gives {describe_maps(part.given)} of '
+        f'strides {[_nominal(trace, each) for each in part.given]}: write '
+        f'{place.rpartition(".")[2]}={right}, or choose other levels of the backbone (out_indices) '
+        'or of the neck (start_level, num_outs)'
+    )
+
+
+def measure_stride(trace: ShapeTrace, feature: Tensor) -> tuple[float, float]:
+    """Pixels of the image for each cell of a feature map, along width and height."""
+    height, width = trace.image_size
+    return width / feature.shape[3], height / feature.shape[2]
+
+
+def describe_maps(maps: Sequence[Tensor]) -> str:
+    """Says how many maps there are, and their channels."""
+    channels = [each.shape[1] for each in maps]
+    kind = 'vector' if maps[0].ndim == 2 else 'feature map'
+    number = f'1 {kind}' if len(maps) == 1 else f'{len(maps)} {kind}s'
+    same = len(set(channels)) == 1
+    return f'{number} of {channels[0] if same else channels} channels'
+
+
+def _is_near(declared: Sequence[float], measured: Sequence[float]) -> bool:
+    return all(
+        1 / TOLERANCE < each / other < TOLERANCE
+        for each, other in zip(declared, measured, strict=True)
+    )
+
+
+def _nominal(trace: ShapeTrace, feature: Tensor) -> int:
+    """The stride in whole pixels, a power of two if it is near one."""
+    stride = measure_stride(trace, feature)[0]
+    power = 2 ** round(math.log2(stride))
+    return power if abs(power - stride) < power / 8 else round(stride)
+
+
+def _find_wrong_index(part: Part) -> str | None:
+    index = part.config.get('in_index', getattr(part.module, 'in_index', None))
+    indices = [index] if isinstance(index, int) else index
+    if not isinstance(indices, list | tuple) or not is_feature_maps(part.given):
+        return None
+    count = len(part.given)
+    if all(isinstance(each, int) and -count <= each < count for each in indices):
+        return None
+    return (
+        f'{part.place}.in_index is {index}, but {part.giver} gives {describe_maps(part.given)}: '
+        f'its indices are 0 to {count - 1}'
+    )
+
+
+def _find_wrong_side(part: Part) -> str | None:
+    """Compares ``roi_feat_size`` of a head of regions with the side of what is extracted."""
+    declared = getattr(part.module, 'roi_feat_size', None)
+    if not declared or not is_feature_maps(part.given):
+        return None
+    side = tuple(part.given[0].shape[2:])
+    if declared in (side, side[0]):
+        return None
+    return (
+        f'{part.place}.roi_feat_size is {declared}, but {part.giver} gives {side[0]} x {side[1]} '
+        f'cells: write {side[0]}, or another output_size in its roi_layer'
+    )
+
+
+def _find_unpooled(part: Part, failure: Failure) -> str | None:
+    """Whether a classifier's head gets maps where it wants vectors."""
+    if not isinstance(failure.module, nn.Linear) or not is_feature_maps(part.given):
+        return None
+    if part.place != 'model.head':
+        return None
+    return (
+        f'{part.place} takes vectors, but {part.giver} gives {describe_maps(part.given)}: put '
+        "neck=dict(type='GlobalAveragePooling') between them"
+    )
+
+
+def _describe_layer(trace: ShapeTrace, part: Part, failure: Failure) -> str | None:
+    """Which layer takes another number of channels than it gets."""
+    module = failure.module
+    if not failure.inputs or module not in trace.names:
+        return None
+    shape = failure.inputs[0].shape
+    axis = 1
+    if isinstance(module, _ConvNd):
+        wanted = module.in_channels
+    elif isinstance(module, nn.Linear):
+        wanted, axis = module.in_features, -1
+    elif isinstance(module, _BatchNorm):
+        wanted = module.num_features
+    elif isinstance(module, nn.GroupNorm):
+        wanted = module.num_channels
+    else:
+        return None
+    if len(shape) < 2 or shape[axis] == wanted:
+        return None
+    return (
+        f'{part.place} does not fit what {part.giver} gives: model.{trace.name(module)} takes '
+        f'{wanted} channels, but gets {shape[axis]}'
+    )
+
+
+def _hint_at_levels(declared: Any, right: Any) -> str:
+    if isinstance(declared, list) and len(declared) != len(right):
+        return f', or let the part before give {len(declared)} levels (out_indices of a backbone)'
+    return ''
+
+
+def _are_vectors(values: Any) -> bool:
+    return isinstance(values, list | tuple) and all(
+        isinstance(each, Tensor) and each.ndim == 2 for each in values
+    )
+
+
+def _find_key(config: Any, declared: Sequence[Any], path: str = '') -> str | None:
+    """Where a part's config has strides, such as ``anchor_generator.strides``."""
+    return next(_walk_keys(config, list(declared), path), None)
+
+
+def _walk_keys(config: Any, declared: list[Any], path: str) -> Iterator[str]:
+    for name, value in config.items():
+        if name in STRIDE_KEYS and isinstance(value, list | tuple):
+            if _as_pairs(value) == _as_pairs(declared):
+                yield f'{path}{name}'
+        elif isinstance(value, dict):
+            yield from _walk_keys(value, declared, f'{path}{name}.')
+
+
+def _as_pairs(strides: Sequence[Any]) -> list[tuple[Any, ...]]:
+    return [tuple(each) if isinstance(each, list | tuple) else (each, each) for each in strides]

@@ -1,0 +1,184 @@
+"""Finds parts of a model that do not fit together, from the shapes of one forward pass."""
+
+import dataclasses
+import math
+import traceback
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.config import Config
+from torch import nn
+from torch.nn.modules.batchnorm import SyncBatchNorm
+
+from nat_mm.data.detector_fit import (
+    find_detr_problems,
+    find_odd_size_problems,
+    find_roi_head_problems,
+)
+from nat_mm.data.findings import Finding
+from nat_mm.data.mismatches import explain_failure, find_wrong_channels, find_wrong_strides
+from nat_mm.data.model_parts import Described, Part, find_parts, find_steps, run_necks
+from nat_mm.data.palettes import find_palette_problems
+from nat_mm.data.shape_trace import Failure, ShapeTrace
+from nat_mm.data.training_settings import find_setting_problems
+
+DETECTED_SIZE, SEGMENTED_SIZE, CLASSIFIED_SIZE = (512, 640), (512, 512), (224, 224)
+
+
+def find_model_problems(config: Config) -> Iterator[Finding]:
+    """Compares the backbone's feature maps with what neck and heads assume.
+
+    The model is built on PyTorch's meta device and its parts run there once, which takes no memory
+    and little time. What cannot run there is not looked at.
+
+    Args:
+        config: Config of the run.
+
+    Yields:
+        What does not fit: numbers of levels, strides, channels, sizes that a neck cannot take,
+        batch normalization of single values; palettes, and settings of the training run.
+    """
+    yield from find_setting_problems(config)
+    yield from find_palette_problems(config)
+    yield from dict.fromkeys(_find_problems(config))
+
+
+def _find_problems(config: Config) -> Iterator[Finding]:
+    model = config.get('model') or {}
+    if not isinstance(model.get('backbone'), dict):
+        return
+    channels = model.backbone.get('in_channels', 3)
+    text = _find_wrong_mean(config, channels)
+    if text:
+        yield Finding(text)
+        return
+    try:
+        trace = ShapeTrace(config, _find_image_size(config), channels)
+    except AssertionError as error:
+        yield Finding(_describe_refusal(error))
+        return
+    except Exception:
+        # Building the real model says what is wrong, unless it fails only without memory.
+        return
+    maps = trace.run(trace.model.backbone, trace.image())
+    part, features = run_necks(trace, config, maps)
+    if isinstance(features, Failure):
+        text = part and explain_failure(trace, part, features)
+        if text:
+            yield Finding(text)
+        return
+    if not isinstance(features, list | tuple):
+        return
+
+    def part_of(place: str, module: nn.Module, part_config: dict[str, Any]) -> Part:
+        giver = part.place if part else 'model.backbone'
+        return Part(place, module, part_config, features, giver)
+
+    for head in _find_heads(trace.model, model):
+        yield from _check_head(trace, part_of(*head))
+    yield from find_roi_head_problems(trace, model, part_of)
+    yield from find_detr_problems(trace, part_of('model', trace.model, model))
+    yield from _check_single_values(trace, config)
+    yield from find_odd_size_problems(trace, config, maps)
+
+
+def _find_wrong_mean(config: Config, channels: int) -> str | None:
+    place = 'model.' if config.model.get('data_preprocessor') else ''
+    preprocessor = config.model.get('data_preprocessor') or config.get('data_preprocessor') or {}
+    mean = preprocessor.get('mean')
+    if not isinstance(mean, list | tuple) or len(mean) in (1, channels):
+        return None
+    if 'in_channels' not in config.model.backbone:
+        return None
+    return (
+        f'model.backbone.in_channels is {channels}, but {place}data_preprocessor.mean has '
+        f'{len(mean)} values: write the number of channels of the images, and a mean and a std '
+        'for each'
+    )
+
+
+def _describe_refusal(error: AssertionError) -> str:
+    """What a constructor asserts."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    owners = [frame.f_locals.get('self') for frame in frames]
+    names = [type(each).__name__ for each in owners if isinstance(each, nn.Module)]
+    condition = str(error) or traceback.extract_tb(error.__traceback__)[-1].line
+    return f'model: {names[-1] if names else "a part"} does not accept its arguments: {condition}'
+
+
+def _find_image_size(config: Config) -> tuple[int, int]:
+    """Height and width of the images that the model is trained with, if the config has them."""
+    preprocessor = config.model.get('data_preprocessor') or {}
+    if config.default_scope == 'mmdet':
+        # SSD's anchors are for one size, as its last maps are not divided by their strides.
+        generator = (config.model.get('bbox_head') or {}).get('anchor_generator') or {}
+        padding = preprocessor.get('batch_augments') or []
+        sizes = [generator.get('input_size'), *(each.get('size') for each in padding)]
+        default = DETECTED_SIZE
+    else:
+        crops = [each for each in find_steps(config) if 'Crop' in str(each.get('type'))]
+        sizes = [preprocessor.get('size')]
+        sizes += [each.get('crop_size') or each.get('scale') for each in crops]
+        default = SEGMENTED_SIZE if config.default_scope == 'mmseg' else CLASSIFIED_SIZE
+    for size in sizes:
+        pair = (size, size) if isinstance(size, int) else size
+        if isinstance(pair, list | tuple) and [type(each) for each in pair] == [int, int]:
+            return (pair[0], pair[1])
+    return default
+
+
+def _find_heads(model: nn.Module, config: dict[str, Any]) -> Iterator[Described]:
+    """The heads that take the feature maps of backbone and neck, and nothing else."""
+    for name in ('rpn_head', 'bbox_head', 'mask_head', 'decode_head', 'auxiliary_head', 'head'):
+        # DETR's takes what its decoder gives.
+        if name != 'bbox_head' or not hasattr(model, 'decoder'):
+            for place, module, head_config in find_parts(model, config, name):
+                if not hasattr(module, 'pixel_decoder'):
+                    yield place, module, head_config
+    for name in ('panoptic_head', 'decode_head'):
+        decoder = getattr(getattr(model, name, None), 'pixel_decoder', None)
+        if isinstance(decoder, nn.Module):
+            # Mask2FormerHead does not use the strides that mmdet's own configs give it.
+            head_config = {key: value for key, value in config[name].items() if key != 'strides'}
+            yield f'model.{name}', decoder, head_config
+
+
+def _check_head(trace: ShapeTrace, part: Part) -> Iterator[Finding]:
+    """Runs a head, and compares the strides of what makes its anchors or points."""
+    result = trace.run(part.module, part.given)
+    failed = isinstance(result, Failure)
+    if failed and isinstance(result.error, TypeError | NotImplementedError):
+        # It takes something else, as CondInst's mask head does, or is run otherwise.
+        return
+    text = explain_failure(trace, part, result) if failed else None
+    if text is None and trace.name(part.module).endswith('pixel_decoder'):
+        # Deformable attention does not run without memory.
+        text = find_wrong_channels(part)
+    part = dataclasses.replace(part, given=trace.inputs.get(part.module, part.given))
+    for generator in vars(part.module).values():
+        if text is None and hasattr(generator, 'num_levels') and hasattr(generator, 'strides'):
+            text = find_wrong_strides(trace, part, generator.strides, all_levels=True)
+    if text:
+        yield Finding(text)
+
+
+def _check_single_values(trace: ShapeTrace, config: Config) -> Iterator[Finding]:
+    """Whether batch normalization gets one value of each channel, which PyTorch refuses."""
+    loader = config.get('train_dataloader') or {}
+    launcher = config.get('launcher')
+    single = [module for module, values in trace.normalized.items() if values == 1]
+    if launcher not in (None, 'none'):
+        # It counts the values of all processes.
+        single = [each for each in single if not isinstance(each, SyncBatchNorm)]
+    if loader.get('batch_size') != 1 or not single:
+        return
+    groups = math.gcd(32, *(each.num_features for each in single))
+    heads = sorted({f'model.{trace.name(each).partition(".")[0]}' for each in single})
+    yield Finding(
+        f'train_dataloader.batch_size is 1, but model.{trace.name(single[0])} normalizes maps of '
+        '1 x 1 over the batch and needs more than one image: write batch_size=2 or more, or '
+        f"norm_cfg=dict(type='GN', num_groups={groups}) in {' and '.join(heads)}",
+        # Without a launcher in the config, as nat-mm check has it, there may be more processes.
+        is_error=launcher is not None
+        or not all(isinstance(each, SyncBatchNorm) for each in single),
+    )

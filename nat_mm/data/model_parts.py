@@ -1,0 +1,74 @@
+"""The necks and heads of a model, each with its place in the config."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mmengine.config import Config
+from torch import nn
+
+from nat_mm.data.shape_trace import ShapeTrace
+
+Described = tuple[str, nn.Module, dict[str, Any]]
+"""Where the config has a part, the part, and its config."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A neck or head, and what it is given.
+
+    Attributes:
+        place: Where the config has it, such as ``model.neck``.
+        module: The built part.
+        config: Its config.
+        given: What the part before gives, most often feature maps ``[2, C, H, W]``.
+        giver: Where the config has the part before.
+    """
+
+    place: str
+    module: nn.Module
+    config: dict[str, Any]
+    given: Sequence[Any]
+    giver: str
+
+
+def find_parts(
+    owner: nn.Module, config: dict[str, Any], name: str, place: str = 'model'
+) -> Iterator[Described]:
+    """A part of a model, or each of several, by its place in the config."""
+    module, part_config = getattr(owner, name, None), config.get(name)
+    if not isinstance(module, nn.Module):
+        return
+    if isinstance(part_config, dict):
+        # The stages of a cascade may share a config.
+        for child in module if isinstance(module, nn.ModuleList) else [module]:
+            yield f'{place}.{name}', child, part_config
+    elif isinstance(part_config, list | tuple):
+        for index, (child, child_config) in enumerate(zip(module, part_config, strict=False)):
+            yield f'{place}.{name}.{index}', child, child_config
+
+
+def run_necks(trace: ShapeTrace, config: Config, features: Any) -> tuple[Part | None, Any]:
+    """Runs the necks on what the backbone gives.
+
+    Returns:
+        The last neck that ran, if there is any, and what came out.
+    """
+    part, giver = None, 'model.backbone'
+    for place, module, part_config in find_parts(trace.model, config.model, 'neck'):
+        if not isinstance(features, list | tuple):
+            break
+        part = Part(place, module, part_config, features, giver)
+        features, giver = trace.run(module, features), place
+    return part, features
+
+
+def find_steps(config: Config) -> list[dict[str, Any]]:
+    """The steps that prepare an image for training, those of inner datasets included."""
+    steps = []
+    dataset = (config.get('train_dataloader') or {}).get('dataset')
+    while isinstance(dataset, dict):
+        pipeline = dataset.get('pipeline') or []
+        steps += [each for each in pipeline if isinstance(each, dict)]
+        dataset = dataset.get('dataset')
+    return steps

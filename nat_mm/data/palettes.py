@@ -1,0 +1,116 @@
+"""Finds palettes that do not fit the classes, with which nothing would be drawn."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import DATASETS, DefaultScope
+
+from nat_mm.data.findings import Finding, shorten
+from nat_mm.inference.palettes import Color, complete_palette, is_color
+
+PARTS = ('train', 'val', 'test')
+
+
+def find_palette_problems(config: Config) -> Iterator[Finding]:
+    """Looks for classes without a color, and for colors that are none.
+
+    Args:
+        config: Config of the run.
+
+    Yields:
+        A warning for each, as `complete_palettes` makes the palette fit.
+    """
+    places = {}
+    for place, dataset in _find_datasets(config):
+        if find_full_palette(config, dataset) is None:
+            continue
+        palette, count = _known(config, dataset, 'palette'), len(_known(config, dataset, 'classes'))
+        wrong = [each for each in palette if not is_color(each)]
+        if wrong:
+            problem = f'has {shorten(wrong, 3)}, but a color is [red, green, blue] from 0 to 255'
+        elif len(palette) != count:
+            problem = f'has {len(palette)} color(s) for {count} classes'
+        else:
+            continue
+        # The same palette is often that of several datasets.
+        places.setdefault(problem, place)
+    for problem, place in places.items():
+        yield Finding(
+            f'{place}.metainfo.palette {problem}; missing colors are made up', is_error=False
+        )
+
+
+def complete_palettes(config: Config) -> None:
+    """Gives every class of every dataset a color, so that mmdet and mmseg can draw it.
+
+    Args:
+        config: Config of the run, which is changed.
+    """
+    for _, dataset in _find_datasets(config):
+        palette = find_full_palette(config, dataset)
+        if palette is not None:
+            dataset['metainfo'] = {**(dataset.get('metainfo') or {}), 'palette': palette}
+
+
+def find_full_palette(config: Config, dataset: dict[str, Any]) -> list[Color] | None:
+    """Makes up the colors that a dataset's palette lacks.
+
+    Args:
+        config: Config of the run.
+        dataset: Config of one of its datasets.
+
+    Returns:
+        A color for each class; None if the toolbox can draw with the palette as it is.
+    """
+    classes = _known(config, dataset, 'classes')
+    palette = _known(config, dataset, 'palette')
+    is_list = isinstance(classes, list | tuple) and isinstance(palette, list | tuple)
+    if config.get('default_scope') not in ('mmdet', 'mmseg') or not is_list:
+        return None
+    count = len(palette)
+    if config.default_scope == 'mmdet':
+        if isinstance(palette, tuple) and is_color(palette):
+            # One color for all classes.
+            return None
+        is_right = isinstance(palette, list) and count >= len(classes)
+    else:
+        # Without a palette mmseg makes one up. One for all the classes that the dataset's type has
+        # is right for some of them, too.
+        is_subset = _of_type(config, dataset, 'classes') is not None
+        is_right = count in (0, len(classes)) or (is_subset and count > len(classes))
+    if is_right and all(map(is_color, palette)):
+        return None
+    return complete_palette(palette, len(classes))
+
+
+def _find_datasets(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
+    for part in PARTS:
+        loader = config.get(f'{part}_dataloader') or {}
+        yield from _walk(loader.get('dataset'), f'{part}_dataloader.dataset')
+
+
+def _walk(dataset: Any, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Configs of datasets, those inside of wrappers such as RepeatDataset included."""
+    if not isinstance(dataset, dict):
+        return
+    yield place, dataset
+    yield from _walk(dataset.get('dataset'), f'{place}.dataset')
+    inner = dataset.get('datasets')
+    for index, child in enumerate(inner if isinstance(inner, list | tuple) else []):
+        yield from _walk(child, f'{place}.datasets.{index}')
+
+
+def _known(config: Config, dataset: dict[str, Any], name: str) -> Any:
+    """What a dataset's config, or else its type, says of its data."""
+    metainfo = dataset.get('metainfo')
+    if isinstance(metainfo, dict) and metainfo.get(name) is not None:
+        return metainfo[name]
+    return _of_type(config, dataset, name)
+
+
+def _of_type(config: Config, dataset: dict[str, Any], name: str) -> Any:
+    kind = dataset.get('type')
+    with DefaultScope.overwrite_default_scope(config.default_scope):
+        kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+    return getattr(kind, 'METAINFO', {}).get(name)

@@ -1,0 +1,110 @@
+"""Looks for the files and folders that a config names."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+
+from nat_mm.data.findings import Finding
+from nat_mm.data.sources import find_inner
+
+LOCAL_BACKENDS = ('local', 'disk')
+
+
+def find_path_problems(config: Config, part: str) -> Iterator[Finding]:
+    """Looks for the folders and annotation files of the datasets and evaluators of one part.
+
+    Args:
+        config: Config of the run.
+        part: ``train``, ``val`` or ``test``.
+
+    Yields:
+        What is missing or empty.
+    """
+    loader = config.get(f'{part}_dataloader') or {}
+    for _, dataset in find_inner(loader.get('dataset'), f'{part}_dataloader.dataset'):
+        problem = describe_path_problem(dataset, part)
+        if problem:
+            yield Finding(problem)
+    for place, evaluator in find_evaluators(config, part):
+        if evaluator.get('type') is None:
+            yield Finding(f'{place} has no type, such as CocoMetric')
+        for name in ('ann_file', 'seg_prefix'):
+            path = evaluator.get(name)
+            if is_local(evaluator) and path and '://' not in path and not os.path.exists(path):
+                yield Finding(f'{place}.{name} does not exist: {os.path.abspath(path)}')
+
+
+def describe_path_problem(dataset: ConfigDict, part: str) -> str | None:
+    """Says which file or folder of a dataset is missing or empty.
+
+    Args:
+        dataset: Config of the dataset.
+        part: ``train``, ``val`` or ``test``, for the message.
+
+    Returns:
+        What is wrong, or None.
+    """
+    paths = local_paths(dataset)
+    for name, path in paths.items():
+        if not os.path.exists(path):
+            return (
+                f'{name} of the dataset does not exist: {os.path.abspath(path)} '
+                f'(data_root of the {part} dataset is {dataset.get("data_root")!r})'
+            )
+    return describe_empty(part) if _holds_nothing(paths) else None
+
+
+def find_evaluators(config: Config, part: str) -> Iterator[tuple[str, ConfigDict]]:
+    """The place and the config of each evaluator of one part of the data."""
+    evaluators = config.get(f'{part}_evaluator') or ()
+    if isinstance(evaluators, dict):
+        yield f'{part}_evaluator', evaluators
+        return
+    for index, evaluator in enumerate(evaluators):
+        yield f'{part}_evaluator.{index}', evaluator
+
+
+def is_local(settings: Any) -> bool:
+    """Whether the config of a dataset, transform or evaluator reads ordinary files."""
+    arguments = settings.get('backend_args') or settings.get('file_client_args') or {}
+    return arguments.get('backend', 'local') in LOCAL_BACKENDS
+
+
+def local_paths(dataset: dict) -> dict[str, str]:
+    """The files and folders that a dataset config names, joined to its data_root."""
+    if not is_local(dataset):
+        return {}
+    named = {'ann_file': dataset.get('ann_file')}
+    prefix = dataset.get('data_prefix') or {}
+    if isinstance(prefix, str):
+        named['data_prefix'] = prefix
+    else:
+        named |= {f'data_prefix.{key}': path for key, path in prefix.items()}
+    root = dataset.get('data_root') or ''
+    joined = {
+        name: os.path.join(root, path) for name, path in named.items() if isinstance(path, str)
+    }
+    return {name: path for name, path in joined.items() if path and '://' not in path}
+
+
+def describe_empty(part: str) -> str:
+    """The message for a dataset without images.
+
+    Args:
+        part: ``train``, ``val`` or ``test``.
+
+    Returns:
+        The message.
+    """
+    return f'the {part} dataset has no image with annotations of its classes'
+
+
+def _holds_nothing(paths: dict[str, str]) -> bool:
+    """Whether a list of images, or the folder of a dataset without one, is empty."""
+    ann_file = paths.get('ann_file')
+    if ann_file is not None:
+        return os.path.isfile(ann_file) and not os.path.getsize(ann_file)
+    folders = [path for path in paths.values() if os.path.isdir(path)]
+    return any(not any(files for *_, files in os.walk(folder)) for folder in folders)

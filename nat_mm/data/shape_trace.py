@@ -1,0 +1,154 @@
+"""Sends the shape of an image through a model whose tensors have no memory."""
+
+import copy
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
+
+BATCH = 2
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What a part of the model raised.
+
+    Attributes:
+        error: The exception.
+        module: The innermost module that ran.
+        inputs: The tensors that it was given.
+    """
+
+    error: Exception
+    module: nn.Module
+    inputs: tuple[torch.Tensor, ...]
+
+
+class ShapeTrace:
+    """A model without memory, and what its parts made of the shape of an image.
+
+    Args:
+        config: Config of the run.
+        image_size: Height and width of the image, in pixels.
+        channels: Of the image.
+
+    Attributes:
+        model: The model, in training mode.
+        image_size: Height and width of the image.
+        inputs: By module, the feature maps that its forward method was given.
+        normalized: The layers of batch normalization that ran in training mode, each with the
+            number of values of one channel that one image gave.
+    """
+
+    def __init__(self, config: Config, image_size: tuple[int, int], channels: int) -> None:
+        self.image_size = image_size
+        self.channels = channels
+        self.model = build_without_memory(config)
+        self.inputs: dict[nn.Module, list[torch.Tensor]] = {}
+        self.normalized: dict[nn.Module, int] = {}
+        self.names = {module: name for name, module in self.model.named_modules()}
+        for module in self.model.modules():
+            module.register_forward_pre_hook(self._see)
+
+    def image(self) -> torch.Tensor:
+        """Images ``[2, channels, H, W]``."""
+        return torch.empty(BATCH, self.channels, *self.image_size, device='meta')
+
+    def run(self, module: nn.Module, *inputs: Any) -> Any:
+        """Runs a part of the model.
+
+        Returns:
+            What it returns, or a `Failure`.
+        """
+        try:
+            with torch.no_grad(), _quiet():
+                return module(*inputs)
+        except Exception as error:
+            return _describe(error, module)
+
+    def name(self, module: nn.Module) -> str:
+        """Where the model has a module, such as ``neck.lateral_convs.0``."""
+        return self.names[module]
+
+    def _see(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        first = inputs[0] if inputs else None
+        if is_feature_maps(first):
+            self.inputs[module] = list(first)
+        elif isinstance(module, _BatchNorm) and isinstance(first, torch.Tensor):
+            if module.training and first.shape[0] == BATCH:
+                self.normalized[module] = first[:, 0].numel() // BATCH
+
+
+def is_feature_maps(value: Any) -> bool:
+    """Whether these are maps ``[B, C, H, W]`` of one level or more."""
+    return (
+        isinstance(value, list | tuple)
+        and len(value) > 0
+        and all(isinstance(each, torch.Tensor) and each.ndim == 4 for each in value)
+    )
+
+
+def build_without_memory(config: Config) -> nn.Module:
+    """Builds the model of a config, in training mode, on PyTorch's meta device."""
+    description = copy.deepcopy(config.model)
+    # mmpretrain's configs have it beside the model.
+    if config.get('data_preprocessor'):
+        description.setdefault('data_preprocessor', config.data_preprocessor)
+    scope = DefaultScope.overwrite_default_scope(config.default_scope)
+    with scope, _WithoutMemory(), _quiet():
+        model = MODELS.build(description)
+    return model.to('meta').train()
+
+
+class _WithoutMemory(TorchFunctionMode):
+    """Makes parameters on the meta device.
+
+    Numbers that constructors compute, such as rates of stochastic depth by ``linspace``, are real,
+    as they are read.
+    """
+
+    factories = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function in self.factories and kwargs.get('device') is None:
+            kwargs = {**kwargs, 'device': 'meta'}
+        return function(*args, **kwargs)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the warnings and logs that the real model gives again."""
+    previous = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        logging.disable(previous)
+
+
+def _describe(error: Exception, module: nn.Module) -> Failure:
+    inputs: tuple[torch.Tensor, ...] = ()
+    trace = error.__traceback__
+    while trace is not None:
+        scope = trace.tb_frame.f_locals
+        if isinstance(scope.get('self'), nn.Module) and trace.tb_frame.f_code.co_name == 'forward':
+            module = scope['self']
+            code = trace.tb_frame.f_code
+            given = [scope.get(name) for name in code.co_varnames[1 : code.co_argcount]]
+            inputs = tuple(each for each in given if isinstance(each, torch.Tensor))
+        trace = trace.tb_next
+    return Failure(error, module, inputs)

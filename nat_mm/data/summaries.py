@@ -1,0 +1,98 @@
+"""What a dataset holds, in numbers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from nat_mm.data.coco_file import CocoFile
+from nat_mm.data.sources import DataSource
+
+SMALL, MEDIUM = 32**2, 96**2
+"""Pixels below which COCO calls an object small, and below which medium."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a dataset holds.
+
+    Attributes:
+        title: Which dataset it is.
+        facts: Numbers of the whole dataset, by what they count.
+        classes: For each class, numbers by what they count.
+        distributions: Values of which a histogram can be drawn, by what they measure.
+    """
+
+    title: str
+    facts: Mapping[str, str]
+    classes: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    distributions: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+
+def summarize_coco(coco: CocoFile, title: str, classes: Sequence[str]) -> Summary:
+    """Counts what an annotation file has of some classes.
+
+    Args:
+        coco: The file.
+        title: Which dataset it is.
+        classes: Names of the classes; the others are counted together.
+    """
+    names = coco.category_names
+    known = coco.categories >= 0
+    indices, images = coco.categories[known], coco.images[known]
+    areas = np.where(np.isnan(coco.areas), coco.boxes[:, 2] * coco.boxes[:, 3], coco.areas)[known]
+    counts = {}
+    for index, name in enumerate(names):
+        of_class = indices == index
+        sizes = areas[of_class]
+        small, medium = int((sizes < SMALL).sum()), int((sizes < MEDIUM).sum())
+        label = name if name in classes else f'({name}: not in classes)'
+        counts[label] = {
+            'images': len(np.unique(images[of_class])),
+            'instances': len(sizes),
+            'small': small,
+            'medium': medium - small,
+            'large': len(sizes) - medium,
+        }
+    in_classes = np.array([name in classes for name in names], bool)
+    filled = np.unique(images[in_classes[indices]]) if len(names) else np.empty(0, int)
+    total = len(coco.image_ids)
+    facts = {
+        'images': f'{total}',
+        'without annotations of these classes': f'{total - int((filled >= 0).sum())}',
+        'annotations': f'{len(coco.images)}',
+        'crowds': f'{int(coco.crowds.sum())}',
+    }
+    if total:
+        facts |= {
+            'longest side': _describe(coco.image_sizes.max(axis=1)),
+            'shortest side': _describe(coco.image_sizes.min(axis=1)),
+        }
+    distributions = {
+        'side of an instance (square root of its area, pixels)': np.sqrt(areas.clip(0)),
+        'longest side of an image (pixels)': coco.image_sizes.max(axis=1, initial=0),
+    }
+    return Summary(title, facts, counts, distributions)
+
+
+def summarize_samples(source: DataSource, title: str) -> Summary:
+    """Loads a dataset of any kind and counts its images, those of each class if they have one.
+
+    Args:
+        source: The dataset.
+        title: Which dataset it is.
+    """
+    dataset = source.dataset
+    dataset.full_init()
+    counts = {}
+    if hasattr(dataset, 'get_gt_labels'):
+        names = dataset.metainfo.get('classes') or ()
+        numbers = np.bincount(dataset.get_gt_labels(), minlength=len(names))
+        for index, number in enumerate(numbers.tolist()):
+            name = names[index] if index < len(names) else str(index)
+            counts[name] = {'images': number}
+    return Summary(title, {'images': f'{len(dataset)}'}, counts)
+
+
+def _describe(values: np.ndarray) -> str:
+    return f'{values.min():g} to {values.max():g}, median {np.median(values):g}'

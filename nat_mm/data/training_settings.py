@@ -1,0 +1,111 @@
+"""Finds settings of a training run that contradict one another."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.config import Config
+
+from nat_mm.data.findings import Finding, shorten
+
+COCO_ITEMS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
+IOU_NAMES = {
+    'mIoU': ('aAcc', 'mIoU', 'mAcc'),
+    'mDice': ('aAcc', 'mDice', 'mAcc'),
+    'mFscore': ('aAcc', 'mFscore', 'mPrecision', 'mRecall'),
+}
+
+
+def find_setting_problems(config: Config) -> Iterator[Finding]:
+    """Looks for what would stop a run at its first batch or validation, or make it learn less.
+
+    Args:
+        config: Config of the run.
+
+    Yields:
+        How a segmentor's images are padded, which metric chooses the best checkpoint, and schedules
+        that are longer than the run.
+    """
+    yield from _find_padding_problem(config)
+    yield from _find_metric_problem(config)
+    yield from _find_long_schedules(config)
+
+
+def _find_padding_problem(config: Config) -> Iterator[Finding]:
+    preprocessor = (config.get('model') or {}).get('data_preprocessor') or {}
+    kind = str(preprocessor.get('type')).rpartition('.')[2]
+    if kind != 'SegDataPreProcessor' or config.get('train_dataloader') is None:
+        return
+    size, divisor = preprocessor.get('size'), preprocessor.get('size_divisor')
+    if (size is None) == (divisor is None):
+        found = f'has size={size} and size_divisor={divisor}' if size else 'has neither'
+        yield Finding(
+            f'model.data_preprocessor {found}, but mmseg needs one of them: write size=(height, '
+            'width) of the crops, or size_divisor=32, and None for the other'
+        )
+
+
+def _find_metric_problem(config: Config) -> Iterator[Finding]:
+    """Whether ``save_best`` names a metric that the evaluators give."""
+    hook = (config.get('default_hooks') or {}).get('checkpoint') or {}
+    wanted = hook.get('save_best')
+    evaluators = config.get('val_evaluator')
+    evaluators = [evaluators] if isinstance(evaluators, dict) else evaluators
+    names = [_name_metrics(each) for each in evaluators or []]
+    if not wanted or not names or None in names:
+        return
+    known = [name for each in names for name in each]
+    for each in [wanted] if isinstance(wanted, str) else wanted:
+        if each != 'auto' and each not in known and not each.endswith('_precision'):
+            yield Finding(
+                f'default_hooks.checkpoint.save_best is {each!r}, but val_evaluator gives '
+                f'{shorten(known)}: write one of these, or auto for the first'
+            )
+
+
+def _name_metrics(evaluator: Any) -> list[str] | None:
+    """The names of an evaluator's metrics, None if it is not known which it has."""
+    if not isinstance(evaluator, dict) or evaluator.get('metric_items'):
+        return None
+    kind = str(evaluator.get('type')).rpartition('.')[2]
+    prefix = evaluator.get('prefix')
+    if kind == 'CocoMetric':
+        metrics = evaluator.get('metric', 'bbox')
+        metrics = [metrics] if isinstance(metrics, str) else metrics
+        if not set(metrics) <= {'bbox', 'segm'}:
+            return None
+        names = [f'{metric}_{item}' for metric in metrics for item in COCO_ITEMS]
+        prefix = prefix or 'coco'
+    elif kind == 'IoUMetric':
+        metrics = evaluator.get('iou_metrics', ['mIoU'])
+        if not set(metrics) <= IOU_NAMES.keys():
+            return None
+        names = list(dict.fromkeys(name for metric in metrics for name in IOU_NAMES[metric]))
+    else:
+        return None
+    return [f'{prefix}/{name}' for name in names] if prefix else names
+
+
+def _find_long_schedules(config: Config) -> Iterator[Finding]:
+    """Schedules that end after the run, so that the learning rate falls less than meant."""
+    run = config.get('train_cfg') or {}
+    schedulers = config.get('param_scheduler') or []
+    schedulers = [schedulers] if isinstance(schedulers, dict) else schedulers
+    for index, scheduler in enumerate(schedulers):
+        by_epoch = scheduler.get('by_epoch', True)
+        unit, key = ('epoch', 'max_epochs') if by_epoch else ('iteration', 'max_iters')
+        length = run.get(key)
+        milestones = scheduler.get('milestones')
+        end = scheduler.get('end')
+        if not isinstance(length, int) or scheduler.get('begin', 0) >= length:
+            continue
+        place = f'param_scheduler.{index} ({scheduler.get("type")})'
+        if milestones and min(milestones) >= length:
+            text = f'{place} has its first milestone at {unit} {min(milestones)}'
+        elif not milestones and isinstance(end, int) and end > length:
+            text = f'{place} ends at {unit} {end}'
+        else:
+            continue
+        yield Finding(
+            f'{text}, but train_cfg.{key} is {length}: the learning rate does not fall as meant',
+            is_error=False,
+        )

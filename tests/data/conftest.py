@@ -1,0 +1,69 @@
+"""Datasets in COCO's format, to be spoilt."""
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+import nat_mm  # noqa: F401
+from nat_mm.data.sources import PARTS
+
+LOADING = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+]
+FOLDERS = {'train': 'training', 'val': 'validation'}
+
+
+@pytest.fixture
+def content(small_data: Path) -> dict[str, dict]:
+    """What the annotation files hold, by part; `write` writes it."""
+    names = {part: small_data / 'coco' / f'{folder}.json' for part, folder in FOLDERS.items()}
+    return {part: json.loads(path.read_text()) for part, path in names.items()}
+
+
+@pytest.fixture
+def config(small_data: Path, tmp_path: Path) -> Config:
+    """A config of datasets and evaluators, whose annotation files `write` writes."""
+    return make_config(small_data, tmp_path)
+
+
+def make_config(images: Path, annotations: Path) -> Config:
+    settings = dict(default_scope='mmdet')
+    for part in PARTS:
+        name = 'train' if part == 'train' else 'val'
+        settings[f'{part}_dataloader'] = dict(
+            dataset=dict(
+                type='CocoDataset',
+                data_root=str(images),
+                ann_file=str(annotations / f'{name}.json'),
+                data_prefix=dict(img=f'images/{FOLDERS[name]}'),
+                metainfo=dict(classes=('box', 'disc')),
+                filter_cfg=dict(filter_empty_gt=True) if part == 'train' else None,
+                test_mode=part != 'train',
+                pipeline=copy.deepcopy(LOADING if part == 'train' else LOADING[:1]),
+            )
+        )
+        if part != 'train':
+            settings[f'{part}_evaluator'] = dict(
+                type='CocoMetric',
+                ann_file=str(annotations / f'{name}.json'),
+                metric=['bbox', 'segm'],
+            )
+    init_default_scope('mmdet')
+    return Config(settings)
+
+
+@pytest.fixture
+def write(content: dict[str, dict], tmp_path: Path) -> Callable[[], None]:
+    """Writes the annotation files."""
+
+    def run() -> None:
+        for part, each in content.items():
+            (tmp_path / f'{part}.json').write_text(json.dumps(each))
+
+    return run

@@ -1,0 +1,271 @@
+"""Folders and lists that tell the classes of a classifier's images."""
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from PIL import Image
+
+from nat_mm.data.folders import find_class_names, find_folder_problems
+from nat_mm.data.sources import PARTS, find_sources
+
+NAMES = ('bird', 'cat', 'dog')
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Folders train and val with a folder of two images for each class."""
+    for part in ('train', 'val'):
+        for name in NAMES:
+            for index in range(2):
+                write_image(tmp_path / part / name / f'{index}.png')
+    return tmp_path
+
+
+def write_image(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.zeros((4, 5, 3), np.uint8)).save(path)
+
+
+def make_config(root, train=None, val=None, count=3):
+    def dataset(part, settings):
+        own = dict(type='CustomDataset', data_root=str(root), data_prefix=part, pipeline=[])
+        return dict(dataset={**own, **(settings or {})})
+
+    init_default_scope('mmpretrain')
+    return Config(
+        dict(
+            default_scope='mmpretrain',
+            model=dict(type='ImageClassifier', head=dict(type='LinearClsHead', num_classes=count)),
+            train_dataloader=dataset('train', train),
+            val_dataloader=dataset('val', val),
+            test_dataloader=dataset('val', val),
+        )
+    )
+
+
+def problems_of(root, train=None, val=None, count=3):
+    config = make_config(root, train, val, count)
+    sources = {part: find_sources(config, part) for part in PARTS}
+    found = find_folder_problems(config, sources)
+    return [(each.text.replace(f'{root}/', ''), each.is_error) for each in found]
+
+
+def error_of(root, **options):
+    ((text, is_error),) = problems_of(root, **options)
+    assert is_error, text
+    return text
+
+
+def warning_of(root, **options):
+    ((text, is_error),) = problems_of(root, **options)
+    assert not is_error, text
+    return text
+
+
+def remove(folder):
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+
+
+def test_sound_folders(root):
+    assert problems_of(root) == []
+    assert problems_of(root, train=dict(metainfo=dict(classes=NAMES))) == []
+
+
+def test_validation_lacks_a_class(root):
+    """The labels of those behind it would all be wrong, without any error in mmpretrain."""
+    remove(root / 'val/cat')
+    expected = (
+        "the folders of val and train differ: val lacks the classes 'cat' of train (make empty "
+        'folders for those without images: mkdir val/cat); mmpretrain numbers the folders of each '
+        "part for itself, so 'dog' is class 2 in train and 1 in val"
+    )
+    assert error_of(root) == expected
+    (root / 'val/cat').mkdir()
+    assert problems_of(root) == []
+
+
+def test_validation_has_another_class(root):
+    write_image(root / 'val/ant/0.png')
+    text = error_of(root)
+    assert "val has the classes 'ant', which train lacks" in text
+    assert "so 'bird' is class 0 in train and 1 in val" in text
+
+
+def test_last_class_is_missing(root):
+    remove(root / 'val/dog')
+    assert "val lacks the classes 'dog' of train" in error_of(root)
+
+
+def test_name_is_spelt_differently(root):
+    """The numbers stay the same, so that nothing is learnt or measured wrongly."""
+    (root / 'val/dog').rename(root / 'val/dogs')
+    assert "lacks the classes 'dog' of train" in warning_of(root)
+
+
+def test_hidden_folder(root):
+    (root / 'train/.ipynb_checkpoints').mkdir()
+    texts = [text for text, _ in problems_of(root)]
+    assert any("train has the hidden folders '.ipynb_checkpoints'" in text for text in texts)
+    assert any("so 'bird' is class 1 in train and 0 in val" in text for text in texts)
+
+
+@pytest.mark.parametrize('classes', [('cat', 'dog', 'bird'), ('dog', 'cat', 'bird')])
+def test_classes_in_another_order(classes, root):
+    text = error_of(root, train=dict(metainfo=dict(classes=classes)))
+    assert text.startswith(f"train: the images in 'bird' would be called {classes[0]!r}")
+    assert text.endswith("metainfo.classes in that order: ('bird', 'cat', 'dog')")
+
+
+def test_titles_of_classes(root):
+    """Names that are no folders, as ImageNet's, are in the order of the folders."""
+    assert problems_of(root, train=dict(classes=['Bird', 'Cat', 'Dog'])) == []
+
+
+def test_other_number_of_classes(root):
+    text = error_of(root, train=dict(metainfo=dict(classes=(*NAMES, 'fox'))))
+    assert text.startswith('train has folders of 3 classes (bird, cat, dog), but CustomDataset')
+    assert text.endswith("expects 4: the classes without a folder are 'fox'")
+    text = error_of(root, train=dict(type='ImageNet'))
+    assert text.endswith(
+        'expects 1000: set metainfo.classes, or type=CustomDataset for any classes'
+    )
+
+
+def test_empty_folder(root):
+    (root / 'train/cat/0.png').unlink()
+    (root / 'train/cat/1.png').unlink()
+    assert warning_of(root) == "train has folders of classes without images: 'cat'"
+
+
+def test_missing_folder(root):
+    text = error_of(root, val=dict(data_prefix='gone'))
+    assert text == 'the folder of CustomDataset does not exist: gone'
+
+
+def test_folder_without_classes(root):
+    text = error_of(root, val=dict(data_prefix='val/cat'))
+    assert text == 'val/cat has no folders with images, one for each class'
+
+
+def test_images_beside_the_folders(root):
+    write_image(root / 'train/0.png')
+    expected = "train has images in none of the folders of classes, which are left out: '0.png'"
+    assert warning_of(root) == expected
+
+
+def test_files_of_other_kinds(root):
+    (root / 'train/cat/2.webp').touch()
+    text = warning_of(root)
+    assert text.startswith('train has files that are left out, as their names end with none of ')
+    assert text.endswith(": 'cat/2.webp'")
+
+
+def test_broken_images(root):
+    (root / 'train/cat/0.png').write_text('no image')
+    (root / 'train/dog/0.png').write_bytes(b'')
+    expected = 'train/cat/0.png is not an image (and 1 more images cannot be read)'
+    assert error_of(root) == expected
+
+
+def listed(root, text, **settings):
+    (root / 'list.txt').write_text(text)
+    return dict(ann_file='list.txt', data_prefix='train', **settings)
+
+
+SOUND = 'bird/0.png 0\ncat/0.png 1\ndog/0.png 2\n'
+
+
+def test_sound_list(root):
+    assert problems_of(root, train=listed(root, SOUND), val=listed(root, SOUND)) == []
+
+
+@pytest.mark.parametrize(
+    ('line', 'expected'),
+    [
+        ('cat/1.png 3', 'the class of cat/1.png is 3, but classes are numbered from 0 to 2'),
+        ('cat/1.png -1', 'the class of cat/1.png is -1, but classes are numbered from 0 to 2'),
+        ('cat/1.png', "'cat/1.png' does not end with a blank and the number of a class"),
+        ('cat/1.png cat', "'cat/1.png cat' does not end with a blank and the number of a class"),
+        ('cat/1.png,1', "'cat/1.png,1' has a comma before the number of the class, not a blank"),
+        ('cat/1.png\t1', "'cat/1.png\\t1' has a tab before the number of the class, not a blank"),
+        ('', 'it is empty: remove it'),
+    ],
+    ids=['beyond', 'negative', 'no class', 'name', 'comma', 'tab', 'empty'],
+)
+def test_lines(line, expected, root):
+    lists = listed(root, f'{SOUND}{line}\n')
+    text = error_of(root, train=lists, val=lists)
+    assert text.startswith(f'list.txt, line 4: {expected}')
+
+
+def test_list_that_begins_at_1(root):
+    lists = listed(root, 'bird/0.png 1\ncat/0.png 2\ndog/0.png 3\n')
+    text = error_of(root, train=lists, val=lists)
+    assert text.endswith('but classes are numbered from 0 to 2; this list begins at 1')
+
+
+@pytest.mark.parametrize(
+    ('path', 'expected'),
+    [
+        ('cat/9.png', 'train/cat/9.png does not exist'),
+        ('cat\\0.png', 'train/cat\\0.png does not exist: write / in the list, not \\'),
+    ],
+)
+def test_images_of_a_list(path, expected, root):
+    lists = listed(root, f'{SOUND}{path} 1\n')
+    assert error_of(root, train=lists, val=lists) == expected
+
+
+def test_list_without_labels(root):
+    lists = listed(root, 'bird/0.png\ncat/0.png\n', with_label=False)
+    assert problems_of(root, train=lists, val=lists) == []
+
+
+def test_list_that_names_an_image_twice(root):
+    lists = listed(root, f'{SOUND}cat/0.png 2\n')
+    text = warning_of(root, train=lists, val=lists)
+    assert text == 'list.txt, line 4: cat/0.png has the class 2, but before it had 1'
+
+
+def test_list_that_lacks_a_class(root):
+    lists = listed(root, 'bird/0.png 0\ndog/0.png 2\n', metainfo=dict(classes=NAMES))
+    text = warning_of(root, train=lists, val=lists)
+    assert text == "list.txt has no image of the classes 'cat'"
+
+
+def test_list_against_folders(root):
+    lists = listed(root, 'dog/0.png 0\ncat/0.png 1\n')
+    text = error_of(root, val=lists)
+    assert text.startswith('list.txt: the class of dog/0.png is 0, but in train the folder')
+    assert "'dog' is class 2" in text
+
+
+@pytest.mark.parametrize('kind', ['missing', 'empty', 'not text'])
+def test_list_that_cannot_be_read(kind, root):
+    lists = listed(root, '')
+    if kind == 'missing':
+        (root / 'list.txt').unlink()
+    elif kind == 'not text':
+        (root / 'list.txt').write_bytes(b'\xff\xfe\x00')
+    text = error_of(root, val=lists)
+    assert {'missing': 'does not exist', 'empty': 'is empty', 'not text': 'not text'}[kind] in text
+
+
+def test_other_datasets_and_frameworks_are_left_alone(root):
+    config = make_config(root)
+    for part in PARTS:
+        config[f'{part}_dataloader'] = dict(dataset=dict(type='CIFAR10', data_prefix='gone'))
+    sources = {part: find_sources(config, part) for part in PARTS}
+    assert list(find_folder_problems(config, sources)) == []
+    config.default_scope = 'mmdet'
+    assert list(find_folder_problems(config, sources)) == []
+
+
+def test_class_names(root):
+    config = make_config(root)
+    (source,) = find_sources(config, 'train')
+    assert find_class_names(source) == list(NAMES)
+    assert find_class_names(source, from_folders=False) is None

@@ -1,0 +1,97 @@
+"""Label images become PNGs of class numbers."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nat_mm.commands.convert_labels import main
+from nat_mm.errors import UserError
+
+
+@pytest.fixture
+def convert(tmp_path, capsys):
+    """Converts one label image, and returns its mode, its values and what is printed."""
+
+    def convert(image, *mapping):
+        (tmp_path / 'labels/day').mkdir(parents=True)
+        image.save(tmp_path / 'labels/day/0.png')
+        arguments = [str(tmp_path / 'labels'), str(tmp_path / 'out')]
+        main([*arguments, '--map', *mapping] if mapping else arguments)
+        with Image.open(tmp_path / 'out/day/0.png') as result:
+            return result.mode, np.asarray(result).tolist(), capsys.readouterr().out
+
+    return convert
+
+
+def palette_image():
+    image = Image.fromarray(np.array([[0, 1], [2, 1]], np.uint8))
+    image.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+    return image
+
+
+COLORS = np.array([[[0, 0, 0], [128, 0, 0]], [[0, 128, 0], [0, 0, 0]]], np.uint8)
+COLOR_MAP = ('0,0,0=0', '128,0,0=1', '0,128,0=255')
+
+
+@pytest.mark.parametrize(
+    ('image', 'mapping', 'expected'),
+    [
+        (np.array([[0, 255]], np.uint8), ['255=1'], [[0, 1]]),
+        (np.array([[0, 1]], np.uint8), ['0=1', '1=0'], [[1, 0]]),
+        (np.array([[0, 1000]], np.uint16), ['1000=3'], [[0, 3]]),
+        (np.array([[False, True]]), [], [[0, 1]]),
+        (COLORS, COLOR_MAP, [[0, 1], [255, 0]]),
+        (np.concatenate([COLORS, COLORS[..., :1]], axis=2), COLOR_MAP, [[0, 1], [255, 0]]),
+        (np.full((1, 2, 3), 4, np.uint8), ['4=5'], [[5, 5]]),
+        (np.full((1, 2, 2), 4, np.uint8), [], [[4, 4]]),
+    ],
+    ids=['mask', 'swapped', '16 bits', '1 bit', 'colors', 'RGBA', 'equal channels', 'gray alpha'],
+)
+def test_conversion(image, mapping, expected, convert):
+    mode, values, _ = convert(Image.fromarray(image), *mapping)
+    assert mode == 'L'
+    assert values == expected
+
+
+def test_palette_image(convert):
+    assert convert(palette_image())[:2] == ('L', [[0, 1], [2, 1]])
+
+
+def test_what_is_printed(convert):
+    _, _, printed = convert(palette_image(), '2=255')
+    assert [line.split() for line in printed.splitlines()[1:]] == [
+        ['0', '1'],
+        ['1', '2'],
+        ['255', '1'],
+    ]
+
+
+@pytest.mark.parametrize(
+    ('image', 'mapping', 'expected'),
+    [
+        (COLORS, [], '0.png has colors: give each the number of its class'),
+        (COLORS, ['0,0,0=0', '128,0,0=1'], 'has the color 0,128,0 at row 1, column 0, which --map'),
+        (np.array([[1000]], np.uint16), [], 'has the value 1000: give it one up to 255'),
+        (COLORS, ['red=1'], '--map takes entries such as 255=1, or 128,0,0=3 for a color'),
+        (COLORS, ['255=256'], "with new values from 0 to 255, got '255=256'"),
+        (COLORS, ['1,2=3'], "got '1,2=3'"),
+    ],
+    ids=['colors', 'another color', '16 bits', 'name', 'new value', 'two channels'],
+)
+def test_mistakes(image, mapping, expected, convert):
+    with pytest.raises(UserError) as raised:
+        convert(Image.fromarray(image), *mapping)
+    assert expected in str(raised.value)
+
+
+def test_folders(tmp_path):
+    with pytest.raises(UserError, match='labels has no label images'):
+        main([str(tmp_path / 'labels'), str(tmp_path / 'out')])
+    (tmp_path / 'labels').mkdir()
+    palette_image().save(tmp_path / 'labels/0.png')
+    with pytest.raises(UserError, match='would be overwritten'):
+        main([str(tmp_path / 'labels'), str(tmp_path / 'labels')])
+    (tmp_path / 'labels/1.png').write_text('no image')
+    with pytest.raises(UserError, match=r'1\.png cannot be read'):
+        main([str(tmp_path / 'labels'), str(tmp_path / 'out')])
+    assert not (tmp_path / 'out').exists()

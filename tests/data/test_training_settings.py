@@ -1,0 +1,99 @@
+"""Settings that contradict one another are named before training."""
+
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from nat_mm.data.training_settings import find_setting_problems
+
+ROOT = Path(__file__).parents[2]
+COCO = {'type': 'CocoMetric', 'metric': ['bbox', 'segm']}
+IOU = {'type': 'mmseg.IoUMetric', 'iou_metrics': ['mIoU']}
+
+
+def saving(best, *evaluators):
+    return {
+        'default_hooks': {'checkpoint': {'type': 'CheckpointHook', 'save_best': best}},
+        'val_evaluator': evaluators[0] if len(evaluators) == 1 else list(evaluators),
+    }
+
+
+def padding(**options):
+    preprocessor = {'type': 'SegDataPreProcessor', **options}
+    return {'model': {'data_preprocessor': preprocessor}, 'train_dataloader': {'batch_size': 2}}
+
+
+def scheduled(length, *schedulers, key='max_iters'):
+    return {'train_cfg': {key: length}, 'param_scheduler': list(schedulers)}
+
+
+POLY = {'type': 'PolyLR', 'by_epoch': False, 'begin': 1500, 'end': 160000}
+STEPS = {'type': 'MultiStepLR', 'milestones': [27, 33], 'end': 36}
+
+
+@pytest.mark.parametrize(
+    ('settings', 'text', 'is_error'),
+    [
+        (
+            saving('bbox_mAP', COCO),
+            "save_best is 'bbox_mAP', but val_evaluator gives 'coco/bbox_mAP', ",
+            True,
+        ),
+        (saving(['mIoU', 'mDice'], IOU), "save_best is 'mDice', but val_evaluator gives 'a", True),
+        (saving('coco/mIoU', COCO, IOU), "save_best is 'coco/mIoU', but ", True),
+        (padding(), 'model.data_preprocessor has neither, but mmseg needs one', True),
+        (
+            padding(size=(64, 96), size_divisor=32),
+            'model.data_preprocessor has size=(64, 96) and size_divisor=32, but mmseg needs one',
+            True,
+        ),
+        (
+            scheduled(4000, POLY),
+            'param_scheduler.0 (PolyLR) ends at iteration 160000, but train_cfg.max_iters is 4000',
+            False,
+        ),
+        (
+            scheduled(12, STEPS, key='max_epochs'),
+            '(MultiStepLR) has its first milestone at epoch 27, but train_cfg.max_epochs is 12',
+            False,
+        ),
+    ],
+)
+def test_contradictions_are_named(settings, text, is_error):
+    (finding,) = find_setting_problems(Config(settings))
+    assert text in finding.text
+    assert finding.is_error == is_error
+
+
+@pytest.mark.parametrize(
+    'settings',
+    [
+        {},
+        saving('coco/segm_mAP_50', COCO),
+        saving('auto', COCO),
+        saving('mIoU', COCO, IOU),
+        saving('own/accuracy', COCO, {'type': 'MyMetric'}),
+        saving('mine/bbox_mAP', {**COCO, 'prefix': 'mine'}),
+        padding(size=(64, 96)),
+        padding(size_divisor=32),
+        scheduled(160000, POLY),
+        scheduled(160001, POLY),
+        scheduled(36, STEPS, key='max_epochs'),
+        scheduled(36, POLY, key='max_epochs'),
+        scheduled(1000, POLY),
+    ],
+)
+def test_what_agrees_passes(settings):
+    assert list(find_setting_problems(Config(settings))) == []
+
+
+@pytest.mark.parametrize(
+    'path',
+    ['demo/mask_rcnn_nat_demo.py', 'demo/upernet_nat_demo.py']
+    + ['detection/nat/mask_rcnn_nat_mini_3x_coco.py']
+    + ['segmentation/nat/upernet_nat_mini_512x512_160k_ade20k.py']
+    + ['classification/nat/nat_mini_in1k_224.py'],
+)
+def test_own_configs_pass(path):
+    assert list(find_setting_problems(Config.fromfile(ROOT / 'configs' / path))) == []

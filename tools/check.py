@@ -1,0 +1,7 @@
+"""``nat-mm check`` for those who type ``python tools/check.py``."""
+
+from nat_mm.commands import check
+from nat_mm.commands.running import run_command
+
+if __name__ == '__main__':
+    run_command(check.main)
