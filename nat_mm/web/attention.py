@@ -67,8 +67,7 @@ def draw_clicked_window(
     Returns:
         The drawing, as large as `Finding.enlarged_image`, blue-green-red, and a sentence about it.
     """
-    image = finding.frame().image
-    prepared = prepare_image(model.model.module, model.model.config, image)
+    prepared = prepare_image(model.model.module, model.model.config, finding.frame())
     backbone = _find_backbone(model)
     (window,) = attention_windows(
         backbone,
