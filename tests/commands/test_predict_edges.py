@@ -207,6 +207,93 @@ def test_image_that_takes_all_memory(error, folder, left_out, monkeypatch):
     assert 'memory' in message
 
 
+@pytest.mark.parametrize('size', [(20, 128), (3, 5), (1, 300)], ids='{0[0]}x{0[1]}'.format)
+def test_image_that_is_smaller_than_a_backbone_takes(
+    size, folder, predict, configs, trained, tmp_path
+):
+    """It is padded, alone and in a batch."""
+    height, width = size
+    write_noise(folder / 'small.png', height, width)
+    write_noise(folder / 'small2.png', height, width)
+    model = [str(configs['segmentation']), str(trained['segmentation'])]
+    predict([*model, str(folder), '--out-dir', str(tmp_path / 'out'), '--batch-size', '2'])
+    names = ['small.png', 'small2.png', 'zz.png']
+    shapes = {
+        name: cv2.imread(str(tmp_path / 'out' / 'results' / name), cv2.IMREAD_UNCHANGED).shape
+        for name in names
+    }
+    assert shapes == {'small.png': size, 'small2.png': size, 'zz.png': (96, 128)}
+
+
+@pytest.mark.parametrize('batch_size', [1, 2, 4])
+@pytest.mark.parametrize(
+    ('error', 'reason'),
+    [
+        (RuntimeError("Kernel size can't be greater than actual input size\nat"), 'Kernel size'),
+        (ZeroDivisionError('division by zero'), 'division by zero'),
+        (AssertionError(), 'AssertionError: '),
+        (KeyError('gt'), "KeyError: 'gt'"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else '',
+)
+def test_image_that_the_model_cannot_take(error, reason, batch_size, folder, left_out, monkeypatch):
+    write_noise(folder / 'bad.png', 96, 128)
+    infer = Model.infer
+
+    def fail(model, frames):
+        if any(frame.name == 'bad' for frame in frames):
+            raise error
+        return infer(model, frames)
+
+    monkeypatch.setattr(Model, 'infer', fail)
+    message = left_out(folder, '--batch-size', str(batch_size))
+    assert message.startswith('1 of 2 inputs cannot be read: ')
+    assert f'bad.png (cannot be predicted, of 128 x 96 pixels: {reason}' in message
+    assert '\n' not in message
+
+
+def test_loader_that_fails_for_some(folder, left_out, monkeypatch):
+    write_noise(folder / 'bad.png', 64, 64)
+    load = ImageLoader.load_file
+
+    def fail(loader, path, **options):
+        if path.stem == 'bad':
+            raise KeyError('bands')
+        return load(loader, path, **options)
+
+    monkeypatch.setattr(ImageLoader, 'load_file', fail)
+    assert "bad.png (cannot be loaded: KeyError: 'bands')" in left_out(folder)
+
+
+def test_result_that_cannot_be_written_ends_it(folder, predict, configs, trained, monkeypatch):
+    def fail(path, content):
+        raise OSError(28, 'No space left on device')
+
+    shutil.copy(folder / 'zz.jpg', folder / 'aa.jpg')
+    monkeypatch.setattr('nat_mm.inference.prediction.write_bytes', fail)
+    model = [str(configs['segmentation']), str(trained['segmentation'])]
+    with pytest.raises(UserError, match='^cannot write results: .*No space left on device'):
+        predict([*model, str(folder), '--out-dir', str(folder / 'out')])
+
+
+@pytest.mark.parametrize(
+    'url', ['https://example.org/a.jpg', 'http://example.org/?a=*', 's3://bucket/a.jpg']
+)
+def test_address_is_refused(url, predict):
+    with pytest.raises(UserError, match='is a URL, and nothing is downloaded here') as raised:
+        predict(['config.py', 'weights.pth', url])
+    assert str(raised.value).startswith(url)
+
+
+def test_names_with_dots_are_kept_apart(folder, predict, configs, trained, tmp_path):
+    for name in ('a.1.jpg', 'a.2.jpg'):
+        shutil.copy(folder / 'zz.jpg', folder / name)
+    model = [str(configs['segmentation']), str(trained['segmentation'])]
+    predict([*model, str(folder), '--out-dir', str(tmp_path / 'out')])
+    names = {path.name for path in (tmp_path / 'out' / 'pictures').iterdir()}
+    assert names == {'a.1.jpg', 'a.2.jpg', 'zz.jpg'}
+
+
 def test_fault_of_the_program_keeps_its_traceback(folder, predict, configs, trained, monkeypatch):
     def fail(model, images):
         raise RuntimeError('shapes do not fit')

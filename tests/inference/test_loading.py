@@ -54,7 +54,7 @@ def files(tmp_path_factory):
 def make_loader(*transforms) -> ImageLoader:
     pipeline = [*transforms, dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
     dataset = dict(type='BaseSegDataset', pipeline=pipeline)
-    return ImageLoader(Config(dict(default_scope='mmseg', test_dataloader=dict(dataset=dataset))))
+    return ImageLoader(Config(dict(default_scope='mmcv', test_dataloader=dict(dataset=dataset))))
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_file_that_is_no_image(backend, tmp_path):
 
 def test_config_without_a_pipeline():
     with pytest.raises(UserError, match='no test_dataloader with a pipeline'):
-        ImageLoader(Config(dict(default_scope='mmseg')))
+        ImageLoader(Config(dict(default_scope='mmcv')))
 
 
 def test_loaders_that_load_alike():
