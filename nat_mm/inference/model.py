@@ -271,9 +271,12 @@ class Model:
         with config_mistakes(self.config), DefaultScope.overwrite_default_scope(self.scope):
             return Compose(self.loader.others)
 
+    def loaded(self, frame: Frame) -> dict[str, Any]:
+        """What the config's loader made of an image, or makes of the one that is drawn on."""
+        return frame.results or self.loader.load_array(frame.image).results
+
     def _prepare(self, frame: Frame) -> dict:
-        results = frame.results or self.loader.load_array(frame.image).results
-        prepared = self._pipeline(dict(results))
+        prepared = self._pipeline(dict(self.loaded(frame)))
         if prepared is None:
             raise UnreadableInput('the test pipeline of the config leaves it out')
         return prepared

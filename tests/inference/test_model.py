@@ -16,6 +16,7 @@ from pycocotools import mask as coco_mask
 import nat_mm
 from nat_mm.errors import UserError
 from nat_mm.inference import zoo
+from nat_mm.inference.inputs import Frame
 from nat_mm.inference.model import Model, _reduces_zero_label
 from nat_mm.inference.model_settings import low_scores_kept
 from nat_mm.inference.result_files import write_labels
@@ -184,6 +185,18 @@ def test_label_image(count, first, dtype, tmp_path):
     written = cv2.imread(str(tmp_path / 'a.png'), cv2.IMREAD_UNCHANGED)
     assert written.dtype == dtype
     np.testing.assert_array_equal(written, labels + first)
+
+
+def test_image_in_memory_is_loaded_as_the_config_asks_for():
+    pipeline = [dict(type='LoadImageFromFile', color_type='grayscale', to_float32=True)]
+    dataset = dict(dataset=dict(type='BaseSegDataset', pipeline=pipeline))
+    model = Model(
+        torch.nn.Module(), Config(dict(default_scope='mmcv', test_dataloader=dataset)), {}
+    )
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    loaded = model.loaded(Frame(image, 'image', 'image'))['img']
+    assert loaded.dtype == np.float32
+    np.testing.assert_array_equal(loaded, cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))
 
 
 def test_unreadable_image_is_named(models, tmp_path):
