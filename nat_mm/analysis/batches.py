@@ -18,6 +18,7 @@ from nat_mm.data.checks import check_dataset, data_mistakes
 from nat_mm.data.palettes import complete_palettes
 from nat_mm.errors import UserError
 from nat_mm.inference.config import config_mistakes
+from nat_mm.inference.images import to_drawing
 from nat_mm.inference.model import build_module
 
 VISUALIZER_TYPES = {
@@ -27,6 +28,8 @@ VISUALIZER_TYPES = {
 }
 NO_CLASS = 255
 """Of pixels without annotation, and of padding."""
+_BRIGHTEST_PHOTOGRAPH = 512
+"""Augmentation takes 8-bit images beyond 255, but not so far."""
 
 
 @dataclass(frozen=True)
@@ -119,10 +122,13 @@ def _build_preprocessor(config: Config) -> tuple[nn.Module, bool]:
 
 
 def _undo_normalization(tensor: Tensor, preprocessor: nn.Module, *, is_rgb: bool) -> np.ndarray:
-    """[3, height, width] as the model gets it -> [height, width, 3], uint8, red-green-blue."""
+    """[channels, height, width] as the model gets it -> [height, width, 3], uint8, RGB."""
     if getattr(preprocessor, '_enable_normalize', False):
         tensor = tensor * preprocessor.std + preprocessor.mean
-    image = tensor.round().clamp(0, 255).byte().permute(1, 2, 0).cpu().numpy()
+    pixels = tensor.permute(1, 2, 0).cpu()
+    if pixels.max() < _BRIGHTEST_PHOTOGRAPH:
+        pixels = pixels.round().clamp(0, 255).byte()
+    image = to_drawing(pixels.numpy())
     return np.ascontiguousarray(image if is_rgb else image[..., ::-1])
 
 

@@ -10,6 +10,8 @@ from mmengine.registry import TRANSFORMS, DefaultScope
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
+from nat_mm.inference.inputs import Frame
+
 SMALLEST_SIDE = 32
 
 
@@ -22,9 +24,10 @@ class PreparedImage:
     """
 
     tensor: Tensor
-    """[1, 3, H, W], normalized, on the device of the model."""
+    """[1, channels, H, W], normalized, on the device of the model."""
     resized: np.ndarray
-    """[height, width, 3], uint8, blue-green-red: the image in its size before padding."""
+    """[height, width, 3], uint8, blue-green-red: what to draw on, in the image's size before
+    padding."""
     scale: tuple[float, float]
     """Pixels of the tensor per pixel of the image, (x, y)."""
 
@@ -34,14 +37,18 @@ class PreparedImage:
 
 
 def prepare_image(
-    model: nn.Module, config: Config, image: np.ndarray, *, short_side: int | None = None
+    model: nn.Module,
+    config: Config,
+    image: Frame | np.ndarray,
+    *,
+    short_side: int | None = None,
 ) -> PreparedImage:
     """Resizes and normalizes an image for a model of mmdet, mmseg or mmpretrain.
 
     Args:
         model: The model, with its ``data_preprocessor``.
         config: Its config, whose test pipeline says how to resize.
-        image: [height, width, 3], uint8, blue-green-red.
+        image: From `read_frames`; or [height, width, 3], uint8, blue-green-red.
         short_side: Length in pixels to which to resize the shorter side instead; at least 32.
 
     Returns:
@@ -51,26 +58,35 @@ def prepare_image(
         ValueError: The image is too small or too elongated for the backbone, or ``short_side``
             is below 32.
     """
-    height, width = image.shape[:2]
+    if isinstance(image, np.ndarray):
+        image = Frame(image, 'image', 'image')
+    drawing = image.image
+    pixels = drawing if image.results is None else np.asarray(image.results['img'])
+    height, width = pixels.shape[:2]
     if short_side is not None:
         if short_side < SMALLEST_SIDE:
             raise ValueError(f'short_side must be at least {SMALLEST_SIDE}, got {short_side}')
         factor = short_side / min(height, width)
         size = (max(short_side, round(width * factor)), max(short_side, round(height * factor)))
-        resized = mmcv.imresize(image, size, interpolation='bilinear')
+        resized = mmcv.imresize(pixels, size, interpolation='bilinear')
     else:
-        resized = _resize_as_in_tests(config, image)
+        resized = _resize_as_in_tests(config, pixels)
     if min(resized.shape[:2]) < SMALLEST_SIDE:
         raise ValueError(
             f'an image must have {SMALLEST_SIDE} pixels on each side when it is resized for the '
             f'model, got {resized.shape[1]} x {resized.shape[0]} (width x height)'
         )
-    channels_first = torch.from_numpy(np.ascontiguousarray(resized.transpose(2, 0, 1)))
+    if pixels is not drawing:
+        drawing = mmcv.imresize(drawing, resized.shape[1::-1], interpolation='bilinear')
+    else:
+        drawing = resized
+    channels_first = np.atleast_3d(resized).transpose(2, 0, 1)
+    channels_first = torch.from_numpy(np.ascontiguousarray(channels_first))
     batch = {'inputs': [channels_first], 'data_samples': [BaseDataElement()]}
     with torch.no_grad():
         tensor = model.data_preprocessor(batch, False)['inputs']
     scale = (resized.shape[1] / width, resized.shape[0] / height)
-    return PreparedImage(tensor=tensor, resized=resized, scale=scale)
+    return PreparedImage(tensor=tensor, resized=drawing, scale=scale)
 
 
 def _resize_as_in_tests(config: Config, image: np.ndarray) -> np.ndarray:

@@ -10,7 +10,15 @@ from rich.progress import track
 from nat_mm.commands.device import add_device_option
 from nat_mm.errors import UserError
 from nat_mm.inference.images import check_not_overwritten
-from nat_mm.inference.inputs import Frame, find_inputs, list_unreadable, read_frames
+from nat_mm.inference.inputs import (
+    Frame,
+    LeftOut,
+    find_inputs,
+    list_unreadable,
+    read_frames,
+    result_names,
+)
+from nat_mm.inference.loading import ImageLoader
 from nat_mm.inference.video import Video
 
 
@@ -42,7 +50,7 @@ def find_images(inputs: Sequence[str], out_dir: Path) -> list[Path]:
         out_dir: Folder of the results, which are called ``NAME.png``.
 
     Returns:
-        The files; no two have the same name without suffix.
+        The files; their results have names of their own, see `result_names`.
 
     Raises:
         UserError: An input does not exist, is a video, or would be overwritten; or there cannot
@@ -53,7 +61,8 @@ def find_images(inputs: Sequence[str], out_dir: Path) -> list[Path]:
         if isinstance(medium, Video):
             raise UserError(f'{medium} is a video; give images')
         images.append(medium)
-    check_not_overwritten(images, [result_path(out_dir, image.stem) for image in images])
+    names = result_names(images).values()
+    check_not_overwritten(images, [result_path(out_dir, name) for name in names])
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -66,11 +75,12 @@ def result_path(out_dir: Path, name: str) -> Path:
     return out_dir / f'{name}.png'
 
 
-def read_images(images: Sequence[Path]) -> Iterator[Frame]:
+def read_images(images: Sequence[Path], loader: ImageLoader) -> Iterator[Frame]:
     """Reads images one by one and shows the progress.
 
     Args:
         images: The files.
+        loader: Loads them, as a model's test pipeline does.
 
     Yields:
         Those that can be read.
@@ -78,10 +88,13 @@ def read_images(images: Sequence[Path]) -> Iterator[Frame]:
     Raises:
         UserError: At the end, if some cannot be read.
     """
-    unreadable = {}
-    yield from track(read_frames(images, unreadable), 'Drawing', total=len(images))
-    if unreadable:
-        raise UserError(list_unreadable(unreadable, images))
+    left_out = LeftOut()
+    frames = read_frames(images, left_out, loader=loader)
+    yield from track(frames, 'Drawing', total=len(images))
+    if left_out.unexpected and len(left_out) == len(images):
+        raise left_out.unexpected
+    if left_out:
+        raise UserError(list_unreadable(left_out, images))
 
 
 @contextmanager

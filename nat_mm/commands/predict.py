@@ -7,16 +7,18 @@ Files in OUT_DIR, where NAME is the name of the input:
   results/NAME.*      the prediction, or a folder with one file per frame of a video:
                       detector    .json with boxes (x1, y1, x2, y2 in pixels) and masks; for a
                                   panoptic model also .png with the segments in COCO's format
-                      segmentor   .png with the class of each pixel; classes.json has the names
+                      segmentor   .png with the class of each pixel, numbered as in the ground
+                                  truth; classes.json has the names by number
                       classifier  .json with the five most likely classes
   coco/               the objects that a detector found in all images: results.json in COCO's
                       results format, images.json with the image_ids; category_ids are labels + 1
 
-Results of the same name are overwritten.
+NAME is the path below the folder of all inputs where files in different folders have the same name.
+Results of the same name are overwritten. Images are loaded by the test pipeline of the config.
 
 An input that cannot be predicted does not stop the others. It is named at the end, with exit code
-2: not an image, not a regular file, too large, too small for the model, or with a name that is too
-long. After Ctrl-C (exit code 130), everything predicted so far is complete.
+2: not an image, not a regular file, too large, or with a name that is too long. After Ctrl-C (exit
+code 130), everything predicted so far is complete.
 """
 
 import argparse
@@ -62,7 +64,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         '--score-threshold',
         type=float,
         default=0.3,
-        help='drop objects with lower scores, from 0 to 1; default: %(default)s',
+        help="drop objects with lower scores, from 0 to 1, also below the config's own threshold; "
+        'default: %(default)s',
     )
     parser.add_argument(
         '--max-frames',

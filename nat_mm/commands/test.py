@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 
 from mmengine.config import Config, ConfigDict
+from mmengine.hooks import Hook
 
 from nat_mm.checkpoints import read_before
 from nat_mm.commands.arguments import add_no_check, add_run_options, export_local_rank
@@ -13,8 +14,11 @@ from nat_mm.data.broken_samples import loading_mistakes
 from nat_mm.errors import UserError
 from nat_mm.inference.checkpoint import check_checkpoint_fits, read_for_model
 from nat_mm.inference.config import load_config
+from nat_mm.inference.evaluation_files import DrawingHook, LabelImageHook
 from nat_mm.training.launcher import is_main_process, prepare_launcher
 from nat_mm.training.runner import build_loop, build_runner
+
+TOOLBOX_HOOKS = ('DetVisualizationHook', 'SegVisualizationHook', 'VisualizationHook')
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -23,10 +27,14 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument('checkpoint', help='checkpoint file or URL')
     parser.add_argument(
         '--out',
-        help='where to save the predictions: a folder for a segmentor, otherwise a .pkl file',
+        help='where to save the predictions: a folder for the label images of a segmentor, '
+        'otherwise a .pkl file',
     )
     parser.add_argument('--show', action='store_true', help='show each prediction in a window')
-    parser.add_argument('--show-dir', help='folder for images of the predictions')
+    parser.add_argument(
+        '--show-dir',
+        help='folder for images of the predictions, in folders as the images of the dataset',
+    )
     parser.add_argument(
         '--wait-time', type=float, default=2, help='seconds that --show waits per image'
     )
@@ -36,39 +44,32 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def show_predictions(config: Config, arguments: argparse.Namespace) -> None:
-    """Makes the visualization hook draw every image."""
-    hook = config.default_hooks.get('visualization')
-    if hook is None:
-        raise UserError(
-            f'--show and --show-dir need default_hooks.visualization in {arguments.config}'
+def drawing_hook(config: Config, arguments: argparse.Namespace) -> Hook | None:
+    """What draws every image; None if the config's own hook does, as it is not a toolbox's."""
+    own = config.get('default_hooks', {}).get('visualization') or {}
+    if own.get('type', TOOLBOX_HOOKS[0]) in TOOLBOX_HOOKS:
+        return DrawingHook(
+            arguments.show_dir,
+            show=arguments.show,
+            wait_time=arguments.wait_time,
+            score_threshold=own.get('score_thr', 0.3),
         )
-    hook.update(show=arguments.show, wait_time=arguments.wait_time)
-    if config.default_scope == 'mmpretrain':
-        hook.update(enable=True, interval=1, out_dir=arguments.show_dir)
-        return
-    hook.draw = True
-    if config.default_scope == 'mmseg':
-        hook.interval = 1
-        config.visualizer.save_dir = arguments.show_dir
-    elif arguments.show_dir:
+    own.update(draw=True, show=arguments.show, wait_time=arguments.wait_time)
+    if arguments.show_dir:
         # mmdet puts a relative path below the work directory.
-        hook.test_out_dir = os.path.abspath(arguments.show_dir)
+        own.test_out_dir = os.path.abspath(arguments.show_dir)
+    return None
 
 
 def save_predictions(config: Config, out: str) -> None:
-    """Adds what writes the predictions to the evaluators."""
-    evaluators = config.test_evaluator
-    if config.default_scope == 'mmseg':
-        for evaluator in [evaluators] if isinstance(evaluators, dict) else evaluators:
-            evaluator.update(output_dir=out, keep_results=True)
-        return
+    """Adds what writes the predictions of a detector or classifier to the evaluators."""
     model, dump = {
         'mmdet': ('detector', 'DumpDetResults'),
         'mmpretrain': ('classifier', 'DumpResults'),
     }[config.default_scope]
     if not out.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out of a {model} must end with .pkl or .pickle, got {out}')
+    evaluators = config.test_evaluator
     evaluators = [evaluators] if isinstance(evaluators, dict) else list(evaluators)
     config.test_evaluator = [*evaluators, dict(type=dump, out_file_path=out)]
 
@@ -102,11 +103,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     config.launcher = arguments.launcher
     config.load_from = arguments.checkpoint
+    hooks = []
     if arguments.show or arguments.show_dir:
-        show_predictions(config, arguments)
+        hooks.append(drawing_hook(config, arguments))
     if arguments.tta:
         augment(config, arguments)
-    if arguments.out:
+    if arguments.out and config.default_scope == 'mmseg':
+        hooks.append(LabelImageHook(arguments.out))
+    elif arguments.out:
         save_predictions(config, arguments.out)
     prepare_launcher(config)
     if not arguments.no_check and is_main_process(config.launcher):
@@ -114,6 +118,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     checkpoint = read_for_model(arguments.checkpoint)
 
     runner = build_runner(config)
+    for hook in filter(None, hooks):
+        runner.register_hook(hook, priority='LOW')
     check_checkpoint_fits(runner.model, checkpoint, source=arguments.checkpoint)
     build_loop(runner, 'test')
     with read_before(arguments.checkpoint, checkpoint), loading_mistakes(config):

@@ -107,11 +107,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     with value_mistakes(arguments.config):
         backbone = find_backbone(model.module)
-    for frame in read_images(images):
+    for frame in read_images(images, model.loader):
         points = points_of(frame, arguments.points)
         with value_mistakes(frame.file_name):
             prepared = prepare_image(
-                model.module, model.config, frame.image, short_side=arguments.short_side
+                model.module, model.config, frame, short_side=arguments.short_side
             )
             stage = arguments.stage
             if stage is None:

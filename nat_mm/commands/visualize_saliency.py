@@ -26,7 +26,8 @@ from nat_mm.commands.drawing import (
     value_mistakes,
 )
 from nat_mm.errors import UserError
-from nat_mm.inference.model import load_model
+from nat_mm.inference.inputs import Frame, LeftOut, list_unreadable, read_frames
+from nat_mm.inference.model import Model, load_model
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -63,6 +64,14 @@ def title(name: str, found: Saliency, classes: Sequence[str] | None) -> str:
     return f'{name}: {classes[found.label] if classes else f"class {found.label}"}'
 
 
+def load_again(frame: Frame, model: Model) -> Frame:
+    """Loads an image as another model's config asks for."""
+    left_out = LeftOut()
+    for again in read_frames([frame.medium], left_out, loader=model.loader):
+        return again
+    raise UserError(list_unreadable(left_out, [frame.medium]))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     arguments = parse_arguments(arguments)
     check_device(arguments.device)
@@ -76,12 +85,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         name: load_model(config, checkpoint, device=arguments.device)
         for name, config, checkpoint in arguments.models
     }
-    for frame in read_images(images):
+    first = next(iter(models.values()))
+    for frame in read_images(images, first.loader):
         drawn = {}
         for name, model in models.items():
             with value_mistakes(f'{frame.file_name}, {name}'):
                 prepared = prepare_image(
-                    model.module, model.config, frame.image, short_side=arguments.short_side
+                    model.module,
+                    model.config,
+                    frame if model.loader.loads_like(first.loader) else load_again(frame, model),
+                    short_side=arguments.short_side,
                 )
                 found = saliency(model.module, prepared.tensor, samples=arguments.samples)
             drawn[title(name, found, model.classes)] = (prepared, found)

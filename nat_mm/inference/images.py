@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
-import mmcv
+import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from nat_mm.errors import UserError
 
@@ -23,6 +23,7 @@ To predict and draw an image of this size takes up to 13 GB, nearly all of it fo
 
 _LARGEST_ASPECT = 1000
 _BYTES_PER_PIXEL = 8  # four channels of 16 bits
+_PIXELS_OF_A_PERCENTILE = 1_000_000
 _PILLOW = threading.Lock()
 
 
@@ -30,15 +31,15 @@ class UnreadableInput(Exception):  # noqa: N818 - it is reported, and the rest g
     """An input that cannot be read, or not to its end; the message says why."""
 
 
-def read_picture(path: Path, *, max_megapixels: float = float('inf')) -> np.ndarray | None:
-    """Reads an image as mmdet's and mmseg's datasets do.
+def read_image_file(path: Path, *, max_megapixels: float = float('inf')) -> bytes:
+    """Reads an image file, without decoding it, after a look at its size.
 
     Args:
         path: The file.
-        max_megapixels: Size of the largest image that is decoded.
+        max_megapixels: Size of the largest image that may be decoded.
 
     Returns:
-        The image [height, width, 3], uint8, blue-green-red; None if the file is no image.
+        The content of the file.
 
     Raises:
         UnreadableInput: The path is that of a pipe, device or folder, or the image is too large
@@ -46,27 +47,14 @@ def read_picture(path: Path, *, max_megapixels: float = float('inf')) -> np.ndar
         OSError: It cannot be opened.
     """
     with _open_regular(path) as file:
-        size = picture_size(file)
+        size = image_size(file)
         if size is not None:
             check_size(*size, max_megapixels)
-        if os.fstat(file.fileno()).st_size > max_megapixels * 1e6 * _BYTES_PER_PIXEL:
-            raise UnreadableInput(f'too large a file for {max_megapixels:g} megapixels')
-        content = file.read()
-    if not content:
-        return None
-    try:
-        image = mmcv.imfrombytes(content, flag='color')
-    except Exception as error:
-        # Decoders refuse a damaged file by various exceptions of their own.
-        if type(error).__module__.split('.')[0] not in ('cv2', 'PIL'):
-            raise
-        return None
-    if image is not None:
-        check_size(image.shape[1], image.shape[0], max_megapixels)
-    return image
+        check_bytes(os.fstat(file.fileno()).st_size, max_megapixels)
+        return file.read()
 
 
-def picture_size(file: BinaryIO) -> tuple[int, int] | None:
+def image_size(file: BinaryIO) -> tuple[int, int] | None:
     """Width and height of an image as its header says, without decoding it.
 
     Args:
@@ -86,9 +74,24 @@ def picture_size(file: BinaryIO) -> tuple[int, int] | None:
                 Image.MAX_IMAGE_PIXELS = limit
     except Exception:
         # Its readers of headers refuse a damaged one by almost any exception.
-        return None
+        return _tiff_size(file)
     finally:
         file.seek(0)
+
+
+def _tiff_size(file: BinaryIO) -> tuple[int, int] | None:
+    """Width and height of a TIFF file whose channels Pillow does not know, such as five."""
+    try:
+        file.seek(0)
+        header = file.read(8)
+        if header[2:3] == b'+':  # BigTIFF
+            header += file.read(8)
+        tags = TiffImagePlugin.ImageFileDirectory_v2(header)
+        file.seek(tags.next)
+        tags.load(file)
+        return int(tags[TiffImagePlugin.IMAGEWIDTH]), int(tags[TiffImagePlugin.IMAGELENGTH])
+    except Exception:
+        return None
 
 
 def check_size(width: int, height: int, max_megapixels: float) -> None:
@@ -106,6 +109,16 @@ def check_size(width: int, height: int, max_megapixels: float) -> None:
         raise UnreadableInput(
             f'one side of {width} x {height} pixels is more than {_LARGEST_ASPECT} times the other'
         )
+
+
+def check_bytes(count: int, max_megapixels: float) -> None:
+    """Checks that a file or an image takes no more bytes than the largest image would.
+
+    Raises:
+        UnreadableInput: It does.
+    """
+    if count > max_megapixels * 1e6 * _BYTES_PER_PIXEL:
+        raise UnreadableInput(f'too large a file for {max_megapixels:g} megapixels')
 
 
 def check_regular(status: os.stat_result) -> None:
@@ -131,6 +144,44 @@ def _open_regular(path: Path) -> BinaryIO:
 
 def _open_without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, 'O_NONBLOCK', 0))  # Windows has no such pipes
+
+
+def to_drawing(image: np.ndarray) -> np.ndarray:
+    """An image of any kind as one to draw on.
+
+    Args:
+        image: [height, width] or [height, width, channels], numbers. Four and more channels begin
+            with blue, green and red; of two, the first one is shown.
+
+    Returns:
+        [height, width, 3], uint8, blue-green-red, which is the image itself where it is such a one.
+        Values other than uint8 are stretched, from the half percent of darkest to the half percent
+        of brightest ones.
+
+    Raises:
+        UnreadableInput: The shape is that of no image.
+    """
+    if image.ndim == 2:
+        image = image[..., None]
+    if image.ndim != 3 or 0 in image.shape:
+        raise UnreadableInput(f'its shape {list(image.shape)} is not that of an image')
+    image = image[..., :3] if image.shape[2] >= 3 else image[..., :1]
+    if image.dtype != np.uint8:
+        image = _stretch(image.astype(np.float32))
+    if image.shape[2] == 1:
+        return cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_GRAY2BGR)
+    return np.ascontiguousarray(image)
+
+
+def _stretch(values: np.ndarray) -> np.ndarray:
+    finite = np.isfinite(values)
+    values = np.where(finite, values, 0)
+    some = values[finite][:: max(1, values.size // _PIXELS_OF_A_PERCENTILE)]
+    low, high = np.percentile(some, (0.5, 99.5)) if some.size else (0, 0)
+    if high <= low:  # a few bright pixels on a plain ground, or none
+        low, high = values.min(), values.max()
+    span = max(float(high) - float(low), float(np.finfo(np.float32).tiny))
+    return np.clip((values - low) / span * 255, 0, 255).round().astype(np.uint8)
 
 
 def check_not_overwritten(inputs: Iterable[Path], outputs: Iterable[Path]) -> None:

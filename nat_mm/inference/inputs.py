@@ -2,19 +2,41 @@
 
 import glob
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
+import torch
 
 from nat_mm.errors import UserError
-from nat_mm.inference.images import MEGAPIXELS, SUFFIXES, UnreadableInput, read_picture
+from nat_mm.inference.images import MEGAPIXELS, SUFFIXES, UnreadableInput
+from nat_mm.inference.loading import ImageLoader
 from nat_mm.inference.video import Video
 
 VIDEO_SUFFIXES = ('.mp4', '.m4v', '.mov', '.avi', '.mkv', '.webm', '.mpg', '.mpeg', '.wmv', '.gif')
 
 _OPEN_VIDEOS = 100
+
+_FAULTS_OF_AN_IMAGE = (
+    UnreadableInput,
+    ValueError,  # of a model or an encoder: too small, too large
+    cv2.error,  # of a pipeline: resized to nothing
+    ZeroDivisionError,  # likewise
+    MemoryError,
+    torch.OutOfMemoryError,
+)
+_TEXTS_ABOUT_AN_IMAGE = (
+    # PyTorch has no exceptions of its own for these.
+    'allocate memory',
+    "Kernel size can't be greater than actual input size",
+    'Padding size should be less than the corresponding input dimension',
+    'Output size is too small',
+)
+_URL = re.compile(r'[a-zA-Z][a-zA-Z0-9+.-]+://')
 
 _LONGEST_NAME = 255 - len('.json')
 """Bytes of a name to which a result's suffix is added; file systems take 255 with it."""
@@ -25,12 +47,14 @@ class Frame:
     """An image to predict.
 
     Attributes:
-        image: [height, width, 3], uint8, blue-green-red.
+        image: What is drawn on: [height, width, 3], uint8, blue-green-red.
         name: Path of its results without suffix: ``street``, or of a video ``clip/000000``.
         file_name: Name of the file that it is from; of a camera ``camera0``.
         video: The video that it is from, if any.
         number: Which image of the video it is, from 0.
         medium: The result of `find_inputs` that it was read from.
+        results: What the config's loader read, for the rest of the pipeline; see `LoadedImage`.
+            None takes ``image`` for what a decoder returned.
     """
 
     image: np.ndarray
@@ -39,6 +63,7 @@ class Frame:
     video: Video | None = None
     number: int | None = None
     medium: Path | Video | None = None
+    results: dict[str, Any] | None = None
 
     def describe(self) -> dict:
         """What the data that are written say of where it is from."""
@@ -46,6 +71,48 @@ class Frame:
         if self.video is not None:
             place['frame'] = self.number
         return place
+
+
+class LeftOut(dict[Path | Video, str]):
+    """Why inputs are left out, by input.
+
+    Attributes:
+        unexpected: The first error that may be a fault of the program instead of an image; None if
+            there is none.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unexpected: Exception | None = None
+
+    def add(self, medium: Path | Video, error: Exception, *, doing: str) -> None:
+        """Notes why an input is left out; its first reason stays.
+
+        Args:
+            medium: The input.
+            error: What happened.
+            doing: What cannot be done with it, for the reason: ``cannot be loaded``.
+
+        Raises:
+            UserError: The error is one: it is not about this input alone.
+        """
+        if isinstance(error, UserError):
+            raise error
+        if isinstance(error, cv2.error):
+            text = error.err  # its own text names lines of OpenCV's source
+        else:
+            text = str(error) or ('not enough memory' if isinstance(error, MemoryError) else '')
+        text = (text.strip().splitlines() or [''])[0]
+        if not _is_fault_of_image(error):
+            self.unexpected = self.unexpected or error
+            text = f'{type(error).__name__}: {text}'
+        self.setdefault(medium, f'{doing}: {text}')
+
+
+def _is_fault_of_image(error: Exception) -> bool:
+    return isinstance(error, _FAULTS_OF_AN_IMAGE) or any(
+        text in str(error) for text in _TEXTS_ABOUT_AN_IMAGE
+    )
 
 
 def find_inputs(inputs: Iterable[str], *, max_frames: int | None = None) -> list[Path | Video]:
@@ -60,24 +127,15 @@ def find_inputs(inputs: Iterable[str], *, max_frames: int | None = None) -> list
         max_frames: How many images of each video or camera are read; None means all.
 
     Returns:
-        Paths of images, and videos; no two have the same name without suffix.
+        Paths of images, and videos; their results have names of their own, see `result_names`.
 
     Raises:
-        UserError: An input does not exist, a folder cannot be listed or holds no image, a
-            glob matches no file,
-            two inputs would have results of the same name, a camera is not the only input, or a
-            camera is not available.
+        UserError: An input does not exist or is a URL, a folder cannot be listed or holds no image,
+            a glob matches no file, two inputs would have results of the same name, a camera is not
+            the only input, or a camera is not available.
     """
     found = [medium for entry in inputs for medium in _expand(entry, max_frames)]
-    by_name: dict[str, Path | Video] = {}
-    for medium in found:
-        name = _name(medium)
-        other = by_name.setdefault(name, medium)
-        if other is not medium:
-            raise UserError(
-                f'{other} and {medium} would both have results named {name}: '
-                'predict them into different folders'
-            )
+    _check_names(found)
     cameras = [medium for medium in found if isinstance(medium, Video) and medium.is_camera]
     if cameras and len(found) > 1:
         raise UserError(f'{cameras[0]} must be the only input, as it has no end')
@@ -86,41 +144,88 @@ def find_inputs(inputs: Iterable[str], *, max_frames: int | None = None) -> list
     return found
 
 
+def result_names(media: Sequence[Path | Video]) -> dict[Path | Video, str]:
+    """What the results of inputs are called.
+
+    Args:
+        media: Results of `find_inputs`.
+
+    Returns:
+        Of each the name without suffix. If files in different folders have the same one, each gets
+        its path below the folder that holds all of them: ``cam0/0001`` and ``cam1/0001``.
+    """
+    names = {medium: _name(medium) for medium in media}
+    files = {medium: _file(medium) for medium in media}
+    if len(set(names.values())) == len(media) or None in files.values():
+        return names
+    paths = {medium: os.path.abspath(file) for medium, file in files.items() if file is not None}
+    try:
+        root = os.path.commonpath([os.path.dirname(path) for path in paths.values()])
+    except ValueError:  # on several drives of Windows
+        return names
+    return {
+        medium: Path(os.path.relpath(path, root)).with_suffix('').as_posix()
+        for medium, path in paths.items()
+    }
+
+
 def read_frames(
-    media: Iterable[Path | Video],
-    unreadable: dict[Path | Video, str],
+    media: Sequence[Path | Video],
+    left_out: LeftOut,
     *,
+    loader: ImageLoader | None = None,
     max_megapixels: float = MEGAPIXELS,
 ) -> Iterator[Frame]:
     """Reads images and videos one image at a time.
 
     Args:
         media: Results of `find_inputs`.
-        unreadable: Gets the reason for each that cannot be read. A video to which the caller adds
+        left_out: Gets the reason for each that cannot be read. A video to which the caller adds
             one is left where it is.
+        loader: Loads the images; by default as ``LoadImageFromFile`` without arguments does.
         max_megapixels: Size of the largest images that are decoded.
 
     Yields:
         The images.
     """
+    loader = loader or ImageLoader()
+    names = result_names(media)
     for medium in media:
         try:
-            _check_name(medium)
-            if not isinstance(medium, Video):
-                yield _read_picture(medium, max_megapixels)
-                continue
-            file_name = medium.name if medium.path is None else medium.path.name
-            for number, image in enumerate(medium.images(max_megapixels=max_megapixels)):
-                name = f'{medium.name}/{number:06d}'
-                yield Frame(image, name, file_name, video=medium, number=number, medium=medium)
-                if medium in unreadable:
-                    break
+            yield from _read(medium, names[medium], left_out, loader, max_megapixels)
         except UnreadableInput as error:
-            unreadable[medium] = str(error)
+            left_out[medium] = str(error)
         except OSError as error:
-            unreadable[medium] = error.strerror or str(error)
-        except MemoryError:
-            unreadable[medium] = 'not enough memory'
+            left_out[medium] = error.strerror or str(error)
+        except Exception as error:
+            # Loaders may be the user's, and raise anything.
+            left_out.add(medium, error, doing='cannot be loaded')
+
+
+def _read(
+    medium: Path | Video, name: str, left_out: LeftOut, loader: ImageLoader, max_megapixels: float
+) -> Iterator[Frame]:
+    file = _file(medium)
+    file_name = name if file is None else f'{name}{file.suffix}'
+    if any(len(os.fsencode(part)) > _LONGEST_NAME for part in name.split('/')):
+        raise UnreadableInput('its name is too long for those of the results')
+    if not isinstance(medium, Video):
+        loaded = loader.load_file(medium, max_megapixels=max_megapixels)
+        yield Frame(loaded.drawing, name, file_name, medium=medium, results=loaded.results)
+        return
+    for number, image in enumerate(medium.images(max_megapixels=max_megapixels)):
+        loaded = loader.load_array(image)
+        yield Frame(
+            loaded.drawing,
+            f'{name}/{number:06d}',
+            file_name,
+            video=medium,
+            number=number,
+            medium=medium,
+            results=loaded.results,
+        )
+        if medium in left_out:
+            break
 
 
 def list_unreadable(unreadable: dict[Path | Video, str], media: Sequence[Path | Video]) -> str:
@@ -148,6 +253,11 @@ def count_frames(media: Sequence[Path | Video]) -> int | None:
 
 def _expand(entry: str, max_frames: int | None) -> list[Path | Video]:
     path = Path(entry)
+    if _URL.match(entry):
+        raise UserError(
+            f'{entry} is a URL, and nothing is downloaded here: download the file, for example by '
+            f'curl -O, and give its path'
+        )
     if os.path.isdir(path):
         try:
             images = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
@@ -180,13 +290,24 @@ def _name(medium: Path | Video) -> str:
     return medium.name if isinstance(medium, Video) else medium.stem
 
 
-def _check_name(medium: Path | Video) -> None:
-    if len(os.fsencode(_name(medium))) > _LONGEST_NAME:
-        raise UnreadableInput('its name is too long for those of the results')
+def _file(medium: Path | Video) -> Path | None:
+    return medium.path if isinstance(medium, Video) else medium
 
 
-def _read_picture(path: Path, max_megapixels: float) -> Frame:
-    image = read_picture(path, max_megapixels=max_megapixels)
-    if image is None:
-        raise UnreadableInput('not an image that can be read')
-    return Frame(image, path.stem, path.name, medium=path)
+def _check_names(media: Sequence[Path | Video]) -> None:
+    by_name: dict[str, Path | Video] = {}
+    named = [(result_names(media)[medium], medium) for medium in media]
+    for name, medium in named:
+        other = by_name.setdefault(name, medium)
+        if other is not medium:
+            raise UserError(
+                f'{other} and {medium} would both have results named {name}: '
+                'predict them into different folders'
+            )
+    for name, medium in named:
+        for folder in map(str, Path(name).parents):
+            if isinstance(by_name.get(folder), Video):
+                raise UserError(
+                    f'the results of {medium} would be among those of the images of '
+                    f'{by_name[folder]}: predict them into different folders'
+                )

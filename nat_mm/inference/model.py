@@ -3,6 +3,7 @@
 import itertools
 import os
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -22,7 +23,10 @@ from nat_mm.checkpoints import read_classes
 from nat_mm.errors import UserError
 from nat_mm.inference.checkpoint import check_checkpoint_fits, read_for_model
 from nat_mm.inference.config import config_mistakes, find_test_dataset, load_config
-from nat_mm.inference.inputs import Frame, find_inputs, list_unreadable, read_frames
+from nat_mm.inference.images import UnreadableInput
+from nat_mm.inference.inputs import Frame, LeftOut, find_inputs, list_unreadable, read_frames
+from nat_mm.inference.loading import ImageLoader
+from nat_mm.inference.model_settings import low_scores_kept, small_images_padded
 from nat_mm.inference.palettes import complete_palette
 from nat_mm.inference.results import RESULT_TYPES, Result
 from nat_mm.inference.video import Video
@@ -157,6 +161,11 @@ class Model:
         """Colors of the classes, red-green-blue, 0 to 255."""
         return [(red, green, blue) for red, green, blue in self.dataset_meta['palette']]
 
+    @cached_property
+    def first_label(self) -> int:
+        """Number of the first class in label images: 1 if the dataset has ``reduce_zero_label``."""
+        return int(_reduces_zero_label(self.config))
+
     def predict(
         self,
         inputs: str | Path | np.ndarray | Iterable[str | Path | np.ndarray],
@@ -168,8 +177,11 @@ class Model:
 
         Args:
             inputs: An image: a file, or an array [height, width, 3], uint8, blue-green-red as
-                OpenCV reads it; or a folder of images, a glob, or a list of any of these.
-            score_threshold: Drops objects of a detector with lower scores, 0 to 1.
+                OpenCV reads it; or a folder of images, a glob, or a list of any of these. Files are
+                loaded as the config's test pipeline loads them; where that may give arrays of other
+                kinds, such as 16 bits or many channels, these are taken, too.
+            score_threshold: Drops objects of a detector with lower scores, 0 to 1. It may be below
+                the threshold of the config.
             batch_size: Images of the same shape predicted at once.
 
         Returns:
@@ -188,27 +200,43 @@ class Model:
         if isinstance(inputs, str | Path):
             is_image = os.path.isfile(inputs)
         entries = [inputs] if isinstance(inputs, str | Path | np.ndarray) else list(inputs)
-        frames = [frame for entry in entries for frame in _read(entry)]
+        frames = [frame for entry in entries for frame in _read(entry, self.loader)]
         results = []
-        for batch in batches(frames, batch_size):
-            samples = self.infer([frame.image for frame in batch])
-            for frame, sample in zip(batch, samples, strict=True):
-                results.append(self.result(frame, sample, score_threshold=score_threshold))
+        with self.low_scores_kept(score_threshold):
+            for batch in batches(frames, batch_size):
+                samples = self.infer(batch)
+                for frame, sample in zip(batch, samples, strict=True):
+                    results.append(self.result(frame, sample, score_threshold=score_threshold))
         return results[0] if is_image else results
 
     @torch.no_grad()
-    def infer(self, images: Sequence[np.ndarray]) -> list[BaseDataElement]:
+    def infer(self, frames: Sequence[Frame]) -> list[BaseDataElement]:
         """Runs the model on a batch of images.
 
+        Images that are too small for a backbone of nat_mm are padded at the right and at the
+        bottom.
+
         Args:
-            images: Each [height, width, 3], uint8, blue-green-red; all of one shape.
+            frames: The images, all of one shape.
 
         Returns:
             The toolbox's data sample for each image.
+
+        Raises:
+            UnreadableInput: The config's test pipeline leaves an image out.
         """
         with DefaultScope.overwrite_default_scope(self.scope):
-            batch = pseudo_collate([self._pipeline(image) for image in images])
-            return cast(BaseModel, self.module).test_step(batch)
+            batch = pseudo_collate([self._prepare(frame) for frame in frames])
+            with small_images_padded(self.module, batch['inputs']):
+                return cast(BaseModel, self.module).test_step(batch)
+
+    def low_scores_kept(self, threshold: float) -> AbstractContextManager[None]:
+        """Lets a detector find objects of low scores inside of a ``with`` block.
+
+        Args:
+            threshold: The lowest score, where that is below the thresholds of the config.
+        """
+        return low_scores_kept(self.module, threshold)
 
     def result(self, frame: Frame, sample: BaseDataElement, *, score_threshold: float) -> Result:
         """Makes the result of an image from the output of `infer`.
@@ -233,32 +261,32 @@ class Model:
         return visualizer
 
     @cached_property
-    def _pipeline(self) -> Callable[[np.ndarray], dict]:
-        """The config's test pipeline, for images in memory."""
-        transforms = find_test_dataset(self.config).get('pipeline')
-        if transforms is None:
-            raise UserError(f'{self.config.filename} has no test_dataloader with a pipeline')
-        loaders = [each for each in transforms if 'LoadImage' in _name(each)]
-        to_float32 = any(each.get('to_float32') for each in loaders)
-        kept = [
-            each for each in transforms if each not in loaders and 'Annotation' not in _name(each)
-        ]
+    def loader(self) -> ImageLoader:
+        """Loads images as the config's test pipeline does."""
+        return ImageLoader(self.config)
 
-        def take(image: np.ndarray) -> dict:
-            if to_float32:
-                image = image.astype(np.float32)
-            shape = image.shape[:2]
-            return {'img': image, 'img_path': None, 'img_shape': shape, 'ori_shape': shape}
-
+    @cached_property
+    def _pipeline(self) -> Callable[[dict], dict | None]:
+        """The config's test pipeline for images that are loaded."""
         with config_mistakes(self.config), DefaultScope.overwrite_default_scope(self.scope):
-            return Compose([take, *kept])
+            return Compose(self.loader.others)
+
+    def loaded(self, frame: Frame) -> dict[str, Any]:
+        """What the config's loader made of an image, or makes of the one that is drawn on."""
+        return frame.results or self.loader.load_array(frame.image).results
+
+    def _prepare(self, frame: Frame) -> dict:
+        prepared = self._pipeline(dict(self.loaded(frame)))
+        if prepared is None:
+            raise UnreadableInput('the test pipeline of the config leaves it out')
+        return prepared
 
 
 def batches(frames: Iterable[Frame], batch_size: int) -> Iterable[list[Frame]]:
     """Groups consecutive images of one shape, as mmseg needs them."""
     batch: list[Frame] = []
     for frame in frames:
-        if batch and (len(batch) == batch_size or frame.image.shape != batch[0].image.shape):
+        if batch and (len(batch) == batch_size or _shape(frame) != _shape(batch[0])):
             yield batch
             batch = []
         batch.append(frame)
@@ -266,31 +294,28 @@ def batches(frames: Iterable[Frame], batch_size: int) -> Iterable[list[Frame]]:
         yield batch
 
 
-def _read(entry: str | Path | np.ndarray) -> list[Frame]:
+def _shape(frame: Frame) -> tuple[int, ...]:
+    return (frame.image if frame.results is None else frame.results['img']).shape
+
+
+def _read(entry: str | Path | np.ndarray, loader: ImageLoader) -> list[Frame]:
     """The images of one input of `Model.predict`."""
     if isinstance(entry, np.ndarray):
-        if entry.dtype != np.uint8 or entry.ndim != 3 or entry.shape[2] != 3:
-            raise TypeError(
-                'an image must be an array [height, width, 3] of uint8, got '
-                f'{list(entry.shape)} of {entry.dtype}'
-            )
-        return [Frame(entry, 'image', 'image')]
+        loaded = loader.load_array(entry)
+        return [Frame(loaded.drawing, 'image', 'image', results=loaded.results)]
     if not isinstance(entry, str | Path):
         raise TypeError(f'an image must be a path or an array, got a {type(entry).__name__}')
     media = find_inputs([str(entry)])
     videos = [medium for medium in media if isinstance(medium, Video)]
     if videos:
         raise UserError(f'{videos[0]} is a video: use the command nat-mm predict')
-    unreadable: dict[Path | Video, str] = {}
-    frames = list(read_frames(media, unreadable))
-    if unreadable:
-        raise UserError(list_unreadable(unreadable, media))
+    left_out = LeftOut()
+    frames = list(read_frames(media, left_out, loader=loader))
+    if left_out.unexpected and len(left_out) == len(media):
+        raise left_out.unexpected
+    if left_out:
+        raise UserError(list_unreadable(left_out, media))
     return frames
-
-
-def _name(transform: dict) -> str:
-    kind = transform['type']
-    return kind if isinstance(kind, str) else kind.__name__
 
 
 def _count_classes(module: nn.Module) -> int:
@@ -306,3 +331,16 @@ def _test_dataset_meta(config: Config) -> dict[str, Any]:
         kind = DATASETS.get(kind) if isinstance(kind, str) else kind
     known = {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
     return {name: known[name] for name in ('classes', 'palette') if name in known}
+
+
+def _reduces_zero_label(config: Config) -> bool:
+    """Whether 0 is no class in the label images of the config's test dataset."""
+    dataset = find_test_dataset(config)
+    try:
+        with DefaultScope.overwrite_default_scope(config.default_scope):
+            # Many datasets of mmseg say it in their code.
+            built = DATASETS.build({**dataset, 'lazy_init': True, 'pipeline': []})
+    except Exception:
+        # The dataset may need files that are not here.
+        built = None
+    return bool(getattr(built, 'reduce_zero_label', dataset.get('reduce_zero_label', False)))

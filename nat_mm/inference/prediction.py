@@ -6,9 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
-import torch
 from mmengine.structures import BaseDataElement
 from rich.progress import (
     BarColumn,
@@ -24,8 +22,8 @@ from rich.text import Text
 
 from nat_mm.errors import UserError
 from nat_mm.files import encode_image, write_bytes
-from nat_mm.inference.images import MEGAPIXELS, UnreadableInput, check_not_overwritten
-from nat_mm.inference.inputs import Frame, count_frames, read_frames
+from nat_mm.inference.images import MEGAPIXELS, check_not_overwritten
+from nat_mm.inference.inputs import Frame, LeftOut, count_frames, read_frames, result_names
 from nat_mm.inference.interrupts import delayed_interrupt
 from nat_mm.inference.model import Model, batches
 from nat_mm.inference.result_files import SUFFIXES, ResultFiles
@@ -33,14 +31,6 @@ from nat_mm.inference.results import Result
 from nat_mm.inference.video import Video, VideoWriter, import_pyav
 
 DATA_SUFFIXES = sorted({suffix for suffixes in SUFFIXES.values() for suffix in suffixes})
-
-_FAULTS_OF_AN_IMAGE = (
-    UnreadableInput,
-    ValueError,  # of a model or an encoder: too small, too large
-    cv2.error,  # of a pipeline: resized to nothing
-    MemoryError,
-    torch.OutOfMemoryError,
-)
 
 
 @dataclass
@@ -55,7 +45,7 @@ class Outcome:
     """
 
     predicted: int = 0
-    unreadable: dict[Path | Video, str] = field(default_factory=dict)
+    unreadable: LeftOut = field(default_factory=LeftOut)
     interrupted: bool = False
 
 
@@ -77,17 +67,20 @@ def check_outputs(media: Sequence[Path | Video], out_dir: Path) -> None:
     if not os.access(existing, os.W_OK):
         raise UserError(f'--out-dir {out_dir}: {existing} is not writable')
     files, outputs = [], []
+    names = result_names(media)
     for medium in media:
-        drawing = _drawing_path(medium, out_dir)
+        name = names[medium]
+        is_video = isinstance(medium, Video)
+        drawing = _drawing_path(name, out_dir, is_video=is_video)
         outputs.append(drawing)
         if not isinstance(medium, Video):
             files.append(medium)
-            outputs += [out_dir / 'results' / f'{medium.stem}{suffix}' for suffix in DATA_SUFFIXES]
+            outputs += [out_dir / 'results' / f'{name}{suffix}' for suffix in DATA_SUFFIXES]
             continue
         import_pyav()
         if medium.path is not None:
             files.append(medium.path)
-            outputs.append(out_dir / 'results' / medium.name)
+            outputs.append(out_dir / 'results' / name)
         elif drawing.exists():
             raise UserError(f'{drawing} exists: choose another --out-dir')
     check_not_overwritten(files, outputs)
@@ -105,7 +98,8 @@ def predict_all(
 ) -> Outcome:
     """Predicts images and videos, writes the results, and shows the progress.
 
-    What cannot be read or predicted is left out. Ctrl-C ends it; everything predicted so far is
+    Images are loaded as the config's test pipeline loads them. What cannot be read or predicted is
+    left out. Ctrl-C ends it; everything predicted so far is
     kept, and videos and lists are finished.
 
     Args:
@@ -123,25 +117,35 @@ def predict_all(
 
     Raises:
         UserError: A result cannot be written.
+        Exception: Nothing could be predicted, for another reason than faults of the images.
     """
     outcome = Outcome()
+    left_out = outcome.unreadable
     try:
-        with _progress() as progress, ResultWriter(model, out_dir, fps=fps) as writer:
+        with (
+            _progress() as progress,
+            ResultWriter(model, out_dir, fps=fps) as writer,
+            model.low_scores_kept(score_threshold),
+        ):
             task = progress.add_task('Predicting', total=count_frames(media))
-            frames = read_frames(media, outcome.unreadable, max_megapixels=max_megapixels)
+            frames = read_frames(
+                media, left_out, loader=model.loader, max_megapixels=max_megapixels
+            )
             for batch in batches(frames, batch_size):
-                for frame, sample in _infer(model, batch, outcome.unreadable):
+                for frame, sample in _infer(model, batch, left_out):
                     with delayed_interrupt():
                         result = model.result(frame, sample, score_threshold=score_threshold)
                         try:
                             writer.write(result)
                         except Exception as error:
-                            _leave_out(frame, error, outcome.unreadable)
+                            _leave_out(frame, error, left_out)
                             continue
                         outcome.predicted += 1
                         progress.advance(task)
     except KeyboardInterrupt:
         outcome.interrupted = True
+    if not (outcome.predicted or outcome.interrupted) and left_out.unexpected is not None:
+        raise left_out.unexpected
     return outcome
 
 
@@ -186,27 +190,28 @@ class ResultWriter:
         drawing = result.draw()[..., ::-1]
         try:
             if frame.video is None:
-                path = _drawing_path(Path(frame.name), self._out_dir)
+                path = _drawing_path(frame.name, self._out_dir, is_video=False)
                 content = encode_image(path.suffix, drawing)
                 self._files.write(result)
                 write_bytes(path, content)
             else:
                 if self._writer is None or frame.video is not self._video:
-                    self._writer = self._start_video(frame.video, drawing)
+                    self._writer = self._start_video(frame, frame.video, drawing)
                 self._files.write(result)
                 self._writer.write(np.ascontiguousarray(drawing))
         except OSError as error:
             raise UserError(f'cannot write results: {error}') from error
 
-    def _start_video(self, video: Video, drawing: np.ndarray) -> VideoWriter:
+    def _start_video(self, frame: Frame, video: Video, drawing: np.ndarray) -> VideoWriter:
         self._finish_video()
+        name = os.path.dirname(frame.name)
         # A shorter or interrupted run must not leave the images of a longer one behind its own.
-        for path in (self._out_dir / 'results' / video.name).glob('*.*'):
+        for path in (self._out_dir / 'results' / name).glob('*.*'):
             if path.stem.isdecimal():
                 path.unlink()
         self._video = video
         return VideoWriter(
-            _drawing_path(video, self._out_dir),
+            _drawing_path(name, self._out_dir, is_video=True),
             fps=self._fps or video.fps(),
             size=drawing.shape[:2],
         )
@@ -238,33 +243,26 @@ def _progress() -> Progress:
 
 
 def _infer(
-    model: Model, batch: Sequence[Frame], unreadable: dict[Path | Video, str]
+    model: Model, batch: Sequence[Frame], left_out: LeftOut
 ) -> Iterable[tuple[Frame, BaseDataElement]]:
     """Predicts a batch, or if that fails each image alone, and leaves out those that fail."""
     try:
-        samples = model.infer([frame.image for frame in batch])
+        samples = model.infer(batch)
     except Exception as error:
         if len(batch) == 1:
-            _leave_out(batch[0], error, unreadable)
+            _leave_out(batch[0], error, left_out)
             return []
-        return [found for frame in batch for found in _infer(model, [frame], unreadable)]
+        return [found for frame in batch for found in _infer(model, [frame], left_out)]
     return zip(batch, samples, strict=True)
 
 
-def _leave_out(frame: Frame, error: Exception, unreadable: dict[Path | Video, str]) -> None:
-    """Notes that an image cannot be predicted; raises errors that are not about it again."""
-    # PyTorch has no exception of its own for a CPU without memory.
-    if not isinstance(error, _FAULTS_OF_AN_IMAGE) and 'allocate memory' not in str(error):
+def _leave_out(frame: Frame, error: Exception, left_out: LeftOut) -> None:
+    """Notes that an image cannot be predicted."""
+    if frame.medium is None:
         raise error
     height, width = frame.image.shape[:2]
-    # OpenCV's text is long, and names lines of its source.
-    text = error.err if isinstance(error, cv2.error) else str(error) or 'not enough memory'
-    reason = f'cannot be predicted, of {width} x {height} pixels: {text.strip().splitlines()[0]}'
-    if frame.medium is not None:
-        unreadable.setdefault(frame.medium, reason)
+    left_out.add(frame.medium, error, doing=f'cannot be predicted, of {width} x {height} pixels')
 
 
-def _drawing_path(medium: Path | Video, out_dir: Path) -> Path:
-    if isinstance(medium, Video):
-        return out_dir / 'videos' / f'{medium.name}.mp4'
-    return out_dir / 'pictures' / f'{medium.stem}.jpg'
+def _drawing_path(name: str, out_dir: Path, *, is_video: bool) -> Path:
+    return out_dir / (f'videos/{name}.mp4' if is_video else f'pictures/{name}.jpg')

@@ -1,6 +1,9 @@
 """Writes results as data."""
 
+from collections.abc import Sequence
 from pathlib import Path
+
+import numpy as np
 
 from nat_mm.files import write_image, write_json
 from nat_mm.inference.coco_results import CocoResults
@@ -19,9 +22,12 @@ class ResultFiles:
     """The data of results, below a folder.
 
     ``results/NAME`` with a suffix from `SUFFIXES` holds one image's: JSON as `Result.describe` has
-    it; of a segmentor a PNG of the class numbers, with their names in ``classes.json``; of a
+    it; of a segmentor a label image, with the names of the numbers in ``classes.json``; of a
     panoptic model also a PNG as COCO has for panoptic segments. ``coco`` holds the objects of all
     images of a detector; see `CocoResults`.
+
+    Label images are numbered as those of the ground truth: class 0 is 1 where the config's dataset
+    has ``reduce_zero_label``, as in ADE20K, and 0 elsewhere.
 
     Args:
         model: The model whose results are written.
@@ -42,8 +48,9 @@ class ResultFiles:
         """Writes what was found in an image."""
         paths = self.paths(result.frame.name)
         if isinstance(result, SegmentationResult):
-            write_image(paths[0], result.label_map)
-            write_json(self.folder / 'classes.json', self._model.classes)
+            classes, first = self._model.classes, self._model.first_label
+            write_labels(paths[0], result.label_map, classes=len(classes), first=first)
+            write_json(self.folder / 'classes.json', class_numbers(classes, first))
             return
         if isinstance(result, DetectionResult):
             if result.segments is not None:
@@ -56,3 +63,26 @@ class ResultFiles:
     def close(self) -> None:
         """Finishes the files that hold the data of all images, if there are any."""
         self._coco.close()
+
+
+def write_labels(path: Path, labels: np.ndarray, *, classes: int, first: int) -> None:
+    """Writes a label image.
+
+    Args:
+        path: File to write, ``.png``.
+        labels: [height, width], indices of classes.
+        classes: How many classes there are.
+        first: Number of the first class in the file.
+    """
+    dtype = np.uint8 if classes + first <= 256 else np.uint16
+    write_image(path, (labels + np.int64(first)).astype(dtype))
+
+
+def class_numbers(classes: Sequence[str], first: int) -> list[str | None]:
+    """Names of classes by their number in label images; None for a number that is of no class.
+
+    Args:
+        classes: The names, by index.
+        first: Number of the first class.
+    """
+    return [*[None] * first, *classes]

@@ -1,6 +1,6 @@
 """Draws what the token under a click attends to."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -67,8 +67,9 @@ def draw_clicked_window(
     Returns:
         The drawing, as large as `Finding.enlarged_image`, blue-green-red, and a sentence about it.
     """
-    image = finding.frame().image
-    prepared = prepare_image(model.model.module, model.model.config, image)
+    frame = finding.frame()
+    frame = replace(frame, results=model.model.loaded(frame))
+    prepared = prepare_image(model.model.module, model.model.config, frame)
     backbone = _find_backbone(model)
     (window,) = attention_windows(
         backbone,

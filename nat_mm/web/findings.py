@@ -22,10 +22,10 @@ _FOUND = (*_MAPS, 'pred_score', 'pred_label')
 
 
 class PackedMap:
-    """Masks or a label map, compressed without loss.
+    """Masks, a label map or an image, compressed without loss.
 
     Args:
-        values: Of any shape, bool or integers.
+        values: Of any shape; bool, integers or floating-point numbers.
     """
 
     def __init__(self, values: Tensor) -> None:
@@ -33,7 +33,7 @@ class PackedMap:
         self._shape, self._dtype = array.shape, array.dtype
         if array.dtype.kind == 'b':
             array = np.packbits(array)
-        elif array.size:
+        elif array.size and array.dtype.kind in 'iu':
             ends = array.min(), array.max()
             array = array.astype(np.promote_types(*map(np.min_scalar_type, ends)))
         self._stored_dtype = array.dtype
@@ -72,11 +72,13 @@ class Finding:
     _png: bytes
     _sample: BaseDataElement
     _maps: dict[str, PackedMap]
+    _pixels: PackedMap | None = None
 
     @property
     def size(self) -> int:
         """Bytes, without what every finding has."""
-        return len(self._png) + sum(packed.size for packed in self._maps.values())
+        packed = [*self._maps.values(), *([self._pixels] if self._pixels else [])]
+        return len(self._png) + sum(each.size for each in packed)
 
     @property
     def enlargement(self) -> int:
@@ -86,7 +88,11 @@ class Finding:
     def frame(self) -> Frame:
         """The image."""
         image = cv2.imdecode(np.frombuffer(self._png, np.uint8), cv2.IMREAD_COLOR)
-        return Frame(image, 'image', self.file_name)
+        results = None
+        if self._pixels is not None:
+            pixels, shape = self._pixels.unpack().numpy(), (self.height, self.width)
+            results = {'img': pixels, 'img_path': None, 'img_shape': shape, 'ori_shape': shape}
+        return Frame(image, 'image', self.file_name, results=results)
 
     def enlarged_image(self) -> np.ndarray:
         """The image as it is drawn on, blue-green-red."""
@@ -110,7 +116,7 @@ def pack_finding(
 
     Args:
         model: Name of the model.
-        frame: The image.
+        frame: The image; its ``results`` are kept, too, if there are any.
         sample: What the model found in it, as the toolbox describes it.
         seconds: Time that the model took.
         lowest_score: Objects below it are left out.
@@ -133,4 +139,7 @@ def pack_finding(
         setattr(kept, name, part)
     _, png = cv2.imencode('.png', frame.image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     height, width = frame.image.shape[:2]
-    return Finding(model, frame.file_name, height, width, seconds, png.tobytes(), kept, maps)
+    pixels = frame.results and PackedMap(torch.from_numpy(frame.results['img']))
+    return Finding(
+        model, frame.file_name, height, width, seconds, png.tobytes(), kept, maps, pixels
+    )

@@ -13,6 +13,7 @@ from gradio.data_classes import FileData
 
 from nat_mm.files import write_image
 from nat_mm.inference.inputs import Frame
+from nat_mm.inference.loading import ImageLoader
 from nat_mm.web.attention import StageChoices, draw_clicked_window, list_stages
 from nat_mm.web.examples import write_examples
 from nat_mm.web.legend import write_legend
@@ -73,7 +74,7 @@ class Handlers:
             return gr.skip()
         path = Path(file['path'])
         try:
-            frame = read_upload(path, file['orig_name'])
+            frame = read_upload(path, file['orig_name'], loader=self._loader(model))
         finally:
             self.uploads.remove(path.name)
         return self._find(frame, model, threshold, request)
@@ -85,7 +86,7 @@ class Handlers:
         """Finds what is in one of the example images."""
         if not _is_number(event.index) or event.index not in range(len(self.examples)):
             return gr.skip()
-        frame = read_upload(self.examples[int(event.index)])
+        frame = read_upload(self.examples[int(event.index)], loader=self._loader(model))
         return self._find(frame, model, threshold, request)
 
     @one_at_a_time
@@ -96,6 +97,10 @@ class Handlers:
         # take the image away under a click.
         if visit is None or visit.finding.model == self._model(model):
             return gr.skip()
+        if not self._loader(model).loads_like(self._loader(visit.finding.model)):
+            raise RefusalError(
+                'This model reads files in another way. Please drop or choose the image again.'
+            )
         return self._find(visit.finding.frame(), model, threshold, request)
 
     @one_at_a_time
@@ -224,6 +229,9 @@ class Handlers:
 
     def _model(self, name: Any) -> str:
         return name if name in list(self.models) else next(iter(self.models))
+
+    def _loader(self, model: Any) -> ImageLoader:
+        return self.models[self._model(model)].model.loader
 
     def _stage(self, model: str, number: Any) -> tuple[int, StageChoices]:
         stages = self.stages[model]

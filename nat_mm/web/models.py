@@ -4,6 +4,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from mmengine.structures import BaseDataElement, PixelData
 from torch import Tensor
 
@@ -60,9 +61,20 @@ class PageModel:
             What it found.
         """
         started = time.perf_counter()
-        (sample,) = self.model.infer([frame.image])
+        with self.model.low_scores_kept(LOWEST_SCORE):
+            (sample,) = self.model.infer([frame])
         seconds = time.perf_counter() - started
-        return pack_finding(self.name, frame, sample, seconds=seconds, lowest_score=LOWEST_SCORE)
+        return pack_finding(
+            self.name, self._without_copy(frame), sample, seconds=seconds, lowest_score=LOWEST_SCORE
+        )
+
+    def _without_copy(self, frame: Frame) -> Frame:
+        """An image without what was loaded, where that can be made from what is drawn on."""
+        if frame.results is None:
+            return frame
+        made = self.model.loader.load_array(frame.image).results['img']
+        same = np.array_equal(frame.results['img'], made)
+        return replace(frame, results=None) if same else frame
 
     def draw(self, finding: Finding, *, threshold: float, folder: Path) -> Drawing:
         """Draws a finding and writes it as data, without running the model.

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
-from PIL import Image, UnidentifiedImageError
+import numpy as np
 
 from nat_mm.backbones.base import SMALLEST_INPUT
-from nat_mm.inference.images import read_picture
+from nat_mm.inference.images import UnreadableInput, image_size
 from nat_mm.inference.inputs import Frame
+from nat_mm.inference.loading import ImageLoader
 from nat_mm.web.bounds import (
     FILE_MEGABYTES,
     LONGEST_SIDE,
@@ -125,12 +126,13 @@ def shown_name(name: object) -> str:
     return ''.join(filter(str.isprintable, last))[:SHOWN_NAME].strip('. ') or 'image'
 
 
-def read_upload(path: Path, name: str | None = None) -> Frame:
+def read_upload(path: Path, name: str | None = None, *, loader: ImageLoader | None = None) -> Frame:
     """Reads an image and makes it small enough for a page.
 
     Args:
         path: The file.
         name: What it is called; by default as the file is.
+        loader: Loads it; by default as ``LoadImageFromFile`` without arguments does.
 
     Returns:
         The image, neither side above `LONGEST_SIDE`.
@@ -140,15 +142,13 @@ def read_upload(path: Path, name: str | None = None) -> Frame:
     """
     name = path.name if name is None else name
     try:
-        # Reads no more than the header; refuses images far beyond the limit by an error.
-        with Image.open(path) as header:
-            width, height = header.size
-    except Image.DecompressionBombError as error:
-        raise _too_large(name) from error
+        with path.open('rb') as file:
+            size = image_size(file)
     except FileNotFoundError as error:
         raise UploadError(f'{name} is not kept here any more. Please drop it again.') from error
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise _no_image(name) from error
+    if size is None:
+        raise _no_image(name)
+    width, height = size
     if width * height > MEGAPIXELS * 10**6:
         raise _too_large(name)
     factor = min(1, LONGEST_SIDE / max(width, height))
@@ -157,12 +157,25 @@ def read_upload(path: Path, name: str | None = None) -> Frame:
             f'{name} has {width} x {height} pixels, which is too narrow: a model needs at least '
             f'{SMALLEST_INPUT} on the shorter side when the longer one has up to {LONGEST_SIDE}.'
         )
-    image = read_picture(path)
-    if image is None:
-        raise _no_image(name)
+    try:
+        loaded = (loader or ImageLoader()).load_file(path, max_megapixels=MEGAPIXELS)
+    except UnreadableInput as error:
+        raise _no_image(name) from error
+    results, drawing = loaded.results, loaded.drawing
     if factor < 1:
-        image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
-    return Frame(image, 'image', name)
+        image = _shrink(results['img'], factor)
+        results = {**results, 'img': image, 'img_shape': image.shape[:2]}
+        results['ori_shape'] = image.shape[:2]
+        drawing = _shrink(drawing, factor)
+    return Frame(drawing, 'image', name, results=results)
+
+
+def _shrink(image: np.ndarray, factor: float) -> np.ndarray:
+    if image.dtype not in (np.uint8, np.uint16):
+        image = image.astype(np.float32)  # OpenCV resizes no other integers
+    if image.ndim == 3 and image.shape[2] > 4:  # nor so many channels at once
+        return np.dstack([_shrink(channel, factor) for channel in np.moveaxis(image, 2, 0)])
+    return cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
 
 
 def _no_image(name: str) -> UploadError:

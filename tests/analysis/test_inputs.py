@@ -8,6 +8,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from nat_mm.analysis import prepare_image
+from nat_mm.inference.inputs import Frame
 
 MEAN, STD = [10.0, 20.0, 30.0], [2.0, 4.0, 8.0]
 RESIZE = {
@@ -74,6 +75,25 @@ def test_points_follow_the_image(scope, short_side):
     assert (x, y) == pytest.approx(prepared.to_tensor((10.5, 40.5)), abs=1)
     if short_side:
         assert prepared.resized.shape[:2] == (200, 240)
+
+
+@pytest.mark.parametrize('short_side', [None, 200], ids=str)
+@pytest.mark.parametrize('channels', [1, 5])
+def test_model_gets_what_was_loaded_and_drawings_8_bits(channels, short_side):
+    model, config = make_model('mmseg')
+    mean, std = [1000.0] * channels, [500.0] * channels
+    preprocessor = dict(PREPROCESSORS['mmseg'], mean=mean, std=std, bgr_to_rgb=False)
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        model.data_preprocessor = MODELS.build(preprocessor)
+    pixels = np.full((50, 60, channels), 1500, np.uint16)
+    drawing = np.full((50, 60, 3), 77, np.uint8)
+    frame = Frame(drawing, 'image', 'image', results={'img': pixels.squeeze()})
+    prepared = prepare_image(model, config, frame, short_side=short_side)
+    height, width = prepared.resized.shape[:2]
+    assert (prepared.resized.dtype, set(prepared.resized.ravel())) == (np.uint8, {77})
+    torch.testing.assert_close(
+        prepared.tensor[..., :height, :width], torch.ones(1, channels, height, width)
+    )
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,8 @@ def test_testing_measures_and_saves(run_test, trained, tmp_path):
     shown, out = tmp_path / 'shown', tmp_path / 'out.pkl'
     measured = run_test(trained, '--show-dir', str(shown), '--out', str(out))
     assert measured['accuracy/top1'] == 100.0
-    assert len(list(shown.glob('*.png'))) == 3  # the same names in both folders
+    drawn = sorted(str(path.relative_to(shown)) for path in shown.rglob('*.png'))
+    assert drawn == [f'{name}/{number}.png' for name in ('bright', 'dark') for number in range(3)]
     predictions = pickle.loads(out.read_bytes())
     assert [int(prediction['pred_label']) for prediction in predictions] == [0] * 3 + [1] * 3
 

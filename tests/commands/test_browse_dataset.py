@@ -1,5 +1,7 @@
 """tools/browse_dataset.py: the images are what the model gets."""
 
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
+from nat_mm.analysis.batches import _undo_normalization
 from nat_mm.errors import UserError
 from tests.loading import load_command
 
@@ -158,3 +161,15 @@ def test_out_dir_that_is_a_file(browse, configs, tmp_path):
     (tmp_path / 'out').touch()
     with pytest.raises(UserError, match='out is a file, not a folder'):
         browse([str(configs['segmentation']), '--out-dir', str(tmp_path / 'out')])
+
+
+@pytest.mark.parametrize('is_rgb', [False, True])
+@pytest.mark.parametrize(('channels', 'factor'), [(3, 1), (3, 257), (5, 257), (1, 257)])
+def test_images_of_any_kind_are_drawn_in_8_bits(channels, factor, is_rgb):
+    shades = np.arange(256, dtype=np.float32)
+    pixels = np.tile(shades * factor, (channels, 4, 1))
+    preprocessor = SimpleNamespace(_enable_normalize=True, mean=1000, std=500)
+    tensor = (torch.from_numpy(pixels) - 1000) / 500
+    image = _undo_normalization(tensor, preprocessor, is_rgb=is_rgb)
+    assert (image.shape, image.dtype) == ((4, 256, 3), np.uint8)
+    np.testing.assert_allclose(image[0, :, 1].astype(int), shades, atol=0 if factor == 1 else 3)

@@ -63,7 +63,7 @@ def test_classes_are_the_configs_where_the_checkpoint_has_none(
         torch.save({'state_dict': weights}, tmp_path / f'{task}.pth')
         model = [str(configs[task]), str(tmp_path / f'{task}.pth')]
         predict([*model, str(pictures / '00.jpg'), '--out-dir', str(out)])
-    assert json.loads((out / 'classes.json').read_text()) == ['background', 'box', 'disc']
+    assert json.loads((out / 'classes.json').read_text()) == [None, 'background', 'box', 'disc']
     instances = json.loads((out / 'results' / '00.json').read_text())['instances']
     assert {instance['class_name'] for instance in instances} <= {'box', 'disc'}
     categories = json.loads((out / 'coco' / 'images.json').read_text())['categories']
@@ -94,11 +94,11 @@ def test_segmentor(predict, configs, trained, pictures, tmp_path):
     arguments = [str(configs['segmentation']), str(trained['segmentation']), str(pictures)]
     predict([*arguments, '--out-dir', str(tmp_path / 'out'), '--batch-size', '2'])
     out = tmp_path / 'out'
-    assert json.loads((out / 'classes.json').read_text()) == ['background', 'box', 'disc']
+    assert json.loads((out / 'classes.json').read_text()) == [None, 'background', 'box', 'disc']
     for name, height in (('00', 96), ('01', 80)):
         labels = cv2.imread(str(out / 'results' / f'{name}.png'), cv2.IMREAD_UNCHANGED)
         assert labels.shape == (height, 128)
-        assert set(np.unique(labels)) <= {0, 1, 2}
+        assert set(np.unique(labels)) <= {1, 2, 3}
         assert cv2.imread(str(out / 'pictures' / f'{name}.jpg')).shape == (height, 128, 3)
 
 

@@ -16,7 +16,10 @@ from pycocotools import mask as coco_mask
 import nat_mm
 from nat_mm.errors import UserError
 from nat_mm.inference import zoo
-from nat_mm.inference.model import Model
+from nat_mm.inference.inputs import Frame
+from nat_mm.inference.model import Model, _reduces_zero_label
+from nat_mm.inference.model_settings import low_scores_kept
+from nat_mm.inference.result_files import write_labels
 from tests.loading import load_command
 
 CONFIGS = Path(nat_mm.__file__).parent / '.mim' / 'configs'
@@ -136,6 +139,64 @@ def test_same_result_from_file_array_list_and_folder(models, folder, task):
 def test_wrong_input(models, inputs, options, error, message):
     with pytest.raises(error, match=message):
         models['segmentation'].predict(inputs, **options)
+
+
+def test_scores_below_the_threshold_of_the_config(models, folder, monkeypatch):
+    """They are found when asked for, and only then."""
+    model = models['detection']
+    own = model.module.roi_head.test_cfg
+    monkeypatch.setitem(own, 'score_thr', 0.4)
+    counts = [len(model.predict(folder / 'a.png', score_threshold=0.4).scores)]
+    counts.append(len(model.predict(folder / 'a.png', score_threshold=0).scores))
+    assert counts[0] < counts[1] <= own.max_per_img
+    assert own.score_thr == 0.4
+
+
+def test_thresholds_of_a_detector_without_regions():
+    head = torch.nn.Module()
+    head.test_cfg = {'score_thr': 0.3, 'nested': {'score_thr': 0.001}, 'max_per_img': 7}
+    with low_scores_kept(torch.nn.Sequential(head), 0.1):
+        assert head.test_cfg == {'score_thr': 0.1, 'nested': {'score_thr': 0.001}, 'max_per_img': 7}
+    assert head.test_cfg['score_thr'] == 0.3
+
+
+@pytest.mark.parametrize(
+    ('dataset', 'first'),
+    [
+        (dict(type='ADE20KDataset'), 1),
+        (dict(type='ADE20KDataset', reduce_zero_label=False), 0),
+        (dict(type='CityscapesDataset'), 0),
+        (dict(type='RepeatDataset', times=2, dataset=dict(type='ADE20KDataset')), 1),
+        (dict(type='no such dataset', reduce_zero_label=True), 1),
+    ],
+    ids=['ADE20K', 'ADE20K with zero', 'Cityscapes', 'wrapped', 'unknown'],
+)
+def test_label_images_are_numbered_as_the_ground_truth(dataset, first):
+    config = Config(dict(default_scope='mmseg', test_dataloader=dict(dataset=dataset)))
+    assert _reduces_zero_label(config) == bool(first)
+
+
+@pytest.mark.parametrize(
+    ('count', 'first', 'dtype'), [(256, 0, np.uint8), (256, 1, np.uint16), (2, 1, np.uint8)]
+)
+def test_label_image(count, first, dtype, tmp_path):
+    labels = np.array([[0, count - 1]])
+    write_labels(tmp_path / 'a.png', labels, classes=count, first=first)
+    written = cv2.imread(str(tmp_path / 'a.png'), cv2.IMREAD_UNCHANGED)
+    assert written.dtype == dtype
+    np.testing.assert_array_equal(written, labels + first)
+
+
+def test_image_in_memory_is_loaded_as_the_config_asks_for():
+    pipeline = [dict(type='LoadImageFromFile', color_type='grayscale', to_float32=True)]
+    dataset = dict(dataset=dict(type='BaseSegDataset', pipeline=pipeline))
+    model = Model(
+        torch.nn.Module(), Config(dict(default_scope='mmcv', test_dataloader=dataset)), {}
+    )
+    image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    loaded = model.loaded(Frame(image, 'image', 'image'))['img']
+    assert loaded.dtype == np.float32
+    np.testing.assert_array_equal(loaded, cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))
 
 
 def test_unreadable_image_is_named(models, tmp_path):

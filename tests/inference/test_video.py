@@ -11,7 +11,7 @@ import pytest
 
 from nat_mm.errors import UserError
 from nat_mm.inference.images import UnreadableInput
-from nat_mm.inference.inputs import count_frames, find_inputs, read_frames
+from nat_mm.inference.inputs import LeftOut, count_frames, find_inputs, read_frames
 from nat_mm.inference.prediction import check_outputs
 from nat_mm.inference.video import Video, VideoWriter
 
@@ -140,7 +140,7 @@ def test_each_file_is_opened_once(tmp_path, monkeypatch):
     monkeypatch.setattr(av, 'open', lambda *args: opened.append(args[0]) or av_open(*args))
     media = find_inputs(map(str, paths), max_frames=2)
     assert count_frames(media) == 4
-    frames = list(read_frames(media, {}))
+    frames = list(read_frames(media, LeftOut()))
     assert [frame.video.fps() for frame in frames] == [12.5] * 4
     assert opened == [f'file:{path}' for path in paths]
 
@@ -155,4 +155,4 @@ def test_without_pyav(bars, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"^videos need PyAV, .*: pip install 'nat_mm\[video\]'$"):
         check_outputs(media, tmp_path / 'out')
     with pytest.raises(UserError, match='videos need PyAV'):
-        list(read_frames(media, {}))
+        list(read_frames(media, LeftOut()))

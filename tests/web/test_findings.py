@@ -52,6 +52,25 @@ def test_finding_keeps_what_is_drawn():
     assert finding.sample().pred_instances.masks.any()
 
 
+@pytest.mark.parametrize(
+    'pixels',
+    [
+        np.random.default_rng(1).integers(0, 60_000, (37, 53, 5), dtype=np.uint16),
+        np.random.default_rng(2).normal(size=(37, 53)).astype(np.float32),
+    ],
+    ids=['16 bit', 'float'],
+)
+def test_finding_keeps_what_the_model_saw(pixels):
+    frame = Frame(IMAGE, 'image', 'street.tif', results={'img': pixels, 'img_path': '/uploads/1'})
+    finding = pack_finding('model', frame, BaseDataElement(), seconds=1, lowest_score=0)
+    again = finding.frame()
+    assert again.results['img'].dtype == pixels.dtype
+    np.testing.assert_array_equal(again.results['img'], pixels)
+    assert again.results['ori_shape'] == (37, 53)
+    assert again.results['img_path'] is None
+    assert finding.size > pixels.size
+
+
 def test_finding_in_a_large_image_is_small():
     side = 1333
     image = cv2.resize(IMAGE, (side, side), interpolation=cv2.INTER_CUBIC)

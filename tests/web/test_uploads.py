@@ -3,8 +3,11 @@
 import cv2
 import numpy as np
 import pytest
+from mmengine.config import Config
 from PIL import Image
 
+from nat_mm.inference.loading import ImageLoader
+from nat_mm.web.bounds import LONGEST_SIDE
 from nat_mm.web.uploads import UploadError, read_upload, shown_name
 
 NOISE = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
@@ -76,6 +79,23 @@ def test_image_of_a_size_that_is_not_taken(size, message, tmp_path):
     Image.new('1', size).save(tmp_path / 'image.png')
     with pytest.raises(UploadError, match=message):
         read_upload(tmp_path / 'image.png')
+
+
+@pytest.mark.parametrize('side', [80, 2000], ids=['small', 'made smaller'])
+def test_image_is_loaded_as_the_model_asks_for(side, tmp_path):
+    """And what is drawn on beside it."""
+    deep = cv2.resize(NOISE, (side, side)).astype(np.uint16) * 257
+    cv2.imwrite(str(tmp_path / 'deep.png'), deep)
+    pipeline = [dict(type='LoadImageFromFile', color_type='unchanged')]
+    dataset = dict(type='BaseSegDataset', pipeline=pipeline)
+    loader = ImageLoader(Config(dict(default_scope='mmcv', test_dataloader=dict(dataset=dataset))))
+    frame = read_upload(tmp_path / 'deep.png', loader=loader)
+    image = frame.results['img']
+    side = min(side, LONGEST_SIDE)
+    assert frame.image.shape == image.shape == (side, side, 3)
+    assert frame.results['ori_shape'] == (side, side)
+    assert (frame.image.dtype, image.dtype) == (np.uint8, np.uint16)
+    assert image.max() > 20_000
 
 
 def test_image_that_is_just_wide_enough(tmp_path):

@@ -1,0 +1,171 @@
+"""Writes label images and drawings of what a model predicts while it is tested."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from mmengine.structures import BaseDataElement
+
+from nat_mm.inference.images import SUFFIXES, to_drawing
+from nat_mm.inference.loading import ImageLoader
+from nat_mm.inference.result_files import write_labels
+
+_DEFAULT_THRESHOLD = 0.3
+
+
+class ImageNames:
+    """Names files after the images of a dataset, so that no two get the same.
+
+    Each has the path that its image has below the dataset's folder of images.
+
+    Args:
+        dataset: The dataset; those inside of wrappers count.
+        folder: Where the files go.
+    """
+
+    def __init__(self, dataset: Any, folder: Path) -> None:
+        self._folder = folder
+        self._images: dict[Path, str] = {}
+        folders = {
+            os.path.abspath(prefix)
+            for each in _inner(dataset)
+            for name, prefix in (getattr(each, 'data_prefix', None) or {}).items()
+            if name in ('img', 'img_path') and isinstance(prefix, str) and '://' not in prefix
+        }
+        try:
+            self._root = os.path.commonpath(folders) if folders else None
+        except ValueError:  # on several drives of Windows
+            self._root = None
+
+    def path(self, image: str, suffix: str | None = None) -> Path:
+        """Where the file of an image goes.
+
+        Args:
+            image: Path of the image.
+            suffix: Of the file; None keeps that of the image.
+        """
+        place = re.sub(r'^[a-zA-Z][a-zA-Z0-9+.-]+://', '', image)
+        if place == image:
+            place = os.path.abspath(image)
+            if self._root is not None and place.startswith(os.path.join(self._root, '')):
+                place = os.path.relpath(place, self._root)
+        parts = [part for part in Path(os.path.normpath(place)).parts if part != '..']
+        relative = Path(*parts[1:] if os.path.isabs(place) else parts)
+        path = self._folder / (relative if suffix is None else relative.with_suffix(suffix))
+        if self._images.setdefault(path, image) != image:  # a.jpg after a.png
+            path = self._folder / f'{relative}{suffix or relative.suffix}'
+        return path
+
+
+class LabelImageHook(Hook):
+    """Writes what a segmentor predicts as label images, numbered as those of the ground truth.
+
+    Args:
+        folder: Where they go.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self._folder = Path(folder)
+
+    def before_test(self, runner: Runner) -> None:
+        dataset = runner.test_loop.dataloader.dataset
+        self._names = ImageNames(dataset, self._folder)
+        self._first = int(
+            any(getattr(each, 'reduce_zero_label', False) for each in _inner(dataset))
+        )
+        self._classes = len(runner.test_loop.evaluator.dataset_meta['classes'])
+
+    def after_test_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Sequence[BaseDataElement] | None = None,
+    ) -> None:
+        for sample in outputs or ():
+            labels = sample.pred_sem_seg.data[0].cpu().numpy()
+            path = self._names.path(sample.img_path, '.png')
+            write_labels(path, labels, classes=self._classes, first=self._first)
+
+
+class DrawingHook(Hook):
+    """Draws what a model predicts over the images, and the ground truth beside it.
+
+    The images are loaded as the config's test pipeline loads them, where the toolboxes' own hooks
+    decode each as a photograph, and call the drawings of ``a/1.jpg`` and ``b/1.jpg`` by one name.
+
+    Args:
+        folder: Where the drawings go; None writes none.
+        show: Whether to show each in a window.
+        wait_time: Seconds for which it is shown.
+        score_threshold: Lowest score of the objects that are drawn.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path | None,
+        *,
+        show: bool = False,
+        wait_time: float = 0,
+        score_threshold: float = _DEFAULT_THRESHOLD,
+    ) -> None:
+        self._folder = None if folder is None else Path(folder)
+        self._score_threshold = score_threshold
+        self._options = {'show': show, 'wait_time': wait_time}
+
+    def before_test(self, runner: Runner) -> None:
+        self._loader = ImageLoader(runner.cfg)
+        folder = self._folder or Path(runner.work_dir)
+        self._names = ImageNames(runner.test_loop.dataloader.dataset, folder)
+        self._count = 0
+        if self._folder is None:
+            # It would keep what is shown.
+            runner.visualizer._vis_backends = {}
+
+    def after_test_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Sequence[BaseDataElement] | None = None,
+    ) -> None:
+        for index, sample in enumerate(outputs or ()):
+            path = sample.get('img_path')
+            if path is None:  # of a dataset that is not made of image files
+                image = to_drawing(data_batch['inputs'][index].permute(1, 2, 0).cpu().numpy())
+            else:
+                image = self._loader.load_source(path).drawing
+            self._draw(runner, image[..., ::-1].copy(), sample, path or f'{self._count}.png')
+            self._count += 1
+
+    def _draw(self, runner: Runner, image: np.ndarray, sample: BaseDataElement, path: str) -> None:
+        scope = runner.cfg.default_scope
+        keeps_suffix = scope == 'mmdet' and Path(path).suffix.lower() in SUFFIXES
+        file = self._names.path(path, None if keeps_suffix else '.png')
+        options = {
+            **self._options,
+            'name': file.name,
+            'out_file': None if self._folder is None else str(file),
+        }
+        if scope == 'mmdet':
+            options['pred_score_thr'] = self._score_threshold
+        if scope == 'mmpretrain':
+            runner.visualizer.visualize_cls(image, sample, **options)
+        else:
+            runner.visualizer.add_datasample(image=image, data_sample=sample, **options)
+
+
+def _inner(dataset: Any) -> Iterator[Any]:
+    """A dataset, or those inside of it if it is a wrapper such as ConcatDataset."""
+    if hasattr(dataset, 'datasets'):
+        for each in dataset.datasets:
+            yield from _inner(each)
+    elif hasattr(dataset, 'dataset'):
+        yield from _inner(dataset.dataset)
+    else:
+        yield dataset

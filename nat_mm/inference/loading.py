@@ -1,0 +1,211 @@
+"""Loads images as the test pipeline of a config does, and what to draw on beside them."""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import mmcv
+import numpy as np
+from mmcv.transforms import LoadImageFromFile
+from mmengine import fileio
+from mmengine.config import Config
+from mmengine.registry import TRANSFORMS, DefaultScope
+
+from nat_mm.errors import UserError
+from nat_mm.inference.config import config_mistakes, find_test_dataset
+from nat_mm.inference.images import (
+    UnreadableInput,
+    check_bytes,
+    check_size,
+    read_image_file,
+    to_drawing,
+)
+
+_NO_IMAGE = 'not an image that can be read'
+_DECODERS = ('cv2', 'PIL', 'tifffile')
+_GRAY = ('grayscale', 'grayscale_ignore_orientation')
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedImage:
+    """An image as the first transforms of a pipeline leave it.
+
+    Attributes:
+        results: What they pass on, ``img`` among it: [height, width] or [height, width, channels],
+            of any numbers.
+        drawing: The image to draw on: [height, width, 3], uint8, blue-green-red.
+    """
+
+    results: dict[str, Any]
+    drawing: np.ndarray
+
+
+class ImageLoader:
+    """Loads images as the test pipeline of a config does.
+
+    Args:
+        config: The config. None loads as ``LoadImageFromFile`` without arguments does.
+
+    Attributes:
+        others: Descriptions of the transforms that come after the one that loads, without those
+            that load annotations.
+
+    Raises:
+        UserError: The config has no test pipeline, or its loader cannot be built.
+    """
+
+    def __init__(self, config: Config | None = None) -> None:
+        self._description: Any = None
+        self.others: list[dict[str, Any]] = []
+        self._load: Any = LoadImageFromFile()
+        if config is None:
+            return
+        pipeline = find_test_dataset(config).get('pipeline')
+        if not pipeline:
+            raise UserError(f'{config.filename} has no test_dataloader with a pipeline')
+        transforms = [each for each in pipeline if 'Annotation' not in _type_name(each)]
+        # A loader of another name comes first, as nothing else can.
+        loaders = [each for each in transforms if 'Load' in _type_name(each)] or transforms[:1]
+        self._description = loaders[0]
+        self.others = [each for each in transforms if each is not self._description]
+        with config_mistakes(config), DefaultScope.overwrite_default_scope(config.default_scope):
+            try:
+                self._load = TRANSFORMS.build(self._description)
+            except (ImportError, RuntimeError) as error:  # mmseg's say so where GDAL is missing
+                raise UserError(f'{config.filename}: {error}') from error
+
+    def load_file(self, path: Path, *, max_megapixels: float = float('inf')) -> LoadedImage:
+        """Loads an image file.
+
+        Args:
+            path: The file.
+            max_megapixels: Size of the largest image that is decoded.
+
+        Returns:
+            The image.
+
+        Raises:
+            UnreadableInput: It is no image, or too large; see `read_image_file`.
+            OSError: It cannot be opened.
+        """
+        content = read_image_file(path, max_megapixels=max_megapixels)
+        if not content:
+            raise UnreadableInput(_NO_IMAGE)
+        try:
+            if self._decodes_files:
+                loaded = self._decode(content, max_megapixels)
+            else:
+                loaded = self._load_by_path(str(path))
+        except Exception as error:
+            # Decoders refuse a damaged file by various exceptions of their own.
+            if type(error).__module__.split('.')[0] not in _DECODERS:
+                raise
+            loaded = None
+        if loaded is None:
+            raise UnreadableInput(_NO_IMAGE)
+        height, width = loaded.drawing.shape[:2]
+        check_size(width, height, max_megapixels)
+        loaded.results['img_path'] = str(path)
+        return loaded
+
+    def load_source(self, path: str) -> LoadedImage:
+        """Loads an image of the config's own dataset, which may lie elsewhere than on this machine.
+
+        Args:
+            path: What the dataset says of where it is.
+
+        Returns:
+            The image.
+
+        Raises:
+            UnreadableInput: It is no image.
+        """
+        if self._decodes_files:
+            content = fileio.get(path, backend_args=self._load.backend_args)
+            loaded = self._decode(content, float('inf'))
+        else:
+            loaded = self._load_by_path(path)
+        if loaded is None:
+            raise UnreadableInput(_NO_IMAGE)
+        return loaded
+
+    def load_array(self, image: np.ndarray) -> LoadedImage:
+        """Takes an image in memory for what a decoder returned.
+
+        Args:
+            image: [height, width, 3], uint8, blue-green-red. If the config's loader may return
+                other arrays, also such a one.
+
+        Returns:
+            The image.
+
+        Raises:
+            TypeError: It is no such array.
+        """
+        if not self.takes(image):
+            raise TypeError(
+                'an image must be an array [height, width, 3] of uint8, got '
+                f'{list(image.shape)} of {image.dtype}'
+            )
+        drawing = to_drawing(image)
+        if getattr(self._load, 'color_type', None) in _GRAY:
+            image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
+            drawing = to_drawing(image)
+        return LoadedImage(self._results(image), drawing)
+
+    def takes(self, image: np.ndarray) -> bool:
+        """Whether `load_array` takes an array."""
+        if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
+            return True
+        always_8_bit = self._decodes_files and self._load.color_type != 'unchanged'
+        return not always_8_bit and image.ndim in (2, 3) and image.dtype.kind in 'buif'
+
+    def loads_like(self, other: 'ImageLoader') -> bool:
+        """Whether another loader makes the same of the same file."""
+        return self._key == other._key
+
+    @property
+    def _key(self) -> Any:
+        if not self._decodes_files:
+            return self._description
+        return self._load.color_type, self._load.imdecode_backend, self._load.to_float32
+
+    @property
+    def _decodes_files(self) -> bool:
+        """Whether the loader decodes the content of a file and does nothing else."""
+        return getattr(type(self._load), 'transform', None) is LoadImageFromFile.transform
+
+    def _load_by_path(self, path: str) -> LoadedImage | None:
+        """Leaves a file to a loader that opens it itself."""
+        results = self._load({'img_path': path})
+        if results is None:
+            return None
+        return LoadedImage(results, to_drawing(np.asarray(results['img'])))
+
+    def _decode(self, content: bytes, max_megapixels: float) -> LoadedImage | None:
+        """Does what `LoadImageFromFile` does with the content of a file."""
+        if self._load.imdecode_backend == 'tifffile':
+            import tifffile
+
+            with tifffile.TiffFile(io.BytesIO(content)) as file:
+                # All pages of the file, where the header tells of the first one.
+                check_bytes(sum(page.nbytes for page in file.pages), max_megapixels)
+        image = mmcv.imfrombytes(
+            content, flag=self._load.color_type, backend=self._load.imdecode_backend
+        )
+        if image is None:
+            return None
+        return LoadedImage(self._results(image), to_drawing(image))
+
+    def _results(self, image: np.ndarray) -> dict[str, Any]:
+        if getattr(self._load, 'to_float32', False):
+            image = image.astype(np.float32)
+        shape = image.shape[:2]
+        return {'img': image, 'img_path': None, 'img_shape': shape, 'ori_shape': shape}
+
+
+def _type_name(transform: dict[str, Any]) -> str:
+    kind = transform['type']
+    return kind if isinstance(kind, str) else kind.__name__

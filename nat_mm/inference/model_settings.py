@@ -1,0 +1,73 @@
+"""Settings of a model that an image or a user asks to change for a while."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+
+from nat_mm.backbones.base import SMALLEST_INPUT, NeighborhoodBackbone
+
+
+@contextmanager
+def low_scores_kept(model: nn.Module, threshold: float) -> Iterator[None]:
+    """Lowers the score thresholds of a detector inside of the ``with`` block.
+
+    Args:
+        model: The model.
+        threshold: What they become, where they are higher.
+    """
+    with ExitStack() as stack:
+        for module in model.modules():
+            for settings in _nested(getattr(module, 'test_cfg', None)):
+                score = settings.get('score_thr')
+                if isinstance(score, int | float) and score > threshold:
+                    settings['score_thr'] = threshold
+                    stack.callback(settings.__setitem__, 'score_thr', score)
+        yield
+
+
+def _nested(settings: Any) -> Iterator[dict]:
+    if isinstance(settings, dict):
+        yield settings
+        for each in settings.values():
+            yield from _nested(each)
+
+
+@contextmanager
+def small_images_padded(model: nn.Module, images: Sequence[Tensor]) -> Iterator[None]:
+    """Makes a preprocessor pad images that are too small for a backbone of nat_mm.
+
+    They are padded at the right and at the bottom, as the toolboxes pad, who take the results of
+    the padding away. Other backbones take small images, or say themselves that they do not.
+
+    Args:
+        model: A model of mmdet, mmseg or mmpretrain.
+        images: What its preprocessor is going to get, each [channels, height, width].
+    """
+    smallest = min(min(image.shape[-2:]) for image in images)
+    if smallest >= SMALLEST_INPUT or not any(
+        isinstance(module, NeighborhoodBackbone) for module in model.modules()
+    ):
+        yield
+        return
+    preprocessor: Any = model.data_preprocessor
+    with ExitStack() as stack:
+        if hasattr(preprocessor, 'pad_size_divisor'):  # mmdet's and mmpretrain's
+            name = 'pad_size_divisor'
+            padded: Any = math.lcm(preprocessor.pad_size_divisor, SMALLEST_INPUT)
+        else:
+            name = 'test_cfg'
+            padded = _pad_in_tests(preprocessor.test_cfg or {})
+        stack.callback(setattr, preprocessor, name, getattr(preprocessor, name))
+        setattr(preprocessor, name, padded)
+        yield
+
+
+def _pad_in_tests(settings: dict) -> dict:
+    """Settings of mmseg's padding in tests, which pad to the smallest input at least."""
+    if settings.get('size_divisor') is not None:
+        return {**settings, 'size_divisor': math.lcm(settings['size_divisor'], SMALLEST_INPUT)}
+    height, width = settings.get('size') or (0, 0)
+    return {**settings, 'size': (max(height, SMALLEST_INPUT), max(width, SMALLEST_INPUT))}
