@@ -1,6 +1,5 @@
 """Loads models of mmdet, mmseg and mmpretrain, and predicts with them."""
 
-import itertools
 import os
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
@@ -13,30 +12,22 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
 from mmengine.model import BaseModel, revert_sync_batchnorm
-from mmengine.registry import DATASETS, MODELS, VISUALIZERS, DefaultScope
+from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.structures import BaseDataElement
-from mmengine.visualization import Visualizer
 from torch import nn
 
 from nat_mm.checkpoints import read_classes
 from nat_mm.errors import UserError
 from nat_mm.inference.checkpoint import check_checkpoint_fits, read_for_model
 from nat_mm.inference.config import config_mistakes, find_test_dataset, load_config
+from nat_mm.inference.drawing import complete_palette
 from nat_mm.inference.inputs import Frame, find_inputs, list_unreadable, read_frames
-from nat_mm.inference.results import RESULT_TYPES, Result, make_palette
+from nat_mm.inference.results import RESULT_TYPES, Result
 from nat_mm.inference.video import Video
 from nat_mm.inference.zoo import published_weights
 
 RANDOM = 'none'
 """In place of a checkpoint: leave the weights random."""
-
-VISUALIZER_TYPES = {
-    'mmdet': 'DetLocalVisualizer',
-    'mmseg': 'SegLocalVisualizer',
-    'mmpretrain': 'UniversalVisualizer',
-}
-
-_numbers = itertools.count()
 
 
 def load_model(
@@ -95,8 +86,7 @@ def load_model(
             f'{checkpoint} and the config name {len(meta["classes"])} classes '
             f'({", ".join(meta["classes"][:3])}, ...), but the model tells {count} apart'
         )
-    if len(meta.get('palette') or ()) < len(meta['classes']):
-        meta['palette'] = make_palette(len(meta['classes']))
+    meta['palette'] = complete_palette(meta.get('palette'), len(meta['classes']))
     return Model(module.to(device or get_device()).eval(), config, meta)
 
 
@@ -219,18 +209,6 @@ class Model:
             score_threshold: Drops objects of a detector with lower scores.
         """
         return RESULT_TYPES[self.scope](self, frame, sample, score_threshold=score_threshold)
-
-    @cached_property
-    def visualizer(self) -> Visualizer:
-        """The config's visualizer, or its toolbox's own."""
-        settings = dict(self.config.get('visualizer') or {'type': VISUALIZER_TYPES[self.scope]})
-        for name in ('vis_backends', 'save_dir'):
-            settings.pop(name, None)
-        settings['name'] = f'nat_mm {next(_numbers)}'
-        with config_mistakes(self.config), DefaultScope.overwrite_default_scope(self.scope):
-            visualizer = VISUALIZERS.build(settings)
-        visualizer.dataset_meta = self.dataset_meta
-        return visualizer
 
     @cached_property
     def _pipeline(self) -> Callable[[np.ndarray], dict]:
