@@ -6,11 +6,18 @@ from collections.abc import Sequence
 
 from mmengine.config import Config, ConfigDict
 
+from nat_mm.analysis.class_report import class_report
 from nat_mm.checkpoints import read_before
-from nat_mm.commands.arguments import add_run_options, export_local_rank
+from nat_mm.commands.arguments import (
+    add_opacity_option,
+    add_run_options,
+    check_opacity_option,
+    export_local_rank,
+)
 from nat_mm.errors import UserError
 from nat_mm.inference.checkpoint import check_checkpoint_fits, read_for_model
 from nat_mm.inference.config import load_config
+from nat_mm.inference.visualizer import replace_visualizer
 from nat_mm.training.launcher import prepare_launcher
 from nat_mm.training.runner import build_loop, build_runner
 
@@ -25,6 +32,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument('--show', action='store_true', help='show each prediction in a window')
     parser.add_argument('--show-dir', help='folder for images of the predictions')
+    add_opacity_option(parser)
     parser.add_argument(
         '--wait-time', type=float, default=2, help='seconds that --show waits per image'
     )
@@ -45,6 +53,7 @@ def show_predictions(config: Config, arguments: argparse.Namespace) -> None:
         hook.update(enable=True, interval=1, out_dir=arguments.show_dir)
         return
     hook.draw = True
+    replace_visualizer(config, opacity=arguments.opacity)
     if config.default_scope == 'mmseg':
         hook.interval = 1
         config.visualizer.save_dir = arguments.show_dir
@@ -93,6 +102,7 @@ def augment(config: Config, arguments: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     arguments = parse_arguments(arguments)
+    check_opacity_option(arguments.opacity)
     export_local_rank(arguments.local_rank)
     config = load_config(
         arguments.config, overrides=arguments.cfg_options, work_dir=arguments.work_dir
@@ -111,6 +121,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     runner = build_runner(config)
     check_checkpoint_fits(runner.model, checkpoint, source=arguments.checkpoint)
     build_loop(runner, 'test')
-    with read_before(arguments.checkpoint, checkpoint):
+    with class_report(runner), read_before(arguments.checkpoint, checkpoint):
         del checkpoint
         runner.test()
