@@ -146,9 +146,10 @@ class Handlers:
         )
 
     def offer(self, model: Any) -> tuple:
-        """Offers what a model has: threshold, hint, choices, stage, block, head."""
+        """Offers what a model has: known classes, threshold, hint, choices, stage, block, head."""
         model = self._model(model)
         stages = self.stages[model]
+        known = self.models[model].describe()
         threshold = gr.update(visible=self.models[model].has_threshold)
         hint = (
             '<strong>Click on the image</strong>'
@@ -158,9 +159,11 @@ class Handlers:
         )
         hint = gr.update(value=f'<div class="hint">{hint}</div>', visible=True)
         if not stages:
-            return threshold, hint, gr.update(visible=False), gr.skip(), gr.skip(), gr.skip()
+            skipped = (gr.skip(), gr.skip(), gr.skip())
+            return known, threshold, hint, gr.update(visible=False), *skipped
         number, _ = self._stage(model, None)
         return (
+            known,
             threshold,
             hint,
             gr.update(visible=True),

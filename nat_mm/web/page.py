@@ -11,7 +11,7 @@ from nat_mm.web.models import LOWEST_SCORE
 TITLE = 'Neighborhood attention'
 START = f"""
 <div class="hint">
-  <strong>Drop an image on the left, or choose one of the scenes</strong>
+  <strong>Drop an image, or choose one of the scenes</strong>
   <span>The model runs on the computer that serves this page; nothing is sent anywhere else.
   Images with a side of more than {LONGEST_SIDE} pixels are made smaller first.</span>
 </div>
@@ -57,6 +57,7 @@ def build_page(handlers: Handlers) -> gr.Blocks:
         with gr.Row():
             with gr.Column(scale=0, min_width=300):
                 model = gr.Dropdown(names, value=names[0], label='Model', elem_id='model')
+                known = gr.HTML(elem_id='known', padding=False)
                 upload = gr.File(
                     label=f'Image, at most {FILE_MEGABYTES} MB', height=110, elem_id='upload'
                 )
@@ -98,7 +99,7 @@ def build_page(handlers: Handlers) -> gr.Blocks:
 
         layer = [stage, block, head]
         seen = [attention, hint, caption]
-        offered = [threshold, hint, choices, *layer]
+        offered = [known, threshold, hint, choices, *layer]
         drawn = [image, status, legend, files]
         found = [start, results, *drawn, *seen]
         busy = {'show_progress_on': [upload, image], **QUEUED}
