@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from nat_mm.data.checks import check_dataset, data_mistakes
 from nat_mm.errors import UserError
 from nat_mm.inference.config import config_mistakes
-from nat_mm.inference.drawing import complete_palette, draw_sample
+from nat_mm.inference.drawing import classes_of_dataset, draw_sample
 from nat_mm.inference.model import build_module
 
 NO_CLASS = 255
@@ -84,8 +84,7 @@ def _choose_drawing(
 ) -> Callable[[np.ndarray, BaseDataElement], np.ndarray]:
     """What draws the ground truth of a sample over its image."""
     if config.default_scope != 'mmpretrain':
-        classes = meta['classes']
-        palette = complete_palette(meta.get('palette'), len(classes))
+        classes, palette = classes_of_dataset(meta)
         return partial(draw_sample, classes=classes, palette=palette, truth=True)
     visualizer = VISUALIZERS.build(dict(type='UniversalVisualizer', name=config.filename))
     visualizer.dataset_meta = meta

@@ -6,7 +6,7 @@ of a fixed size, which hide small images and vanish in large ones.
 
 import colorsys
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,18 +38,32 @@ class _Region:
     center: tuple[float, float]
 
 
-def complete_palette(palette: Sequence[Color] | None, count: int) -> list[Color]:
+def complete_palette(palette: Any, count: int) -> list[Color]:
     """Gives every class a color, the same in every run.
 
     Args:
-        palette: Colors of the first classes, red-green-blue from 0 to 255, or None.
+        palette: Colors of the first classes, red-green-blue from 0 to 255; or of the first class
+            alone; or, as in some of the toolboxes' datasets, None or a word such as ``'random'``.
         count: Number of classes.
 
     Returns:
         The given colors, and for the classes behind them distinct ones.
     """
-    given = [(int(red), int(green), int(blue)) for red, green, blue in palette or ()]
-    return (given + make_palette(count)[len(given) :])[:count]
+    given = [] if palette is None or isinstance(palette, str) else list(palette)
+    if given and not isinstance(given[0], Sequence | np.ndarray):
+        given = [given]
+    colors = [(int(red), int(green), int(blue)) for red, green, blue in given]
+    return (colors + make_palette(count)[len(colors) :])[:count]
+
+
+def classes_of_dataset(meta: Mapping[str, Any]) -> tuple[list[str], list[Color]]:
+    """Names and colors of a dataset's classes.
+
+    Args:
+        meta: Its ``metainfo``; without ``classes``, numbers take their place.
+    """
+    classes = list(meta.get('classes') or (f'class {label}' for label in range(256)))
+    return classes, complete_palette(meta.get('palette'), len(classes))
 
 
 def make_palette(count: int) -> list[Color]:

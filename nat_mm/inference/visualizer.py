@@ -10,7 +10,7 @@ from mmengine.registry import VISUALIZERS
 from mmengine.structures import BaseDataElement
 from mmengine.visualization import Visualizer
 
-from nat_mm.inference.drawing import OPACITY, complete_palette, draw_sample
+from nat_mm.inference.drawing import OPACITY, classes_of_dataset, draw_sample
 
 REPLACED = ('DetLocalVisualizer', 'SegLocalVisualizer')
 """Visualizers with the same arguments of ``add_datasample``."""
@@ -66,13 +66,13 @@ class ResultVisualizer(Visualizer):
         if data_sample is not None:
             kinds = [kind for kind, wanted in (('gt', draw_gt), ('pred', draw_pred)) if wanted]
             present = data_sample.keys()
-            classes = self.dataset_meta['classes']
+            classes, palette = classes_of_dataset(self.dataset_meta or {})
             drawn = [
                 draw_sample(
                     image,
                     data_sample.cpu(),
                     classes=classes,
-                    palette=complete_palette(self.dataset_meta.get('palette'), len(classes)),
+                    palette=palette,
                     truth=kind == 'gt',
                     score_threshold=pred_score_thr,
                     opacity=self.opacity,

@@ -11,7 +11,12 @@ from mmengine.structures import InstanceData, PixelData
 from mmseg.structures import SegDataSample
 
 from nat_mm.errors import UserError
-from nat_mm.inference.drawing import complete_palette, draw_sample, make_palette
+from nat_mm.inference.drawing import (
+    classes_of_dataset,
+    complete_palette,
+    draw_sample,
+    make_palette,
+)
 from nat_mm.inference.labels import Labels
 from nat_mm.inference.visualizer import ResultVisualizer
 
@@ -168,14 +173,30 @@ def test_score_stays_where_the_name_is_too_long():
     assert (images[0] != images[1]).any()
 
 
-@pytest.mark.parametrize('palette', [None, [], [(1, 2, 3)], [[1, 2, 3], [4, 5, 6], [7, 8, 9]]])
-def test_palette_is_completed(palette):
+@pytest.mark.parametrize(
+    ('palette', 'given'),
+    [
+        (None, []),
+        ([], []),
+        ('random', []),
+        ((1, 2, 3), [(1, 2, 3)]),
+        ([[1, 2, 3], [4, 5, 6]], [(1, 2, 3), (4, 5, 6)]),
+        (np.array([[1, 2, 3]]), [(1, 2, 3)]),
+    ],
+    ids=['none', 'empty', 'word', 'one color', 'list', 'array'],
+)
+def test_palette_is_completed(palette, given):
     completed = complete_palette(palette, 3)
-    given = [tuple(color) for color in palette or ()]
     assert completed[: len(given)] == given
     assert len(set(completed)) == 3
     assert completed[len(given) :] == make_palette(3)[len(given) :]
     assert complete_palette(palette, 1)[:1] == completed[:1]
+
+
+def test_dataset_without_classes():
+    classes, palette = classes_of_dataset({})
+    assert classes[7] == 'class 7'
+    assert palette[:3] == make_palette(3)
 
 
 def test_nothing_found():
