@@ -145,11 +145,14 @@ class Handlers:
             gr.update(choices=heads, value=heads[0][1]),
         )
 
+    def describe(self, model: Any) -> str:
+        """What a model is, and which classes it knows."""
+        return self.models[self._model(model)].describe()
+
     def offer(self, model: Any) -> tuple:
-        """Offers what a model has: known classes, threshold, hint, choices, stage, block, head."""
+        """Offers what a model has: threshold, hint, choices, stage, block, head."""
         model = self._model(model)
         stages = self.stages[model]
-        known = self.models[model].describe()
         threshold = gr.update(visible=self.models[model].has_threshold)
         hint = (
             '<strong>Click on the image</strong>'
@@ -159,11 +162,9 @@ class Handlers:
         )
         hint = gr.update(value=f'<div class="hint">{hint}</div>', visible=True)
         if not stages:
-            skipped = (gr.skip(), gr.skip(), gr.skip())
-            return known, threshold, hint, gr.update(visible=False), *skipped
+            return threshold, hint, gr.update(visible=False), gr.skip(), gr.skip(), gr.skip()
         number, _ = self._stage(model, None)
         return (
-            known,
             threshold,
             hint,
             gr.update(visible=True),

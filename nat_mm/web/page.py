@@ -99,19 +99,21 @@ def build_page(handlers: Handlers) -> gr.Blocks:
 
         layer = [stage, block, head]
         seen = [attention, hint, caption]
-        offered = [known, threshold, hint, choices, *layer]
+        offered = [threshold, hint, choices, *layer]
         drawn = [image, status, legend, files]
         found = [start, results, *drawn, *seen]
         busy = {'show_progress_on': [upload, image], **QUEUED}
         quiet = {'show_progress': 'hidden', **QUEUED}
 
-        page.load(handlers.offer, model, offered, **quiet)
+        page.load(handlers.offer, model, offered, **quiet).then(
+            handlers.describe, model, known, **quiet
+        )
         page.unload(handlers.leave)
         upload.upload(handlers.upload, [upload, model, threshold], found, **busy)
         examples.select(handlers.choose_example, [model, threshold], found, **busy)
-        model.input(handlers.offer, model, offered, **quiet).then(
-            handlers.choose_model, [model, threshold], found, **busy
-        )
+        chosen = model.input(handlers.offer, model, offered, **quiet)
+        chosen.then(handlers.describe, model, known, **quiet)
+        chosen.then(handlers.choose_model, [model, threshold], found, **busy)
         threshold.change(handlers.redraw, threshold, drawn, trigger_mode='always_last', **quiet)
         image.select(handlers.click, layer, seen, **quiet)
         look = {'fn': handlers.look, 'inputs': layer, 'outputs': seen, **quiet}
