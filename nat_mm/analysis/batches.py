@@ -1,7 +1,8 @@
 """Draws the batches that a model gets in training."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,14 +19,10 @@ from nat_mm.data.checks import check_dataset, data_mistakes
 from nat_mm.data.palettes import complete_palettes
 from nat_mm.errors import UserError
 from nat_mm.inference.config import config_mistakes
+from nat_mm.inference.drawing import classes_of_dataset, draw_sample
 from nat_mm.inference.images import to_drawing
 from nat_mm.inference.model import build_module
 
-VISUALIZER_TYPES = {
-    'mmdet': dict(type='DetLocalVisualizer'),
-    'mmseg': dict(type='SegLocalVisualizer', alpha=0.5),
-    'mmpretrain': dict(type='UniversalVisualizer'),
-}
 NO_CLASS = 255
 """Of pixels without annotation, and of padding."""
 _BRIGHTEST_PHOTOGRAPH = 512
@@ -74,10 +71,7 @@ def draw_batches(config: Config, part: str, *, seed: int) -> Iterator[DrawnInput
         loader = Runner.build_dataloader(config[f'{part}_dataloader'], seed=seed)
     check_dataset(config, loader.dataset, part)
     name_broken_samples(loader, config, part)
-    visualizer = VISUALIZERS.build(
-        dict(**VISUALIZER_TYPES[config.default_scope], name=f'{part} data of {config.filename}')
-    )
-    visualizer.dataset_meta = getattr(loader.dataset, 'metainfo', {})
+    draw = _choose_drawing(config, getattr(loader.dataset, 'metainfo', {}))
     unscaled = _loads_annotations_after_resizing(loader.dataset)
     set_random_seed(seed)
     for batch in _load(loader, config, part):
@@ -89,14 +83,27 @@ def draw_batches(config: Config, part: str, *, seed: int) -> Iterator[DrawnInput
             if unscaled:
                 _scale_annotations(sample)
             _pad_annotations(sample, image.shape[:2])
-            if config.default_scope == 'mmpretrain':
-                if 'gt_score' in sample:
-                    # All classes of images that were mixed.
-                    sample.set_gt_label(sample.gt_score.nonzero().flatten())
-                visualizer.visualize_cls(image, sample, draw_pred=False)
-            else:
-                visualizer.add_datasample('input', image, sample, draw_pred=False)
-            yield DrawnInput(visualizer.get_image(), sample.metainfo.get('img_path'))
+            yield DrawnInput(draw(image, sample), sample.metainfo.get('img_path'))
+
+
+def _choose_drawing(
+    config: Config, meta: dict
+) -> Callable[[np.ndarray, BaseDataElement], np.ndarray]:
+    """What draws the ground truth of a sample over its image."""
+    if config.default_scope != 'mmpretrain':
+        classes, palette = classes_of_dataset(meta)
+        return partial(draw_sample, classes=classes, palette=palette, truth=True)
+    visualizer = VISUALIZERS.build(dict(type='UniversalVisualizer', name=config.filename))
+    visualizer.dataset_meta = meta
+
+    def draw_classes(image: np.ndarray, sample: BaseDataElement) -> np.ndarray:
+        if 'gt_score' in sample:
+            # All classes of images that were mixed.
+            sample.set_gt_label(sample.gt_score.nonzero().flatten())
+        visualizer.visualize_cls(image, sample, draw_pred=False)
+        return visualizer.get_image()
+
+    return draw_classes
 
 
 def _load(loader: DataLoader, config: Config, part: str) -> Iterator[dict]:

@@ -10,6 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from nat_mm.analysis.training_logs import Curve, TrainingLog
 from nat_mm.errors import UserError
 from nat_mm.files import whole_file
+from nat_mm.fonts import write_plainly
 
 FORMATS = ('.png', '.pdf', '.svg')
 
@@ -90,4 +91,4 @@ def draw_panel(
     axes.set(title=title, xlabel=' or '.join(units))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3, which='both')
-    axes.legend()
+    write_plainly(axes.title, *axes.legend().get_texts())

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from nat_mm.analysis.drawing import COLORS
 from nat_mm.analysis.prepared_image import PreparedImage
 from nat_mm.files import whole_file
+from nat_mm.fonts import write_plainly
 
 NOISE = 0.15
 """Standard deviation of SmoothGrad's noise, as a share of the range of the input."""
@@ -95,7 +96,7 @@ def draw_saliency(
     panels[0].set_title('image')
     for axes, (title, (prepared, found)) in zip(panels[1:], drawn.items(), strict=False):
         axes.imshow(smoothed(prepared, found), cmap=COLORS, vmin=0, vmax=1)
-        axes.set_title(title)
+        write_plainly(axes.set_title(title))
     with whole_file(output) as unfinished:
         figure.savefig(unfinished, dpi=100)
 

@@ -5,6 +5,9 @@ import os
 
 from mmengine.config import DictAction
 
+from nat_mm.errors import UserError
+from nat_mm.inference.drawing import OPACITY
+
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
 
@@ -33,6 +36,23 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         '--launcher', choices=LAUNCHERS, default='none', help='what launched the processes'
     )
     parser.add_argument('--local-rank', '--local_rank', type=int, help=argparse.SUPPRESS)
+
+
+def add_opacity_option(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--opacity``."""
+    parser.add_argument(
+        '--opacity',
+        type=float,
+        default=OPACITY,
+        help='of drawn masks and label maps, from 0 (only the image shows) to 1 (hides it); '
+        'default: %(default)s',
+    )
+
+
+def check_opacity_option(opacity: float) -> None:
+    """Raises a `UserError` if ``--opacity`` is not from 0 to 1."""
+    if not 0 <= opacity <= 1:
+        raise UserError(f'--opacity must be from 0 to 1, got {opacity:g}')
 
 
 def add_config_overrides(parser: argparse.ArgumentParser) -> None:

@@ -26,7 +26,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from nat_mm.commands.arguments import add_config_overrides
+from nat_mm.commands.arguments import (
+    add_config_overrides,
+    add_opacity_option,
+    check_opacity_option,
+)
 from nat_mm.commands.device import add_device_option, check_device
 from nat_mm.commands.running import printable
 from nat_mm.errors import UserError
@@ -67,6 +71,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="drop objects with lower scores, from 0 to 1, also below the config's own threshold; "
         'default: %(default)s',
     )
+    add_opacity_option(parser)
     parser.add_argument(
         '--max-frames',
         type=int,
@@ -94,6 +99,7 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         raise UserError(f'--batch-size must be at least 1, got {arguments.batch_size}')
     if not 0 <= arguments.score_threshold <= 1:
         raise UserError(f'--score-threshold must be from 0 to 1, got {arguments.score_threshold}')
+    check_opacity_option(arguments.opacity)
     if arguments.max_frames is not None and arguments.max_frames < 1:
         raise UserError(f'--max-frames must be at least 1, got {arguments.max_frames}')
     if not arguments.max_megapixels > 0:
@@ -118,6 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         model,
         out_dir=Path(arguments.out_dir),
         score_threshold=arguments.score_threshold,
+        opacity=arguments.opacity,
         batch_size=arguments.batch_size,
         fps=arguments.fps,
         max_megapixels=arguments.max_megapixels,

@@ -7,14 +7,22 @@ from collections.abc import Sequence
 from mmengine.config import Config, ConfigDict
 from mmengine.hooks import Hook
 
+from nat_mm.analysis.class_report import class_report
 from nat_mm.checkpoints import read_before
-from nat_mm.commands.arguments import add_no_check, add_run_options, export_local_rank
+from nat_mm.commands.arguments import (
+    add_no_check,
+    add_opacity_option,
+    add_run_options,
+    check_opacity_option,
+    export_local_rank,
+)
 from nat_mm.commands.checking import require_sound_data
 from nat_mm.data.broken_samples import loading_mistakes
 from nat_mm.errors import UserError
 from nat_mm.inference.checkpoint import check_checkpoint_fits, read_for_model
 from nat_mm.inference.config import load_config
 from nat_mm.inference.evaluation_files import DrawingHook, LabelImageHook
+from nat_mm.inference.visualizer import replace_visualizer
 from nat_mm.training.launcher import is_main_process, prepare_launcher
 from nat_mm.training.runner import build_loop, build_runner
 
@@ -35,6 +43,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         '--show-dir',
         help='folder for images of the predictions, in folders as the images of the dataset',
     )
+    add_opacity_option(parser)
     parser.add_argument(
         '--wait-time', type=float, default=2, help='seconds that --show waits per image'
     )
@@ -97,6 +106,7 @@ def augment(config: Config, arguments: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     arguments = parse_arguments(arguments)
+    check_opacity_option(arguments.opacity)
     export_local_rank(arguments.local_rank)
     config = load_config(
         arguments.config, overrides=arguments.cfg_options, work_dir=arguments.work_dir
@@ -106,6 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     hooks = []
     if arguments.show or arguments.show_dir:
         hooks.append(drawing_hook(config, arguments))
+        if config.default_scope != 'mmpretrain':
+            replace_visualizer(config, opacity=arguments.opacity)
     if arguments.tta:
         augment(config, arguments)
     if arguments.out and config.default_scope == 'mmseg':
@@ -122,6 +134,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         runner.register_hook(hook, priority='LOW')
     check_checkpoint_fits(runner.model, checkpoint, source=arguments.checkpoint)
     build_loop(runner, 'test')
-    with read_before(arguments.checkpoint, checkpoint), loading_mistakes(config):
+    with (
+        class_report(runner),
+        read_before(arguments.checkpoint, checkpoint),
+        loading_mistakes(config),
+    ):
         del checkpoint
         runner.test()

@@ -13,6 +13,7 @@ from typing import Any
 
 import nat_mm
 from nat_mm.checkpoints import read_before
+from nat_mm.commands.arguments import add_opacity_option, check_opacity_option
 from nat_mm.commands.device import add_device_option, check_device
 from nat_mm.demo.runs import exit_on_signals
 from nat_mm.errors import UserError
@@ -41,6 +42,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=Path('work_dirs/demo'),
         help='work dir of nat-mm demo, without --model; default: %(default)s',
     )
+    add_opacity_option(parser)
     add_device_option(parser)
     parser.add_argument(
         '--host',
@@ -69,6 +71,7 @@ def find_demo_models(work_dir: Path) -> list[tuple[str, str, dict[str, Any]]]:
 
 def check_arguments(arguments: argparse.Namespace) -> None:
     check_device(arguments.device)
+    check_opacity_option(arguments.opacity)
     if not 1 <= arguments.port <= 65535:
         raise UserError(f'--port must be from 1 to 65535, got {arguments.port}')
     for package in ('gradio', 'skimage'):
@@ -95,7 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_arguments(arguments)
     from nat_mm.web.server import serve
 
-    with serve(load_models(arguments), host=arguments.host, port=arguments.port) as page:
+    models = load_models(arguments)
+    with serve(models, host=arguments.host, port=arguments.port, opacity=arguments.opacity) as page:
         print(f'{page.local_url} (Ctrl-C ends it)', flush=True)
         exit_on_signals()
         page.wait()

@@ -36,6 +36,7 @@ REPAIRS = (
     'outdated_checkpoints',
     'panoptic_images',
     'panoptic_metric',
+    'plain_texts',
     'safe_checkpoints',
     'seg_visualizer',
     'whole_checkpoints',

@@ -2,8 +2,8 @@
 
 import contextlib
 import io
-import warnings
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -13,14 +13,16 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.registry import DATASETS, VISUALIZERS, DefaultScope
+from mmengine.registry import DATASETS, DefaultScope
 from mmengine.structures import BaseDataElement, PixelData
-from mmengine.visualization import Visualizer
 from torch import Tensor
 
 from nat_mm.analysis.curves import draw_panel
 from nat_mm.analysis.training_logs import TrainingLog
+from nat_mm.fonts import write_plainly
+from nat_mm.inference.drawing import draw_sample
 from nat_mm.inference.model import load_model
+from nat_mm.inference.palettes import Color
 
 _ENLARGE = 3
 
@@ -35,45 +37,29 @@ def draw_predictions(config: Config, checkpoint: Path, output: Path, *, count: i
         output: PNG file to write.
         count: number of images, taken evenly from the test dataset.
     """
-    with DefaultScope.overwrite_default_scope(config.default_scope):
-        # pycocotools prints while it reads.
-        with contextlib.redirect_stdout(io.StringIO()):
-            dataset = DATASETS.build(config.test_dataloader.dataset)
-        visualizer = VISUALIZERS.build(
-            dict(type=config.visualizer.type, name=f'demo {output.stem}', alpha=0.6)
-        )
-    visualizer.dataset_meta = dataset.metainfo
-    model = load_model(config, checkpoint, device='cpu').module
+    with (
+        DefaultScope.overwrite_default_scope(config.default_scope),
+        contextlib.redirect_stdout(io.StringIO()),  # pycocotools prints while it reads
+    ):
+        dataset = DATASETS.build(config.test_dataloader.dataset)
+    model = load_model(config, checkpoint, device='cpu')
     pairs = []
     for index in np.linspace(0, len(dataset) - 1, min(count, len(dataset)), dtype=int):
-        sample = model.test_step(pseudo_collate([dataset[index]]))[0]
+        sample = model.module.test_step(pseudo_collate([dataset[index]]))[0]
         image = cv2.cvtColor(cv2.imread(sample.img_path), cv2.COLOR_BGR2RGB)
-        # Enlarged, since the visualizers' lines and letters have a fixed size.
+        # Enlarged, as letters have a smallest size.
         image = cv2.resize(image, None, fx=_ENLARGE, fy=_ENLARGE, interpolation=cv2.INTER_CUBIC)
-        pairs.append(_draw_pair(visualizer, image, _enlarge(sample), config.default_scope))
-    _write_pairs(pairs, dataset.metainfo, output)
-
-
-def _draw_pair(
-    visualizer: Visualizer, image: np.ndarray, sample: BaseDataElement, scope: str
-) -> list[np.ndarray]:
-    """The same image with its ground truth and with its prediction."""
-    options = {'pred_score_thr': 0.5} if scope == 'mmdet' else {'with_labels': False}
-    pair = []
-    for shows_prediction in (False, True):
-        with warnings.catch_warnings():
-            # A box that touches the image's border counts as out of bounds.
-            warnings.filterwarnings('ignore', message='.*out of bounds')
-            visualizer.add_datasample(
-                'image',
-                image,
-                sample,
-                draw_gt=not shows_prediction,
-                draw_pred=shows_prediction,
-                **options,
-            )
-        pair.append(visualizer.get_image())
-    return pair
+        draw = partial(
+            draw_sample,
+            image,
+            _enlarge(sample),
+            classes=model.classes,
+            palette=model.palette,
+            score_threshold=0.5,
+            with_labels=model.task == 'detection',
+        )
+        pairs.append([draw(truth=True), draw()])
+    _write_pairs(pairs, dict(zip(model.classes, model.palette, strict=True)), output)
 
 
 def _enlarge(sample: BaseDataElement) -> BaseDataElement:
@@ -97,7 +83,7 @@ def _enlarge(sample: BaseDataElement) -> BaseDataElement:
     return sample
 
 
-def _write_pairs(pairs: list[list[np.ndarray]], metainfo: dict, output: Path) -> None:
+def _write_pairs(pairs: list[list[np.ndarray]], colors: dict[str, Color], output: Path) -> None:
     """Writes the pairs in two columns, with the classes' colors below."""
     rows = (len(pairs) + 1) // 2
     figure = Figure(figsize=(12, 3.1 * rows + 0.5), layout='constrained')
@@ -109,8 +95,9 @@ def _write_pairs(pairs: list[list[np.ndarray]], metainfo: dict, output: Path) ->
         for axes, image, title in zip(cell, pair, ('ground truth', 'prediction'), strict=True):
             axes.imshow(image)
             axes.set_title(title, fontsize=10)
-    colors = [Patch(color=np.array(color) / 255) for color in metainfo['palette']]
-    figure.legend(colors, metainfo['classes'], loc='outside lower center', ncols=len(colors))
+    patches = [Patch(color=np.array(color) / 255) for color in colors.values()]
+    legend = figure.legend(patches, colors, loc='outside lower center', ncols=len(colors))
+    write_plainly(*legend.get_texts())
     figure.savefig(output, dpi=110)
 
 

@@ -18,7 +18,7 @@ SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.ppm', '.pgm', '.tif', '.tiff', '.
 MEGAPIXELS = 50
 """Of the largest image that is decoded by default: a small file can hold a huge one.
 
-To predict and draw an image of this size takes up to 13 GB, nearly all of it for the drawing.
+A detector that finds 20 masks in an image of this size takes 3.3 GB, 0.2 GB of it for the drawing.
 """
 
 _LARGEST_ASPECT = 1000

@@ -1,6 +1,5 @@
 """Loads models of mmdet, mmseg and mmpretrain, and predicts with them."""
 
-import itertools
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -14,9 +13,8 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.device import get_device
 from mmengine.model import BaseModel, revert_sync_batchnorm
-from mmengine.registry import DATASETS, MODELS, VISUALIZERS, DefaultScope
+from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.structures import BaseDataElement
-from mmengine.visualization import Visualizer
 from torch import nn
 
 from nat_mm.checkpoints import read_classes
@@ -34,14 +32,6 @@ from nat_mm.inference.zoo import published_weights
 
 RANDOM = 'none'
 """In place of a checkpoint: leave the weights random."""
-
-VISUALIZER_TYPES = {
-    'mmdet': 'DetLocalVisualizer',
-    'mmseg': 'SegLocalVisualizer',
-    'mmpretrain': 'UniversalVisualizer',
-}
-
-_numbers = itertools.count()
 
 
 def load_model(
@@ -247,18 +237,6 @@ class Model:
             score_threshold: Drops objects of a detector with lower scores.
         """
         return RESULT_TYPES[self.scope](self, frame, sample, score_threshold=score_threshold)
-
-    @cached_property
-    def visualizer(self) -> Visualizer:
-        """The config's visualizer, or its toolbox's own."""
-        settings = dict(self.config.get('visualizer') or {'type': VISUALIZER_TYPES[self.scope]})
-        for name in ('vis_backends', 'save_dir'):
-            settings.pop(name, None)
-        settings['name'] = f'nat_mm {next(_numbers)}'
-        with config_mistakes(self.config), DefaultScope.overwrite_default_scope(self.scope):
-            visualizer = VISUALIZERS.build(settings)
-        visualizer.dataset_meta = self.dataset_meta
-        return visualizer
 
     @cached_property
     def loader(self) -> ImageLoader:

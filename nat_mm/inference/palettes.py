@@ -1,41 +1,51 @@
-"""Colors of classes where a config or a checkpoint has too few."""
+"""Colors of classes, the same in every run, and where a config or a checkpoint has too few."""
 
-from collections.abc import Sequence
+import colorsys
 from typing import Any
 
 import numpy as np
 
-from nat_mm.inference.results import make_palette
-
 Color = tuple[int, int, int]
+"""Red, green, blue, from 0 to 255."""
+
+_GOLDEN_RATIO = 0.618034
+
+
+def make_palette(count: int) -> list[Color]:
+    """Distinct colors, red-green-blue from 0 to 255."""
+    hues = (index * _GOLDEN_RATIO % 1 for index in range(count))
+    colors = (colorsys.hsv_to_rgb(hue, 0.65, 0.95) for hue in hues)
+    return [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in colors]
 
 
 def complete_palette(palette: Any, count: int) -> list[Color]:
     """Makes up the colors that a palette lacks.
 
     Args:
-        palette: List of [red, green, blue], from 0 to 255, one for each class; whatever else it is
-            counts as lacking.
+        palette: List of [red, green, blue], from 0 to 255, one for each class, or a single color
+            for the first class. Whatever else it is, such as mmdet's ``'random'``, counts as
+            lacking.
         count: Number of classes.
 
     Returns:
-        ``count`` colors. Those that the palette has stay with their class.
+        ``count`` colors. Those that the palette has stay with their class; the others are distinct.
     """
-    given = [each if is_color(each) else None for each in _as_list(palette)[:count]]
-    kept = [each and tuple(int(value) for value in each) for each in given]
-    kept += [None] * (count - len(kept))
-    new = iter([each for each in make_palette(2 * count) if each not in kept])
-    return [each or next(new) for each in kept]
+    if isinstance(palette, np.ndarray):
+        palette = palette.tolist()
+    given = [palette] if is_color(palette) else palette
+    given = list(given[:count]) if isinstance(given, list | tuple) else []
+    given += [None] * (count - len(given))
+    kept = [tuple(int(value) for value in each) if is_color(each) else None for each in given]
+    candidates = make_palette(2 * count)
+    spare = (each for each in candidates[count:] if each not in kept)
+    made_up = [each if each not in kept else next(spare, each) for each in candidates[:count]]
+    return [each or other for each, other in zip(kept, made_up, strict=True)]
 
 
 def is_color(value: Any) -> bool:
     """Whether this is [red, green, blue], whole numbers from 0 to 255."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
     if not isinstance(value, list | tuple) or len(value) != 3:
         return False
     return all(isinstance(each, int | np.integer) and 0 <= each <= 255 for each in value)
-
-
-def _as_list(palette: Any) -> Sequence[Any]:
-    if isinstance(palette, np.ndarray):
-        return palette.tolist()
-    return palette if isinstance(palette, list | tuple) else []

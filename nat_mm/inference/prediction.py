@@ -22,6 +22,7 @@ from rich.text import Text
 
 from nat_mm.errors import UserError
 from nat_mm.files import encode_image, write_bytes
+from nat_mm.inference.drawing import OPACITY
 from nat_mm.inference.images import MEGAPIXELS, check_not_overwritten
 from nat_mm.inference.inputs import Frame, LeftOut, count_frames, read_frames, result_names
 from nat_mm.inference.interrupts import delayed_interrupt
@@ -92,6 +93,7 @@ def predict_all(
     *,
     out_dir: Path,
     score_threshold: float = 0.3,
+    opacity: float = OPACITY,
     batch_size: int = 1,
     fps: float | None = None,
     max_megapixels: float = MEGAPIXELS,
@@ -107,6 +109,7 @@ def predict_all(
         model: What predicts it.
         out_dir: Folder of the results.
         score_threshold: Lowest score of the objects that are drawn and written, 0 to 1.
+        opacity: Of drawn masks and label maps, 0 to 1.
         batch_size: Number of images predicted at once, where they are of the same size.
         fps: Images in a second of the videos that are written; None means as many as each
             input has.
@@ -124,7 +127,7 @@ def predict_all(
     try:
         with (
             _progress() as progress,
-            ResultWriter(model, out_dir, fps=fps) as writer,
+            ResultWriter(model, out_dir, opacity=opacity, fps=fps) as writer,
             model.low_scores_kept(score_threshold),
         ):
             task = progress.add_task('Predicting', total=count_frames(media))
@@ -158,12 +161,21 @@ class ResultWriter:
     Args:
         model: The model whose results are written.
         out_dir: Where they go.
+        opacity: Of drawn masks and label maps, 0 to 1.
         fps: Images in a second of the videos; None means as many as the input has.
     """
 
-    def __init__(self, model: Model, out_dir: Path, *, fps: float | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        out_dir: Path,
+        *,
+        opacity: float = OPACITY,
+        fps: float | None = None,
+    ) -> None:
         self._out_dir = out_dir
         self._files = ResultFiles(model, out_dir)
+        self._opacity = opacity
         self._fps = fps
         self._video: Video | None = None
         self._writer: VideoWriter | None = None
@@ -187,7 +199,7 @@ class ResultWriter:
             ValueError: The image is too large for a file of its drawing; nothing is written.
         """
         frame = result.frame
-        drawing = result.draw()[..., ::-1]
+        drawing = result.draw(opacity=self._opacity)[..., ::-1]
         try:
             if frame.video is None:
                 path = _drawing_path(frame.name, self._out_dir, is_video=False)

@@ -1,7 +1,5 @@
 """Results of models: as arrays, in COCO's format, and drawn over the image."""
 
-import colorsys
-import warnings
 from abc import ABC, abstractmethod
 from functools import cached_property
 from pathlib import Path
@@ -11,12 +9,12 @@ import numpy as np
 from mmengine.structures import BaseDataElement
 
 from nat_mm.files import write_image
+from nat_mm.inference.drawing import OPACITY, draw_sample
 from nat_mm.inference.inputs import Frame
 
 if TYPE_CHECKING:
     from nat_mm.inference.model import Model
 
-GOLDEN_RATIO = 0.618034
 SHOWN_CLASSES = 5
 """Classes of a classifier's result that are described, the likeliest ones."""
 
@@ -46,28 +44,46 @@ class Result(ABC):
         """The image, [height, width, 3], uint8, blue-green-red."""
         return self.frame.image
 
-    @abstractmethod
-    def draw(self, **options: Any) -> np.ndarray:
-        """Draws the result over the image.
+    def draw(self, *, opacity: float = OPACITY, with_labels: bool = True) -> np.ndarray:
+        """Draws the result over the image, each class in its color of `Model.palette`.
+
+        Args:
+            opacity: Of masks, segments and label maps, from 0 to 1.
+            with_labels: Whether to write the names of the classes.
 
         Returns:
             [height, width, 3], uint8, red-green-blue, as Pillow and matplotlib take it.
+
+        Raises:
+            UserError: The opacity is not from 0 to 1.
         """
+        return draw_sample(
+            self.image[..., ::-1],
+            self.sample,
+            classes=self.model.classes,
+            palette=self.model.palette,
+            score_threshold=self.score_threshold,
+            opacity=opacity,
+            with_labels=with_labels,
+        )
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
         """The result as a dict for JSON."""
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, *, opacity: float = OPACITY, with_labels: bool = True) -> None:
         """Draws the result and writes it to a file.
 
         Args:
             path: Image file such as ``out.jpg``; its folder is created if needed.
+            opacity: See `draw`.
+            with_labels: See `draw`.
 
         Raises:
             ValueError: No image format has this suffix, or the image is too large for it.
         """
-        write_image(Path(path), self.draw()[..., ::-1])
+        drawing = self.draw(opacity=opacity, with_labels=with_labels)
+        write_image(Path(path), drawing[..., ::-1])
 
     def _describe_image(self) -> dict[str, Any]:
         height, width = self.image.shape[:2]
@@ -135,26 +151,6 @@ class DetectionResult(Result):
             return None
         numbers = self.sample.pred_panoptic_seg.sem_seg[0].cpu().numpy()
         return np.where(numbers == len(self.model.classes), 0, numbers)
-
-    def draw(self, **options: Any) -> np.ndarray:
-        """Draws boxes, masks and segments; see `Result.draw`.
-
-        Args:
-            **options: Of mmdet's ``DetLocalVisualizer.add_datasample``.
-        """
-        visualizer = self.model.visualizer
-        with warnings.catch_warnings():
-            # A box that touches the image's border counts as out of bounds.
-            warnings.filterwarnings('ignore', message='.*out of bounds')
-            visualizer.add_datasample(
-                'prediction',
-                self.image[..., ::-1],
-                self.sample,
-                draw_gt=False,
-                pred_score_thr=self.score_threshold,
-                **options,
-            )
-        return visualizer.get_image()
 
     def describe(self) -> dict[str, Any]:
         """The result as a dict for JSON.
@@ -254,20 +250,6 @@ class SegmentationResult(Result):
         """Names of the classes in the image, most frequent first."""
         return [each['class_name'] for each in self._shares()]
 
-    def draw(self, **options: Any) -> np.ndarray:
-        """Draws the label map over the image; see `Result.draw`.
-
-        Args:
-            **options: Of mmseg's ``SegLocalVisualizer.add_datasample``; ``with_labels=False``
-                leaves out the names, which mmseg takes seconds to place.
-        """
-        visualizer = self.model.visualizer
-        visualizer.set_dataset_meta(classes=self.model.classes, palette=self.model.palette)
-        visualizer.add_datasample(
-            'prediction', self.image[..., ::-1], self.sample, draw_gt=False, **options
-        )
-        return visualizer.get_image()
-
     def describe(self) -> dict[str, Any]:
         """The result as a dict for JSON.
 
@@ -334,22 +316,6 @@ class ClassificationResult(Result):
         classes = self.model.classes
         return [classes[label] for label in self.labels]
 
-    def draw(self, **options: Any) -> np.ndarray:
-        """Writes the most likely class on the image; see `Result.draw`.
-
-        Args:
-            **options: Of mmpretrain's ``UniversalVisualizer.visualize_cls``.
-        """
-        visualizer = self.model.visualizer
-        visualizer.visualize_cls(
-            self.image[..., ::-1],
-            self.sample,
-            classes=self.model.classes,
-            draw_gt=False,
-            **options,
-        )
-        return visualizer.get_image()
-
     def describe(self) -> dict[str, Any]:
         """The result as a dict for JSON.
 
@@ -376,10 +342,3 @@ RESULT_TYPES: dict[str, type[Result]] = {
     'mmpretrain': ClassificationResult,
 }
 """By the toolbox whose model found it."""
-
-
-def make_palette(count: int) -> list[tuple[int, int, int]]:
-    """Distinct colors, red-green-blue from 0 to 255."""
-    hues = (index * GOLDEN_RATIO % 1 for index in range(count))
-    colors = (colorsys.hsv_to_rgb(hue, 0.65, 0.95) for hue in hues)
-    return [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in colors]

@@ -9,6 +9,7 @@ from nat_mm.analysis.drawing import draw_window
 from nat_mm.analysis.windows import TOKEN_STRIDE
 from nat_mm.backbones.base import NeighborhoodBackbone
 from nat_mm.web.findings import Finding
+from nat_mm.web.legend import write_scale
 from nat_mm.web.models import PageModel
 
 
@@ -65,7 +66,8 @@ def draw_clicked_window(
         head: Attention head, from 0; None for the mean over all.
 
     Returns:
-        The drawing, as large as `Finding.enlarged_image`, blue-green-red, and a sentence about it.
+        The drawing, as large as `Finding.enlarged_image`, blue-green-red, and the scale of its
+        colors with a sentence about it, as HTML.
     """
     frame = finding.frame()
     frame = replace(frame, results=model.model.loaded(frame))
@@ -83,8 +85,10 @@ def draw_clicked_window(
     attention = backbone.stages[stage].blocks[block].attn
     row, column = window.token
     size = f'{attention.kernel_size} × {attention.kernel_size}'
+    highest = float(window.weights.max())
     text = (
-        f'Token in row {row}, column {column}: its strongest weight is {window.weights.max():.3f}; '
+        f'{write_scale(highest)}'
+        f'Token in row {row}, column {column}: its strongest weight is {highest:.3f}; '
         f'all {attention.kernel_size**2} of its {size} window, dilation {attention.dilation}, '
         'add up to 1.'
     )

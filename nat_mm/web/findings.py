@@ -13,7 +13,7 @@ from nat_mm.inference.inputs import Frame
 
 DRAWN_SIDE = 768
 """About the longest side, in pixels, to which small images are enlarged before drawing on them:
-lines and letters have a fixed size."""
+letters have a smallest size."""
 
 _MAPS = {'pred_instances': 'masks', 'pred_sem_seg': 'data', 'pred_panoptic_seg': 'sem_seg'}
 """What is as large as the image, by the part of a sample that holds it."""

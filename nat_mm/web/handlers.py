@@ -150,6 +150,10 @@ class Handlers:
             gr.update(choices=heads, value=heads[0][1]),
         )
 
+    def describe(self, model: Any) -> str:
+        """What a model is, and which classes it knows."""
+        return self.models[self._model(model)].describe()
+
     def offer(self, model: Any) -> tuple:
         """Offers what a model has: threshold, hint, choices, stage, block, head."""
         model = self._model(model)

@@ -1,11 +1,14 @@
-"""What an image's colors mean, as HTML."""
+"""What the colors of images mean, and which classes a model knows, as HTML."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
 import numpy as np
 from mmengine.structures import BaseDataElement
 from torch import Tensor
+
+from nat_mm.analysis.drawing import COLORS, color_at
 
 LONGEST = 40
 """Entries that are shown at most."""
@@ -88,18 +91,59 @@ def write_legend(entries: list[Entry]) -> str:
     """
     lines = []
     for entry in entries[:LONGEST]:
-        swatch = ''
-        if entry.color is not None:
-            color = 'rgb({}, {}, {})'.format(*entry.color)
-            swatch = f'<span class="swatch" style="background: {color}"></span>'
         lines.append(
-            f'<li>{swatch}<span class="name">{escape(entry.name)}</span>'
+            f'<li>{_write_swatch(entry.color)}<span class="name">{escape(entry.name)}</span>'
             f'<span class="bar"><span style="width: {entry.share:.1%}"></span></span>'
             f'<span class="note">{escape(entry.note)}</span></li>'
         )
     if len(entries) > LONGEST:
         lines.append(f'<li>and {len(entries) - LONGEST} more</li>')
     return f'<ul class="legend">{"".join(lines)}</ul>'
+
+
+def write_classes(
+    kind: str, classes: Sequence[str], palette: Sequence[tuple[int, int, int]] | None
+) -> str:
+    """Writes what a model knows as HTML: how many classes, and when opened which.
+
+    Args:
+        kind: What the model is.
+        classes: Names of the classes.
+        palette: The colors in which they are drawn, or None.
+
+    Returns:
+        The HTML; names are escaped.
+    """
+    entries = [
+        f'<li>{_write_swatch(palette and palette[label])}{escape(name)}</li>'
+        for label, name in enumerate(classes)
+    ]
+    number = '1 class' if len(classes) == 1 else f'{len(classes)} classes'
+    return (
+        f'<details class="known"><summary>{escape(kind)}, knows {number}</summary>'
+        f'<ul>{"".join(entries)}</ul></details>'
+    )
+
+
+def write_scale(highest: float) -> str:
+    """Writes the scale of the colors of weights as HTML.
+
+    Args:
+        highest: The weight with the brightest color.
+    """
+    stops = (color_at(COLORS, step / 8)[::-1] for step in range(9))
+    colors = ', '.join('rgb({}, {}, {})'.format(*stop) for stop in stops)
+    return (
+        '<span class="scale"><span>weight 0</span> '
+        f'<span class="colors" style="background: linear-gradient(to right, {colors})"></span> '
+        f'<span>{highest:.3f}</span></span> '
+    )
+
+
+def _write_swatch(color: tuple[int, int, int] | None) -> str:
+    if color is None:
+        return ''
+    return '<span class="swatch" style="background: rgb({}, {}, {})"></span>'.format(*color)
 
 
 def _count_pixels(labels: Tensor, number: int) -> np.ndarray:

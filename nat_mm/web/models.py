@@ -9,11 +9,12 @@ from mmengine.structures import BaseDataElement, PixelData
 from torch import Tensor
 
 from nat_mm.files import write_image
+from nat_mm.inference.drawing import OPACITY
 from nat_mm.inference.inputs import Frame
 from nat_mm.inference.model import Model
 from nat_mm.inference.result_files import ResultFiles
 from nat_mm.web.findings import Finding, pack_finding
-from nat_mm.web.legend import Entry, list_entries
+from nat_mm.web.legend import Entry, list_entries, write_classes
 
 LOWEST_SCORE = 0.05
 """Objects below it are not kept, so that no threshold shows them."""
@@ -41,15 +42,20 @@ class PageModel:
     Args:
         name: What the page calls it.
         model: The model itself.
+        opacity: Of masks, segments and label maps, from 0 to 1.
     """
 
-    def __init__(self, name: str, model: Model) -> None:
+    def __init__(self, name: str, model: Model, *, opacity: float = OPACITY) -> None:
         self.name = name
         self.model = model
         self.has_threshold = model.task == 'detection'
-        if hasattr(model.visualizer, 'alpha'):
-            # Leaves more of the image to be seen than by default.
-            model.visualizer.alpha = 0.6
+        self.opacity = opacity
+
+    def describe(self) -> str:
+        """What the model is, and which classes it knows, as HTML."""
+        kind = f'{type(self.model.module).__name__} of {self.model.scope}'
+        palette = None if self.model.task == 'classification' else self.model.palette
+        return write_classes(kind, self.model.classes, palette)
 
     def find(self, frame: Frame) -> Finding:
         """Runs the model.
@@ -93,10 +99,10 @@ class PageModel:
             _enlarge(result.sample, finding.enlargement),
             score_threshold=threshold,
         )
-        # Without the names, which the legend has: mmseg takes seconds to find places for them.
-        options = {'with_labels': False} if self.model.task == 'segmentation' else {}
         image = folder / 'image_found.png'
-        write_image(image, enlarged.draw(**options)[..., ::-1])
+        # The legend has the names of what covers the image.
+        drawn = enlarged.draw(opacity=self.opacity, with_labels=self.model.task != 'segmentation')
+        write_image(image, drawn[..., ::-1])
         data = ResultFiles(self.model, folder)
         data.write(result)
         data.close()

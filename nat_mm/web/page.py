@@ -11,7 +11,7 @@ from nat_mm.web.models import LOWEST_SCORE
 TITLE = 'Neighborhood attention'
 START = f"""
 <div class="hint">
-  <strong>Drop an image on the left, or choose one of the scenes</strong>
+  <strong>Drop an image, or choose one of the scenes</strong>
   <span>The model runs on the computer that serves this page; nothing is sent anywhere else.
   Images with a side of more than {LONGEST_SIDE} pixels are made smaller first.</span>
 </div>
@@ -57,6 +57,7 @@ def build_page(handlers: Handlers) -> gr.Blocks:
         with gr.Row():
             with gr.Column(scale=0, min_width=300):
                 model = gr.Dropdown(names, value=names[0], label='Model', elem_id='model')
+                known = gr.HTML(elem_id='known', padding=False)
                 upload = gr.File(
                     label=f'Image, at most {FILE_MEGABYTES} MB', height=110, elem_id='upload'
                 )
@@ -104,13 +105,15 @@ def build_page(handlers: Handlers) -> gr.Blocks:
         busy = {'show_progress_on': [upload, image], **QUEUED}
         quiet = {'show_progress': 'hidden', **QUEUED}
 
-        page.load(handlers.offer, model, offered, **quiet)
+        page.load(handlers.offer, model, offered, **quiet).then(
+            handlers.describe, model, known, **quiet
+        )
         page.unload(handlers.leave)
         upload.upload(handlers.upload, [upload, model, threshold], found, **busy)
         examples.select(handlers.choose_example, [model, threshold], found, **busy)
-        model.input(handlers.offer, model, offered, **quiet).then(
-            handlers.choose_model, [model, threshold], found, **busy
-        )
+        chosen = model.input(handlers.offer, model, offered, **quiet)
+        chosen.then(handlers.describe, model, known, **quiet)
+        chosen.then(handlers.choose_model, [model, threshold], found, **busy)
         threshold.change(handlers.redraw, threshold, drawn, trigger_mode='always_last', **quiet)
         image.select(handlers.click, layer, seen, **quiet)
         look = {'fn': handlers.look, 'inputs': layer, 'outputs': seen, **quiet}

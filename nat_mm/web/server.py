@@ -15,6 +15,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from nat_mm.errors import UserError
+from nat_mm.inference.drawing import OPACITY
 from nat_mm.inference.model import Model
 from nat_mm.web.bounds import FILE_MEGABYTES, PAGES
 from nat_mm.web.connections import BoundedConnection
@@ -47,7 +48,9 @@ class ServedPage:
 
 
 @contextmanager
-def serve(models: Mapping[str, Model], *, host: str, port: int) -> Iterator[ServedPage]:
+def serve(
+    models: Mapping[str, Model], *, host: str, port: int, opacity: float = OPACITY
+) -> Iterator[ServedPage]:
     """Serves the page inside the ``with`` block, from a thread of its own.
 
     All files, uploads too, lie in a temporary folder that is removed at the end.
@@ -56,6 +59,7 @@ def serve(models: Mapping[str, Model], *, host: str, port: int) -> Iterator[Serv
         models: Models to choose from, at least one, by what the page calls them.
         host: Address to listen on.
         port: Port to listen on.
+        opacity: Of drawn masks and label maps, from 0 to 1.
 
     Yields:
         The page.
@@ -70,7 +74,7 @@ def serve(models: Mapping[str, Model], *, host: str, port: int) -> Iterator[Serv
         # What Gradio takes for uploads; files of the other folder it hands on without copying them.
         os.environ['GRADIO_TEMP_DIR'] = str(uploads)
         gr.set_static_paths(served)
-        page_models = [PageModel(name, model) for name, model in models.items()]
+        page_models = [PageModel(name, model, opacity=opacity) for name, model in models.items()]
         handlers = Handlers(page_models, Uploads(uploads), served)
         page = build_page(handlers)
         app = OfflinePage(Guard(_application(page), page, handlers.uploads, served))

@@ -170,6 +170,20 @@ def test_checkpoint_of_the_other_task(predict, configs, trained, pictures, tmp_p
         predict([*arguments, '--out-dir', str(tmp_path / 'out')])
 
 
-@pytest.mark.parametrize(('option', 'value'), [('--batch-size', '0'), ('--score-threshold', '1.5')])
+def test_opacity(predict, configs, trained, pictures, tmp_path):
+    model = [str(configs['segmentation']), str(trained['segmentation'])]
+    for opacity in ('0', '1'):
+        out = ['--out-dir', str(tmp_path / opacity), '--opacity', opacity]
+        predict([*model, str(pictures / '00.jpg'), *out])
+    bare, covered = (cv2.imread(str(tmp_path / name / 'pictures/00.jpg')) for name in '01')
+    image = cv2.imread(str(pictures / '00.jpg'))
+    assert np.median(abs(bare.astype(int) - image)) <= 2
+    assert np.median(abs(covered.astype(int) - image)) > 50
+
+
+@pytest.mark.parametrize(
+    ('option', 'value'),
+    [('--batch-size', '0'), ('--score-threshold', '1.5'), ('--opacity', '-1')],
+)
 def test_option_out_of_range(option, value, mistake, pictures):
     assert f'{option} must be' in mistake(pictures, option, value)

@@ -1,20 +1,37 @@
 """tools/test.py: metrics, images, saved predictions, and what it refuses."""
 
+import csv
 import json
 import pickle
 
 import cv2
+import numpy as np
 import pytest
 import torch
 
 from nat_mm.checkpoints import read_checkpoint
 from nat_mm.errors import UserError
+from tests.commands.conftest import forget_visualizers
 
 
 def metrics(work_dir):
     """What the run in a work directory measured."""
     (path,) = work_dir.glob('*/*.json')
     return json.loads(path.read_text())
+
+
+def read_table(work_dir, name):
+    """The rows of a CSV file of the run in a work directory."""
+    (path,) = work_dir.glob(f'*/{name}')
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def confusion(work_dir):
+    """The confusion matrix of that run; it is drawn, too."""
+    (path,) = work_dir.glob('*/confusion_matrix.png')
+    assert cv2.imread(str(path)) is not None
+    rows = read_table(work_dir, 'confusion_matrix.csv')
+    return np.array([[int(row[name]) for name in list(row)[1:]] for row in rows])
 
 
 @pytest.fixture
@@ -30,7 +47,7 @@ def mistake(test, configs, tmp_path):
     return run
 
 
-def test_detector(test, configs, trained, tmp_path):
+def test_detector(test, configs, trained, tmp_path, capsys):
     test(
         [
             str(configs['detection']),
@@ -42,6 +59,16 @@ def test_detector(test, configs, trained, tmp_path):
     )
     measured = metrics(tmp_path)
     assert {'coco/bbox_mAP', 'coco/segm_mAP'} <= measured.keys()
+    box, disc = read_table(tmp_path, 'class_scores.csv')
+    assert [box['class'], disc['class']] == ['box', 'disc']
+    assert [box['objects'], disc['images']] == ['3', '3']
+    for kind, key in (('box', 'bbox'), ('mask', 'segm')):
+        mean = (float(box[f'{kind} AP']) + float(disc[f'{kind} AP'])) / 2
+        assert mean == pytest.approx(measured[f'coco/{key}_mAP'], abs=0.001)
+    counts = confusion(tmp_path)
+    assert counts.shape == (3, 3)
+    assert counts[:2].sum(axis=1).tolist() == [3, 3]
+    assert 'box AP50' in capsys.readouterr().out
     assert sorted(path.name for path in (tmp_path / 'shown').iterdir()) == [
         '00.jpg',
         '01.jpg',
@@ -78,6 +105,12 @@ def test_segmentor(test, configs, trained, tmp_path):
         ]
     )
     assert 0 < metrics(tmp_path)['mIoU'] < 100
+    counts = confusion(tmp_path)
+    assert counts.shape == (3, 3)
+    assert counts.sum() == 3 * 96 * 128
+    assert np.diagonal(counts).sum() / counts.sum() == pytest.approx(
+        metrics(tmp_path)['aAcc'] / 100, abs=1e-4
+    )
     assert len(list((tmp_path / 'shown').rglob('*.png'))) == 3
     labels = cv2.imread(str(tmp_path / 'out' / '00.png'), cv2.IMREAD_UNCHANGED)
     assert labels.shape == (96, 128)
@@ -157,3 +190,26 @@ def test_output_of_a_detector_must_be_a_pickle(mistake, trained):
 def test_tta_without_a_pipeline(mistake, trained):
     message = mistake(trained['detection'], '--tta', '--cfg-options', 'tta_model=None')
     assert '--tta needs tta_model and tta_pipeline' in message
+
+
+def test_opacity(test, configs, trained, small_data, tmp_path):
+    """Of --show-dir, where ground truth and prediction are side by side."""
+    drawn = {}
+    for opacity in ('0', '1'):
+        forget_visualizers()
+        shown = tmp_path / opacity
+        arguments = [str(configs['segmentation']), str(trained['segmentation'])]
+        options = ['--show-dir', str(shown), '--opacity', opacity]
+        test([*arguments, *options, '--work-dir', str(tmp_path / 'work_dir')])
+        (path,) = shown.rglob('*00*.png')
+        drawn[opacity] = cv2.imread(str(path))[:, :128].astype(int)
+    image = cv2.imread(str(small_data / 'images' / 'validation' / '00.jpg'))
+    assert np.percentile(abs(drawn['0'] - image), 75) == 0  # names are drawn in any case
+    # The box is red and the disc blue, whatever is behind them.
+    for color in ([0, 0, 255], [255, 0, 0]):
+        assert (drawn['1'] == color).all(axis=2).sum() > 500
+
+
+def test_opacity_out_of_range(mistake, trained):
+    message = mistake(trained['detection'], '--opacity', '1.5')
+    assert message == '--opacity must be from 0 to 1, got 1.5'

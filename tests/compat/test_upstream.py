@@ -30,6 +30,7 @@ from mmengine.optim.optimizer import amp_optimizer_wrapper
 from mmengine.runner import CheckpointLoader, Runner, save_checkpoint
 from mmengine.structures import PixelData
 from mmengine.utils import is_installed, package_utils
+from mmengine.visualization import Visualizer
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from nat_mm.checkpoints import read_checkpoint
@@ -267,6 +268,15 @@ def test_panopticapi():
     with still_broken('panopticapi'):
         needs_it = 'from panopticapi' in inspect.getsource(panoptic_utils)
         assert not needs_it or PathFinder.find_spec('panopticapi') is not None
+
+
+def test_plain_texts():
+    draw = inspect.unwrap(Visualizer.draw_texts)
+    visualizer = Visualizer()
+    visualizer.set_image(np.zeros((40, 60, 3), np.uint8))
+    draw(visualizer, '$a_{$', np.array([2, 2]))
+    with still_broken('plain_texts', ValueError):
+        visualizer.get_image()
 
 
 def test_safe_checkpoints(tmp_path):

@@ -178,8 +178,8 @@ class Visitors:
         self.contexts: list[BrowserContext] = []
         self.requests: list[str] = []
 
-    def open(self) -> Page:
-        context = self._browser.new_context(viewport={'width': 1280, 'height': 800})
+    def open(self, *, width: int = 1280, height: int = 800) -> Page:
+        context = self._browser.new_context(viewport={'width': width, 'height': height})
         context.set_default_timeout(PATIENCE)
         context.on('request', lambda request: self.requests.append(request.url))
         self.contexts.append(context)

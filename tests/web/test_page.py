@@ -273,6 +273,33 @@ def test_two_visitors_at_once(visitors, image):
     assert not pages[0].locator('#attention').is_visible()
 
 
+def test_known_classes(page):
+    known = page.locator('#known')
+    expect(known.locator('summary')).to_have_text('MaskRCNN of mmdet, knows 6 classes')
+    choose(page, '#model', CLASSIFIER)
+    expect(known.locator('summary')).to_have_text('ImageClassifier of mmpretrain, knows 3 classes')
+    known.locator('summary').click()
+    assert known.locator('li').all_inner_texts() == ['cat <b>', 'dog', 'fish']
+    assert known.locator('.swatch').count() == 0
+
+
+def test_phone(visitors, image):
+    """Nothing is wider than the screen, and nothing lies over anything else."""
+    page = visitors.open(width=360, height=740)
+    choose(page, '#model', SEGMENTOR)
+    show(page, image)
+    click(page, 0.3, 0.4)
+    expect(page.locator('#attention img')).to_be_visible()
+    page.locator('#known summary').click()
+    assert page.evaluate('document.documentElement.scrollWidth') == 360
+    parts = ['#model', '#known', '#upload', '#examples', '#image', '#status', '#legend', '#files']
+    parts += ['#attention', '#stage', '#block', '#caption']
+    boxes = [page.locator(part).bounding_box() for part in parts]
+    for part, box, following in zip(parts, boxes, [*boxes[1:], None], strict=True):
+        assert 0 <= box['x'] < box['x'] + box['width'] <= 360, part
+        assert following is None or box['y'] + box['height'] <= following['y'] + 1, part
+
+
 def test_screenshot(page, image):
     """Everything is in view at 1280 x 800, nothing lies over anything else."""
     show(page, image)

@@ -1,0 +1,103 @@
+"""Draws results in the runs of mmdet and mmseg as predictions are drawn."""
+
+from typing import Any
+
+import mmcv
+import numpy as np
+from mmengine.config import Config
+from mmengine.dist import master_only
+from mmengine.registry import VISUALIZERS
+from mmengine.structures import BaseDataElement
+from mmengine.visualization import Visualizer
+
+from nat_mm.inference.drawing import OPACITY, classes_of_dataset, draw_sample
+
+REPLACED = ('DetLocalVisualizer', 'SegLocalVisualizer')
+"""Visualizers with the same arguments of ``add_datasample``."""
+
+_KEPT_SETTINGS = ('name', 'vis_backends', 'save_dir')
+
+
+@VISUALIZERS.register_module()
+class ResultVisualizer(Visualizer):
+    """Takes the place of mmdet's ``DetLocalVisualizer`` and mmseg's ``SegLocalVisualizer``.
+
+    Args:
+        name: Name of the instance.
+        opacity: Of masks, segments and label maps, from 0 to 1.
+        **options: Of mmengine's ``Visualizer``.
+    """
+
+    def __init__(
+        self, name: str = 'visualizer', *, opacity: float = OPACITY, **options: Any
+    ) -> None:
+        super().__init__(name, **options)
+        self.opacity = opacity
+
+    @master_only
+    def add_datasample(
+        self,
+        name: str,
+        image: np.ndarray,
+        data_sample: BaseDataElement | None = None,
+        draw_gt: bool = True,
+        draw_pred: bool = True,
+        show: bool = False,
+        wait_time: float = 0,
+        out_file: str | None = None,
+        pred_score_thr: float = 0.3,
+        step: int = 0,
+    ) -> None:
+        """Draws the ground truth and beside it the prediction, as far as the sample has them.
+
+        Args:
+            name: What the image is called.
+            image: [height, width, 3], uint8, red-green-blue.
+            data_sample: What was found in it, and what is.
+            draw_gt: Whether to draw the ground truth.
+            draw_pred: Whether to draw the prediction.
+            show: Whether to show it in a window; otherwise it is written.
+            wait_time: Seconds to show it.
+            out_file: File to write; None writes it by the visualizer's backends.
+            pred_score_thr: Lowest score of the objects that are drawn.
+            step: Number of the step, for the backends.
+        """
+        drawn = [image]
+        if data_sample is not None:
+            kinds = [kind for kind, wanted in (('gt', draw_gt), ('pred', draw_pred)) if wanted]
+            present = data_sample.keys()
+            classes, palette = classes_of_dataset(self.dataset_meta or {})
+            drawn = [
+                draw_sample(
+                    image,
+                    data_sample.cpu(),
+                    classes=classes,
+                    palette=palette,
+                    truth=kind == 'gt',
+                    score_threshold=pred_score_thr,
+                    opacity=self.opacity,
+                )
+                for kind in kinds
+                if any(key.startswith(f'{kind}_') for key in present)
+            ] or drawn
+        side_by_side = np.concatenate(drawn, axis=1)
+        self.set_image(side_by_side)
+        if show:
+            self.show(side_by_side, win_name=name, wait_time=wait_time)
+        elif out_file is not None:
+            mmcv.imwrite(side_by_side[..., ::-1], out_file)
+        else:
+            self.add_image(name, side_by_side, step)
+
+
+def replace_visualizer(config: Config, *, opacity: float) -> None:
+    """Makes a config use `ResultVisualizer`, unless it has a visualizer of the user's own.
+
+    Args:
+        config: Config of a detector or segmentor.
+        opacity: Of masks, segments and label maps.
+    """
+    settings = config.get('visualizer') or {}
+    if settings.get('type', REPLACED[0]) in REPLACED:
+        kept = {name: settings[name] for name in _KEPT_SETTINGS if name in settings}
+        config.visualizer = dict(type='ResultVisualizer', opacity=opacity, **kept)

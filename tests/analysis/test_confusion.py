@@ -1,0 +1,170 @@
+"""What classes are taken for: counted by hand, and written."""
+
+import csv
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from nat_mm.analysis.class_report import make_confusion, rows_of_classifier
+from nat_mm.analysis.confusion import ImageConfusion, ObjectConfusion, PixelConfusion
+from nat_mm.analysis.confusion_figure import (
+    draw_confusion,
+    list_confusions,
+    shares_of_rows,
+    write_confusion_table,
+)
+
+CAT, DOG, NOTHING = range(3)
+
+
+def instance(box, label, *, ignore=0):
+    return {'bbox': box, 'bbox_label': label, 'ignore_flag': ignore}
+
+
+def found(*objects):
+    boxes, labels, scores = zip(*objects, strict=True) if objects else ([], [], [])
+    return {
+        'bboxes': torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
+        'labels': torch.tensor(labels, dtype=torch.long),
+        'scores': torch.tensor(scores),
+    }
+
+
+def count(metric, *samples):
+    for sample in samples:
+        metric.process({}, [sample])
+    assert metric.evaluate(len(samples)) == {}
+    return metric.matrix.tolist()
+
+
+BOX, FAR = [0, 0, 10, 10], [50, 50, 60, 60]
+OBJECTS = {
+    'right': ([instance(BOX, CAT)], [(BOX, CAT, 0.9)], {(CAT, CAT): 1}),
+    'confused': ([instance(BOX, CAT)], [(BOX, DOG, 0.9)], {(CAT, DOG): 1}),
+    'missed': ([instance(BOX, CAT)], [], {(CAT, NOTHING): 1}),
+    'invented': ([], [(BOX, DOG, 0.9)], {(NOTHING, DOG): 1}),
+    'elsewhere': (
+        [instance(BOX, CAT)],
+        [(FAR, CAT, 0.9)],
+        {(CAT, NOTHING): 1, (NOTHING, CAT): 1},
+    ),
+    'score too low': ([instance(BOX, CAT)], [(BOX, CAT, 0.29)], {(CAT, NOTHING): 1}),
+    'score just enough': ([instance(BOX, CAT)], [(BOX, CAT, 0.3)], {(CAT, CAT): 1}),
+    'half of the union': ([instance(BOX, CAT)], [([0, 0, 10, 5], CAT, 0.9)], {(CAT, CAT): 1}),
+    'less than half': (
+        [instance(BOX, CAT)],
+        [([0, 0, 10, 4.9], CAT, 0.9)],
+        {(CAT, NOTHING): 1, (NOTHING, CAT): 1},
+    ),
+    'twice': (
+        [instance(BOX, CAT)],
+        [(BOX, DOG, 0.5), (BOX, CAT, 0.9)],
+        {(CAT, CAT): 1, (NOTHING, DOG): 1},
+    ),
+    'closest one': (
+        [instance([0, 0, 10, 10], CAT), instance([2, 0, 12, 10], DOG)],
+        [([2, 0, 12, 10], DOG, 0.9), ([1, 0, 11, 10], DOG, 0.8)],
+        {(DOG, DOG): 1, (CAT, DOG): 1},
+    ),
+    'inside of a crowd': (
+        [instance([0, 0, 40, 40], CAT, ignore=1)],
+        [(BOX, CAT, 0.9), ([30, 30, 50, 50], CAT, 0.8)],
+        {(NOTHING, CAT): 1},
+    ),
+    'nothing': ([], [], {}),
+}
+
+
+@pytest.mark.parametrize(('truth', 'predicted', 'expected'), OBJECTS.values(), ids=OBJECTS)
+def test_objects(truth, predicted, expected):
+    metric = ObjectConfusion(['cat', 'dog'], {7: truth})
+    matrix = count(metric, {'img_id': 7, 'pred_instances': found(*predicted)})
+    counts = np.zeros((3, 3), int)
+    for place, number in expected.items():
+        counts[place] = number
+    assert matrix == counts.tolist()
+    assert metric.names == ['cat', 'dog', 'background']
+    assert not any(line.split()[2] == 'background' for line in list_confusions(metric))
+
+
+def test_images_that_fill_up_the_last_batch_count_once():
+    metric = ObjectConfusion(['cat', 'dog'], {7: [instance(BOX, CAT)]})
+    sample = {'img_id': 7, 'pred_instances': found((BOX, CAT, 0.9))}
+    metric.process({}, [sample, sample])
+    metric.evaluate(1)
+    assert metric.matrix.sum() == 1
+
+
+def test_pixels():
+    sample = {
+        'gt_sem_seg': {'data': torch.tensor([[[0, 0, 1], [1, 2, 255]]])},
+        'pred_sem_seg': {'data': torch.tensor([[[0, 1, 1], [1, 0, 2]]])},
+    }
+    expected = [[2, 2, 0], [0, 4, 0], [2, 0, 0]]
+    assert count(PixelConfusion(['a', 'b', 'c']), sample, sample) == expected
+
+
+def test_images():
+    samples = [
+        {'gt_label': torch.tensor([true]), 'pred_label': torch.tensor([predicted])}
+        for true, predicted in [(0, 0), (0, 1), (0, 0), (1, 1)]
+    ]
+    several = {'gt_label': torch.tensor([0, 1]), 'pred_label': torch.tensor([1])}
+    metric = ImageConfusion(['a', 'b', 'c'])
+    assert count(metric, *samples, several) == [[2, 1, 0], [0, 1, 0], [0, 0, 0]]
+    first, second, third = rows_of_classifier(metric)
+    assert first == {'class': 'a', 'images': 3, 'precision': 1.0, 'recall': 2 / 3}
+    assert second == {'class': 'b', 'images': 1, 'precision': 0.5, 'recall': 1.0}
+    assert np.isnan([third['precision'], third['recall']]).all()
+
+
+def matrix_of(names, matrix):
+    metric = ImageConfusion(names)
+    metric.matrix = np.array(matrix)
+    return metric
+
+
+def test_shares_and_words():
+    metric = matrix_of(['cat', 'dog', 'bird'], [[6, 2, 0], [0, 0, 0], [1, 1, 8]])
+    np.testing.assert_allclose(
+        shares_of_rows(metric.matrix), [[0.75, 0.25, 0], [0, 0, 0], [0.1, 0.1, 0.8]]
+    )
+    assert list_confusions(metric, limit=2) == [
+        '25% of cat taken for dog',
+        '10% of bird taken for cat',
+    ]
+
+
+def test_table(tmp_path):
+    metric = matrix_of(['a, "b"', '猫'], [[6, 2], [0, 3]])
+    write_confusion_table(metric, tmp_path / 'table.csv')
+    with open(tmp_path / 'table.csv', encoding='utf-8', newline='') as file:
+        rows = list(csv.reader(file))
+    assert rows == [['true class', 'a, "b"', '猫'], ['a, "b"', '6', '2'], ['猫', '0', '3']]
+
+
+@pytest.mark.parametrize('classes', [1, 2, 40, 300])
+def test_figure(classes, tmp_path):
+    """Each class has at least a few pixels; names may be anything."""
+    names = ['$cost_{$', 'x' * 80, *map(str, range(classes))][-classes:]
+    metric = matrix_of(names, np.eye(classes, dtype=int))
+    draw_confusion(metric, tmp_path / 'figure.png')
+    height, width = cv2.imread(str(tmp_path / 'figure.png')).shape[:2]
+    assert 2 * classes < height <= width < 3000
+
+
+@pytest.mark.parametrize('missing', ['img_id', 'instances', 'classes'])
+def test_dataset_that_does_not_say_its_objects(missing):
+    class Dataset:
+        metainfo = {} if missing == 'classes' else {'classes': ['cat']}
+
+        def __len__(self):
+            return 1
+
+        def get_data_info(self, index):
+            known = {'img_id': index, 'instances': []}
+            return {key: value for key, value in known.items() if key != missing}
+
+    assert make_confusion('mmdet', Dataset()) is None
