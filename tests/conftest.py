@@ -82,6 +82,7 @@ LANES = {
         'tests/commands',
         'tests/compat/test_models_run.py',
         'tests/configs',
+        'tests/data/test_model_fit.py',
         'tests/docs',
         'tests/mask2former',
         'tests/web',
