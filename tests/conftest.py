@@ -83,6 +83,7 @@ LANES = {
         'tests/compat/test_models_run.py',
         'tests/configs',
         'tests/data/test_broken_samples.py::test_training',
+        'tests/data/test_model_fit.py',
         'tests/docs',
         'tests/mask2former',
         'tests/web',

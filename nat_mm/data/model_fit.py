@@ -48,6 +48,8 @@ def _find_problems(config: Config) -> Iterator[Finding]:
     if not isinstance(model.get('backbone'), dict):
         return
     channels = model.backbone.get('in_channels', 3)
+    if not isinstance(channels, int):
+        return
     text = _find_wrong_mean(config, channels)
     if text:
         yield Finding(text)
@@ -59,6 +61,8 @@ def _find_problems(config: Config) -> Iterator[Finding]:
         return
     except Exception:
         # Building the real model says what is wrong, unless it fails only without memory.
+        return
+    if not isinstance(getattr(trace.model, 'backbone', None), nn.Module):
         return
     maps = trace.run(trace.model.backbone, trace.image())
     part, features = run_necks(trace, config, maps)
@@ -112,8 +116,9 @@ def _find_image_size(config: Config) -> tuple[int, int]:
     if config.default_scope == 'mmdet':
         # SSD's anchors are for one size, as its last maps are not divided by their strides.
         generator = (config.model.get('bbox_head') or {}).get('anchor_generator') or {}
-        padding = preprocessor.get('batch_augments') or []
-        sizes = [generator.get('input_size'), *(each.get('size') for each in padding)]
+        augments = preprocessor.get('batch_augments') or []
+        padding = [each.get('size') for each in augments if isinstance(each, dict)]
+        sizes = [generator.get('input_size'), *padding]
         default = DETECTED_SIZE
     else:
         crops = [each for each in find_steps(config) if 'Crop' in str(each.get('type'))]
