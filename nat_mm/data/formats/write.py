@@ -103,6 +103,10 @@ def _name_files(images: list[AnnotatedImage]) -> dict[str, AnnotatedImage]:
         name = image.path.name if is_alone else '_'.join(image.path.parts[-3:]).lstrip('/')
         # Label images differ in their stem only.
         other = taken.setdefault(Path(name).stem.lower(), image.path)
+        if name in named and other == image.path:
+            raise UserError(
+                f'{image.path} is the image of two annotation files: remove one of them'
+            )
         if other != image.path:
             raise UserError(f'{image.path} and {other} have the same name: rename one of them')
         named[name] = image

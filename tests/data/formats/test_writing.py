@@ -87,6 +87,14 @@ def test_images_that_differ_in_their_suffix_are_refused(source, convert, tmp_pat
     assert [path.name for path in tmp_path.iterdir()] == ['source']
 
 
+def test_two_annotation_files_of_an_image_are_refused(source, convert):
+    write_labelme(source / 'a.json', polygon('nut', *SQUARE))
+    for name in 'bcd':
+        write_labelme(source / f'{name}.json', polygon('nut', *SQUARE), imagePath='a.jpg')
+    with pytest.raises(UserError, match=r'a\.jpg is the image of two annotation files'):
+        convert('labelme')
+
+
 def test_nothing_is_overwritten(source, convert, tmp_path):
     write_labelme(source / 'a.json', polygon('nut', *SQUARE))
     write_labelme(source / 'b.json', polygon('nut', *SQUARE))
