@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         images[:] = split_images(images, val_fraction=arguments.val_fraction, seed=arguments.seed)
         write_coco(annotations, arguments.target, label_images=arguments.label_images)
     except OSError as error:
-        raise UserError(f'{error.filename}: {error.strerror}') from error
+        raise UserError(str(error)) from error
 
     Console().print(describe(annotations))
     if was_split:

@@ -49,7 +49,7 @@ class AnnotatedImage:
         height: Likewise.
         objects: In the order of the annotations.
         part: ``train`` or ``val`` if the source says so.
-        unlabelled: Polygons of pixels that belong to no class, which training ignores.
+        unlabelled: Areas of no class, whose pixels a segmentor ignores.
     """
 
     path: Path
@@ -57,7 +57,7 @@ class AnnotatedImage:
     height: int
     objects: tuple[AnnotatedObject, ...]
     part: str | None = None
-    unlabelled: tuple[tuple[float, ...], ...] = ()
+    unlabelled: tuple[AnnotatedObject, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -110,14 +110,11 @@ def find_image(name: str, folders: Iterable[Path], *, annotations: Path) -> Path
     """
     folders = list(dict.fromkeys(folders))
     name = name.replace('\\', '/').rpartition('/')[2]
-    for folder in folders:
-        if name and (folder / name).is_file():
-            return folder / name
-        for suffix in SUFFIXES:
-            for candidate in (suffix, suffix.upper()):
-                path = folder / f'{annotations.stem}{candidate}'
-                if path.is_file():
-                    return path
+    suffixes = [*SUFFIXES, *map(str.upper, SUFFIXES)]
+    for candidate in filter(None, [name, *(f'{annotations.stem}{suffix}' for suffix in suffixes)]):
+        for folder in folders:
+            if (folder / candidate).is_file():
+                return folder / candidate
     places = ' or '.join(map(str, folders))
     raise UserError(f'{annotations}: its image {name!r} is not in {places}')
 

@@ -1,7 +1,6 @@
 """Reads labelme's format: a JSON file with polygons and other shapes for each image."""
 
 import base64
-import binascii
 import io
 import json
 import math
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from pycocotools import mask as coco_mask
 
 from nat_mm.data.formats.annotated import (
@@ -110,7 +109,7 @@ def _read_image(file: Path, part: str | None, left_out: Counter[str]) -> Annotat
         if name in (_IGNORED, _BACKGROUND):
             left_out[f'shapes named {name}'] += 1
             if name == _IGNORED:
-                unlabelled += each.polygons
+                unlabelled.append(each)
             continue
         group = shape.get('group_id')
         groups.setdefault(number if group is None else (name, str(group)), []).append(each)
@@ -146,11 +145,12 @@ def _read_shape(
 
 def _read_points(points: Any, place: str) -> list[tuple[float, float]]:
     try:
-        return [(float(x), float(y)) for x, y in points]
+        pairs = [(float(x), float(y)) for x, y in points]
     except (TypeError, ValueError):
-        raise UserError(
-            f'{place}: points must be pairs of numbers, got {str(points)[:60]}'
-        ) from None
+        pairs = []
+    if not pairs or not all(math.isfinite(value) for pair in pairs for value in pair):
+        raise UserError(f'{place}: points must be pairs of numbers, got {str(points)[:60]}')
+    return pairs
 
 
 def _draw_circle(
@@ -175,9 +175,9 @@ def _read_mask(
     try:
         with Image.open(io.BytesIO(base64.b64decode(mask, validate=True))) as image:
             pixels = np.array(image.convert('L')) > 0
-    except (TypeError, ValueError, binascii.Error, UnidentifiedImageError, OSError):
+    except (TypeError, ValueError, SyntaxError, OSError, Image.DecompressionBombError):
         raise UserError(f'{place}: mask must be a PNG in base64') from None
-    left, top = (round(value) for value in points[0]) if points else (0, 0)
+    left, top = (round(value) for value in points[0])
     height, width = pixels.shape
     if left < 0 or top < 0 or left + width > size[0] or top + height > size[1]:
         raise UserError(

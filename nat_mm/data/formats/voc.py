@@ -16,6 +16,7 @@ from nat_mm.data.formats.annotated import (
     encode_mask,
     find_files,
     find_image,
+    part_of,
     read_size,
     read_text,
 )
@@ -30,6 +31,8 @@ def read_voc(source: Path) -> Annotations:
     Objects marked as difficult are ignored in training and tests, as in VOC's own evaluation. A
     ``SegmentationObject/NAME.png`` gives the masks of an image's objects. Where
     ``ImageSets/Main`` has both ``train.txt`` and ``val.txt``, they say which images are used.
+    Without these, folders that begin with ``train`` and ``val`` are the parts of the data, and one
+    that begins with ``test`` is left out.
 
     Args:
         source: The folder, with ``Annotations`` and ``JPEGImages``; or any folder in which the
@@ -46,16 +49,17 @@ def read_voc(source: Path) -> Annotations:
     if not files:
         raise UserError(f'{source} has no annotations: there is no .xml file in it')
     parts = _read_parts(source, {file.stem for file in files})
-    images = [
-        _read_image(file, source, parts.get(file.stem))
-        for file in files
-        if not parts or file.stem in parts
-    ]
-    annotations = Annotations(
-        images, sorted({each.name for image in images for each in image.objects})
-    )
-    if len(files) > len(images):
-        annotations.left_out['images in neither train.txt nor val.txt'] = len(files) - len(images)
+    annotations = Annotations([], [])
+    for file in files:
+        part = parts.get(file.stem) if parts else part_of(file, source)
+        if parts and part is None:
+            annotations.left_out['images in neither train.txt nor val.txt'] += 1
+        elif part == 'test':
+            annotations.left_out['images of the test part'] += 1
+        else:
+            annotations.images.append(_read_image(file, source, part))
+    found = {each.name for image in annotations.images for each in image.objects}
+    annotations.classes.extend(sorted(found))
     return annotations
 
 
@@ -77,8 +81,8 @@ def _read_parts(source: Path, names: set[str]) -> dict[str, str]:
 
 def _read_image(file: Path, source: Path, part: str | None) -> AnnotatedImage:
     try:
-        root = ElementTree.fromstring(read_text(file))
-    except ElementTree.ParseError as error:
+        root = ElementTree.fromstring(file.read_bytes())
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise UserError(f'{file} is not XML: {error}') from error
     folders = (source / 'JPEGImages', source / 'images', file.parent)
     path = find_image(root.findtext('filename', '').strip(), folders, annotations=file)
@@ -137,12 +141,13 @@ def _read_masks(path: Path, size: tuple[int, int], count: int) -> list[dict[str,
         return [None] * count
     if read_size(path) != size:
         raise UserError(f'{path} must have the size of its image, {size[0]} x {size[1]} pixels')
-    with Image.open(path) as image:
-        if image.mode not in ('P', 'L'):
-            raise UserError(
-                f'{path} must have one channel, the number of the object, got {image.mode}'
-            )
-        numbers = np.array(image)
+    try:
+        with Image.open(path) as image:
+            mode, numbers = image.mode, np.array(image)
+    except (OSError, SyntaxError) as error:
+        raise UserError(f'{path} cannot be read: {error}') from error
+    if mode not in ('P', 'L'):
+        raise UserError(f'{path} must have one channel, the number of the object, got {mode}')
     for number in range(1, count + 1):
         if number not in numbers:
             raise UserError(f'{path} has no pixel of object {number} of {count}')

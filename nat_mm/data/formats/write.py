@@ -133,13 +133,9 @@ def _segmentation(each: AnnotatedObject, image: AnnotatedImage) -> dict[str, Any
 
 def _encode(each: AnnotatedObject, image: AnnotatedImage) -> dict[str, Any]:
     """The pixels of an object, as run lengths."""
-    return each.mask or _encode_polygons(each.polygons, image)
-
-
-def _encode_polygons(
-    polygons: tuple[tuple[float, ...], ...], image: AnnotatedImage
-) -> dict[str, Any]:
-    polygons = [list(polygon) for polygon in polygons]
+    if each.mask is not None:
+        return each.mask
+    polygons = [list(polygon) for polygon in each.polygons]
     return coco_mask.merge(coco_mask.frPyObjects(polygons, image.height, image.width))
 
 
@@ -153,7 +149,6 @@ def _draw_labels(image: AnnotatedImage, numbers: dict[str, int]) -> np.ndarray:
             )
         value = IGNORED_LABEL if each.is_ignored else numbers[each.name]
         labels[coco_mask.decode(_encode(each, image)).astype(bool)] = value
-    if image.unlabelled:
-        mask = coco_mask.decode(_encode_polygons(image.unlabelled, image))
-        labels[mask.astype(bool)] = IGNORED_LABEL
+    for each in image.unlabelled:
+        labels[coco_mask.decode(_encode(each, image)).astype(bool)] = IGNORED_LABEL
     return labels

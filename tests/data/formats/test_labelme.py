@@ -120,11 +120,21 @@ def test_image_in_another_folder(source, convert):
         (polygon('nut', (1, 1), (9, 1)), r'shape 1 \(nut\): a polygon of 2 points has no area'),
         (polygon('nut', (1, 1), (9, 1), (5, 1)), r'shape 1 \(nut\): the object is 8 x 0 pixels'),
         ({'label': 'nut', 'points': [[1], 2]}, r'shape 1 \(nut\): points must be pairs of numbers'),
+        (polygon('nut', (1, float('nan'))), r'shape 1 \(nut\): points must be pairs of numbers'),
         ({'label': 7}, r'a\.json, shape 1 must be an object with a label'),
         (polygon('nut', *SQUARE, shape_type='cube'), r"shape_type 'cube' with 4 points is unknown"),
         (polygon('nut', *SQUARE, shape_type='mask'), r'shape 1 \(nut\): mask must be a PNG'),
     ],
-    ids=['outside', 'two points', 'flat', 'no pairs', 'no label', 'unknown type', 'no mask'],
+    ids=[
+        'outside',
+        'two points',
+        'flat',
+        'no pairs',
+        'not finite',
+        'no label',
+        'unknown type',
+        'no mask',
+    ],
 )
 def test_mistake_is_named(source, convert, tmp_path, shape, message):
     write_labelme(source / 'b.json', polygon('nut', *SQUARE))

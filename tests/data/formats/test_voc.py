@@ -63,6 +63,15 @@ def test_xml_beside_images_whose_name_it_does_not_know(source, convert):
     assert sum(len(coco.anns) for coco in convert('voc').values()) == 2
 
 
+def test_folders_of_train_and_val_are_kept(source, convert, capsys):
+    for folder in ('train', 'valid', 'test'):
+        write_voc(source, folder[0], ('nut', BOX, ''), folder=folder)
+    parts = convert('voc')
+    assert [image['file_name'] for image in parts['train'].imgs.values()] == ['t.jpg']
+    assert [image['file_name'] for image in parts['val'].imgs.values()] == ['v.jpg']
+    assert 'left out: 1 images of the test part' in capsys.readouterr().out
+
+
 def test_masks_of_objects(source, convert):
     numbers = np.zeros((HEIGHT, WIDTH), np.uint8)
     numbers[5:25, 10:20], numbers[5:25, 20:30], numbers[0] = 1, 2, 255
