@@ -97,9 +97,9 @@ def _read_image(file: Path, part: str | None, left_out: Counter[str]) -> Annotat
     unlabelled = []
     for number, shape in enumerate(shapes, start=1):
         place = f'{file}, shape {number}'
-        if not isinstance(shape, dict) or not isinstance(shape.get('label'), str):
+        name = shape.get('label') if isinstance(shape, dict) else None
+        if not isinstance(name, str) or not name.strip():
             raise UserError(f'{place} must be an object with a label, got {brief(shape)}')
-        name = shape['label']
         place = f'{place} ({name})'
         kind = shape.get('shape_type') or 'polygon'
         if kind in _WITHOUT_AREA:
