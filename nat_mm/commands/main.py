@@ -20,6 +20,7 @@ COMMANDS = {
     'convert-checkpoint': 'convert checkpoints between layouts',
     'convert-labels': 'convert label images to PNGs of class numbers',
     'export-onnx': 'export a backbone to ONNX',
+    'convert-annotations': 'convert VOC, YOLO or labelme annotations to COCO',
     'make-scenes': 'write a small generated dataset',
     'demo': 'train, test and draw the demo models',
 }

@@ -17,6 +17,7 @@ from nat_mm.inference.building import (
     UnknownTypeError,
     tell_mistakes_apart,
 )
+from nat_mm.inference.dataset_classes import apply_dataset_classes
 from nat_mm.inference.zoo import find_config
 
 FRAMEWORKS = ('mmdet', 'mmseg', 'mmpretrain')
@@ -25,7 +26,7 @@ FRAMEWORKS = ('mmdet', 'mmseg', 'mmpretrain')
 def load_config(
     source: str | Path, *, overrides: dict[str, Any] | None = None, work_dir: str | None = None
 ) -> Config:
-    """Reads a config, imports what it asks for and settles its work directory.
+    """Reads a config, imports what it asks for and settles its classes and work directory.
 
     Args:
         source: Config file, ``package::path`` or a name in the model zoo; see `find_config`.
@@ -38,7 +39,8 @@ def load_config(
 
     Raises:
         UserError: The file is missing, cannot be parsed, belongs to none of `FRAMEWORKS`,
-            imports something that cannot be imported, or an override does not apply to it.
+            imports something that cannot be imported, its ``dataset_classes`` cannot be applied,
+            or an override does not apply to it.
     """
     path = str(find_config(source))
     try:
@@ -58,6 +60,7 @@ def load_config(
     except ImportError as error:
         raise UserError(f'{path}: {error}: {error.__context__}') from error
     init_default_scope(framework)
+    apply_dataset_classes(config)
 
     config.work_dir = work_dir or config.get('work_dir') or str(Path('work_dirs', Path(path).stem))
     return config

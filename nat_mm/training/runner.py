@@ -15,8 +15,9 @@ from nat_mm.data.checks import check_dataset, data_mistakes
 from nat_mm.data.palettes import complete_palettes
 from nat_mm.errors import UserError
 from nat_mm.inference.config import config_mistakes
+from nat_mm.training.console import ShortFlexibleRunner, ShortRunner
 
-RUNNERS = {'Runner': Runner, 'FlexibleRunner': FlexibleRunner}
+RUNNERS = {'Runner': ShortRunner, 'FlexibleRunner': ShortFlexibleRunner}
 """Runners by ``runner_type``; the second takes a ``strategy``, such as FSDP."""
 
 

@@ -50,9 +50,18 @@ optim_wrapper = dict(type='OptimWrapper')
 default_hooks = dict(checkpoint=dict(interval=2))
 """
 
+FEWER_ITERATIONS = """
+loader = dict(num_workers=0, persistent_workers=False)
+train_dataloader = loader
+val_dataloader = loader
+test_dataloader = loader
+train_cfg = dict(max_iters=2, val_interval=2)
+default_hooks = dict(checkpoint=dict(interval=2))
+"""
+
 SMALLER_CONFIGS = {
-    'my_detector.py': SMALLER_DETECTOR,
-    'my_segmenter.py': SMALLER_SEGMENTOR,
+    'my_detector.py': FEWER_ITERATIONS,
+    'my_segmenter.py': FEWER_ITERATIONS,
     'configs/detection/nat/mask_rcnn_nat_mini_3x_coco.py': SMALLER_DETECTOR,
     'configs/detection/nat/mask_rcnn_nat_tiny_3x_coco.py': SMALLER_DETECTOR,
     'configs/segmentation/nat/upernet_nat_mini_512x512_160k_ade20k.py': SMALLER_SEGMENTOR,
@@ -60,8 +69,8 @@ SMALLER_CONFIGS = {
 """What is added to a config, in a file that inherits from it and stands in for it."""
 
 REPLACED_WORDS = {
-    'work_dirs/my_detector/epoch_12.pth': 'work_dirs/my_detector/epoch_1.pth',
-    'work_dirs/my_segmenter/iter_4000.pth': 'work_dirs/my_segmenter/iter_2.pth',
+    'work_dirs/my_detector/iter_900.pth': 'work_dirs/my_detector/iter_2.pth',
+    'work_dirs/my_segmenter/iter_900.pth': 'work_dirs/my_segmenter/iter_2.pth',
 }
 """Checkpoints of the shorter training runs above. URLs become `downloads/` and their last part."""
 
@@ -80,6 +89,15 @@ RUN_ELSEWHERE = {
     ),
     r'mim (train|test) nat_mm my_segmenter\.py .*': (
         'tests/packaging/test_installed.py::test_segmentor_trains_tests_and_infers'
+    ),
+    r'nat-mm convert-annotations voc .*': (
+        'tests/data/formats/test_voc.py::test_boxes_count_pixels_from_one'
+    ),
+    r'nat-mm convert-annotations yolo .*': (
+        'tests/data/formats/test_yolo.py::test_boxes_and_polygons'
+    ),
+    r'nat-mm convert-annotations labelme .*': (
+        'tests/data/formats/test_labelme.py::test_label_images'
     ),
     r'mim search nat_mm .*': 'tests/packaging/test_installed_model_zoo.py::test_mim_search',
     r'mim download nat_mm .*': 'tests/packaging/test_installed_model_zoo.py::test_mim_download',

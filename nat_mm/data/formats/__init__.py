@@ -1,0 +1,1 @@
+"""Reads annotations of other formats and writes them as COCO."""

@@ -1,0 +1,203 @@
+"""Annotated images, whatever format they were read from."""
+
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from nat_mm.data.image_headers import read_header
+from nat_mm.errors import UserError
+from nat_mm.inference.images import SUFFIXES, UnreadableInput
+
+_TOLERANCE = 0.01
+"""How far points may lie outside of an image, as a share of its sides: tools round differently."""
+
+
+@dataclass(frozen=True)
+class AnnotatedObject:
+    """An object in an image.
+
+    Attributes:
+        name: Its class.
+        box: x, y, width and height, in pixels.
+        polygons: Its outline, each x1, y1, x2, y2, ... in pixels.
+        mask: Its pixels, where it has no polygons, as COCO's compressed run lengths. With neither,
+            only the box is known.
+        is_ignored: Whether neither finding it nor missing it is a mistake: ``iscrowd`` in COCO.
+    """
+
+    name: str
+    box: tuple[float, float, float, float]
+    polygons: tuple[tuple[float, ...], ...] = ()
+    mask: dict[str, Any] | None = None
+    is_ignored: bool = False
+
+
+@dataclass(frozen=True)
+class AnnotatedImage:
+    """An image and the objects in it.
+
+    Attributes:
+        path: The image file.
+        width: In pixels, with EXIF's orientation applied.
+        height: Likewise.
+        objects: In the order of the annotations.
+        part: ``train`` or ``val`` if the source says so.
+        unlabelled: Areas of no class, whose pixels a segmentor ignores.
+    """
+
+    path: Path
+    width: int
+    height: int
+    objects: tuple[AnnotatedObject, ...]
+    part: str | None = None
+    unlabelled: tuple[AnnotatedObject, ...] = ()
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """What a folder of annotations holds.
+
+    Attributes:
+        images: All images.
+        classes: The names of the classes, in the order of the categories.
+        left_out: How often something was left out, by what it is.
+    """
+
+    images: list[AnnotatedImage]
+    classes: list[str]
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+def encode_mask(pixels: np.ndarray) -> dict[str, Any]:
+    """A mask [height, width], bool, as COCO's compressed run lengths."""
+    return coco_mask.encode(np.asfortranarray(pixels.astype(np.uint8)))
+
+
+def find_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    """All files below a folder that end so, in order; hidden ones are left out.
+
+    Raises:
+        UserError: There is no such folder.
+    """
+    if not folder.is_dir():
+        raise UserError(f'there is no folder {folder}')
+    paths = (Path(base, name) for base, _, names in os.walk(folder) for name in names)
+    return sorted(
+        path
+        for path in paths
+        if path.suffix.lower() in suffixes
+        and not any(part.startswith('.') for part in path.relative_to(folder).parts)
+    )
+
+
+def find_image(name: str, folders: Iterable[Path], *, annotations: Path) -> Path:
+    """Finds the image of an annotation file: by the name that it gives, or by its own.
+
+    Args:
+        name: What the annotation file calls its image; folders in it are not looked at.
+        folders: Where the image may be.
+        annotations: The annotation file.
+
+    Raises:
+        UserError: It is in none of the folders.
+    """
+    folders = list(dict.fromkeys(folders))
+    name = name.replace('\\', '/').rpartition('/')[2]
+    suffixes = [*SUFFIXES, *map(str.upper, SUFFIXES)]
+    for candidate in filter(None, [name, *(f'{annotations.stem}{suffix}' for suffix in suffixes)]):
+        for folder in folders:
+            if (folder / candidate).is_file():
+                return folder / candidate
+    places = ' or '.join(map(str, folders))
+    raise UserError(f'{annotations}: its image {name!r} is not in {places}')
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """Width and height of an image as training reads it.
+
+    Raises:
+        UserError: It is no image.
+    """
+    try:
+        return read_header(path).shown_size
+    except UnreadableInput as error:
+        raise UserError(f'{path} {error}') from error
+
+
+def clip_points(points: Sequence[float], size: tuple[int, int], *, place: str) -> tuple[float, ...]:
+    """Moves points that lie a little outside of an image to its border.
+
+    Args:
+        points: x1, y1, x2, y2, ... in pixels.
+        size: Width and height of the image.
+        place: Where they are from, for the message.
+
+    Returns:
+        The points.
+
+    Raises:
+        UserError: A point is not a number or lies farther outside.
+    """
+    clipped = []
+    for index, value in enumerate(points):
+        side = size[index % 2]
+        slack = max(1.0, _TOLERANCE * side)
+        if not math.isfinite(value) or not -slack <= value <= side + slack:
+            raise UserError(
+                f'{place}: {"xy"[index % 2]} = {value:g} is outside of the image of '
+                f'{size[0]} x {size[1]} pixels'
+            )
+        clipped.append(min(max(float(value), 0.0), float(side)))
+    return tuple(clipped)
+
+
+def enclose(
+    polygons: Sequence[Sequence[float]], *, place: str
+) -> tuple[float, float, float, float]:
+    """The box around polygons: x, y, width and height.
+
+    Args:
+        polygons: Each x1, y1, x2, y2, ... in pixels.
+        place: Where they are from, for the message.
+
+    Raises:
+        UserError: It is empty.
+    """
+    x = [value for polygon in polygons for value in polygon[0::2]]
+    y = [value for polygon in polygons for value in polygon[1::2]]
+    box = (min(x), min(y), max(x) - min(x), max(y) - min(y))
+    if not (box[2] > 0 and box[3] > 0):
+        raise UserError(
+            f'{place}: the object is {box[2]:g} x {box[3]:g} pixels large; remove or redraw it'
+        )
+    return box
+
+
+def part_of(path: Path, root: Path) -> str | None:
+    """``train``, ``val`` or ``test`` if a folder above a file says so; otherwise None."""
+    for folder in path.relative_to(root).parent.parts:
+        for part in ('train', 'val', 'test'):
+            if folder.lower().startswith(part):
+                return part
+    return None
+
+
+def read_text(path: Path) -> str:
+    """The text of a file.
+
+    Raises:
+        UserError: It cannot be read, or is no text.
+    """
+    try:
+        return path.read_text(encoding='utf-8-sig')
+    except OSError as error:
+        raise UserError(f'cannot read {path}: {error.strerror}') from error
+    except UnicodeDecodeError as error:
+        raise UserError(f'{path} is not text in UTF-8: {error}') from error

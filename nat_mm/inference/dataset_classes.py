@@ -1,0 +1,128 @@
+"""Writes the names of the classes, which a config gives once, wherever else it needs them."""
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.config import Config
+
+from nat_mm.errors import UserError, brief
+
+FROM_ANNOTATIONS = 'from_annotations'
+EXAMPLE = "dataset_classes = ('cat', 'dog')"
+
+
+def apply_dataset_classes(config: Config) -> None:
+    """Applies ``dataset_classes`` of a config, which the configs for fine-tuning have.
+
+    It is the names of the classes, or ``'from_annotations'`` for those of the categories in the
+    COCO annotations of training, in their order. They become ``metainfo.classes`` of every
+    dataset, and their number ``num_classes`` of every head. A config without it is left alone.
+
+    Args:
+        config: Config of a detector or segmentor. Changed in place; ``dataset_classes`` is the
+            names then.
+
+    Raises:
+        UserError: ``dataset_classes`` is something else, the annotations cannot be read, or a
+            dataset has other ``metainfo.classes`` already.
+    """
+    if 'dataset_classes' not in config:
+        return
+    classes = config.dataset_classes
+    datasets = [
+        (f'{part}_dataloader.{place}', dataset)
+        for part in ('train', 'val', 'test')
+        for place, dataset in _find_datasets(config.get(f'{part}_dataloader'))
+    ]
+    if classes == FROM_ANNOTATIONS:
+        classes = _read_categories(config, [dataset for _, dataset in datasets])
+    elif not _is_names(classes):
+        raise UserError(
+            f'{config.filename}: dataset_classes must be the names of the classes, such as '
+            f'{EXAMPLE}, got {classes!r}'
+        )
+    classes = tuple(classes)
+    for place, dataset in datasets:
+        metainfo = dataset.get('metainfo') or {}
+        own = metainfo.get('classes')
+        if own is not None and (isinstance(own, str) or tuple(own) != classes):
+            raise UserError(
+                f'{config.filename}: {place}.metainfo.classes is {own!r}, but dataset_classes is '
+                f'{classes!r}: write only dataset_classes'
+            )
+        dataset['metainfo'] = {**metainfo, 'classes': classes}
+    _set_class_counts(config.get('model'), len(classes))
+    config.dataset_classes = classes
+
+
+def _is_names(value: Any) -> bool:
+    return (
+        isinstance(value, list | tuple) and bool(value) and all(isinstance(n, str) for n in value)
+    )
+
+
+def _find_datasets(loader: Any, place: str = 'dataset') -> Iterator[tuple[str, dict[str, Any]]]:
+    """The configs of the datasets that read files, inside of wrappers such as RepeatDataset."""
+    inner = loader.get(place.rpartition('.')[2]) if isinstance(loader, dict) else None
+    if isinstance(inner, dict) and not ('dataset' in inner or 'datasets' in inner):
+        yield place, inner
+    elif isinstance(inner, dict) and 'dataset' in inner:
+        yield from _find_datasets(inner, f'{place}.dataset')
+    elif isinstance(inner, dict):
+        for index, each in enumerate(inner['datasets']):
+            for below, dataset in _find_datasets({'dataset': each}):
+                yield f'{place}.datasets.{index}{below.removeprefix("dataset")}', dataset
+
+
+def _read_categories(config: Config, datasets: list[dict[str, Any]]) -> tuple[str, ...]:
+    """The names of the categories in the first dataset's annotations."""
+    files = [
+        os.path.join(dataset.get('data_root') or '', dataset['ann_file'])
+        for dataset in datasets
+        if dataset.get('ann_file')
+    ]
+    if not files:
+        raise UserError(
+            f'{config.filename}: dataset_classes is {FROM_ANNOTATIONS!r}, but no dataset has an '
+            f'ann_file; write the names, such as {EXAMPLE}'
+        )
+    path = files[0]
+    try:
+        with open(path, encoding='utf-8') as file:
+            content = json.load(file)
+    except FileNotFoundError as error:
+        raise UserError(
+            f'{config.filename} takes its classes from {os.path.abspath(path)}, which does not '
+            f'exist: set data_root and ann_file of train_dataloader.dataset, or write the names, '
+            f'such as {EXAMPLE}. The copy of the config in the work dir has them'
+        ) from error
+    except OSError as error:
+        raise UserError(f'cannot read {os.path.abspath(path)}: {error.strerror}') from error
+    except ValueError as error:
+        raise UserError(f'annotation file {os.path.abspath(path)} is not JSON: {error}') from error
+    categories = content.get('categories') if isinstance(content, dict) else None
+    if not isinstance(categories, list) or not categories:
+        raise UserError(
+            f'annotation file {os.path.abspath(path)} is not COCO: it has no list of categories'
+        )
+    for category in categories:
+        if not isinstance(category, dict) or not isinstance(category.get('name'), str):
+            raise UserError(
+                f'annotation file {os.path.abspath(path)}: each of its categories needs a name, '
+                f'got {category if isinstance(category, dict) else brief(category)}'
+            )
+    return tuple(category['name'] for category in categories)
+
+
+def _set_class_counts(part: Any, count: int) -> None:
+    """Sets every ``num_classes`` within the config of a model."""
+    if isinstance(part, dict):
+        if 'num_classes' in part:
+            part['num_classes'] = count
+        part = part.values()
+    elif not isinstance(part, list | tuple):
+        return
+    for child in part:
+        _set_class_counts(child, count)

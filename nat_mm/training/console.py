@@ -1,0 +1,37 @@
+"""Keeps the console short: what few people read at every start is only in the log file."""
+
+import logging
+
+from mmengine.runner import FlexibleRunner, Runner
+
+_FOR_THE_FILE = (
+    '\n' + '-' * 60 + '\nSystem environment:',
+    'Config:\n',
+    'Hooks will be executed in the following order:\n',
+    'paramwise_options -- ',
+)
+"""How the messages of mmengine begin that fill hundreds of lines."""
+
+
+class _ShortConsole:
+    """Leaves environment, config, hooks and options of single parameters out of the console."""
+
+    def _log_env(self, *arguments: dict) -> None:
+        # The first that either runner does with its logger.
+        for handler in self.logger.handlers:
+            if not isinstance(handler, logging.FileHandler):
+                handler.addFilter(_is_for_the_console)
+        super()._log_env(*arguments)
+        self.logger.info('Environment, config and hooks: see %s', self.logger.log_file)
+
+
+class ShortRunner(_ShortConsole, Runner):
+    """mmengine's Runner with a short console."""
+
+
+class ShortFlexibleRunner(_ShortConsole, FlexibleRunner):
+    """mmengine's FlexibleRunner with a short console."""
+
+
+def _is_for_the_console(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(_FOR_THE_FILE)
