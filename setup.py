@@ -12,7 +12,7 @@ from setuptools.command.build_py import build_py
 SOURCES = 'nat_mm/ops/csrc'
 # Of floating point, these give up only errno and traps, which the kernel never looks at.
 FLAGS = [
-    '-std=c++17', '-O3', '-g0', '-fopenmp', '-fvisibility=hidden',
+    '-std=c++17', '-O3', '-g0', '-fvisibility=hidden',
     '-fno-math-errno', '-fno-trapping-math',
     '-fno-wrapv',  # Python's own flags have -fwrapv
 ]  # fmt: skip
@@ -46,7 +46,6 @@ class BuildKernel(build_ext):
         self.compiler.link_shared_object(
             objects,
             self.get_ext_fullpath(ext.name),
-            extra_postargs=['-fopenmp'],
             target_lang='c++',
         )
 

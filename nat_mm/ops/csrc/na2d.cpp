@@ -1,4 +1,4 @@
-// The C interface: plans a call, then runs its tasks on OpenMP's threads.
+// The C interface: plans a call, then runs its tasks on PyTorch's threads.
 
 #include "na2d.h"
 
@@ -193,6 +193,7 @@ class Call {
         threads_(problem.threads),
         rows_(int(problem.height), int(problem.kernel[0]), int(problem.dilation[0])),
         columns_(int(problem.width), int(problem.kernel[1]), int(problem.dilation[1])),
+        parallel_(problem.parallel),
         bias_(bias_table(bias, problem, false)) {
     plan.batch = problem.batch;
     plan.height = problem.height;
@@ -229,7 +230,7 @@ class Call {
   bool run(void (*kernel)(const Plan&, int64_t, float*), const Pass& pass) const {
     std::atomic<bool> complete{true};
     std::atomic<int64_t> started{0};
-    const auto work = [&] {
+    auto work = [&] {
       float* scratch = scratch_memory(pass.scratch);
       if (!scratch) {
         complete = false;
@@ -245,8 +246,7 @@ class Call {
     if (threads <= 1) {
       work();
     } else {
-#pragma omp parallel num_threads(threads)
-      work();
+      parallel_([](void* data) { (*static_cast<decltype(work)*>(data))(); }, &work, threads, 0);
     }
     return complete;
   }
@@ -255,6 +255,7 @@ class Call {
   int threads_;
   AxisTables rows_, columns_;
   std::vector<float> bias_, turned_bias_;
+  na2d_parallel parallel_;
   std::vector<std::vector<int64_t>> column_offsets_;
 };
 
