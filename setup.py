@@ -17,7 +17,10 @@ FLAGS = [
     '-fno-wrapv',  # Python's own flags have -fwrapv
 ]  # fmt: skip
 INSTRUCTION_SETS = {'generic': []}
-if sysconfig.get_platform().endswith('x86_64'):
+platform = sysconfig.get_platform()  # the target's where _PYTHON_HOST_PLATFORM names one
+if platform.endswith(('aarch64', 'arm64')):
+    INSTRUCTION_SETS['neon'] = []
+elif platform.endswith('x86_64'):
     INSTRUCTION_SETS['avx2'] = ['-mavx2', '-mfma']
     INSTRUCTION_SETS['avx512'] = [
         '-mavx512f', '-mavx512dq', '-mavx512bw', '-mavx512vl', '-mfma',

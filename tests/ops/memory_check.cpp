@@ -133,7 +133,7 @@ int main() {
       {1, 39, 33, 2, 32, {7, 7}, {1, 1}},
   };
   int runs = 0;
-  for (int isa = NA2D_GENERIC; isa <= NA2D_AVX512; ++isa) {
+  for (int isa = NA2D_GENERIC; isa <= NA2D_NEON; ++isa) {
     if (!na2d_has_isa(isa)) continue;
     for (const Shape& shape : shapes) {
       for (const na2d_dtype dtype : {NA2D_FLOAT32, NA2D_BFLOAT16}) {

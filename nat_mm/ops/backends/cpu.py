@@ -28,8 +28,8 @@ ISA_VARIABLE = 'NAT_MM_CPU_ISA'
 MAXIMUM_KERNEL_SIZE = 13
 
 # The numbers are those of csrc/na2d.h.
-_INTERFACE = 2
-_INSTRUCTION_SETS = {'avx512': 2, 'avx2': 1, 'generic': 0}  # best first
+_INTERFACE = 3
+_INSTRUCTION_SETS = {'avx512': 2, 'avx2': 1, 'neon': 3, 'generic': 0}  # best first
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1}
 _OUT_OF_MEMORY = 1
 

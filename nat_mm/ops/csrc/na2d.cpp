@@ -37,6 +37,8 @@ const Kernels* kernels_of(int32_t isa) {
                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")
                  ? &na2d::kAvx512
                  : nullptr;
+#elif defined(__aarch64__)
+    case NA2D_NEON: return &na2d::kNeon;
 #endif
   }
   return nullptr;
@@ -191,9 +193,9 @@ class Call {
   Call(const na2d_problem& problem, const float* bias)
       : kernels(kernels_of(problem.isa)),
         threads_(problem.threads),
+        parallel_(problem.parallel),
         rows_(int(problem.height), int(problem.kernel[0]), int(problem.dilation[0])),
         columns_(int(problem.width), int(problem.kernel[1]), int(problem.dilation[1])),
-        parallel_(problem.parallel),
         bias_(bias_table(bias, problem, false)) {
     plan.batch = problem.batch;
     plan.height = problem.height;
@@ -253,9 +255,9 @@ class Call {
 
  private:
   int threads_;
+  na2d_parallel parallel_;
   AxisTables rows_, columns_;
   std::vector<float> bias_, turned_bias_;
-  na2d_parallel parallel_;
   std::vector<std::vector<int64_t>> column_offsets_;
 };
 

@@ -15,7 +15,7 @@
 
 enum na2d_dtype : int32_t { NA2D_FLOAT32 = 0, NA2D_BFLOAT16 = 1 };
 
-enum na2d_isa : int32_t { NA2D_GENERIC = 0, NA2D_AVX2 = 1, NA2D_AVX512 = 2 };
+enum na2d_isa : int32_t { NA2D_GENERIC = 0, NA2D_AVX2 = 1, NA2D_AVX512 = 2, NA2D_NEON = 3 };
 
 enum na2d_status : int32_t { NA2D_OK = 0, NA2D_OUT_OF_MEMORY = 1, NA2D_UNSUPPORTED_ISA = 2 };
 
