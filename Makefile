@@ -3,6 +3,7 @@
 # make quick   runs its quick part                  make coverage   runs it and counts what it covers
 # make bench   measures speed and memory here       make docs    builds the documentation in site/
 # make test-gpu   tests on a GPU, measures speed there and writes work_dirs/gpu_report.md
+# make wheels  builds the sdist and all wheels in dist/
 # make soak    kills training runs 50 times each, in ten minutes, and counts lost checkpoints
 #
 # All but `make clean` create .venv with everything in it, unless it is there. To choose otherwise:
@@ -44,7 +45,7 @@ INSTALLED := $(VENV)/.installed-$(shell { \
 	cat pyproject.toml setup.py nat_mm_startup.pth nat_mm/ops/csrc/*; \
 	echo '$(CURDIR) $(TORCH) $(TORCHVISION) $(INDEX)'; } | cksum | cut -d ' ' -f 1)
 
-.PHONY: demo test quick coverage test-gpu soak bench docs lint clean
+.PHONY: demo test quick coverage test-gpu soak bench docs lint clean wheels
 
 demo: $(INSTALLED)
 	$(VENV)/bin/python tools/demo.py
@@ -75,6 +76,27 @@ bench: $(INSTALLED)
 # The variable silences an advertisement of the theme.
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
+
+# All from the sdist. auditwheel refuses a library that needs more than manylinux_2_28 has, which is
+# PyTorch's own platform; of another machine's platforms it only knows `auto`, the oldest that fits.
+# For ARM, on x86-64, if there is a cross compiler: apt-get install g++-aarch64-linux-gnu.
+MACHINE := $(shell uname -m)
+CROSS := $(if $(filter x86_64,$(MACHINE)),$(shell command -v aarch64-linux-gnu-g++))
+build_wheel = $(VENV)/bin/python -m pip wheel --no-deps --no-cache-dir --wheel-dir
+repair = PATH=$(abspath $(VENV))/bin:$$PATH $(VENV)/bin/python -m auditwheel repair \
+	--only-plat --wheel-dir dist --plat
+
+wheels: $(INSTALLED)
+	rm -rf dist build/wheels
+	$(VENV)/bin/python -m build --sdist
+	NAT_MM_KERNEL=0 $(build_wheel) dist dist/*.tar.gz
+ifneq ($(CROSS),)
+	NAT_MM_KERNEL=1 _PYTHON_HOST_PLATFORM=linux-aarch64 CC=$(CROSS) CXX=$(CROSS) \
+		$(build_wheel) build/wheels dist/*.tar.gz
+	$(repair) auto build/wheels/*_aarch64.whl
+endif
+	NAT_MM_KERNEL=1 $(build_wheel) build/wheels dist/*.tar.gz
+	$(repair) manylinux_2_28_$(MACHINE) build/wheels/*_$(MACHINE).whl
 
 lint: $(INSTALLED)
 	$(VENV)/bin/python -m ruff check .

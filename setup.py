@@ -1,5 +1,10 @@
-"""Build steps that pyproject.toml cannot express: the CPU kernel and the start-up file."""
+"""Build steps that pyproject.toml cannot express: the CPU kernel and the start-up file.
 
+NAT_MM_KERNEL=0 leaves the kernel out; with NAT_MM_KERNEL=1 the build fails if the kernel does not
+compile. Otherwise the installation then goes on, and the portable backend serves.
+"""
+
+import os
 import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,12 +17,15 @@ from setuptools.command.build_py import build_py
 SOURCES = 'nat_mm/ops/csrc'
 # Of floating point, these give up only errno and traps, which the kernel never looks at.
 FLAGS = [
-    '-std=c++17', '-O3', '-g0', '-fopenmp', '-fvisibility=hidden',
+    '-std=c++17', '-O3', '-g0', '-fvisibility=hidden',
     '-fno-math-errno', '-fno-trapping-math',
     '-fno-wrapv',  # Python's own flags have -fwrapv
 ]  # fmt: skip
 INSTRUCTION_SETS = {'generic': []}
-if sysconfig.get_platform().endswith('x86_64'):
+platform = sysconfig.get_platform()  # the target's where _PYTHON_HOST_PLATFORM names one
+if platform.endswith(('aarch64', 'arm64')):
+    INSTRUCTION_SETS['neon'] = []
+elif platform.endswith('x86_64'):
     INSTRUCTION_SETS['avx2'] = ['-mavx2', '-mfma']
     INSTRUCTION_SETS['avx512'] = [
         '-mavx512f', '-mavx512dq', '-mavx512bw', '-mavx512vl', '-mfma',
@@ -46,7 +54,6 @@ class BuildKernel(build_ext):
         self.compiler.link_shared_object(
             objects,
             self.get_ext_fullpath(ext.name),
-            extra_postargs=['-fopenmp'],
             target_lang='c++',
         )
 
@@ -55,8 +62,8 @@ class BuildWheel(bdist_wheel):
     """Tags the wheel for any Python, and for this platform if the kernel was built."""
 
     def get_tag(self) -> tuple[str, str, str]:
-        (kernel,) = self.get_finalized_command('build_ext').get_outputs()
-        self.root_is_pure = not Path(kernel).exists()
+        kernels = self.get_finalized_command('build_ext').get_outputs()
+        self.root_is_pure = not any(Path(kernel).exists() for kernel in kernels)
         return 'py3', 'none', super().get_tag()[2]
 
 
@@ -77,12 +84,12 @@ class BuildPyAndStartupFile(build_py):
         self.copy_file('nat_mm_startup.pth', target)
 
 
+wanted = os.environ.get('NAT_MM_KERNEL')
 kernel = Extension(
     'nat_mm.ops.backends.libna2d',
     sources=list(FLAGS_OF_FILE),
     language='c++',
-    # Where it cannot be compiled, the installation goes on and the portable backend serves.
-    optional=True,
+    optional=wanted != '1',
 )
 setup(
     cmdclass={
@@ -90,5 +97,5 @@ setup(
         'build_ext': BuildKernel,
         'build_py': BuildPyAndStartupFile,
     },
-    ext_modules=[kernel],
+    ext_modules=[] if wanted == '0' else [kernel],
 )

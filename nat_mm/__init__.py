@@ -11,7 +11,7 @@ from importlib.util import find_spec
 
 from . import compat
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 
 compat.apply()
 if find_spec('mmengine') is not None:  # nat_mm.ops works without it

@@ -132,6 +132,9 @@ RUN_ELSEWHERE = {
         'tests/benchmarks/test_command.py::'
         'test_quick_benchmark_gives_tables_json_and_plot_of_all_sections'
     ),
+    r'python -m auditwheel repair .*': (
+        'tests/packaging/test_wheel.py::test_shipped_wheel_fits_where_pytorch_does'
+    ),
     r'python -m mkdocs build .*': 'tests/docs/test_site.py::test_site_is_built_without_warnings',
 }
 """Commands that tests of their own execute, by pattern."""

@@ -37,6 +37,7 @@ PAGES_WITH_CODE = [
     page for page in PAGES if any(block.language in EXECUTED for block in read_blocks(page))
 ]
 BEHIND_MAKE = (
+    'python -m auditwheel repair --only-plat',
     'python -m mkdocs build --strict',
     'python -m tests.gpu',
     'python -W ignore -m tests.soak',

@@ -7,7 +7,7 @@ from nat_mm.ops.backends import cpu
 from tests.ops.kernel import AVAILABLE, PROBLEM
 
 
-@pytest.fixture(params=['avx512', 'avx2', 'generic'])
+@pytest.fixture(params=['avx512', 'avx2', 'neon', 'generic'])
 def instruction_set(request, monkeypatch):
     """Each instruction set in turn, forced."""
     if request.param not in AVAILABLE:

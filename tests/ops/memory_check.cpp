@@ -12,6 +12,8 @@
 
 #include "na2d.h"
 
+extern "C" void GOMP_parallel(void (*)(void*), void*, unsigned, unsigned);
+
 namespace {
 
 enum class Place { kStart, kEnd };  // which end of a tensor lies against a forbidden page
@@ -102,7 +104,7 @@ void run(const Shape& shape, na2d_dtype dtype, int isa, int threads, Place place
   const na2d_problem problem = {
       shape.batch, shape.height, shape.width, shape.heads, shape.head_dim,
       {shape.kernel[0], shape.kernel[1]}, {shape.dilation[0], shape.dilation[1]},
-      0.3, dtype, isa, threads};
+      0.3, dtype, isa, threads, GOMP_parallel};
   const auto* table_in = with_bias ? static_cast<const float*>(bias.data()) : nullptr;
   auto* table_out = with_bias ? static_cast<float*>(grad_bias.data()) : nullptr;
   auto* most = static_cast<float*>(largest.data());
@@ -131,7 +133,7 @@ int main() {
       {1, 39, 33, 2, 32, {7, 7}, {1, 1}},
   };
   int runs = 0;
-  for (int isa = NA2D_GENERIC; isa <= NA2D_AVX512; ++isa) {
+  for (int isa = NA2D_GENERIC; isa <= NA2D_NEON; ++isa) {
     if (!na2d_has_isa(isa)) continue;
     for (const Shape& shape : shapes) {
       for (const na2d_dtype dtype : {NA2D_FLOAT32, NA2D_BFLOAT16}) {

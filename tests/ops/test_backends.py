@@ -117,7 +117,7 @@ def test_unknown_instruction_set_is_refused(monkeypatch):
 def test_forced_instruction_set_is_the_one_that_runs(instruction_set):
     query = torch.empty(1, 9, 8, 1, 8)
     assert cpu.instruction_set() == instruction_set
-    numbers = {'generic': 0, 'avx2': 1, 'avx512': 2}  # csrc/na2d.h
+    numbers = {'generic': 0, 'avx2': 1, 'avx512': 2, 'neon': 3}  # csrc/na2d.h
     assert cpu._problem(query, (3, 3), (1, 1), 1.0).isa == numbers[instruction_set]
 
 

@@ -17,6 +17,8 @@ if platform.machine() == 'x86_64':
     avx512 = ['-mavx512f', '-mavx512dq', '-mavx512bw', '-mavx512vl']
     FLAGS[CSRC / 'kernels_avx2.cpp'] = ['-mavx2', '-mfma']
     FLAGS[CSRC / 'kernels_avx512.cpp'] = [*avx512, '-mfma']
+elif platform.machine() == 'aarch64':
+    FLAGS[CSRC / 'kernels_neon.cpp'] = []
 FLAGS[Path(__file__).with_name('memory_check.cpp')] = []
 
 

@@ -70,6 +70,10 @@ def test_forked_processes_compute_after_a_parallel_call(function):
 
 def count_threads():
     torch.set_num_threads(2)
+    query = torch.randn(1, 40, 41, 2, 8)
+    before = len(os.listdir('/proc/self/task'))
+    neighborhood_attention_2d(query, query, query, kernel_size=3, backend='cpu')
+    assert len(os.listdir('/proc/self/task')) == before + 1
     torch.randn(300, 300) @ torch.randn(300, 300)
     attend(0)
     libraries = set(re.findall(r'\S*gomp\S*', Path('/proc/self/maps').read_text()))

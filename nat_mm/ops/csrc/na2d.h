@@ -15,7 +15,7 @@
 
 enum na2d_dtype : int32_t { NA2D_FLOAT32 = 0, NA2D_BFLOAT16 = 1 };
 
-enum na2d_isa : int32_t { NA2D_GENERIC = 0, NA2D_AVX2 = 1, NA2D_AVX512 = 2 };
+enum na2d_isa : int32_t { NA2D_GENERIC = 0, NA2D_AVX2 = 1, NA2D_AVX512 = 2, NA2D_NEON = 3 };
 
 enum na2d_status : int32_t { NA2D_OK = 0, NA2D_OUT_OF_MEMORY = 1, NA2D_UNSUPPORTED_ISA = 2 };
 
@@ -25,6 +25,10 @@ struct na2d_tensor {
   int64_t stride[4];  // of batch, height, width, heads
 };
 
+// GOMP_parallel of the OpenMP runtime to use: runs work(data) on each of `threads` threads. If the
+// kernel linked to a runtime, it could bring a second one into a process that has PyTorch's.
+typedef void (*na2d_parallel)(void (*work)(void*), void* data, unsigned threads, unsigned flags);
+
 struct na2d_problem {
   int64_t batch, height, width, heads;
   int64_t head_dim;     // a multiple of 8
@@ -33,12 +37,13 @@ struct na2d_problem {
   double scale;
   int32_t
       dtype;    // na2d_dtype of all tensors but bias, largest, total and their kin, which are float32
-  int32_t isa;  // na2d_isa to run
-  int32_t threads;  // at most this many; 1 never touches OpenMP
+  int32_t isa;             // na2d_isa to run
+  int32_t threads;         // at most this many
+  na2d_parallel parallel;  // not called with 1 thread, and may be null then
 };
 
 // Number of this interface, raised with every change of it.
-constexpr int32_t NA2D_INTERFACE = 2;
+constexpr int32_t NA2D_INTERFACE = 3;
 NA2D_PUBLIC int32_t na2d_interface();
 
 // Whether this machine and this build can run an instruction set.

@@ -1,4 +1,4 @@
-// 4 lanes in the vector extension of GCC and Clang: SSE2, NEON, or whatever the machine has.
+// 4 lanes in the vector extension of GCC and Clang: SSE2, or whatever the machine has.
 
 #pragma once
 
@@ -10,7 +10,7 @@ namespace {
 using na2d::BFloat16;
 
 constexpr int kLanes = 4;
-// 2 x 4 sums, 4 operands that the rows share and 1 of a row: 13 of 16 registers (NEON has 32).
+// 2 x 4 sums, 4 operands that the rows share and 1 of a row: 13 of SSE2's 16 registers.
 constexpr int kTileRows = 2;
 constexpr int kChunk = 4;
 
