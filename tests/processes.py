@@ -4,31 +4,61 @@ import multiprocessing
 import socket
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import mmengine.config.config
 import mmengine.runner.runner
+import pytest
 
-TIMEOUT = 300  # seconds
+from nat_mm.ops.backends import cpu
+
+TIMEOUT = 900  # seconds, for the slowest test on a machine that others keep busy
+# mmengine before nat_mm, as in the commands of mmdet and mmseg.
+IMPORTED = ['mmengine.runner', 'nat_mm.commands.train', 'mmdet.apis', 'mmseg.apis', 'pytest']
 
 
 def run_alone(function: Callable, *arguments: object) -> object:
     """Calls a function of a module in a process where nothing ran before but imports.
 
-    It is forked from a process that stays until the tests end and has imported what nat_mm imports,
-    but not nat_mm, whose kernel uses a single thread in forked processes. Its environment variables
-    are those of the first call.
+    It is forked from a process that stays until the tests end and has imported nat_mm, mmdet and
+    mmseg. Its environment variables are those of the first call, but Triton compiles there.
     """
     return run_together(function, [arguments])[0]
 
 
 def run_together(function: Callable, arguments_of_each: list[tuple]) -> list:
     """Calls a function in several such processes at the same time; returns what each returned."""
-    context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['mmcv.cnn', 'mmengine.runner', 'torchvision', 'triton'])
-    with ProcessPoolExecutor(len(arguments_of_each), mp_context=context) as executor:
+    context = start_fork_server()
+    with ProcessPoolExecutor(
+        len(arguments_of_each), mp_context=context, initializer=_use_threads
+    ) as executor:
         calls = [executor.submit(function, *arguments) for arguments in arguments_of_each]
         return [call.result(TIMEOUT) for call in calls]
+
+
+def start(function: Callable, *arguments: object) -> BaseProcess:
+    """Calls a function in such a process, without waiting for its end."""
+    process = start_fork_server().Process(target=function, args=arguments)
+    process.start()
+    return process
+
+
+def start_fork_server() -> ForkServerContext:
+    """Starts the process that all others are forked from, unless it runs."""
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(IMPORTED)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv('TRITON_INTERPRET', raising=False)
+        forkserver.ensure_running()
+    return context
+
+
+def _use_threads() -> None:
+    """Lets the kernel use threads here: the process that was forked had started none yet."""
+    cpu._is_forked = False
 
 
 def leave_out_log_details() -> None:

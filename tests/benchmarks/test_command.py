@@ -7,6 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.processes import start_fork_server
+
 NUMBERS_OF_ROWS = {'operator': 8, 'module': 4, 'backbone': 4, 'growth': 4}
 
 
@@ -26,6 +28,7 @@ def run(monkeypatch, *arguments):
 def test_quick_benchmark_gives_tables_json_and_plot_of_all_sections(tmp_path, monkeypatch, capsys):
     files = [tmp_path / 'figures.json', tmp_path / 'figures.png']
     threads = torch.get_num_threads()
+    start_fork_server()  # for the processes whose memory is measured
     run(monkeypatch, '--quick', '--threads', 1, '--json', files[0], '--plot', files[1])
     torch.set_num_threads(threads)
 

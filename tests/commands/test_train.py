@@ -5,8 +5,6 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,6 +16,7 @@ from nat_mm.checkpoints import read_checkpoint
 from nat_mm.errors import UserError
 from nat_mm.training.work_dir import occupied_work_dir
 from tests.loading import load_command
+from tests.processes import start
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,24 +66,19 @@ def test_resume_without_a_checkpoint_starts_from_load_from(train, configs, train
     assert row['loss'] < logged(trained['segmentation'].parent)[0]['loss']
 
 
-def test_killed_run_is_resumed(train, configs, environment, tmp_path):
+def test_killed_run_is_resumed(train, configs, tmp_path):
     """Kills a real process after its first checkpoint."""
     arguments = [str(configs['segmentation']), '--work-dir', str(tmp_path), '--cfg-options']
     endless = ['train_cfg.max_iters=100000', 'default_hooks.checkpoint.interval=2']
-    process = subprocess.Popen(
-        [sys.executable, ROOT / 'tools' / 'train.py', *arguments, *endless],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=environment,
-    )
+    process = start(train, [*arguments, *endless])
     try:
         deadline = time.monotonic() + 180
         while not (tmp_path / 'last_checkpoint').exists() and time.monotonic() < deadline:
-            assert process.poll() is None, 'training ended by itself'
+            assert process.is_alive(), 'training ended by itself'
             time.sleep(0.2)
     finally:
         process.kill()
-        process.wait()
+        process.join()
     last = Path((tmp_path / 'last_checkpoint').read_text())
     reached = read_checkpoint(str(last))['meta']['iter']
     ends = [f'train_cfg.max_iters={reached + 2}', 'train_cfg.val_interval=100000']

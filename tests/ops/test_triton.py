@@ -3,11 +3,6 @@
 The interpreter computes as a GPU does, but has neither its speed nor its parallelism.
 """
 
-import ast
-import json
-import os
-import subprocess
-import sys
 from importlib.metadata import version
 
 import pytest
@@ -18,6 +13,7 @@ from benchmarks.gpu_cost import INSTRUCTIONS
 from nat_mm.ops import neighborhood_attention_2d
 from nat_mm.ops.backends import BACKENDS, choose_backend
 from tests.ops.cases import Case, make_inputs, run, with_gradients
+from tests.processes import run_alone
 
 pytest.importorskip('triton', reason='PyTorch without Triton')
 
@@ -246,75 +242,68 @@ def test_choice_on_a_gpu(monkeypatch, has_natten):
         assert without_bias == ('natten' if has_natten else 'triton')
 
 
-LAUNCHES_WITHOUT_A_GPU = """
-import torch
-from triton.backends.compiler import GPUTarget
-from triton.runtime.driver import driver
+def launch_without_a_gpu():
+    """Runs the kernels up to the GPU's driver, for which there is a stand-in.
 
-launched = []
+    Returns:
+        The names of the kernels that it would have launched.
+    """
+    from triton.backends.compiler import GPUTarget
+    from triton.runtime.driver import driver
 
-class Launcher:
-    def __init__(self, source, metadata):
-        self.name = source.fn.__name__
-    def __call__(self, *arguments):
-        launched.append(self.name)
+    launched = []
 
-class Driver:
-    launcher_cls = Launcher
-    class utils:
-        load_binary = staticmethod(lambda *_: (object(), object(), 0, 0, 1024))
-        unload_module = staticmethod(lambda *_: None)
-        get_device_properties = staticmethod(lambda _: {'max_shared_mem': 100 * 1024})
-    get_current_device = get_current_stream = lambda *_: 0
-    get_current_target = lambda _: GPUTarget('cuda', 80, 32)
+    class Launcher:
+        def __init__(self, source, metadata):
+            self.name = source.fn.__name__
 
-driver.set_active(Driver())
-from nat_mm.ops.backends.triton.launch import run_backward, run_forward
+        def __call__(self, *arguments):
+            launched.append(self.name)
 
-query, key, value = torch.zeros(1, 9, 11, 3, 1, 24, dtype=torch.float16).unbind(3)
-options = ((3, 5), (2, 1), 0.5)
-output, statistics = run_forward(query, key, value, None, *options)
-expanded = torch.ones((), dtype=torch.float16).expand(output.shape)
-run_backward(expanded, query, key, value, None, output, statistics, *options)
-print(launched)
-"""
+    class Driver:
+        launcher_cls = Launcher
 
+        class Utils:
+            load_binary = staticmethod(lambda *_: (object(), object(), 0, 0, 1024))
+            unload_module = staticmethod(lambda *_: None)
+            get_device_properties = staticmethod(lambda _: {'max_shared_mem': 100 * 1024})
 
-def run_without_interpreter(*command):
-    environment = {name: value for name, value in os.environ.items() if name != 'TRITON_INTERPRET'}
-    done = subprocess.run(
-        [sys.executable, '-c', *command],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()
+        utils = Utils
+        get_current_device = get_current_stream = lambda *_: 0
+
+        def get_current_target(self):
+            return GPUTarget('cuda', 80, 32)
+
+    driver.set_active(Driver())
+    from nat_mm.ops.backends.triton.launch import run_backward, run_forward
+
+    query, key, value = torch.zeros(1, 9, 11, 3, 1, 24, dtype=torch.float16).unbind(3)
+    options = ((3, 5), (2, 1), 0.5)
+    output, statistics = run_forward(query, key, value, None, *options)
+    expanded = torch.ones((), dtype=torch.float16).expand(output.shape)
+    run_backward(expanded, query, key, value, None, output, statistics, *options)
+    return launched
 
 
 def test_launches_are_what_triton_can_compile():
-    """Up to the GPU's driver, for which there is a stand-in.
-
-    Triton makes constants of arguments that are 1 or None: here one head, and no bias.
-    """
-    (line,) = run_without_interpreter(LAUNCHES_WITHOUT_A_GPU)
-    assert ast.literal_eval(line) == [
-        'na2d_fwd_kernel',
-        'na2d_bwd_q_kernel',
-        'na2d_bwd_kv_kernel',
-    ]
+    """Triton makes constants of arguments that are 1 or None: here one head, and no bias."""
+    launched = run_alone(launch_without_a_gpu)
+    assert launched == ['na2d_fwd_kernel', 'na2d_bwd_q_kernel', 'na2d_bwd_kv_kernel']
 
 
-MEASURE = """
-import json, sys, torch
-from nat_mm.ops.backends.triton.resources import loop_instructions, measure_resources
-target, cells, counted = json.loads(sys.argv[1])
-for kernel, head_dim, kernel_size, dtype in cells:
-    options = dict(head_dim=head_dim, kernel_size=kernel_size, dtype=getattr(torch, dtype))
-    print(json.dumps(measure_resources(kernel, target, **options)))
-    print(json.dumps(counted and loop_instructions(kernel, target, **options)))
-"""
+def measure(target, cells, counted):
+    """Resources of each kernel, and the instructions of its loops where they are counted."""
+    from nat_mm.ops.backends.triton.resources import loop_instructions, measure_resources
+
+    found = []
+    for kernel, head_dim, kernel_size, dtype in cells:
+        options = dict(head_dim=head_dim, kernel_size=kernel_size, dtype=getattr(torch, dtype))
+        resources = measure_resources(kernel, target, **options)
+        loops = counted and loop_instructions(kernel, target, **options)
+        found.append((tuple(resources), loops))
+    return found
+
+
 EVERY_KERNEL = [(kernel, *options) for kernel in KERNELS for options in GPU_CASES]
 CELLS = {
     'sm_80': EVERY_KERNEL,
@@ -329,10 +318,8 @@ CELLS = {
 def test_kernels_fit_their_gpu(target):
     """In a process of its own, where Triton compiles and does not interpret."""
     counted = target in INSTRUCTIONS and version('triton').startswith('3.8.')
-    lines = run_without_interpreter(MEASURE, json.dumps([target, CELLS[target], counted]))
-    found = [json.loads(line) for line in lines]
-    assert len(found) == 2 * len(CELLS[target])
-    for cell, resources, loops in zip(CELLS[target], found[::2], found[1::2], strict=True):
+    found = run_alone(measure, target, CELLS[target], counted)
+    for cell, (resources, loops) in zip(CELLS[target], found, strict=True):
         registers, spills, shared_memory, matrix_instructions = resources
         case = f'{cell}: {registers} registers'
         assert spills == 0, case
