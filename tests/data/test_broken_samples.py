@@ -176,13 +176,13 @@ def test_worker_that_is_killed(configs):
 
 
 def test_training(train, configs, data):
-    """Of a loop that counts steps, which starts its workers when it is made."""
+    """Of a loop that counts steps, which starts its workers when it is made, without a check."""
     image = data / 'images/training/03.jpg'
     image.write_bytes(image.read_bytes()[:4])
     options = ['train_dataloader.num_workers=1', 'train_cfg.max_iters=2']
     with pytest.raises(BrokenSampleError) as raised:
         train(
-            [str(configs['segmentation']), '--work-dir', str(data / 'run')]
+            [str(configs['segmentation']), '--no-check', '--work-dir', str(data / 'run')]
             + ['--cfg-options', *options]
         )
     assert str(raised.value) == f'{image} is not an image'
