@@ -76,7 +76,9 @@ def class_report(runner: Runner | FlexibleRunner) -> Iterator[None]:
         draw_confusion(confusion, path)
         write_confusion_table(confusion, path.with_suffix('.csv'))
         most = '; '.join(list_confusions(confusion)) or 'none'
-        print_log(f'confusion matrix: {path}, counts in .csv; most frequent: {most}', 'current')
+        print_log(
+            f'confusion matrix: {path}, counts in .csv; most frequent mistakes: {most}', 'current'
+        )
 
 
 def make_confusion(scope: str, dataset: Any) -> ConfusionMatrix | None:
@@ -111,7 +113,7 @@ def record_evaluations() -> Iterator[list[Mapping[str, Any]]]:
     """Keeps COCO's evaluations in the ``with`` block, of which mmdet keeps the means alone.
 
     Yields:
-        For each data set pycocotools' evaluations by ``bbox`` and ``segm``, as they come.
+        For each dataset pycocotools' evaluations by ``bbox`` and ``segm``, as they come.
     """
     try:
         from pycocotools.cocoeval import COCOeval

@@ -35,7 +35,9 @@ def complete_palette(palette: Any, count: int) -> list[Color]:
     given = [palette] if is_color(palette) else palette
     given = list(given[:count]) if isinstance(given, list | tuple) else []
     given += [None] * (count - len(given))
-    kept = [tuple(int(value) for value in each) if is_color(each) else None for each in given]
+    kept = [
+        (int(each[0]), int(each[1]), int(each[2])) if is_color(each) else None for each in given
+    ]
     candidates = make_palette(2 * count)
     spare = (each for each in candidates[count:] if each not in kept)
     made_up = [each if each not in kept else next(spare, each) for each in candidates[:count]]

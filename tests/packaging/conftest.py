@@ -58,14 +58,14 @@ def _build_wheel(source: Path, folder: Path, **variables: str) -> Path:
     return next(folder.glob('nat_mm-*.whl'))
 
 
-def _write_quick_compiler(folder: Path, name: str) -> dict[str, str]:
-    """A compiler that does not optimize the kernels: their 36 seconds become 6.
+def _write_quick_compiler(folder: Path, name: str, level: str = '-O0') -> dict[str, str]:
+    """A compiler that hardly optimizes the kernels: their 36 seconds become 6.
 
     setup.py appends ``-O3`` to the command line, and of several ``-O`` the last one counts. What
     calls the kernels needs newer libraries than manylinux has, unless it is optimized.
     """
     compiler = folder / 'compiler'
-    levels = 'case "$*" in *na2d.cpp*) level=-O1;; *) level=-O0;; esac'
+    levels = f'case "$*" in *na2d.cpp*) level=-O1;; *) level={level};; esac'
     compiler.write_text(f'#!/bin/sh\n{levels}\nexec {name} "$@" $level\n')
     compiler.chmod(0o755)
     return {'CC': str(compiler), 'CXX': str(compiler)}
@@ -138,7 +138,8 @@ def aarch64_wheel(sdist, make_once) -> Path:
 
     def make(folder: Path) -> Path:
         target = {'_PYTHON_HOST_PLATFORM': 'linux-aarch64', 'NAT_MM_KERNEL': '1'}
-        compilers = _write_quick_compiler(folder, compiler)
+        # Emulated, what is not optimized at all takes longer than optimizing it.
+        compilers = _write_quick_compiler(folder, compiler, '-O1')
         wheel = _build_wheel(sdist, folder / 'wheels', **target, **compilers)
         return _repair_wheel(wheel, 'auto')
 
