@@ -1,7 +1,7 @@
 """Compares what the heads of a model assume about classes with the classes of the data."""
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,7 +83,7 @@ def find_class_count_problems(
     if named and is_closed:
         yield from _compare_heads(config, *named[0])
     yield from _compare_weights(config)
-    yield from _compare_top(config)
+    yield from _compare_top(config, sources)
 
 
 def find_counts(config: Config, name: str = 'num_classes') -> list[_Count]:
@@ -295,13 +295,13 @@ def _compare_weights(config: Config) -> Iterator[Finding]:
                     )
 
 
-def _compare_top(config: Config) -> Iterator[Finding]:
+def _compare_top(config: Config, parts: Iterable[str]) -> Iterator[Finding]:
     """Accuracy among the k likeliest, of fewer than k classes."""
     head = config.model.get('head') or {}
     if config.default_scope != 'mmpretrain' or type(head.get('num_classes')) is not int:
         return
     asked = {'model.head.topk': head.get('topk')} if head.get('cal_acc') else {}
-    for part in PARTS[1:]:
+    for part in parts:
         evaluators = config.get(f'{part}_evaluator') or []
         for evaluator in [evaluators] if isinstance(evaluators, dict) else evaluators:
             if str(evaluator.get('type')).rpartition('.')[2] == 'Accuracy':

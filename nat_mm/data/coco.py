@@ -132,8 +132,8 @@ def find_entry_problems(coco: CocoFile) -> Iterator[Finding]:
     """Lists the entries of a file that no one can read."""
     for faults, total in (
         (coco.image_faults, len(coco.image_ids)),
-        (coco.category_faults, len(coco.category_ids)),
         (coco.faults, len(coco.ids)),
+        (coco.category_faults, len(coco.category_ids)),
     ):
         for line in faults.describe(total):
             yield Finding(f'{coco.where} {line}')

@@ -305,7 +305,7 @@ def test_fault_of_the_program_keeps_its_traceback(folder, predict, configs, trai
 
 
 def test_image_too_long_for_a_jpeg_leaves_nothing_behind(folder, left_out, monkeypatch):
-    def draw(result):
+    def draw(result, **options):
         return np.zeros((1, 70000, 3), np.uint8) if result.image.shape[0] == 64 else result.image
 
     write_noise(folder / 'long.png', 64, 64)

@@ -120,6 +120,8 @@ def test_cascade_trains_on_a_cpu_as_shipped(train, small_data, tmp_path):
     model = [
         'model.backbone.depths=[1,1,1,1]',
         'model.backbone.init_cfg=None',
+        *(f'model.roi_head.bbox_head.{stage}.num_classes=2' for stage in range(3)),
+        'model.roi_head.mask_head.num_classes=2',
         *(f'model.train_cfg.rcnn.{stage}.sampler.num=4' for stage in range(3)),
     ]
     schedule = [

@@ -153,8 +153,8 @@ def mistake(train, data, tmp_path):
 
 def test_missing_segments(mistake):
     message = mistake(lambda folder: (folder / 'training' / '00.png').unlink())
-    assert message.startswith('a file of the train dataset does not exist: ')
-    assert message.endswith('00.png')
+    assert 'images/training/00.jpg has no label: ' in message
+    assert message.endswith('panoptic/training/00.png does not exist')
 
 
 @pytest.mark.parametrize('part', ['training', 'validation'])
