@@ -58,6 +58,7 @@ def make_config(folder: Path) -> Config:
     return Config(
         dict(
             default_scope='mmdet',
+            model=dict(),
             train_dataloader=dict(
                 dataset=dict(
                     type='CocoDataset',
@@ -78,8 +79,8 @@ def make_config(folder: Path) -> Config:
 def write_data(folder: Path, images: int, annotations: int) -> None:
     (folder / 'images').mkdir(parents=True)
     rng = np.random.default_rng(0)
-    picture = rng.integers(100, 140, (HEIGHT, WIDTH, 3), dtype=np.uint8)
-    _, jpeg = cv2.imencode('.jpg', picture, [cv2.IMWRITE_JPEG_QUALITY, 20])
+    noise = rng.integers(100, 140, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    _, jpeg = cv2.imencode('.jpg', noise, [cv2.IMWRITE_JPEG_QUALITY, 20])
     for number in range(images):
         path = folder / 'images' / f'{number:012}.jpg'
         # File systems bound the number of links to a file.

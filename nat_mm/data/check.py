@@ -83,13 +83,17 @@ def check_config(
     }
     checks: dict[str, Callable[[], Iterator[Finding | Summary]]] = {
         'annotations': lambda: check_coco(config, present, images=files, progress=progress),
-        'folders of classes': lambda: find_folder_problems(config, present),
-        'numbers of classes': lambda: find_class_count_problems(config, sources),
     }
-    if 'train' in parts:
+    has_model = config.get('model') is not None
+    if has_model:
+        checks['folders of classes'] = lambda: find_folder_problems(config, present)
+        checks['numbers of classes'] = lambda: find_class_count_problems(config, sources)
+    else:
+        findings.append(Finding(f'{config.filename} has no model'))
+    if has_model and 'train' in parts:
         # What does not fit would fail, or not be trained; the results of tests are none the worse.
         checks['model'] = lambda: find_model_problems(config)
-    if files:
+    if has_model and files:
         checks['label images'] = lambda: _check_label_images(config, present, thorough)
     if summarize:
         checks['samples'] = lambda: _count_samples(present)

@@ -71,6 +71,13 @@ def test_all_that_is_wrong(run, annotations):
     assert 'image_id is not in images' in warning
 
 
+def test_config_without_a_model(run):
+    code, out = run('--cfg-options', 'model=None')
+    assert code == 2
+    (line,) = (line for line in out.splitlines() if line.startswith(('error: ', 'warning: ')))
+    assert line.endswith('has no model')
+
+
 def test_histogram(run, tmp_path):
     code, out = run('--histogram', tmp_path / 'drawn' / 'data.svg')
     assert code == 0
