@@ -1,4 +1,4 @@
-"""Joins the detector's and the segmentor's images of `nat-mm demo` into docs/demo.png.
+"""Draws what the models of `nat-mm demo` find in four scenes into docs/demo.png.
 
 python docs/demo_image.py [WORK_DIR]
 
@@ -8,17 +8,29 @@ screenshot of tools/web_demo.py, 1280 x 800, with the second scene and a click o
 
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from mmengine.config import Config
 from PIL import Image
+
+from nat_mm.commands.demo import TASKS
+from nat_mm.demo.drawings import draw_predictions
+from nat_mm.training.resume import find_last_checkpoint
 
 TARGET = Path(__file__).with_name('demo.png')
 WIDTH = 1000
+SCENES = 4
 
 
 def main(work_dir: Path) -> None:
-    names = ('detector.png', 'segmenter.png')
-    images = [Image.open(work_dir / 'pictures' / name).convert('RGB') for name in names]
-    images = [image.resize((WIDTH, round(image.height * WIDTH / image.width))) for image in images]
+    images = []
+    for task in TASKS:
+        checkpoint, _ = find_last_checkpoint(str(work_dir / task.name))
+        with TemporaryDirectory() as folder:
+            drawn = Path(folder, f'{task.name}.png')
+            draw_predictions(Config.fromfile(task.config), Path(checkpoint), drawn, count=SCENES)
+            image = Image.open(drawn).convert('RGB')
+        images.append(image.resize((WIDTH, round(image.height * WIDTH / image.width))))
     joined = Image.new('RGB', (WIDTH, sum(image.height for image in images)), 'white')
     top = 0
     for image in images:
