@@ -122,7 +122,7 @@ def test_legacy_file_of_pytorch_is_read(tmp_path):
 
 @pytest.mark.parametrize('source', ['model.pth', 'model.safetensors'])
 @pytest.mark.parametrize('target', ['out.pth', 'out.safetensors'])
-def test_names_and_colours_of_the_classes_are_kept(save, tmp_path, source, target):
+def test_names_and_colors_of_the_classes_are_kept(save, tmp_path, source, target):
     detector = {f'backbone.{key}': value for key, value in make_backbone().state_dict().items()}
     meta = {'CLASSES': ('box', 'disc'), 'PALETTE': [[1, 2, 3], [4, 5, 6]], 'config': 'x = 1'}
     path = save({'meta': meta, 'state_dict': detector, 'optimizer': {'state': {}}})

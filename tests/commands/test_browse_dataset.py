@@ -49,7 +49,7 @@ def test_same_seed_same_pictures(task, pictures, tmp_path):
 
 
 def test_detection_batch_is_padded(pictures):
-    """Where nothing is drawn, an image shows the file; its padding is gray, the mean colour."""
+    """Where nothing is drawn, an image shows the file; its padding is gray, the mean color."""
     resize = 'train_dataloader.dataset.pipeline.2.scale="(100,75)"'
     (drawn, *_), (source, *_) = pictures('detection', '--number', 2, '--cfg-options', resize)
     assert drawn.shape == (96, 128, 3)  # 75 x 100, padded to multiples of 32
@@ -59,22 +59,22 @@ def test_detection_batch_is_padded(pictures):
         np.median(abs(drawn[:75, :100].astype(int) - which)) for which in (image, image[:, ::-1])
     )
     assert min(straight, flipped) <= 1
-    # Boxes and discs are drawn upon: in colour, while the files are gray.
+    # Boxes and discs are drawn upon: in color, while the files are gray.
     assert np.ptp(drawn[:75, :100].astype(int), axis=2).max() > 50
 
 
 @pytest.mark.parametrize('phase', ['val', 'test'])
 def test_truth_is_scaled_like_the_image(phase, pictures):
-    """Resized to double size, the colours of the truth cover the box and the disc."""
+    """Resized to double size, the colors of the truth cover the box and the disc."""
     resize = f'{phase}_dataloader.dataset.pipeline.1.scale="(256,192)"'
     arguments = ['--phase', phase, '--number', 1, '--cfg-options', resize]
     (drawn,), (source,) = pictures('detection', *arguments)
     assert drawn.shape == (192, 256, 3)
-    coloured = np.ptp(drawn.astype(int), axis=2) > 25
+    colored = np.ptp(drawn.astype(int), axis=2) > 25
     gray = cv2.resize(cv2.imread(source, cv2.IMREAD_GRAYSCALE), (256, 192))
     objects = (gray < 60) | (gray > 200)
-    assert coloured[objects].mean() > 0.9
-    assert coloured[~objects].mean() < 0.25  # with names and outlines
+    assert colored[objects].mean() > 0.9
+    assert colored[~objects].mean() < 0.25  # with names and outlines
 
 
 def test_segmentation_truth(pictures):

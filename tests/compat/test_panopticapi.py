@@ -1,4 +1,4 @@
-"""What stands in for panopticapi: colours of segments, and panoptic quality."""
+"""What stands in for panopticapi: colors of segments, and panoptic quality."""
 
 import pickle
 from pathlib import Path
@@ -31,13 +31,13 @@ def counts():
     return stat
 
 
-def test_numbers_of_segments_survive_as_colours():
+def test_numbers_of_segments_survive_as_colors():
     numbers = np.array([[0, 1, 255], [256, 65536, 256**3 - 1]])
-    colours = utils.id2rgb(numbers)
-    assert colours.dtype == np.uint8
-    assert colours[1].tolist() == [[0, 1, 0], [0, 0, 1], [255, 255, 255]]
-    assert np.array_equal(utils.rgb2id(colours), numbers)
-    assert np.array_equal(utils.rgb2id(colours.astype(np.int64)), numbers)
+    colors = utils.id2rgb(numbers)
+    assert colors.dtype == np.uint8
+    assert colors[1].tolist() == [[0, 1, 0], [0, 0, 1], [255, 255, 255]]
+    assert np.array_equal(utils.rgb2id(colors), numbers)
+    assert np.array_equal(utils.rgb2id(colors.astype(np.int64)), numbers)
 
 
 def test_panoptic_quality_of_a_category(counts):

@@ -14,7 +14,7 @@ def scenes(split='train', count=12):
     return [make_scene(split, index, OPTIONS) for index in range(count)]
 
 
-def test_there_are_at_least_five_kinds_with_distinct_colours():
+def test_there_are_at_least_five_kinds_with_distinct_colors():
     assert len(set(KINDS)) == len(KINDS) >= 5
     assert len(set(PALETTE)) == len(PALETTE) == len(KINDS)
 
