@@ -4,8 +4,10 @@ import copy
 import functools
 import gc
 import json
+import logging
 import os
 import signal
+import sys
 import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +18,7 @@ import pytest
 from mmengine.config import Config
 from mmengine.config import config as config_module
 from mmengine.config import utils as config_utils
+from mmengine.logging import MMLogger
 
 from tests.loading import Run, load_command
 
@@ -191,6 +194,16 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
         yield
+
+
+@pytest.fixture(autouse=True)
+def open_log_streams() -> None:
+    """Gives mmengine's loggers of earlier tests a stream in place of the one that capsys closed."""
+    for logger in MMLogger._instance_dict.values():
+        for handler in logger.handlers:
+            stream = getattr(handler, 'stream', None)
+            if getattr(stream, 'closed', False) and not isinstance(handler, logging.FileHandler):
+                handler.stream = sys.__stdout__  # setStream would flush the closed one
 
 
 @pytest.fixture(scope='session')
