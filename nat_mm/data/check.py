@@ -14,9 +14,10 @@ from nat_mm.data.label_images import find_label_image_problems
 from nat_mm.data.model_fit import find_model_problems
 from nat_mm.data.paths import describe_path_problem, find_path_problems
 from nat_mm.data.progress import Progress, no_progress
-from nat_mm.data.sources import PARTS, DataSource, find_sources
+from nat_mm.data.sources import DataSource, find_sources
 from nat_mm.data.summaries import Summary, summarize_samples
 from nat_mm.errors import UserError
+from nat_mm.inference.datasets import PARTS
 
 
 @dataclass(frozen=True)

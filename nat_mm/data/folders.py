@@ -10,7 +10,8 @@ from mmengine.dataset import BaseDataset
 
 from nat_mm.data.findings import Finding, shorten
 from nat_mm.data.image_headers import find_image_problem
-from nat_mm.data.sources import PARTS, DataSource
+from nat_mm.data.sources import DataSource
+from nat_mm.inference.datasets import PARTS
 
 MOST_HEADERS = 50_000
 """Of the images of a dataset, evenly spread, whose headers are read: ImageNet's take minutes."""

@@ -15,7 +15,7 @@ from nat_mm.data.findings import Finding, shorten
 from nat_mm.data.image_headers import ImageHeader, find_image_problem, read_header
 from nat_mm.data.label_values import describe_colors, find_value_problems
 from nat_mm.data.sources import DataSource
-from nat_mm.inference.images import UnreadableInput
+from nat_mm.inference.images import SUFFIXES, UnreadableInput
 
 _SAMPLE = 100
 """Of the label images of a dataset, evenly spread, whose pixels are read."""
@@ -186,11 +186,10 @@ def _count_suffixes(folder: str) -> dict[str, int]:
 def _find_left_out(dataset: BaseDataset, key: str, pairs: Sequence[_Pair]) -> Iterator[Finding]:
     """Files of the folders that no pair has."""
     folder, labels = (os.path.abspath(dataset.data_prefix[each]) for each in ('img_path', key))
-    pictures = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
     others = {
         suffix: count
         for suffix, count in _count_suffixes(folder).items()
-        if suffix.lower() in pictures and not dataset.img_suffix.endswith(suffix)
+        if suffix.lower() in SUFFIXES and not dataset.img_suffix.endswith(suffix)
     }
     if others and folder != labels and not labels.startswith(folder + os.sep):
         found = ' and '.join(f'{count} with {suffix!r}' for suffix, count in others.items())

@@ -7,9 +7,8 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 
 from nat_mm.data.findings import Finding, shorten
+from nat_mm.inference.datasets import PARTS
 from nat_mm.inference.palettes import Color, complete_palette, is_color
-
-PARTS = ('train', 'val', 'test')
 
 
 def find_palette_problems(config: Config) -> Iterator[Finding]:

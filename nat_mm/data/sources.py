@@ -1,6 +1,5 @@
 """The datasets that a config names, before they load anything."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +11,7 @@ from nat_mm.data.palettes import find_full_palette
 from nat_mm.errors import UserError
 from nat_mm.inference.building import BadArgumentError
 from nat_mm.inference.config import config_mistakes
-
-PARTS = ('train', 'val', 'test')
+from nat_mm.inference.datasets import find_inner
 
 
 @dataclass(frozen=True)
@@ -110,27 +108,3 @@ def _explain(dataset: ConfigDict, error: AssertionError) -> str:
         return str(error)
     named = {key: dataset.get(key) for key in ('data_root', 'data_prefix', 'ann_file')}
     return f'a file or folder of {dataset.get("type")} does not exist: {named}'
-
-
-def find_inner(dataset: Any, place: str) -> Iterator[tuple[str, ConfigDict]]:
-    """The configs of the datasets that read files, inside of wrappers such as RepeatDataset.
-
-    Args:
-        dataset: Config of a dataset; anything else has none.
-        place: Where the config has it.
-
-    Yields:
-        The place and the config of each.
-    """
-    if not isinstance(dataset, dict):
-        return
-    for name in ('dataset', 'datasets'):
-        inner = dataset.get(name)
-        if isinstance(inner, dict):
-            yield from find_inner(inner, f'{place}.{name}')
-            return
-        if inner is not None:
-            for index, child in enumerate(inner):
-                yield from find_inner(child, f'{place}.{name}.{index}')
-            return
-    yield place, dataset

@@ -2,12 +2,12 @@
 
 import json
 import os
-from collections.abc import Iterator
 from typing import Any
 
 from mmengine.config import Config
 
 from nat_mm.errors import UserError, brief
+from nat_mm.inference.datasets import PARTS, find_inner
 
 FROM_ANNOTATIONS = 'from_annotations'
 EXAMPLE = "dataset_classes = ('cat', 'dog')"
@@ -32,9 +32,11 @@ def apply_dataset_classes(config: Config) -> None:
         return
     classes = config.dataset_classes
     datasets = [
-        (f'{part}_dataloader.{place}', dataset)
-        for part in ('train', 'val', 'test')
-        for place, dataset in _find_datasets(config.get(f'{part}_dataloader'))
+        found
+        for part in PARTS
+        for found in find_inner(
+            (config.get(f'{part}_dataloader') or {}).get('dataset'), f'{part}_dataloader.dataset'
+        )
     ]
     if classes == FROM_ANNOTATIONS:
         classes = _read_categories(config, [dataset for _, dataset in datasets])
@@ -61,19 +63,6 @@ def _is_names(value: Any) -> bool:
     return (
         isinstance(value, list | tuple) and bool(value) and all(isinstance(n, str) for n in value)
     )
-
-
-def _find_datasets(loader: Any, place: str = 'dataset') -> Iterator[tuple[str, dict[str, Any]]]:
-    """The configs of the datasets that read files, inside of wrappers such as RepeatDataset."""
-    inner = loader.get(place.rpartition('.')[2]) if isinstance(loader, dict) else None
-    if isinstance(inner, dict) and not ('dataset' in inner or 'datasets' in inner):
-        yield place, inner
-    elif isinstance(inner, dict) and 'dataset' in inner:
-        yield from _find_datasets(inner, f'{place}.dataset')
-    elif isinstance(inner, dict):
-        for index, each in enumerate(inner['datasets']):
-            for below, dataset in _find_datasets({'dataset': each}):
-                yield f'{place}.datasets.{index}{below.removeprefix("dataset")}', dataset
 
 
 def _read_categories(config: Config, datasets: list[dict[str, Any]]) -> tuple[str, ...]:

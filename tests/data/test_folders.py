@@ -7,7 +7,8 @@ from mmengine.registry import init_default_scope
 from PIL import Image
 
 from nat_mm.data.folders import find_class_names, find_folder_problems
-from nat_mm.data.sources import PARTS, find_sources
+from nat_mm.data.sources import find_sources
+from nat_mm.inference.datasets import PARTS
 
 NAMES = ('bird', 'cat', 'dog')
 
