@@ -1,10 +1,14 @@
 """Processes of their own for tests, without the seconds that imports take."""
 
 import multiprocessing
+import os
+import signal
 import socket
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import forkserver
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -12,8 +16,10 @@ from pathlib import Path
 import mmengine.config.config
 import mmengine.runner.runner
 import pytest
+import torch
 
 from nat_mm.ops.backends import cpu
+from tests.loading import run_python
 
 TIMEOUT = 900  # seconds, for the slowest test on a machine that others keep busy
 # mmengine before nat_mm, as in the commands of mmdet and mmseg.
@@ -44,6 +50,57 @@ def start(function: Callable, *arguments: object) -> BaseProcess:
     process = start_fork_server().Process(target=function, args=arguments)
     process.start()
     return process
+
+
+class ForkedPython:
+    """A process of a Python command, as :class:`subprocess.Popen` starts it, forked.
+
+    Args:
+        command: The interpreter, which is ours whatever it says, and ``-m MODULE`` or a file, with
+            arguments.
+        env: Its environment variables.
+        others: What else `subprocess.Popen` takes: all output is read as text from `stdout`.
+    """
+
+    def __init__(self, command: Sequence[object], *, env: dict[str, str], **others: object) -> None:
+        reader, writer = multiprocessing.Pipe(duplex=False)
+        words = [str(word) for word in command[1:]]
+        self._process = start(_run_command, words, dict(env), os.getcwd(), writer)
+        self.stdout = os.fdopen(os.dup(reader.fileno()), errors='replace')
+        reader.close()
+        writer.close()
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self) -> int:
+        self._process.join(TIMEOUT)
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self._process.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+
+def _run_command(
+    words: list[str], environment: dict[str, str], folder: str, output: Connection
+) -> None:
+    """Runs ``python WORDS`` in this process, which was forked for it."""
+    for stream in (1, 2):
+        os.dup2(output.fileno(), stream)
+    output.close()
+    sys.stdout.reconfigure(line_buffering=True)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    torch.set_num_threads(int(environment.get('OMP_NUM_THREADS', os.cpu_count())))
+    run_python(words)
 
 
 def start_fork_server() -> ForkServerContext:
