@@ -39,7 +39,7 @@ def run_together(function: Callable, arguments_of_each: list[tuple]) -> list:
     """Calls a function in several such processes at the same time; returns what each returned."""
     context = start_fork_server()
     with ProcessPoolExecutor(
-        len(arguments_of_each), mp_context=context, initializer=_use_threads
+        len(arguments_of_each), mp_context=context, initializer=_prepare_fork
     ) as executor:
         calls = [executor.submit(function, *arguments) for arguments in arguments_of_each]
         return [call.result(TIMEOUT) for call in calls]
@@ -100,6 +100,7 @@ def _run_command(
     os.environ.clear()
     os.environ.update(environment)
     torch.set_num_threads(int(environment.get('OMP_NUM_THREADS', os.cpu_count())))
+    _prepare_fork()
     run_python(words)
 
 
@@ -113,9 +114,10 @@ def start_fork_server() -> ForkServerContext:
     return context
 
 
-def _use_threads() -> None:
-    """Lets the kernel use threads here: the process that was forked had started none yet."""
+def _prepare_fork() -> None:
+    """Lets the kernel use threads, of which none had started before the fork; saves log details."""
     cpu._is_forked = False
+    leave_out_log_details()
 
 
 def leave_out_log_details() -> None:
