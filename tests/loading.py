@@ -2,6 +2,8 @@
 
 import importlib
 import importlib.metadata
+import runpy
+import sys
 from collections.abc import Callable
 from types import ModuleType
 
@@ -11,6 +13,16 @@ Run = Callable[..., None]
 def load_command(name: str) -> ModuleType:
     """Imports a command of `nat_mm.commands`."""
     return importlib.import_module(f'nat_mm.commands.{name}')
+
+
+def run_python(words: list[str]) -> None:
+    """Runs ``python -m MODULE ...`` or ``python FILE ...`` in this process."""
+    if words[0] == '-m':
+        sys.argv = words[1:]
+        runpy.run_module(words[1], run_name='__main__', alter_sys=True)
+    else:
+        sys.argv = words
+        runpy.run_path(words[0], run_name='__main__')
 
 
 def name_for_mim(module: str) -> str:

@@ -1,10 +1,14 @@
 """Processes of their own for tests, without the seconds that imports take."""
 
 import multiprocessing
+import os
+import signal
 import socket
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import forkserver
+from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -12,8 +16,10 @@ from pathlib import Path
 import mmengine.config.config
 import mmengine.runner.runner
 import pytest
+import torch
 
 from nat_mm.ops.backends import cpu
+from tests.loading import run_python
 
 TIMEOUT = 900  # seconds, for the slowest test on a machine that others keep busy
 # mmengine before nat_mm, as in the commands of mmdet and mmseg.
@@ -33,7 +39,7 @@ def run_together(function: Callable, arguments_of_each: list[tuple]) -> list:
     """Calls a function in several such processes at the same time; returns what each returned."""
     context = start_fork_server()
     with ProcessPoolExecutor(
-        len(arguments_of_each), mp_context=context, initializer=_use_threads
+        len(arguments_of_each), mp_context=context, initializer=_prepare_fork
     ) as executor:
         calls = [executor.submit(function, *arguments) for arguments in arguments_of_each]
         return [call.result(TIMEOUT) for call in calls]
@@ -46,6 +52,58 @@ def start(function: Callable, *arguments: object) -> BaseProcess:
     return process
 
 
+class ForkedPython:
+    """A process of a Python command, as :class:`subprocess.Popen` starts it, forked.
+
+    Args:
+        command: The interpreter, which is ours whatever it says, and ``-m MODULE`` or a file, with
+            arguments.
+        env: Its environment variables.
+        others: What else `subprocess.Popen` takes: all output is read as text from `stdout`.
+    """
+
+    def __init__(self, command: Sequence[object], *, env: dict[str, str], **others: object) -> None:
+        reader, writer = multiprocessing.Pipe(duplex=False)
+        words = [str(word) for word in command[1:]]
+        self._process = start(_run_command, words, dict(env), os.getcwd(), writer)
+        self.stdout = os.fdopen(os.dup(reader.fileno()), errors='replace')
+        reader.close()
+        writer.close()
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self) -> int:
+        self._process.join(TIMEOUT)
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self._process.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+
+def _run_command(
+    words: list[str], environment: dict[str, str], folder: str, output: Connection
+) -> None:
+    """Runs ``python WORDS`` in this process, which was forked for it."""
+    for stream in (1, 2):
+        os.dup2(output.fileno(), stream)
+    output.close()
+    sys.stdout.reconfigure(line_buffering=True)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    torch.set_num_threads(int(environment.get('OMP_NUM_THREADS', os.cpu_count())))
+    _prepare_fork()
+    run_python(words)
+
+
 def start_fork_server() -> ForkServerContext:
     """Starts the process that all others are forked from, unless it runs."""
     context = multiprocessing.get_context('forkserver')
@@ -56,9 +114,10 @@ def start_fork_server() -> ForkServerContext:
     return context
 
 
-def _use_threads() -> None:
-    """Lets the kernel use threads here: the process that was forked had started none yet."""
+def _prepare_fork() -> None:
+    """Lets the kernel use threads, of which none had started before the fork; saves log details."""
     cpu._is_forked = False
+    leave_out_log_details()
 
 
 def leave_out_log_details() -> None:

@@ -29,8 +29,10 @@ SMALL = """
 _base_ = '{base}'
 model = dict(
     backbone=dict(embed_dim=8, num_heads=(1, 1, 1, 1)),
-    decode_head=dict(in_channels=[8, 16, 32, 64], channels=8),
-    auxiliary_head=dict(in_channels=32, channels=8))
+    decode_head=dict(
+        _delete_=True, type='FCNHead', in_channels=64, in_index=3, channels=8, num_convs=1,
+        num_classes=3, norm_cfg=dict(type='BN')),
+    auxiliary_head=None)
 train_cfg = dict(max_iters=2, val_interval=2)
 default_hooks = dict(checkpoint=dict(interval=2))
 """
@@ -43,7 +45,7 @@ OF_MODELS = (*QUICK, 'predict')
 
 @pytest.fixture(scope='module')
 def small(train, configs, tmp_path_factory) -> tuple[Path, Path]:
-    """Config and checkpoint of a segmentor of 30,000 parameters, trained for two iterations."""
+    """Config and checkpoint of a small segmentor, trained for two iterations."""
     folder = tmp_path_factory.mktemp('small')
     config = folder / 'small.py'
     config.write_text(SMALL.format(base=configs['segmentation']))

@@ -3,7 +3,6 @@
 import json
 import re
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ from nat_mm.inference.inputs import find_inputs
 from nat_mm.inference.model import Model
 from nat_mm.inference.result_files import ResultFiles
 from nat_mm.inference.video import Video
+from tests.processes import ForkedPython
 
 ROOT = Path(__file__).parents[2]
 FRAMES = 4
@@ -321,22 +321,19 @@ def test_signal_while_results_are_written(task, run, video, monkeypatch, tmp_pat
 def test_signal_to_the_command(configs, trained, tmp_path, environment):
     video = write_video(tmp_path / 'clip.mp4', frames=1000)
     out = tmp_path / 'out'
-    process = subprocess.Popen(
+    process = ForkedPython(
         [
             *(sys.executable, ROOT / 'tools' / 'predict.py', configs['segmentation']),
             *(trained['segmentation'], video, '--out-dir', out),
         ],
         env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
     )
     while process.poll() is None and not (out / 'results' / 'clip' / '000002.png').exists():
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    errors = process.communicate(timeout=300)[1]
-    assert process.returncode == 130, errors
-    assert 'Traceback' not in errors
+    output = process.stdout.read()
+    assert process.wait() == 130, output
+    assert 'Traceback' not in output
     count = len(list((out / 'results' / 'clip').iterdir()))
     assert 3 <= count < 1000
     check_interrupted(out, count)

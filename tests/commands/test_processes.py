@@ -4,6 +4,7 @@ mmdet's own commands and the inferencers are tested in tests/packaging.
 """
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -12,7 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.loading import name_for_mim
+from tests.loading import load_command, name_for_mim
+from tests.processes import ranks, run_together
 
 ROOT = Path(__file__).parents[2]
 
@@ -55,6 +57,12 @@ def test_mistake_is_one_line_and_exit_code_2(run, configs, tmp_path):
     assert not (tmp_path / 'work_dirs').exists()
 
 
+def run_as_a_rank(environment, arguments):
+    os.environ.update(environment)
+    load_command('test').main(arguments)
+    torch.distributed.destroy_process_group()
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason='tests gloo, which runs without a GPU')
 def test_two_processes_train_and_test(run, configs, trained, test, tmp_path):
     """With BN instead of SyncBN; two processes measure what one does."""
@@ -69,13 +77,9 @@ def test_two_processes_train_and_test(run, configs, trained, test, tmp_path):
     assert 'Distributed launcher: pytorch' in log.read_text()
     (tmp_path / 'single').mkdir()
     checkpoint = tmp_path / 'trained' / 'iter_2.pth'
-    result = run(
-        *(ROOT / 'tools' / 'dist_test.sh', configs['segmentation'], checkpoint, '2'),
-        *('--work-dir', 'tested'),
-        PORT=free_port(),
-    )
-    assert result.returncode == 0, result.stderr
     arguments = [str(configs['segmentation']), str(checkpoint)]
+    together = [*arguments, '--work-dir', str(tmp_path / 'tested'), '--launcher', 'pytorch']
+    run_together(run_as_a_rank, [(rank, together) for rank in ranks(2)])
     test([*arguments, '--work-dir', str(tmp_path / 'single')])
     assert measured(tmp_path / 'tested')['mIoU'] == measured(tmp_path / 'single')['mIoU']
 
@@ -85,6 +89,21 @@ def test_scripts_say_how_they_are_used(script, run):
     result = run(ROOT / 'tools' / f'{script}.sh', 'config.py')
     assert result.returncode == 2
     assert result.stderr.startswith('usage: ')
+
+
+def test_script_tests_in_several_processes(run, tmp_path):
+    """With a Python that prints its arguments."""
+    (tmp_path / 'python').write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / 'python').chmod(0o755)
+    result = run(
+        *(ROOT / 'tools' / 'dist_test.sh', 'config.py', 'model.pth', '2', '--tta'),
+        PYTHON=str(tmp_path / 'python'),
+        PORT='29501',
+    )
+    processes = '--nnodes 1 --node_rank 0 --nproc_per_node 2'
+    assert f'-m torch.distributed.run {processes} --master_addr 127.0.0.1' in result.stdout
+    assert '--master_port 29501 ' in result.stdout
+    assert 'test.py config.py model.pth --launcher pytorch --tta\n' in result.stdout
 
 
 def test_slurm_scripts_start_the_commands(run, tmp_path):

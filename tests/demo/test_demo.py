@@ -1,7 +1,5 @@
 import json
-import os
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
@@ -9,8 +7,9 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
-from nat_mm.demo import KINDS, PALETTE
-from tests.processes import write_stubs
+from nat_mm.commands import demo
+from nat_mm.demo import KINDS, PALETTE, runs
+from tests.processes import ForkedPython
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,23 +21,21 @@ def test_configs_name_the_kinds_of_the_generated_data():
     assert segmenter.metainfo == dict(classes=('background', *KINDS), palette=[(0, 0, 0), *PALETTE])
 
 
-def test_quick_demo_runs_every_step_and_again_over_its_own_folder(tmp_path):
+def test_quick_demo_runs_every_step_and_again_over_its_own_folder(tmp_path, monkeypatch, capfd):
     work_dir = tmp_path / 'demo'
     (work_dir / 'detector').mkdir(parents=True)
     (work_dir / 'detector/left_over.pth').touch()
     (work_dir / '.nat_mm_demo').touch()
 
-    (tmp_path / 'stubs').mkdir()
-    write_stubs(tmp_path / 'stubs')
-    command = [sys.executable, ROOT / 'tools/demo.py', '--quick', '--seed', '1']
-    result = subprocess.run(
-        [*command, '--work-dir', work_dir],
-        env={**os.environ, 'PYTHONPATH': f'{tmp_path}/stubs{os.pathsep}{ROOT}'},
-        capture_output=True,
-        text=True,
-    )
+    # Its processes are forked, since each that is not imports OpenMMLab anew.
+    monkeypatch.setattr(runs.subprocess, 'Popen', ForkedPython)
+    monkeypatch.setattr(demo, 'exit_on_signals', lambda: None)  # pytest wants the signals
+    monkeypatch.setenv('NAT_MM_DEMO_DATA', 'set by the demo')
+    arguments = ['--quick', '--seed', '1', '--work-dir', str(work_dir)]
+    monkeypatch.setattr(sys, 'argv', ['demo.py', *arguments])
+    demo.main()
+    output = capfd.readouterr().out
 
-    assert result.returncode == 0, result.stderr
     assert not (work_dir / 'detector/left_over.pth').exists()
     assert json.loads((work_dir / 'data/options.json').read_text())['seed'] == 1
     assert (work_dir / 'detector/iter_4.pth').is_file()
@@ -48,9 +45,9 @@ def test_quick_demo_runs_every_step_and_again_over_its_own_folder(tmp_path):
     assert all(0 <= metrics[name] <= 1 for name in ('box AP50', 'mask AP50', 'mIoU'))
     assert metrics['minutes'] > 0
     for line in ('detector', 'segmenter'):
-        assert f'{line:<10} train    4/4' in result.stdout
-    assert all(name in result.stdout for name in metrics)
-    printed = result.stdout.splitlines()[-3:]
+        assert f'{line:<10} train    4/4' in output
+    assert all(name in output for name in metrics)
+    printed = output.splitlines()[-3:]
     assert printed == [
         str(work_dir / 'pictures' / name)
         for name in ('detector.png', 'segmenter.png', 'curves.png')

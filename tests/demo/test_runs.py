@@ -1,14 +1,13 @@
 import os
 import signal
-import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
-from nat_mm.demo.runs import Run, run_side_by_side
+from nat_mm.demo.runs import Run, exit_on_signals, run_side_by_side
 from nat_mm.errors import UserError
+from tests.processes import start
 
 
 def python(code, tmp_path, name='job'):
@@ -70,22 +69,21 @@ def test_a_command_that_fails_last_is_reported_too(tmp_path):
         run_side_by_side(runs)
 
 
+def run_for_ever(output):
+    code = 'import os, time; print(os.getpid()); time.sleep(300)'
+    exit_on_signals()
+    run_side_by_side([Run('job', (sys.executable, '-c', code), output)])
+
+
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM], ids=['SIGINT', 'SIGTERM'])
 def test_a_stopped_demo_leaves_no_command_running(tmp_path, number):
     output = tmp_path / 'job.txt'
-    child = 'import os, time; print(os.getpid()); time.sleep(300)'
-    code = (
-        'import sys; from pathlib import Path\n'
-        'from nat_mm.demo.runs import Run, exit_on_signals, run_side_by_side\n'
-        'exit_on_signals()\n'
-        f'run_side_by_side([Run("job", (sys.executable, "-c", {child!r}), Path({str(output)!r}))])'
-    )
-    environment = {**os.environ, 'PYTHONPATH': str(Path(__file__).resolve().parents[2])}
-    with subprocess.Popen([sys.executable, '-c', code], env=environment) as demo:
-        while not (output.exists() and output.read_text().endswith('\n')):
-            assert demo.poll() is None
-            time.sleep(0.05)
-        demo.send_signal(number)
-    assert demo.returncode == 128 + number
+    demo = start(run_for_ever, output)
+    while not (output.exists() and output.read_text().endswith('\n')):
+        assert demo.is_alive()
+        time.sleep(0.05)
+    os.kill(demo.pid, number)
+    demo.join()
+    assert demo.exitcode == 128 + number
     with pytest.raises(ProcessLookupError):
         os.kill(int(output.read_text()), 0)

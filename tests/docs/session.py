@@ -4,7 +4,6 @@ import contextlib
 import io
 import os
 import re
-import runpy
 import shlex
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.visualization import Visualizer
 from packaging.requirements import Requirement
 
+from tests import loading
 from tests.docs.blocks import ROOT, Block
 from tests.docs.substitutions import (
     ADDED_OPTIONS,
@@ -95,9 +95,9 @@ def run_command(command: str) -> None:
         case ['python', '-m', 'pytest', *arguments]:
             check_paths(arguments)
         case ['python', *_]:
-            run_python(substitute(command, words)[1:])
+            run_command_here(substitute(command, words)[1:])
         case ['nat-mm', *_]:
-            run_python(['-m', 'nat_mm', *substitute(command, words)[1:]])
+            run_command_here(['-m', 'nat_mm', *substitute(command, words)[1:]])
         case [name, *_] if name in FILE_COMMANDS:
             subprocess.run(words, check=True)
         case _:
@@ -129,18 +129,13 @@ def make_smaller(config: str) -> Path:
     return path
 
 
-def run_python(words: list[str]) -> None:
+def run_command_here(words: list[str]) -> None:
     """Runs ``python WORDS`` in this process, since a new one would import OpenMMLab anew."""
     for kind in (Visualizer, *Visualizer.__subclasses__()):
         kind._instance_dict.clear()
     before, environment, exit_code = sys.argv, dict(os.environ), 0
     try:
-        if words[0] == '-m':
-            sys.argv = words[1:]
-            runpy.run_module(words[1], run_name='__main__', alter_sys=True)
-        else:
-            sys.argv = list(words)
-            runpy.run_path(words[0], run_name='__main__')
+        loading.run_python(words)
     except SystemExit as end:
         exit_code = end.code
     finally:

@@ -14,6 +14,7 @@ from nat_mm.ops import neighborhood_attention_2d
 from nat_mm.ops.backends import BACKENDS, choose_backend, cpu
 from tests.ops.cases import Case, make_inputs, run, with_gradients
 from tests.ops.kernel import AVAILABLE, needs_kernel
+from tests.processes import ForkedPython
 
 ROOT = Path(__file__).parents[2]
 
@@ -177,14 +178,10 @@ def test_command_ends_quietly_when_nobody_reads_on():
 @needs_kernel
 def test_command_reports_a_mistake_in_one_line():
     """As a process, for its exit code."""
-    result = subprocess.run(
-        [sys.executable, '-m', 'nat_mm.ops'],
-        cwd=ROOT,
-        env={**os.environ, 'NAT_MM_CPU_ISA': 'bogus'},
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 2
-    (line,) = [line for line in result.stderr.splitlines() if line.startswith('error: ')]
+    environment = {**os.environ, 'NAT_MM_CPU_ISA': 'bogus'}
+    process = ForkedPython([sys.executable, '-m', 'nat_mm.ops'], env=environment)
+    output = process.stdout.read()
+    assert process.wait() == 2
+    (line,) = [line for line in output.splitlines() if line.startswith('error: ')]
     assert "got 'bogus'" in line
-    assert 'Traceback' not in result.stderr
+    assert 'Traceback' not in output

@@ -13,7 +13,7 @@ from nat_mm.training.distributed import prepare_distributed
 from nat_mm.training.resume import find_last_checkpoint
 from nat_mm.training.stopping import stop_on_signals
 from nat_mm.training.strategies import prepare_strategy
-from tests.processes import leave_out_log_details, ranks, run_together
+from tests.processes import ranks, run_together
 from tests.training.tiny_run import Calls, tiny_config
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason='tests what happens on a CPU')
@@ -26,7 +26,6 @@ RUNNERS = {
 
 def train_all(folder, environment):
     os.environ.update(environment)
-    leave_out_log_details()
     # mmengine was imported before nat_mm here, as by the commands of mmdet and mmseg.
     for module in (mmengine.runner, mmengine.runner.runner, mmengine.runner.checkpoint):
         assert hasattr(module.save_checkpoint, '__wrapped__')
