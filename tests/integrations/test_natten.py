@@ -193,12 +193,10 @@ def test_what_is_refused(call, error, message):
 
 
 @pytest.fixture
-def provided():
-    assert 'natten' not in sys.modules
-    natten.provide_natten()
-    yield
+def provided(monkeypatch):
     for name in ('natten', 'natten.functional'):
-        del sys.modules[name]
+        monkeypatch.setitem(sys.modules, name, None)
+    natten.provide_natten()
 
 
 def test_code_that_imports_natten(provided):
@@ -214,6 +212,7 @@ def test_code_that_imports_natten(provided):
 def test_an_installed_natten_is_left_alone(tmp_path, monkeypatch):
     (tmp_path / 'natten.py').write_text('na2d = None')
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, 'natten', raising=False)
     with pytest.raises(ImportError, match='NATTEN is installed, so'):
         natten.provide_natten()
     assert 'natten' not in sys.modules
