@@ -1,4 +1,4 @@
-"""Neighborhood attention for other projects' code: NATTEN's old functions, Hugging Face's models.
+"""Other projects' code and places: NATTEN's old functions, Hugging Face's models and its Hub.
 
-Nothing here is imported by the rest of nat_mm, and each module needs only what its name says.
+Nothing here is imported by the rest of nat_mm.
 """
