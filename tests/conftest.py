@@ -118,6 +118,7 @@ LANES = {
         'tests/data/test_broken_samples.py::test_training',
         'tests/data/test_model_fit.py',
         'tests/docs',
+        'tests/integrations/test_transformers.py',
         'tests/mask2former',
         'tests/web',
     ),

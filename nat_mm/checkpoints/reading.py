@@ -1,6 +1,7 @@
 """Reads checkpoint files without running code in them, for this project and for mmengine."""
 
 import json
+import logging
 import os
 import zipfile
 from collections import OrderedDict
@@ -8,12 +9,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
+from urllib.error import URLError
 
 import torch
+from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 
+from nat_mm.checkpoints import hub
 from nat_mm.checkpoints.layouts import convert_weights, find_layout
 from nat_mm.checkpoints.meta import read_classes
+from nat_mm.checkpoints.published import asks_mirrors_first, mirror_of
 from nat_mm.compat.checkpoints import read_safely
 from nat_mm.errors import CheckpointError
 
@@ -25,8 +30,9 @@ def read_checkpoint(source: str, *, map_location: str | torch.device | None = 'c
     """Reads a checkpoint; the tensors of a local file are only mapped into memory.
 
     Args:
-        source: Local path or URL. Local files whose name ends with ``.safetensors`` are read as
-            such, all others with PyTorch's ``weights_only=True``, so that no code in them runs.
+        source: Local path, URL or ``hf://owner/name[@revision][/file]`` on the Hugging Face Hub.
+            Local files and the Hub's whose name ends with ``.safetensors`` are read as such, all
+            others with PyTorch's ``weights_only=True``, so that no code in them runs.
         map_location: Device of the tensors.
 
     Returns:
@@ -34,20 +40,54 @@ def read_checkpoint(source: str, *, map_location: str | torch.device | None = 'c
 
     Raises:
         FileNotFoundError: If there is no such file.
-        CheckpointError: If the file is damaged or holds what might run code.
+        CheckpointError: If the file is damaged or holds what might run code, or is not on the Hub.
+        URLError: If it cannot be downloaded.
     """
     path = os.path.expanduser(source)
-    if '://' in source:
+    if source.startswith(hub.PREFIX):
+        path = hub.download(source)
+    elif '://' in source:
         # mmengine's own; see nat_mm_startup.
         load = CheckpointLoader.load_checkpoint.__wrapped__
-        return read_safely(source, lambda: load(source, map_location=map_location))
+        return _read_url(source, map_location, lambda: load(source, map_location=map_location))
     if not os.path.isfile(path):
         raise FileNotFoundError(f'{source} can not be found.')
     if path.endswith('.safetensors'):
         return _read_safetensors(path, map_location)
     # Only zip files can be mapped.
     mmap = zipfile.is_zipfile(path)
-    return read_safely(source, lambda: torch.load(path, map_location, weights_only=True, mmap=mmap))
+    return read_safely(path, lambda: torch.load(path, map_location, weights_only=True, mmap=mmap))
+
+
+def _read_url(url: str, map_location: str | torch.device | None, load: Callable[[], Any]) -> Any:
+    """Reads what ``load`` downloads, or its mirror if that comes first or the host is silent."""
+    mirror = mirror_of(url)
+    if mirror is None:
+        return read_safely(url, load)
+    if asks_mirrors_first():
+        try:
+            return read_checkpoint(mirror, map_location=map_location)
+        except (CheckpointError, URLError) as error:
+            _warn(f'the mirror {mirror} cannot be used ({_reason(error)}); {url} is downloaded')
+            return read_safely(url, load)
+    try:
+        return read_safely(url, load)
+    except (URLError, ConnectionError, TimeoutError) as error:
+        _warn(f'{url} cannot be downloaded ({_reason(error)}); its mirror {mirror} is used')
+        try:
+            return read_checkpoint(mirror, map_location=map_location)
+        except (CheckpointError, URLError) as second:
+            raise URLError(
+                f'{_reason(error)}; nor can its mirror {mirror} be used: {_reason(second)}'
+            ) from error
+
+
+def _reason(error: Exception) -> str:
+    return str(error.reason) if isinstance(error, URLError) else str(error)
+
+
+def _warn(message: str) -> None:
+    print_log(message, logger='current', level=logging.WARNING)
 
 
 def extract_state_dict(checkpoint: Any, source: str) -> OrderedDict[str, torch.Tensor]:
@@ -115,10 +155,13 @@ def load_for_mmengine(
     prepared = read(filename, map_location) if read else None
     if prepared is not None:
         return prepared
-    if filename.endswith('.safetensors') and '://' not in filename:
+    is_local = '://' not in filename
+    if filename.startswith(hub.PREFIX) or (is_local and filename.endswith('.safetensors')):
         checkpoint = read_checkpoint(filename, map_location=map_location)
-    else:
+    elif is_local:
         checkpoint = read_safely(filename, lambda: load(filename, map_location, logger))
+    else:
+        checkpoint = _read_url(filename, map_location, lambda: load(filename, map_location, logger))
     try:
         layout = find_layout(extract_state_dict(checkpoint, filename))
         foreign = layout in ('authors', 'huggingface')

@@ -70,6 +70,16 @@ def add_config_overrides(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_mirror_option(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--mirror``."""
+    parser.add_argument(
+        '--mirror',
+        action='store_true',
+        help="download published weights from the authors' repositories on the Hugging Face Hub "
+        'first, where the model zoo has one, and not only if their own host does not answer',
+    )
+
+
 def add_no_check(parser: argparse.ArgumentParser) -> None:
     """Adds ``--no-check``.
 

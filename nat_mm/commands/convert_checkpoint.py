@@ -8,8 +8,9 @@ import argparse
 from collections.abc import Sequence
 from urllib.error import URLError
 
-from nat_mm.checkpoints import convert_checkpoint
+from nat_mm.checkpoints import convert_checkpoint, mirrors_first
 from nat_mm.checkpoints.layouts import TARGETS
+from nat_mm.commands.arguments import add_mirror_option
 from nat_mm.errors import UserError
 
 
@@ -17,7 +18,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('source', metavar='IN', help='checkpoint file or URL')
+    parser.add_argument('source', metavar='IN', help='checkpoint: a file, a URL or hf://owner/name')
     parser.add_argument(
         'target',
         metavar='OUT',
@@ -31,6 +32,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         'backbone: a backbone to start detectors and segmentors from; authors: as the authors '
         'publish; huggingface-nat, huggingface-dinat: for Hugging Face transformers',
     )
+    add_mirror_option(parser)
     parser.add_argument('--force', action='store_true', help='overwrite OUT if it exists')
     return parser.parse_args(arguments)
 
@@ -38,9 +40,10 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def main(arguments: Sequence[str] | None = None) -> None:
     arguments = parse_arguments(arguments)
     try:
-        conversion = convert_checkpoint(
-            arguments.source, arguments.target, to=arguments.to, overwrite=arguments.force
-        )
+        with mirrors_first(arguments.mirror):
+            conversion = convert_checkpoint(
+                arguments.source, arguments.target, to=arguments.to, overwrite=arguments.force
+            )
     except FileExistsError as error:
         raise UserError(f'{error}; --force overwrites it') from error
     except URLError as error:

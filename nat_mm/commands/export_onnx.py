@@ -18,8 +18,8 @@ from mmengine.config import Config
 from mmengine.registry import MODELS
 
 from nat_mm.backbones.base import NeighborhoodBackbone
-from nat_mm.checkpoints import load_pretrained
-from nat_mm.commands.arguments import add_config_overrides
+from nat_mm.checkpoints import load_pretrained, mirrors_first
+from nat_mm.commands.arguments import add_config_overrides, add_mirror_option
 from nat_mm.errors import UserError
 from nat_mm.inference.checkpoint import weight_mistakes
 from nat_mm.inference.config import config_mistakes, load_config
@@ -36,11 +36,12 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         'checkpoint',
         nargs='?',
-        help='checkpoint file or URL of a model or a backbone; default: the weights that training '
-        'starts from',
+        help='checkpoint of a model or a backbone, a file, a URL or hf://owner/name; default: the '
+        'weights that training starts from',
     )
     parser.add_argument('target', metavar='OUT', help='.onnx file to write')
     parser.add_argument('--force', action='store_true', help='overwrite OUT if it exists')
+    add_mirror_option(parser)
     add_config_overrides(parser)
     return parser.parse_args(arguments)
 
@@ -105,7 +106,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_arguments(arguments)
     config = load_config(arguments.config, overrides=arguments.cfg_options)
     backbone = build_backbone(config)
-    load_weights(backbone, config, arguments.checkpoint)
+    with mirrors_first(arguments.mirror):
+        load_weights(backbone, config, arguments.checkpoint)
     try:
         difference = export_onnx(backbone, Path(arguments.target))
     except (ArithmeticError, OSError) as error:

@@ -28,6 +28,7 @@ from pathlib import Path
 
 from nat_mm.commands.arguments import (
     add_config_overrides,
+    add_mirror_option,
     add_opacity_option,
     check_opacity_option,
 )
@@ -47,7 +48,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file or URL')
+    parser.add_argument('checkpoint', help='checkpoint: a file, a URL or hf://owner/name')
     parser.add_argument(
         'inputs',
         nargs='+',
@@ -89,6 +90,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help='skip larger images, since a small file can hold an image that fills the memory; '
         'default: %(default)s',
     )
+    add_mirror_option(parser)
     add_config_overrides(parser)
     return parser.parse_args(arguments)
 
@@ -118,6 +120,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments.checkpoint,
         device=arguments.device,
         overrides=arguments.cfg_options,
+        mirror=arguments.mirror,
     )
     outcome = predict_all(
         media,

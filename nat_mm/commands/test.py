@@ -8,8 +8,9 @@ from mmengine.config import Config, ConfigDict
 from mmengine.hooks import Hook
 
 from nat_mm.analysis.class_report import class_report
-from nat_mm.checkpoints import read_before
+from nat_mm.checkpoints import mirrors_first, read_before
 from nat_mm.commands.arguments import (
+    add_mirror_option,
     add_no_check,
     add_opacity_option,
     add_run_options,
@@ -32,7 +33,7 @@ TOOLBOX_HOOKS = ('DetVisualizationHook', 'SegVisualizationHook', 'VisualizationH
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file or URL')
+    parser.add_argument('checkpoint', help='checkpoint: a file, a URL or hf://owner/name')
     parser.add_argument(
         '--out',
         help='where to save the predictions: a folder for the label images of a segmentor, '
@@ -48,6 +49,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         '--wait-time', type=float, default=2, help='seconds that --show waits per image'
     )
     parser.add_argument('--tta', action='store_true', help='use test-time augmentation')
+    add_mirror_option(parser)
     add_no_check(parser)
     add_run_options(parser)
     return parser.parse_args(arguments)
@@ -127,7 +129,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     prepare_launcher(config)
     if not arguments.no_check and is_main_process(config.launcher):
         require_sound_data(config, parts=['test'], files=False)
-    checkpoint = read_for_model(arguments.checkpoint)
+    with mirrors_first(arguments.mirror):
+        checkpoint = read_for_model(arguments.checkpoint)
 
     runner = build_runner(config)
     for hook in filter(None, hooks):

@@ -11,8 +11,13 @@ from typing import Any
 
 from mmengine.config import Config
 
-from nat_mm.checkpoints import read_before
-from nat_mm.commands.arguments import add_no_check, add_run_options, export_local_rank
+from nat_mm.checkpoints import mirrors_first, read_before
+from nat_mm.commands.arguments import (
+    add_mirror_option,
+    add_no_check,
+    add_run_options,
+    export_local_rank,
+)
 from nat_mm.commands.checking import require_sound_data
 from nat_mm.data.broken_samples import loading_mistakes
 from nat_mm.errors import UserError
@@ -53,6 +58,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         action='store_true',
         help='scale the learning rate by batch size / auto_scale_lr.base_batch_size',
     )
+    add_mirror_option(parser)
     add_no_check(parser)
     add_run_options(parser)
     return parser.parse_args(arguments)
@@ -137,7 +143,7 @@ def train(config: Config, resume: str | None) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     arguments = parse_arguments(arguments)
     export_local_rank(arguments.local_rank)
-    with interrupted_before_training():
+    with interrupted_before_training(), mirrors_first(arguments.mirror):
         config = load_config(
             arguments.config, overrides=arguments.cfg_options, work_dir=arguments.work_dir
         )

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from nat_mm.analysis.attention_figure import draw_attention
 from nat_mm.analysis.prepared_image import prepare_image
 from nat_mm.analysis.windows import default_stage, find_backbone
-from nat_mm.commands.arguments import add_config_overrides
+from nat_mm.commands.arguments import add_config_overrides, add_mirror_option
 from nat_mm.commands.device import check_device
 from nat_mm.commands.drawing import (
     add_drawing_options,
@@ -49,7 +49,10 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('config', help='config file of a detector, segmentor or classifier')
-    parser.add_argument('checkpoint', help='checkpoint file or URL, or none for random weights')
+    parser.add_argument(
+        'checkpoint',
+        help='checkpoint: a file, a URL or hf://owner/name, or none for random weights',
+    )
     parser.add_argument('images', nargs='+', help='images, folders of images, or globs in quotes')
     parser.add_argument(
         '--point',
@@ -77,6 +80,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument('--rollout', action='store_true', help='also draw attention rollout')
     add_drawing_options(parser, out_dir='attention')
+    add_mirror_option(parser)
     add_config_overrides(parser)
     return parser.parse_args(arguments)
 
@@ -104,6 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments.checkpoint,
         device=arguments.device,
         overrides=arguments.cfg_options,
+        mirror=arguments.mirror,
     )
     with value_mistakes(arguments.config):
         backbone = find_backbone(model.module)

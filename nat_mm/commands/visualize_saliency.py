@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 from nat_mm.analysis.prepared_image import prepare_image
 from nat_mm.analysis.saliency import Saliency, draw_saliency, saliency
+from nat_mm.commands.arguments import add_mirror_option
 from nat_mm.commands.device import check_device
 from nat_mm.commands.drawing import (
     add_drawing_options,
@@ -44,7 +45,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar=('NAME', 'CONFIG', 'CHECKPOINT'),
         help='a model with any backbone; may be repeated. CONFIG is a file or a config of an '
         'installed toolbox, such as mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py; CHECKPOINT '
-        'is a file, a URL, or none for random weights',
+        'is a file, a URL, hf://owner/name, or none for random weights',
     )
     parser.add_argument(
         '--samples',
@@ -53,6 +54,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help='average this many gradients with noise added to the image (SmoothGrad, '
         'arXiv 1706.03825); default: %(default)s, without noise',
     )
+    add_mirror_option(parser)
     add_drawing_options(parser, out_dir='saliency')
     return parser.parse_args(arguments)
 
@@ -82,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise UserError(f'every --model must have another name, got {", ".join(names)}')
     images = find_images(arguments.images, arguments.out_dir)
     models = {
-        name: load_model(config, checkpoint, device=arguments.device)
+        name: load_model(config, checkpoint, device=arguments.device, mirror=arguments.mirror)
         for name, config, checkpoint in arguments.models
     }
     first = next(iter(models.values()))

@@ -13,7 +13,7 @@ from typing import Any
 
 import nat_mm
 from nat_mm.checkpoints import read_before
-from nat_mm.commands.arguments import add_opacity_option, check_opacity_option
+from nat_mm.commands.arguments import add_mirror_option, add_opacity_option, check_opacity_option
 from nat_mm.commands.device import add_device_option, check_device
 from nat_mm.demo.runs import exit_on_signals
 from nat_mm.errors import UserError
@@ -33,8 +33,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         nargs=2,
         action='append',
         metavar=('CONFIG', 'CHECKPOINT'),
-        help='config file and checkpoint (file or URL) of a detector, segmentor or classifier; may '
-        'be repeated. Default: the models that nat-mm demo has trained',
+        help='config file and checkpoint (a file, a URL or hf://owner/name) of a detector, '
+        'segmentor or classifier; may be repeated. Default: the models that nat-mm demo trained',
     )
     parser.add_argument(
         '--work-dir',
@@ -42,6 +42,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=Path('work_dirs/demo'),
         help='work dir of nat-mm demo, without --model; default: %(default)s',
     )
+    add_mirror_option(parser)
     add_opacity_option(parser)
     add_device_option(parser)
     parser.add_argument(
@@ -89,7 +90,9 @@ def load_models(arguments: argparse.Namespace) -> dict[str, Model]:
         config, checkpoint, content = source
         name = stem if stems.count(stem) == 1 else f'{number}: {stem}, {Path(checkpoint).stem}'
         with read_before(checkpoint, content):
-            models[name] = load_model(config, checkpoint, device=arguments.device)
+            models[name] = load_model(
+                config, checkpoint, device=arguments.device, mirror=arguments.mirror
+            )
     return models
 
 

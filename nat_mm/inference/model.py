@@ -17,7 +17,7 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmengine.structures import BaseDataElement
 from torch import nn
 
-from nat_mm.checkpoints import read_classes
+from nat_mm.checkpoints import mirrors_first, read_classes
 from nat_mm.errors import UserError
 from nat_mm.inference.checkpoint import check_checkpoint_fits, read_for_model
 from nat_mm.inference.config import config_mistakes, find_test_dataset, load_config
@@ -40,6 +40,7 @@ def load_model(
     *,
     device: str | None = None,
     overrides: dict[str, Any] | None = None,
+    mirror: bool = False,
 ) -> 'Model':
     """Loads a detector, segmentor or classifier, ready to predict.
 
@@ -47,10 +48,13 @@ def load_model(
         config: Config file; ``package::path`` for a config of an installed toolbox; the name of a
             model in the model zoo, such as ``mask_rcnn_nat_tiny_3x_coco``; or a config from
             `nat_mm.inference.config.load_config`.
-        checkpoint: Path or URL of the checkpoint. ``'none'`` leaves the weights random. Default:
-            the published weights of the config.
+        checkpoint: Path or URL of the checkpoint, or ``hf://owner/name[@revision][/file]`` on the
+            Hugging Face Hub. ``'none'`` leaves the weights random. Default: the published weights
+            of the config.
         device: Such as ``cpu`` or ``cuda:0``; default: a GPU if there is one.
         overrides: Config values to override, by dotted name.
+        mirror: Whether to download published weights from the authors' repository on the Hugging
+            Face Hub first, if they have one; otherwise that is asked if their host does not answer.
 
     Returns:
         The model, in eval mode.
@@ -61,7 +65,8 @@ def load_model(
     """
     if checkpoint is not None and str(checkpoint) != RANDOM:
         # Reports a missing checkpoint before the slow import of a toolbox.
-        saved = read_for_model(str(checkpoint))
+        with mirrors_first(mirror):
+            saved = read_for_model(str(checkpoint))
     if isinstance(config, str | Path):
         config = load_config(config, overrides=overrides)
     elif overrides:
@@ -73,7 +78,8 @@ def load_model(
                 f'no weights were published for {config.filename}: give a checkpoint, or '
                 f'{RANDOM!r} for random weights'
             )
-        saved = read_for_model(checkpoint)
+        with mirrors_first(mirror):
+            saved = read_for_model(checkpoint)
     module = build_module(config)
     meta = _test_dataset_meta(config)
     if str(checkpoint) != RANDOM:

@@ -1,17 +1,12 @@
 """The model zoo: configs and published weights by name."""
 
 import difflib
-import functools
 import importlib.util
 from pathlib import Path
 
-import yaml
-
-import nat_mm
+from nat_mm.checkpoints import hub
+from nat_mm.checkpoints.published import FOLDER, read_model_zoo
 from nat_mm.errors import UserError
-
-FOLDER = Path(nat_mm.__file__).parent / '.mim'
-"""Contains ``configs`` and ``model-index.yml``; in a checkout they are links."""
 
 
 def find_config(source: str | Path) -> Path:
@@ -31,6 +26,11 @@ def find_config(source: str | Path) -> Path:
     path = Path(source)
     if path.is_file():
         return path
+    if str(source).startswith(hub.PREFIX):
+        raise UserError(
+            f'config {source}: a config is a program, and none is run from the network. Name a '
+            f'model of the model zoo or a config file, and give {source} as the checkpoint'
+        )
     package, separator, config = str(source).partition('::')
     if separator:
         found = importlib.util.find_spec(package) if package.isidentifier() else None
@@ -41,7 +41,7 @@ def find_config(source: str | Path) -> Path:
         if not path.is_file():
             raise UserError(f'config not found: {path}')
     elif is_model(str(source)):
-        path = FOLDER / _entries()[str(source)]['Config']
+        path = FOLDER / read_model_zoo()[str(source)]['Config']
     if not path.is_file():
         raise UserError(f'config not found: {source}{_suggest(str(source))}')
     return path
@@ -49,7 +49,7 @@ def find_config(source: str | Path) -> Path:
 
 def is_model(name: str) -> bool:
     """Whether the model zoo has a model of this name."""
-    return name in _entries()
+    return name in read_model_zoo()
 
 
 def published_weights(config: str | Path) -> str | None:
@@ -61,20 +61,12 @@ def published_weights(config: str | Path) -> str | None:
     Returns:
         The URL; None if the config is not in the model zoo.
     """
-    entry = _entries().get(Path(config).stem)
+    entry = read_model_zoo().get(Path(config).stem)
     if entry is None or (FOLDER / entry['Config']).resolve() != Path(config).resolve():
         return None
     return entry.get('Weights')
 
 
-@functools.cache
-def _entries() -> dict[str, dict]:
-    """What the metafiles say of each model, by its name."""
-    index = yaml.safe_load((FOLDER / 'model-index.yml').read_text(encoding='utf-8'))
-    files = (yaml.safe_load((FOLDER / path).read_text('utf-8')) for path in index['Import'])
-    return {entry['Name']: entry for file in files for entry in file['Models']}
-
-
 def _suggest(source: str) -> str:
-    similar = difflib.get_close_matches(Path(source).stem, _entries(), n=1)
+    similar = difflib.get_close_matches(Path(source).stem, read_model_zoo(), n=1)
     return f'; the model zoo has {similar[0]}' if similar else ''

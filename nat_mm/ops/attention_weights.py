@@ -39,7 +39,8 @@ def neighborhood_attention_weights(
     Args:
         query: [B, H, W, heads, head_dim]; float16, bfloat16, float32 or float64, any strides.
         key: Shape, element type and device of ``query``.
-        kernel_size: Odd window size of at least 3, for both axes or as (rows, columns) = (kh, kw).
+        kernel_size: Odd window size of at least 3, for both axes or as (rows, columns) = (kh, kw),
+            of which one may be 1.
         dilation: Distance between neighbours, at least 1, for both axes or as (rows, columns).
             The map must hold a whole window: H >= kh * dilation, likewise W.
         bias: Relative positional bias [heads, 2 * kh - 1, 2 * kw - 1] added to the scores, or None.

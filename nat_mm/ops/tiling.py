@@ -34,9 +34,12 @@ def tile_size(kernel_size: tuple[int, int]) -> tuple[int, int]:
     """Queries in a tile, as (rows, columns).
 
     Larger tiles mean larger matrix products, smaller tiles waste less work on masked keys. Half a
-    window by a whole window was the fastest of the sizes measured.
+    window by a whole window was the fastest of the sizes measured. An axis of kernel size 1 is not
+    tiled, since no query would share a key with another.
     """
-    return max(4, (kernel_size[0] + 1) // 2), max(6, kernel_size[1] - 1)
+    rows = 1 if kernel_size[0] == 1 else max(4, (kernel_size[0] + 1) // 2)
+    columns = 1 if kernel_size[1] == 1 else max(6, kernel_size[1] - 1)
+    return rows, columns
 
 
 class ResidueClasses(NamedTuple):

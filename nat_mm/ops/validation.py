@@ -12,6 +12,16 @@ from torch import Tensor
 SUPPORTED_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """Element types that the operator accepts."""
 
+_LAYOUTS = {
+    1: ('[B, L, heads, head_dim]', ('length of the sequence',), '[heads, 2*k - 1]'),
+    2: (
+        '[B, H, W, heads, head_dim]',
+        ('height of the map', 'width of the map'),
+        '[heads, 2*kh - 1, 2*kw - 1]',
+    ),
+}
+"""Of tensors, their axes and the bias, by the number of axes."""
+
 
 def as_pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:
     """Turns an int or a pair of ints into (rows, columns).
@@ -35,15 +45,23 @@ def as_pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:
 def check_kernel_size(kernel_size: int | Sequence[int]) -> tuple[int, int]:
     """Returns the kernel size as (rows, columns).
 
+    One of the two may be 1: then a token attends along the other axis only. Both may not, since a
+    token that attends to itself alone gives its own value.
+
     Raises:
         TypeError: If it is not an int or a pair of ints.
-        ValueError: If it is even or below 3.
+        ValueError: If it is even or below 3, except for a single 1.
     """
     pair = as_pair('kernel_size', kernel_size)
     for size in pair:
+        if size == 1 and max(pair) > 1:
+            continue
         if size < 3 or size % 2 == 0:
             hint = f'use {size - 1} or {size + 1}' if size > 3 else 'use 3'
-            raise ValueError(f'kernel_size must be odd and at least 3, got {kernel_size!r}; {hint}')
+            rule = 'odd and at least 3'
+            if not isinstance(kernel_size, int):
+                rule += ', or 1 on one of the axes'
+            raise ValueError(f'kernel_size must be {rule}, got {kernel_size!r}; {hint}')
     return pair
 
 
@@ -81,10 +99,12 @@ def check_tensors(
     key: Tensor,
     value: Tensor,
     bias: Tensor | None,
-    kernel_size: tuple[int, int],
-    dilation: tuple[int, int],
+    kernel_size: tuple[int, ...],
+    dilation: tuple[int, ...],
 ) -> None:
     """Checks that the tensors fit each other, the kernel size and the dilation.
+
+    Kernel size and dilation are those of a map's two axes, or of the one axis of a sequence.
 
     Raises:
         TypeError: If an argument is not a tensor, or of an element type that is not supported.
@@ -98,10 +118,9 @@ def check_tensors(
             known = ', '.join(str(dtype) for dtype in SUPPORTED_DTYPES)
             raise TypeError(f'{name} must be one of {known}, got {tensor.dtype}')
     shape, dtype, device = query.shape, query.dtype, query.device
-    if len(shape) != 5:
-        raise ValueError(
-            f'query must have 5 dimensions [B, H, W, heads, head_dim], got {tuple(shape)}'
-        )
+    layout, axes, bias_layout = _LAYOUTS[len(kernel_size)]
+    if len(shape) != len(axes) + 3:
+        raise ValueError(f'query must have {len(axes) + 3} dimensions {layout}, got {tuple(shape)}')
     for name, tensor in named[1:3]:
         if tensor.shape != shape:
             raise ValueError(
@@ -115,21 +134,20 @@ def check_tensors(
             raise ValueError(
                 f'{name} must be on the device of query, {device}, got {tensor.device}'
             )
-    for axis, name in enumerate(('height', 'width')):
+    for axis, name in enumerate(axes):
         length, size, step = shape[axis + 1], kernel_size[axis], dilation[axis]
         if length < size * step:
             raise ValueError(
-                f'{name} of the map must be at least kernel_size * dilation = {size} * {step} = '
-                f'{size * step}, got {length}; pad the map or lower the dilation'
+                f'{name} must be at least kernel_size * dilation = {size} * {step} = '
+                f'{size * step}, got {length}; pad it or lower the dilation'
             )
     if bias is not None:
         if bias.device != device:
             raise ValueError(f'bias must be on the device of query, {device}, got {bias.device}')
-        expected = (shape[3], 2 * kernel_size[0] - 1, 2 * kernel_size[1] - 1)
+        expected = (shape[-2], *(2 * size - 1 for size in kernel_size))
         if tuple(bias.shape) != expected:
             raise ValueError(
-                f'bias must have shape [heads, 2*kh - 1, 2*kw - 1] = {list(expected)}, '
-                f'got {list(bias.shape)}'
+                f'bias must have shape {bias_layout} = {list(expected)}, got {list(bias.shape)}'
             )
 
 

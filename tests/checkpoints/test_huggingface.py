@@ -1,5 +1,6 @@
 """Hugging Face's Nat and Dinat: the same outputs there and here, and exact round trips."""
 
+import importlib
 from types import SimpleNamespace
 
 import pytest
@@ -8,17 +9,17 @@ from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 
 from nat_mm.checkpoints import convert_checkpoint, load_pretrained
-from nat_mm.ops import neighborhood_attention_2d
 
 from .models import CLASSES, DILATIONS, SMALL, ImageClassifier, assert_same, make_backbone
 
 pytest.importorskip('transformers', reason='transformers is not installed')
+importlib.import_module('nat_mm.integrations.transformers')
 FAMILIES = {'nat': 'NAT', 'dinat': 'DiNAT'}
 
 
 @pytest.fixture(params=FAMILIES)
-def theirs(request, monkeypatch):
-    """A model type of transformers, whose attention runs on our operator.
+def theirs(request):
+    """A model type of transformers.
 
     transformers 5 has no Nat, which is its Dinat with dilation 1 everywhere, and in whose
     classifiers keys begin with another name.
@@ -30,8 +31,6 @@ def theirs(request, monkeypatch):
         'nat': tuple((1,) * depth for depth in SMALL['depths']),
         'dinat': DILATIONS,
     }[model_type]
-    monkeypatch.setattr(modeling_dinat, 'requires_backends', lambda *_: None)
-    monkeypatch.setattr(modeling_dinat.NeighborhoodAttention, 'forward', attend)
 
     def make(kind, **options):
         options = {**SMALL, 'dilations': dilations, **options}
@@ -68,29 +67,6 @@ def theirs(request, monkeypatch):
         load=load,
         save=save,
     )
-
-
-def attend(self, hidden_states, output_attentions=False):
-    """Stands in for the attention: current NATTEN lacks the functions that theirs calls.
-
-    transformers 5.24 also gives them [B, W, H, heads, D], where [B, heads, H, W, D] is meant, which
-    4.46 gave them; so replacing these functions alone would not do.
-    """
-    heads = (self.num_attention_heads, self.attention_head_size)
-    query, key, value = (
-        project(hidden_states).unflatten(-1, heads)
-        for project in (self.query, self.key, self.value)
-    )
-    context = neighborhood_attention_2d(
-        query,
-        key,
-        value,
-        kernel_size=self.kernel_size,
-        dilation=self.dilation,
-        bias=self.rpb,
-        backend='reference',
-    )
-    return (context.flatten(3),)
 
 
 def rename(weights, old, new):

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import cv2
@@ -106,6 +107,8 @@ def folder(prepared, tmp_path, monkeypatch) -> Path:
     copy = shutil.copytree(prepared, tmp_path / 'here', symlinks=True)
     monkeypatch.chdir(copy)
     monkeypatch.setitem(os.environ, 'MPLBACKEND', 'Agg')
+    monkeypatch.setitem(sys.modules, 'natten', None)  # a page puts a stand-in there
+    monkeypatch.setitem(sys.modules, 'natten.functional', None)
     monkeypatch.setattr('nat_mm.inference.config.find_config', find_smaller_config)
     monkeypatch.setattr('nat_mm.inference.model.published_weights', find_smaller_weights)
     return copy

@@ -207,7 +207,7 @@ def test_unreadable_image_is_named(models, tmp_path):
 
 def test_every_name_of_the_model_zoo_is_a_config_with_weights():
     assert zoo.is_model('mask_rcnn_nat_tiny_3x_coco')
-    for name in zoo._entries():
+    for name in zoo.read_model_zoo():
         path = zoo.find_config(name)
         assert path.stem == name
         assert zoo.published_weights(path).startswith('https://')

@@ -28,6 +28,8 @@ CASES = [
     Case(19, 20, 3),  # each kernel has a tile far from all borders
     Case(21, 10, (7, 5), (3, 2)),
     Case(8, 23, (3, 11), (2, 2)),
+    Case(8, 20, (1, 5)),  # with a tile far from the borders, too
+    Case(9, 2, (3, 1)),
 ]
 KERNELS = ('forward', 'queries', 'keys')
 GPU_CASES = [(32, 7, 'bfloat16'), (64, 13, 'float16'), (64, 7, 'float32')]

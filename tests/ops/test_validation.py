@@ -2,7 +2,7 @@
 
 import pytest
 
-from nat_mm.ops import neighborhood_attention_2d
+from nat_mm.ops import neighborhood_attention_1d, neighborhood_attention_2d
 from tests.ops.cases import Case, make_inputs
 
 QUERY, KEY, VALUE, BIAS = make_inputs(Case(9, 11, 3))
@@ -23,6 +23,11 @@ def test_the_good_call_passes():
     [
         ({'kernel_size': 4}, 'kernel_size must be odd and at least 3, got 4'),
         ({'kernel_size': 1}, 'kernel_size must be odd and at least 3, got 1'),
+        (
+            {'kernel_size': (1, 1)},
+            r'kernel_size must be odd and at least 3, or 1 on one of the axes, got \(1, 1\)',
+        ),
+        ({'kernel_size': (3, 1)}, r'bias must have shape .* \[2, 5, 1\], got \[2, 5, 5\]'),
         ({'dilation': 0}, 'dilation must be at least 1, got 0'),
         ({'dilation': 4}, r'height of the map must be at least .* 3 \* 4 = 12, got 9'),
         ({'dilation': (1, 4)}, r'width of the map must be at least .* 3 \* 4 = 12, got 11'),
@@ -60,3 +65,21 @@ def test_values(arguments, message):
 def test_types(arguments, message):
     with pytest.raises(TypeError, match=message):
         call(**arguments)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        ({'kernel_size': 1}, 'kernel_size must be at least 3, got 1'),
+        ({'dilation': 4}, r'length of the sequence must be at least .* 3 \* 4 = 12, got 9'),
+        ({'query': QUERY}, r'query must have 4 dimensions \[B, L, heads, head_dim\], got \(2, 9,'),
+        ({'bias': BIAS}, r'bias must have shape \[heads, 2\*k - 1\] = \[2, 5\], got \[2, 5, 5\]'),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else '',
+)
+def test_sequences(arguments, message):
+    sequence = {'query': QUERY[:, :, 0], 'key': KEY[:, :, 0], 'value': VALUE[:, :, 0]}
+    options = {**sequence, 'bias': BIAS[:, 0], 'kernel_size': 3}
+    assert neighborhood_attention_1d(**options).shape == (2, 9, 2, 4)
+    with pytest.raises(ValueError, match=message):
+        neighborhood_attention_1d(**{**options, **arguments})

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from nat_mm.ops import neighborhood_attention_1d
 from tests.ops.cases import CASES, SMALL_CASES, Case, make_inputs, run, with_gradients
 from tests.ops.oracle import attend
 
@@ -13,6 +14,25 @@ def test_reference_equals_nested_loops(case, bias):
     inputs = make_inputs(case, bias=bias)
     expected = attend(*inputs, case.kernel_pair, case.dilation_pair, 0.3)
     torch.testing.assert_close(run(case, 'reference', *inputs, scale=0.3), expected)
+
+
+@pytest.mark.parametrize('backend', ['auto', 'portable', 'reference'])
+@pytest.mark.parametrize('bias', [True, False], ids=['bias', 'nobias'])
+def test_sequence_equals_a_map_whose_columns_do_not_meet(bias, backend):
+    """Each column of a map is a sequence where the kernel has one column."""
+    case = Case(19, 2, (5, 1), (3, 1))
+    query, key, value, table = make_inputs(case, bias=bias, dtype=torch.float32, head_dim=8)
+    whole = run(case, 'reference', query, key, value, table)
+    for column in range(2):
+        found = neighborhood_attention_1d(
+            *(tensor[:, :, column] for tensor in (query, key, value)),
+            kernel_size=5,
+            dilation=3,
+            bias=None if table is None else table[..., 0],
+            backend=backend,
+        )
+        torch.testing.assert_close(found, whole[:, :, column])
+        assert found.is_contiguous()
 
 
 @pytest.mark.parametrize('bias', [True, False], ids=['bias', 'nobias'])

@@ -60,6 +60,8 @@ def unsupported_reasons(
         reasons.append(problem)
     if query.dtype == torch.float64:
         reasons.append('serves float16, bfloat16 and float32, got torch.float64')
+    if min(kernel_size) < 2:
+        reasons.append(f'kernel_size must be at least 2 on each axis, got {kernel_size}')
     return reasons
 
 

@@ -53,10 +53,10 @@ def _forward_kernel(
         inside = _inside(tiles, kernel_size, query) if exactly else None
         query_tiles, output_tiles = tiles.queries(query), tiles.queries(output)
         key_tiles, value_tiles = tiles.keys(key), tiles.keys(value)
-        for block in _chunks(query_tiles, mask):
+        for block in chunks(query_tiles, mask.shape[-1], mask.dtype):
             weights = _weights(query_tiles[block], key_tiles[block], mask, scale, inside)
             output_block = output_tiles[block]
-            attended = _product(weights, _batched(value_tiles[block], mask.dtype), inside)
+            attended = _product(weights, batched(value_tiles[block], mask.dtype), inside)
             output_block.copy_(attended.view(output_block.shape))
     if not exactly and _spreads(output):
         return _forward_kernel(query, key, value, bias, kernel_size, dilation, scale, True)
@@ -76,7 +76,7 @@ def _backward_kernel(
     scale: float,
     exactly: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    dtype = _compute_dtype(query)
+    dtype = compute_dtype(query)
     grad_query = torch.empty_like(query, memory_format=torch.contiguous_format)
     grad_key, grad_value = (torch.zeros(key.shape, dtype=dtype, device=key.device) for _ in 'kv')
     grad_bias = None if bias is None else bias.new_zeros(bias.shape, dtype=dtype)
@@ -89,12 +89,12 @@ def _backward_kernel(
         grad_output_tiles = tiles.queries(grad_output)
         key_tiles, grad_key_tiles = tiles.keys(key), tiles.keys(grad_key)
         value_tiles, grad_value_tiles = tiles.keys(value), tiles.keys(grad_value)
-        for block in _chunks(query_tiles, mask):
+        for block in chunks(query_tiles, mask.shape[-1], mask.dtype):
             weights = _weights(query_tiles[block], key_tiles[block], mask, scale, inside)
-            grad_out = _batched(grad_output_tiles[block], dtype)
+            grad_out = batched(grad_output_tiles[block], dtype)
             grad_near = _product(weights.mT, grad_out, turned)
-            _add_overlapping(grad_value_tiles[block], grad_near, tiles)
-            grad_weights = torch.bmm(grad_out, _batched(value_tiles[block], dtype).mT)
+            add_overlapping(grad_value_tiles[block], grad_near, tiles)
+            grad_weights = torch.bmm(grad_out, batched(value_tiles[block], dtype).mT)
             if inside is not None:
                 grad_weights.masked_fill_(~inside, 0)
             grad_scores = torch.ops.aten._softmax_backward_data(grad_weights, weights, -1, dtype)
@@ -105,12 +105,12 @@ def _backward_kernel(
             grad_scores *= scale
             grad_query_block = grad_query_tiles[block]
             grad_query_block.copy_(
-                _product(grad_scores, _batched(key_tiles[block], dtype), inside).view(
+                _product(grad_scores, batched(key_tiles[block], dtype), inside).view(
                     grad_query_block.shape
                 )
             )
-            grad_near = _product(grad_scores.mT, _batched(query_tiles[block], dtype), turned)
-            _add_overlapping(grad_key_tiles[block], grad_near, tiles)
+            grad_near = _product(grad_scores.mT, batched(query_tiles[block], dtype), turned)
+            add_overlapping(grad_key_tiles[block], grad_near, tiles)
         if grad_bias is not None:
             _add_mask_gradient(grad_bias, grad_mask, tiles, kernel_size)
     grads = torch.stack((grad_query, grad_key.to(key.dtype), grad_value.to(value.dtype)), 3)
@@ -130,11 +130,12 @@ forward = define_operator(
 )
 
 
-def _compute_dtype(query: Tensor) -> torch.dtype:
+def compute_dtype(query: Tensor) -> torch.dtype:
+    """Element type of sums: float32 or better."""
     return torch.promote_types(query.dtype, torch.float32)
 
 
-def _batched(tiles: Tensor, dtype: torch.dtype) -> Tensor:
+def batched(tiles: Tensor, dtype: torch.dtype) -> Tensor:
     """Copies [..., heads, rows, columns, D] into [tiles * heads, rows * columns, D]."""
     rows, columns, head_dim = tiles.shape[-3:]
     return tiles.to(dtype).reshape(-1, rows * columns, head_dim)
@@ -143,7 +144,7 @@ def _batched(tiles: Tensor, dtype: torch.dtype) -> Tensor:
 def _spreads(result: Tensor) -> bool:
     """Whether a result is not finite somewhere, and must be computed exactly."""
     return result.device.type == 'cpu' and not math.isfinite(
-        result.sum(dtype=_compute_dtype(result)).item()
+        result.sum(dtype=compute_dtype(result)).item()
     )
 
 
@@ -165,7 +166,7 @@ def _weights(
     query_tiles: Tensor, key_tiles: Tensor, mask: Tensor, scale: float, inside: Tensor | None
 ) -> Tensor:
     """Attention weights [tiles * heads, queries, keys]."""
-    query, key = _batched(query_tiles, mask.dtype), _batched(key_tiles, mask.dtype)
+    query, key = batched(query_tiles, mask.dtype), batched(key_tiles, mask.dtype)
     scores = torch.bmm(query * scale, key.mT)
     scores.view(-1, *mask.shape).add_(mask)
     if inside is None:
@@ -173,14 +174,15 @@ def _weights(
     return torch.softmax(scores.masked_fill_(~inside, -math.inf), dim=-1).masked_fill_(~inside, 0)
 
 
-def _chunks(query_tiles: Tensor, mask: Tensor) -> Iterator[tuple[slice, ...]]:
-    """Slices of the tiles' first five axes whose scores fit in a chunk."""
-    limit = CHUNK_BYTES.get(mask.device.type, CHUNK_BYTES['default'])
-    return blocks(query_tiles.shape[:5], max(1, limit // (mask.numel() * mask.element_size())))
+def chunks(query_tiles: Tensor, keys: int, dtype: torch.dtype) -> Iterator[tuple[slice, ...]]:
+    """Slices of the tiles' first five axes whose scores with ``keys`` keys fit in a chunk."""
+    limit = CHUNK_BYTES.get(query_tiles.device.type, CHUNK_BYTES['default'])
+    scores = math.prod(query_tiles.shape[5:8]) * keys
+    return blocks(query_tiles.shape[:5], max(1, limit // (scores * dtype.itemsize)))
 
 
 @functools.lru_cache(maxsize=256)
-def _table_index(
+def table_index(
     tiles: TileGroup, kernel_size: tuple[int, int], device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Entry of the flat bias table, and whether inside the window, both [queries, keys]."""
@@ -198,15 +200,15 @@ def _table_index(
 
 def _inside(tiles: TileGroup, kernel_size: Sequence[int], query: Tensor) -> Tensor:
     """Whether a key is in a query's window [queries, keys]."""
-    return _table_index(tiles, tuple(kernel_size), query.device)[1]
+    return table_index(tiles, tuple(kernel_size), query.device)[1]
 
 
 def _mask(
     tiles: TileGroup, bias: Tensor | None, kernel_size: Sequence[int], query: Tensor
 ) -> Tensor:
     """What to add to the scores [heads, queries, keys]: the bias, or -inf outside the window."""
-    entry, inside = _table_index(tiles, tuple(kernel_size), query.device)
-    dtype, heads = _compute_dtype(query), query.shape[3]
+    entry, inside = table_index(tiles, tuple(kernel_size), query.device)
+    dtype, heads = compute_dtype(query), query.shape[3]
     if bias is None:
         mask = torch.zeros((heads, *entry.shape), dtype=dtype, device=query.device)
     else:
@@ -217,11 +219,11 @@ def _mask(
 def _add_mask_gradient(
     grad_bias: Tensor, grad_mask: Tensor, tiles: TileGroup, kernel_size: Sequence[int]
 ) -> None:
-    entry, inside = _table_index(tiles, tuple(kernel_size), grad_bias.device)
+    entry, inside = table_index(tiles, tuple(kernel_size), grad_bias.device)
     grad_bias.view(grad_bias.shape[0], -1).index_add_(1, entry[inside], grad_mask[:, inside])
 
 
-def _add_overlapping(halos: Tensor, addend: Tensor, tiles: TileGroup) -> None:
+def add_overlapping(halos: Tensor, addend: Tensor, tiles: TileGroup) -> None:
     """Adds [tiles * heads, keys, D] to a block of halos that share memory where they overlap.
 
     Tiles far enough apart do not overlap, so every n-th tile is added at a time.

@@ -1,0 +1,185 @@
+"""Checkpoints on the Hugging Face Hub, by ``hf://owner/name[@revision][/file]``.
+
+huggingface_hub downloads them: into its own cache, with the token of ``hf auth login`` or HF_TOKEN,
+from HF_ENDPOINT if that is set, and not at all with HF_HUB_OFFLINE=1.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import ModuleType
+from urllib.error import URLError
+from urllib.parse import unquote
+
+from nat_mm.errors import CheckpointError
+
+PREFIX = 'hf://'
+USUAL_FILES = ('model.safetensors', 'pytorch_model.bin')
+"""Names that transformers gives the weights; the first is preferred."""
+SUFFIXES = ('.safetensors', '.bin', '.pth', '.pt')
+
+_ADDRESS = re.compile(
+    r'hf://(?P<repository>[\w.-]+/[\w.-]+)(?:@(?P<revision>refs/pr/\d+|[^/@]+))?(?:/(?P<file>.+))?'
+)
+
+
+@dataclass(frozen=True)
+class HubAddress:
+    """What an address names.
+
+    Attributes:
+        repository: ``owner/name``.
+        revision: Branch, tag or commit; None for the main branch.
+        file: Path of the checkpoint in the repository; None for its only one.
+    """
+
+    repository: str
+    revision: str | None = None
+    file: str | None = None
+
+    @classmethod
+    def parse(cls, address: str) -> 'HubAddress':
+        """Takes an address apart; a slash in the name of a branch is written ``%2F``.
+
+        Raises:
+            CheckpointError: If it is none.
+        """
+        found = _ADDRESS.fullmatch(address)
+        if found is None:
+            raise CheckpointError(
+                f'{address} is no address on the Hugging Face Hub: write '
+                'hf://owner/name, hf://owner/name@revision or hf://owner/name/file'
+            )
+        revision = found['revision']
+        return cls(found['repository'], unquote(revision) if revision else None, found['file'])
+
+    def __str__(self) -> str:
+        revision = f'@{self.revision}' if self.revision else ''
+        return f'{PREFIX}{self.repository}{revision}' + (f'/{self.file}' if self.file else '')
+
+
+def download(address: str) -> str:
+    """Downloads a checkpoint unless the newest one is in the cache.
+
+    Args:
+        address: ``hf://owner/name[@revision][/file]``. Without a file, the repository's
+            ``model.safetensors``, else its ``pytorch_model.bin``, else its only checkpoint.
+
+    Returns:
+        Its path in the cache.
+
+    Raises:
+        CheckpointError: If there is no such repository, revision or file, it may not be read, it
+            has several checkpoints, or huggingface_hub is not installed.
+        URLError: If the Hub does not answer, and the file is not in the cache.
+    """
+    wanted = HubAddress.parse(address)
+    hub = import_hub(address)
+    file = wanted.file or _find_checkpoint(hub, wanted)
+    with _one_line(hub, wanted, file):
+        return hub.hf_hub_download(wanted.repository, file, revision=wanted.revision)
+
+
+def import_hub(address: str) -> ModuleType:
+    """The package huggingface_hub, which an address needs.
+
+    Raises:
+        CheckpointError: If it is not installed.
+    """
+    try:
+        import huggingface_hub
+        import huggingface_hub.errors
+    except ModuleNotFoundError as error:
+        if error.name != 'huggingface_hub':
+            raise
+        raise CheckpointError(
+            f"{address} needs huggingface_hub: install it with pip install 'nat_mm[hub]'"
+        ) from None
+    return huggingface_hub
+
+
+def _find_checkpoint(hub: ModuleType, address: HubAddress) -> str:
+    """The checkpoint of a repository that was named without a file."""
+    try:
+        with _one_line(hub, address, None):
+            files = hub.HfApi().list_repo_files(address.repository, revision=address.revision)
+    except URLError:
+        files = _cached_files(hub, address)
+        if not files:
+            raise
+    for name in USUAL_FILES:
+        if name in files:
+            return name
+    checkpoints = sorted(name for name in files if name.endswith(SUFFIXES))
+    if len(checkpoints) == 1:
+        return checkpoints[0]
+    if checkpoints:
+        raise CheckpointError(
+            f'{address} has {len(checkpoints)} checkpoints, {_brief(checkpoints)}: name one, '
+            f'such as {address}/{checkpoints[0]}'
+        )
+    raise CheckpointError(
+        f'{address} has no checkpoint ({", ".join(SUFFIXES)}), only {_brief(sorted(files))}'
+    )
+
+
+def _cached_files(hub: ModuleType, address: HubAddress) -> list[str]:
+    """What the cache has of a revision."""
+    try:
+        repositories = hub.scan_cache_dir(hub.constants.HF_HUB_CACHE).repos
+    except hub.errors.CacheNotFound:
+        return []
+    return [
+        file.file_path.relative_to(revision.snapshot_path).as_posix()
+        for repository in repositories
+        if (repository.repo_type, repository.repo_id) == ('model', address.repository)
+        for revision in repository.revisions
+        if (address.revision or 'main') in (*revision.refs, revision.commit_hash)
+        for file in revision.files
+    ]
+
+
+@contextmanager
+def _one_line(hub: ModuleType, address: HubAddress, file: str | None) -> Iterator[None]:
+    """Turns huggingface_hub's exceptions, which are a page each, into our own."""
+    errors, repository = hub.errors, address.repository
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise CheckpointError(
+            f'{address}: access to {repository} is restricted. Ask for it at '
+            f'{hub.constants.ENDPOINT}/{repository}, then run hf auth login or set HF_TOKEN'
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise CheckpointError(
+            f'{address}: {hub.constants.ENDPOINT} has no repository {repository}, or it is private '
+            'and needs hf auth login or HF_TOKEN'
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise CheckpointError(
+            f'{address}: {repository} has no branch, tag or commit {address.revision}'
+        ) from error
+    except errors.LocalEntryNotFoundError as error:
+        raise _unreachable(hub, error.__cause__ or error) from error
+    except errors.EntryNotFoundError as error:
+        raise CheckpointError(f'{address}: {repository} has no file {file}') from error
+    except errors.HFValidationError as error:
+        raise CheckpointError(f'{address}: {" ".join(str(error).split())}') from error
+    except Exception as error:
+        # The network's errors are the HTTP library's own, httpx's or its successor's.
+        if not isinstance(error, OSError) and not type(error).__module__.startswith('httpx'):
+            raise
+        raise _unreachable(hub, error) from error
+
+
+def _unreachable(hub: ModuleType, error: BaseException) -> URLError:
+    if hub.is_offline_mode():
+        return URLError('it is not in the cache, and HF_HUB_OFFLINE=1 forbids to download it')
+    reason = ' '.join(str(error).split())[:300] or type(error).__name__
+    return URLError(f'{hub.constants.ENDPOINT} does not answer: {reason}')
+
+
+def _brief(names: list[str]) -> str:
+    more = f' and {len(names) - 5} more' if len(names) > 5 else ''
+    return (', '.join(names[:5]) or 'nothing') + more
