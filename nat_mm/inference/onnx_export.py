@@ -37,7 +37,7 @@ def export_onnx(backbone: NeighborhoodBackbone, path: Path) -> float:
 
     Args:
         backbone: The backbone, on the CPU. It is left in eval mode, frozen, and with the attention
-            backend 'reference', which consists of operators that ONNX knows.
+            backend 'portable', whose operator :mod:`nat_mm.ops.onnx` translates.
         path: The ``.onnx`` file, written whole or, where the check fails, not at all.
 
     Returns:
@@ -49,10 +49,12 @@ def export_onnx(backbone: NeighborhoodBackbone, path: Path) -> float:
     """
     import onnxruntime
 
+    from nat_mm.ops.onnx import translations
+
     backbone.eval().requires_grad_(False)
     for module in backbone.modules():
         if isinstance(module, NeighborhoodAttention2D):
-            module.backend = 'reference'
+            module.backend = 'portable'
     with _without_messages():
         program = torch.onnx.export(
             backbone,
@@ -62,6 +64,7 @@ def export_onnx(backbone: NeighborhoodBackbone, path: Path) -> float:
             input_names=['image'],
             output_names=output_names(backbone),
             dynamic_shapes=({0: 'batch', 2: 'height', 3: 'width'},),
+            custom_translation_table=translations(),
             verbose=False,
         )
     if program is None:
