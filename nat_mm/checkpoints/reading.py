@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from mmengine.runner import CheckpointLoader
 
-from nat_mm.checkpoints.layouts import convert_weights, find_layout
+from nat_mm.checkpoints.layouts import FOREIGN, convert_weights, find_layout
 from nat_mm.checkpoints.meta import read_classes
 from nat_mm.compat.checkpoints import read_safely
 from nat_mm.errors import CheckpointError
@@ -85,15 +85,16 @@ def for_whole_model(checkpoint: Mapping[str, Any], source: str) -> dict[str, Any
         source: Name of the file, for errors.
 
     Returns:
-        The weights under ``state_dict``, those of the authors' and Hugging Face's classifiers as
-        :func:`convert_weights` makes them for ``model``, and what the file holds beside weights.
+        The weights under ``state_dict``, those of the authors' models and Hugging Face's
+        classifiers as :func:`convert_weights` makes them for ``model``, and what the file holds
+        beside weights.
 
     Raises:
         CheckpointError: If there are no weights, or the classes have no names.
     """
     weights = extract_state_dict(checkpoint, source)
     read_classes(checkpoint, source)
-    if find_layout(weights) in ('authors', 'huggingface'):
+    if find_layout(weights) in FOREIGN:
         weights = OrderedDict(convert_weights(weights, to='model', source=source))
     others = {
         key: value
@@ -108,7 +109,7 @@ def load_for_mmengine(
 ) -> Any:
     """Reads a checkpoint for mmengine's ``CheckpointLoader``, whose own method is ``load``.
 
-    Classifiers and backbones of the authors and Hugging Face are prepared by
+    Models and backbones of the authors and Hugging Face are prepared by
     :func:`for_whole_model`; backbones take their part of that.
     """
     read = _READER.get()
@@ -121,8 +122,7 @@ def load_for_mmengine(
         checkpoint = read_safely(filename, lambda: load(filename, map_location, logger))
     try:
         layout = find_layout(extract_state_dict(checkpoint, filename))
-        foreign = layout in ('authors', 'huggingface')
-        return for_whole_model(checkpoint, filename) if foreign else checkpoint
+        return for_whole_model(checkpoint, filename) if layout in FOREIGN else checkpoint
     except CheckpointError:
         # Not ours: no weights, or those of Swin and others that have similar keys.
         return checkpoint
