@@ -31,11 +31,9 @@ mim search nat_mm --model dinat --condition 'box_ap>53' --field box_ap parameter
 mim download nat_mm --config mask_rcnn_dinat_mini_3x_coco --dest models
 ```
 
-Detectors and segmentors start from the ImageNet classifiers at the end of this page, Large ones
-from ImageNet-22k weights, which their configs name. The released Mask2Former weights work with
-detectron2 only, so these models have pages of their own:
-[COCO](../configs/detection/mask2former/README.md) and
-[ADE20K](../configs/segmentation/mask2former/README.md)."""
+Detectors and segmentors start from the ImageNet classifiers on this page, Large ones from
+ImageNet-22k weights, which their configs name. [How close ours are](reproduction.md) to what was
+published is measured for each model."""
 PAPERS = {
     'NAT': 'Neighborhood Attention Transformer',
     'DiNAT': 'Dilated Neighborhood Attention Transformer',
@@ -52,13 +50,21 @@ class Task:
         models: What to call its models.
         title: Heading of its table.
         metrics: Headings of the results by their names in the metafiles.
+        has_own_readme: Whether the README of its folder is written by hand.
     """
 
     models: str
     title: str
     metrics: dict[str, str]
+    has_own_readme: bool = False
 
 
+MASK2FORMER = Task(
+    models='Mask2Former',
+    title='Mask2Former on COCO, ADE20K and Cityscapes',
+    metrics={'PQ': 'PQ', 'mask AP': 'Mask AP', 'mIoU': 'mIoU', 'mIoU(ms+flip)': 'Multi-scale'},
+    has_own_readme=True,
+)
 TASKS = {
     'detection': Task(
         models='detectors',
@@ -75,7 +81,15 @@ TASKS = {
         title='Image classification on ImageNet-1k',
         metrics={'Top 1 Accuracy': 'Top-1'},
     ),
+    'classification/isotropic': Task(
+        models='isotropic classifiers',
+        title='Image classification on ImageNet-1k at one resolution',
+        metrics={'Top 1 Accuracy': 'Top-1'},
+    ),
+    'detection/mask2former': MASK2FORMER,
+    'segmentation/mask2former': MASK2FORMER,
 }
+"""By folders of configs; those of families that have no entry are those of their parents."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +121,8 @@ class Model:
 
     @property
     def task(self) -> Task:
-        return TASKS[self.folder.parent.name]
+        parent = self.folder.parent.name
+        return TASKS.get(f'{parent}/{self.folder.name}') or TASKS[parent]
 
 
 def read_index(root: Path) -> dict:
@@ -178,7 +193,7 @@ def write_table(models: Sequence[Model], *, seen_from: Path) -> str:
         mark = '' if model.image == usual_image else r'\*'
         rows.append([
             f'[{model.name}]({os.path.relpath(model.config, seen_from)})',
-            *(str(model.results[metric]) for metric in metrics),
+            *(str(model.results.get(metric, '')) for metric in metrics),
             f'{model.parameters / 1e6:g} M',
             f'{model.flops / 1e9:g} G{mark}',
             f'[file]({model.weights})',
@@ -198,6 +213,7 @@ def write_all(root: Path) -> dict[Path, str]:
     texts = {
         models[0].folder / 'README.md': write_readme(models, papers[models[0].family])
         for models in by_folder
+        if not models[0].task.has_own_readme
     }
     return {PAGE: write_page([model for models in by_folder for model in models]), **texts}
 

@@ -6,6 +6,8 @@ mmpretrain all find them.
 
 from nat_mm.backbones import fsdp as fsdp
 from nat_mm.backbones.dinat_s import DiNAT_s
+from nat_mm.backbones.isotropic import NATIsotropic
 from nat_mm.backbones.nat import NAT, DiNAT
+from nat_mm.backbones.simple_feature_pyramid import SimpleFeaturePyramid
 
-__all__ = ['NAT', 'DiNAT', 'DiNAT_s']
+__all__ = ['NAT', 'DiNAT', 'DiNAT_s', 'NATIsotropic', 'SimpleFeaturePyramid']

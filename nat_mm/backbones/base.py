@@ -138,7 +138,7 @@ class NeighborhoodBackbone(BaseModule):
             self.add_module(f'norm{index}', nn.LayerNorm(architecture.channels[index]))
 
         self.register_load_state_dict_pre_hook(adapt_state_dict)
-        self.apply(_init_linear)
+        self.apply(init_linear)
         for module in (*self._frozen_modules(), *self._unused_modules()):
             module.requires_grad_(False)
         self.train()
@@ -169,7 +169,7 @@ class NeighborhoodBackbone(BaseModule):
         Raises:
             ValueError: If the image has a wrong shape.
         """
-        _check_image(image, self.in_channels)
+        check_image(image, self.in_channels)
         x = self.pos_drop(self.patch_embed(image))
         outputs = []
         downsample: nn.Module | None = None
@@ -250,7 +250,8 @@ class Stage(nn.Module):
         return x
 
 
-def _init_linear(module: nn.Module) -> None:
+def init_linear(module: nn.Module) -> None:
+    """Initializes a module if it is a linear layer, as transformers are: small, without bias."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
@@ -280,7 +281,8 @@ def _check_frozen_stages(frozen_stages: int, num_stages: int) -> None:
         )
 
 
-def _check_image(image: torch.Tensor, in_channels: int) -> None:
+def check_image(image: torch.Tensor, in_channels: int) -> None:
+    """Raises ValueError unless images are ``[B, in_channels, H, W]``, H and W at least 32."""
     if image.ndim != 4 or image.shape[1] != in_channels:
         raise ValueError(
             f'the backbone takes images [B, {in_channels}, H, W], got shape {list(image.shape)}'

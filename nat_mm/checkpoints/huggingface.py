@@ -71,6 +71,8 @@ def to_huggingface(
     They are those of the ``ForImageClassification`` class if there is a head, else of the
     ``Backbone`` class if there are output norms, else of the ``Model`` class.
     """
+    if any(re.match(r'layers\.\d+\.attn\.', key) for key in weights):
+        raise CheckpointError(f'{source} is an isotropic model, which Hugging Face does not have')
     if any(key.startswith('layers.') for key in weights):
         raise CheckpointError(f'{source} is a DiNAT_s, which Hugging Face does not have')
     split = {}

@@ -2,7 +2,8 @@
 
 ``authors``
     The ImageNet checkpoints of the authors. Our backbones have the same keys, except that a
-    classifier ends in ``norm`` and ``head``, where a backbone has a ``normI`` for each output.
+    classifier ends in ``norm`` and ``head``, where a backbone has a ``normI`` for each output, and
+    that ViT-rpb keeps an index into its bias tables in each layer, which ours computes.
 ``huggingface``
     Nat and Dinat of transformers; see :mod:`nat_mm.checkpoints.huggingface`.
 ``model``
@@ -10,6 +11,8 @@
     and segmentors have the same keys in mmdet 2.19 and mmseg 0.20, with which the authors trained
     theirs, as in mmdet 3.3 and mmseg 1.2. Their classifiers become mmpretrain's
     ``ImageClassifier``: ``norm.*`` is ``backbone.norm3.*`` there, ``head.*`` is ``head.fc.*``.
+``detectron2``
+    The authors' Mask2Former models; see :mod:`nat_mm.checkpoints.detectron2`.
 """
 
 import re
@@ -17,6 +20,7 @@ from collections.abc import Iterable, Mapping
 
 import torch
 
+from nat_mm.checkpoints.detectron2 import from_detectron2, has_detectron2_layout
 from nat_mm.checkpoints.huggingface import (
     Concatenate,
     from_huggingface,
@@ -25,14 +29,16 @@ from nat_mm.checkpoints.huggingface import (
 )
 from nat_mm.errors import CheckpointError
 
+FOREIGN = ('authors', 'huggingface', 'detectron2')
+"""Layouts that a whole OpenMMLab model cannot load as they are."""
 TARGETS = ('model', 'backbone', 'authors', 'huggingface-nat', 'huggingface-dinat')
 
 _KNOWN_KEY = re.compile(
     r"""
     (?: patch_embed\.(?: proj (?:\.[01])? | norm ) | norm\d* | head ) \.(?:weight|bias)
-    | (?:levels|layers)\.\d+\.blocks\.\d+\. (?:
+    | (?:levels\.\d+\.blocks|layers\.\d+\.blocks|layers)\.\d+\. (?:
         (?: norm[12] | attn\.(?:qkv|proj) | mlp\.fc[12] ) \.(?:weight|bias)
-        | attn\.rpb | gamma[12]
+        | attn\.(?:rpb|relative_position_index) | gamma[12]
     )
     | (?:levels|layers)\.\d+\.downsample\. (?: reduction\.weight | norm\.(?:weight|bias) )
     """,
@@ -43,8 +49,10 @@ Weights = dict[str, torch.Tensor]
 
 
 def find_layout(keys: Iterable[str]) -> str | None:
-    """Returns ``model``, ``huggingface``, ``authors``, or None if the keys are of none of these."""
+    """Returns the name of the layout that keys are of, or None if they are of none."""
     keys = list(keys)
+    if has_detectron2_layout(keys):
+        return 'detectron2'
     if any(key.startswith('backbone.') for key in keys):
         return 'model'
     if has_huggingface_layout(keys):
@@ -63,11 +71,11 @@ def convert_weights(
 
     Args:
         weights: Weights of a NAT, DiNAT or DiNAT_s in the authors' layout, Hugging Face's, or that
-            of an OpenMMLab model which has one as ``backbone``.
+            of an OpenMMLab model or a Mask2Former of detectron2 which has one as ``backbone``.
         to: Layout of the result.
 
-            - ``model``: a whole OpenMMLab model. Detectors and segmentors keep their keys; a
-              classifier becomes mmpretrain's ``ImageClassifier``.
+            - ``model``: a whole OpenMMLab model. Detectors and segmentors keep their keys, but
+              for detectron2's; a classifier becomes mmpretrain's ``ImageClassifier``.
             - ``backbone``: what a detector or segmentor starts from: without prefix, without a
               classifier's last norm and head.
             - ``authors``: as the authors published it.
@@ -93,7 +101,11 @@ def convert_weights(
         )
     whole, weights = weights, _to_authors(weights, concatenate=concatenate)
     _check_architecture(weights, source)
-    if layout == 'model' and not _is_classifier(whole) and to in ('model', 'authors'):
+    if layout == 'detectron2' and to == 'model':
+        return from_detectron2(whole, source=source)
+    if to in ('model', 'authors') and (
+        layout == 'detectron2' or (layout == 'model' and not _is_classifier(whole))
+    ):
         return whole
     if to == 'authors':
         return weights
@@ -112,18 +124,25 @@ def take_backbone(weights: Mapping[str, torch.Tensor], *, keep_norm: bool) -> We
 
 
 def _without_classifier(weights: Weights, *, keep_norm: bool) -> Weights:
-    """Drops the head, and the last norm unless it is kept as that of the last output."""
+    """Drops the head, the last norm unless it is kept as that of the last output, and indices."""
     if keep_norm:
         last_norm = f'norm{last_stage(weights)}.'
         weights = {re.sub(r'^norm\.', last_norm, key): tensor for key, tensor in weights.items()}
-    return {key: weights[key] for key in weights if not key.startswith(('norm.', 'head.'))}
+    return {
+        key: weights[key]
+        for key in weights
+        if not key.startswith(('norm.', 'head.')) and not key.endswith('.relative_position_index')
+    }
 
 
 def is_backbone(keys: Iterable[str]) -> bool:
     """Tells whether keys need no renaming to be those of a backbone."""
     keys = list(keys)
-    is_classifier = any(key.startswith(('norm.', 'head.')) for key in keys)
-    return find_layout(keys) in ('authors', None) and not is_classifier
+    has_more = any(
+        key.startswith(('norm.', 'head.')) or key.endswith('.relative_position_index')
+        for key in keys
+    )
+    return find_layout(keys) in ('authors', None) and not has_more
 
 
 def last_stage(keys: Iterable[str]) -> int:
@@ -142,10 +161,10 @@ def _to_authors(weights: Weights, concatenate: Concatenate = torch.cat) -> Weigh
     layout = find_layout(weights)
     if layout == 'huggingface':
         return from_huggingface(weights, concatenate=concatenate)
-    if layout != 'model':
+    if layout not in ('model', 'detectron2'):
         return weights
     backbone = _below(weights, 'backbone.')
-    if not _is_classifier(weights):
+    if layout == 'detectron2' or not _is_classifier(weights):
         return backbone
     last_norm = rf'^norm{last_stage(backbone)}\.'
     backbone = {re.sub(last_norm, 'norm.', key): tensor for key, tensor in backbone.items()}

@@ -16,7 +16,7 @@ from mmengine.logging import print_log
 from mmengine.runner import CheckpointLoader
 
 from nat_mm.checkpoints import hub
-from nat_mm.checkpoints.layouts import convert_weights, find_layout
+from nat_mm.checkpoints.layouts import FOREIGN, convert_weights, find_layout
 from nat_mm.checkpoints.meta import read_classes
 from nat_mm.checkpoints.published import asks_mirrors_first, mirror_of
 from nat_mm.compat.checkpoints import read_safely
@@ -125,15 +125,16 @@ def for_whole_model(checkpoint: Mapping[str, Any], source: str) -> dict[str, Any
         source: Name of the file, for errors.
 
     Returns:
-        The weights under ``state_dict``, those of the authors' and Hugging Face's classifiers as
-        :func:`convert_weights` makes them for ``model``, and what the file holds beside weights.
+        The weights under ``state_dict``, those of the authors' models and Hugging Face's
+        classifiers as :func:`convert_weights` makes them for ``model``, and what the file holds
+        beside weights.
 
     Raises:
         CheckpointError: If there are no weights, or the classes have no names.
     """
     weights = extract_state_dict(checkpoint, source)
     read_classes(checkpoint, source)
-    if find_layout(weights) in ('authors', 'huggingface'):
+    if find_layout(weights) in FOREIGN:
         weights = OrderedDict(convert_weights(weights, to='model', source=source))
     others = {
         key: value
@@ -148,7 +149,7 @@ def load_for_mmengine(
 ) -> Any:
     """Reads a checkpoint for mmengine's ``CheckpointLoader``, whose own method is ``load``.
 
-    Classifiers and backbones of the authors and Hugging Face are prepared by
+    Models and backbones of the authors and Hugging Face are prepared by
     :func:`for_whole_model`; backbones take their part of that.
     """
     read = _READER.get()
@@ -164,8 +165,7 @@ def load_for_mmengine(
         checkpoint = _read_url(filename, map_location, lambda: load(filename, map_location, logger))
     try:
         layout = find_layout(extract_state_dict(checkpoint, filename))
-        foreign = layout in ('authors', 'huggingface')
-        return for_whole_model(checkpoint, filename) if foreign else checkpoint
+        return for_whole_model(checkpoint, filename) if layout in FOREIGN else checkpoint
     except CheckpointError:
         # Not ours: no weights, or those of Swin and others that have similar keys.
         return checkpoint

@@ -1,7 +1,7 @@
 """Converts a checkpoint of a NAT, DiNAT or DiNAT_s to another layout.
 
-It takes the authors' classifiers, detectors and segmentors, Hugging Face's Nat and Dinat, and
-models trained with this project, and tells them apart by their keys.
+It takes the authors' classifiers, detectors and segmentors, those of detectron2 too, Hugging
+Face's Nat and Dinat, and models trained with this project, and tells them apart by their keys.
 """
 
 import argparse

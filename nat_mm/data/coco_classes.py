@@ -110,10 +110,11 @@ def find_differing_classes(sources: Mapping[str, Sequence[DataSource]]) -> Itera
 
 def _pairs_by_position(kind: type) -> bool:
     """Whether a dataset's class loads categories as mmdet's CocoDataset does."""
-    loader = kind.load_data_list
-    return loader.__module__ in (
-        'mmdet.datasets.coco',
-        'mmdet.datasets.objects365',
+    loader, reader = kind.load_data_list, kind.COCOAPI
+    # A reader of its own may bring the categories into order.
+    return (
+        loader.__module__ in ('mmdet.datasets.coco', 'mmdet.datasets.objects365')
+        and reader.__module__.partition('.')[0] == 'mmdet'
     )
 
 

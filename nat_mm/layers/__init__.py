@@ -2,6 +2,7 @@
 
 from nat_mm.layers.downsample import ConvDownsampler, ConvTokenizer, PatchMerging, PatchTokenizer
 from nat_mm.layers.nat_layer import Mlp, NATLayer, NeighborhoodAttention2D
+from nat_mm.layers.self_attention import SelfAttention2D
 
 __all__ = [
     'ConvDownsampler',
@@ -11,4 +12,5 @@ __all__ = [
     'NeighborhoodAttention2D',
     'PatchMerging',
     'PatchTokenizer',
+    'SelfAttention2D',
 ]

@@ -31,28 +31,33 @@ class ConvTokenizer(nn.Module):
 
 
 class PatchTokenizer(nn.Module):
-    """Swin's tokenizer (arXiv 2103.14030): one 4x4 convolution of stride 4, then LayerNorm.
+    """Swin's tokenizer (arXiv 2103.14030): one convolution of patches, then LayerNorm.
 
-    Images whose height or width is not a multiple of 4 are zero-padded at the bottom and right.
+    Images that are no whole number of patches are zero-padded at the bottom and right.
 
     Args:
         in_channels: Number of image channels.
         embed_dim: Number of token channels.
+        patch_size: Height and width of a patch; the default is Swin's.
         norm: Whether there is a LayerNorm.
     """
 
-    def __init__(self, in_channels: int, embed_dim: int, *, norm: bool = True) -> None:
+    def __init__(
+        self, in_channels: int, embed_dim: int, *, patch_size: int = 4, norm: bool = True
+    ) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(in_channels, embed_dim, kernel_size=4, stride=4)
+        self.patch_size = patch_size
+        self.proj = nn.Conv2d(in_channels, embed_dim, kernel_size=patch_size, stride=patch_size)
         self.norm = nn.LayerNorm(embed_dim) if norm else nn.Identity()
 
     def forward(self, image: Tensor) -> Tensor:
-        """Maps an image ``[B, in_channels, H, W]`` to ``[B, ceil(H/4), ceil(W/4), embed_dim]``."""
+        """Maps ``[B, in_channels, H, W]`` to ``[B, ceil(H/patch), ceil(W/patch), embed_dim]``."""
         height, width = image.shape[2:]
+        size = self.patch_size
         # A compiled graph always pads, so that it serves images of any size. The convolution leaves
         # out what is too much.
-        if torch.compiler.is_compiling() or height % 4 or width % 4:
-            image = pad(image, (0, 3, 0, 3))
+        if torch.compiler.is_compiling() or height % size or width % size:
+            image = pad(image, (0, size - 1, 0, size - 1))
         image = image.contiguous(memory_format=torch.channels_last)
         return self.norm(self.proj(image).permute(0, 2, 3, 1))
 

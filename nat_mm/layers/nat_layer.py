@@ -1,13 +1,12 @@
 """The transformer layer of NAT, DiNAT and DiNAT_s, and its parts in reading order."""
 
-import logging
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from nat_mm.layers.rpb import is_resizable_rpb, resize_rpb
+from nat_mm.layers.rpb import resize_stored_rpb
 from nat_mm.ops import memory, neighborhood_attention_2d
 from nat_mm.ops.backends import BACKENDS
 from nat_mm.ops.validation import check_int, check_window_length
@@ -209,27 +208,8 @@ class NeighborhoodAttention2D(nn.Module):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
     ) -> None:
-        key = prefix + 'rpb'
-        table = state_dict.get(key)
-        if self.rpb is not None and table is not None and table.shape != self.rpb.shape:
-            if is_resizable_rpb(table.shape, self.rpb.shape):
-                state_dict[key] = resize_rpb(table, self.kernel_size)
-                source = (table.shape[-1] + 1) // 2
-                _log(
-                    f'{key}: relative position bias resized from kernel size {source} '
-                    f'to {self.kernel_size} by bicubic interpolation'
-                )
+        resize_stored_rpb(state_dict, prefix + 'rpb', self.rpb, measure='kernel size')
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-
-def _log(line: str) -> None:
-    """Writes to the log of OpenMMLab's runner, or without mmengine to Python's."""
-    try:
-        from mmengine.logging import print_log
-    except ImportError:
-        logging.getLogger(__name__).info(line)
-    else:
-        print_log(line, logger='current')
 
 
 # A compiled or exported graph always pads and crops, by nothing if need be: a branch on the size

@@ -1,4 +1,7 @@
-"""Relative position bias (RPB) tables: their size follows the kernel size."""
+"""Relative position bias (RPB) tables: their size follows that of the window or the map."""
+
+import logging
+from typing import Any
 
 import torch
 from torch.nn.functional import interpolate
@@ -22,19 +25,54 @@ def is_resizable_rpb(source_shape: torch.Size, target_shape: torch.Size) -> bool
     )
 
 
-def resize_rpb(table: torch.Tensor, kernel_size: int) -> torch.Tensor:
-    """Resizes an RPB table to another kernel size by bicubic interpolation.
+def resize_rpb(table: torch.Tensor, size: int | tuple[int, int]) -> torch.Tensor:
+    """Resizes an RPB table to another kernel or map size by bicubic interpolation.
 
     The offsets of the old window are stretched over the new one, as is usual for window
     attention (and as the published DiNAT-Large with an 11x11 kernel was made from the 7x7 one).
 
     Args:
         table: Floating point table, ``[heads, 2k - 1, 2k - 1]``.
-        kernel_size: Kernel size of the result.
+        size: Kernel size of the result, or height and width of the map of which it has all offsets.
 
     Returns:
-        The table, ``[heads, 2 * kernel_size - 1, 2 * kernel_size - 1]``, in the dtype of ``table``.
+        The table, ``[heads, 2 * size - 1, 2 * size - 1]``, in the dtype of ``table``.
     """
-    length = 2 * kernel_size - 1
-    resized = interpolate(table[None].float(), size=(length, length), mode='bicubic')
+    height, width = (size, size) if isinstance(size, int) else size
+    lengths = (2 * height - 1, 2 * width - 1)
+    precise = table[None].to(torch.promote_types(table.dtype, torch.float32))
+    resized = interpolate(precise, size=lengths, mode='bicubic')
     return resized[0].to(table.dtype)
+
+
+def resize_stored_rpb(
+    state_dict: dict[str, Any], key: str, rpb: torch.Tensor | None, *, measure: str
+) -> None:
+    """Resizes the RPB table in a state dict to that of the module that is about to load it.
+
+    Args:
+        state_dict: Changed in place if it has a table of another size.
+        key: Key of the table.
+        rpb: The module's own table, ``[heads, 2k - 1, 2k - 1]``; None if it has none.
+        measure: What ``k`` is the size of, for the log.
+    """
+    table = state_dict.get(key)
+    if rpb is None or table is None or table.shape == rpb.shape:
+        return
+    if is_resizable_rpb(table.shape, rpb.shape):
+        source, target = ((shape[-1] + 1) // 2 for shape in (table.shape, rpb.shape))
+        state_dict[key] = resize_rpb(table, target)
+        _log(
+            f'{key}: relative position bias resized from {measure} {source} '
+            f'to {target} by bicubic interpolation'
+        )
+
+
+def _log(line: str) -> None:
+    """Writes to the log of OpenMMLab's runner, or without mmengine to Python's."""
+    try:
+        from mmengine.logging import print_log
+    except ImportError:
+        logging.getLogger(__name__).info(line)
+    else:
+        print_log(line, logger='current')

@@ -13,21 +13,22 @@ from modelindex.load_model_index import load
 from tests.model_zoo import ROOT, read_model_zoo
 
 MODEL_ZOO = read_model_zoo()
-FAMILIES = ('nat', 'dinat', 'dinat_s')
+FOLDERS = ('*/nat', '*/dinat', '*/dinat_s', 'classification/isotropic', '*/mask2former')
 CONFIGS = [
     path.relative_to(ROOT)
-    for family in FAMILIES
-    for path in sorted((ROOT / 'configs').glob(f'*/{family}/*.py'))
+    for folder in FOLDERS
+    for path in sorted((ROOT / 'configs').glob(f'{folder}/*.py'))
 ]
 PAGES = ['docs/model_zoo.md', *sorted({str(path.parent / 'README.md') for path in CONFIGS})]
 COLUMNS = {
-    'box AP': 'coco/box_ap',
-    'mask AP': 'coco/mask_ap',
-    'mIoU': 'ade20k/miou',
-    'mIoU(ms+flip)': 'ade20k/miou(ms+flip)',
-    'Top 1 Accuracy': 'imagenet-1k/top_1_accuracy',
+    'box AP': 'box_ap',
+    'mask AP': 'mask_ap',
+    'PQ': 'pq',
+    'mIoU': 'miou',
+    'mIoU(ms+flip)': 'miou(ms+flip)',
+    'Top 1 Accuracy': 'top_1_accuracy',
 }
-"""What mim calls the metrics of the metafiles."""
+"""What mim calls the metrics of the metafiles, below their datasets."""
 
 
 def run(root, *options):
@@ -86,9 +87,10 @@ def test_mim_finds_what_the_metafiles_say(found, name):
     assert (row.parameters, row.flops) == (metadata['Parameters'], metadata['FLOPs'])
     assert row.input_size == metadata['Input Size']
     assert row.trained_by == f'the authors of {entry["In Collection"]}'.lower()
-    results = {key: value for each in entry['Results'] for key, value in each['Metrics'].items()}
     assert {column: row[column] for column in row.index if '/' in column} == {
-        COLUMNS[key]: value for key, value in results.items()
+        f'{each["Dataset"].lower()}/{COLUMNS[key]}': value
+        for each in entry['Results']
+        for key, value in each['Metrics'].items()
     }
 
 

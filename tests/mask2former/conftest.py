@@ -1,6 +1,7 @@
 """Panoptic annotations of the small data, and the commands on small models."""
 
 import json
+import shutil
 from pathlib import Path
 
 import cv2
@@ -14,17 +15,19 @@ from torch import nn
 from nat_mm.compat.panopticapi.utils import id2rgb
 from tests.commands.conftest import forget_visualizers
 from tests.loading import Run
-from tests.mask2former.small import SHIPPED, shipped_config, small_config
+from tests.mask2former.small import RUN, SHIPPED, shipped_config, small_config
 
 
 @pytest.fixture(scope='session')
 def data(small_data: Path) -> Path:
     """The small data, with panoptic annotations of the same images in ``panoptic``.
 
-    The categories are box (1) and disc (2), things, and background (3), stuff.
+    The categories are box (1) and disc (2), things, and background (3), stuff. In ``cityscapes``,
+    they are Cityscapes' person, car and road, and the files are as its scripts write them.
     """
     for part in ('training', 'validation'):
         write_panoptic(small_data, part)
+        write_cityscapes(small_data, part)
     return small_data
 
 
@@ -66,6 +69,42 @@ def write_panoptic(root: Path, part: str) -> None:
     (root / 'panoptic' / f'{part}.json').write_text(json.dumps(content))
 
 
+# Those that Cityscapes' scripts write, in their order: number, name, whether it is a thing.
+CITYSCAPES = [
+    *[(7, 'road', 0), (8, 'sidewalk', 0), (11, 'building', 0), (12, 'wall', 0), (13, 'fence', 0)],
+    *[(17, 'pole', 0), (19, 'traffic light', 0), (20, 'traffic sign', 0), (21, 'vegetation', 0)],
+    *[(22, 'terrain', 0), (23, 'sky', 0), (24, 'person', 1), (25, 'rider', 1), (26, 'car', 1)],
+    *[(27, 'truck', 1), (28, 'bus', 1), (31, 'train', 1), (32, 'motorcycle', 1)],
+    *[(33, 'bicycle', 1)],
+]
+
+
+def write_cityscapes(root: Path, part: str) -> None:
+    content = json.loads((root / 'panoptic' / f'{part}.json').read_text())
+    short = {'training': 'train', 'validation': 'val'}[part]
+    images = root / 'cityscapes/leftImg8bit' / short / 'town'
+    segments = root / 'cityscapes/gtFine' / f'cityscapes_panoptic_{short}'
+    for folder in (images, segments):
+        folder.mkdir(parents=True)
+    names = {}
+    for number, image in enumerate(content['images']):
+        name = names[image['id']] = f'town_000000_{number:06d}'
+        original = cv2.imread(str(root / 'images' / part / image['file_name']))
+        cv2.imwrite(str(images / f'{name}_leftImg8bit.png'), original)
+        image.update(id=name, file_name=f'{name}_gtFine_leftImg8bit.png')
+    for annotation in content['annotations']:
+        name = names[annotation['image_id']]
+        original = root / 'panoptic' / part / annotation['file_name']
+        shutil.copy(original, segments / f'{name}_gtFine_panoptic.png')
+        annotation.update(image_id=name, file_name=f'{name}_gtFine_panoptic.png')
+        for segment in annotation['segments_info']:
+            segment['category_id'] = {1: 24, 2: 26, 3: 7}[segment['category_id']]
+    content['categories'] = [
+        {'id': number, 'name': name, 'isthing': is_thing} for number, name, is_thing in CITYSCAPES
+    ]
+    (segments.parent / f'{segments.name}.json').write_text(json.dumps(content))
+
+
 @pytest.fixture(params=SHIPPED, scope='module')
 def built(request: pytest.FixtureRequest) -> tuple[str, Config, nn.Module]:
     """Each task, its shipped config and its model, without memory for the weights."""
@@ -79,13 +118,13 @@ def built(request: pytest.FixtureRequest) -> tuple[str, Config, nn.Module]:
 def configs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Files of the small configs, by task."""
     folder = tmp_path_factory.mktemp('configs')
-    paths = {task: folder / f'small_{task}.py' for task in SHIPPED}
+    paths = {task: folder / f'small_{task}.py' for task in (*RUN, 'cityscapes_panoptic')}
     for task, path in paths.items():
         small_config(task, data).dump(path)
     return paths
 
 
-@pytest.fixture(scope='session', params=SHIPPED)
+@pytest.fixture(scope='session', params=RUN)
 def trained(
     request: pytest.FixtureRequest,
     train: Run,

@@ -9,7 +9,29 @@ SHIPPED = {
     'semantic': 'segmentation/mask2former/mask2former_dinat_large_640x640_160k_ade20k.py',
     'instance': 'detection/mask2former/mask2former_dinat_large_100e_coco_instance.py',
     'panoptic': 'detection/mask2former/mask2former_dinat_large_100e_coco_panoptic.py',
+    'ade20k_instance': (
+        'detection/mask2former/mask2former_dinat_large_640x640_160k_ade20k_instance.py'
+    ),
+    'ade20k_panoptic': (
+        'detection/mask2former/mask2former_dinat_large_640x640_160k_ade20k_panoptic.py'
+    ),
+    'cityscapes_semantic': (
+        'segmentation/mask2former/mask2former_dinat_large_512x1024_90k_cityscapes.py'
+    ),
+    'cityscapes_instance': (
+        'detection/mask2former/mask2former_dinat_large_512x1024_90k_cityscapes_instance.py'
+    ),
+    'cityscapes_panoptic': (
+        'detection/mask2former/mask2former_dinat_large_512x1024_90k_cityscapes_panoptic.py'
+    ),
 }
+PUBLISHED = {
+    **{'semantic': 'ade20k_semantic', 'instance': 'coco_instance', 'panoptic': 'coco_panoptic'},
+    **{task: task for task in SHIPPED if '_' in task},
+}
+"""Names of the published experiments, without ``mask2former_dinat_large_``."""
+RUN = ('semantic', 'instance', 'panoptic')
+"""The tasks whose small models are trained, tested and used; the others differ in their data."""
 CHANNELS = [32, 64, 128, 256]
 BACKBONE = dict(
     arch=None,
@@ -27,11 +49,14 @@ SMALLER_SIZES = {
     (1333, 800): (128, 96),
     (640, 640): (64, 64),
     (2560, 640): (128, 96),
+    (1024, 512): (96, 64),
+    (512, 1024): (64, 96),
+    (2048, 1024): (128, 96),
 }
 
 
 def shipped_config(task: str) -> Config:
-    """The config of a task: ``semantic``, ``instance`` or ``panoptic``."""
+    """The config of a task, one of ``SHIPPED``."""
     return Config.fromfile(CONFIGS / SHIPPED[task])
 
 
@@ -39,22 +64,21 @@ def small_config(task: str, data: Path) -> Config:
     """A shipped config with a small model, small images and two iterations.
 
     Args:
-        task: ``semantic``, ``instance`` or ``panoptic``.
-        data: Folder of the small data, with panoptic annotations in ``panoptic``.
+        task: One of ``RUN``, or ``cityscapes_panoptic``.
+        data: Folder of the small data, with panoptic annotations in ``panoptic`` and Cityscapes'
+            in ``cityscapes``.
     """
     config = shipped_config(task)
-    head = config.model.get('decode_head') or config.model.panoptic_head
-    replace(head, SMALLER)
+    shrink_model(config)
     for node in (config.model, config.train_dataloader, config.val_dataloader):
         replace(node, SMALLER_SIZES)
-    replace(config.model.get('train_cfg'), SMALLER)
-    config.model.backbone.update(BACKBONE)
-    head.update(in_channels=CHANNELS, num_queries=10)
-    head.pixel_decoder.encoder.num_layers = 1
-    head.transformer_decoder.num_layers = 3
-    {'semantic': use_semantic, 'instance': use_instance, 'panoptic': use_panoptic}[task](
-        config, data
-    )
+    (config.model.get('decode_head') or config.model.panoptic_head).num_queries = 10
+    {
+        'semantic': use_semantic,
+        'instance': use_instance,
+        'panoptic': use_panoptic,
+        'cityscapes_panoptic': use_cityscapes,
+    }[task](config, data)
     config.test_dataloader = config.val_dataloader
     config.test_evaluator = config.val_evaluator
     config.train_cfg.update(max_iters=2, val_interval=2, dynamic_intervals=None)
@@ -62,6 +86,17 @@ def small_config(task: str, data: Path) -> Config:
     config.default_hooks.checkpoint.interval = 2
     config.randomness = dict(seed=0)
     return config
+
+
+def shrink_model(config: Config) -> None:
+    """Makes the model of a config small, with the classes and the queries that it has."""
+    head = config.model.get('decode_head') or config.model.panoptic_head
+    replace(head, SMALLER)
+    replace(config.model.get('train_cfg'), SMALLER)
+    config.model.backbone.update(BACKBONE)
+    head.in_channels = CHANNELS
+    head.pixel_decoder.encoder.num_layers = 1
+    head.transformer_decoder.num_layers = 3
 
 
 def use_semantic(config: Config, data: Path) -> None:
@@ -103,6 +138,18 @@ def use_panoptic(config: Config, data: Path) -> None:
         ann_file=f'{data}/panoptic/validation.json', seg_prefix=f'{data}/panoptic/validation'
     )
     instances.ann_file = f'{data}/coco/validation.json'
+
+
+def use_cityscapes(config: Config, data: Path) -> None:
+    for part in ('train', 'val'):
+        loader = config[f'{part}_dataloader']
+        loader.update(num_workers=0, persistent_workers=False)
+        loader.dataset.data_root = str(data / 'cityscapes')
+    for step in config.train_dataloader.dataset.pipeline:
+        if step.type == 'RandomChoiceResize':
+            step.scales = [(192, 64), (192, 96)]
+    config.val_evaluator.outfile_prefix = str(data / 'cityscapes/results')
+    config.model.test_cfg.max_per_image = 5
 
 
 def use_coco(config: Config, data: Path, folder: str, metainfo: dict) -> None:

@@ -18,6 +18,7 @@ METRICS = {
     'semantic': ['mIoU'],
     'instance': ['coco/bbox_mAP', 'coco/segm_mAP'],
     'panoptic': ['coco_panoptic/PQ', 'coco/bbox_mAP', 'coco/segm_mAP'],
+    'cityscapes_panoptic': ['coco_panoptic/PQ'],
 }
 # An untrained model is sure of no segment.
 FIND_ALL = 'model.test_cfg.object_mask_thr=0.0', 'model.test_cfg.iou_thr=0.0'
@@ -51,6 +52,12 @@ def test_training(trained):
 def test_training_in_mixed_precision(train, configs, task, tmp_path):
     train([str(configs[task]), '--amp', '--work-dir', str(tmp_path)])
     check_training(tmp_path, task)
+
+
+def test_cityscapes(train, configs, tmp_path):
+    """Its own dataset class; the metric reads the segments' files by their own names."""
+    train([str(configs['cityscapes_panoptic']), '--work-dir', str(tmp_path)])
+    check_training(tmp_path, 'cityscapes_panoptic')
 
 
 def test_testing(test, configs, trained, tmp_path):

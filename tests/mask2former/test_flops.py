@@ -5,7 +5,7 @@ import pytest
 from nat_mm.analysis.flops import count_costs
 from nat_mm.analysis.workloads import find_workload
 
-BILLIONS = {'semantic': 518, 'panoptic': 522}
+BILLIONS = {'semantic': 518, 'panoptic': 522, 'cityscapes_semantic': 509}
 
 
 @pytest.mark.parametrize('built', BILLIONS, indirect=True)

@@ -1,0 +1,265 @@
+"""Isotropic NAT, DiNAT and ViT-rpb (arXiv 2209.15001): one resolution from end to end."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from nat_mm.backbones.architecture import is_list
+from nat_mm.backbones.base import check_image, init_linear
+from nat_mm.checkpoints.loading import adapt_state_dict, pretrained_weights
+from nat_mm.layers import NATLayer, PatchTokenizer, SelfAttention2D
+from nat_mm.ops.validation import check_int, check_probability
+
+_SIZES = {
+    'small': dict(embed_dim=384, num_heads=12, drop_path_rate=0.1),
+    'base': dict(embed_dim=768, num_heads=24, drop_path_rate=0.4),
+}
+_PATTERNS = {
+    'nat': dict(kernel_size=7, dilations=(1,) * 12),
+    'dinat': dict(kernel_size=7, dilations=(1, 2) * 6),
+    'vitrpb': dict(kernel_size=None, dilations=None),
+}
+ISOTROPIC_ARCHITECTURES = {
+    f'{pattern}_{size}': dict(depth=12, **_SIZES[size], **_PATTERNS[pattern])
+    for pattern in _PATTERNS
+    for size in _SIZES
+}
+
+
+@MODELS.register_module()
+class NATIsotropic(BaseModule):
+    """Vision transformer of one resolution, with neighborhood attention or attention to all tokens.
+
+    A 16x16 convolution makes tokens, then layers of one width follow, without position embeddings:
+    places are known from relative position biases alone. Without a pyramid of resolutions,
+    detectors make one from the last layer, as ViTDet's do; see
+    :class:`nat_mm.backbones.SimpleFeaturePyramid`.
+
+    Parameters have the names of the released classifiers, but for the last norm (``norm`` there).
+
+    Args:
+        arch: Name of a published architecture, whose values the other arguments override:
+            ``nat_small``, ``nat_base``, ``dinat_small``, ``dinat_base``, ``vitrpb_small`` or
+            ``vitrpb_base``. Without it, ``embed_dim``, ``depth`` and ``num_heads`` must be given.
+        embed_dim: Channels C of all layers.
+        depth: Number of layers.
+        num_heads: Attention heads of each layer; divide C.
+        kernel_size: Odd window length, at least 3; None for attention to the whole map. Without
+            ``arch`` None. To get None in spite of ``arch``, name another.
+        dilations: The dilation of each layer. Without ``arch`` 1 everywhere; none without
+            ``kernel_size``.
+        map_size: Height and width, in tokens, of the maps for which biases of attention to the
+            whole map are exact: 14 for the published 224x224 images. Maps of other sizes get
+            interpolated ones, and so does a backbone of another ``map_size`` that loads these
+            weights.
+        mlp_ratio: Hidden channels of the MLPs as a multiple of C.
+        qkv_bias: Whether the projections to query, key and value have a bias.
+        drop_rate: Dropout probability of tokens, attention output and MLPs, in [0, 1).
+        drop_path_rate: Stochastic depth of the last layer, in [0, 1), rising linearly from 0 at
+            the first. Without ``arch`` 0.
+        patch_size: Height and width of a token in pixels.
+        in_channels: Number of image channels.
+        out_indices: Layers whose normalized output is returned, counted from 0, in increasing
+            order; None for the last. Layers after the last of them are not run and not trained.
+        frozen_layers: -1 freezes nothing, 0 the tokenizer, i > 0 also the first i layers with
+            their output norms: they are not trained and stay in eval mode.
+        with_cp: Whether to save memory in training by recomputing each layer in backward.
+        attention_backend: Backend of :func:`nat_mm.ops.neighborhood_attention_2d`.
+        init_cfg: mmengine initialization config. ``dict(type='Pretrained', checkpoint=...)`` takes
+            a released classifier; see :func:`nat_mm.checkpoints.load_pretrained`.
+
+    Raises:
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument has a wrong value; the message says what would be right.
+    """
+
+    init_cfg: dict | list[dict] | None
+
+    def __init__(
+        self,
+        *,
+        arch: str | None = None,
+        embed_dim: int | None = None,
+        depth: int | None = None,
+        num_heads: int | None = None,
+        kernel_size: int | None = None,
+        dilations: Sequence[int] | None = None,
+        map_size: int = 14,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        drop_rate: float = 0.0,
+        drop_path_rate: float | None = None,
+        patch_size: int = 16,
+        in_channels: int = 3,
+        out_indices: Sequence[int] | None = None,
+        frozen_layers: int = -1,
+        with_cp: bool = False,
+        attention_backend: str = 'auto',
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        given = dict(
+            embed_dim=embed_dim,
+            depth=depth,
+            num_heads=num_heads,
+            kernel_size=kernel_size,
+            dilations=dilations,
+            drop_path_rate=drop_path_rate,
+        )
+        values = _resolve(arch, given)
+        embed_dim, depth = values['embed_dim'], values['depth']
+        check_int('embed_dim', embed_dim, minimum=1)
+        check_int('depth', depth, minimum=1)
+        check_int('patch_size', patch_size, minimum=1)
+        check_int('in_channels', in_channels, minimum=1)
+        check_int('frozen_layers', frozen_layers, minimum=-1)
+        if frozen_layers > depth:
+            raise ValueError(f'frozen_layers must be from -1 to {depth}, got {frozen_layers}')
+        check_probability('drop_rate', drop_rate)
+        check_probability('drop_path_rate', values['drop_path_rate'])
+        dilations = _check_dilations(values['dilations'], values['kernel_size'], depth)
+        self.in_channels = in_channels
+        self.out_indices = _check_out_indices(out_indices, depth)
+        self.frozen_layers = frozen_layers
+        self.with_cp = with_cp
+
+        self.patch_embed = PatchTokenizer(in_channels, embed_dim, patch_size=patch_size)
+        self.pos_drop = nn.Dropout(drop_rate)
+        self.layers = nn.ModuleList()
+        for index, dilation in enumerate(dilations):
+            layer = NATLayer(
+                embed_dim,
+                values['num_heads'],
+                kernel_size=values['kernel_size'] or 3,
+                dilation=dilation,
+                mlp_ratio=mlp_ratio,
+                qkv_bias=qkv_bias,
+                drop_rate=drop_rate,
+                drop_path_rate=values['drop_path_rate'] * index / max(1, depth - 1),
+                attention_backend=attention_backend,
+            )
+            if values['kernel_size'] is None:
+                layer.attn = SelfAttention2D(
+                    embed_dim,
+                    values['num_heads'],
+                    map_size=map_size,
+                    qkv_bias=qkv_bias,
+                    drop_rate=drop_rate,
+                )
+            self.layers.append(layer)
+        for index in self.out_indices:
+            self.add_module(f'norm{index}', nn.LayerNorm(embed_dim))
+
+        self.register_load_state_dict_pre_hook(adapt_state_dict)
+        self.apply(init_linear)
+        for module in (*self._frozen_modules(), *self.layers[self.out_indices[-1] + 1 :]):
+            module.requires_grad_(False)
+        self.train()
+
+    def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Computes the feature maps.
+
+        Args:
+            image: Batch of images, ``[B, in_channels, H, W]``, H and W at least 32. Zeros fill up
+                the last patches.
+
+        Returns:
+            For each layer of ``out_indices``, its normalized output ``[B, C, ceil(H / patch_size),
+            ceil(W / patch_size)]``, contiguous.
+
+        Raises:
+            ValueError: If the image has a wrong shape.
+        """
+        check_image(image, self.in_channels)
+        x = self.pos_drop(self.patch_embed(image))
+        outputs = []
+        for index, layer in enumerate(self.layers[: self.out_indices[-1] + 1]):
+            if self.with_cp and torch.is_grad_enabled():
+                x = checkpoint(layer, x, use_reentrant=False)
+            else:
+                x = layer(x)
+            if index in self.out_indices:
+                normalized = getattr(self, f'norm{index}')(x)
+                outputs.append(normalized.permute(0, 3, 1, 2).contiguous())
+        return tuple(outputs)
+
+    def train(self, mode: bool = True) -> 'NATIsotropic':
+        """Sets training mode, except for frozen parts, which stay in eval mode."""
+        super().train(mode)
+        for module in self._frozen_modules():
+            module.eval()
+        return self
+
+    def init_weights(self) -> None:
+        """Initializes as ``init_cfg`` says, loading a pretrained checkpoint with a report.
+
+        Raises:
+            PretrainedError: If the checkpoint cannot be loaded.
+        """
+        with pretrained_weights(self.init_cfg):
+            super().init_weights()
+
+    def _frozen_modules(self) -> Iterator[nn.Module]:
+        if self.frozen_layers >= 0:
+            yield self.patch_embed
+            yield self.pos_drop
+        for index in range(self.frozen_layers):
+            yield self.layers[index]
+            if index in self.out_indices:
+                yield getattr(self, f'norm{index}')
+
+
+def _resolve(arch: str | None, given: dict) -> dict:
+    """Takes an architecture by its name and replaces what is given explicitly."""
+    known = ', '.join(ISOTROPIC_ARCHITECTURES)
+    explicit = {name: value for name, value in given.items() if value is not None}
+    if arch is not None:
+        if not isinstance(arch, str) or arch not in ISOTROPIC_ARCHITECTURES:
+            raise ValueError(f'arch must be one of {known}, got {arch!r}')
+        return {**ISOTROPIC_ARCHITECTURES[arch], **explicit}
+    missing = [name for name in ('embed_dim', 'depth', 'num_heads') if name not in explicit]
+    if missing:
+        raise ValueError(f'without arch (one of {known}), {", ".join(missing)} must be given')
+    return {**given, **explicit, 'drop_path_rate': explicit.get('drop_path_rate', 0.0)}
+
+
+def _check_dilations(
+    dilations: Sequence[int] | None, kernel_size: int | None, depth: int
+) -> Sequence[int]:
+    if dilations is None:
+        return (1,) * depth
+    if not is_list(dilations):
+        raise TypeError(f'dilations must be a list of one int per layer, got {dilations!r}')
+    if kernel_size is None:
+        raise ValueError(
+            f'attention to the whole map has no dilations; give kernel_size, got {list(dilations)}'
+        )
+    if len(dilations) != depth:
+        raise ValueError(
+            f'dilations must be one int for each of the {depth} layers, got {len(dilations)}: '
+            f'{list(dilations)}'
+        )
+    for index, dilation in enumerate(dilations):
+        check_int(f'dilations[{index}]', dilation, minimum=1)
+    return dilations
+
+
+def _check_out_indices(out_indices: Sequence[int] | None, depth: int) -> tuple[int, ...]:
+    if out_indices is None:
+        return (depth - 1,)
+    wanted = f'a list of different layers from 0 to {depth - 1} in increasing order'
+    if not is_list(out_indices):
+        raise TypeError(f'out_indices must be {wanted}, got {out_indices!r}')
+    for index in out_indices:
+        check_int('every entry of out_indices', index, minimum=0)
+    if (
+        not out_indices
+        or max(out_indices) >= depth
+        or sorted(set(out_indices)) != list(out_indices)
+    ):
+        raise ValueError(f'out_indices must be {wanted}, got {list(out_indices)}')
+    return tuple(out_indices)
