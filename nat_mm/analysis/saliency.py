@@ -17,6 +17,8 @@ from nat_mm.fonts import write_plainly
 
 NOISE = 0.15
 """Standard deviation of SmoothGrad's noise, as a share of the range of the input."""
+DIFFERENCE_COLORS = 'coolwarm'
+"""Color map of differences, from -1 over 0 to 1."""
 _PANELS_IN_A_ROW = 4
 
 
@@ -74,6 +76,9 @@ def draw_saliency(
 ) -> None:
     """Draws an image and beside it the saliency of one or several models.
 
+    Of two models, a last panel shows the difference: red where the first depends more on the image,
+    blue where the second does.
+
     Every map is smoothed a little and has its own scale, as gradients of different models cannot be
     compared: the brightest color is for the strongest half percent of pixels.
 
@@ -83,7 +88,8 @@ def draw_saliency(
         output: File to write.
     """
     height, width = image.shape[:2]
-    count = len(drawn) + 1
+    has_difference = len(drawn) == 2
+    count = len(drawn) + 1 + has_difference
     columns = min(count, _PANELS_IN_A_ROW)
     rows = -(-count // columns)
     figure = Figure(
@@ -97,8 +103,31 @@ def draw_saliency(
     for axes, (title, (prepared, found)) in zip(panels[1:], drawn.items(), strict=False):
         axes.imshow(smoothed(prepared, found), cmap=COLORS, vmin=0, vmax=1)
         write_plainly(axes.set_title(title))
+    if has_difference:
+        axes = panels[3]
+        axes.imshow(difference(*drawn.values()), cmap=DIFFERENCE_COLORS, vmin=-1, vmax=1)
+        axes.set_title('difference: red first, blue second')
     with whole_file(output) as unfinished:
         figure.savefig(unfinished, dpi=100)
+
+
+def difference(
+    first: tuple[PreparedImage, Saliency], second: tuple[PreparedImage, Saliency]
+) -> NDArray[np.float32]:
+    """By how much more one model's output depends on each pixel than another's.
+
+    Args:
+        first: What a model got and its saliency.
+        second: The same of another model; its map is resized to that of the first.
+
+    Returns:
+        Values from -1 to 1: one map minus the other, each with a scale of its own (`smoothed`).
+    """
+    one, other = smoothed(*first), smoothed(*second)
+    if one.shape != other.shape:
+        height, width = one.shape
+        other = cv2.resize(other, (width, height), interpolation=cv2.INTER_LINEAR)
+    return one - other
 
 
 def smoothed(prepared: PreparedImage, found: Saliency) -> NDArray[np.float32]:

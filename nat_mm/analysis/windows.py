@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from nat_mm.backbones.base import NeighborhoodBackbone
-from nat_mm.layers import NeighborhoodAttention2D
+from nat_mm.layers import NATLayer, NeighborhoodAttention2D
 from nat_mm.ops import neighborhood_attention_weights
 
 TOKEN_STRIDE = 4
@@ -69,15 +69,25 @@ def find_backbone(model: nn.Module) -> NeighborhoodBackbone:
         The first such backbone.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is none, or it has another attention pattern than neighborhoods.
     """
     for module in model.modules():
         if isinstance(module, NeighborhoodBackbone):
+            _check_pattern(module)
             return module
     backbone = getattr(model, 'backbone', model)
     raise ValueError(
         f'the backbone must be NAT, DiNAT or DiNAT_s, the model has {type(backbone).__name__}'
     )
+
+
+def _check_pattern(backbone: NeighborhoodBackbone) -> None:
+    for module in backbone.modules():
+        if isinstance(module, NATLayer) and type(module.attn) is not NeighborhoodAttention2D:
+            raise ValueError(
+                f"the backbone must have attention='neighborhood', it has "
+                f'{type(module.attn).__name__}'
+            )
 
 
 def choose_layer(backbone: NeighborhoodBackbone, *, stage: int = -1, block: int = -1) -> Layer:
@@ -150,6 +160,7 @@ def attention_windows(
         ValueError: There is no such layer or head, a point is outside the image, or the image has
             a wrong shape.
     """
+    _check_pattern(backbone)
     layer = choose_layer(backbone, stage=stage, block=block)
     attention = backbone.stages[layer.stage].blocks[layer.block].attn
     if head is not None and not 0 <= head < attention.num_heads:

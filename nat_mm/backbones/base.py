@@ -1,6 +1,6 @@
 """What NAT, DiNAT and their variants share: stage loop, output norms, freezing, loading."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -10,10 +10,21 @@ from torch.utils.checkpoint import checkpoint
 
 from nat_mm.backbones.architecture import Architecture, is_list, resolve_architecture
 from nat_mm.checkpoints.loading import adapt_state_dict, pretrained_weights
-from nat_mm.layers import NATLayer
+from nat_mm.layers import (
+    ConvDownsampler,
+    ConvTokenizer,
+    NATLayer,
+    PatchMerging,
+    PatchTokenizer,
+)
 from nat_mm.ops.validation import check_int, check_probability
 
 SMALLEST_INPUT = 32
+
+TOKENIZERS = {'convolution': ConvTokenizer, 'patch': PatchTokenizer}
+"""Overlapping convolutions (NAT) and patches (Swin)."""
+
+DOWNSAMPLERS = {'convolution': ConvDownsampler, 'patch': PatchMerging}
 
 
 class NeighborhoodBackbone(BaseModule):
@@ -43,6 +54,13 @@ class NeighborhoodBackbone(BaseModule):
         frozen_stages: -1 freezes nothing, 0 the tokenizer, i > 0 also the first i stages with
             their downsamplers and output norms: they are not trained and stay in eval mode.
         with_cp: Whether to save memory in training by recomputing each layer in backward.
+        attention: What tokens attend to, one of ``nat_mm.layers.ATTENTION_PATTERNS``. The default
+            is the papers'; 'sasa', 'shifted_window' (shifted in every second layer of a stage) and
+            'full' are for comparison with it, with the same parameters. The last two have no
+            dilation.
+        tokenizer: 'convolution' or 'patch', from pixels to tokens by overlapping convolutions, as
+            in NAT, or by patches, as in Swin; None for the family's own.
+        downsampler: 'convolution' or 'patch', likewise for what halves the resolution.
         attention_backend: Backend of :func:`nat_mm.ops.neighborhood_attention_2d`.
         init_cfg: mmengine initialization config. ``dict(type='Pretrained', checkpoint=...)``
             takes a checkpoint of a classifier, detector or segmentor, with ``prefix='backbone.'``
@@ -78,6 +96,9 @@ class NeighborhoodBackbone(BaseModule):
         out_indices: Sequence[int] = (0, 1, 2, 3),
         frozen_stages: int = -1,
         with_cp: bool = False,
+        attention: str = 'neighborhood',
+        tokenizer: str | None = None,
+        downsampler: str | None = None,
         attention_backend: str = 'auto',
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
@@ -107,7 +128,11 @@ class NeighborhoodBackbone(BaseModule):
         self.out_indices = tuple(out_indices)
         self.frozen_stages = frozen_stages
 
-        self.patch_embed = self.make_tokenizer(in_channels, architecture.embed_dim)
+        make_tokenizer = _choose('tokenizer', tokenizer, TOKENIZERS, own=self.make_tokenizer)
+        make_downsampler = _choose(
+            'downsampler', downsampler, DOWNSAMPLERS, own=self.make_downsampler
+        )
+        self.patch_embed = make_tokenizer(in_channels, architecture.embed_dim)
         self.pos_drop = nn.Dropout(drop_rate)
         stages = nn.ModuleList()
         for index, channels in enumerate(architecture.channels):
@@ -122,16 +147,20 @@ class NeighborhoodBackbone(BaseModule):
                     drop_rate=drop_rate,
                     drop_path_rate=rate,
                     layer_scale=architecture.layer_scale,
+                    attention=attention,
+                    shifted=attention == 'shifted_window' and block % 2 == 1,
                     attention_backend=attention_backend,
                 )
-                for dilation, rate in zip(
-                    architecture.stage_dilations(index),
-                    architecture.drop_path_rates(index),
-                    strict=True,
+                for block, (dilation, rate) in enumerate(
+                    zip(
+                        architecture.stage_dilations(index),
+                        architecture.drop_path_rates(index),
+                        strict=True,
+                    )
                 )
             ]
             is_last = index == num_stages - 1
-            downsample = None if is_last else self.make_downsampler(channels)
+            downsample = None if is_last else make_downsampler(channels)
             stages.append(Stage(layers, downsample=downsample, with_cp=with_cp))
         self.add_module(self.stages_name, stages)
         for index in self.out_indices:
@@ -256,6 +285,21 @@ def init_linear(module: nn.Module) -> None:
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def _choose(
+    argument: str,
+    name: str | None,
+    known: Mapping[str, type[nn.Module]],
+    *,
+    own: Callable[..., nn.Module],
+) -> Callable[..., nn.Module]:
+    """Finds what makes a part; ``own`` if ``name`` is None."""
+    if name is None:
+        return own
+    if not isinstance(name, str) or name not in known:
+        raise ValueError(f'{argument} must be one of {", ".join(known)} or None, got {name!r}')
+    return known[name]
 
 
 def _check_out_indices(out_indices: Sequence[int], num_stages: int) -> None:

@@ -15,6 +15,7 @@ COMMANDS = {
     'browse-dataset': 'draw the batches that a model sees in training',
     'plot-logs': 'plot losses and metrics of training runs',
     'get-flops': 'count FLOPs and parameters by module',
+    'analyze': 'compare attention patterns and the saliency of checkpoints',
     'visualize-attention': 'draw attention windows and receptive fields',
     'visualize-saliency': 'draw how strongly each pixel affects the output',
     'convert-checkpoint': 'convert checkpoints between layouts',

@@ -7,7 +7,7 @@
 For each image, OUT_DIR/NAME.png shows the image and, for each model, the magnitude of a gradient at
 each pixel (arXiv 1312.6034): that of a classifier's highest logit, or of the norm of a detector's
 or segmentor's last feature map. NAT's paper (arXiv 2204.07143, appendix) compares NAT with Swin
-and ViT in this way. Each map has its own color scale.
+and ViT in this way. Each map has its own color scale. Of two models, the difference is drawn, too.
 
 Images that cannot be read are named at the end, with exit code 2.
 """

@@ -1,10 +1,18 @@
 """Building blocks of the backbones; every map in here is channels-last, [B, H, W, C]."""
 
 from nat_mm.layers.downsample import ConvDownsampler, ConvTokenizer, PatchMerging, PatchTokenizer
-from nat_mm.layers.nat_layer import Mlp, NATLayer, NeighborhoodAttention2D
+from nat_mm.layers.nat_layer import (
+    ATTENTION_PATTERNS,
+    Mlp,
+    NATLayer,
+    NeighborhoodAttention2D,
+    StandAloneAttention2D,
+)
 from nat_mm.layers.self_attention import SelfAttention2D
+from nat_mm.layers.shifted_window_attention import ShiftedWindowAttention2D
 
 __all__ = [
+    'ATTENTION_PATTERNS',
     'ConvDownsampler',
     'ConvTokenizer',
     'Mlp',
@@ -13,4 +21,6 @@ __all__ = [
     'PatchMerging',
     'PatchTokenizer',
     'SelfAttention2D',
+    'ShiftedWindowAttention2D',
+    'StandAloneAttention2D',
 ]

@@ -7,13 +7,26 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from nat_mm.layers.rpb import resize_stored_rpb
+from nat_mm.layers.self_attention import SelfAttention2D
+from nat_mm.layers.shifted_window_attention import ShiftedWindowAttention2D
 from nat_mm.ops import memory, neighborhood_attention_2d
 from nat_mm.ops.backends import BACKENDS
 from nat_mm.ops.validation import check_int, check_window_length
 
+ATTENTION_PATTERNS = ('neighborhood', 'sasa', 'shifted_window', 'full')
+"""What tokens of a layer can attend to; all patterns have parameters of the same names and shapes:
+
+- 'neighborhood': their k x k nearest tokens (NAT, arXiv 2204.07143).
+- 'sasa': a k x k window around them, zero beyond borders (stand-alone self-attention,
+  arXiv 1906.05909).
+- 'shifted_window': the k x k tokens of their window; in every second layer the windows are shifted
+  (Swin, arXiv 2103.14030).
+- 'full': all tokens.
+"""
+
 
 class NATLayer(nn.Module):
-    """Pre-norm neighborhood attention and MLP, each with a residual connection.
+    """Pre-norm attention and MLP, each with a residual connection.
 
     Args:
         channels: Number of channels C.
@@ -28,6 +41,9 @@ class NATLayer(nn.Module):
             arXiv 1603.09382), in [0, 1).
         layer_scale: Initial value of the learnt scale per channel of each residual branch
             (``gamma1``, ``gamma2``; arXiv 2103.17239), or None for no such scale.
+        attention: What tokens attend to, one of ``ATTENTION_PATTERNS``; other patterns than the
+            default are for comparison.
+        shifted: Whether the windows of 'shifted_window' are shifted, by half of their length.
         attention_backend: Backend of :func:`nat_mm.ops.neighborhood_attention_2d`.
     """
 
@@ -44,19 +60,23 @@ class NATLayer(nn.Module):
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         layer_scale: float | None = None,
+        attention: str = 'neighborhood',
+        shifted: bool = False,
         attention_backend: str = 'auto',
     ) -> None:
         super().__init__()
         self.norm1 = memory.LayerNorm(channels)
-        self.attn = NeighborhoodAttention2D(
-            channels,
-            num_heads,
-            kernel_size=kernel_size,
+        self.attn = _make_attention(
+            attention,
+            kernel_size,
             dilation=dilation,
+            shifted=shifted,
+            backend=attention_backend,
+            channels=channels,
+            num_heads=num_heads,
             qkv_bias=qkv_bias,
             relative_position_bias=relative_position_bias,
             drop_rate=drop_rate,
-            backend=attention_backend,
         )
         self.norm2 = memory.LayerNorm(channels)
         self.mlp = Mlp(channels, int(channels * mlp_ratio), drop_rate=drop_rate)
@@ -182,8 +202,11 @@ class NeighborhoodAttention2D(nn.Module):
         x = memory.recomputable(self._pad, x)
         # [B, H, W, 3, heads, head_dim]: query, key and value stay strided views of it
         qkv = self.qkv(x).view(*x.shape[:3], 3, self.num_heads, channels // self.num_heads)
-        query, key, value = memory.unpack(qkv)
-        x = neighborhood_attention_2d(
+        x = self._attend(*memory.unpack(qkv))
+        return self.drop(_crop_map(self.proj(x.flatten(3)), height, width))
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return neighborhood_attention_2d(
             query,
             key,
             value,
@@ -193,7 +216,6 @@ class NeighborhoodAttention2D(nn.Module):
             scale=self.scale,
             backend=self.backend,
         )
-        return self.drop(_crop_map(self.proj(x.flatten(3)), height, width))
 
     def _pad(self, x: Tensor) -> Tensor:
         return _pad_small_map(x, self.kernel_size * self.dilation)
@@ -210,6 +232,66 @@ class NeighborhoodAttention2D(nn.Module):
     ) -> None:
         resize_stored_rpb(state_dict, prefix + 'rpb', self.rpb, measure='kernel size')
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+class StandAloneAttention2D(NeighborhoodAttention2D):
+    """Multi-head self-attention of each token to the k x k (dilated) tokens around it.
+
+    Stand-alone self-attention (SASA, arXiv 1906.05909). It differs from neighborhood attention at
+    borders, where windows are not moved inwards: keys and values are zero beyond a border, as in a
+    padded convolution. These keys take part in the softmax, with the relative position bias alone
+    as their score. Arguments: see :class:`NeighborhoodAttention2D`.
+
+    On a map with a margin of zeros no window of a token meets a border, where the operator would
+    move it; so every backend serves this pattern. What the operator computes for the margin itself
+    is wasted.
+    """
+
+    def _pad(self, x: Tensor) -> Tensor:
+        return x
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        _, height, width, _, _ = query.shape
+        margin = self.dilation * (self.kernel_size // 2)
+        # With dilation, a small map needs more than a margin to hold a window.
+        bottom, right = (
+            max(margin, self.kernel_size * self.dilation - margin - length)
+            for length in (height, width)
+        )
+        query, key, value = (
+            pad(part, (0, 0, 0, 0, margin, right, margin, bottom)) for part in (query, key, value)
+        )
+        attended = super()._attend(query, key, value)
+        return attended[:, margin : margin + height, margin : margin + width]
+
+
+def _make_attention(
+    pattern: str, kernel_size: int, *, dilation: int, shifted: bool, backend: str, **options: Any
+) -> nn.Module:
+    """Makes the attention module of a layer; see `NATLayer`."""
+    if pattern not in ATTENTION_PATTERNS:
+        known = ', '.join(ATTENTION_PATTERNS)
+        raise ValueError(f'attention must be one of {known}, got {pattern!r}')
+    if shifted and pattern != 'shifted_window':
+        raise ValueError(f"only attention 'shifted_window' can be shifted, not {pattern!r}")
+    if pattern in ('neighborhood', 'sasa'):
+        kind = NeighborhoodAttention2D if pattern == 'neighborhood' else StandAloneAttention2D
+        return kind(kernel_size=kernel_size, dilation=dilation, backend=backend, **options)
+    check_window_length(kernel_size)
+    if dilation != 1:
+        raise ValueError(
+            f'attention {pattern!r} has no dilation: give dilations of 1 or take the backbone NAT, '
+            f'got {dilation}'
+        )
+    if backend != 'auto':
+        raise ValueError(
+            f'attention {pattern!r} does not use the operator and its backends: leave the '
+            f"attention backend at 'auto', got {backend!r}"
+        )
+    if pattern == 'full':
+        return SelfAttention2D(map_size=kernel_size, **options)
+    shift = kernel_size // 2 if shifted else 0
+    return ShiftedWindowAttention2D(window_size=kernel_size, shift=shift, **options)
 
 
 # A compiled or exported graph always pads and crops, by nothing if need be: a branch on the size

@@ -1,5 +1,6 @@
 """The commands that draw what models look at."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -185,6 +186,82 @@ def test_broken_images_are_left_out(files, saliency, tmp_path):
     with pytest.raises(UserError, match='1 of 2 inputs cannot be read: .*broken.jpg'):
         saliency([str(broken), files.image, *model, '--out-dir', str(tmp_path / 'out')])
     assert [path.name for path in (tmp_path / 'out').iterdir()] == ['street.png']
+
+
+@pytest.fixture(scope='module')
+def analyze() -> Callable:
+    """``main`` of tools/analyze.py."""
+    return load_command('analyze').main
+
+
+@pytest.fixture(scope='module')
+def plain(files) -> str:
+    """The config of a small NAT, without dilations."""
+    backbone = NAT.replace('DiNAT', 'NAT').replace('dilations=((1, 3), (1, 2)), ', '')
+    path = files.folder / 'plain.py'
+    path.write_text(CONFIG.format(backbone=backbone))
+    return str(path)
+
+
+QUICK = ['--shape', '96', '128', '--seconds', '0.001']
+
+
+def test_patterns_and_checkpoints_are_compared(files, analyze, plain, tmp_path, capsys):
+    other = tmp_path / 'other.pth'
+    saved = torch.load(files.checkpoint)
+    saved['state_dict']['backbone.levels.0.blocks.0.attn.rpb'] += 1
+    torch.save(saved, other)
+    out = tmp_path / 'out'
+    modes = ['--modes', 'inference', 'training']
+    checkpoints = [files.checkpoint, str(other), '--image', files.image]
+    analyze([plain, *checkpoints, *modes, *QUICK, '--out-dir', str(out)])
+    assert sorted(path.name for path in out.iterdir()) == [
+        *('analysis.json', 'equivariance.png', 'receptive_fields.png', 'saliency.png')
+    ]
+    printed = capsys.readouterr().out
+    rows = json.loads((out / 'analysis.json').read_text())
+    assert [row['pattern'] for row in rows] == ['neighborhood', 'sasa', 'shifted_window', 'full']
+    backbone = load_model(plain, files.checkpoint, device='cpu').module.backbone
+    for row in rows:
+        assert row['pattern'] in printed
+        assert row['parameters'] == sum(each.numel() for each in backbone.parameters())
+        assert row['images_per_second'].keys() == {'inference', 'training'}
+        assert 0 < row['peak_bytes']['inference'] < row['peak_bytes']['training']
+        assert len(row['field_sides']) == 4
+    errors = [row['equivariance']['0'] for row in rows]
+    assert max(errors[:2]) < 1e-5 < errors[3] < errors[2]
+    height, width, _ = cv2.imread(str(out / 'saliency.png')).shape
+    assert width > 4 * height  # the image, two maps, the difference
+
+
+def test_without_checkpoint_and_image_random_ones_are_compared(analyze, plain, tmp_path):
+    analyze([plain, '--patterns', 'sasa', 'neighborhood', *QUICK, '--out-dir', str(tmp_path)])
+    assert not (tmp_path / 'saliency.png').exists()
+    rows = json.loads((tmp_path / 'analysis.json').read_text())
+    assert [row['pattern'] for row in rows] == ['sasa', 'neighborhood']
+    assert rows[0]['multiply_adds'] == rows[1]['multiply_adds']
+
+
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (['--shape', '95', '224'], '--shape must be 96 96 or more, got 95 224'),
+        (['--batch-size', '0'], '--batch-size must be at least 1, got 0'),
+        (['--seconds', '0'], '--seconds must be above 0, got 0'),
+        (['--device', 'gpu9'], '--device gpu9 is unknown'),
+        (['a.pth', 'a.pth'], 'every checkpoint must be another file, got a.pth, a.pth'),
+        ([], "attention 'shifted_window' has no dilation.*take the backbone NAT, got 3"),
+    ],
+    ids=str,
+)
+def test_mistakes_in_options_of_analyze(changes, message, files, analyze, tmp_path):
+    with pytest.raises(UserError, match=message):
+        analyze([files.nat, *changes, '--out-dir', str(tmp_path / 'out')])
+
+
+def test_other_backbones_are_refused(files, analyze, tmp_path):
+    with pytest.raises(UserError, match=r'swin.py: the backbone must be NAT, .*SwinTransformer'):
+        analyze([files.swin, '--out-dir', str(tmp_path)])
 
 
 @pytest.mark.parametrize(

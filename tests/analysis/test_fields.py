@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from nat_mm.analysis import attention_rollouts, receptive_fields
+from nat_mm.analysis import attention_rollouts, attention_windows, receptive_fields
 from nat_mm.analysis.windows import Layer, record_queries_and_keys
 from tests.analysis.conftest import make_backbone
 from tests.ops.oracle import neighbours as oracle_neighbours
@@ -45,6 +45,38 @@ def test_fields_are_where_gradients_arrive(kind, layer, point):
     assert reached.any()
     assert not reached.all()
     torch.testing.assert_close(field.pixels, reached, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ('pattern', 'layer', 'point'),
+    [
+        ('sasa', (0, 1), (3, 50)),
+        ('sasa', (1, 1), (150, 90)),
+        ('shifted_window', (0, 0), (70, 50)),
+        ('shifted_window', (0, 1), (2, 90)),
+        ('shifted_window', (1, 1), (150, 3)),
+        ('full', (0, 0), (70, 50)),
+    ],
+    ids=str,
+)
+def test_fields_of_other_patterns_are_where_gradients_arrive(pattern, layer, point):
+    backbone = make_backbone('NAT', attention=pattern, kernel_size=5).double()
+    image = torch.randn(1, 3, 130, 193, dtype=torch.float64, requires_grad=True)
+    field = receptive_fields(backbone, image, point=point, stage=layer[0], block=layer[1])[-1]
+    stride = 4 * 2 ** layer[0]
+    token = output_of(backbone, image, Layer(*layer))[point[1] // stride, point[0] // stride]
+    (gradient,) = torch.autograd.grad(token @ torch.randn_like(token), image)
+    reached = (gradient[0] != 0).any(dim=0)
+    assert reached.all() == (pattern == 'full')
+    torch.testing.assert_close(field.pixels, reached, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize('look', [attention_windows, attention_rollouts])
+def test_weights_are_those_of_neighborhoods_only(look, image):
+    backbone = make_backbone('NAT', attention='sasa')
+    point = {'points': [(3, 3)]} if look is attention_windows else {'point': (3, 3)}
+    with pytest.raises(ValueError, match=r"attention='neighborhood'.* StandAloneAttention2D"):
+        look(backbone, image, **point)
 
 
 def test_a_map_smaller_than_the_window_sees_all_of_itself():

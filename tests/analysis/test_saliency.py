@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from nat_mm.analysis.prepared_image import PreparedImage
-from nat_mm.analysis.saliency import Saliency, saliency, smoothed
+from nat_mm.analysis.saliency import Saliency, difference, saliency, smoothed
 from tests.analysis.conftest import make_backbone
 
 
@@ -89,3 +89,21 @@ def test_drawn_values_leave_out_padding_and_peak_where_the_gradient_does():
     assert values.max() == 1
     assert values[20:24, 30:34].min() > 0.5
     assert values[:10].max() == 0
+
+
+def test_difference_is_that_of_the_drawn_maps():
+    def prepare(height, width):
+        pixels = np.zeros((height, width, 3), np.uint8)
+        return PreparedImage(torch.zeros(1, 3, height, width), pixels, (1.0, 1.0))
+
+    left, right = torch.zeros(40, 60), torch.zeros(40, 60)
+    left[:, :20], right[:, 40:] = 1, 5
+    first = prepare(40, 60), Saliency(left, None)
+    found = difference(first, (prepare(40, 60), Saliency(right, None)))
+    assert found[20, 5] == pytest.approx(1, abs=1e-3)
+    assert found[20, 55] == pytest.approx(-1, abs=1e-3)
+    assert found[20, 30] == pytest.approx(0, abs=1e-3)
+    larger = right.repeat_interleave(2, 0).repeat_interleave(2, 1)
+    resized = difference(first, (prepare(80, 120), Saliency(larger, None)))
+    assert resized.shape == (40, 60)
+    np.testing.assert_allclose(resized[:, ::10], found[:, ::10], atol=0.1)

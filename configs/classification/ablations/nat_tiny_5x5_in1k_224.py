@@ -1,0 +1,2 @@
+_base_ = '../nat/nat_tiny_in1k_224.py'
+model = dict(backbone=dict(kernel_size=5))

@@ -1,0 +1,2 @@
+_base_ = 'swin_tiny_in1k_224.py'
+model = dict(backbone=dict(attention='full'))

@@ -1,0 +1,107 @@
+"""What it costs to run a backbone: time, and peak memory of its tensors."""
+
+import itertools
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.benchmark import Timer
+
+MODES = ('inference', 'training')
+
+
+def make_work(backbone: nn.Module, images: Tensor, mode: str) -> Callable[[], None]:
+    """What is measured: a forward pass, for 'training' with the backward pass.
+
+    Args:
+        backbone: The backbone; put into eval or training mode.
+        images: What it takes, [B, C, H, W].
+        mode: One of ``MODES``.
+    """
+    backbone.train(mode == 'training')
+
+    def infer() -> None:
+        with torch.inference_mode():
+            backbone(images)
+
+    def train() -> None:
+        backbone.zero_grad()
+        sum(output.mean() for output in backbone(images)).backward()
+
+    return infer if mode == 'inference' else train
+
+
+def measure_seconds(
+    works: Mapping[str, Callable[[], Any]], *, rounds: int = 3, seconds: float = 1.0
+) -> dict[str, float]:
+    """Times functions in turns, so that a slow moment of the machine meets all of them.
+
+    Args:
+        works: What to time, by name. The GPU's work is waited for.
+        rounds: How often each has its turn.
+        seconds: How long a turn takes at least.
+
+    Returns:
+        Median seconds per call, by name.
+    """
+    timers = {
+        name: Timer('work()', globals={'work': work}, num_threads=torch.get_num_threads())
+        for name, work in works.items()
+    }
+    samples: dict[str, list[float]] = {name: [] for name in timers}
+    for _ in range(rounds):
+        for name, timer in timers.items():
+            samples[name].append(timer.blocked_autorange(min_run_time=seconds).median)
+    return {name: median(each) for name, each in samples.items()}
+
+
+def measure_peak_memory(work: Callable[[], Any], device: torch.device) -> int:
+    """How much more memory PyTorch's tensors take while a function runs than before.
+
+    On the CPU this counts what PyTorch's allocator hands out, not the process's resident memory.
+
+    Args:
+        work: The function; it is called twice, the first time to leave behind what stays.
+        device: Where its tensors are, a CPU or a GPU of CUDA's.
+
+    Returns:
+        Bytes.
+    """
+    work()
+    if device.type == 'cuda':
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        work()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    with (
+        _without_messages(),
+        profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler,
+    ):
+        work()
+    events = profiler.profiler.kineto_results.events()
+    changes = sorted(
+        (event.start_ns(), event.nbytes()) for event in events if event.name() == '[memory]'
+    )
+    return max(itertools.accumulate((size for _, size in changes), initial=0))
+
+
+@contextmanager
+def _without_messages() -> Iterator[None]:
+    """Keeps the profiler from writing on stderr, past Python, that it starts and finds no GPU."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    try:
+        with open(os.devnull, 'w') as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)

@@ -1,0 +1,149 @@
+"""Self-attention within windows that alternate between two partitions of the map."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad, scaled_dot_product_attention
+
+from nat_mm.layers.rpb import resize_stored_rpb
+from nat_mm.ops import memory
+from nat_mm.ops.validation import check_int
+
+
+class ShiftedWindowAttention2D(nn.Module):
+    """Multi-head self-attention within windows, as in Swin (arXiv 2103.14030).
+
+    The map is cut into windows of ``window_size`` x ``window_size`` tokens, the first of which
+    begins ``shift`` rows above and columns left of where it would without a shift; tokens attend to
+    their own window. A map that is no multiple of ``window_size`` is zero-padded on the right and
+    bottom before the projection to query, key and value, and padded tokens are attended to, as
+    Swin does. An axis that one window covers is not shifted.
+
+    Parameters have the names and shapes of :class:`~nat_mm.layers.NeighborhoodAttention2D`'s, so
+    that weights can be exchanged. Swin's bias table is ``rpb`` turned by 180 degrees. Loading a
+    state dict whose ``rpb`` belongs to another window size resizes that table.
+
+    Args:
+        channels: Number of channels C; a multiple of ``num_heads``.
+        num_heads: Number of attention heads.
+        window_size: Window length, at least 1, the same on both axes.
+        shift: By how many rows and columns the windows are shifted, from 0 to ``window_size - 1``.
+        qkv_bias: Whether the projection to query, key and value has a bias.
+        relative_position_bias: Whether to learn ``rpb``, ``[num_heads, 2 * window_size - 1,
+            2 * window_size - 1]``, a bias on the scores by relative position; otherwise ``rpb`` is
+            None.
+        drop_rate: Dropout probability after the output projection, in [0, 1).
+
+    Raises:
+        TypeError: If an integer argument is not an int.
+        ValueError: If a number is out of its range or ``num_heads`` does not divide ``channels``.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        num_heads: int,
+        *,
+        window_size: int = 7,
+        shift: int = 0,
+        qkv_bias: bool = True,
+        relative_position_bias: bool = True,
+        drop_rate: float = 0.0,
+    ) -> None:
+        super().__init__()
+        check_int('window_size', window_size, minimum=1)
+        check_int('shift', shift, minimum=0)
+        check_int('num_heads', num_heads, minimum=1)
+        check_int('channels', channels, minimum=1)
+        if shift >= window_size:
+            raise ValueError(f'shift must be below window_size ({window_size}), got {shift}')
+        if channels % num_heads:
+            raise ValueError(
+                f'num_heads must divide channels, but {num_heads} does not divide {channels}'
+            )
+        self.num_heads = num_heads
+        self.window_size = window_size
+        self.shift = shift
+
+        self.qkv = nn.Linear(channels, 3 * channels, bias=qkv_bias)
+        if relative_position_bias:
+            table_length = 2 * window_size - 1
+            self.rpb = nn.Parameter(torch.empty(num_heads, table_length, table_length))
+            nn.init.trunc_normal_(self.rpb, std=0.02)
+        else:
+            self.register_parameter('rpb', None)
+        self.proj = nn.Linear(channels, channels)
+        self.drop = nn.Dropout(drop_rate)
+
+    @memory.recompute_in_backward
+    def forward(self, x: Tensor) -> Tensor:
+        """Attends within windows: ``[B, H, W, C]`` of any height and width to the same."""
+        batch, height, width, channels = x.shape
+        size, head_dim = self.window_size, channels // self.num_heads
+        x = memory.recomputable(self._pad_and_shift, x)
+        rows, columns = x.shape[1] // size, x.shape[2] // size
+        qkv = self.qkv(x).view(batch, rows, size, columns, size, 3, self.num_heads, head_dim)
+        # [B, windows * heads, tokens, head_dim] each
+        query, key, value = (
+            qkv.permute(5, 0, 1, 3, 6, 2, 4, 7).flatten(5, 6).flatten(2, 4).unbind(0)
+        )
+        bias = self._window_bias(rows, columns, like=query)
+        x = scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        x = x.view(batch, rows, columns, self.num_heads, size, size, head_dim)
+        x = x.permute(0, 1, 4, 2, 5, 3, 6).reshape(batch, rows * size, columns * size, channels)
+        shifts = self._shifts(rows, columns)
+        x = x.roll(shifts, dims=(1, 2)) if any(shifts) else x
+        return self.drop(self.proj(x[:, :height, :width]))
+
+    def _shifts(self, rows: int, columns: int) -> tuple[int, int]:
+        """Shift of each axis, by its number of windows."""
+        return self.shift * (rows > 1), self.shift * (columns > 1)
+
+    def _pad_and_shift(self, x: Tensor) -> Tensor:
+        """Pads to whole windows and turns the map, so that shifted windows begin at its corner."""
+        size = self.window_size
+        _, height, width, _ = x.shape
+        bottom, right = -height % size, -width % size
+        if bottom or right:
+            x = pad(x, (0, 0, 0, right, 0, bottom))
+        shifts = self._shifts(x.shape[1] // size, x.shape[2] // size)
+        return x.roll([-shift for shift in shifts], dims=(1, 2)) if any(shifts) else x
+
+    def _window_bias(self, rows: int, columns: int, *, like: Tensor) -> Tensor | None:
+        """What is added to the scores, ``[windows * heads, queries, keys]``.
+
+        It keeps apart the tokens of a window that were turned around from those that were not.
+        """
+        size, tokens = self.window_size, self.window_size**2
+        shifts = self._shifts(rows, columns)
+        bias: Tensor | None = None
+        if self.rpb is not None:
+            # [heads, i, j, size, size]: what the keys get whose row and column in the table begin
+            # at (i, j); the query of the first row finds its keys in the last rows.
+            table = self.rpb.unfold(1, size, 1).unfold(2, size, 1).flip(1, 2)
+            bias = table.reshape(1, self.num_heads, tokens, tokens)
+        if any(shifts):
+            # [length] for each axis: whether a token was turned around
+            turned_rows, turned_columns = (
+                torch.arange(count * size, device=like.device) >= count * size - shift
+                for count, shift in zip((rows, columns), shifts, strict=True)
+            )
+            region = 2 * turned_rows[:, None] + turned_columns.long()
+            region = region.view(rows, size, columns, size).transpose(1, 2).reshape(-1, 1, tokens)
+            apart = region[..., None] != region[..., None, :]
+            mask = like.new_zeros(apart.shape).masked_fill_(apart, -torch.inf)
+            bias = mask if bias is None else bias + mask
+        if bias is None:
+            return None
+        return bias.expand(rows * columns, self.num_heads, -1, -1).flatten(0, 1).to(like.dtype)
+
+    def extra_repr(self) -> str:
+        """What sets the layer apart, for ``print(model)``."""
+        return f'num_heads={self.num_heads}, window_size={self.window_size}, shift={self.shift}'
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        resize_stored_rpb(state_dict, prefix + 'rpb', self.rpb, measure='window size')
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

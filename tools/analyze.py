@@ -1,0 +1,7 @@
+"""``nat-mm analyze`` for those who type ``python tools/analyze.py``."""
+
+from nat_mm.commands import analyze
+from nat_mm.commands.running import run_command
+
+if __name__ == '__main__':
+    run_command(analyze.main)
