@@ -1,0 +1,49 @@
+# Values that the configs in */heads take as `_base_.NAME`.
+
+# For FPNs and heads that begin at stride 8, give it out_indices=(1, 2, 3): an output that no head
+# takes gets no gradient, which DistributedDataParallel refuses.
+nat_tiny = dict(
+    type='NAT',
+    arch='tiny',
+    init_cfg=dict(
+        type='Pretrained',
+        checkpoint='https://shi-labs.com/projects/nat/checkpoints/CLS/nat_tiny.pth',
+    ),
+)
+# The demo's, small enough for a CPU.
+nat_demo = dict(
+    type='NAT',
+    embed_dim=32,
+    depths=(1, 1, 2, 1),
+    num_heads=(1, 2, 4, 8),
+    mlp_ratio=2.0,
+    kernel_size=7,
+)
+
+# The colors that all released weights were trained with. Caffe's ResNets, RTMDet and YOLOX have
+# others.
+imagenet_rgb = dict(
+    mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True
+)
+
+# The authors' optimizer, for batches of 16 images. No weight decay of norms and rpb.
+no_decay = dict(decay_mult=0.0)
+adamw = dict(
+    type='OptimWrapper',
+    optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
+    paramwise_cfg=dict(custom_keys=dict(norm=no_decay, rpb=no_decay)),
+)
+# For schedules with a tenth of the learning rate for the backbone. The longest key that is a part
+# of a parameter's name counts, so what differs from `backbone` needs a longer one.
+backbone_no_decay = dict(lr_mult=0.1, decay_mult=0.0)
+slow_backbone = {
+    'backbone': dict(lr_mult=0.1),
+    **{
+        key: backbone_no_decay
+        for key in (
+            *('.attn.rpb', '.norm1.weight', '.norm1.bias', '.norm2.weight', '.norm2.bias'),
+            *('.downsample.norm', '.patch_embed.norm'),
+            *(f'backbone.norm{level}' for level in range(4)),
+        )
+    },
+}
