@@ -75,7 +75,8 @@ def write_labels(path: Path, labels: np.ndarray, *, classes: int, first: int) ->
         first: Number of the first class in the file.
     """
     dtype = np.uint8 if classes + first <= 256 else np.uint16
-    write_image(path, (labels + np.int64(first)).astype(dtype))
+    # Not added in 64 bits, which large images have no memory for.
+    write_image(path, np.add(labels.astype(dtype), first, dtype=dtype))
 
 
 def class_numbers(classes: Sequence[str], first: int) -> list[str | None]:

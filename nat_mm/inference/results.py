@@ -136,10 +136,21 @@ class DetectionResult(Result):
 
     @property
     def masks(self) -> np.ndarray | None:
-        """[n, height, width], bool; None if the model has no masks."""
+        """[n, height, width], bool; None if the model has no masks.
+
+        Of an image that was predicted in tiles, they are put together here; `describe` and `draw`
+        do without them.
+        """
         if self._instances is None or 'masks' not in self._instances:
             return None
-        return self._instances.masks.numpy()
+        masks = self._instances.masks
+        if isinstance(masks, list):
+            height, width = self.image.shape[:2]
+            whole = np.zeros((len(masks), height, width), bool)
+            for number, crop in enumerate(masks):
+                whole[number] = crop.in_image(height, width)
+            return whole
+        return masks.numpy()
 
     @cached_property
     def segments(self) -> np.ndarray | None:
@@ -206,12 +217,18 @@ class DetectionResult(Result):
                 self.labels, self.class_names, self.scores, self.boxes, strict=True
             )
         ]
-        if self.masks is not None:
-            from mmdet.structures.mask import encode_mask_results
-
-            for instance, code in zip(instances, encode_mask_results(self.masks), strict=True):
-                instance['mask'] = {'size': code['size'], 'counts': code['counts'].decode()}
+        for instance, code in zip(instances, self._encoded_masks(), strict=False):
+            instance['mask'] = {'size': code['size'], 'counts': code['counts'].decode()}
         return instances
+
+    def _encoded_masks(self) -> list[dict[str, Any]]:
+        if self._instances is None or 'masks' not in self._instances:
+            return []
+        if isinstance(self._instances.masks, list):
+            return [crop.encode(*self.image.shape[:2]) for crop in self._instances.masks]
+        from mmdet.structures.mask import encode_mask_results
+
+        return encode_mask_results(self._instances.masks.numpy())
 
     def _describe_segments(self, segments: np.ndarray) -> list[dict[str, Any]]:
         from mmdet.evaluation import INSTANCE_OFFSET
@@ -243,7 +260,7 @@ class SegmentationResult(Result):
     def label_map(self) -> np.ndarray:
         """[height, width], uint8, or uint16 above 256 classes: indices in `Model.classes`."""
         labels = self.sample.pred_sem_seg.data[0].cpu().numpy()
-        return labels.astype(np.uint8 if len(self.model.classes) <= 256 else np.uint16)
+        return labels.astype(self.model.label_dtype, copy=False)
 
     @property
     def class_names(self) -> list[str]:
