@@ -163,8 +163,11 @@ class DetectionResult(Result):
         numbers = self.sample.pred_panoptic_seg.sem_seg[0].cpu().numpy()
         return np.where(numbers == len(self.model.classes), 0, numbers)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self, *, with_masks: bool = True) -> dict[str, Any]:
         """The result as a dict for JSON.
+
+        Args:
+            with_masks: Whether to encode masks.
 
         Returns:
             ``image``, ``height``, ``width`` and ``instances``, each with ``label``, ``class_name``,
@@ -172,7 +175,8 @@ class DetectionResult(Result):
             (COCO's run-length encoding). Of a panoptic model also ``segments``, each with its
             number in `segments` as ``id``, ``label``, ``class_name`` and ``area`` in pixels.
         """
-        result = {**self._describe_image(), 'instances': self._described}
+        instances = self._described if with_masks else self._without_masks()
+        result = {**self._describe_image(), 'instances': instances}
         if self.segments is not None:
             result['segments'] = self._describe_segments(self.segments)
         return result
@@ -206,7 +210,13 @@ class DetectionResult(Result):
 
     @cached_property
     def _described(self) -> list[dict[str, Any]]:
-        instances = [
+        instances = self._without_masks()
+        for instance, code in zip(instances, self._encoded_masks(), strict=False):
+            instance['mask'] = {'size': code['size'], 'counts': code['counts'].decode()}
+        return instances
+
+    def _without_masks(self) -> list[dict[str, Any]]:
+        return [
             {
                 'label': int(label),
                 'class_name': name,
@@ -217,9 +227,6 @@ class DetectionResult(Result):
                 self.labels, self.class_names, self.scores, self.boxes, strict=True
             )
         ]
-        for instance, code in zip(instances, self._encoded_masks(), strict=False):
-            instance['mask'] = {'size': code['size'], 'counts': code['counts'].decode()}
-        return instances
 
     def _encoded_masks(self) -> list[dict[str, Any]]:
         if self._instances is None or 'masks' not in self._instances:
