@@ -90,6 +90,7 @@ LANES = {
         'tests/training/test_demo_configs.py',
         'tests/training/test_stopping_processes.py',
         'tests/training/test_strategies.py',
+        'tests/serving/test_docker.py',
         'tests/web',
     ),
     'compile': (
@@ -120,6 +121,9 @@ LANES = {
         'tests/docs',
         'tests/integrations/test_transformers.py',
         'tests/mask2former',
+        'tests/serving/test_answers.py',
+        'tests/serving/test_command.py',
+        'tests/serving/test_crowd.py',
         'tests/web',
     ),
 }

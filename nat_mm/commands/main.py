@@ -11,6 +11,7 @@ COMMANDS = {
     'train': 'train a detector, segmentor or classifier',
     'test': 'test a checkpoint on a dataset',
     'predict': 'predict images, videos or a camera stream',
+    'serve': 'answer HTTP requests with a model',
     'web-demo': 'serve a page that shows predictions and attention',
     'browse-dataset': 'draw the batches that a model sees in training',
     'plot-logs': 'plot losses and metrics of training runs',

@@ -39,6 +39,7 @@ from nat_mm.inference.images import MEGAPIXELS
 from nat_mm.inference.inputs import find_inputs, list_unreadable
 from nat_mm.inference.model import load_model
 from nat_mm.inference.prediction import check_outputs, predict_all
+from nat_mm.inference.tiling import Tiling
 
 EXIT_CODE_OF_INTERRUPT = 130
 
@@ -91,6 +92,20 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         'default: %(default)s',
     )
     add_mirror_option(parser)
+    parser.add_argument(
+        '--tile',
+        type=int,
+        metavar='PIXELS',
+        help='predict each image in square tiles of this side, --batch-size of them at once, for '
+        'images that are too large for the memory as a whole; detectors need the extra tile '
+        "(pip install 'nat_mm[tile]')",
+    )
+    parser.add_argument(
+        '--overlap',
+        type=int,
+        metavar='PIXELS',
+        help='pixels that neighboring tiles share, at most half of --tile; default: an eighth',
+    )
     add_config_overrides(parser)
     return parser.parse_args(arguments)
 
@@ -108,11 +123,22 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         raise UserError(f'--max-megapixels must be above 0, got {arguments.max_megapixels:g}')
     if arguments.fps is not None and not 1 <= arguments.fps <= 1000:
         raise UserError(f'--fps must be from 1 to 1000, got {arguments.fps:g}')
+    if arguments.overlap is not None and arguments.tile is None:
+        raise UserError('--overlap is for tiles: give --tile, too')
+
+
+def read_tiling(arguments: argparse.Namespace) -> Tiling | None:
+    """The tiles that are asked for."""
+    if arguments.tile is None:
+        return None
+    overlap = arguments.tile // 8 if arguments.overlap is None else arguments.overlap
+    return Tiling(arguments.tile, overlap)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     arguments = parse_arguments(arguments)
     check_arguments(arguments)
+    tiling = read_tiling(arguments)
     media = find_inputs(arguments.inputs, max_frames=arguments.max_frames)
     check_outputs(media, Path(arguments.out_dir))
     model = load_model(
@@ -131,6 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         batch_size=arguments.batch_size,
         fps=arguments.fps,
         max_megapixels=arguments.max_megapixels,
+        tiling=tiling,
     )
     if outcome.predicted:
         images = 'image' if outcome.predicted == 1 else 'images'

@@ -16,6 +16,7 @@ from mmengine.structures import BaseDataElement
 
 from nat_mm.errors import UserError
 from nat_mm.inference.labels import Box, Labels
+from nat_mm.inference.mask_crops import MaskCrop
 from nat_mm.inference.palettes import Color, complete_palette
 
 OPACITY = 0.5
@@ -139,7 +140,7 @@ class _Painter:
         for number in reversed(order):
             color = self._palette[labels[number]]
             if masks is not None:
-                self._draw_mask(masks[number].astype(bool, copy=False), color)
+                self._draw_mask(_crop(masks[number]), color)
             left, top, right, bottom = boxes[number]
             if right > left and bottom > top:
                 start, end = (round(left), round(top)), (round(right) - 1, round(bottom) - 1)
@@ -147,7 +148,7 @@ class _Painter:
         for number in order:
             label, box = labels[number], boxes[number]
             if masks is not None and box[2] <= box[0]:
-                box = _box_around(masks[number])  # models without a box branch
+                box = _crop(masks[number]).box  # models without a box branch
             self._write(self._classes[label], label, box, note=notes[number])
         return {labels[number] for number in order}
 
@@ -185,14 +186,14 @@ class _Painter:
         if self._labels is not None:
             self._labels.write(name, self._palette[label], box, **options)
 
-    def _draw_mask(self, mask: np.ndarray, color: Color) -> None:
-        left, top, right, bottom = _box_around(mask)
+    def _draw_mask(self, crop: MaskCrop, color: Color) -> None:
+        left, top, right, bottom = crop.box
         if right <= left:
             return
-        part, cut = self.image[top:bottom, left:right], mask[top:bottom, left:right]
-        self._mix(part, np.full_like(part, color), cut)
+        part = self.image[top:bottom, left:right]
+        self._mix(part, np.full_like(part, color), crop.mask)
         outlines, _ = cv2.findContours(
-            cut.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE, offset=(left, top)
+            crop.mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE, offset=(left, top)
         )
         cv2.drawContours(self.image, outlines, -1, color, self._line_width)
 
@@ -233,7 +234,7 @@ def _regions(labels: np.ndarray) -> Iterator[_Region]:
     step = -(-max(labels.shape) // _SEARCHED_SIDE)
     small = labels[::step, ::step]
     for label in np.unique(small):
-        x, y, end, bottom = _box_around(small == label)
+        x, y, end, bottom = MaskCrop.of(small == label).box
         of_label = (small[y:bottom, x:end] == label).astype(np.uint8)
         _, parts, statistics, _ = cv2.connectedComponentsWithStats(of_label)
         part = 1 + int(np.argmax(statistics[1:, cv2.CC_STAT_AREA]))
@@ -258,18 +259,17 @@ def _boxes(objects: BaseDataElement) -> np.ndarray:
     return boxes.clip(-(2**15), 2**15)  # OpenCV's coordinates have 32 bits
 
 
-def _masks(objects: BaseDataElement) -> np.ndarray | None:
-    """[n, height, width], or None."""
+def _masks(objects: BaseDataElement) -> np.ndarray | list[MaskCrop] | None:
+    """[n, height, width], or crops of large images, or None."""
     masks = objects.get('masks')
-    if masks is None:
-        return None
+    if masks is None or isinstance(masks, list):
+        return masks
     # mmdet's datasets have polygons, or bitmaps of its own.
-    return masks.to_ndarray() if hasattr(masks, 'to_ndarray') else _array(masks)
+    return _array(masks.to_ndarray() if hasattr(masks, 'to_ndarray') else masks)
 
 
-def _box_around(mask: np.ndarray) -> tuple[int, int, int, int]:
-    left, top, width, height = cv2.boundingRect(mask.astype(bool, copy=False).view(np.uint8))
-    return left, top, left + width, top + height
+def _crop(mask: np.ndarray | MaskCrop) -> MaskCrop:
+    return mask if isinstance(mask, MaskCrop) else MaskCrop.of(mask)
 
 
 def _array(values: Any) -> np.ndarray:

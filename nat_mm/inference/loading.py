@@ -3,6 +3,7 @@
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import cv2
@@ -19,6 +20,7 @@ from nat_mm.inference.images import (
     UnreadableInput,
     check_bytes,
     check_size,
+    image_size,
     read_image_file,
     to_drawing,
 )
@@ -91,6 +93,38 @@ class ImageLoader:
             OSError: It cannot be opened.
         """
         content = read_image_file(path, max_megapixels=max_megapixels)
+        loaded = self._load_content(content, path, max_megapixels)
+        loaded.results['img_path'] = str(path)
+        return loaded
+
+    def load_bytes(self, content: bytes, *, max_megapixels: float = float('inf')) -> LoadedImage:
+        """Loads the content of an image file.
+
+        Args:
+            content: The content.
+            max_megapixels: Size of the largest image that is decoded.
+
+        Returns:
+            The image.
+
+        Raises:
+            UnreadableInput: It is no image whose size can be told, damaged, or too large.
+        """
+        size = image_size(io.BytesIO(content))
+        if size is None:
+            raise UnreadableInput(_NO_IMAGE)
+        check_size(*size, max_megapixels)
+        if self._decodes_files:
+            return self._load_content(content, None, max_megapixels)
+        with TemporaryDirectory(prefix='nat_mm_') as folder:
+            path = Path(folder, 'image')
+            path.write_bytes(content)
+            return self._load_content(content, path, max_megapixels)
+
+    def _load_content(
+        self, content: bytes, path: Path | None, max_megapixels: float
+    ) -> LoadedImage:
+        """Loads a file whose header was looked at; a path is needed unless `_decodes_files`."""
         if not content:
             raise UnreadableInput(_NO_IMAGE)
         try:
@@ -107,7 +141,6 @@ class ImageLoader:
             raise UnreadableInput(_NO_IMAGE)
         height, width = loaded.drawing.shape[:2]
         check_size(width, height, max_megapixels)
-        loaded.results['img_path'] = str(path)
         return loaded
 
     def load_source(self, path: str) -> LoadedImage:

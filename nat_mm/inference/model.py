@@ -27,6 +27,7 @@ from nat_mm.inference.loading import ImageLoader
 from nat_mm.inference.model_settings import low_scores_kept, small_images_padded
 from nat_mm.inference.palettes import complete_palette
 from nat_mm.inference.results import RESULT_TYPES, Result
+from nat_mm.inference.tiling import Tiling, infer_tiled
 from nat_mm.inference.video import Video
 from nat_mm.inference.zoo import published_weights
 
@@ -162,12 +163,18 @@ class Model:
         """Number of the first class in label images: 1 if the dataset has ``reduce_zero_label``."""
         return int(_reduces_zero_label(self.config))
 
+    @property
+    def label_dtype(self) -> type[np.unsignedinteger]:
+        """Of a label map that has indices of the classes: uint8, or uint16 above 256 classes."""
+        return np.uint8 if len(self.dataset_meta['classes']) <= 256 else np.uint16
+
     def predict(
         self,
         inputs: str | Path | np.ndarray | Iterable[str | Path | np.ndarray],
         *,
         score_threshold: float = 0.3,
         batch_size: int = 1,
+        tiling: Tiling | None = None,
     ) -> Result | list[Result]:
         """Predicts images.
 
@@ -178,14 +185,17 @@ class Model:
                 kinds, such as 16 bits or many channels, these are taken, too.
             score_threshold: Drops objects of a detector with lower scores, 0 to 1. It may be below
                 the threshold of the config.
-            batch_size: Images of the same shape predicted at once.
+            batch_size: Images of the same shape predicted at once, or tiles.
+            tiling: Tiles in which each image is predicted, for images that are too large for the
+                model as a whole; see `Tiling`.
 
         Returns:
             The result of a single image, or a list of results in the order of the inputs. See
             `DetectionResult`, `SegmentationResult` and `ClassificationResult`.
 
         Raises:
-            UserError: An image cannot be read, or an argument is out of range.
+            UserError: An image cannot be read, an argument is out of range, or the model predicts
+                no tiles; see `nat_mm.inference.tiling.infer_tiled`.
             TypeError: An input is neither a path nor an array of uint8.
         """
         if not 0 <= score_threshold <= 1:
@@ -199,8 +209,13 @@ class Model:
         frames = [frame for entry in entries for frame in _read(entry, self.loader)]
         results = []
         with self.low_scores_kept(score_threshold):
-            for batch in batches(frames, batch_size):
-                samples = self.infer(batch)
+            for batch in batches(frames, 1 if tiling else batch_size):
+                if tiling is None:
+                    samples = self.infer(batch)
+                else:
+                    samples = infer_tiled(
+                        self, batch, tiling, tiles_at_once=batch_size, lowest_score=score_threshold
+                    )
                 for frame, sample in zip(batch, samples, strict=True):
                     results.append(self.result(frame, sample, score_threshold=score_threshold))
         return results[0] if is_image else results

@@ -1,7 +1,8 @@
 """Predicts images and videos with a loaded model, and writes what comes out."""
 
+import functools
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +30,11 @@ from nat_mm.inference.interrupts import delayed_interrupt
 from nat_mm.inference.model import Model, batches
 from nat_mm.inference.result_files import SUFFIXES, ResultFiles
 from nat_mm.inference.results import Result
+from nat_mm.inference.tiling import Tiling, check_tiles_fit, infer_tiled
 from nat_mm.inference.video import Video, VideoWriter, import_pyav
+
+Infer = Callable[[Sequence[Frame]], list[BaseDataElement]]
+"""Finds what is in images."""
 
 DATA_SUFFIXES = sorted({suffix for suffixes in SUFFIXES.values() for suffix in suffixes})
 
@@ -97,6 +102,7 @@ def predict_all(
     batch_size: int = 1,
     fps: float | None = None,
     max_megapixels: float = MEGAPIXELS,
+    tiling: Tiling | None = None,
 ) -> Outcome:
     """Predicts images and videos, writes the results, and shows the progress.
 
@@ -114,16 +120,28 @@ def predict_all(
         fps: Images in a second of the videos that are written; None means as many as each
             input has.
         max_megapixels: Size of the largest images that are decoded.
+        tiling: Tiles in which each image is predicted, ``batch_size`` of them at once; None
+            predicts whole images.
 
     Returns:
         What was predicted and what not.
 
     Raises:
-        UserError: A result cannot be written.
+        UserError: A result cannot be written, or the model predicts no tiles.
         Exception: Nothing could be predicted, for another reason than faults of the images.
     """
     outcome = Outcome()
     left_out = outcome.unreadable
+    infer: Infer = model.infer
+    if tiling is not None:
+        check_tiles_fit(model)
+        infer = functools.partial(
+            infer_tiled,
+            model,
+            tiling=tiling,
+            tiles_at_once=batch_size,
+            lowest_score=score_threshold,
+        )
     try:
         with (
             _progress() as progress,
@@ -134,8 +152,8 @@ def predict_all(
             frames = read_frames(
                 media, left_out, loader=model.loader, max_megapixels=max_megapixels
             )
-            for batch in batches(frames, batch_size):
-                for frame, sample in _infer(model, batch, left_out):
+            for batch in batches(frames, 1 if tiling else batch_size):
+                for frame, sample in _infer(infer, batch, left_out):
                     with delayed_interrupt():
                         result = model.result(frame, sample, score_threshold=score_threshold)
                         try:
@@ -255,16 +273,16 @@ def _progress() -> Progress:
 
 
 def _infer(
-    model: Model, batch: Sequence[Frame], left_out: LeftOut
+    infer: Infer, batch: Sequence[Frame], left_out: LeftOut
 ) -> Iterable[tuple[Frame, BaseDataElement]]:
     """Predicts a batch, or if that fails each image alone, and leaves out those that fail."""
     try:
-        samples = model.infer(batch)
+        samples = infer(batch)
     except Exception as error:
         if len(batch) == 1:
             _leave_out(batch[0], error, left_out)
             return []
-        return [found for frame in batch for found in _infer(model, [frame], left_out)]
+        return [found for frame in batch for found in _infer(infer, [frame], left_out)]
     return zip(batch, samples, strict=True)
 
 

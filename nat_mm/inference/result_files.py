@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nat_mm.files import write_image, write_json
+from nat_mm.files import encode_image, write_bytes, write_json
 from nat_mm.inference.coco_results import CocoResults
 from nat_mm.inference.model import Model
 from nat_mm.inference.results import DetectionResult, Result, SegmentationResult
@@ -54,9 +54,7 @@ class ResultFiles:
             return
         if isinstance(result, DetectionResult):
             if result.segments is not None:
-                from panopticapi.utils import id2rgb
-
-                write_image(paths[1], id2rgb(result.segments)[..., ::-1])
+                write_bytes(paths[1], encode_segments(result.segments))
             self._coco.add(result)
         write_json(paths[0], result.describe())
 
@@ -74,8 +72,25 @@ def write_labels(path: Path, labels: np.ndarray, *, classes: int, first: int) ->
         classes: How many classes there are.
         first: Number of the first class in the file.
     """
+    write_bytes(path, encode_labels(labels, classes=classes, first=first))
+
+
+def encode_labels(labels: np.ndarray, *, classes: int, first: int) -> bytes:
+    """A label image as PNG; see `write_labels`."""
     dtype = np.uint8 if classes + first <= 256 else np.uint16
-    write_image(path, (labels + np.int64(first)).astype(dtype))
+    # Not added in 64 bits, which large images have no memory for.
+    return encode_image('.png', np.add(labels.astype(dtype), first, dtype=dtype))
+
+
+def encode_segments(segments: np.ndarray) -> bytes:
+    """Panoptic segments as PNG, as COCO has them.
+
+    Args:
+        segments: [height, width], int: numbers of segments.
+    """
+    from panopticapi.utils import id2rgb
+
+    return encode_image('.png', id2rgb(segments)[..., ::-1])
 
 
 def class_numbers(classes: Sequence[str], first: int) -> list[str | None]:

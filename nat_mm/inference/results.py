@@ -136,10 +136,21 @@ class DetectionResult(Result):
 
     @property
     def masks(self) -> np.ndarray | None:
-        """[n, height, width], bool; None if the model has no masks."""
+        """[n, height, width], bool; None if the model has no masks.
+
+        Of an image that was predicted in tiles, they are put together here; `describe` and `draw`
+        do without them.
+        """
         if self._instances is None or 'masks' not in self._instances:
             return None
-        return self._instances.masks.numpy()
+        masks = self._instances.masks
+        if isinstance(masks, list):
+            height, width = self.image.shape[:2]
+            whole = np.zeros((len(masks), height, width), bool)
+            for number, crop in enumerate(masks):
+                whole[number] = crop.in_image(height, width)
+            return whole
+        return masks.numpy()
 
     @cached_property
     def segments(self) -> np.ndarray | None:
@@ -152,8 +163,11 @@ class DetectionResult(Result):
         numbers = self.sample.pred_panoptic_seg.sem_seg[0].cpu().numpy()
         return np.where(numbers == len(self.model.classes), 0, numbers)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self, *, with_masks: bool = True) -> dict[str, Any]:
         """The result as a dict for JSON.
+
+        Args:
+            with_masks: Whether to encode masks.
 
         Returns:
             ``image``, ``height``, ``width`` and ``instances``, each with ``label``, ``class_name``,
@@ -161,7 +175,8 @@ class DetectionResult(Result):
             (COCO's run-length encoding). Of a panoptic model also ``segments``, each with its
             number in `segments` as ``id``, ``label``, ``class_name`` and ``area`` in pixels.
         """
-        result = {**self._describe_image(), 'instances': self._described}
+        instances = self._described if with_masks else self._without_masks()
+        result = {**self._describe_image(), 'instances': instances}
         if self.segments is not None:
             result['segments'] = self._describe_segments(self.segments)
         return result
@@ -195,7 +210,13 @@ class DetectionResult(Result):
 
     @cached_property
     def _described(self) -> list[dict[str, Any]]:
-        instances = [
+        instances = self._without_masks()
+        for instance, code in zip(instances, self._encoded_masks(), strict=False):
+            instance['mask'] = {'size': code['size'], 'counts': code['counts'].decode()}
+        return instances
+
+    def _without_masks(self) -> list[dict[str, Any]]:
+        return [
             {
                 'label': int(label),
                 'class_name': name,
@@ -206,12 +227,15 @@ class DetectionResult(Result):
                 self.labels, self.class_names, self.scores, self.boxes, strict=True
             )
         ]
-        if self.masks is not None:
-            from mmdet.structures.mask import encode_mask_results
 
-            for instance, code in zip(instances, encode_mask_results(self.masks), strict=True):
-                instance['mask'] = {'size': code['size'], 'counts': code['counts'].decode()}
-        return instances
+    def _encoded_masks(self) -> list[dict[str, Any]]:
+        if self._instances is None or 'masks' not in self._instances:
+            return []
+        if isinstance(self._instances.masks, list):
+            return [crop.encode(*self.image.shape[:2]) for crop in self._instances.masks]
+        from mmdet.structures.mask import encode_mask_results
+
+        return encode_mask_results(self._instances.masks.numpy())
 
     def _describe_segments(self, segments: np.ndarray) -> list[dict[str, Any]]:
         from mmdet.evaluation import INSTANCE_OFFSET
@@ -243,7 +267,7 @@ class SegmentationResult(Result):
     def label_map(self) -> np.ndarray:
         """[height, width], uint8, or uint16 above 256 classes: indices in `Model.classes`."""
         labels = self.sample.pred_sem_seg.data[0].cpu().numpy()
-        return labels.astype(np.uint8 if len(self.model.classes) <= 256 else np.uint16)
+        return labels.astype(self.model.label_dtype, copy=False)
 
     @property
     def class_names(self) -> list[str]:

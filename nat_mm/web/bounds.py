@@ -36,20 +36,9 @@ EVENT_KILOBYTES = 16
 PAGES = 500
 """Open pages of which Gradio remembers what they show; it takes about 0.1 MB for each."""
 
-CONNECTIONS = 600
-"""Open at once; another one is told so and closed."""
-
 STREAMS = 300
-"""Of these connections, how many may stay open to wait for results: two for each open page."""
-
-HEADER_SECONDS = 10
-"""In which the header of a request must have arrived."""
-
-BODY_SECONDS = 60
-"""In which the rest of it, such as a file, must have arrived."""
-
-WRITE_SECONDS = 30
-"""For how long a client may read nothing of what is sent to it."""
+"""Of the open connections, how many may stay open to wait for results: two for each open page.
+`nat_mm.serving.connections` has the other bounds of connections."""
 
 SHOWN_NAME = 100
 """Characters of a file's name that are shown."""

@@ -5,19 +5,18 @@ import json
 import logging
 import os
 import re
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from gradio.blocks import BlockFunction
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from nat_mm.serving.requests import FORM_BYTES, CountedRequest, read_form
 from nat_mm.web.bounds import (
     EVENT_KILOBYTES,
     EVENTS_PER_VISITOR,
@@ -39,49 +38,12 @@ _SESSION = re.compile(r'[0-9A-Za-z-]{1,64}', re.ASCII)
 
 _LONGEST_TEXT = 300
 _LARGEST_NUMBER = 2**53
-_LARGEST_REQUEST = FILE_MEGABYTES * 10**6 + 10_000
+_LARGEST_REQUEST = FILE_MEGABYTES * 10**6 + FORM_BYTES
 """In bytes: a file, and what a form has beside it."""
 _CHUNK_BYTES = 65_536
 """Of a file that are in memory for a client that gets it."""
 
 _CROWD = 'Too many people use this page right now. Please try again in a minute.'
-
-
-class _Request(Request):
-    """A request of which is known how much of it was read, and whether its sender has gone."""
-
-    def __init__(self, scope: Scope, receive: Receive) -> None:
-        self.size = 0
-        self.is_whole = False
-        self.is_gone = False
-
-        async def count() -> Message:
-            message = await receive()
-            self.is_gone = message['type'] == 'http.disconnect'
-            self.size += len(message.get('body', b''))
-            self.is_whole = not message.get('more_body', False)
-            return message
-
-        super().__init__(scope, count)
-
-    async def chunks(self, limit: int) -> AsyncIterator[bytes]:
-        """The body, refused where it is longer than so many bytes."""
-        async for chunk in self.stream():
-            if self.size > limit:
-                raise HTTPException(413, f'A request has at most {limit} bytes here.')
-            yield chunk
-
-    async def read_rest(self) -> bool:
-        """Reads and forgets the rest: to a client that is cut short no answer gets through.
-
-        Returns:
-            Whether that was worthwhile.
-        """
-        declared = self.headers.get('content-length', '0')
-        expected = int(declared) if declared.isdecimal() else 0
-        while not self.is_whole and max(self.size, expected) <= _LARGEST_REQUEST:
-            await self.receive()
-        return self.is_whole
 
 
 class Guard:
@@ -114,7 +76,7 @@ class Guard:
         if scope['type'] != 'http':
             await self._app(scope, receive, send)
             return
-        request = _Request(scope, receive)
+        request = CountedRequest(scope, receive)
         try:
             response = await self._answer(request, send)
         except HTTPException as error:
@@ -123,14 +85,14 @@ class Guard:
                 response = PlainTextResponse(error.detail, error.status_code)
             else:
                 response = JSONResponse({'detail': error.detail}, error.status_code)
-            if not await request.read_rest():
+            if not await request.read_rest(_LARGEST_REQUEST):
                 response.headers['Connection'] = 'close'
         except ClientDisconnect:
             return
         if response is not None:
             await response(scope, receive, send)
 
-    async def _answer(self, request: _Request, send: Send) -> Response | None:
+    async def _answer(self, request: CountedRequest, send: Send) -> Response | None:
         """Answers a request; None if Gradio did."""
         path = request.url.path
         if request.method in ('GET', 'HEAD'):
@@ -162,7 +124,7 @@ class Guard:
         raise HTTPException(404, 'There is nothing here.')
 
     async def _pass_on(
-        self, request: _Request, send: Send, *, body: bytes = b'', query: str = ''
+        self, request: CountedRequest, send: Send, *, body: bytes = b'', query: str = ''
     ) -> None:
         replaced = {
             b'content-length': str(len(body)).encode(),
@@ -179,7 +141,7 @@ class Guard:
         scope = {**request.scope, 'headers': headers, 'query_string': query.encode()}
         await self._app(scope, receive, send)
 
-    async def _pass_on_results(self, request: _Request, send: Send, session: str) -> None:
+    async def _pass_on_results(self, request: CountedRequest, send: Send, session: str) -> None:
         """Tells a page of the results of its events for as long as it is open.
 
         Gradio ends this stream whenever no event of the page waits. An event that the page tells of
@@ -235,29 +197,16 @@ class Guard:
             },
         )
 
-    async def _receive_file(self, request: _Request) -> Response:
-        kind, options = parse_options_header(request.headers.get('content-type', ''))
-        if kind != b'multipart/form-data' or b'boundary' not in options:
-            raise HTTPException(400, 'A file is sent as multipart/form-data.')
+    async def _receive_file(self, request: CountedRequest) -> Response:
         try:
             name = self._uploads.begin()
         except RefusalError as error:
             raise HTTPException(503, str(error)) from error
-        parts = []
-        callbacks = {
-            'on_part_begin': lambda: parts.append(name),
-            'on_part_data': lambda data, start, end: self._uploads.grow(name, data[start:end]),
-        }
+        take = functools.partial(self._uploads.grow, name)
         try:
-            parser = MultipartParser(options[b'boundary'], callbacks)
-            async for chunk in request.chunks(_LARGEST_REQUEST):
-                parser.write(chunk)
-            if len(parts) != 1:
-                raise HTTPException(400, 'One file is sent at a time.')
+            await read_form(request, limit=_LARGEST_REQUEST, take=take)
         except BaseException as error:
             self._uploads.remove(name)
-            if isinstance(error, FormParserError):
-                raise HTTPException(400, 'This is no multipart/form-data.') from error
             if isinstance(error, RefusalError):
                 status = 413 if isinstance(error, UploadError) else 503
                 raise HTTPException(status, str(error)) from error
@@ -308,7 +257,7 @@ class Guard:
         return {'path': str(path), 'orig_name': name, 'meta': {'_type': 'gradio.FileData'}}
 
 
-async def _read(request: _Request) -> bytes:
+async def _read(request: CountedRequest) -> bytes:
     return b''.join([chunk async for chunk in request.chunks(EVENT_KILOBYTES * 1000)])
 
 

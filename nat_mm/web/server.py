@@ -1,9 +1,7 @@
 """Serves the page."""
 
 import os
-import socket
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,14 +9,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import gradio as gr
-import uvicorn
 from fastapi import FastAPI
 
-from nat_mm.errors import UserError
 from nat_mm.inference.drawing import OPACITY
 from nat_mm.inference.model import Model
+from nat_mm.serving.connections import BoundedConnection
+from nat_mm.serving.running import listen, local_address, served, wait_for
 from nat_mm.web.bounds import FILE_MEGABYTES, PAGES
-from nat_mm.web.connections import BoundedConnection
 from nat_mm.web.guard import Guard
 from nat_mm.web.handlers import Handlers
 from nat_mm.web.models import PageModel
@@ -38,13 +35,15 @@ class ServedPage:
 
     local_url: str
     handlers: Handlers
-    _thread: threading.Thread
+    _ended: threading.Event
 
     def wait(self) -> None:
         """Waits until it is not served any more."""
-        # Without a timeout signals would wait, too.
-        while self._thread.is_alive():
-            self._thread.join(timeout=1)
+        wait_for(self._ended)
+
+
+class _PageConnection(BoundedConnection):
+    crowd = b'Too many people use this page right now. Please try again in a minute.\n'
 
 
 @contextmanager
@@ -67,47 +66,22 @@ def serve(
     Raises:
         UserError: Nothing can listen there.
     """
-    with _listen(host, port) as listener, TemporaryDirectory(prefix='nat_mm_web_') as folder:
-        uploads, served = Path(folder, 'uploads'), Path(folder, 'served')
+    with listen(host, port) as listener, TemporaryDirectory(prefix='nat_mm_web_') as folder:
+        uploads, handed_out = Path(folder, 'uploads'), Path(folder, 'served')
         uploads.mkdir()
-        served.mkdir()
+        handed_out.mkdir()
         # What Gradio takes for uploads; files of the other folder it hands on without copying them.
         os.environ['GRADIO_TEMP_DIR'] = str(uploads)
-        gr.set_static_paths(served)
+        gr.set_static_paths(handed_out)
         page_models = [PageModel(name, model, opacity=opacity) for name, model in models.items()]
-        handlers = Handlers(page_models, Uploads(uploads), served)
+        handlers = Handlers(page_models, Uploads(uploads), handed_out)
         page = build_page(handlers)
-        app = OfflinePage(Guard(_application(page), page, handlers.uploads, served))
-        server = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                http=BoundedConnection,
-                ws='none',
-                log_level='warning',
-                timeout_graceful_shutdown=1,
-            )
-        )
-        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
-        thread.start()
-        try:
-            while not server.started:
-                if not thread.is_alive():
-                    raise UserError(f'cannot serve the page on {host}, port {port}')
-                time.sleep(0.01)
-            name = 'localhost' if host == '0.0.0.0' else f'[{host}]' if ':' in host else host
-            yield ServedPage(f'http://{name}:{port}/', handlers, thread)
-        finally:
-            page.close(verbose=False)
-            server.should_exit = True
-            thread.join()
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ':' in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family)
-    except OSError as error:
-        raise UserError(f'cannot listen on {host}, port {port}: {error}') from error
+        app = OfflinePage(Guard(_application(page), page, handlers.uploads, handed_out))
+        with served(app, listener, connection=_PageConnection) as ended:
+            try:
+                yield ServedPage(local_address(listener), handlers, ended)
+            finally:
+                page.close(verbose=False)
 
 
 def _application(page: gr.Blocks) -> FastAPI:

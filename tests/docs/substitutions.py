@@ -125,6 +125,12 @@ RUN_ELSEWHERE = {
     r'python -m tests\.gpu': 'tests/gpu/test_report.py::test_without_a_gpu_one_line_says_so',
     r'python -W ignore -m tests\.soak': 'tests/commands/test_kills.py::test_killed_runs_go_on',
     r'(?:nat-mm web-demo|python tools/web_demo\.py).*': 'tests/web/test_page.py::test_start',
+    r'nat-mm serve .*': (
+        'tests/serving/test_command.py::'
+        'test_command_answers_what_has_arrived_when_it_is_told_to_end'
+    ),
+    r'curl .*': 'tests/serving/test_answers.py::test_bodies_and_forms',
+    r'docker (build|run) .*': 'tests/serving/test_docker.py::test_hadolint_has_nothing_to_say',
     r'(?:nat-mm demo|python tools/demo\.py).*': (
         'tests/demo/test_demo.py::test_quick_demo_runs_every_step_and_again_over_its_own_folder'
     ),

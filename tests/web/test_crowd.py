@@ -13,7 +13,8 @@ import h11
 import numpy as np
 import pytest
 
-from nat_mm.web import connections, guard, uploads, visitors
+from nat_mm.serving import connections
+from nat_mm.web import guard, uploads, visitors
 from tests.web.clients import Client, SlowClient
 
 DETECTOR, SEGMENTOR = 'mask_rcnn_nat_demo', 'upernet_nat_demo'

@@ -5,12 +5,21 @@ import asyncio
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from nat_mm.web.bounds import BODY_SECONDS, CONNECTIONS, HEADER_SECONDS, WRITE_SECONDS
+CONNECTIONS = 600
+"""Open at once; another one is told so and closed."""
 
-_TEXT = b'Too many people use this page right now. Please try again in a minute.\n'
+HEADER_SECONDS = 10
+"""In which the header of a request must have arrived."""
+
+BODY_SECONDS = 60
+"""In which the rest of it, such as a file, must have arrived."""
+
+WRITE_SECONDS = 30
+"""For how long a client may read nothing of what is sent to it."""
+
 _FULL = (
     b'HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 60\r\n'
-    b'Content-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n\r\n%b' % (len(_TEXT), _TEXT)
+    b'Content-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n\r\n%b'
 )
 _PATIENCE = {h11.IDLE: HEADER_SECONDS, h11.SEND_BODY: BODY_SECONDS}
 """Seconds by what the client is to send next: a header, or the rest of a request."""
@@ -20,7 +29,12 @@ class BoundedConnection(H11Protocol):
     """uvicorn's connection with bounds that uvicorn lacks.
 
     uvicorn waits without end for a request, and for a client that reads nothing.
+
+    Attributes:
+        crowd: What a client is told where there are too many.
     """
+
+    crowd = b'Too many clients are connected right now. Please try again in a minute.\n'
 
     _expected: object = None
     _reading: asyncio.TimerHandle | None = None
@@ -28,7 +42,7 @@ class BoundedConnection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         if len(self.connections) >= CONNECTIONS:
-            transport.write(_FULL)
+            transport.write(_FULL % (len(self.crowd), self.crowd))
             transport.close()
         super().connection_made(transport)
         self._bound_reading()

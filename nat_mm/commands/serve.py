@@ -1,0 +1,131 @@
+"""Answers HTTP requests with a trained detector, segmentor or classifier.
+
+  POST /predict   an image as the body, or as the file of a form: what is in it, as JSON or PNG
+  GET  /model     classes, colors and limits
+  GET  /health    whether the server is ready
+  GET  /docs      a page to try these, from /openapi.json
+
+Images of one shape that arrive within --max-wait are predicted at once. SIGTERM and Ctrl-C answer
+the requests that have arrived, and end the server. It needs the extra serve
+(pip install 'nat_mm[serve]'), but no internet. It asks for no password.
+"""
+
+import argparse
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from nat_mm.commands.arguments import add_config_overrides
+from nat_mm.commands.device import add_device_option, check_device
+from nat_mm.demo.runs import exit_on_signals
+from nat_mm.errors import UserError
+from nat_mm.inference.images import MEGAPIXELS
+from nat_mm.inference.model import load_model
+
+PACKAGES = ('fastapi', 'fastapi_offline', 'uvicorn', 'python_multipart')
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('config', help='config file, or name of a model in the model zoo')
+    parser.add_argument('checkpoint', help='checkpoint file or URL')
+    parser.add_argument(
+        '--host',
+        default='127.0.0.1',
+        help='address to listen on; default: %(default)s, for this computer only. 0.0.0.0 lets '
+        'everyone in the network use the model, without a password',
+    )
+    parser.add_argument('--port', type=int, default=8000, help='default: %(default)s')
+    add_device_option(parser)
+    parser.add_argument(
+        '--batch-size',
+        type=int,
+        default=8,
+        help='images of the same shape predicted at once, at most; default: %(default)s',
+    )
+    parser.add_argument(
+        '--max-wait',
+        type=float,
+        default=5,
+        metavar='MILLISECONDS',
+        help='for which an image waits for others to be predicted with it; default: %(default)s',
+    )
+    parser.add_argument(
+        '--queue',
+        type=int,
+        default=64,
+        help='images that may wait for their results; others are refused (503); '
+        'default: %(default)s',
+    )
+    parser.add_argument(
+        '--timeout',
+        type=float,
+        default=60,
+        metavar='SECONDS',
+        help='in which an image is predicted, or given up (504); default: %(default)s',
+    )
+    parser.add_argument(
+        '--max-megabytes',
+        type=float,
+        default=20,
+        help='refuse larger files (413); default: %(default)s',
+    )
+    parser.add_argument(
+        '--max-megapixels',
+        type=float,
+        default=MEGAPIXELS,
+        help='refuse larger images (413); default: %(default)s',
+    )
+    add_config_overrides(parser)
+    return parser.parse_args(arguments)
+
+
+def check_arguments(arguments: argparse.Namespace) -> None:
+    for package in PACKAGES:
+        if find_spec(package) is None:
+            raise UserError(f"{package} is not installed: pip install 'nat_mm[serve]'")
+    check_device(arguments.device)
+    if not 1 <= arguments.port <= 65535:
+        raise UserError(f'--port must be from 1 to 65535, got {arguments.port}')
+    for name in ('batch_size', 'queue'):
+        if getattr(arguments, name) < 1:
+            option = f'--{name.replace("_", "-")}'
+            raise UserError(f'{option} must be at least 1, got {getattr(arguments, name)}')
+    if not 0 <= arguments.max_wait <= 10_000:
+        raise UserError(f'--max-wait must be from 0 to 10000, got {arguments.max_wait:g}')
+    for name in ('timeout', 'max_megabytes', 'max_megapixels'):
+        if not 0 < getattr(arguments, name) < float('inf'):
+            option = f'--{name.replace("_", "-")}'
+            raise UserError(f'{option} must be above 0, got {getattr(arguments, name):g}')
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    arguments = parse_arguments(arguments)
+    check_arguments(arguments)
+    from nat_mm.serving.app import build_app
+    from nat_mm.serving.intake import Limits
+    from nat_mm.serving.running import listen, local_address, served, wait_for
+
+    limits = Limits(
+        batch_size=arguments.batch_size,
+        max_wait=arguments.max_wait / 1000,
+        queue=arguments.queue,
+        timeout=arguments.timeout,
+        megabytes=arguments.max_megabytes,
+        megapixels=arguments.max_megapixels,
+    )
+    with listen(arguments.host, arguments.port) as listener:
+        model = load_model(
+            arguments.config,
+            arguments.checkpoint,
+            device=arguments.device,
+            overrides=arguments.cfg_options,
+        )
+        app = build_app(model, limits, name=Path(arguments.config).stem)
+        # What has arrived is answered, or given up, within its time.
+        with served(app, listener, last_seconds=int(limits.timeout) + 1) as ended:
+            print(f'{local_address(listener)}docs (Ctrl-C ends it)', flush=True)
+            exit_on_signals()
+            wait_for(ended)

@@ -1,0 +1,79 @@
+"""Masks of objects without the empty image around them."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from pycocotools import mask as coco_mask
+
+
+@dataclass(frozen=True, eq=False)
+class MaskCrop:
+    """The part of a mask that has pixels: in an image of 50 megapixels a mask takes 50 MB.
+
+    Attributes:
+        left: Column of its first pixel in the image.
+        top: Row of its first pixel in the image.
+        mask: [height, width], bool; 0 x 0 for an empty mask.
+    """
+
+    left: int
+    top: int
+    mask: np.ndarray
+
+    @classmethod
+    def of(cls, mask: np.ndarray, *, left: int = 0, top: int = 0) -> 'MaskCrop':
+        """Crops a mask.
+
+        Args:
+            mask: [height, width], bool or numbers.
+            left: Column of the image at which the mask begins.
+            top: Row of the image at which it begins.
+
+        Returns:
+            The crop; a view where the mask has bool.
+        """
+        mask = mask.astype(bool, copy=False)
+        x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
+        return cls(left + x, top + y, mask[y : y + height, x : x + width])
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom in the image."""
+        height, width = self.mask.shape
+        return self.left, self.top, self.left + width, self.top + height
+
+    def united(self, other: 'MaskCrop') -> 'MaskCrop':
+        """The pixels that are in either."""
+        if not self.mask.size or not other.mask.size:
+            return self if self.mask.size else other
+        starts, ends = np.minimum(self.box, other.box)[:2], np.maximum(self.box, other.box)[2:]
+        left, top = (int(start) for start in starts)
+        mask = np.zeros((int(ends[1]) - top, int(ends[0]) - left), bool)
+        for each in (self, other):
+            x, y, right, bottom = each.box
+            mask[y - top : bottom - top, x - left : right - left] |= each.mask
+        return MaskCrop(left, top, mask)
+
+    def in_image(self, height: int, width: int) -> np.ndarray:
+        """The whole mask, [height, width], bool."""
+        mask = np.zeros((height, width), bool)
+        left, top, right, bottom = self.box
+        mask[top:bottom, left:right] = self.mask
+        return mask
+
+    def encode(self, height: int, width: int) -> dict:
+        """COCO's run-length encoding of the whole mask, as ``pycocotools.mask.encode`` returns it.
+
+        Args:
+            height: Of the image.
+            width: Of the image.
+        """
+        left, top, right, bottom = self.box
+        columns = np.zeros((right - left, height), bool)  # the encoding goes down the columns
+        columns[:, top:bottom] = self.mask.T
+        changes = np.flatnonzero(np.diff(columns.ravel(), prepend=False))
+        runs = np.diff(changes + left * height, prepend=0, append=height * width)
+        return coco_mask.frPyObjects(
+            {'size': [height, width], 'counts': runs.tolist()}, height, width
+        )

@@ -1,0 +1,244 @@
+"""The HTTP interface: an image in, what the model found out."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from fastapi import FastAPI, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi_offline import FastAPIOffline
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from nat_mm import __version__
+from nat_mm.errors import UserError
+from nat_mm.inference.images import UnreadableInput
+from nat_mm.inference.inputs import Frame, LeftOut
+from nat_mm.inference.model import Model
+from nat_mm.inference.result_files import encode_labels, encode_segments
+from nat_mm.inference.results import DetectionResult, Result, SegmentationResult
+from nat_mm.serving.batching import Batcher
+from nat_mm.serving.intake import Intake, Limits
+from nat_mm.serving.requests import CountedRequest
+from nat_mm.serving.schemas import ANSWERS, Health, MaskFormat, ModelInfo, Problem, describe
+
+_Value = TypeVar('_Value')
+
+_HELPERS = 4
+"""Threads that decode images and encode results while the model works."""
+
+_IMAGE = {'schema': {'type': 'string', 'format': 'binary'}}
+_BODY = {
+    'required': True,
+    'content': {
+        'image/*': _IMAGE,
+        'multipart/form-data': {
+            'schema': {
+                'type': 'object',
+                'required': ['file'],
+                'properties': {'file': {'type': 'string', 'format': 'binary'}},
+            }
+        },
+    },
+}
+_PROBLEMS = {
+    400: 'the form has not one file, or the model has no PNG',
+    403: 'a page of another site asks',
+    413: 'the file or the image is too large',
+    415: 'not an image',
+    422: 'a damaged image, one that the model cannot take, or a wrong parameter',
+    500: 'a fault of the server',
+    503: 'too many images wait; Retry-After says for how long to wait',
+    504: 'not predicted in time',
+}
+
+
+class Output(StrEnum):
+    """What is answered."""
+
+    JSON = 'json'
+    PNG = 'png'
+
+
+def build_app(model: Model, limits: Limits, *, name: str) -> FastAPI:
+    """The application that serves a model.
+
+    Args:
+        model: The model; nothing else may use it meanwhile.
+        limits: What clients may use.
+        name: What the model is called.
+    """
+    intake = Intake(limits)
+    batcher = Batcher(model, batch_size=limits.batch_size, max_wait=limits.max_wait)
+    helpers = ThreadPoolExecutor(_HELPERS, 'image')
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        with helpers, batcher:
+            yield
+
+    app = FastAPIOffline(
+        title=f'nat_mm: {name}',
+        version=__version__,
+        description=f'Predicts images with a model for {model.task}.',
+        redoc_url=None,
+        lifespan=lifespan,
+    )
+
+    @app.exception_handler(RequestValidationError)
+    async def refuse(request: Request, error: RequestValidationError) -> JSONResponse:
+        await CountedRequest(request.scope, request.receive).read_rest(intake.longest_body)
+        return problem(
+            422, ' '.join(f'{each["loc"][-1]}: {each["msg"]}.' for each in error.errors())
+        )
+
+    @app.get('/health', summary='Whether images are predicted', responses={503: {'model': Health}})
+    async def health(response: Response) -> Health:
+        if not batcher.is_alive:
+            response.status_code = 503
+        return Health(ready=batcher.is_alive, waiting=intake.waiting, version=__version__)
+
+    @app.get('/model', summary='What the model is')
+    async def model_info() -> ModelInfo:
+        return ModelInfo.of(model, limits, name=name)
+
+    @app.post(
+        '/predict',
+        summary='Predict an image',
+        response_model=ANSWERS[model.task],
+        responses={
+            200: {'content': {'image/png': _IMAGE}},
+            **{
+                status: {'model': Problem, 'description': text}
+                for status, text in _PROBLEMS.items()
+            },
+        },
+        openapi_extra={'requestBody': _BODY},
+    )
+    async def predict(
+        request: Request,
+        score_threshold: Annotated[
+            float, Query(ge=0, le=1, description='lowest score of the objects of a detector')
+        ] = 0.3,
+        masks: Annotated[
+            MaskFormat, Query(description="how masks and a label map's classes are written")
+        ] = MaskFormat.RLE,
+        output: Annotated[
+            Output,
+            Query(
+                description='json, or png for the label image of a segmentor, numbered as its '
+                'ground truth, or the segments of a panoptic model, as COCO has them'
+            ),
+        ] = Output.JSON,
+    ) -> Response:
+        counted = CountedRequest(request.scope, request.receive)
+
+        async def answer(content: bytes) -> Response:
+            frame = await in_helper(lambda: decode(model, content, limits))
+            future = batcher.submit(frame, score_threshold=score_threshold)
+            result = await asyncio.wrap_future(future)
+            return await in_helper(lambda: encode(result, masks, output))
+
+        try:
+            # No other page that is open in the same browser may use the model.
+            if request.headers.get('sec-fetch-site', 'none') not in ('same-origin', 'none'):
+                raise HTTPException(403, 'This request comes from a page of another site.')
+            with intake.file(counted) as file:
+                content = await file.receive()
+                with intake.room(content):
+                    return await unless_gone(counted, answer(content), seconds=limits.timeout)
+        except HTTPException as error:
+            response = JSONResponse({'detail': error.detail}, error.status_code, error.headers)
+            if not await counted.read_rest(intake.longest_body):
+                response.headers['Connection'] = 'close'
+            return response
+        except ClientDisconnect:
+            return Response(status_code=499)  # nobody reads it
+        except TimeoutError:
+            return problem(504, f'Not predicted within {limits.timeout:g} seconds.')
+        except Exception as error:
+            return explain(error)
+
+    async def in_helper(function: Callable[[], _Value]) -> _Value:
+        return await asyncio.get_running_loop().run_in_executor(helpers, function)
+
+    return app
+
+
+def decode(model: Model, content: bytes, limits: Limits) -> Frame:
+    """Reads an image as the config's test pipeline does."""
+    loaded = model.loader.load_bytes(content, max_megapixels=limits.megapixels)
+    return Frame(loaded.drawing, 'image', 'image', results=loaded.results)
+
+
+def encode(result: Result, masks: MaskFormat, output: Output) -> Response:
+    """Writes a result as it was asked for."""
+    if output == Output.JSON:
+        return Response(
+            describe(result, masks).model_dump_json(exclude_none=True),
+            media_type='application/json',
+        )
+    if isinstance(result, SegmentationResult):
+        model = result.model
+        content = encode_labels(
+            result.label_map, classes=len(model.classes), first=model.first_label
+        )
+    elif isinstance(result, DetectionResult) and result.segments is not None:
+        content = encode_segments(result.segments)
+    else:
+        raise HTTPException(400, 'output=png is for label maps, and this model makes none.')
+    return Response(content, media_type='image/png')
+
+
+async def unless_gone(
+    request: CountedRequest, work: Coroutine[Any, Any, _Value], *, seconds: float
+) -> _Value:
+    """Waits for something, and cancels it when nobody waits for the answer any more.
+
+    Args:
+        request: The request, read to its end.
+        work: What is waited for.
+        seconds: How long.
+
+    Raises:
+        ClientDisconnect: The client has gone.
+        TimeoutError: It took longer.
+    """
+
+    async def watch() -> None:
+        while not request.is_gone:
+            await request.receive()
+
+    tasks = [asyncio.ensure_future(work), asyncio.ensure_future(watch())]
+    try:
+        async with asyncio.timeout(seconds):
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        if not tasks[0].done():
+            raise ClientDisconnect
+        return tasks[0].result()
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def explain(error: Exception) -> JSONResponse:
+    """What a client is told of an image that could not be predicted."""
+    if isinstance(error, UnreadableInput | UserError):
+        return problem(422, f'The image cannot be used: {error}.')
+    faults = LeftOut()
+    faults.add(Path('image'), error, doing='The image cannot be predicted')
+    if faults.unexpected is None:
+        return problem(422, f'{faults[Path("image")]}.')
+    logging.getLogger(__name__).error('An image was not predicted', exc_info=error)
+    return problem(500, 'The image cannot be predicted; the log of the server says why.')
+
+
+def problem(status: int, detail: str) -> JSONResponse:
+    """An answer that is no result."""
+    return JSONResponse({'detail': detail}, status)

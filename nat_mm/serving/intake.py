@@ -1,0 +1,180 @@
+"""Takes the images that clients send, as long as there is room for them."""
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from starlette.exceptions import HTTPException
+
+from nat_mm.inference.images import MEGAPIXELS, UnreadableInput, check_size, image_size
+from nat_mm.serving.requests import FORM_BYTES, CountedRequest, read_form
+
+_TYPES = 'JPEG, PNG, WebP, BMP or TIFF'
+_CROWD = 'Too many images wait for the model. Please try again.'
+RETRY_SECONDS = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What clients may use of the computer.
+
+    Attributes:
+        batch_size: Images that are predicted at once, at most.
+        max_wait: Seconds for which an image waits for others to be predicted with it.
+        queue: Images that have arrived and are not answered yet.
+        timeout: Seconds in which an image that has arrived is answered.
+        megabytes: Of an image file.
+        megapixels: Of an image.
+        waiting_megabytes: Of all files that are being received or wait to be decoded.
+        waiting_megapixels: Of all images in the queue.
+    """
+
+    batch_size: int = 8
+    max_wait: float = 0.005
+    queue: int = 64
+    timeout: float = 60
+    megabytes: float = 20
+    megapixels: float = MEGAPIXELS
+    waiting_megabytes: float = 400
+    waiting_megapixels: float = 400
+
+
+class Intake:
+    """Counts what is in memory for all clients; used from the event loop's thread alone.
+
+    Args:
+        limits: Its bounds.
+
+    Attributes:
+        waiting: Images that have arrived and are not answered yet.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._bytes = 0
+        self._pixels = 0
+        self.waiting = 0
+
+    @contextmanager
+    def room(self, content: bytes) -> Iterator[None]:
+        """Holds a place for an image inside of the ``with`` block.
+
+        Args:
+            content: Its file.
+
+        Raises:
+            HTTPException: There is none, or the file is no image that is taken.
+        """
+        pixels = self._check_header(content)
+        if self.waiting >= self._limits.queue:
+            raise crowded()
+        # One image is taken, however large, so that all that are taken are answered some time.
+        if self.waiting and self._pixels + pixels > self._limits.waiting_megapixels * 1e6:
+            raise crowded()
+        self.waiting += 1
+        self._pixels += pixels
+        try:
+            yield
+        finally:
+            self.waiting -= 1
+            self._pixels -= pixels
+
+    def _check_header(self, content: bytes) -> int:
+        """Number of pixels as the header says."""
+        size = image_size(io.BytesIO(content))
+        if size is None:
+            raise HTTPException(415, f'This is not an image that can be read here: {_TYPES}.')
+        width, height = size
+        if width * height > self._limits.megapixels * 1e6:
+            raise HTTPException(
+                413,
+                f'{width} x {height} pixels are more than the {self._limits.megapixels:g} '
+                'megapixels that are taken here.',
+            )
+        try:
+            check_size(width, height, self._limits.megapixels)
+        except UnreadableInput as error:
+            raise HTTPException(422, f'{error}.') from error
+        return width * height
+
+    @contextmanager
+    def file(self, request: CountedRequest) -> Iterator['File']:
+        """Receives a file inside of the ``with`` block, at the end of which it is forgotten."""
+        file = File(self, request)
+        try:
+            yield file
+        finally:
+            self._bytes -= file.size
+
+    def take(self, file: 'File', piece: bytes) -> None:
+        """Adds to a file.
+
+        Raises:
+            HTTPException: It is too large, or all files are.
+        """
+        if file.size + len(piece) > self._limits.megabytes * 1e6:
+            raise self.too_large()
+        if self._bytes + len(piece) > self._limits.waiting_megabytes * 1e6:
+            raise crowded()
+        self._bytes += len(piece)
+        file.size += len(piece)
+        file.pieces.append(piece)
+
+    def too_large(self) -> HTTPException:
+        """What a client is told whose file is too large."""
+        return HTTPException(
+            413, f'The file has more than the {self._limits.megabytes:g} MB that are taken here.'
+        )
+
+    @property
+    def longest_body(self) -> int:
+        """Bytes of a file, and what a form has beside it."""
+        return int(self._limits.megabytes * 1e6) + FORM_BYTES
+
+
+class File:
+    """A file that a client sends.
+
+    Attributes:
+        size: Bytes that have arrived.
+        pieces: These bytes.
+    """
+
+    def __init__(self, intake: Intake, request: CountedRequest) -> None:
+        self.size = 0
+        self.pieces: list[bytes] = []
+        self._intake = intake
+        self._request = request
+
+    async def receive(self) -> bytes:
+        """Receives all of it.
+
+        Raises:
+            HTTPException: It is empty, too large, or of a type that is not taken.
+        """
+        request, limit = self._request, self._intake.longest_body
+        kind = request.headers.get('content-type', '').partition(';')[0].strip().lower()
+        if request.declared_size > limit:
+            raise self._intake.too_large()
+        if kind == 'multipart/form-data':
+            await read_form(request, limit=limit, take=lambda data: self._intake.take(self, data))
+        elif kind.startswith('image/') or kind in ('application/octet-stream', ''):
+            async for chunk in request.chunks(limit):
+                self._intake.take(self, chunk)
+        else:
+            raise HTTPException(
+                415,
+                f'The body is the image itself ({_TYPES}) with its Content-Type, or a form, '
+                f'multipart/form-data, with one file; not {kind[:100]}. URLs are not fetched.',
+            )
+        if not self.size:
+            raise HTTPException(400, 'The image is empty.')
+        content = b''.join(self.pieces)
+        self.pieces.clear()
+        return content
+
+
+def crowded() -> HTTPException:
+    """What a client is told where there is no room."""
+    return HTTPException(503, _CROWD, {'Retry-After': str(RETRY_SECONDS)})
