@@ -162,12 +162,14 @@ def run(operator, inputs, monkeypatch, module=None):
 
 
 @pytest.mark.parametrize('modulated', [False, True], ids=['v1', 'v2'])
+@pytest.mark.parametrize('spread', [0, 1], ids=['plain', 'deformed'])
 @pytest.mark.parametrize(('groups', 'deform_groups'), [(1, 1), (2, 1), (1, 4), (4, 2)])
-def test_deform_conv(modulated, groups, deform_groups, monkeypatch):
+def test_deform_conv(modulated, spread, groups, deform_groups, monkeypatch):
     torch.manual_seed(0)
     cells = deform_groups * 6
     x, offset, mask = torch.randn(3, 8, 12, 15), torch.randn(3, 2 * cells, 12, 8), None
     weight, mask = torch.randn(4, 8 // groups, 3, 2), torch.rand(3, cells, 12, 8)
+    offset *= spread
     settings = ((1, 2), (2, 1), (2, 1), groups, deform_groups)
     if modulated:
         operator, inputs = (

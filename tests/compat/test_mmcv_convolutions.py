@@ -110,6 +110,18 @@ def test_deform_conv_without_offsets_is_a_convolution(modulated):
     torch.testing.assert_close(output, F.conv2d(inputs[0], weight, bias, STRIDE, PADDING, DILATION))
 
 
+@MODULATED
+def test_offsets_that_lead_just_out_of_the_image_have_no_gradient(modulated):
+    x, offset, *others = deform_conv_inputs(modulated, 1, 2)
+    offset = torch.zeros_like(offset, requires_grad=True)
+    deform_conv(modulated, 1, 2)(x, offset, *others).sum().backward()
+    grad = offset.grad.unflatten(1, (2, *KERNEL, 2)).abs().sum(dim=(0, 1, 4))
+    for i, j, row, column in torch.cartesian_prod(*map(torch.arange, grad.shape)).tolist():
+        y = row * STRIDE[0] - PADDING[0] + i * DILATION[0]
+        place = column * STRIDE[1] - PADDING[1] + j * DILATION[1]
+        assert (grad[i, j, row, column] > 0) == (0 <= y < 4 and 0 <= place < 5)
+
+
 def test_im2col_step_changes_nothing():
     torch.manual_seed(0)
     conv = mmcv.ops.DeformConv2d(2, 3, 3, padding=1, im2col_step=2)

@@ -228,7 +228,7 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of input, weight, offset, mask and bias."""
     grad_output, input, weight, offset = map(at_least_fp32, (grad_output, input, weight, offset))
-    return torch.ops.torchvision._deform_conv2d_backward(
+    grad_input, grad_weight, grad_offset, *others = torch.ops.torchvision._deform_conv2d_backward(
         grad_output,
         input,
         weight,
@@ -238,3 +238,25 @@ def _backward(
         *settings,
         mask is not None,
     )
+    _clear_outside(grad_offset, offset, weight.shape[2:], settings)
+    return grad_input, grad_weight, grad_offset, *others
+
+
+def _clear_outside(
+    grad_offset: Tensor, offset: Tensor, kernel_size: tuple[int, int], settings: tuple[int, ...]
+) -> None:
+    """Set the gradients of offsets to 0 that lead just out of the image, as mmcv has it.
+
+    There the convolution has a kink, and torchvision takes the slope at the image's side. It counts
+    where training begins, with offsets of 0: the border's kernel cells lie exactly there.
+    """
+    outside = torch.zeros((), dtype=torch.bool, device=offset.device)
+    # [B, groups, kH, kW, 2, H, W]
+    offset = offset.unflatten(1, (-1, *kernel_size, 2))
+    for axis in (0, 1):
+        stride, padding, dilation = settings[axis : axis + 6 : 2]
+        cells = torch.arange(kernel_size[axis], device=offset.device) * dilation
+        places = torch.arange(offset.size(axis - 2), device=offset.device) * stride - padding
+        start = cells.view(-1, *(1,) * (3 - axis)) + places.view(-1, *(1,) * (1 - axis))
+        outside = outside | (offset[..., axis, :, :] + start <= -1)
+    grad_offset.unflatten(1, (-1, *kernel_size, 2)).masked_fill_(outside.unsqueeze(-3), 0)
