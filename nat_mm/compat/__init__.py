@@ -31,15 +31,18 @@ REPAIRS = (
     'ddp_checkpoints',
     'fork_configs',
     'fsdp',
+    'lazy_configs',
     'multimodal',
     'noise',
     'outdated_checkpoints',
     'panoptic_images',
     'panoptic_metric',
     'plain_texts',
+    'retrieval',
     'safe_checkpoints',
     'seg_visualizer',
     'whole_checkpoints',
+    'youtube_vis',
 )
 STAND_INS = ('mmcv_ops', 'panopticapi')
 NOT_REPORTED = 'not reported'

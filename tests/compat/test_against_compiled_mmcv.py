@@ -1,15 +1,17 @@
 """The replacements of mmcv's operators against the compiled ones, where those are installed.
 
-mmcv's CPU build has nms, soft-nms and RoIAlign; focal loss and deformable attention exist only in
-its CUDA build and are compared with their definitions in test_mmcv_ops.py.
+What exists only in mmcv's CUDA build, such as focal loss, RoIPool and deformable attention, is
+compared with its definition in the other tests of the operators.
 """
 
 import mmcv._ext as compiled
+import mmcv.ops
 import pytest
 import torch
 from mmcv.ops import batched_nms
 
-from nat_mm.compat.mmcv_ops.nms import nms
+from nat_mm.compat.mmcv_ops import box_overlaps, deform_conv, psamask
+from nat_mm.compat.mmcv_ops.nms import nms, nms_match, nms_rotated
 from nat_mm.compat.mmcv_ops.roi_align import roi_align_backward, roi_align_forward
 from nat_mm.compat.mmcv_ops.soft_nms import softnms
 
@@ -98,3 +100,100 @@ def test_roi_align(mode, ratio, aligned):
         results.append((output, rows, columns, grad_features))
     for result, expected in zip(*results, strict=True):
         torch.testing.assert_close(result, expected, rtol=1e-5, atol=1e-5)
+
+
+def random_rotated_boxes(count, seed):
+    boxes, scores = random_detections(count, seed)
+    angles = torch.rand(count, 1, generator=torch.Generator().manual_seed(seed)) * 9 - 4.5
+    return torch.cat([boxes[:, :2], boxes[:, 2:] - boxes[:, :2], angles], dim=1), scores
+
+
+@pytest.mark.parametrize('iou_threshold', [0.1, 0.5])
+@pytest.mark.parametrize('count', [1, 40, 600])
+def test_nms_match(count, iou_threshold):
+    for seed in range(5):
+        boxes, scores = random_detections(count, seed)
+        dets = torch.cat([boxes, scores[:, None]], dim=1)
+        assert nms_match(dets, iou_threshold) == compiled.nms_match(dets, iou_threshold)
+
+
+@pytest.mark.parametrize('multi_label', [False, True], ids=['boxes', 'labelled-boxes'])
+@pytest.mark.parametrize('iou_threshold', [0.1, 0.5])
+@pytest.mark.parametrize('count', [1, 40, 300])
+def test_nms_rotated(count, iou_threshold, multi_label):
+    for seed in range(5):
+        boxes, scores = random_rotated_boxes(count, seed)
+        labels = torch.arange(count) % 3
+        if multi_label:
+            boxes = torch.cat([boxes, labels[:, None]], dim=1)
+        order = scores.sort(descending=True).indices
+        arguments = (boxes, scores, order, boxes[order], labels, iou_threshold, multi_label)
+        assert torch.equal(nms_rotated(*arguments), compiled.nms_rotated(*arguments))
+
+
+@pytest.mark.parametrize('mode', [0, 1], ids=['iou', 'iof'])
+@pytest.mark.parametrize('aligned', [False, True], ids=['all-pairs', 'aligned'])
+def test_overlaps(mode, aligned):
+    first, second = (random_rotated_boxes(150, seed)[0] for seed in (0, 1))
+    shape = (150,) if aligned else (150 * 150,)
+    result, expected = torch.zeros(shape), torch.zeros(shape)
+    box_overlaps.box_iou_rotated(first, second, result, mode, aligned)
+    compiled.box_iou_rotated(first, second, expected, mode, aligned)
+    torch.testing.assert_close(result, expected, rtol=1e-4, atol=1e-5)
+
+    shape = (150,) if aligned else (150, 150)
+    first, second = (random_detections(150, seed)[0] for seed in (0, 1))
+    for offset in (0, 1):
+        result, expected = torch.zeros(shape), torch.zeros(shape)
+        box_overlaps.bbox_overlaps(first, second, result, mode, aligned, offset)
+        compiled.bbox_overlaps(first, second, expected, mode, aligned, offset)
+        torch.testing.assert_close(result, expected)
+
+
+def run(operator, inputs, monkeypatch, module=None):
+    """The output and the gradients, with the operators of a module in place of compiled ones."""
+    for name in vars(module) if module else ():
+        if hasattr(compiled, name):
+            monkeypatch.setattr(compiled, name, getattr(module, name))
+    inputs = [each.clone().requires_grad_() for each in inputs]
+    output = operator(*inputs)
+    output.sin().sum().backward()
+    return output, *(each.grad for each in inputs)
+
+
+@pytest.mark.parametrize('modulated', [False, True], ids=['v1', 'v2'])
+@pytest.mark.parametrize('spread', [0, 1], ids=['plain', 'deformed'])
+@pytest.mark.parametrize(('groups', 'deform_groups'), [(1, 1), (2, 1), (1, 4), (4, 2)])
+def test_deform_conv(modulated, spread, groups, deform_groups, monkeypatch):
+    torch.manual_seed(0)
+    cells = deform_groups * 6
+    x, offset, mask = torch.randn(3, 8, 12, 15), torch.randn(3, 2 * cells, 12, 8), None
+    weight, mask = torch.randn(4, 8 // groups, 3, 2), torch.rand(3, cells, 12, 8)
+    offset *= spread
+    settings = ((1, 2), (2, 1), (2, 1), groups, deform_groups)
+    if modulated:
+        operator, inputs = (
+            mmcv.ops.modulated_deform_conv2d,
+            (x, offset, mask, weight, torch.ones(4)),
+        )
+    else:
+        operator, inputs = mmcv.ops.deform_conv2d, (x, offset, weight)
+
+    def convolve(*inputs):
+        return operator(*inputs, *settings)
+
+    expected = run(convolve, inputs, monkeypatch)
+    for result, wanted in zip(
+        run(convolve, inputs, monkeypatch, deform_conv), expected, strict=True
+    ):
+        torch.testing.assert_close(result, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('psa_type', ['collect', 'distribute'])
+@pytest.mark.parametrize('size', [(3, 5), (13, 17), (4, 2)], ids=['small', 'whole', 'even'])
+def test_psamask(psa_type, size, monkeypatch):
+    layer = mmcv.ops.PSAMask(psa_type, size)
+    inputs = [torch.randn(2, size[0] * size[1], 7, 9)]
+    expected = run(layer, inputs, monkeypatch)
+    for result, wanted in zip(run(layer, inputs, monkeypatch, psamask), expected, strict=True):
+        assert torch.equal(result, wanted)

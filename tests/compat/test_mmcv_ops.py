@@ -1,5 +1,6 @@
 """The replacements of mmcv's operators against their definitions."""
 
+import mmcv._ext as extension
 import mmcv.ops
 import pytest
 import torch
@@ -16,6 +17,8 @@ from nat_mm.compat.mmcv_ops.deformable_attention import (
 from nat_mm.compat.mmcv_ops.focal_loss import (
     sigmoid_focal_loss_backward,
     sigmoid_focal_loss_forward,
+    softmax_focal_loss_backward,
+    softmax_focal_loss_forward,
 )
 from nat_mm.compat.mmcv_ops.nms import nms
 from nat_mm.compat.mmcv_ops.roi_align import roi_align_backward, roi_align_forward
@@ -184,6 +187,72 @@ def test_sigmoid_focal_loss_of_extreme_logits_is_finite():
         assert torch.isfinite(grad).all()
 
 
+@pytest.fixture
+def served_softmax_focal_loss(monkeypatch):
+    # mmcv's CPU build has no such operators.
+    for operator in (softmax_focal_loss_forward, softmax_focal_loss_backward):
+        monkeypatch.setattr(extension, operator.__name__, operator)
+
+
+@pytest.mark.usefixtures('served_softmax_focal_loss')
+@pytest.mark.parametrize('weighted', [False, True], ids=['plain', 'class-weights'])
+@pytest.mark.parametrize('reduction', ['mean', 'sum'])
+def test_softmax_focal_loss(weighted, reduction):
+    torch.manual_seed(0)
+    logits = (torch.randn(8, 4, dtype=torch.float64) * 4).requires_grad_()
+    target = torch.tensor([0, 1, 2, 3, 0, 1, 2, -1])  # -1 is no class
+    weight = torch.rand(4, dtype=torch.float64) if weighted else None
+
+    def loss(logits, reduction=reduction):
+        return mmcv.ops.softmax_focal_loss(logits, target, 2.5, 0.25, weight, reduction)
+
+    rows = torch.arange(7)
+    probability = logits.detach().softmax(dim=1)[rows, target[:7]]
+    expected = -0.25 * (1 - probability) ** 2.5 * probability.log()
+    if weighted:
+        expected = expected * weight[target[:7]]
+    expected = torch.cat([expected, torch.zeros(1)])
+    torch.testing.assert_close(loss(logits, 'none'), expected)
+    total = expected.sum() if reduction == 'sum' else expected.sum() / 8
+    torch.testing.assert_close(loss(logits), total)
+    assert torch.autograd.gradcheck(loss, logits)
+
+
+@pytest.mark.usefixtures('served_softmax_focal_loss')
+def test_softmax_focal_loss_of_extreme_logits_is_finite():
+    logits = torch.tensor([[1e4, -1e4], [1e4, -1e4]], requires_grad=True)
+    loss = mmcv.ops.softmax_focal_loss(logits, torch.tensor([0, 1]), 2.0, 0.25, None, 'mean')
+    loss.backward()
+    assert torch.isfinite(loss)
+    assert torch.isfinite(logits.grad).all()
+
+
+def define_psamask(windows, psa_type, size):
+    """The definition, cell by cell: each place has a weight for the places of its window."""
+    batch, _, height, width = windows.shape
+    spread = torch.zeros(batch, height, width, height, width, dtype=windows.dtype)
+    for y, x, i, j in torch.cartesian_prod(*map(torch.arange, (height, width, *size))).tolist():
+        row, column = y + i - (size[0] - 1) // 2, x + j - (size[1] - 1) // 2
+        if 0 <= row < height and 0 <= column < width:
+            weight = windows[:, i * size[1] + j, y, x]
+            if psa_type == 'collect':
+                spread[:, row, column, y, x] = weight
+            else:
+                spread[:, y, x, row, column] = weight
+    return spread.flatten(1, 2)
+
+
+@pytest.mark.parametrize('psa_type', ['collect', 'distribute'])
+@pytest.mark.parametrize('size', [(3, 5), (9, 7), (4, 2)], ids=['small', 'whole', 'even'])
+def test_psamask(psa_type, size):
+    torch.manual_seed(0)
+    layer = mmcv.ops.PSAMask(psa_type, size)
+    windows = torch.randn(2, size[0] * size[1], 5, 4, dtype=torch.float64, requires_grad=True)
+    expected = define_psamask(windows.detach(), psa_type, size)
+    torch.testing.assert_close(layer(windows), expected)
+    assert torch.autograd.gradcheck(layer, windows, fast_mode=True)
+
+
 def deformable_attention_inputs(dtype):
     torch.manual_seed(0)
     shapes = torch.tensor([[4, 5], [2, 3]])
@@ -211,7 +280,6 @@ def test_deformable_attention_and_its_gradients():
 @LOW_PRECISION
 def test_deformable_attention_keeps_low_precision_dtypes(dtype, monkeypatch):
     # mmcv calls its operators here for CUDA tensors only, but they do not care.
-    extension = MultiScaleDeformableAttnFunction.forward.__globals__['ext_module']
     monkeypatch.setattr(extension, 'ms_deform_attn_forward', ms_deform_attn_forward)
     monkeypatch.setattr(extension, 'ms_deform_attn_backward', ms_deform_attn_backward)
     shapes, inputs = deformable_attention_inputs(dtype)
@@ -226,8 +294,10 @@ def test_deformable_attention_keeps_low_precision_dtypes(dtype, monkeypatch):
 
 
 def test_other_operators_fail_only_when_called():
-    stand_in = unavailable_op('carafe_forward')
-    with pytest.raises(NotImplementedError, match=r'carafe_forward needs.*install mmcv==2\.1\.0'):
+    stand_in = unavailable_op('border_align_forward')
+    with pytest.raises(
+        NotImplementedError, match=r'border_align_forward needs.*install mmcv==2\.1\.0'
+    ):
         stand_in(torch.zeros(1))
 
 

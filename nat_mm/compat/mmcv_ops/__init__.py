@@ -1,36 +1,68 @@
 """Operators of mmcv for installations without mmcv's compiled extension (mmcv-lite).
 
-:func:`repair` writes into the module served as ``mmcv._ext`` what Mask R-CNN, Cascade Mask R-CNN,
-RetinaNet, UPerNet and Mask2Former run, on top of torchvision and PyTorch. The functions take the
-arguments of their compiled namesakes (mmcv 2.1.0), so that ``mmcv.ops`` works unchanged; those with
-an ``output`` or ``grad_*`` argument write into it. They compute in fp32 where a bf16 or fp16 tensor
-comes in. Every other operator can be imported but raises an error when it is called.
+:func:`repair` writes into the module served as ``mmcv._ext`` what mmdet, mmseg and mmpretrain run,
+on top of torchvision and PyTorch; docs/compatibility.md lists it. The functions take the arguments
+of their compiled namesakes (mmcv 2.1.0), by the same names, so that ``mmcv.ops`` works unchanged;
+those with an ``output`` or ``grad_*`` argument write into it. They compute in fp32 where a bf16 or
+fp16 tensor comes in. Every other operator can be imported but raises an error when it is called.
 """
 
 from importlib.util import find_spec
 from types import ModuleType
 
-from .deformable_attention import ms_deform_attn_backward, ms_deform_attn_forward
-from .focal_loss import sigmoid_focal_loss_backward, sigmoid_focal_loss_forward
-from .nms import nms
-from .roi_align import roi_align_backward, roi_align_forward
-from .soft_nms import softnms
+from . import (
+    box_overlaps,
+    carafe,
+    deform_conv,
+    deform_roi_pool,
+    deformable_attention,
+    focal_loss,
+    masked_conv,
+    nms,
+    psamask,
+    roi_align,
+    roi_pool,
+    soft_nms,
+    versions,
+)
 from .unavailable import unavailable_op
-from .versions import get_compiler_version, get_compiling_cuda_version
 
 BROKEN_IN = {'mmcv': '>=2'}
 UPSTREAM = 'https://github.com/open-mmlab/mmdetection/issues/11475'
 SERVED_OPS = (
-    get_compiler_version,
-    get_compiling_cuda_version,
-    ms_deform_attn_backward,
-    ms_deform_attn_forward,
-    nms,
-    roi_align_backward,
-    roi_align_forward,
-    sigmoid_focal_loss_backward,
-    sigmoid_focal_loss_forward,
-    softnms,
+    box_overlaps.bbox_overlaps,
+    box_overlaps.box_iou_rotated,
+    carafe.carafe_backward,
+    carafe.carafe_forward,
+    carafe.carafe_naive_backward,
+    carafe.carafe_naive_forward,
+    deform_conv.deform_conv_backward_input,
+    deform_conv.deform_conv_backward_parameters,
+    deform_conv.deform_conv_forward,
+    deform_conv.modulated_deform_conv_backward,
+    deform_conv.modulated_deform_conv_forward,
+    deform_roi_pool.deform_roi_pool_backward,
+    deform_roi_pool.deform_roi_pool_forward,
+    deformable_attention.ms_deform_attn_backward,
+    deformable_attention.ms_deform_attn_forward,
+    focal_loss.sigmoid_focal_loss_backward,
+    focal_loss.sigmoid_focal_loss_forward,
+    focal_loss.softmax_focal_loss_backward,
+    focal_loss.softmax_focal_loss_forward,
+    masked_conv.masked_col2im_forward,
+    masked_conv.masked_im2col_forward,
+    nms.nms,
+    nms.nms_match,
+    nms.nms_rotated,
+    psamask.psamask_backward,
+    psamask.psamask_forward,
+    roi_align.roi_align_backward,
+    roi_align.roi_align_forward,
+    roi_pool.roi_pool_backward,
+    roi_pool.roi_pool_forward,
+    soft_nms.softnms,
+    versions.get_compiler_version,
+    versions.get_compiling_cuda_version,
 )
 
 

@@ -1,4 +1,4 @@
-"""Sigmoid focal loss (arXiv 1708.02002), forward and backward."""
+"""Focal losses (arXiv 1708.02002) of sigmoid and softmax, forward and backward."""
 
 import torch
 from torch import Tensor
@@ -37,6 +37,57 @@ def sigmoid_focal_loss_backward(
     grad_positive = not_p**gamma * (not_p - gamma * probability * _log(probability))
     grad_negative = probability**gamma * (gamma * not_p * _log(not_p) - probability)
     grad_input.copy_(-factor * torch.where(positive, grad_positive, grad_negative))
+
+
+def softmax_focal_loss_forward(
+    input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
+) -> None:
+    """Write the loss of every row into ``output``.
+
+    Args:
+        input: [N, C] probabilities; mmcv computes the softmax itself.
+        target: [N] class indices, int64; a negative one has no loss.
+        weight: [C] weight of every target class, or an empty tensor for none.
+        output: [N], written.
+        gamma: How strongly well-classified rows are down-weighted.
+        alpha: Factor of all losses.
+    """
+    probability, factor = _target_terms(input, target, weight, alpha)
+    output.copy_(-factor * (1 - probability) ** gamma * _log(probability))
+
+
+def softmax_focal_loss_backward(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor,
+    buff: Tensor,
+    grad_input: Tensor,
+    gamma: float,
+    alpha: float,
+) -> None:
+    """Write the derivatives of every row's loss by its logits into ``grad_input`` ([N, C]).
+
+    ``buff`` is a buffer of the compiled operator, not used; the other arguments are those of
+    :func:`softmax_focal_loss_forward`.
+    """
+    probability, factor = _target_terms(input, target, weight, alpha)
+    not_p = 1 - probability
+    slope = gamma * not_p ** (gamma - 1) * probability * _log(probability) - not_p**gamma
+    classes = torch.arange(input.size(1), device=input.device)
+    is_target = (target[:, None] == classes).to(probability.dtype)
+    grad_input.copy_((factor * slope)[:, None] * (is_target - at_least_fp32(input)))
+
+
+def _target_terms(
+    input: Tensor, target: Tensor, weight: Tensor, alpha: float
+) -> tuple[Tensor, Tensor]:
+    """Return the target classes' probabilities, and alpha times their weights, 0 for no class."""
+    index = target.clamp(min=0)
+    probability = at_least_fp32(input).gather(1, index[:, None]).squeeze(1)
+    factor = torch.where(target >= 0, alpha, 0.0).to(probability.dtype)
+    if weight.numel():
+        factor = factor * weight[index]
+    return probability, factor
 
 
 def _terms(

@@ -4,6 +4,7 @@ import torch
 import torchvision
 from torch import Tensor
 
+from .box_overlaps import find_near_pairs, overlap_of_pairs
 from .precision import at_least_fp32
 
 
@@ -26,3 +27,69 @@ def nms(bboxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Te
     order = scores.sort(descending=True).indices
     ranks = torch.arange(len(order), 0, -1, device=bboxes.device, dtype=bboxes.dtype)
     return order[torchvision.ops.nms(bboxes[order], ranks, iou_threshold)]
+
+
+def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
+    """Group every kept box with those that it suppresses.
+
+    Args:
+        dets: [N, 5], corners x1, y1, x2, y2 and score.
+        iou_threshold: A box is suppressed if its IoU with a kept, better box is not smaller.
+
+    Returns:
+        The indices of each group, the kept box first and the others by falling score.
+    """
+    boxes, scores = at_least_fp32(dets).split([4, 1], dim=1)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
+    remaining = scores.squeeze(1).sort(descending=True).indices
+    groups = []
+    while len(remaining):
+        best, remaining = remaining[0], remaining[1:]
+        top_left = torch.maximum(boxes[best, :2], boxes[remaining, :2])
+        bottom_right = torch.minimum(boxes[best, 2:], boxes[remaining, 2:])
+        common = (bottom_right - top_left).clamp(min=0).prod(dim=1)
+        suppressed = common / (areas[best] + areas[remaining] - common) >= iou_threshold
+        groups.append([int(best), *remaining[suppressed].tolist()])
+        remaining = remaining[~suppressed]
+    return groups
+
+
+def nms_rotated(
+    dets: Tensor,
+    scores: Tensor,
+    order: Tensor,
+    dets_sorted: Tensor,
+    labels: Tensor,
+    iou_threshold: float,
+    multi_label: bool,
+) -> Tensor:
+    """Keep the best-scored of every group of overlapping rotated boxes, of whichever class.
+
+    Args:
+        dets: [N, 5], centre x and y, width, height and angle in radians, or [N, 6] with the label,
+            which the compiled operator does not read either.
+        scores: [N].
+        order: [N], indices by falling score.
+        dets_sorted: ``dets`` in this order.
+        labels: Not used.
+        iou_threshold: A box is dropped if its IoU with a kept, better box is larger or, as in the
+            compiled operator on a CPU, equal.
+        multi_label: Whether ``dets`` has labels; not used.
+
+    Returns:
+        Indices of the kept boxes, int64, by falling score.
+    """
+    boxes = at_least_fp32(dets_sorted[:, :5])
+    first, second = find_near_pairs(boxes, boxes)
+    is_later = second > first
+    first, second = first[is_later], second[is_later]
+    overlaps = overlap_of_pairs(boxes[first], boxes[second])
+    overlapping = overlaps >= iou_threshold if dets.is_cpu else overlaps > iou_threshold
+    # What follows is a short loop over single numbers, which a GPU would be slow at.
+    pairs = torch.stack([first, second])[:, overlapping].cpu()
+    followers = pairs[1].split(torch.bincount(pairs[0], minlength=len(boxes)).tolist())
+    suppressed = torch.zeros(len(boxes), dtype=torch.bool)
+    for index, following in enumerate(followers):
+        if not suppressed[index]:
+            suppressed[following] = True
+    return order[~suppressed.to(order.device)]

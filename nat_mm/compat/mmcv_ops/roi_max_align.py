@@ -5,6 +5,8 @@ from math import ceil
 import torch
 from torch import Tensor
 
+from .bilinear import corners
+
 _LEAST = -10000.0  # mmcv's kernel starts its search here; a bin without samples keeps it
 
 
@@ -40,7 +42,7 @@ def roi_max_align_forward(
         x = _sample_coordinates(left, right, size[1], sampling_ratio, aligned)
         if not y.numel() or not x.numel():
             continue
-        cells, weights = _corners(y.reshape(-1, 1), x.reshape(1, -1), image.shape[-2:])
+        cells, weights = corners(y.reshape(-1, 1), x.reshape(1, -1), image.shape[-2:])
         samples = sum(
             weight * image.flatten(1)[:, cell] for cell, weight in zip(cells, weights, strict=True)
         )
@@ -68,7 +70,7 @@ def roi_max_align_backward(
         input_shape: Shape of the features, [B, C, H, W].
     """
     batch, channels, height, width = input_shape
-    cells, weights = _corners(rows.to(grad.dtype), columns.to(grad.dtype), (height, width))
+    cells, weights = corners(rows.to(grad.dtype), columns.to(grad.dtype), (height, width))
     channel = torch.arange(channels, device=grad.device)[:, None, None]
     plane = (rois[:, 0].long()[:, None, None, None] * channels + channel) * height * width
     grad_features = grad.new_zeros(batch * channels * height * width)
@@ -88,31 +90,3 @@ def _sample_coordinates(
     bin_starts = start + torch.arange(bins, device=start.device) * bin_length
     steps = torch.arange(samples, device=start.device) + 0.5
     return bin_starts[:, None] + steps * bin_length / max(samples, 1)
-
-
-def _corners(
-    y: Tensor, x: Tensor, size: tuple[int, int]
-) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Return flat indices of the four cells around every place, and their bilinear weights.
-
-    Up to one cell outside the map the border counts; beyond it the weights are zero.
-    """
-    height, width = size
-    inside = (y >= -1) & (y <= height) & (x >= -1) & (x <= width)
-    y, x = y.clamp(0, height - 1), x.clamp(0, width - 1)
-    top, left = y.long(), x.long()
-    bottom, right = (top + 1).clamp(max=height - 1), (left + 1).clamp(max=width - 1)
-    down, across = y - top, x - left
-    cells = (
-        top * width + left,
-        top * width + right,
-        bottom * width + left,
-        bottom * width + right,
-    )
-    weights = (
-        (1 - down) * (1 - across),
-        (1 - down) * across,
-        down * (1 - across),
-        down * across,
-    )
-    return cells, tuple(weight * inside for weight in weights)

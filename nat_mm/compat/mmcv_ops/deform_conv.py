@@ -1,0 +1,262 @@
+"""Deformable convolution (arXiv 1703.06211) and its modulated form (arXiv 1811.11168).
+
+Both are torchvision's, whose offsets have mmcv's order: y and x of every kernel cell in turn.
+"""
+
+import torch
+import torchvision
+from torch import Tensor
+
+from .precision import at_least_fp32
+
+
+def deform_conv_forward(
+    input: Tensor,
+    weight: Tensor,
+    offset: Tensor,
+    output: Tensor,
+    columns: Tensor,
+    ones: Tensor,
+    kW: int,  # noqa: N803
+    kH: int,  # noqa: N803
+    dW: int,  # noqa: N803
+    dH: int,  # noqa: N803
+    padW: int,  # noqa: N803
+    padH: int,  # noqa: N803
+    dilationW: int,  # noqa: N803
+    dilationH: int,  # noqa: N803
+    group: int,
+    deformable_group: int,
+    im2col_step: int,
+) -> None:
+    """Convolve what ``input`` has at the kernel's displaced cells.
+
+    Args:
+        input: [B, C_in, H, W].
+        weight: [C_out, C_in / group, kH, kW].
+        offset: [B, 2 * deformable_group * kH * kW, H_out, W_out].
+        output: [B, C_out, H_out, W_out], written.
+        columns: Buffer of the compiled operator; not used.
+        ones: The same.
+        kW: Width of the kernel; follows from ``weight``, not used.
+        kH: Its height; not used.
+        dW: Horizontal stride.
+        dH: Vertical stride.
+        padW: Zeros at the left and right.
+        padH: Zeros at the top and bottom.
+        dilationW: Columns from one kernel cell to the next.
+        dilationH: Rows from one kernel cell to the next.
+        group: Groups of the convolution; torchvision finds them from the shapes.
+        deformable_group: Groups of channels with offsets of their own; likewise.
+        im2col_step: Images that the compiled operator takes at a time; not used.
+    """
+    convolved = torchvision.ops.deform_conv2d(
+        *map(at_least_fp32, (input, offset, weight)),
+        stride=(dH, dW),
+        padding=(padH, padW),
+        dilation=(dilationH, dilationW),
+    )
+    output.copy_(convolved)
+
+
+def deform_conv_backward_input(
+    input: Tensor,
+    offset: Tensor,
+    gradOutput: Tensor,  # noqa: N803
+    gradInput: Tensor,  # noqa: N803
+    gradOffset: Tensor,  # noqa: N803
+    weight: Tensor,
+    columns: Tensor,
+    kW: int,  # noqa: N803
+    kH: int,  # noqa: N803
+    dW: int,  # noqa: N803
+    dH: int,  # noqa: N803
+    padW: int,  # noqa: N803
+    padH: int,  # noqa: N803
+    dilationW: int,  # noqa: N803
+    dilationH: int,  # noqa: N803
+    group: int,
+    deformable_group: int,
+    im2col_step: int,
+) -> None:
+    """Add the gradients of the input and of the offsets into ``gradInput`` and ``gradOffset``.
+
+    The other arguments are those of :func:`deform_conv_forward`.
+    """
+    settings = (dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
+    grad_input, _, grad_offset, _, _ = _backward(gradOutput, input, weight, offset, None, settings)
+    gradInput.add_(grad_input)
+    gradOffset.add_(grad_offset)
+
+
+def deform_conv_backward_parameters(
+    input: Tensor,
+    offset: Tensor,
+    gradOutput: Tensor,  # noqa: N803
+    gradWeight: Tensor,  # noqa: N803
+    columns: Tensor,
+    ones: Tensor,
+    kW: int,  # noqa: N803
+    kH: int,  # noqa: N803
+    dW: int,  # noqa: N803
+    dH: int,  # noqa: N803
+    padW: int,  # noqa: N803
+    padH: int,  # noqa: N803
+    dilationW: int,  # noqa: N803
+    dilationH: int,  # noqa: N803
+    group: int,
+    deformable_group: int,
+    scale: float,
+    im2col_step: int,
+) -> None:
+    """Add ``scale`` times the gradient of the weight into ``gradWeight``.
+
+    The other arguments are those of :func:`deform_conv_forward`.
+    """
+    settings = (dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
+    # The gradient does not depend on the weight, which is not among the arguments.
+    _, grad_weight, _, _, _ = _backward(gradOutput, input, gradWeight, offset, None, settings)
+    gradWeight.add_(grad_weight, alpha=scale)
+
+
+def modulated_deform_conv_forward(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    ones: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    output: Tensor,
+    columns: Tensor,
+    kernel_h: int,
+    kernel_w: int,
+    stride_h: int,
+    stride_w: int,
+    pad_h: int,
+    pad_w: int,
+    dilation_h: int,
+    dilation_w: int,
+    group: int,
+    deformable_group: int,
+    with_bias: bool,
+) -> None:
+    """Convolve what ``input`` has at the kernel's displaced cells, each times its mask.
+
+    Args:
+        input: [B, C_in, H, W].
+        weight: [C_out, C_in / group, kernel_h, kernel_w].
+        bias: [C_out], or an empty tensor.
+        ones: Buffer of the compiled operator; not used.
+        offset: [B, 2 * deformable_group * kernel_h * kernel_w, H_out, W_out].
+        mask: [B, deformable_group * kernel_h * kernel_w, H_out, W_out].
+        output: [B, C_out, H_out, W_out], written.
+        columns: Buffer of the compiled operator; not used.
+        kernel_h: Height of the kernel; follows from ``weight``, not used.
+        kernel_w: Its width; not used.
+        stride_h: Vertical stride.
+        stride_w: Horizontal stride.
+        pad_h: Zeros at the top and bottom.
+        pad_w: Zeros at the left and right.
+        dilation_h: Rows from one kernel cell to the next.
+        dilation_w: Columns from one kernel cell to the next.
+        group: Groups of the convolution; torchvision finds them from the shapes.
+        deformable_group: Groups of channels with offsets and masks of their own; likewise.
+        with_bias: Whether to add ``bias``.
+    """
+    input, offset, weight, mask = map(at_least_fp32, (input, offset, weight, mask))
+    convolved = torchvision.ops.deform_conv2d(
+        input,
+        offset,
+        weight,
+        at_least_fp32(bias) if with_bias else None,
+        stride=(stride_h, stride_w),
+        padding=(pad_h, pad_w),
+        dilation=(dilation_h, dilation_w),
+        mask=mask,
+    )
+    output.copy_(convolved)
+
+
+def modulated_deform_conv_backward(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    ones: Tensor,
+    offset: Tensor,
+    mask: Tensor,
+    columns: Tensor,
+    grad_input: Tensor,
+    grad_weight: Tensor,
+    grad_bias: Tensor,
+    grad_offset: Tensor,
+    grad_mask: Tensor,
+    grad_output: Tensor,
+    kernel_h: int,
+    kernel_w: int,
+    stride_h: int,
+    stride_w: int,
+    pad_h: int,
+    pad_w: int,
+    dilation_h: int,
+    dilation_w: int,
+    group: int,
+    deformable_group: int,
+    with_bias: bool,
+) -> None:
+    """Add the gradients into ``grad_input``, ``grad_weight``, ``grad_bias`` and the others.
+
+    The other arguments are those of :func:`modulated_deform_conv_forward`.
+    """
+    settings = (
+        stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group,
+    )  # fmt: skip
+    grads = _backward(grad_output, input, weight, offset, mask, settings)
+    targets = (grad_input, grad_weight, grad_offset, grad_mask)
+    for target, grad in zip(targets, grads[:4], strict=True):
+        target.add_(grad)
+    if with_bias:
+        grad_bias.add_(grads[4])
+
+
+def _backward(
+    grad_output: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    offset: Tensor,
+    mask: Tensor | None,
+    settings: tuple[int, ...],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Return the gradients of input, weight, offset, mask and bias."""
+    grad_output, input, weight, offset = map(at_least_fp32, (grad_output, input, weight, offset))
+    grad_input, grad_weight, grad_offset, *others = torch.ops.torchvision._deform_conv2d_backward(
+        grad_output,
+        input,
+        weight,
+        offset,
+        offset.new_zeros(len(offset), 1) if mask is None else at_least_fp32(mask),
+        weight.new_zeros(len(weight)),
+        *settings,
+        mask is not None,
+    )
+    _clear_outside(grad_offset, offset, weight.shape[2:], settings)
+    return grad_input, grad_weight, grad_offset, *others
+
+
+def _clear_outside(
+    grad_offset: Tensor, offset: Tensor, kernel_size: tuple[int, int], settings: tuple[int, ...]
+) -> None:
+    """Set the gradients of offsets to 0 that lead just out of the image, as mmcv has it.
+
+    There the convolution has a kink, and torchvision takes the slope at the image's side. It counts
+    where training begins, with offsets of 0: the border's kernel cells lie exactly there.
+    """
+    outside = torch.zeros((), dtype=torch.bool, device=offset.device)
+    # [B, groups, kH, kW, 2, H, W]
+    offset = offset.unflatten(1, (-1, *kernel_size, 2))
+    for axis in (0, 1):
+        stride, padding, dilation = settings[axis : axis + 6 : 2]
+        cells = torch.arange(kernel_size[axis], device=offset.device) * dilation
+        places = torch.arange(offset.size(axis - 2), device=offset.device) * stride - padding
+        start = cells.view(-1, *(1,) * (3 - axis)) + places.view(-1, *(1,) * (1 - axis))
+        outside = outside | (offset[..., axis, :, :] + start <= -1)
+    grad_offset.unflatten(1, (-1, *kernel_size, 2)).masked_fill_(outside.unsqueeze(-3), 0)

@@ -1,0 +1,19 @@
+"""mmdet's evaluation of YouTube-VIS uses ``np.float``, which NumPy 1.24 removed."""
+
+from types import ModuleType
+
+from nat_mm.compat import NOT_REPORTED
+from nat_mm.compat.numpy_names import NumPyWithNames
+
+BROKEN_IN = {'mmdet': '<3.4', 'numpy': '>=1.24'}
+UPSTREAM = NOT_REPORTED
+MODULES = ('mmdet.evaluation.functional.ytviseval',)
+
+
+def repair(module: ModuleType) -> None:
+    """Gives the module this name.
+
+    Args:
+        module: ``mmdet.evaluation.functional.ytviseval``.
+    """
+    module.np = NumPyWithNames(float=float)
