@@ -411,7 +411,7 @@ ONE_HEAD = {'pretrained': None, 'decode_head': {'in_channels': 256},
         (PSPNET, ONE_HEAD,
          'the heads have in_index [3, 2], so that no gradient reaches norm0, norm1 of '),
         (RESNET, {'head': {'in_channels': 256}},
-         'model.head takes the last output alone, so that no gradient reaches norm0, norm1, norm2 '),
+         'model.head takes the last output alone, so that no gradient reaches norm0, norm1, '),
     ],
     ids=['retinanet', 'pspnet', 'classifier'],
 )  # fmt: skip
