@@ -110,11 +110,8 @@ WRONG = {
     'rtmdet-of-four-levels': (
         (RTMDET, {'neck': NECK}),
         'model.bbox_head.anchor_generator.strides is [8, 16, 32], but model.neck gives 4 feature '
-        'maps of 128 channels of strides [4, 8, 16, 32]',
-    ),
-    'rtmdet-of-four-levels-says-which-to-take': (
-        (RTMDET, {'neck': NECK}),
-        ': write model.backbone.out_indices=(1, 2, 3) and model.neck.in_channels=[64, 128, 256]',
+        'maps of 128 channels of strides [4, 8, 16, 32]: write model.backbone.out_indices=(1, 2, '
+        '3) and model.neck.in_channels=[64, 128, 256]',
     ),
     'rtmdet-ins-of-all-levels': (
         (RTMDET_INS, {}),
@@ -135,11 +132,6 @@ WRONG = {
         'model.bbox_head.strides is [8, 16, 32], but model.neck gives 4 feature maps of 128 '
         'channels of strides [4, 8, 16, 32]: write model.backbone.out_indices=(1, 2, 3) and '
         'model.neck.in_channels=[64, 128, 256]',
-    ),
-    'atss-of-another-backbone': (
-        (ATSS, {}),
-        'model.neck.in_channels is [256, 512, 1024, 2048], but model.backbone gives 4 feature '
-        'maps of [32, 64, 128, 256] channels: write in_channels=[32, 64, 128, 256]',
     ),
     'atss-from-stride-16': (
         (ATSS, {'backbone': out(1, 2, 3), 'neck': {'in_channels': [64, 128, 256]}}),
@@ -419,7 +411,6 @@ def test_outputs_that_no_head_takes(tmp_path, base, model, text):
     (finding,) = find_model_problems(load(tmp_path, base, model, **PYTORCH))
     assert text in finding.text
     assert not finding.is_error
-    assert list(find_model_problems(load(tmp_path, base, model))) == []
     rest = {**PYTORCH, 'find_unused_parameters': True}
     assert list(find_model_problems(load(tmp_path, base, model, **rest))) == []
 
