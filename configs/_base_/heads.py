@@ -22,9 +22,7 @@ nat_demo = dict(
 
 # The colors that all released weights were trained with. Caffe's ResNets, RTMDet and YOLOX have
 # others.
-imagenet_rgb = dict(
-    mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True
-)
+imagenet_rgb = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True)
 
 # The authors' optimizer, for batches of 16 images. No weight decay of norms and rpb.
 no_decay = dict(decay_mult=0.0)
@@ -35,15 +33,14 @@ adamw = dict(
 )
 # For schedules with a tenth of the learning rate for the backbone. The longest key that is a part
 # of a parameter's name counts, so what differs from `backbone` needs a longer one.
-backbone_no_decay = dict(lr_mult=0.1, decay_mult=0.0)
 slow_backbone = {
     'backbone': dict(lr_mult=0.1),
-    **{
-        key: backbone_no_decay
-        for key in (
+    **dict.fromkeys(
+        [
             *('.attn.rpb', '.norm1.weight', '.norm1.bias', '.norm2.weight', '.norm2.bias'),
             *('.downsample.norm', '.patch_embed.norm'),
-            *(f'backbone.norm{level}' for level in range(4)),
-        )
-    },
+            *('backbone.norm0', 'backbone.norm1', 'backbone.norm2', 'backbone.norm3'),
+        ],
+        dict(lr_mult=0.1, decay_mult=0.0),
+    ),
 }

@@ -35,14 +35,14 @@ def explain_failure(trace: ShapeTrace, part: Part, failure: Failure) -> str | No
         return None
     return (
         _find_wrong_index(part)
-        or find_wrong_channels(part)
+        or find_wrong_channels(trace, part)
         or _find_wrong_side(part)
         or _find_unpooled(part, failure)
         or _describe_layer(trace, part, failure)
     )
 
 
-def find_wrong_channels(part: Part) -> str | None:
+def find_wrong_channels(trace: ShapeTrace, part: Part) -> str | None:
     """Compares the channels of feature maps with ``in_channels``, where a part has it."""
     if not is_feature_maps(part.given) and not _are_vectors(part.given):
         return None
@@ -67,10 +67,15 @@ def find_wrong_channels(part: Part) -> str | None:
         declared = list(declared)
     else:
         return None
+    advice = f'in_channels={right}{_hint_at_levels(declared, right)}'
+    if isinstance(declared, list) and part.giver == 'model.backbone' and index is None:
+        indices = _last_stages(trace, part.given, len(declared))
+        if indices:
+            last = right[-len(declared) :]
+            advice = f'model.backbone.out_indices={indices} and {part.place}.in_channels={last}'
     return (
         f'{part.place}.in_channels is {declared}, but {part.giver} gives '
-        f'{describe_maps(part.given)}: write in_channels={right}'
-        f'{_hint_at_levels(declared, right)}'
+        f'{describe_maps(part.given)}: write {advice}'
     )
 
 
@@ -104,11 +109,16 @@ def find_wrong_strides(
     if not all_levels:
         right = right[: len(pairs)]
     shown = [each[0] if each[0] == each[1] else each for each in map(tuple, pairs)]
-    return (
-        f'{place} is {shown}, but {part.giver} gives {describe_maps(part.given)} of '
-        f'strides {[_nominal(trace, each) for each in part.given]}: write '
+    advice = (
         f'{place.rpartition(".")[2]}={right}, or choose other levels of the backbone (out_indices) '
         'or of the neck (start_level, num_outs)'
+    )
+    if all_levels and right[-len(shown) :] == shown:
+        # Only the finest levels are too many, which neither anchors nor assigners are made for.
+        advice = _advise_last_stages(trace, part, len(shown)) or advice
+    return (
+        f'{place} is {shown}, but {part.giver} gives {describe_maps(part.given)} of '
+        f'strides {[_nominal(trace, each) for each in part.given]}: write {advice}'
     )
 
 
@@ -203,6 +213,27 @@ def _describe_layer(trace: ShapeTrace, part: Part, failure: Failure) -> str | No
     return (
         f'{part.place} does not fit what {part.giver} gives: model.{trace.name(module)} takes '
         f'{wanted} channels, but gets {shape[axis]}'
+    )
+
+
+def _last_stages(trace: ShapeTrace, given: Sequence[Any], count: int) -> tuple[int, ...] | None:
+    """The backbone's ``out_indices`` with which it gives only the last of its maps."""
+    indices = getattr(getattr(trace.model, 'backbone', None), 'out_indices', None)
+    if not isinstance(indices, list | tuple) or not 0 < count < len(given) == len(indices):
+        return None
+    return tuple(indices[-count:])
+
+
+def _advise_last_stages(trace: ShapeTrace, part: Part, count: int) -> str | None:
+    """What to write so that a head gets the last levels of a neck that has one for each stage."""
+    indices = _last_stages(trace, part.given, count)
+    channels = getattr(getattr(trace.model, 'neck', None), 'in_channels', None)
+    if not indices or part.giver != 'model.neck' or not isinstance(channels, list | tuple):
+        return None
+    if len(channels) != len(part.given):
+        return None
+    return (
+        f'model.backbone.out_indices={indices} and model.neck.in_channels={list(channels[-count:])}'
     )
 
 

@@ -21,7 +21,9 @@ from nat_mm.data.model_parts import Described, Part, find_parts, find_steps, run
 from nat_mm.data.palettes import find_palette_problems
 from nat_mm.data.shape_trace import Failure, ShapeTrace
 from nat_mm.data.training_settings import find_setting_problems
+from nat_mm.data.unused_outputs import find_unused_outputs
 
+BACKBONES = ('NAT', 'DiNAT', 'DiNAT_s')
 DETECTED_SIZE, SEGMENTED_SIZE, CLASSIFIED_SIZE = (512, 640), (512, 512), (224, 224)
 
 
@@ -36,7 +38,8 @@ def find_model_problems(config: Config) -> Iterator[Finding]:
 
     Yields:
         What does not fit: numbers of levels, strides, channels, sizes that a neck cannot take,
-        batch normalization of single values; palettes, and settings of the training run.
+        batch normalization of single values, outputs that no head takes; palettes, and settings of
+        the training run.
     """
     yield from find_setting_problems(config)
     yield from find_palette_problems(config)
@@ -50,7 +53,7 @@ def _find_problems(config: Config) -> Iterator[Finding]:
     channels = model.backbone.get('in_channels', 3)
     if not isinstance(channels, int):
         return
-    text = _find_wrong_mean(config, channels)
+    text = _find_wrong_mean(config, channels) or _find_wrong_weights(model)
     if text:
         yield Finding(text)
         return
@@ -83,6 +86,7 @@ def _find_problems(config: Config) -> Iterator[Finding]:
     yield from find_roi_head_problems(trace, model, part_of)
     yield from find_detr_problems(trace, part_of('model', trace.model, model))
     yield from _check_single_values(trace, config)
+    yield from find_unused_outputs(trace, config)
     yield from find_odd_size_problems(trace, config, maps)
 
 
@@ -98,6 +102,18 @@ def _find_wrong_mean(config: Config, channels: int) -> str | None:
         f'model.backbone.in_channels is {channels}, but {place}data_preprocessor.mean has '
         f'{len(mean)} values: write the number of channels of the images, and a mean and a std '
         'for each'
+    )
+
+
+def _find_wrong_weights(model: dict[str, Any]) -> str | None:
+    """Whether mmseg would hand the weights of another backbone to ours."""
+    name = str(model.backbone.get('type'))
+    if name not in BACKBONES or not model.get('pretrained'):
+        return None
+    return (
+        f'model.pretrained is {model.pretrained!r}, which {name} does not take: write '
+        "pretrained=None, and weights into model.backbone.init_cfg as dict(type='Pretrained', "
+        'checkpoint=...)'
     )
 
 
@@ -158,7 +174,7 @@ def _check_head(trace: ShapeTrace, part: Part) -> Iterator[Finding]:
     text = explain_failure(trace, part, result) if failed else None
     if text is None and trace.name(part.module).endswith('pixel_decoder'):
         # Deformable attention does not run without memory.
-        text = find_wrong_channels(part)
+        text = find_wrong_channels(trace, part)
     part = dataclasses.replace(part, given=trace.inputs.get(part.module, part.given))
     for generator in vars(part.module).values():
         if text is None and hasattr(generator, 'num_levels') and hasattr(generator, 'strides'):

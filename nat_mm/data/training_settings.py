@@ -15,6 +15,12 @@ IOU_NAMES = {
 }
 
 
+RELEASED = 'shi-labs.com/projects/'
+"""Where the authors' weights are."""
+RELEASED_MEAN = [123.675, 116.28, 103.53]
+"""Of the images, red first, that these were trained with."""
+
+
 def find_setting_problems(config: Config) -> Iterator[Finding]:
     """Looks for what would stop a run at its first batch or validation, or make it learn less.
 
@@ -22,10 +28,11 @@ def find_setting_problems(config: Config) -> Iterator[Finding]:
         config: Config of the run.
 
     Yields:
-        How a segmentor's images are padded, which metric chooses the best checkpoint, and schedules
-        that are longer than the run.
+        How a segmentor's images are padded, which colors released weights get, which metric
+        chooses the best checkpoint, and schedules that are longer than the run.
     """
     yield from _find_padding_problem(config)
+    yield from _find_color_problem(config)
     yield from _find_metric_problem(config)
     yield from _find_long_schedules(config)
 
@@ -42,6 +49,31 @@ def _find_padding_problem(config: Config) -> Iterator[Finding]:
             f'model.data_preprocessor {found}, but mmseg needs one of them: write size=(height, '
             'width) of the crops, or size_divisor=32, and None for the other'
         )
+
+
+def _find_color_problem(config: Config) -> Iterator[Finding]:
+    """Whether released weights get images with the mean of another model's, such as YOLOX's."""
+    model = config.get('model') or {}
+    backbone = model.get('backbone')
+    initial = backbone.get('init_cfg') if isinstance(backbone, dict) else None
+    if not isinstance(initial, dict) or RELEASED not in str(initial.get('checkpoint')):
+        return
+    place = 'model.data_preprocessor'
+    preprocessor = model.get('data_preprocessor')
+    if not preprocessor:
+        place, preprocessor = 'data_preprocessor', config.get('data_preprocessor') or {}
+    mean = preprocessor.get('mean')
+    if isinstance(mean, list | tuple) and len(mean) != len(RELEASED_MEAN):
+        return
+    if mean and all(abs(a - b) < 1 for a, b in zip(mean, RELEASED_MEAN, strict=True)):
+        return
+    flip = 'to_rgb' if config.get('default_scope') == 'mmpretrain' else 'bgr_to_rgb'
+    yield Finding(
+        f'{place}.mean is {mean and list(mean)}, but the released weights of model.backbone were '
+        f'trained on other colors: write mean={RELEASED_MEAN}, std=[58.395, 57.12, 57.375] and '
+        f'{flip}=True',
+        is_error=False,
+    )
 
 
 def _find_metric_problem(config: Config) -> Iterator[Finding]:

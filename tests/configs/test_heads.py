@@ -64,8 +64,7 @@ def make_batch(config: Config) -> dict:
     """Two random images and their ground truth."""
     generator = torch.Generator().manual_seed(0)
     images = [
-        torch.randint(0, 256, (3, *IMAGE), generator=generator, dtype=torch.uint8)
-        for _ in range(2)
+        torch.randint(0, 256, (3, *IMAGE), generator=generator, dtype=torch.uint8) for _ in range(2)
     ]
     make_sample = {'mmdet': make_objects, 'mmseg': make_labels, 'mmpretrain': make_class}
     return {
@@ -110,7 +109,7 @@ def make_class(config: Config) -> object:
 
 
 def build_smaller(config: Config) -> nn.Module:
-    """The model, for images of another size than COCO's and ADE20K's, with fewer points and layers."""
+    """The model, for smaller images, with fewer points and layers."""
     # mmpretrain's configs have it beside the model.
     preprocessor = config.model.setdefault('data_preprocessor', config.get('data_preprocessor'))
     preprocessor.pop('batch_augments', None)
@@ -156,6 +155,7 @@ def test_small_config_trains_and_predicts(name):
 @pytest.mark.parametrize('name', CONFIGS)
 def test_levels_and_strides(name, monkeypatch):
     config = load(name)
+    config.launcher = 'pytorch'
     seen = []
 
     def run_and_see(trace: ShapeTrace, config: Config, maps: Sequence[Tensor]) -> tuple:

@@ -24,9 +24,13 @@ MASK_RCNN = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
 FCOS = 'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py'
 DINO = 'mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py'
 RTMDET = 'mmdet::rtmdet/rtmdet_s_8xb32-300e_coco.py'
+RTMDET_INS = 'mmdet::rtmdet/rtmdet-ins_s_8xb32-300e_coco.py'
+ATSS = 'mmdet::atss/atss_r50_fpn_1x_coco.py'
 YOLOX = 'mmdet::yolox/yolox_s_8xb8-300e_coco.py'
 MASK2FORMER = 'mmdet::mask2former/mask2former_r50_8xb2-lsj-50e_coco.py'
 UPERNET = 'mmseg::swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py'
+SEGFORMER = 'mmseg::segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py'
+POINT_REND = 'mmseg::point_rend/pointrend_r50_4xb4-160k_ade20k-512x512.py'
 PSPNET = 'mmseg::pspnet/pspnet_r50-d8_4xb4-80k_ade20k-512x512.py'
 RESNET = 'mmpretrain::resnet/resnet50_8xb32_in1k.py'
 
@@ -106,7 +110,14 @@ WRONG = {
     'rtmdet-of-four-levels': (
         (RTMDET, {'neck': NECK}),
         'model.bbox_head.anchor_generator.strides is [8, 16, 32], but model.neck gives 4 feature '
-        'maps of 128 channels of strides [4, 8, 16, 32]',
+        'maps of 128 channels of strides [4, 8, 16, 32]: write model.backbone.out_indices=(1, 2, '
+        '3) and model.neck.in_channels=[64, 128, 256]',
+    ),
+    'rtmdet-ins-of-all-levels': (
+        (RTMDET_INS, {}),
+        'model.neck.in_channels is [128, 256, 512], but model.backbone gives 4 feature maps of '
+        '[32, 64, 128, 256] channels: write model.backbone.out_indices=(1, 2, 3) and '
+        'model.neck.in_channels=[64, 128, 256]',
     ),
     'rtmdet-of-finer-levels': (
         (RTMDET, {'backbone': out(0, 1, 2), 'neck': {'in_channels': [32, 64, 128]}}),
@@ -115,6 +126,23 @@ WRONG = {
     'yolox-of-all-levels': (
         (YOLOX, {}),
         'model.neck.in_channels is [128, 256, 512], but model.backbone gives 4 feature maps',
+    ),
+    'yolox-of-four-levels': (
+        (YOLOX, {'neck': NECK}),
+        'model.bbox_head.strides is [8, 16, 32], but model.neck gives 4 feature maps of 128 '
+        'channels of strides [4, 8, 16, 32]: write model.backbone.out_indices=(1, 2, 3) and '
+        'model.neck.in_channels=[64, 128, 256]',
+    ),
+    'atss-from-stride-16': (
+        (ATSS, {'backbone': out(1, 2, 3), 'neck': {'in_channels': [64, 128, 256]}}),
+        'model.bbox_head.anchor_generator.strides is [8, 16, 32, 64, 128], but model.neck gives 5 '
+        'feature maps of 256 channels of strides [16, 32, ',
+    ),
+    'dino-of-all-levels': (
+        (DINO, {}),
+        'model.neck.in_channels is [512, 1024, 2048], but model.backbone gives 4 feature maps of '
+        '[32, 64, 128, 256] channels: write model.backbone.out_indices=(1, 2, 3) and '
+        'model.neck.in_channels=[64, 128, 256]',
     ),
     'dino-of-other-channels': (
         (
@@ -175,6 +203,20 @@ WRONG = {
     'channels-of-images': (
         (RETINANET, {'backbone': {'in_channels': 4}, 'neck': NECK}),
         'model.backbone.in_channels is 4, but model.data_preprocessor.mean has 3 values',
+    ),
+    'segformer-of-another-backbone': (
+        (SEGFORMER, {}),
+        'model.decode_head.in_channels is [32, 64, 160, 256], but model.backbone gives 4 feature '
+        'maps of [32, 64, 128, 256] channels: write in_channels=[32, 64, 128, 256]',
+    ),
+    'point-rend-with-weights-of-a-resnet': (
+        (POINT_REND, {'neck': NECK}),
+        "model.pretrained is 'open-mmlab://resnet50_v1c', which NAT does not take: write "
+        'pretrained=None, and weights into model.backbone.init_cfg as dict(',
+    ),
+    'point-rend-of-another-backbone': (
+        (POINT_REND, {'pretrained': None}),
+        'model.neck.in_channels is [256, 512, 1024, 2048], but model.backbone gives 4 ',
     ),
     'segmentor-of-another-variant': (
         (UPERNET, {'auxiliary_head': {'in_channels': 128}}),
@@ -344,3 +386,45 @@ def test_batch_of_one_with_synchronized_batch_norm(tmp_path, changes, is_error):
 def test_batch_of_one_that_trains(tmp_path, base, model):
     config = load(tmp_path, base, model, train_dataloader={'batch_size': 1})
     assert list(find_model_problems(config)) == []
+
+
+PYTORCH = {'launcher': 'pytorch'}
+ONE_HEAD = {'pretrained': None, 'decode_head': {'in_channels': 256},
+            'auxiliary_head': {'in_channels': 128}}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ('base', 'model', 'text'),
+    [
+        (RETINANET, {'neck': NECK},
+         'model.neck.start_level is 1, so that no gradient reaches norm0 of model.backbone, at '
+         'which DistributedDataParallel stops: write model.backbone.out_indices=(1, 2, 3), '
+         'model.neck.in_channels=[64, 128, 256] and model.neck.start_level=0'),
+        (PSPNET, ONE_HEAD,
+         'the heads have in_index [3, 2], so that no gradient reaches norm0, norm1 of '),
+        (RESNET, {'head': {'in_channels': 256}},
+         'model.head takes the last output alone, so that no gradient reaches norm0, norm1, '),
+    ],
+    ids=['retinanet', 'pspnet', 'classifier'],
+)  # fmt: skip
+def test_outputs_that_no_head_takes(tmp_path, base, model, text):
+    (finding,) = find_model_problems(load(tmp_path, base, model, **PYTORCH))
+    assert text in finding.text
+    assert not finding.is_error
+    rest = {**PYTORCH, 'find_unused_parameters': True}
+    assert list(find_model_problems(load(tmp_path, base, model, **rest))) == []
+
+
+@pytest.mark.parametrize(
+    ('base', 'model'),
+    [
+        (FASTER_RCNN, {'neck': NECK}),
+        (UPERNET, {'decode_head': NECK, 'auxiliary_head': {'in_channels': 128}}),
+        (RESNET, {'backbone': out(3), 'head': {'in_channels': 256}}),
+        (RESNET, {'backbone': {'frozen_stages': 4}, 'head': {'in_channels': 256}}),
+        (RETINANET, None),
+    ],
+    ids=['faster-rcnn', 'upernet', 'classifier', 'frozen', 'resnet'],
+)
+def test_outputs_that_are_all_taken(tmp_path, base, model):
+    assert list(find_model_problems(load(tmp_path, base, model, **PYTORCH))) == []

@@ -28,6 +28,14 @@ def scheduled(length, *schedulers, key='max_iters'):
     return {'train_cfg': {key: length}, 'param_scheduler': list(schedulers)}
 
 
+def released(**preprocessor):
+    checkpoint = 'https://shi-labs.com/projects/nat/checkpoints/CLS/nat_tiny.pth'
+    backbone = {'type': 'NAT', 'init_cfg': {'type': 'Pretrained', 'checkpoint': checkpoint}}
+    preprocessor = {'type': 'DetDataPreprocessor', **preprocessor}
+    return {'model': {'backbone': backbone, 'data_preprocessor': preprocessor}}
+
+
+RGB = [123.675, 116.28, 103.53]
 POLY = {'type': 'PolyLR', 'by_epoch': False, 'begin': 1500, 'end': 160000}
 STEPS = {'type': 'MultiStepLR', 'milestones': [27, 33], 'end': 36}
 
@@ -47,6 +55,13 @@ STEPS = {'type': 'MultiStepLR', 'milestones': [27, 33], 'end': 36}
             padding(size=(64, 96), size_divisor=32),
             'model.data_preprocessor has size=(64, 96) and size_divisor=32, but mmseg needs one',
             True,
+        ),
+        (released(), 'model.data_preprocessor.mean is None, but the released weights', False),
+        (
+            released(mean=RGB[::-1]),
+            'mean is [103.53, 116.28, 123.675], but the released weights of model.backbone were '
+            'trained on other colors: write mean=[123.675, 116.28, 103.53], ',
+            False,
         ),
         (
             scheduled(4000, POLY),

@@ -116,6 +116,9 @@ RUN_ELSEWHERE = {
     r'(?:nat-mm predict|python tools/predict\.py) .* 0 --out-dir predicted_camera': (
         'tests/commands/test_predict_video.py::test_camera'
     ),
+    r'nat-mm test configs/classification/heads/knn_.*': (
+        'tests/analysis/test_nearest_neighbors.py::test_config_is_tested'
+    ),
     r'python -m benchmarks\.gpu_cost( .*)?': (
         'tests/ops/test_triton_cost.py::test_the_documented_prediction_is_that_of_the_command'
     ),
