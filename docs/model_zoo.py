@@ -33,7 +33,7 @@ mim download nat_mm --config mask_rcnn_dinat_mini_3x_coco --dest models
 
 Classifiers with a *mirror* are in the authors' repositories on the Hugging Face Hub, too. With the
 extra `hub`, those are asked where the file's host does not answer, and with `--mirror` first; see
-[Hugging Face](huggingface.md#checkpoints-on-the-hub).
+[Hugging Face](huggingface.md).
 
 Detectors and segmentors start from the ImageNet classifiers at the end of this page, Large ones
 from ImageNet-22k weights, which their configs name. The released Mask2Former weights work with
