@@ -31,6 +31,10 @@ mim search nat_mm --model dinat --condition 'box_ap>53' --field box_ap parameter
 mim download nat_mm --config mask_rcnn_dinat_mini_3x_coco --dest models
 ```
 
+Classifiers with a *mirror* are in the authors' repositories on the Hugging Face Hub, too. With the
+extra `hub`, those are asked where the file's host does not answer, and with `--mirror` first; see
+[Hugging Face](huggingface.md).
+
 Detectors and segmentors start from the ImageNet classifiers on this page, Large ones from
 ImageNet-22k weights, which their configs name. [How close ours are](reproduction.md) to what was
 published is measured for each model."""
@@ -104,6 +108,7 @@ class Model:
         flops: Multiply-adds for an image of ``image`` (height x width).
         results: Values by the names in ``Task.metrics``.
         weights: URL of the whole model.
+        mirror: Address of the same weights on the Hugging Face Hub, if the authors put them there.
     """
 
     name: str
@@ -114,6 +119,7 @@ class Model:
     image: str
     results: dict[str, float]
     weights: str
+    mirror: str | None
 
     @property
     def folder(self) -> Path:
@@ -145,6 +151,7 @@ def read_metafile(path: Path) -> list[Model]:
                 image=metadata['Input Size'],
                 results={k: v for each in entry['Results'] for k, v in each['Metrics'].items()},
                 weights=entry['Weights'],
+                mirror=entry.get('Mirror'),
             )
         )
     return models
@@ -196,13 +203,21 @@ def write_table(models: Sequence[Model], *, seen_from: Path) -> str:
             *(str(model.results.get(metric, '')) for metric in metrics),
             f'{model.parameters / 1e6:g} M',
             f'{model.flops / 1e9:g} G{mark}',
-            f'[file]({model.weights})',
+            write_links(model),
         ])  # fmt: skip
     table = '\n'.join(f'| {" | ".join(row)} |' for row in rows)
     note = f'FLOPs: multiply-adds of the whole model for an image of {usual_image}'
     if others:
         note += rf'; \* of {" or ".join(image for image, _ in others)}'
     return f'{table}\n\n{note}.'
+
+
+def write_links(model: Model) -> str:
+    """The places of a model's weights."""
+    links = f'[file]({model.weights})'
+    if model.mirror is None:
+        return links
+    return f'{links}, [mirror]({model.mirror.replace("hf://", "https://huggingface.co/")})'
 
 
 def write_all(root: Path) -> dict[Path, str]:

@@ -8,7 +8,9 @@ import pytest
 import torch
 from mmengine.registry import MODELS
 
+from nat_mm.checkpoints.published import asks_mirrors_first
 from nat_mm.commands.running import run_command
+from nat_mm.errors import CheckpointError
 from nat_mm.inference import onnx_export
 from nat_mm.inference.config import load_config
 from tests.loading import load_command
@@ -111,6 +113,19 @@ def test_missing_packages(refused, configs, tmp_path, monkeypatch):
 def test_missing_checkpoint(refused, configs, tmp_path):
     message = refused(configs['detection'], 'gone.pth', tmp_path / 'backbone.onnx')
     assert 'gone.pth can not be found' in message
+
+
+def test_weights_from_the_mirror_first(refused, configs, tmp_path, monkeypatch):
+    asked = []
+
+    def load(*_):
+        asked.append(asks_mirrors_first())
+        raise CheckpointError('not downloaded')
+
+    monkeypatch.setattr('nat_mm.commands.export_onnx.load_pretrained', load)
+    for options in ([], ['--mirror']):
+        refused(configs['detection'], 'https://host/nat.pth', tmp_path / 'out.onnx', *options)
+    assert asked == [False, True]
 
 
 def test_checkpoint_of_another_architecture(refused, configs, trained, tmp_path):
