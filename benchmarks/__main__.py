@@ -1,7 +1,8 @@
 """The benchmark: neighborhood attention on this machine's CPU, against Swin's window attention.
 
-Measures the operator, the attention module, the backbone, and how time grows with the image. What
-is compared runs in turns in one process (memory: each model in its own); times are medians.
+Measures the operator, the attention module, the backbone, how time grows with the image, and the
+backbone exported to ONNX. What is compared runs in turns in one process (memory: each model in its
+own); times are medians.
 """
 
 import argparse
@@ -29,7 +30,15 @@ from nat_mm.commands.running import run_command
 from nat_mm.errors import UserError
 from nat_mm.training.bf16_instructions import avoid_unusable_amx
 
-SECTIONS = ('operator', 'module', 'backbone', 'growth')
+SECTIONS = {
+    'operator': 'det,lite',
+    'module': 'det,lite',
+    'backbone': 'det,lite',
+    'growth': 'det,lite',
+    'onnx': 'det,lite,onnx',
+}
+"""What can be measured, and the extras that it needs."""
+
 QUICK_REPEATS = 2
 QUICK_WARNING = 'These figures mean nothing: --quick measures small inputs, few times.'
 
@@ -37,7 +46,7 @@ QUICK_WARNING = 'These figures mean nothing: --quick measures small inputs, few 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        '--sections', nargs='+', choices=SECTIONS, default=SECTIONS, help='default: all'
+        '--sections', nargs='+', choices=SECTIONS, default=list(SECTIONS), help='default: all'
     )
     parser.add_argument(
         '--threads', type=int, default=torch.get_num_threads(), help='default: %(default)s'
@@ -80,7 +89,9 @@ def load(module: str, extras: str, option: str) -> ModuleType:
 def load_sections(names: list[str]) -> dict[str, ModuleType]:
     """The wanted sections, in their own order, before minutes pass until a later one fails."""
     return {
-        name: load(name, 'det,lite', f'--sections {name}') for name in SECTIONS if name in names
+        name: load(name, extras, f'--sections {name}')
+        for name, extras in SECTIONS.items()
+        if name in names
     }
 
 

@@ -1,10 +1,11 @@
 """Peak resident memory of a backbone, in a process of its own."""
 
 import multiprocessing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -43,19 +44,27 @@ def measure_memory(
     Raises:
         RuntimeError: If the work fails, or its process ends, for instance for want of memory.
     """
+    sizes = 'x'.join(map(str, shape))
+    work = f'measuring the memory of {backbone}, {mode}, {dtype}, {sizes}'
+    return in_own_process(work, _measure_here, backbone, mode, dtype, shape, threads)
+
+
+def in_own_process(work: str, function: Callable[..., Memory], *arguments: Any) -> Memory:
+    """Calls a function in a new process.
+
+    Raises:
+        RuntimeError: If it fails, or its process ends; ``work`` says in the message what it did.
+    """
     # Forked from a process that has imported what takes seconds. Not nat_mm, though: in a process
     # forked after its import the kernel uses a single thread.
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(['mmcv.cnn', 'mmengine.runner', 'torchvision', 'triton'])
     with ProcessPoolExecutor(max_workers=1, mp_context=context) as executor:
-        measurement = executor.submit(_measure_here, backbone, mode, dtype, shape, threads)
+        measurement = executor.submit(function, *arguments)
         try:
             return measurement.result()
         except Exception as error:
-            sizes = 'x'.join(map(str, shape))
-            raise RuntimeError(
-                f'measuring the memory of {backbone}, {mode}, {dtype}, {sizes} failed: {error}'
-            ) from error
+            raise RuntimeError(f'{work} failed: {error}') from error
 
 
 def _measure_here(
@@ -63,15 +72,16 @@ def _measure_here(
 ) -> Memory:
     torch.set_num_threads(threads)
     avoid_unusable_amx()
-    before = _resident_mebibytes('VmRSS')
+    before = resident_mebibytes('VmRSS')
     work = make_workload(backbone, mode, dtype, shape)
     for _ in range(STEPS):
         work()
-    peak = _resident_mebibytes('VmHWM')
+    peak = resident_mebibytes('VmHWM')
     return Memory(increase=peak - before, peak=peak)
 
 
-def _resident_mebibytes(field: str) -> float:
+def resident_mebibytes(field: str) -> float:
+    """Memory of this process: 'VmRSS' now, 'VmHWM' at most so far."""
     for line in Path('/proc/self/status').read_text().splitlines():
         name, _, value = line.partition(':')
         if name == field:

@@ -73,6 +73,11 @@ class Settings:
         return ((1, 3, 64, 96),) if self.quick else ((1, 3, 800, 1344), (2, 3, 512, 512))
 
     @property
+    def exported_sizes(self) -> tuple[tuple[int, int], ...]:
+        """Height and width of the images for exported backbones: segmentation and detection."""
+        return ((64, 96),) if self.quick else ((512, 512), (800, 1344))
+
+    @property
     def modes_and_dtypes(self) -> tuple[tuple[str, str], ...]:
         """What to do with the backbones; a trial leaves half out, since each costs processes."""
         if self.quick:

@@ -100,6 +100,7 @@ LANES = {
         'tests/ops/test_cpu_memory.py',
         'tests/ops/test_large_scores.py::test_triton',
         'tests/ops/test_library.py',
+        'tests/ops/test_onnx.py',
         'tests/ops/test_triton.py',
         'tests/ops/test_triton_cost.py',
         'tests/ops/test_triton_tuning.py',

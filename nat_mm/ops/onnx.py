@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import onnx_ir
 import torch
+from onnxscript import ir
 from onnxscript import opset18 as op
 
 from nat_mm.ops.library import OPERATORS
@@ -231,4 +231,4 @@ def _range(length: Value) -> Value:
 
 
 def _constant(array: Any) -> Value:
-    return op.Constant(value=onnx_ir.tensor(array))
+    return op.Constant(value=ir.tensor(array))
