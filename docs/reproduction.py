@@ -8,6 +8,7 @@ Models are built without memory for their weights, and FLOPs are counted from sh
 """
 
 import argparse
+import functools
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -92,6 +93,7 @@ def _show(published: float, ours: float) -> str:
     return f'{published:g} | {ours:.{digits}f}'
 
 
+@functools.cache
 def read_experiments() -> dict[str, tuple[str, dict]]:
     """Kind and facts of each published experiment by the name of its config."""
     content = json.loads((ROOT / 'tests/data/published_experiments.json').read_text())
@@ -111,14 +113,17 @@ def read_experiments() -> dict[str, tuple[str, dict]]:
     }
 
 
+read_metafiles = functools.cache(read_model_zoo)
+
+
 def _name_of_weights(address: str) -> str:
-    return next(name for name, entry in read_model_zoo().items() if entry['Weights'] == address)
+    return next(name for name, entry in read_metafiles().items() if entry['Weights'] == address)
 
 
 def measure(name: str) -> Row:
     """Builds a model and compares it with what was published."""
     kind, facts = read_experiments()[name]
-    entry = read_model_zoo()[name]
+    entry = read_metafiles()[name]
     config = Config.fromfile(ROOT / entry['Config'])
     init_default_scope(config.default_scope)
     with torch.device('meta'):

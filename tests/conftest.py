@@ -110,6 +110,7 @@ LANES = {
     'model': (
         'tests/analysis/test_commands.py',
         'tests/analysis/test_nearest_neighbors.py',
+        'tests/backbones/test_isotropic.py',
         'tests/backbones/test_published_dilations.py',
         'tests/benchmarks',
         'tests/checkpoints/test_huggingface.py',

@@ -1,6 +1,7 @@
 """Isotropic NAT, DiNAT and ViT-rpb (arXiv 2209.15001): one resolution from end to end."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from mmengine.model import BaseModule
@@ -14,11 +15,11 @@ from nat_mm.checkpoints.loading import adapt_state_dict, pretrained_weights
 from nat_mm.layers import NATLayer, PatchTokenizer, SelfAttention2D
 from nat_mm.ops.validation import check_int, check_probability
 
-_SIZES = {
+_SIZES: dict[str, dict[str, Any]] = {
     'small': dict(embed_dim=384, num_heads=12, drop_path_rate=0.1),
     'base': dict(embed_dim=768, num_heads=24, drop_path_rate=0.4),
 }
-_PATTERNS = {
+_PATTERNS: dict[str, dict[str, Any]] = {
     'nat': dict(kernel_size=7, dilations=(1,) * 12),
     'dinat': dict(kernel_size=7, dilations=(1, 2) * 6),
     'vitrpb': dict(kernel_size=None, dilations=None),
@@ -143,13 +144,14 @@ class NATIsotropic(BaseModule):
                 attention_backend=attention_backend,
             )
             if values['kernel_size'] is None:
-                layer.attn = SelfAttention2D(
+                attention = SelfAttention2D(
                     embed_dim,
                     values['num_heads'],
                     map_size=map_size,
                     qkv_bias=qkv_bias,
                     drop_rate=drop_rate,
                 )
+                layer.add_module('attn', attention)
             self.layers.append(layer)
         for index in self.out_indices:
             self.add_module(f'norm{index}', nn.LayerNorm(embed_dim))

@@ -1,5 +1,6 @@
 """Panoptic annotations of the small data, and the commands on small models."""
 
+import functools
 import json
 import shutil
 from pathlib import Path
@@ -108,10 +109,17 @@ def write_cityscapes(root: Path, part: str) -> None:
 @pytest.fixture(params=SHIPPED, scope='module')
 def built(request: pytest.FixtureRequest) -> tuple[str, Config, nn.Module]:
     """Each task, its shipped config and its model, without memory for the weights."""
-    config = shipped_config(request.param)
+    config, model = build(request.param)
+    init_default_scope(config.default_scope)
+    return request.param, config, model
+
+
+@functools.cache
+def build(task: str) -> tuple[Config, nn.Module]:
+    config = shipped_config(task)
     init_default_scope(config.default_scope)
     with torch.device('meta'):
-        return request.param, config, MODELS.build(config.model)
+        return config, MODELS.build(config.model)
 
 
 @pytest.fixture(scope='session')

@@ -155,7 +155,6 @@ def class_order(task, model):
     ('task', 'queries', 'classes'),
     [
         ('cityscapes_semantic', 100, 19),
-        ('cityscapes_instance', 200, 8),
         ('cityscapes_panoptic', 200, 19),
     ],
     ids=lambda value: str(value),

@@ -7,7 +7,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, init_default_scope
 from torch import nn
 
-from tests.mask2former.small import CONFIGS, PUBLISHED, SHIPPED, shipped_config
+from tests.mask2former.small import CONFIGS, PUBLISHED, RUN, SHIPPED, shipped_config
 from tests.model_zoo import ROOT
 
 CONTENT = json.loads((ROOT / 'tests/data/published_experiments.json').read_text())
@@ -76,6 +76,7 @@ def test_heads(built):
     assert len(head.transformer_decoder.layers) == 9
 
 
+@pytest.mark.parametrize('built', RUN, indirect=True)
 def test_optimizer(built):
     """Each parameter is a group of its own; its rate and decay follow from what it is."""
     task, config, model = built

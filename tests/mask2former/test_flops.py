@@ -1,17 +1,19 @@
 """Multiply-adds of whole models: the published numbers are those of images of 800 x 800."""
 
+import copy
+
 import pytest
 
 from nat_mm.analysis.flops import count_costs
 from nat_mm.analysis.workloads import find_workload
 
-BILLIONS = {'semantic': 518, 'panoptic': 522, 'cityscapes_semantic': 509}
+BILLIONS = {'semantic': 518, 'panoptic': 522}
 
 
 @pytest.mark.parametrize('built', BILLIONS, indirect=True)
 def test_published_flops(built):
     task, config, model = built
     workload = find_workload(model, config)
-    costs = count_costs(model.to_empty(device='cpu'), (800, 800), workload.run)
+    costs = count_costs(copy.deepcopy(model).to_empty(device='cpu'), (800, 800), workload.run)
     assert costs.parameters[''] / 1e6 == pytest.approx(220, abs=0.5)
     assert costs.multiply_adds[''] / 1e9 == pytest.approx(BILLIONS[task], abs=0.5)
