@@ -1,6 +1,6 @@
 """Makes the figures and tables of docs/why_neighborhoods.md and of the ablation configs' README.
 
-    python docs/why_neighborhoods.py            # measures, draws and writes; two minutes of one core
+    python docs/why_neighborhoods.py            # measures, draws, writes: 2 minutes of one core
     python docs/why_neighborhoods.py --check    # exit code 2 if the README is out of date
 
 Time is the processor's, with one thread, so that other programs hardly matter.
