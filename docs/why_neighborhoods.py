@@ -65,7 +65,8 @@ this project.
 Params and FLOPs are counted by this project, multiply-adds of the whole model for an image of
 224x224. "Published" are the papers' own, where they were found. Top-1 on ImageNet-1k is the
 papers': 81.3 and 83.2 from their main tables; the others from the ablation in version 5 of NAT's
-paper, read in a summary of it, not in the paper itself. Where there is no entry, none was found.
+paper, read in a machine-written summary of it and not checked against the paper. Where there is no
+entry, none was found.
 
 SASA costs what its windows do. For the operator, the map gets a margin of zeros, which is not
 counted.
