@@ -105,8 +105,7 @@ def compare_patterns(
     shape: tuple[int, int],
     batch_size: int = 1,
     modes: Sequence[str] = ('inference',),
-    rounds: int = 3,
-    seconds: float = 1.0,
+    **timing: Any,
 ) -> list[PatternRow]:
     """Measures backbones that differ in their attention pattern.
 
@@ -116,8 +115,7 @@ def compare_patterns(
         shape: Height and width of the images for all else.
         batch_size: Images at a time for time and memory.
         modes: Some of ``nat_mm.analysis.pattern_costs.MODES``.
-        rounds: See `nat_mm.analysis.pattern_costs.measure_seconds`.
-        seconds: See there.
+        **timing: Options of `nat_mm.analysis.pattern_costs.measure_seconds`.
 
     Returns:
         What was found of each, in the order of ``backbones``.
@@ -137,7 +135,7 @@ def compare_patterns(
         for name, work in works.items():
             memory[name][mode] = measure_peak_memory(work, image.device)
             backbones[name].zero_grad()
-        for name, each in measure_seconds(works, rounds=rounds, seconds=seconds).items():
+        for name, each in measure_seconds(works, **timing).items():
             times[name][mode] = batch_size / each
     rows = []
     for pattern, backbone in backbones.items():

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.benchmark import Timer
+from torch.utils.benchmark.utils.timer import timer as wall_clock
 
 MODES = ('inference', 'training')
 
@@ -38,20 +39,26 @@ def make_work(backbone: nn.Module, images: Tensor, mode: str) -> Callable[[], No
 
 
 def measure_seconds(
-    works: Mapping[str, Callable[[], Any]], *, rounds: int = 3, seconds: float = 1.0
+    works: Mapping[str, Callable[[], Any]],
+    *,
+    rounds: int = 3,
+    seconds: float = 1.0,
+    clock: Callable[[], float] = wall_clock,
 ) -> dict[str, float]:
     """Times functions in turns, so that a slow moment of the machine meets all of them.
 
     Args:
-        works: What to time, by name. The GPU's work is waited for.
+        works: What to time, by name.
         rounds: How often each has its turn.
         seconds: How long a turn takes at least.
+        clock: Returns the time in seconds; by default, it waits for the GPU first.
 
     Returns:
         Median seconds per call, by name.
     """
+    threads = torch.get_num_threads()
     timers = {
-        name: Timer('work()', globals={'work': work}, num_threads=torch.get_num_threads())
+        name: Timer('work()', globals={'work': work}, num_threads=threads, timer=clock)
         for name, work in works.items()
     }
     samples: dict[str, list[float]] = {name: [] for name in timers}

@@ -1,6 +1,6 @@
 """Figures of attention patterns side by side."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
@@ -40,18 +40,18 @@ def draw_equivariance(rows: Sequence[PatternRow], output: Path) -> None:
     _save(figure, output)
 
 
-def draw_field_growth(rows: Sequence[PatternRow], output: Path) -> None:
+def draw_field_growth(sides: Mapping[str, Sequence[float]], output: Path) -> None:
     """Draws how the receptive field of the token in the middle grows from layer to layer.
 
     Args:
-        rows: What was found of each pattern.
+        sides: By pattern, its side in pixels behind each layer.
         output: File to write.
     """
     figure = Figure(figsize=(7.2, 4.2), layout='constrained')
     axes = figure.subplots()
-    for row, style in zip(rows, ('-', ':', '--', '-.'), strict=False):
-        layers = range(1, len(row.field_sides) + 1)
-        axes.plot(layers, row.field_sides, style, marker='o', markersize=4, label=row.pattern)
+    for (pattern, values), style in zip(sides.items(), ('-', ':', '--', '-.'), strict=False):
+        layers = range(1, len(values) + 1)
+        axes.plot(layers, values, style, marker='o', markersize=4, label=pattern)
     axes.set(xlabel='layer', ylabel='side of the receptive field, pixels', ylim=(0, None))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)

@@ -79,7 +79,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         '--modes', nargs='+', choices=MODES, default=['inference'], help='default: inference'
     )
     parser.add_argument(
-        '--seconds', type=float, default=1.0, help='of a measurement; default: %(default)s'
+        '--seconds', type=float, default=0.3, help='of a measurement; default: %(default)s'
     )
     parser.add_argument('--out-dir', type=Path, default=Path('analysis'), help='default: analysis')
     add_device_option(parser)
@@ -182,5 +182,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print_tables(rows)
     write_bytes(arguments.out_dir / 'analysis.json', as_json(rows).encode())
     draw_equivariance(rows, arguments.out_dir / 'equivariance.png')
-    draw_field_growth(rows, arguments.out_dir / 'receptive_fields.png')
+    sides = {row.pattern: row.field_sides for row in rows}
+    draw_field_growth(sides, arguments.out_dir / 'receptive_fields.png')
     print(f'results are in {arguments.out_dir}')

@@ -3,6 +3,7 @@
 import copy
 import importlib
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -104,6 +105,15 @@ def test_model_is_what_the_name_says(built):
                 assert block.attn.shift == 3 * (number % 2)
     assert model.head.fc.weight.shape == (1000, 8 * wanted['embed_dim'])
     assert backbone.stages[-1].blocks[-1].drop_path.p == pytest.approx(0.2)
+
+
+def test_readme_has_the_parameters_and_what_was_published(built):
+    name, model, _ = built
+    (row,) = re.findall(rf'^\| \[{name}\].*', (FOLDER / 'README.md').read_text(), re.MULTILINE)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    assert f'| {parameters / 1e6:.2f} M |' in row
+    published = {Path(each['config']).stem: each.get('published', {}) for each in ROWS}[name]
+    assert row.endswith(f'| {published.get("top1", "")} |')
 
 
 def test_configs_are_short(built):
