@@ -11,6 +11,7 @@ Objects that more than one tile can see are merged by sahi's greedy non-maximum 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -86,7 +87,7 @@ class Tiling:
         what it shares with its neighbors.
         """
         starts = self.starts(length)
-        cuts = [(left + self.size + right) // 2 for left, right in zip(starts, starts[1:])]  # noqa: B905
+        cuts = [(left + self.size + right) // 2 for left, right in pairwise(starts)]
         index = starts.index(start)
         return slice([0, *cuts][index], [*cuts, length][index])
 
