@@ -4,6 +4,8 @@
 # make bench   measures speed and memory here       make docs    builds the documentation in site/
 # make test-gpu   tests on a GPU, measures speed there and writes work_dirs/gpu_report.md
 # make wheels  builds the sdist and all wheels in dist/
+# make upstream MMDET=../mmdetection   runs the tests of a checkout of mmdetection 3.3.0 with nat_mm
+#                   (also MMCV, MMENGINE, MMPRETRAIN, MMSEG; ONLY=tests/test_models for a part)
 # make soak    kills training runs 50 times each, in ten minutes, and counts lost checkpoints
 #
 # All but `make clean` create .venv with everything in it, unless it is there. To choose otherwise:
@@ -45,7 +47,7 @@ INSTALLED := $(VENV)/.installed-$(shell { \
 	cat pyproject.toml setup.py nat_mm_startup.pth nat_mm/ops/csrc/*; \
 	echo '$(CURDIR) $(TORCH) $(TORCHVISION) $(INDEX)'; } | cksum | cut -d ' ' -f 1)
 
-.PHONY: demo test quick coverage test-gpu soak bench docs lint clean wheels
+.PHONY: demo test quick coverage test-gpu upstream soak bench docs lint clean wheels
 
 demo: $(INSTALLED)
 	$(VENV)/bin/python tools/demo.py
@@ -66,6 +68,10 @@ coverage: $(INSTALLED)
 
 test-gpu: $(INSTALLED)
 	@$(VENV)/bin/python -m tests.gpu
+
+upstream: $(INSTALLED)
+	$(VENV)/bin/python -m tests.upstream $(foreach package,mmcv mmdet mmengine mmpretrain mmseg,\
+		$(addprefix $(package)=,$($(shell echo $(package) | tr a-z A-Z)))) $(if $(ONLY),--only $(ONLY))
 
 soak: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(VENV)/bin/python -W ignore -m tests.soak

@@ -85,6 +85,7 @@ class _MissingPanopticApi:
 
 
 _NEED_NAT_MM = {
+    'mmengine.config.config': ('Config._parse_lazy_import',),
     'mmengine.infer.infer': (
         'BaseInferencer._init_model',
         'BaseInferencer._load_model_from_metafile',
@@ -192,8 +193,8 @@ def _import_before_call(owner, name):
 
         return getattr(owner, name)(*args, **kwargs)
 
-    is_class_method = isinstance(vars(owner)[name], classmethod)
-    setattr(owner, name, staticmethod(call) if is_class_method else call)
+    needs_no_object = isinstance(vars(owner)[name], (classmethod, staticmethod))
+    setattr(owner, name, staticmethod(call) if needs_no_object else call)
 
 
 def _is_installed(package):

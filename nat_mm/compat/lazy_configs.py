@@ -6,22 +6,24 @@ library lies where it looks: ``os.path.join('data', 'train')`` in a config is a 
 """
 
 import functools
+import inspect
 import sys
 from types import ModuleType
 
 # OneDL's fork knows frozen modules, but no virtual environments.
 BROKEN_IN = {'mmengine': '<0.11'}
 UPSTREAM = 'https://github.com/open-compass/opencompass/issues/767'
-MODULES = ('mmengine.config.utils',)
+MODULES = ('mmengine.config.utils', 'mmengine.config.config')
 
 
 def repair(module: ModuleType) -> None:
     """Makes mmengine import every module of the standard library at once.
 
     Args:
-        module: ``mmengine.config.utils``.
+        module: ``mmengine.config.utils``, or ``mmengine.config.config``, which has the function
+            from it.
     """
-    is_builtin = module._is_builtin_module
+    is_builtin = inspect.unwrap(module._is_builtin_module)
 
     @functools.wraps(is_builtin)
     def is_builtin_module(module_name: str) -> bool:

@@ -189,6 +189,21 @@ def test_deform_conv(modulated, spread, groups, deform_groups, monkeypatch):
         torch.testing.assert_close(result, wanted, rtol=1e-4, atol=1e-4)
 
 
+def test_modulated_deform_conv_with_offsets_of_a_larger_map(monkeypatch):
+    torch.manual_seed(0)
+    inputs = [torch.randn(2, 2, 5, 6), torch.randn(2, 18, 10, 12), torch.rand(2, 9, 10, 12)]
+    inputs += [torch.randn(3, 2, 3, 3), torch.randn(3)]
+
+    def convolve(*inputs):
+        return mmcv.ops.modulated_deform_conv2d(*inputs, 1, 1)
+
+    expected = run(convolve, inputs, monkeypatch)
+    for result, wanted in zip(
+        run(convolve, inputs, monkeypatch, deform_conv), expected, strict=True
+    ):
+        torch.testing.assert_close(result, wanted, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize('psa_type', ['collect', 'distribute'])
 @pytest.mark.parametrize('size', [(3, 5), (13, 17), (4, 2)], ids=['small', 'whole', 'even'])
 def test_psamask(psa_type, size, monkeypatch):

@@ -122,6 +122,24 @@ def test_offsets_that_lead_just_out_of_the_image_have_no_gradient(modulated):
         assert (grad[i, j, row, column] > 0) == (0 <= y < 4 and 0 <= place < 5)
 
 
+def test_offsets_of_a_larger_map_are_taken_as_they_lie_in_memory():
+    # mmdet's DyHead has such maps, and its checkpoints were trained with mmcv's operator.
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(2, 2, 3, 4), torch.randn(3, 2, 3, 3), torch.randn(3)
+    offset, mask = torch.randn(2, 18, 6, 8), torch.rand(2, 9, 6, 8)
+    results = []
+    for size in ((18, 6, 8), (9, 6, 8)), ((18, 3, 4), (9, 3, 4)):
+        inputs = [
+            each.flatten(1)[:, : torch.Size(shape).numel()].reshape(2, *shape).requires_grad_()
+            for each, shape in zip((offset, mask), size, strict=True)
+        ]
+        output = mmcv.ops.modulated_deform_conv2d(x, *inputs, weight, bias, 1, 1)
+        output.sin().sum().backward()
+        results.append([output, *(each.grad.flatten(1)[:, : 9 * 12] for each in inputs)])
+    for result, expected in zip(*results, strict=True):
+        torch.testing.assert_close(result, expected)
+
+
 def test_im2col_step_changes_nothing():
     torch.manual_seed(0)
     conv = mmcv.ops.DeformConv2d(2, 3, 3, padding=1, im2col_step=2)

@@ -36,6 +36,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from nat_mm.checkpoints import read_checkpoint
 from nat_mm.compat import REPAIRS, STAND_INS, find_status, noise
 from tests.compat.regression import train
+from tests.compat.test_numpy_names import RANKING, evaluate_one_video
 
 THIS_MODULE = sys.modules[__name__]
 IS_FORK = is_installed('onedl-mmengine')
@@ -140,6 +141,11 @@ def test_fsdp(monkeypatch):
     FSDPStrategy.load_optim_state_dict(strategy, {})
     with still_broken('fsdp'):
         FSDPStrategy.load_optim_state_dict.__wrapped__(strategy, {})
+
+
+def test_lazy_configs():
+    with still_broken('lazy_configs'):
+        assert inspect.unwrap(mmengine.config.utils._is_builtin_module)('os.path')
 
 
 def test_mmcv_ops(monkeypatch):
@@ -279,6 +285,14 @@ def test_plain_texts():
         visualizer.get_image()
 
 
+def test_retrieval(monkeypatch):
+    from mmpretrain.evaluation.metrics import retrieval
+
+    monkeypatch.setattr(retrieval, 'np', np)
+    with still_broken('retrieval', AttributeError):
+        retrieval.RetrievalAveragePrecision.calculate(**RANKING)
+
+
 def test_safe_checkpoints(tmp_path):
     path = tmp_path / 'history.pth'
     torch.save({'history': HistoryBuffer([1.0], [1])}, path)
@@ -307,3 +321,11 @@ def test_whole_checkpoints(tmp_path, monkeypatch):
     inspect.unwrap(save_checkpoint)({'state_dict': {}}, str(tmp_path / 'epoch_1.pth'))
     with still_broken('whole_checkpoints'):
         assert renamed
+
+
+def test_youtube_vis(monkeypatch):
+    from mmdet.evaluation.functional import ytviseval
+
+    monkeypatch.setattr(ytviseval, 'np', np)
+    with still_broken('youtube_vis', AttributeError):
+        evaluate_one_video()

@@ -127,6 +127,7 @@ RUN_ELSEWHERE = {
     ),
     r'python -m tests\.gpu': 'tests/gpu/test_report.py::test_without_a_gpu_one_line_says_so',
     r'python -W ignore -m tests\.soak': 'tests/commands/test_kills.py::test_killed_runs_go_on',
+    r'python -m tests\.upstream .+': 'tests/upstream/test_comparison.py::test_new_failures',
     r'(?:nat-mm web-demo|python tools/web_demo\.py).*': 'tests/web/test_page.py::test_start',
     r'nat-mm serve .*': (
         'tests/serving/test_command.py::'

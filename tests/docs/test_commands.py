@@ -42,6 +42,7 @@ BEHIND_MAKE = (
     'python -m mkdocs build --strict',
     'python -m tests.gpu',
     'python -W ignore -m tests.soak',
+    'python -m tests.upstream mmdet=../mmdetection',
 )
 DEMO_MODELS = {'detector': 'mask_rcnn_nat_demo', 'segmenter': 'upernet_nat_demo'}
 

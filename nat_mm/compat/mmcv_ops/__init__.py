@@ -10,7 +10,7 @@ fp16 tensor comes in. Every other operator can be imported but raises an error w
 from importlib.util import find_spec
 from types import ModuleType
 
-from . import (
+from nat_mm.compat.mmcv_ops import (
     box_overlaps,
     carafe,
     deform_conv,
@@ -25,6 +25,7 @@ from . import (
     soft_nms,
     versions,
 )
+
 from .unavailable import unavailable_op
 
 BROKEN_IN = {'mmcv': '>=2'}

@@ -111,7 +111,9 @@ def _corners_of_intersection(first: Tensor, second: Tensor) -> tuple[Tensor, Ten
     edges2 = (second.roll(-1, dims=1) - second)[:, None]
     between = second[:, None] - first[:, :, None]
     determinant = _cross(edges1, edges2)
-    crosses = determinant.abs() > _LEAST_AREA
+    # The sine of their angle: of parallel edges on one line rounding would make any crossing.
+    lengths = [torch.linalg.vector_norm(each, dim=-1) for each in (edges1, edges2)]
+    crosses = determinant.abs() > 1e-9 * lengths[0] * lengths[1]
     determinant = determinant.where(crosses, 1)
     along1, along2 = _cross(between, edges2) / determinant, _cross(between, edges1) / determinant
     crosses &= (along1 >= 0) & (along1 <= 1) & (along2 >= 0) & (along2 <= 1)

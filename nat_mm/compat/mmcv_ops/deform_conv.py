@@ -147,8 +147,10 @@ def modulated_deform_conv_forward(
         weight: [C_out, C_in / group, kernel_h, kernel_w].
         bias: [C_out], or an empty tensor.
         ones: Buffer of the compiled operator; not used.
-        offset: [B, 2 * deformable_group * kernel_h * kernel_w, H_out, W_out].
-        mask: [B, deformable_group * kernel_h * kernel_w, H_out, W_out].
+        offset: [B, 2 * deformable_group * kernel_h * kernel_w, H_out, W_out]. Of a larger map the
+            numbers are taken as they lie in memory, as in the compiled operator: mmdet's DyHead was
+            trained so.
+        mask: [B, deformable_group * kernel_h * kernel_w, H_out, W_out]; likewise.
         output: [B, C_out, H_out, W_out], written.
         columns: Buffer of the compiled operator; not used.
         kernel_h: Height of the kernel; follows from ``weight``, not used.
@@ -163,6 +165,7 @@ def modulated_deform_conv_forward(
         deformable_group: Groups of channels with offsets and masks of their own; likewise.
         with_bias: Whether to add ``bias``.
     """
+    offset, mask = (_as_read(each, output.shape[2:]) for each in (offset, mask))
     input, offset, weight, mask = map(at_least_fp32, (input, offset, weight, mask))
     convolved = torchvision.ops.deform_conv2d(
         input,
@@ -210,12 +213,23 @@ def modulated_deform_conv_backward(
     settings = (
         stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group,
     )  # fmt: skip
+    offset, mask, grad_offset, grad_mask = (
+        _as_read(each, grad_output.shape[2:]) for each in (offset, mask, grad_offset, grad_mask)
+    )
     grads = _backward(grad_output, input, weight, offset, mask, settings)
     targets = (grad_input, grad_weight, grad_offset, grad_mask)
     for target, grad in zip(targets, grads[:4], strict=True):
         target.add_(grad)
     if with_bias:
         grad_bias.add_(grads[4])
+
+
+def _as_read(tensor: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return the first numbers of each image, as a view of [B, C, *size]."""
+    if tensor.shape[2:] == size:
+        return tensor
+    channels = tensor.size(1)
+    return tensor.flatten(1)[:, : channels * size[0] * size[1]].unflatten(1, (channels, *size))
 
 
 def _backward(

@@ -1,0 +1,52 @@
+"""Metrics that use names which NumPy removed."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+RANKING = {
+    'pred': torch.tensor([[0.9, 0.5, 0.7]]),
+    'target': [[2]],
+    'topk': 3,
+    'target_indices': True,
+}
+"""One query whose only match has the second rank."""
+
+
+def evaluate_one_video() -> float:
+    """The average precision of YouTube-VIS where the only track is found."""
+    from mmdet.evaluation.functional.ytviseval import YTVISeval
+
+    evaluation = YTVISeval()
+    evaluation.params.vidIds, evaluation.params.catIds = [1], [1]
+    thresholds = len(evaluation.params.iouThrs)
+    found = {
+        'dtScores': [0.9],
+        'dtMatches': np.ones((thresholds, 1)),
+        'dtIgnore': np.zeros((thresholds, 1)),
+        'gtIgnore': np.zeros(1),
+    }
+    evaluation.evalImgs = [found] * len(evaluation.params.areaRng)
+    evaluation._paramsEval = copy.deepcopy(evaluation.params)
+    evaluation.accumulate()
+    return evaluation.eval['precision'].min()
+
+
+def test_youtube_vis():
+    assert evaluate_one_video() == pytest.approx(1)
+
+
+def test_retrieval():
+    from mmpretrain.evaluation.metrics import RetrievalAveragePrecision
+
+    assert RetrievalAveragePrecision.calculate(**RANKING) == pytest.approx(50)
+
+
+def test_numpy_itself_stays_as_it_is():
+    import mmdet.evaluation.functional.ytviseval
+    import mmpretrain.evaluation.metrics.retrieval  # noqa: F401
+
+    assert not hasattr(np, 'float')
+    assert mmdet.evaluation.functional.ytviseval.np.float64 is np.float64
