@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 OPSET = 18
 
-ATTENTION = 'reference'
-"""The attention backend that is exported: it has to consist of operators that ONNX knows."""
+ATTENTION = 'portable'
+"""The attention backend that is exported: one whose operator `nat_mm.ops.onnx` translates."""
 
 
 class AdaptiveAveragePooling(nn.Module):
@@ -97,6 +97,8 @@ def to_onnx(
         ImportError: If onnx or onnxscript is not installed.
         ArithmeticError: If PyTorch cannot export the module.
     """
+    from nat_mm.ops import onnx as attention
+
     shapes: tuple[Any, ...] = (dynamic_axes, *({} for _ in arguments[1:]))
     try:
         with without_messages('torch.onnx'):
@@ -108,7 +110,7 @@ def to_onnx(
                 input_names=list(input_names),
                 output_names=list(output_names),
                 dynamic_shapes=shapes,
-                custom_translation_table=translations(),
+                custom_translation_table={**attention.translations(), **translations()},
                 verbose=False,
             )
     except torch.onnx.errors.OnnxExporterError as error:

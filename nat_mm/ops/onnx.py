@@ -1,0 +1,234 @@
+"""The operator in ONNX: dense attention on tiles, for maps of any size.
+
+A tile is t consecutive tokens of a residue class on each axis. With ``t > k // 2`` the windows of
+all its queries, also those shifted at a border, lie in its *halo*: the tile itself and k // 2
+tokens before and after it. So the distances between queries and keys are the same in all tiles,
+which share one table of biases, and only the mask of the keys outside a query's window depends on
+where the tile lies. The last tile of a class is moved back until it ends with the class.
+
+Zero times NaN is NaN: a NaN or infinity in a key or value reaches all queries of its tiles.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import onnx_ir
+import torch
+from onnxscript import opset18 as op
+
+from nat_mm.ops.library import OPERATORS
+from nat_mm.ops.tiling import tile_size
+
+Value = Any
+"""A tensor of the ONNX graph. onnxscript's own types do not tell what its operators return."""
+
+
+def translations() -> dict[Callable, Callable]:
+    """The operator's part in ``torch.onnx.export(..., custom_translation_table=...)``.
+
+    Translates the operators of the backends 'cpu', 'portable' and 'triton', in float32, with the
+    operators of opset 18. Attention modules on maps of the same size share their index tables, so
+    each export needs a table of its own.
+    """
+    plans: dict[Any, _Plan] = {}
+
+    def translate(
+        query: Value,
+        key: Value,
+        value: Value,
+        bias: Value | None,
+        kernel_size: Sequence[int],
+        dilation: Sequence[int],
+        scale: float,
+    ) -> tuple[Value, Value]:
+        window = _Window(tuple(kernel_size), tuple(dilation), tile_size(tuple(kernel_size)))
+        sizes = tuple(str(size) for size in query.shape[1:3])
+        if (window, sizes) not in plans:
+            plans[window, sizes] = _plan(op.Shape(query), window)
+        output = _attend(query, key, value, bias, window, plans[window, sizes], scale)
+        statistics = op.Constant(value_float=0.0)  # for a backward pass, which no graph has
+        return output, statistics
+
+    return {getattr(torch.ops.nat_mm, name).default: translate for name in OPERATORS}
+
+
+class _Window(NamedTuple):
+    """Constants of a module, as (rows, columns)."""
+
+    kernel_size: tuple[int, int]
+    dilation: tuple[int, int]
+    tile: tuple[int, int]
+    """Queries in a tile."""
+
+    @property
+    def queries(self) -> int:
+        return math.prod(self.tile)
+
+    @property
+    def halo(self) -> tuple[int, int]:
+        rows, columns = (t + k - 1 for t, k in zip(self.tile, self.kernel_size, strict=True))
+        return rows, columns
+
+
+class _Plan(NamedTuple):
+    """Where the tokens of a map of H x W lie in its tiles."""
+
+    queries: Value
+    """Numbers of the tokens of each tile, int64 [tiles, queries]."""
+    keys: Value
+    """Those of its halo, int64 [tiles, keys]; beyond a border any."""
+    mask: Value
+    """0 for keys in a query's window, otherwise -infinity, float32 [tiles, queries, keys]."""
+    results: Value
+    """Where each token is among the queries of all tiles, int64 [H, W]."""
+
+
+class _Axis(NamedTuple):
+    """The tiles of one axis of length L, one residue class after the other.
+
+    All classes have as many tiles as the longest; a shorter one may have its last tile twice.
+    """
+
+    queries: Value
+    """Positions of the queries, [tiles, t]."""
+    keys: Value
+    """Positions of the halo, [tiles, t + k - 1]; beyond a border that of the last token."""
+    mask: Value
+    """0 for keys in a query's window, otherwise -infinity, [tiles, t, t + k - 1]."""
+    tile: Value
+    """The tile of each token, [L]."""
+    place: Value
+    """Its number in that tile, [L]."""
+    tiles: Value
+    """How many there are, [1]."""
+
+
+def _attend(
+    query: Value,
+    key: Value,
+    value: Value,
+    bias: Value | None,
+    window: _Window,
+    plan: _Plan,
+    scale: float,
+) -> Value:
+    tokens = [0, 0, -1, int(query.shape[4])]
+
+    def tiles(tensor: Value, numbers: Value) -> Value:
+        """Takes [B, heads, tiles, numbers, D] out of [B, H, W, heads, D]."""
+        by_head = op.Reshape(op.Transpose(tensor, perm=[0, 3, 1, 2, 4]), tokens)
+        return op.Gather(by_head, numbers, axis=2)
+
+    query = tiles(op.Mul(query, _constant(np.float32(scale))), plan.queries)
+    key, value = (tiles(tensor, plan.keys) for tensor in (key, value))
+    scores = op.MatMul(query, op.Transpose(key, perm=[0, 1, 2, 4, 3]))
+    if bias is not None:
+        scores = op.Add(scores, _bias_of_a_tile(bias, window))
+    weights = op.Softmax(op.Add(scores, plan.mask), axis=-1)
+    attended = op.Reshape(op.MatMul(weights, value), tokens)
+    # [B, heads, H, W, D]
+    output = op.Gather(attended, plan.results, axis=2)
+    return op.Transpose(output, perm=[0, 2, 3, 1, 4])
+
+
+def _plan(shape: Value, window: _Window) -> _Plan:
+    height, width = (op.Slice(shape, [axis], [axis + 1]) for axis in (1, 2))
+    rows, columns = (
+        _axis(length, *constants)
+        for length, *constants in zip((height, width), *window, strict=True)
+    )
+    halo_rows, halo_columns = window.halo
+    mask = op.Add(op.Unsqueeze(rows.mask, [1, 3, 5]), op.Unsqueeze(columns.mask, [0, 2, 4]))
+    before_row = op.Mul(
+        op.Add(op.Mul(rows.tile, op.Mul(columns.tiles, [window.tile[0]])), rows.place),
+        [window.tile[1]],
+    )
+    before_column = op.Add(op.Mul(columns.tile, [window.queries]), columns.place)
+    return _Plan(
+        queries=_pairs(op.Mul(rows.queries, width), columns.queries, window.queries),
+        keys=_pairs(op.Mul(rows.keys, width), columns.keys, halo_rows * halo_columns),
+        mask=op.Reshape(mask, [-1, window.queries, halo_rows * halo_columns]),
+        results=op.Add(op.Unsqueeze(before_row, [1]), before_column),
+    )
+
+
+def _pairs(rows: Value, columns: Value, number: int) -> Value:
+    """Adds [row tiles, rows] and [column tiles, columns] to [tiles, number]."""
+    sums = op.Add(op.Unsqueeze(rows, [1, 3]), op.Unsqueeze(columns, [0, 2]))
+    return op.Reshape(sums, [-1, number])
+
+
+def _axis(length: Value, kernel_size: int, dilation: int, tile: int) -> _Axis:
+    halo = tile + kernel_size - 1
+    tiles_per_class = op.Div(op.Add(length, [dilation * tile - 1]), [dilation * tile])
+    # [dilation, tiles per class or 1, queries, keys or 1]
+    residue = _constant(np.arange(dilation)[:, None, None])
+    size = _class_size(length, residue, dilation)
+    start = op.Min(
+        op.Unsqueeze(op.Mul(_range(tiles_per_class), [tile]), [1]), _last_start(size, tile)
+    )
+    queries = op.Add(start, _constant(np.arange(tile)))
+    keys = op.Add(start, _constant(np.arange(halo) - kernel_size // 2))
+    window_start = op.Min(
+        _positive(op.Sub(queries, [kernel_size // 2])), op.Sub(size, [kernel_size])
+    )
+    distance = op.Sub(op.Unsqueeze(keys, [2]), op.Unsqueeze(window_start, [3]))
+    inside = op.And(op.GreaterOrEqual(distance, [0]), op.Less(distance, [kernel_size]))
+    mask = op.Where(inside, _constant(np.float32(0)), _constant(np.float32(-math.inf)))
+
+    def on_axis(members: Value) -> Value:
+        existing = _positive(op.Min(members, op.Sub(size, [1])))
+        return op.Add(op.Mul(existing, [dilation]), residue)
+
+    position = _range(length)
+    member = op.Div(position, [dilation])
+    own_residue = op.Sub(position, op.Mul(member, [dilation]))
+    own_tile = op.Div(member, [tile])
+    own_start = op.Min(
+        op.Mul(own_tile, [tile]), _last_start(_class_size(length, own_residue, dilation), tile)
+    )
+    return _Axis(
+        queries=op.Reshape(on_axis(queries), [-1, tile]),
+        keys=op.Reshape(on_axis(keys), [-1, halo]),
+        mask=op.Reshape(mask, [-1, tile, halo]),
+        tile=op.Add(op.Mul(own_residue, tiles_per_class), own_tile),
+        place=op.Sub(member, own_start),
+        tiles=op.Mul(tiles_per_class, [dilation]),
+    )
+
+
+def _class_size(length: Value, residue: Value, dilation: int) -> Value:
+    return op.Div(op.Sub(op.Add(length, [dilation - 1]), residue), [dilation])
+
+
+def _last_start(size: Value, tile: int) -> Value:
+    return _positive(op.Sub(size, [tile]))
+
+
+def _bias_of_a_tile(bias: Value, window: _Window) -> Value:
+    """Takes [heads, 1, queries, keys] out of the module's table."""
+    row, column = (
+        _constant(np.clip(np.arange(t + k - 1) - np.arange(t)[:, None] + k // 2, 0, 2 * k - 2))
+        for t, k in zip(window.tile, window.kernel_size, strict=True)
+    )
+    # [heads, rows, halo rows, columns, halo columns]
+    table = op.Gather(op.Gather(bias, row, axis=1), column, axis=3)
+    table = op.Transpose(table, perm=[0, 1, 3, 2, 4])
+    return op.Reshape(table, [0, 1, window.queries, math.prod(window.halo)])
+
+
+def _positive(tensor: Value) -> Value:
+    return op.Max(tensor, _constant(np.array([0])))
+
+
+def _range(length: Value) -> Value:
+    """Numbers 0, 1, ... as many as the one-element tensor says."""
+    return op.Range(_constant(np.int64(0)), op.Squeeze(length), _constant(np.int64(1)))
+
+
+def _constant(array: Any) -> Value:
+    return op.Constant(value=onnx_ir.tensor(array))
