@@ -14,7 +14,7 @@ from benchmarks.settings import Settings
 from benchmarks.summary import MEMORY, SPEEDUP, Summary
 from benchmarks.timing import alternating_medians
 from nat_mm.backbones import NAT, DiNAT
-from nat_mm.inference.onnx_export import export_onnx
+from nat_mm.export.backbone import write_backbone
 
 TITLE = (
     'Exported backbone: onnxruntime against PyTorch in float32 (increase: peak memory minus what '
@@ -45,7 +45,7 @@ def measure(settings: Settings) -> list[OnnxRow]:
     for name in ('NAT-Tiny', 'DiNAT-Tiny'):
         with TemporaryDirectory() as folder:
             path = Path(folder) / 'backbone.onnx'
-            export_onnx(_backbone(name, settings.quick), path)
+            write_backbone(_backbone(name, settings.quick), path)
             rows += [_row(name, path, sides, settings) for sides in settings.exported_sizes]
     return rows
 

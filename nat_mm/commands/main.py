@@ -21,7 +21,7 @@ COMMANDS = {
     'visualize-saliency': 'draw how strongly each pixel affects the output',
     'convert-checkpoint': 'convert checkpoints between layouts',
     'convert-labels': 'convert label images to PNGs of class numbers',
-    'export-onnx': 'export a backbone to ONNX',
+    'export': 'export a model or a backbone to ONNX',
     'convert-annotations': 'convert VOC, YOLO or labelme annotations to COCO',
     'make-scenes': 'write a small generated dataset',
     'demo': 'train, test and draw the demo models',

@@ -11,8 +11,8 @@ PAGES = ('README.md', *sorted(str(p.relative_to(ROOT)) for p in ROOT.glob('docs/
 CONFIG_PAGES = tuple(sorted(str(p.relative_to(ROOT)) for p in ROOT.glob('configs/**/README.md')))
 
 EXECUTED = ('sh', 'python')
-SHOWN = ('text', 'json')
-"""Languages of blocks that hold no commands."""
+SHOWN = ('text', 'json', 'cpp')
+"""Languages of blocks that hold no commands; tests/export/test_deploy.py compiles C++."""
 
 _BLOCK = re.compile(r'^```([^\n]*)\n(.*?)^```$', flags=re.DOTALL | re.MULTILINE)
 _INLINE = re.compile(r'(?<!`)`([^`]+)`(?!`)')

@@ -104,9 +104,16 @@ RUN_ELSEWHERE = {
     r'tools/dist_train\.sh configs/demo/upernet_nat_demo_(ddp|fsdp)\.py .*': (
         'tests/training/test_strategies.py::test_weights_equal_those_of_one_process_and_one_batch'
     ),
-    r'(?:nat-mm export-onnx|python tools/export_onnx\.py) .*': (
-        'tests/commands/test_export_onnx.py::test_onnxruntime_computes_the_features'
+    r'nat-mm export .* --part backbone': (
+        'tests/commands/test_export.py::test_onnxruntime_computes_the_features'
     ),
+    r'nat-mm export configs/demo/upernet_nat_demo\.py .* --preprocess.*': (
+        'tests/commands/test_export.py::test_a_segmentor'
+    ),
+    r'nat-mm export configs/demo/mask_rcnn_nat_demo\.py .*': (
+        'tests/export/test_onnx.py::test_mask_rcnn'
+    ),
+    r'(folder=|g\+\+ |\./segment ).*': 'tests/export/test_deploy.py::test_cpp',
     r'tools/dist_(train|test)\.sh .*': (
         'tests/commands/test_processes.py::test_two_processes_train_and_test'
     ),

@@ -33,6 +33,7 @@ from tests.docs.substitutions import (
     RUN_ELSEWHERE,
     SMALLER_CONFIGS,
 )
+from tests.export.models import write_small_segmentor
 
 PAGES_WITH_CODE = [
     page for page in PAGES if any(block.language in EXECUTED for block in read_blocks(page))
@@ -65,6 +66,7 @@ def prepared(tmp_path_factory) -> Path:
         write_coco(Path('work_dirs/demo/data'), Path('data/coco'))
         write_released_weights(folder / 'downloads')
         write_video(folder / 'my_video.mp4')
+        write_small_segmentor(folder / 'segmentor.onnx')
         shutil.copy('work_dirs/demo/data/images/val/00000.jpg', 'image.jpg')
     return folder
 

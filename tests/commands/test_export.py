@@ -1,8 +1,11 @@
-"""tools/export_onnx.py: what onnxruntime computes, and what is refused."""
+"""tools/export.py: what onnxruntime computes, and what is refused."""
 
+import re
 import sys
 
+import cv2
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -11,8 +14,10 @@ from mmengine.registry import MODELS
 from nat_mm.checkpoints.published import asks_mirrors_first
 from nat_mm.commands.running import run_command
 from nat_mm.errors import CheckpointError
-from nat_mm.inference import onnx_export
+from nat_mm.export import backbone as backbone_export
+from nat_mm.export.verification import generated_images
 from nat_mm.inference.config import load_config
+from tests.export.models import build_segmentor
 from tests.loading import load_command
 
 # Images of sizes that the export and its own check do not see.
@@ -34,8 +39,9 @@ def overrides(values):
 
 @pytest.fixture(scope='session')
 def export():
-    """``main`` of tools/export_onnx.py."""
-    return load_command('export_onnx').main
+    """``main`` of tools/export.py for a backbone."""
+    main = load_command('export').main
+    return lambda arguments: main([*arguments, '--part', 'backbone'])
 
 
 @pytest.fixture
@@ -82,7 +88,7 @@ def test_onnxruntime_computes_the_features(export, configs, tmp_path, family):
 
 
 def test_nothing_is_left_where_onnxruntime_differs(refused, configs, tmp_path, monkeypatch):
-    monkeypatch.setattr(onnx_export, 'TOLERANCE', 1e-12)
+    monkeypatch.setattr(backbone_export, 'TOLERANCE', 1e-12)
     target = tmp_path / 'backbone.onnx'
     values = {'depths': [1], 'num_heads': [1], 'out_indices': [0]}
     message = refused(configs['detection'], target, *overrides(values))
@@ -122,7 +128,7 @@ def test_weights_from_the_mirror_first(refused, configs, tmp_path, monkeypatch):
         asked.append(asks_mirrors_first())
         raise CheckpointError('not downloaded')
 
-    monkeypatch.setattr('nat_mm.commands.export_onnx.load_pretrained', load)
+    monkeypatch.setattr('nat_mm.commands.export.load_pretrained', load)
     for options in ([], ['--mirror']):
         refused(configs['detection'], 'https://host/nat.pth', tmp_path / 'out.onnx', *options)
     assert asked == [False, True]
@@ -145,3 +151,34 @@ def test_another_backbone(refused, configs, tmp_path):
     MODELS.register_module(name='FeaturePyramid', module=torch.nn.Identity, force=True)
     message = refused(config, tmp_path / 'backbone.onnx')
     assert 'the backbone must be a NAT, DiNAT or DiNAT_s, got FeaturePyramid' in message
+
+
+def test_a_segmentor(tmp_path, capsys):
+    """The whole model, in int8, with what the command says of it."""
+    model = build_segmentor()
+    config, weights, out = (tmp_path / name for name in ('small.py', 'small.pth', 'small.onnx'))
+    model.config.dump(config)
+    torch.save({'state_dict': model.module.state_dict(), 'meta': {}}, weights)
+    (tmp_path / 'images').mkdir()
+    for index, image in enumerate(generated_images(((64, 96), (75, 64)))):
+        cv2.imwrite(str(tmp_path / f'images/{index}.png'), image)
+    arguments = [config, weights, out, '--int8', tmp_path / 'images']
+    load_command('export').main([str(each) for each in arguments])
+    printed = capsys.readouterr().out
+    assert re.search(
+        r'small\.onnx: EncoderDecoder, opset 18, image -> labels, scores; onnxruntime agrees with '
+        r'PyTorch on (99\.\d+|100\.00)% of the pixels, '
+        r'and with \d\d layers in int8 on [5-9]\d\.\d+%',
+        printed,
+    )
+    assert sorted(each.name for each in tmp_path.glob('*.onnx')) == ['small.onnx']
+    nodes = {node.op_type for node in onnx.load(out).graph.node}
+    assert {'Conv', 'QuantizeLinear'} < nodes
+    session = onnxruntime.InferenceSession(out)
+    labels, scores = session.run(None, {'image': np.zeros((3, 3, 50, 70), np.float32)})
+    assert labels.shape == scores.shape == (3, 50, 70)
+
+
+def test_options_of_the_whole_model_with_a_backbone(refused, configs, tmp_path):
+    message = refused(configs['detection'], tmp_path / 'backbone.onnx', '--preprocess')
+    assert '--preprocess is for --part model' in message

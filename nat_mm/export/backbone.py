@@ -1,22 +1,17 @@
 """Writes a backbone as an ONNX model for images of any size, checked in onnxruntime."""
 
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from nat_mm.backbones.base import NeighborhoodBackbone
+from nat_mm.export.program import for_export, to_onnx
 from nat_mm.files import whole_file
-from nat_mm.layers import NeighborhoodAttention2D
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
-
-OPSET = 18
 
 CHECKED_SHAPES = ((1, 64, 96), (2, 37, 130), (1, 32, 47))
 """Batch, height and width of the images of the check: other than the export's, odd, and small."""
@@ -28,7 +23,7 @@ EXPORT_SHAPE = (2, 70, 102)
 """Batch, height and width of the image that is followed; none is one, which would stay fixed."""
 
 
-def export_onnx(backbone: NeighborhoodBackbone, path: Path) -> float:
+def write_backbone(backbone: NeighborhoodBackbone, path: Path) -> float:
     """Exports a backbone, and checks its outputs in onnxruntime on images of several sizes.
 
     The model has the input ``image``, ``[batch, in_channels, height, width]``, float32, height and
@@ -36,8 +31,7 @@ def export_onnx(backbone: NeighborhoodBackbone, path: Path) -> float:
     of ``out_indices``.
 
     Args:
-        backbone: The backbone, on the CPU. It is left in eval mode, frozen, and with the attention
-            backend 'portable', whose operator :mod:`nat_mm.ops.onnx` translates.
+        backbone: The backbone, on the CPU and in eval mode; it is left as it is.
         path: The ``.onnx`` file, written whole or, where the check fails, not at all.
 
     Returns:
@@ -49,28 +43,15 @@ def export_onnx(backbone: NeighborhoodBackbone, path: Path) -> float:
     """
     import onnxruntime
 
-    from nat_mm.ops.onnx import translations
-
-    backbone.eval().requires_grad_(False)
-    for module in backbone.modules():
-        if isinstance(module, NeighborhoodAttention2D):
-            module.backend = 'portable'
-    with _without_messages():
-        program = torch.onnx.export(
-            backbone,
-            (_image(backbone, EXPORT_SHAPE),),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=['image'],
-            output_names=output_names(backbone),
-            dynamic_shapes=({0: 'batch', 2: 'height', 3: 'width'},),
-            custom_translation_table=translations(),
-            verbose=False,
-        )
-    if program is None:
-        raise ArithmeticError('PyTorch exported no program')
+    exported = to_onnx(
+        for_export(backbone),
+        (_image(backbone, EXPORT_SHAPE),),
+        input_names=['image'],
+        output_names=output_names(backbone),
+        dynamic_axes={0: 'batch', 2: 'height', 3: 'width'},
+    )
     with whole_file(path) as unfinished:
-        program.save(unfinished, external_data=False)
+        unfinished.write_bytes(exported.SerializeToString())
         session = onnxruntime.InferenceSession(unfinished, providers=['CPUExecutionProvider'])
         return max(_difference(backbone, session, shape) for shape in CHECKED_SHAPES)
 
@@ -84,7 +65,8 @@ def _difference(
     backbone: NeighborhoodBackbone, session: 'InferenceSession', shape: tuple[int, int, int]
 ) -> float:
     image = _image(backbone, shape)
-    expected = backbone(image)
+    with torch.no_grad():
+        expected = backbone(image)
     found = [torch.from_numpy(each) for each in session.run(None, {'image': image.numpy()})]
     difference = max(
         float((one - other).abs().max() / one.abs().max().clamp(min=1))
@@ -103,17 +85,3 @@ def _image(backbone: NeighborhoodBackbone, shape: Sequence[int]) -> torch.Tensor
     batch, height, width = shape
     generator = torch.Generator().manual_seed(0)
     return torch.randn(batch, backbone.in_channels, height, width, generator=generator)
-
-
-@contextmanager
-def _without_messages() -> Iterator[None]:
-    """Keeps PyTorch's exporter from telling its own developers what it does."""
-    logger = logging.getLogger('torch.onnx')
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            yield
-    finally:
-        logger.setLevel(level)

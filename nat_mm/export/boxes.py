@@ -1,0 +1,144 @@
+"""Boxes in an exported detector: anchors, what heads predict of them, and which are kept."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from nat_mm.errors import UserError
+from nat_mm.export.operators import highest, suppress
+
+MOST = 2**31 - 1
+"""Stands for all boxes of a level where the config names no number."""
+
+
+def candidates(
+    head: Any, scores: Sequence[Tensor], deltas: Sequence[Tensor], content: Tensor, count: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The anchors of the highest scores of each level, moved as a dense head predicts.
+
+    Args:
+        head: An anchor head of mmdet.
+        scores: Of each level, its raw scores, [1, anchors * classes, H, W].
+        deltas: Of each level, [1, anchors * 4, H, W].
+        content: Height and width of the image without padding.
+        count: How many pairs of anchor and class a level keeps; all if it is not positive.
+
+    Returns:
+        Boxes [n, 4], their scores, labels and levels [n].
+    """
+    anchors = head.prior_generator.grid_priors(
+        [each.shape[-2:] for each in scores], dtype=scores[0].dtype, device=scores[0].device
+    )
+    found = []
+    for level, (score, delta, anchor) in enumerate(zip(scores, deltas, anchors, strict=True)):
+        score = score[0].permute(1, 2, 0).reshape(-1, head.cls_out_channels)
+        score = score.sigmoid() if head.use_sigmoid_cls else score.softmax(dim=1)[:, :-1]
+        classes = score.shape[1]
+        score, index = highest(score.reshape(-1), count if count > 0 else MOST)
+        row = index // classes
+        delta = delta[0].permute(1, 2, 0).reshape(-1, 4)
+        box = decode(head.bbox_coder, anchor[row], delta[row], content)
+        found.append((box, score, index % classes, torch.full_like(index, level)))
+    boxes, values, labels, levels = (torch.cat(each) for each in zip(*found, strict=True))
+    return boxes, values, labels, levels
+
+
+def decode(coder: Any, boxes: Tensor, deltas: Tensor, content: Tensor) -> Tensor:
+    """Moves boxes as a head predicts.
+
+    Args:
+        coder: mmdet's ``DeltaXYWHBBoxCoder``.
+        boxes: [n, 4], corners x1, y1, x2, y2.
+        deltas: [n, 4].
+        content: Height and width of the image, inside of which they stay.
+
+    Returns:
+        [n, 4].
+    """
+    deltas = deltas * deltas.new_tensor(coder.stds) + deltas.new_tensor(coder.means)
+    corners, others = boxes[:, :2], boxes[:, 2:]
+    extent = others - corners
+    shift = deltas[:, :2] * extent
+    ratio = abs(torch.tensor(16 / 1000).log())
+    log_growth = deltas[:, 2:]
+    if coder.add_ctr_clamp:
+        shift = shift.clamp(-coder.ctr_clamp, coder.ctr_clamp)
+        log_growth = log_growth.clamp(max=ratio)
+    else:
+        log_growth = log_growth.clamp(-ratio, ratio)
+    center = (corners + others) * 0.5 + shift
+    half = extent * log_growth.exp() * 0.5
+    limit = content.flip(0).to(boxes.dtype)
+    moved = (center - half, center + half)
+    return torch.cat([each.clamp(min=0).minimum(limit) for each in moved], dim=1)
+
+
+def select(
+    boxes: Tensor,
+    scores: Tensor,
+    groups: Tensor,
+    content: Tensor,
+    settings: Any,
+    *,
+    score_threshold: float,
+) -> Tensor:
+    """Non-maximum suppression within groups of boxes.
+
+    Args:
+        boxes: [n, 4], inside the image.
+        scores: [n], from 0 to 1.
+        groups: [n], int64: boxes of different ones do not suppress each other.
+        content: Height and width of the image.
+        settings: mmdet's ``test_cfg``: ``nms``, ``max_per_img`` and ``min_bbox_size``.
+        score_threshold: Boxes have to have higher scores.
+
+    Returns:
+        Indices of the boxes that are kept, highest score first.
+    """
+    smallest = settings.get('min_bbox_size', -1)
+    if smallest >= 0:
+        large = ((boxes[:, 2:] - boxes[:, :2]) > smallest).all(dim=1)
+        scores = scores.where(large, torch.zeros_like(scores))
+    if not settings.nms.get('class_agnostic', False):
+        # Apart from each other, boxes of different groups do not overlap.
+        boxes = boxes + (groups * (content.max() + 1)).to(boxes.dtype)[:, None]
+    count = settings.get('max_per_img', -1)
+    threshold = settings.nms.get('iou_threshold', settings.nms.get('iou_thr'))
+    return suppress(boxes, scores, threshold, score_threshold, count if count > 0 else MOST)
+
+
+def check_head(head: Any) -> None:
+    """Checks that a head codes boxes in the way that is exported.
+
+    Raises:
+        UserError: It does not.
+    """
+    coder = head.bbox_coder
+    name = type(head).__name__
+    if type(coder).__name__ != 'DeltaXYWHBBoxCoder' or not coder.clip_border:
+        raise UserError(
+            f'{name} has the box coder {type(coder).__name__}: only DeltaXYWHBBoxCoder with '
+            'clip_border=True can be exported'
+        )
+    if getattr(head.loss_cls, 'custom_cls_channels', False):
+        raise UserError(f'{name} has {type(head.loss_cls).__name__}, which cannot be exported')
+
+
+def check_suppression(settings: Any, place: str) -> None:
+    """Checks that boxes are suppressed in the way that ONNX does.
+
+    Args:
+        settings: mmdet's ``test_cfg`` with ``nms``.
+        place: Where it is in the config.
+
+    Raises:
+        UserError: They are not.
+    """
+    kind = settings.nms.get('type', 'nms')
+    if kind != 'nms':
+        raise UserError(
+            f'{place}.nms.type is {kind}, for which ONNX has no operator: '
+            f'--cfg-options {place}.nms.type=nms'
+        )

@@ -1,0 +1,74 @@
+"""Exports whole models."""
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from nat_mm.errors import UserError
+from nat_mm.export.detector import ExportedDetector
+from nat_mm.export.preprocessing import (
+    NETWORK_INPUTS,
+    image_front,
+    plain_front,
+    read_preprocessing,
+    with_front,
+)
+from nat_mm.export.program import to_onnx
+from nat_mm.export.segmentor import OUTPUTS, ExportedSegmentor
+from nat_mm.inference.model import Model
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+
+def model_to_onnx(model: Model, *, preprocess: bool) -> 'ModelProto':
+    """Exports a detector or segmentor with what follows the network, such as NMS.
+
+    The results are for the image that goes in, at its size. Detectors take one image at a time;
+    `nat_mm.export.detector.ExportedDetector` and `nat_mm.export.segmentor.ExportedSegmentor`
+    describe the outputs.
+
+    Args:
+        model: The model, on the CPU; it is left as it is.
+        preprocess: Whether the input ``image`` is uint8, [height, width, 3], blue-green-red,
+            which is resized, normalized and padded as in the config's tests; otherwise it is
+            float32, [batch, 3, height, width], prepared already.
+
+    Returns:
+        The ONNX model, not checked yet.
+
+    Raises:
+        UserError: A part of the model or of its test pipeline cannot be exported.
+        ArithmeticError: PyTorch cannot export it.
+    """
+    axes = {2: 'height', 3: 'width'}
+    network: ExportedDetector | ExportedSegmentor
+    if model.task == 'detection':
+        network, batch = ExportedDetector(model.module), 1
+        outputs = network.outputs
+    elif model.task == 'segmentation':
+        network, batch = ExportedSegmentor(model.module), 2
+        outputs = OUTPUTS
+        axes[0] = 'batch'
+    else:
+        raise UserError(
+            'classifiers cannot be exported as a whole, detectors and segmentors can: '
+            '--part backbone exports the backbone'
+        )
+    if preprocess:
+        front = image_front(read_preprocessing(model.config, model.module.data_preprocessor))
+    else:
+        front = plain_front('1' if batch == 1 else 'batch')
+    arguments = (
+        torch.zeros(batch, 3, 128, 160),
+        torch.tensor([127, 150]),
+        torch.tensor([254, 300]),
+    )
+    exported = to_onnx(
+        network,
+        arguments,
+        input_names=NETWORK_INPUTS,
+        output_names=outputs,
+        dynamic_axes=axes,
+    )
+    return with_front(exported, front)

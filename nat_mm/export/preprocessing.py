@@ -1,0 +1,221 @@
+"""What is done to an image before the network, as a part of the ONNX model.
+
+Every exported network has the inputs ``network_image``, ``content`` and ``size``; see
+`nat_mm.export.detector.ExportedDetector.forward`. A front computes them from the image that the
+user has.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from mmengine.config import Config
+
+from nat_mm.errors import UserError
+from nat_mm.export.program import OPSET
+from nat_mm.inference.loading import ImageLoader
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+NETWORK_INPUTS = ('network_image', 'content', 'size')
+
+_PACKING = ('PackDetInputs', 'PackSegInputs')
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a config does to images in tests.
+
+    Attributes:
+        scale: Width and height that images are resized to; None leaves them as they are.
+        keep_ratio: Whether they are the longer and the shorter side at most, in either order.
+        mean: Of each channel, in the order of the network's channels.
+        deviation: Of each channel.
+        reversed_channels: Whether blue-green-red becomes red-green-blue.
+        divisor: Height and width are padded at the bottom and right to multiples of it.
+        padding: The value of the padding.
+    """
+
+    scale: tuple[int, int] | None
+    keep_ratio: bool
+    mean: Sequence[float]
+    deviation: Sequence[float]
+    reversed_channels: bool
+    divisor: int
+    padding: float
+
+
+def read_preprocessing(config: Config, preprocessor: Any) -> Preprocessing:
+    """Reads the test pipeline of a config.
+
+    Args:
+        config: The config.
+        preprocessor: The model's data preprocessor, of mmdet or mmseg.
+
+    Returns:
+        What they do.
+
+    Raises:
+        UserError: They do something else.
+    """
+    resize: dict[str, Any] | None = None
+    for transform in ImageLoader(config).others:
+        name = str(transform['type']).rpartition('.')[2]
+        if name == 'Resize' and resize is None:
+            resize = transform
+        elif name not in _PACKING:
+            raise UserError(
+                f'{config.filename}: {name} of the test pipeline cannot be exported, only a '
+                'Resize can: leave out --preprocess, and do it before'
+            )
+    scale, keep_ratio = None, False
+    if resize is not None:
+        scale, keep_ratio = resize.get('scale'), resize.get('keep_ratio', False)
+        other = resize.keys() - {'type', 'scale', 'keep_ratio'}
+        if other or scale is None:
+            raise UserError(
+                f'{config.filename}: a Resize of the test pipeline can be exported if it has '
+                f'scale and keep_ratio alone, got {", ".join(sorted(resize))}'
+            )
+        scale = (scale, scale) if isinstance(scale, int) else (int(scale[0]), int(scale[1]))
+    divisor = getattr(preprocessor, 'pad_size_divisor', 1)
+    settings = getattr(preprocessor, 'test_cfg', None) or {}
+    if settings.get('size') is not None:
+        raise UserError(
+            f'{config.filename}: data_preprocessor.test_cfg.size cannot be exported, only '
+            'size_divisor can: leave out --preprocess, and pad before'
+        )
+    mean, deviation = [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]
+    if preprocessor._enable_normalize:
+        mean, deviation = (
+            each.flatten().tolist() for each in (preprocessor.mean, preprocessor.std)
+        )
+    padding = getattr(preprocessor, 'pad_value', getattr(preprocessor, 'pad_val', 0))
+    return Preprocessing(
+        scale=scale,
+        keep_ratio=keep_ratio,
+        mean=mean,
+        deviation=deviation,
+        reversed_channels=reverses_channels(preprocessor),
+        divisor=settings.get('size_divisor') or divisor,
+        padding=float(padding),
+    )
+
+
+def reverses_channels(preprocessor: Any) -> bool:
+    """Whether a data preprocessor of mmdet or mmseg makes red-green-blue of blue-green-red."""
+    names = ('_channel_conversion', 'channel_conversion')
+    return any(getattr(preprocessor, name, False) for name in names)
+
+
+def with_front(network: 'ModelProto', front: str) -> 'ModelProto':
+    """Puts a front before a network.
+
+    Args:
+        network: The network, with the inputs `NETWORK_INPUTS`.
+        front: A graph in ONNX's text format with these outputs.
+
+    Returns:
+        The model.
+    """
+    from onnx import compose, parser
+
+    head = f'<ir_version: {network.ir_version}, opset_import: ["": {OPSET}]>'
+    before = parser.parse_model(f'{head}\n{front}')
+    model = compose.merge_models(before, network, io_map=[(each, each) for each in NETWORK_INPUTS])
+    del model.opset_import[1:]  # both parts have the same one
+    return model
+
+
+def plain_front(batch: str) -> str:
+    """A front for images that are prepared already: float32, [batch, 3, height, width].
+
+    Args:
+        batch: Name of the dimension, or 1.
+    """
+    return f"""plain (float[{batch}, 3, height, width] image)
+    => (float[{batch}, 3, height, width] network_image, int64[2] content, int64[2] size) {{
+        network_image = Identity (image)
+        content = Shape <start = 2> (image)
+        size = Shape <start = 2> (image)
+    }}"""
+
+
+def image_front(settings: Preprocessing) -> str:
+    """A front for images as OpenCV reads them: uint8, [height, width, 3], blue-green-red."""
+    steps = [
+        'front_shape = Shape (image)',
+        'front_0 = Constant <value = int64[1] {0}> ()',
+        'front_2 = Constant <value = int64[1] {2}> ()',
+        'size = Slice (front_shape, front_0, front_2)',
+        'front_float = Cast <to = 1> (image)',
+        'front_planes = Transpose <perm = [2, 0, 1]> (front_float)',
+        'front_batch = Unsqueeze (front_planes, front_0)',
+    ]
+    if settings.scale is None:
+        steps += ['content = Identity (size)', 'front_resized = Identity (front_batch)']
+    else:
+        steps += _content(settings.scale, settings.keep_ratio)
+        steps += [
+            'front_channels = Constant <value = int64[2] {1, 3}> ()',
+            'front_sizes = Concat <axis = 0> (front_channels, content)',
+            'front_exact = Resize <mode = "linear", coordinate_transformation_mode = "half_pixel">'
+            ' (front_batch, , , front_sizes)',
+            'front_half = Constant <value = float {0.5}> ()',
+            'front_raised_values = Add (front_exact, front_half)',
+            'front_resized = Floor (front_raised_values)',
+        ]
+    order = '2, 1, 0' if settings.reversed_channels else '0, 1, 2'
+    steps += [
+        f'front_order = Constant <value = int64[3] {{{order}}}> ()',
+        'front_ordered = Gather <axis = 1> (front_resized, front_order)',
+        f'front_mean = {_channels(settings.mean)}',
+        f'front_deviation = {_channels(settings.deviation)}',
+        'front_centered = Sub (front_ordered, front_mean)',
+        'front_normal = Div (front_centered, front_deviation)',
+        f'front_divisor = Constant <value = int64[1] {{{settings.divisor}}}> ()',
+        f'front_rest = Constant <value = int64[1] {{{settings.divisor - 1}}}> ()',
+        'front_raised = Add (content, front_rest)',
+        'front_units = Div (front_raised, front_divisor)',
+        'front_padded = Mul (front_units, front_divisor)',
+        'front_missing = Sub (front_padded, content)',
+        'front_none = Constant <value = int64[6] {0, 0, 0, 0, 0, 0}> ()',
+        'front_pads = Concat <axis = 0> (front_none, front_missing)',
+        f'front_value = Constant <value = float {{{float(settings.padding)}}}> ()',
+        'network_image = Pad <mode = "constant"> (front_normal, front_pads, front_value)',
+    ]
+    body = '\n        '.join(steps)
+    return f"""prepared (uint8[height, width, 3] image)
+    => (float[1, 3, padded_height, padded_width] network_image, int64[2] content, int64[2] size) {{
+        {body}
+    }}"""
+
+
+def _content(scale: tuple[int, int], keep_ratio: bool) -> list[str]:
+    """Height and width after resizing.
+
+    With its ratio kept an image gets the larger size of which neither side is above the scale,
+    rounded: floor(side * limit / other + 1/2), in integers, since TensorRT has no float64.
+    """
+    if not keep_ratio:
+        return [f'content = Constant <value = int64[2] {{{scale[1]}, {scale[0]}}}> ()']
+    steps = []
+    for name, reduce, limit in (
+        ('longest', 'ReduceMax', max(scale)),
+        ('shortest', 'ReduceMin', min(scale)),
+    ):
+        steps += [
+            f'front_{name} = {reduce} <keepdims = 1> (size)',
+            f'front_{name}_double = Mul (front_{name}, front_2)',
+            f'front_{name}_limit = Constant <value = int64[1] {{{2 * limit}}}> ()',
+            f'front_{name}_product = Mul (size, front_{name}_limit)',
+            f'front_{name}_raised = Add (front_{name}_product, front_{name})',
+            f'front_{name}_sides = Div (front_{name}_raised, front_{name}_double)',
+        ]
+    return [*steps, 'content = Min (front_longest_sides, front_shortest_sides)']
+
+
+def _channels(values: Sequence[float]) -> str:
+    numbers = ', '.join(repr(float(value)) for value in values)
+    return f'Constant <value = float[1, {len(values)}, 1, 1] {{{numbers}}}> ()'

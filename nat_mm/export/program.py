@@ -1,0 +1,141 @@
+"""Turns a PyTorch module into an ONNX model."""
+
+import copy
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from nat_mm.export.operators import translations
+from nat_mm.layers import NeighborhoodAttention2D
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+OPSET = 18
+
+ATTENTION = 'portable'
+"""The attention backend that is exported: one whose operator `nat_mm.ops.onnx` translates."""
+
+
+class AdaptiveAveragePooling(nn.Module):
+    """Adaptive average pooling by matrix products, for maps of any size.
+
+    ONNX has none, and PyTorch replaces it by average pooling for one size only.
+
+    Args:
+        size: Height and width of the result; None keeps that of the input.
+    """
+
+    def __init__(self, size: int | None | Sequence[int | None]) -> None:
+        super().__init__()
+        self.size = (size, size) if size is None or isinstance(size, int) else tuple(size)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Averages the cells of each bin: [N, C, H, W] -> [N, C, *size]."""
+        for axis, bins in zip((2, 3), self.size, strict=True):
+            if bins is not None:
+                shares = _shares(features.shape[axis], bins, features)
+                features = (features.transpose(axis, 3) @ shares.T).transpose(axis, 3)
+        return features
+
+
+def _shares(length: int, bins: int, like: Tensor) -> Tensor:
+    """[bins, length]: which share each cell along an axis has in each bin."""
+    number = torch.arange(bins, device=like.device)[:, None]
+    cell = torch.arange(length, device=like.device)
+    first = number * length // bins
+    end = ((number + 1) * length + bins - 1) // bins
+    return ((cell >= first) & (cell < end)).to(like.dtype) / (end - first)
+
+
+def for_export(module: nn.Module) -> nn.Module:
+    """A copy of a module that consists of operators that ONNX knows.
+
+    Args:
+        module: The module, on the CPU.
+
+    Returns:
+        The copy, in eval mode and frozen, with the attention backend `ATTENTION`.
+    """
+    module = copy.deepcopy(module).eval().requires_grad_(False)
+    for parent in list(module.modules()):
+        if isinstance(parent, NeighborhoodAttention2D):
+            parent.backend = ATTENTION
+        for name, child in parent.named_children():
+            if isinstance(child, nn.AdaptiveAvgPool2d):
+                setattr(parent, name, AdaptiveAveragePooling(child.output_size))
+    return module
+
+
+def to_onnx(
+    module: nn.Module,
+    arguments: Sequence[Tensor],
+    *,
+    input_names: Sequence[str],
+    output_names: Sequence[str],
+    dynamic_axes: dict[int, str],
+) -> 'ModelProto':
+    """Exports a module.
+
+    Args:
+        module: A result of `for_export`, or made of such.
+        arguments: Inputs that are followed through it, an image first. No dimension that changes
+            may be 1, which would stay fixed.
+        input_names: What the inputs are called.
+        output_names: What the outputs are called.
+        dynamic_axes: Names of the dimensions of the image that change.
+
+    Returns:
+        The ONNX model.
+
+    Raises:
+        ImportError: If onnx or onnxscript is not installed.
+        ArithmeticError: If PyTorch cannot export the module.
+    """
+    from nat_mm.ops import onnx as attention
+
+    shapes: tuple[Any, ...] = (dynamic_axes, *({} for _ in arguments[1:]))
+    try:
+        with without_messages('torch.onnx'):
+            program = torch.onnx.export(
+                module,
+                tuple(arguments),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=list(input_names),
+                output_names=list(output_names),
+                dynamic_shapes=shapes,
+                custom_translation_table={**attention.translations(), **translations()},
+                verbose=False,
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        cause: BaseException = error.__cause__ or error
+        raise ArithmeticError(
+            f'PyTorch cannot export {type(module).__name__}: {str(cause).splitlines()[0]}'
+        ) from error
+    if program is None:
+        raise ArithmeticError('PyTorch exported no program')
+    return program.model_proto
+
+
+@contextmanager
+def without_messages(name: str | None) -> Iterator[None]:
+    """Keeps an exporter from telling its own developers what it does.
+
+    Args:
+        name: The logger; None for the root.
+    """
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,233 @@
+"""Second stage of an exported detector: what is in each proposed region."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from nat_mm.errors import UserError
+from nat_mm.export.boxes import check_head, check_suppression, decode, select
+
+
+class Regions(nn.Module):
+    """Heads that look at regions.
+
+    Args:
+        heads: Of each stage, the box head.
+        extractors: Of each stage, what cuts out the features of its regions.
+        mask_heads: Of each stage; none if there are no masks.
+        mask_extractors: Of each mask head.
+        settings: mmdet's ``test_cfg.rcnn``.
+    """
+
+    def __init__(
+        self,
+        heads: Sequence[Any],
+        extractors: Sequence[Any],
+        mask_heads: Sequence[Any],
+        mask_extractors: Sequence[Any],
+        settings: Any,
+    ) -> None:
+        super().__init__()
+        check_suppression(settings, 'model.test_cfg.rcnn')
+        for head in heads:
+            check_head(head)
+        for mask_head in mask_heads:
+            if type(mask_head).__name__ != 'FCNMaskHead':
+                raise UserError(
+                    f'{type(mask_head).__name__} cannot be exported: masks need FCNMaskHead'
+                )
+        for extractor in (*extractors, *mask_extractors):
+            _check_extractor(extractor)
+        self.heads = nn.ModuleList(heads)
+        self.extractors = nn.ModuleList(extractors)
+        self.mask_heads = nn.ModuleList(mask_heads)
+        self.mask_extractors = nn.ModuleList(mask_extractors)
+        self.settings = settings
+        self.has_masks = bool(mask_heads)
+        self.mask_threshold = settings.get('mask_thr_binary', 0.5)
+
+    def detect(
+        self, features: Sequence[Tensor], boxes: Tensor, content: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Finds the objects in proposed regions.
+
+        Args:
+            features: Maps of the neck, [1, C, H, W].
+            boxes: The regions, [n, 4], corners x1, y1, x2, y2 in the image.
+            content: Height and width of the image.
+
+        Returns:
+            Boxes [m, 4], scores and labels [m].
+        """
+        head, logits, deltas = self._look(0, features, boxes)
+        total = logits
+        for stage in range(1, len(self.heads)):
+            boxes = self._refined(head, boxes, logits, deltas, content)
+            head, logits, deltas = self._look(stage, features, boxes)
+            total = total + logits
+        scores = (total / len(self.heads)).softmax(dim=1)[:, :-1]
+        classes = scores.shape[1]
+        if head.reg_class_agnostic:
+            boxes = decode(head.bbox_coder, boxes, deltas, content)
+            boxes = boxes[:, None].expand(-1, classes, 4).reshape(-1, 4)
+        else:
+            boxes = boxes[:, None].expand(-1, classes, 4).reshape(-1, 4)
+            boxes = decode(head.bbox_coder, boxes, deltas.reshape(-1, 4), content)
+        labels = torch.arange(classes, device=boxes.device).expand_as(scores).reshape(-1)
+        scores = scores.reshape(-1)
+        kept = select(
+            *(boxes, scores, labels, content, self.settings),
+            score_threshold=max(self.settings.score_thr, 0),
+        )
+        return boxes[kept], scores[kept], labels[kept]
+
+    def masks(self, features: Sequence[Tensor], boxes: Tensor, labels: Tensor) -> Tensor:
+        """Finds the masks of objects.
+
+        Args:
+            features: Maps of the neck, [1, C, H, W].
+            boxes: The objects, [n, 4], corners x1, y1, x2, y2 in the image.
+            labels: Their classes, [n].
+
+        Returns:
+            Probabilities inside of each box, [n, h, w], the mean over the mask heads.
+        """
+        stages = zip(self.mask_heads, self.mask_extractors, strict=True)
+        found = [head(pool(extractor, features, boxes)).sigmoid() for head, extractor in stages]
+        masks = sum(found[1:], found[0]) / len(found)
+        if self.mask_heads[0].class_agnostic:
+            return masks[:, 0]
+        index = labels[:, None, None, None].expand(-1, 1, *masks.shape[2:])
+        return masks.gather(1, index)[:, 0]
+
+    def _look(
+        self, stage: int, features: Sequence[Tensor], boxes: Tensor
+    ) -> tuple[Any, Tensor, Tensor]:
+        """The head of a stage, and what it predicts: class logits and deltas."""
+        head = self.heads[stage]
+        return head, *head(pool(self.extractors[stage], features, boxes))
+
+    def _refined(
+        self, head: Any, boxes: Tensor, logits: Tensor, deltas: Tensor, content: Tensor
+    ) -> Tensor:
+        """The regions of the next stage."""
+        if not head.reg_class_agnostic:
+            label = logits[:, :-1].argmax(dim=1)
+            index = label[:, None, None].expand(-1, 1, 4)
+            deltas = deltas.reshape(-1, head.num_classes, 4).gather(1, index)[:, 0]
+        return decode(head.bbox_coder, boxes, deltas, content)
+
+
+class StandardRegions(Regions):
+    """The heads of a Faster or Mask R-CNN."""
+
+    def __init__(self, roi_head: Any) -> None:
+        _check_shared_head(roi_head)
+        has_masks = roi_head.with_mask
+        super().__init__(
+            [roi_head.bbox_head],
+            [roi_head.bbox_roi_extractor],
+            [roi_head.mask_head] if has_masks else [],
+            [roi_head.mask_roi_extractor] if has_masks else [],
+            roi_head.test_cfg,
+        )
+
+
+class CascadeRegions(Regions):
+    """The heads of a Cascade R-CNN or Cascade Mask R-CNN, each after the one before."""
+
+    def __init__(self, roi_head: Any) -> None:
+        _check_shared_head(roi_head)
+        has_masks = roi_head.with_mask
+        super().__init__(
+            list(roi_head.bbox_head),
+            list(roi_head.bbox_roi_extractor),
+            list(roi_head.mask_head) if has_masks else [],
+            list(roi_head.mask_roi_extractor) if has_masks else [],
+            roi_head.test_cfg,
+        )
+
+
+def pool(extractor: Any, features: Sequence[Tensor], boxes: Tensor) -> Tensor:
+    """Cuts out the features of regions, each from the level that fits its size.
+
+    Args:
+        extractor: mmdet's ``SingleRoIExtractor``.
+        features: Maps of the neck, [1, C, H, W].
+        boxes: The regions, [n, 4], corners x1, y1, x2, y2 in the image.
+
+    Returns:
+        [n, C, h, w].
+    """
+    if torch.compiler.is_exporting():
+        # Normalization asks, and the answer makes no difference in ONNX.
+        torch._check(boxes.shape[0] != 0)
+    regions = torch.cat([torch.zeros_like(boxes[:, :1]), boxes], dim=1)
+    levels = extractor.map_roi_levels(regions, len(extractor.roi_layers))
+    pooled, indices = [], []
+    for level, layer in enumerate(extractor.roi_layers):
+        (index,) = (levels == level).nonzero(as_tuple=True)
+        aligned = torchvision.ops.roi_align(
+            features[level],
+            regions[index],
+            layer.output_size,
+            layer.spatial_scale,
+            layer.sampling_ratio,
+            layer.aligned,
+        )
+        pooled.append(aligned)
+        indices.append(index)
+    order = torch.cat(indices)
+    number = torch.arange(order.shape[0], device=order.device)
+    place = torch.zeros_like(levels).scatter(0, order, number)
+    return torch.cat(pooled)[place]
+
+
+def paste(masks: Tensor, boxes: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Draws masks where their boxes are: bilinear interpolation, and 0 outside.
+
+    Each axis is interpolated on its own, by a matrix product, so that memory holds no sampling
+    grid, which would be twice as large as the masks.
+
+    Args:
+        masks: [n, h, w], for the inside of the boxes.
+        boxes: [n, 4], corners x1, y1, x2, y2.
+        rows: Centers of the pixels, [H].
+        columns: Centers of the pixels, [W].
+
+    Returns:
+        [n, H, W].
+    """
+    left, top, right, bottom = boxes.unbind(dim=1)
+    vertical = _weights(rows, top, bottom, masks.shape[1])
+    horizontal = _weights(columns, left, right, masks.shape[2])
+    return vertical @ masks @ horizontal.transpose(1, 2)
+
+
+def _weights(pixels: Tensor, low: Tensor, high: Tensor, cells: int) -> Tensor:
+    """[n, pixels, cells]: the share that each cell of a mask has in each pixel along an axis."""
+    place = (pixels - low[:, None]) / (high - low)[:, None] * cells - 0.5
+    distance = place[:, :, None] - torch.arange(cells, device=pixels.device)
+    return (1 - distance.abs()).clamp(min=0)
+
+
+def _check_extractor(extractor: Any) -> None:
+    """Checks that an extractor cuts out features in the way that ONNX does."""
+    if type(extractor).__name__ != 'SingleRoIExtractor':
+        raise UserError(
+            f'{type(extractor).__name__} cannot be exported: regions need SingleRoIExtractor'
+        )
+    for layer in extractor.roi_layers:
+        if type(layer).__name__ != 'RoIAlign' or layer.pool_mode != 'avg':
+            raise UserError(
+                f'{type(layer).__name__} cannot be exported: regions need RoIAlign with '
+                'pool_mode="avg"'
+            )
+
+
+def _check_shared_head(roi_head: Any) -> None:
+    if roi_head.with_shared_head:
+        raise UserError(f'{type(roi_head).__name__} with a shared_head cannot be exported')

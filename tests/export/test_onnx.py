@@ -1,0 +1,153 @@
+"""Exported models in onnxruntime and OpenVINO."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from mmcv.image import rescale_size
+from mmengine.dataset import pseudo_collate
+
+from nat_mm.export.files import write_model
+from nat_mm.export.model import model_to_onnx
+from nat_mm.export.operators import centers, crop, highest, resize, suppress
+from nat_mm.export.preprocessing import image_front, read_preprocessing
+from nat_mm.export.verification import (
+    agreement,
+    compare,
+    generated_images,
+    onnxruntime_runtime,
+    openvino_runtime,
+)
+from nat_mm.inference.inputs import Frame
+from nat_mm.inference.model import Model
+
+Build = Callable[..., Model]
+
+TENSORRT = set((Path(__file__).parent / 'tensorrt_operators.txt').read_text().split())
+RUNTIMES = {'onnxruntime': onnxruntime_runtime, 'openvino': openvino_runtime}
+
+
+@pytest.fixture(scope='module')
+def mask_rcnn(detector: Build) -> Model:
+    return detector('Mask R-CNN')
+
+
+@pytest.fixture(scope='module')
+def exported(mask_rcnn: Model) -> onnx.ModelProto:
+    """Mask R-CNN for images that are prepared already."""
+    return model_to_onnx(mask_rcnn, preprocess=False)
+
+
+@pytest.fixture(scope='module')
+def file(
+    exported: onnx.ModelProto, mask_rcnn: Model, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    path = tmp_path_factory.mktemp('exported') / 'mask_rcnn.onnx'
+    written = write_model(exported, path, mask_rcnn, preprocess=False)
+    assert written.compared > 60
+    return path
+
+
+@pytest.mark.parametrize('runtime', RUNTIMES)
+def test_mask_rcnn(file: Path, mask_rcnn: Model, runtime: str) -> None:
+    """On images of other sizes than the export and its own check have."""
+    if runtime == 'openvino':
+        pytest.importorskip('openvino')
+    run = RUNTIMES[runtime](file)
+    alike = [
+        each
+        for image in generated_images(((90, 300), (300, 90)))
+        for each in compare(mask_rcnn, run, image, preprocess=False)
+    ]
+    assert len(alike) > 40
+    assert agreement(alike) > 0.97
+    found = run(np.zeros((1, 3, 70, 80), np.float32))
+    assert found['masks'].shape == (len(found['boxes']), 70, 80)
+
+
+def test_operators_are_those_that_tensorrt_lists(exported: onnx.ModelProto) -> None:
+    assert {node.op_type for node in exported.graph.node} <= TENSORRT
+    onnx.checker.check_model(exported, full_check=True)
+
+
+def test_nothing_is_left_of_a_model_that_differs(
+    exported: onnx.ModelProto, detector: Build, tmp_path: Path
+) -> None:
+    other = detector('Mask R-CNN')
+    torch.nn.init.normal_(other.module.roi_head.bbox_head.fc_cls.weight)
+    message = 'onnxruntime and PyTorch agree on .* of the objects in 3 images, less than 99%'
+    with pytest.raises(ArithmeticError, match=message):
+        write_model(exported, tmp_path / 'out.onnx', other, preprocess=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('scale', [(1333, 800), (2048, 512), (100, 100)], ids=str)
+def test_sizes_are_those_of_mmcv(scale: tuple[int, int]) -> None:
+    """The integers of the exported formula, for many sizes."""
+    rng = np.random.default_rng(0)
+    for height, width in rng.integers(32, 4000, (500, 2)).tolist():
+        sides = np.array([height, width])
+        longest, shortest = sides.max(), sides.min()
+        content = np.minimum(
+            (sides * 2 * max(scale) + longest) // (2 * longest),
+            (sides * 2 * min(scale) + shortest) // (2 * shortest),
+        )
+        assert tuple(content[::-1]) == rescale_size((width, height), scale)
+
+
+def test_another_pipeline_is_refused(detector: Build) -> None:
+    model = detector('Mask R-CNN', [dict(type='RandomFlip', prob=0.5)])
+    message = re.escape('RandomFlip of the test pipeline cannot be exported')
+    with pytest.raises(ValueError, match=message):
+        read_preprocessing(model.config, model.module.data_preprocessor)
+
+
+RESIZES: dict[str, list[dict[str, Any]]] = {
+    'none': [],
+    'ratio': [dict(type='Resize', scale=(200, 128), keep_ratio=True)],
+    'fixed': [dict(type='Resize', scale=(150, 90), keep_ratio=False)],
+}
+
+
+@pytest.mark.parametrize('resize', RESIZES)
+def test_images_are_prepared_as_in_the_pipeline(detector: Build, resize: str) -> None:
+    model = detector('RetinaNet', RESIZES[resize])
+    settings = read_preprocessing(model.config, model.module.data_preprocessor)
+    front = onnx.parser.parse_model(
+        f'<ir_version: 10, opset_import: ["": 18]> {image_front(settings)}'
+    )
+    onnx.checker.check_model(front, full_check=True)
+    assert {node.op_type for node in front.graph.node} <= TENSORRT
+    session = onnxruntime.InferenceSession(front.SerializeToString())
+    for image in generated_images(((128, 160), (97, 203), (640, 301), (33, 47))):
+        prepared, content, size = session.run(None, {'image': image})
+        batch = pseudo_collate([model._prepare(Frame(image, 'image', 'image'))])
+        batch = model.module.data_preprocessor(batch)
+        sample = batch['data_samples'][0]
+        assert prepared.shape == batch['inputs'].shape
+        assert (*content,) == sample.img_shape
+        assert (*size,) == sample.ori_shape == image.shape[:2]
+        # OpenCV rounds in fixed point.
+        step = 0 if resize == 'none' else 1 / 60
+        np.testing.assert_allclose(prepared, batch['inputs'], atol=step + 1e-5, rtol=0)
+
+
+OPERATORS = {
+    'highest': (highest, (torch.rand(5), 3)),
+    'suppress': (suppress, (torch.rand(5, 4), torch.rand(5), 0.5, 0.1, 3)),
+    'centers': (centers, (torch.tensor(4),)),
+    'crop': (crop, (torch.rand(1, 2, 5, 6), torch.tensor([3, 4]))),
+    'resize': (resize, (torch.rand(1, 2, 5, 6), torch.tensor([3, 4]), False)),
+}
+
+
+@pytest.mark.parametrize('name', OPERATORS)
+def test_operators_are_registered_as_pytorch_wants(name: str) -> None:
+    operator, arguments = OPERATORS[name]
+    torch.library.opcheck(operator, arguments, test_utils=('test_schema', 'test_faketensor'))
