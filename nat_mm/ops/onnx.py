@@ -17,11 +17,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from onnxscript import ir
-from onnxscript import opset18 as op
+from onnxscript import ir, opset18
 
 from nat_mm.ops.library import OPERATORS
 from nat_mm.ops.tiling import tile_size
+from nat_mm.ops.validation import as_pair
+
+op: Any = opset18
+"""Its annotations refuse the Python numbers that it takes."""
 
 Value = Any
 """A tensor of the ONNX graph. onnxscript's own types do not tell what its operators return."""
@@ -45,11 +48,13 @@ def translations() -> dict[Callable, Callable]:
         dilation: Sequence[int],
         scale: float,
     ) -> tuple[Value, Value]:
-        window = _Window(tuple(kernel_size), tuple(dilation), tile_size(tuple(kernel_size)))
-        sizes = tuple(str(size) for size in query.shape[1:3])
-        if (window, sizes) not in plans:
-            plans[window, sizes] = _plan(op.Shape(query), window)
-        output = _attend(query, key, value, bias, window, plans[window, sizes], scale)
+        window_size = as_pair('kernel_size', kernel_size)
+        window = _Window(window_size, as_pair('dilation', dilation), tile_size(window_size))
+        sizes = tuple(getattr(size, 'value', size) for size in query.shape[1:3])
+        plan = plans.get((window, sizes)) or _plan(op.Shape(query), window)
+        if None not in sizes:  # which would stand for any size
+            plans[window, sizes] = plan
+        output = _attend(query, key, value, bias, window, plan, scale)
         statistics = op.Constant(value_float=0.0)  # for a backward pass, which no graph has
         return output, statistics
 
