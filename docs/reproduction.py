@@ -1,6 +1,6 @@
 """Compares every published experiment with its config and writes docs/reproduction.md.
 
-    python -m docs.reproduction            # all of them, about 3 minutes of CPU time
+    python -m docs.reproduction            # all of them, about 5 minutes of CPU time
     python -m docs.reproduction NAME ...   # prints the rows of some and writes nothing
 
 What was published is in tests/data/published_experiments.json and in the metafiles of the configs.
