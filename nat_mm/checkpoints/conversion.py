@@ -23,7 +23,7 @@ class Conversion:
     """What a conversion did.
 
     Attributes:
-        layout: Layout of the source; see :mod:`nat_mm.checkpoints.layouts`.
+        layout: Layout of the source, such as ``authors``.
         read: Number of tensors in the source.
         written: Number of tensors in the target.
     """

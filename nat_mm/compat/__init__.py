@@ -40,6 +40,7 @@ REPAIRS = (
     'plain_texts',
     'retrieval',
     'safe_checkpoints',
+    'scores_file',
     'seg_visualizer',
     'whole_checkpoints',
     'youtube_vis',

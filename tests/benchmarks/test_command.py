@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.processes import start_fork_server
 
-NUMBERS_OF_ROWS = {'operator': 8, 'module': 4, 'backbone': 4, 'growth': 4, 'onnx': 2}
+NUMBERS_OF_ROWS = {'operator': 8, 'module': 4, 'backbone': 4, 'growth': 4, 'onnx': 1}
 
 
 def numbers(value):

@@ -24,7 +24,7 @@ import pkg_resources
 import pytest
 import torch
 from mmengine._strategy import DDPStrategy, FSDPStrategy
-from mmengine.hooks import CheckpointHook
+from mmengine.hooks import CheckpointHook, logger_hook
 from mmengine.logging import HistoryBuffer
 from mmengine.optim.optimizer import amp_optimizer_wrapper
 from mmengine.runner import CheckpointLoader, Runner, save_checkpoint
@@ -37,6 +37,7 @@ from nat_mm.checkpoints import read_checkpoint
 from nat_mm.compat import REPAIRS, STAND_INS, find_status, noise
 from tests.compat.regression import train
 from tests.compat.test_numpy_names import RANKING, evaluate_one_video
+from tests.compat.test_scores_file import end_test_epoch
 
 THIS_MODULE = sys.modules[__name__]
 IS_FORK = is_installed('onedl-mmengine')
@@ -283,6 +284,13 @@ def test_plain_texts():
     draw(visualizer, '$a_{$', np.array([2, 2]))
     with still_broken('plain_texts', ValueError):
         visualizer.get_image()
+
+
+def test_scores_file(monkeypatch, tmp_path):
+    monkeypatch.setattr(logger_hook, 'dump', logger_hook.dump.__wrapped__)
+    with still_broken('scores_file'):
+        end_test_epoch(1, monkeypatch, tmp_path)
+        assert not list(tmp_path.iterdir())
 
 
 def test_retrieval(monkeypatch):

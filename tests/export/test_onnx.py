@@ -108,6 +108,11 @@ def test_another_pipeline_is_refused(detector: Build) -> None:
         read_preprocessing(model.config, model.module.data_preprocessor)
 
 
+def test_detector_without_resize_is_refused(detector: Build) -> None:
+    with pytest.raises(ValueError, match='the test pipeline has no Resize'):
+        model_to_onnx(detector('Mask R-CNN'), preprocess=True)
+
+
 RESIZES: dict[str, list[dict[str, Any]]] = {
     'none': [],
     'ratio': [dict(type='Resize', scale=(200, 128), keep_ratio=True)],

@@ -137,5 +137,6 @@ def test_only_the_extra_lite_brings_an_mmcv(metadata):
 
 def test_extras_are_the_documented_ones(metadata):
     frameworks = {'mmengine', 'det', 'seg', 'classification', 'lite', 'onedl'}
-    extras = frameworks | {'natten', 'demo', 'web', 'video', 'tensorboard', 'onnx', 'docs', 'test'}
-    assert set(metadata.get_all('Provides-Extra')) == extras | {'dev', 'all'}
+    extras = {'natten', 'demo', 'web', 'video', 'tensorboard', 'onnx', 'docs', 'test'}
+    extras |= {'hub', 'serve', 'tile', 'transformers'}
+    assert set(metadata.get_all('Provides-Extra')) == frameworks | extras | {'dev', 'all'}
