@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from nat_mm.export.preprocessing import Preprocessing, image_front, with_front
 from nat_mm.inference.model import Model, build_module
 
-CHANNELS = (8, 12, 16, 20)
+CHANNELS = (8, 12, 16)
 CLASSES = 3
 
 
@@ -27,7 +27,7 @@ class Pyramid(nn.Module):
         super().__init__()
         widths = (3, *CHANNELS)
         self.layers = nn.ModuleList(
-            nn.Conv2d(*widths[i : i + 2], 3, stride=2 if i else 4, padding=1) for i in range(4)
+            nn.Conv2d(*widths[i : i + 2], 3, stride=2 if i else 4, padding=1) for i in range(len(CHANNELS))
         )
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
@@ -77,13 +77,13 @@ def two_stage(roi_head: dict[str, Any], *, masks: bool, **options: Any) -> dict[
     )
     return dict(
         backbone=dict(type='mmengine.Pyramid'),
-        neck=dict(type='FPN', in_channels=list(CHANNELS), out_channels=8, num_outs=4),
+        neck=dict(type='FPN', in_channels=list(CHANNELS), out_channels=8, num_outs=3),
         rpn_head=dict(
             type='RPNHead',
             in_channels=8,
             feat_channels=8,
             anchor_generator=dict(
-                type='AnchorGenerator', scales=[6], ratios=[0.5, 1.0], strides=[4, 8, 16, 32]
+                type='AnchorGenerator', scales=[6], ratios=[0.5, 1.0], strides=[4, 8, 16]
             ),
             bbox_coder=dict(CODER, target_stds=[1.0] * 4),
             loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=True),
@@ -119,7 +119,7 @@ DETECTORS: dict[str, dict[str, Any]] = {
     'RetinaNet': dict(
         type='RetinaNet',
         backbone=dict(type='mmengine.Pyramid'),
-        neck=dict(type='FPN', in_channels=list(CHANNELS), out_channels=8, num_outs=4),
+        neck=dict(type='FPN', in_channels=list(CHANNELS), out_channels=8, num_outs=3),
         bbox_head=dict(
             type='RetinaHead',
             num_classes=CLASSES,
@@ -131,7 +131,7 @@ DETECTORS: dict[str, dict[str, Any]] = {
                 octave_base_scale=4,
                 scales_per_octave=2,
                 ratios=[0.5, 1.0],
-                strides=[4, 8, 16, 32],
+                strides=[4, 8, 16],
             ),
             bbox_coder=dict(CODER, target_stds=[1.0] * 4),
             loss_cls=dict(type='FocalLoss', use_sigmoid=True),
@@ -171,7 +171,7 @@ def build_segmentor(**overrides: Any) -> Model:
         decode_head=dict(
             type='UPerHead',
             in_channels=list(CHANNELS),
-            in_index=[0, 1, 2, 3],
+            in_index=[0, 1, 2],
             pool_scales=(1, 2, 3),
             channels=8,
             num_classes=CLASSES,
