@@ -59,8 +59,8 @@ def model_to_onnx(model: Model, *, preprocess: bool) -> 'ModelProto':
         settings = read_preprocessing(model.config, model.module.data_preprocessor)
         if model.task == 'detection' and settings.scale is None:
             raise UserError(
-                f'{model.config.filename}: the test pipeline has no Resize, and mmdet predicts only '
-                'with one, such as dict(type="Resize", scale=(1333, 800), keep_ratio=True)'
+                f'{model.config.filename}: the test pipeline has no Resize, and mmdet predicts '
+                'only with one, such as dict(type="Resize", scale=(1333, 800), keep_ratio=True)'
             )
         front = image_front(settings)
     else:

@@ -27,7 +27,8 @@ class Pyramid(nn.Module):
         super().__init__()
         widths = (3, *CHANNELS)
         self.layers = nn.ModuleList(
-            nn.Conv2d(*widths[i : i + 2], 3, stride=2 if i else 4, padding=1) for i in range(len(CHANNELS))
+            nn.Conv2d(*widths[i : i + 2], 3, stride=2 if i else 4, padding=1)
+            for i in range(len(CHANNELS))
         )
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
