@@ -95,6 +95,8 @@ LANES = {
         'tests/web',
     ),
     'compile': (
+        'tests/compat/test_compiled_training.py',
+        'tests/compat/test_upstream.py::test_compiled_training',
         'tests/commands/test_export.py',
         'tests/export/test_deploy.py',
         'tests/export/test_onnx.py',

@@ -28,6 +28,7 @@ REPAIRS = (
     'bf16_boxes',
     'checkpoint_configs',
     'coco_annotations',
+    'compiled_training',
     'ddp_checkpoints',
     'fork_configs',
     'fsdp',

@@ -30,6 +30,21 @@ def test_feature_shapes(family, size, request):
     assert all(each.is_contiguous() for each in features)
 
 
+@pytest.mark.parametrize('training', [True, False], ids=['training', 'evaluation'])
+@pytest.mark.parametrize('family', ['make_nat', 'make_dinat', 'make_dinat_s'])
+def test_traced_with_gradients(family, training, request):
+    """As torch.jit.trace does without no_grad."""
+    model = request.getfixturevalue(family)(drop_path_rate=0.0).train(training)
+    traced = torch.jit.trace(model, torch.randn(1, 3, 64, 96))
+    image = torch.randn(1, 3, 64, 96)
+    results = []
+    for run in (traced, model):
+        features = run(image)
+        loss = sum(each.square().sum() for each in features)
+        results.append([*features, *torch.autograd.grad(loss, list(model.parameters()))])
+    torch.testing.assert_close(*results)
+
+
 def test_features_are_normalized_stage_outputs(make_nat):
     model = make_nat().eval()
     outputs = []

@@ -36,6 +36,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from nat_mm.checkpoints import read_checkpoint
 from nat_mm.compat import REPAIRS, STAND_INS, find_status, noise
 from tests.compat.regression import train
+from tests.compat.test_compiled_training import train_compiled
 from tests.compat.test_numpy_names import RANKING, evaluate_one_video
 from tests.compat.test_scores_file import end_test_epoch
 
@@ -284,6 +285,12 @@ def test_plain_texts():
     draw(visualizer, '$a_{$', np.array([2, 2]))
     with still_broken('plain_texts', ValueError):
         visualizer.get_image()
+
+
+def test_compiled_training(monkeypatch, tmp_path):
+    monkeypatch.setattr(Runner, '_maybe_compile', Runner._maybe_compile.__wrapped__)
+    with still_broken('compiled_training', torch._dynamo.exc.InternalTorchDynamoError):
+        train_compiled(tmp_path)
 
 
 def test_scores_file(monkeypatch, tmp_path):
