@@ -1,7 +1,7 @@
 """What NAT, DiNAT and their variants share: stage loop, output norms, freezing, loading."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from mmengine.model import BaseModule
@@ -27,7 +27,30 @@ TOKENIZERS = {'convolution': ConvTokenizer, 'patch': PatchTokenizer}
 DOWNSAMPLERS = {'convolution': ConvDownsampler, 'patch': PatchMerging}
 
 
-class NeighborhoodBackbone(BaseModule):
+class FreezableBackbone(BaseModule):
+    """A backbone that keeps parts frozen and reports what a pretrained checkpoint lacks."""
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets training mode, except for frozen parts, which stay in eval mode."""
+        super().train(mode)
+        for module in self._frozen_modules():
+            module.eval()
+        return self
+
+    def init_weights(self) -> None:
+        """Initializes as ``init_cfg`` says, loading a pretrained checkpoint with a report.
+
+        Raises:
+            PretrainedError: If the checkpoint cannot be loaded.
+        """
+        with pretrained_weights(self.init_cfg):
+            super().init_weights()
+
+    def _frozen_modules(self) -> Iterator[nn.Module]:
+        raise NotImplementedError
+
+
+class NeighborhoodBackbone(FreezableBackbone):
     """Hierarchical vision transformer of neighborhood attention layers.
 
     A subclass says which architectures it knows and how it makes tokens and downsamples.
@@ -213,22 +236,6 @@ class NeighborhoodBackbone(BaseModule):
                 # convolutions keep the memory format they are given.
                 outputs.append(normalized.permute(0, 3, 1, 2).contiguous())
         return tuple(outputs)
-
-    def train(self, mode: bool = True) -> 'NeighborhoodBackbone':
-        """Sets training mode, except for frozen parts, which stay in eval mode."""
-        super().train(mode)
-        for module in self._frozen_modules():
-            module.eval()
-        return self
-
-    def init_weights(self) -> None:
-        """Initializes as ``init_cfg`` says, loading a pretrained checkpoint with a report.
-
-        Raises:
-            PretrainedError: If the checkpoint cannot be loaded.
-        """
-        with pretrained_weights(self.init_cfg):
-            super().init_weights()
 
     def _frozen_modules(self) -> Iterator[nn.Module]:
         if self.frozen_stages >= 0:

@@ -4,14 +4,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from mmengine.model import BaseModule
 from mmengine.registry import MODELS
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from nat_mm.backbones.architecture import is_list
-from nat_mm.backbones.base import check_image, init_linear
-from nat_mm.checkpoints.loading import adapt_state_dict, pretrained_weights
+from nat_mm.backbones.base import FreezableBackbone, check_image, init_linear
+from nat_mm.checkpoints.loading import adapt_state_dict
 from nat_mm.layers import NATLayer, PatchTokenizer, SelfAttention2D
 from nat_mm.ops.validation import check_int, check_probability
 
@@ -32,7 +31,7 @@ ISOTROPIC_ARCHITECTURES = {
 
 
 @MODELS.register_module()
-class NATIsotropic(BaseModule):
+class NATIsotropic(FreezableBackbone):
     """Vision transformer of one resolution, with neighborhood attention or attention to all tokens.
 
     A 16x16 convolution makes tokens, then layers of one width follow, without position embeddings:
@@ -188,22 +187,6 @@ class NATIsotropic(BaseModule):
                 normalized = getattr(self, f'norm{index}')(x)
                 outputs.append(normalized.permute(0, 3, 1, 2).contiguous())
         return tuple(outputs)
-
-    def train(self, mode: bool = True) -> 'NATIsotropic':
-        """Sets training mode, except for frozen parts, which stay in eval mode."""
-        super().train(mode)
-        for module in self._frozen_modules():
-            module.eval()
-        return self
-
-    def init_weights(self) -> None:
-        """Initializes as ``init_cfg`` says, loading a pretrained checkpoint with a report.
-
-        Raises:
-            PretrainedError: If the checkpoint cannot be loaded.
-        """
-        with pretrained_weights(self.init_cfg):
-            super().init_weights()
 
     def _frozen_modules(self) -> Iterator[nn.Module]:
         if self.frozen_layers >= 0:
