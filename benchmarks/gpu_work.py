@@ -134,7 +134,7 @@ def triton_kernel(kernel: str, stage: StageMap) -> Work:
         table = 3 * 4 * side**2 * programs  # zeroed, written, and read again for the sum
     # Vectors and float32 numbers of a token: read and written once, and read by every tile around.
     own_vectors, own_numbers, around_vectors, around_numbers = {
-        'forward': (2, 2, 2, 0),  # query, output, log-sum-exp and its remainder; key, value
+        'forward': (2, 1, 2, 0),  # query, output, log-sum-exp; key, value
         'queries': (4, 2, 2, 0),  # query, output, both gradients, log-sum-exp, delta; key, value
         'keys': (4, 0, 2, 2),  # key, value, gradients; query, gradient, log-sum-exp, delta
     }[kernel]

@@ -32,7 +32,7 @@ def define_operator(
     *,
     devices: Sequence[str],
     keeps_output: bool = False,
-    statistics: int = 0,
+    statistics: Callable[[torch.dtype], int] | None = None,
 ) -> Operator:
     """Makes one differentiable, compilable operator out of two kernels.
 
@@ -53,7 +53,7 @@ def define_operator(
             stored between the passes.
         devices: PyTorch's dispatch keys of the devices that the kernels serve.
         keeps_output: Whether the output is kept for the backward pass.
-        statistics: Numbers per query kept for the backward pass.
+        statistics: Numbers per query kept for the backward pass, by query's dtype; default: none.
 
     Returns:
         The operator, with the arguments of ``forward``; it returns the output alone.
@@ -76,7 +76,7 @@ def define_operator(
 
     def fake_forward(query: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
         output = torch.empty_like(query, memory_format=torch.contiguous_format)
-        shape = (statistics, *query.shape[:4])
+        shape = (statistics(query.dtype) if statistics else 0, *query.shape[:4])
         return output, query.new_empty(shape, dtype=torch.float32)
 
     torch.library.register_fake(f'{NAMESPACE}::{name}', fake_forward, lib=library)

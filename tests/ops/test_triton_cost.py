@@ -67,7 +67,7 @@ def vectors_requested(kernel, stage):
     count = gpu_work.count_map(stage, tiles, owns='keys' if kernel == 'keys' else 'queries')
     tables = 3 * 16 * 16 * count.tiles
     numbers = {
-        'forward': 2 * count.tokens,
+        'forward': count.tokens,
         'queries': 2 * count.tokens + tables,
         'keys': 2 * count.blocks * tiles.block_rows * tiles.block_columns,
     }

@@ -67,6 +67,11 @@ def _is_interpreted(query: Tensor) -> bool:
     return query.device.type == 'cpu' and os.environ.get('TRITON_INTERPRET') == '1'
 
 
+def statistics_per_query(dtype: torch.dtype) -> int:
+    """How many numbers the forward pass keeps for the backward pass: see the kernels."""
+    return 2 if dtype == torch.float32 else 1
+
+
 @functools.cache
 def _kernels() -> ModuleType:
     """Imports Triton, when it is needed first."""
@@ -87,5 +92,5 @@ forward = define_operator(
     _backward_kernel,
     devices=('CPU', 'CUDA'),
     keeps_output=True,
-    statistics=2,
+    statistics=statistics_per_query,
 )

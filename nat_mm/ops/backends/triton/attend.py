@@ -27,11 +27,11 @@ def na2d_fwd_kernel(
     value,
     bias,
     output,
-    log_sum_exp,
-    remainder,
+    statistics,
     query_strides,
     key_strides,
     value_strides,
+    IMAGES,
     HEIGHT,
     WIDTH,
     HEADS,
@@ -57,8 +57,8 @@ def na2d_fwd_kernel(
     One program has one tile of TILE_ROWS x TILE_COLUMNS queries of one residue class, head and
     image. Strides are those of image, row, column and head; channels are consecutive. ``bias`` is
     contiguous [heads, 2 * KERNEL_ROWS - 1, 2 * KERNEL_COLUMNS - 1], ``output`` contiguous
-    [B, H, W, heads, HEAD_DIM]. ``log_sum_exp``, in powers of 2, and ``remainder``, by which it was
-    rounded, are float32 [B, H, W, heads].
+    [B, H, W, heads, HEAD_DIM]. ``statistics`` are float32 [numbers, B, H, W, heads]: the logarithm
+    of the sum of exponentials, in powers of 2, and in float32 by how much it was rounded.
     """
     image, head, row_class, column_class, rows, columns, first_row, first_column = locate_tile(
         HEIGHT, WIDTH, HEADS, DILATION_ROWS, DILATION_COLUMNS, TILE_ROWS, TILE_COLUMNS
@@ -165,6 +165,8 @@ def na2d_fwd_kernel(
     token = (image * HEIGHT * WIDTH + (y * WIDTH + x)) * HEADS + head
     log_total = tl.log2(total)
     rounded = largest + log_total
-    tl.store(log_sum_exp + token, rounded, is_own)
-    tl.store(remainder + token, (largest - rounded) + log_total, is_own)
+    tl.store(statistics + token, rounded, is_own)
+    if q.dtype == tl.float32:
+        remainder = statistics + IMAGES.to(tl.int64) * HEIGHT * WIDTH * HEADS
+        tl.store(remainder + token, (largest - rounded) + log_total, is_own)
     store_tokens(output, token, sums / total[:, None], is_own, HEAD_DIM, CHANNELS)

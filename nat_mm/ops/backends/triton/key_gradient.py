@@ -26,16 +26,15 @@ def na2d_bwd_kv_kernel(
     key,
     value,
     bias,
-    log_sum_exp,
-    remainder,
+    statistics,
     grad_output,
     delta,
-    grad_key,
-    grad_value,
+    grads,
     query_strides,
     key_strides,
     value_strides,
     grad_output_strides,
+    IMAGES,
     HEIGHT,
     WIDTH,
     HEADS,
@@ -58,9 +57,8 @@ def na2d_bwd_kv_kernel(
 ):
     """Gradients of a tile of keys and values.
 
-    One program has one tile of TILE_ROWS x TILE_COLUMNS keys. ``log_sum_exp`` and ``delta`` are
-    those of the kernels for outputs and queries; ``grad_key`` and ``grad_value`` are slices, 1 and
-    2, of what ``grad_query`` is slice 0 of.
+    One program has one tile of TILE_ROWS x TILE_COLUMNS keys. ``statistics`` and ``delta`` are
+    those of the kernels for outputs and queries, ``grads`` what the latter has begun to fill.
     """
     image, head, row_class, column_class, rows, columns, first_row, first_column = locate_tile(
         HEIGHT, WIDTH, HEADS, DILATION_ROWS, DILATION_COLUMNS, TILE_ROWS, TILE_COLUMNS
@@ -82,8 +80,9 @@ def na2d_bwd_kv_kernel(
     k = load_tokens(key, key_strides, image, head, y, x, is_own, HEAD_DIM, CHANNELS)
     v = load_tokens(value, value_strides, image, head, y, x, is_own, HEAD_DIM, CHANNELS)
     queries = query + (image * query_strides[0] + head * query_strides[3])
-    grads = grad_output + (image * grad_output_strides[0] + head * grad_output_strides[3])
+    grad_outputs = grad_output + (image * grad_output_strides[0] + head * grad_output_strides[3])
     numbers = image * HEIGHT * WIDTH * HEADS + head
+    remainder = statistics + IMAGES.to(tl.int64) * HEIGHT * WIDTH * HEADS
     factor = SCALE * LOG2_E
     dk = tl.zeros((TILE_ROWS * TILE_COLUMNS, CHANNELS), tl.float32)
     dv = tl.zeros((TILE_ROWS * TILE_COLUMNS, CHANNELS), tl.float32)
@@ -157,18 +156,21 @@ def na2d_bwd_kv_kernel(
                     )
                     biases = pair_biases(table, row_entries, column_entries, last_entry, interior)
                     token = (near_y * WIDTH + near_x) * HEADS
-                    lse = fetch(log_sum_exp + numbers + token, DIRECT)
+                    lse = fetch(statistics + numbers + token, DIRECT)
                     scores = products * factor + biases - lse[None, :]
                     if q.dtype == tl.float32:
                         scores -= fetch(remainder + numbers + token, DIRECT)[None, :]
                     weights = tl.exp2(scores)
-                    do = load_block(grads, grad_output_strides, near_y, near_x, HEAD_DIM, CHANNELS)
+                    do = load_block(
+                        grad_outputs, grad_output_strides, near_y, near_x, HEAD_DIM, CHANNELS
+                    )
                     dv = tl.dot(weights.to(do.dtype), do, dv, input_precision=PRECISION)
                     grad_weights = tl.dot(v, tl.trans(do), input_precision=PRECISION)
                     delta_here = fetch(delta + numbers + token, DIRECT)
                     grad_scores = (weights * (grad_weights - delta_here[None, :])).to(q.dtype)
                     dk = tl.dot(grad_scores, q, dk, input_precision=PRECISION)
 
+    # Where each token has gradients of query, key and value side by side.
     packed_token = (image * HEIGHT * WIDTH + (y * WIDTH + x)) * (3 * HEADS) + head
-    store_tokens(grad_key, packed_token, dk * SCALE, is_own, HEAD_DIM, CHANNELS)
-    store_tokens(grad_value, packed_token, dv, is_own, HEAD_DIM, CHANNELS)
+    store_tokens(grads, packed_token + HEADS, dk * SCALE, is_own, HEAD_DIM, CHANNELS)
+    store_tokens(grads, packed_token + 2 * HEADS, dv, is_own, HEAD_DIM, CHANNELS)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from nat_mm.ops.backends.triton import tuning
+from nat_mm.ops.backends.triton import statistics_per_query, tuning
 from nat_mm.ops.backends.triton.attend import na2d_fwd_kernel
 from nat_mm.ops.backends.triton.key_gradient import na2d_bwd_kv_kernel
 from nat_mm.ops.backends.triton.query_gradient import na2d_bwd_q_kernel
@@ -33,11 +33,14 @@ def run_forward(
     scale: float,
 ) -> tuple[Tensor, Tensor]:
     """Forward kernel of :func:`nat_mm.ops.library.define_operator`."""
-    query, key, value = _readable(query), _readable(key), _readable(value)
-    output = query.new_empty(query.shape)
-    statistics = query.new_empty((2, *query.shape[:4]), dtype=torch.float32)
-    tensors = (query, key, value, _contiguous(bias), output, *statistics.unbind(0))
-    strides = _strides(query, key, value)
+    query, query_strides = _readable(query)
+    key, key_strides = _readable(key)
+    value, value_strides = _readable(value)
+    output = torch.empty_like(query, memory_format=torch.contiguous_format)
+    shape = (statistics_per_query(query.dtype), *query.shape[:4])
+    statistics = query.new_empty(shape, dtype=torch.float32)
+    tensors = (query, key, value, _contiguous(bias), output, statistics)
+    strides = (query_strides, key_strides, value_strides)
     problem = Problem(query, bias is not None, _pair(kernel_size), _pair(dilation), scale)
 
     def run(launch: Launch) -> None:
@@ -64,27 +67,27 @@ def run_backward(
     Besides the gradients it needs memory for float32 [B, H, W, heads], and with a bias for a
     float32 table, sides rounded up to powers of 2, of every program.
     """
-    query, key, value = _readable(query), _readable(key), _readable(value)
-    grad_output = _readable(grad_output)
+    query, query_strides = _readable(query)
+    key, key_strides = _readable(key)
+    value, value_strides = _readable(value)
+    grad_output, grad_output_strides = _readable(grad_output)
     output = output.contiguous()
-    log_sum_exp, remainder = statistics.contiguous().unbind(0)
-    grads = empty_packed(query)
-    grad_query, grad_key, grad_value = grads.unbind(3)
-    delta = torch.empty_like(log_sum_exp)
+    statistics = statistics.contiguous()
     table = _contiguous(bias)
-    strides = _strides(query, key, value, grad_output)
+    grads = empty_packed(query)
+    delta = query.new_empty(query.shape[:4], dtype=torch.float32)
+    strides = (query_strides, key_strides, value_strides, grad_output_strides)
     problem = Problem(query, bias is not None, _pair(kernel_size), _pair(dilation), scale)
 
     def run_queries(launch: Launch) -> Tensor | None:
         partial_tables = None if bias is None else launch.make_tables(problem)
-        inputs = (query, key, value, table, output, log_sum_exp, remainder, grad_output)
-        tensors = (*inputs, delta, grad_query, partial_tables)
+        inputs = (query, key, value, table, output, statistics, grad_output)
+        tensors = (*inputs, delta, grads, partial_tables)
         _launch(launch, tensors, strides, problem)
         return partial_tables
 
     def run_keys(launch: Launch) -> None:
-        inputs = (query, key, value, table, log_sum_exp, remainder, grad_output, delta)
-        tensors = (*inputs, grad_key, grad_value)
+        tensors = (query, key, value, table, statistics, grad_output, delta, grads)
         _launch(launch, tensors, strides, problem)
 
     partial_tables = run_queries(_choose('queries', problem, run_queries))
@@ -244,7 +247,7 @@ def _launch(
     if launch.programs == 0:
         return
     query = problem.query
-    arguments = (*tensors, *strides, *query.shape[1:4], problem.scale)
+    arguments = (*tensors, *strides, *query.shape[:4], problem.scale)
     # Triton launches on the current device, which need not be the tensors'.
     if query.is_cuda and query.device.index != torch.cuda.current_device():
         with torch.cuda.device(query.device):
@@ -314,19 +317,21 @@ def _reduce_tables(partial_tables: Tensor, bias: Tensor) -> Tensor:
     return total.to(bias.dtype)  # for the same type that copies nothing
 
 
-def _strides(*tensors: Tensor) -> list[tuple[int, ...]]:
-    return [tensor.stride()[:4] for tensor in tensors]
-
-
 def _contiguous(bias: Tensor | None) -> Tensor | None:
     return None if bias is None else bias.contiguous()
 
 
-def _readable(tensor: Tensor) -> Tensor:
+def _readable(tensor: Tensor) -> tuple[Tensor, tuple[int, ...]]:
     """Copies what the kernels cannot read in place.
 
     They take channels for consecutive, and compute offsets in an image in 32 bits.
+
+    Returns:
+        The tensor or its copy, and the strides of image, row, column and head.
     """
-    places = zip(tensor.shape[1:4], tensor.stride()[1:4], strict=True)
-    is_far = sum(size * stride for size, stride in places) >= 2**31
-    return tensor.contiguous() if is_far or tensor.stride(-1) != 1 else tensor
+    _, height, width, heads, _ = tensor.shape
+    image, row, column, head, channel = tensor.stride()
+    if channel == 1 and height * row + width * column + heads * head < 2**31:
+        return tensor, (image, row, column, head)
+    copy = tensor.contiguous()
+    return copy, copy.stride()[:4]

@@ -27,16 +27,16 @@ def na2d_bwd_q_kernel(
     value,
     bias,
     output,
-    log_sum_exp,
-    remainder,
+    statistics,
     grad_output,
     delta,
-    grad_query,
+    grads,
     partial_tables,
     query_strides,
     key_strides,
     value_strides,
     grad_output_strides,
+    IMAGES,
     HEIGHT,
     WIDTH,
     HEADS,
@@ -64,7 +64,7 @@ def na2d_bwd_q_kernel(
 
     Programs and arguments are those of the forward kernel. Besides, ``delta``, float32
     [B, H, W, heads], gets each query's sum of output times its gradient, which the kernel for keys
-    needs; ``grad_query`` is slice 0 of [B, H, W, 3, heads, head_dim]; ``partial_tables``, float32
+    needs; ``grads`` are [B, H, W, 3, heads, HEAD_DIM], contiguous; ``partial_tables``, float32
     [programs, TABLE_ROWS, TABLE_COLUMNS] and zero where a program has no queries, gets the table of
     each program.
     """
@@ -96,8 +96,9 @@ def na2d_bwd_q_kernel(
     )
     delta_here = tl.sum(do.to(tl.float32) * out.to(tl.float32), 1)
     is_exact: tl.constexpr = q.dtype == tl.float32
-    lse = tl.load(log_sum_exp + token, is_own, other=0.0)
+    lse = tl.load(statistics + token, is_own, other=0.0)
     if is_exact:
+        remainder = statistics + IMAGES.to(tl.int64) * HEIGHT * WIDTH * HEADS
         rest = tl.load(remainder + token, is_own, other=0.0)
     keys = key + (image * key_strides[0] + head * key_strides[3])
     values = value + (image * value_strides[0] + head * value_strides[3])
@@ -208,7 +209,7 @@ def na2d_bwd_q_kernel(
     tl.store(delta + token, delta_here, is_own)
     # Where each token has gradients of query, key and value side by side.
     packed_token = 3 * token - 2 * head
-    store_tokens(grad_query, packed_token, dq * SCALE, is_own, HEAD_DIM, CHANNELS)
+    store_tokens(grads, packed_token, dq * SCALE, is_own, HEAD_DIM, CHANNELS)
     if HAS_BIAS:
         distance = left - first_column + KERNEL_COLUMNS - 1
         distance += differences(BLOCK_COLUMNS, TILE_COLUMNS)

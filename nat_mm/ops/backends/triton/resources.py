@@ -23,6 +23,7 @@ from nat_mm.ops.backends.triton.key_gradient import na2d_bwd_kv_kernel
 from nat_mm.ops.backends.triton.launch import make_constants, make_table_constants
 from nat_mm.ops.backends.triton.query_gradient import na2d_bwd_q_kernel
 from nat_mm.ops.backends.triton.tiles import Tiles, choose_tiles
+from nat_mm.ops.backends.triton.window import MAP_SIZES
 
 KERNELS = {
     'forward': na2d_fwd_kernel,
@@ -37,7 +38,7 @@ TARGETS = {
     'gfx942': GPUTarget('hip', 'gfx942', 64),
 }
 _TYPES = {torch.float16: '*fp16', torch.bfloat16: '*bf16', torch.float32: '*fp32'}
-_FLOAT32_TENSORS = ('bias', 'log_sum_exp', 'remainder', 'delta', 'partial_tables')
+_FLOAT32_TENSORS = ('bias', 'statistics', 'delta', 'partial_tables')
 _TITLES = (
     'registers',
     'spills',
@@ -170,7 +171,7 @@ def compile_kernel(
         elif name.endswith('strides'):
             signature[name] = ('i32',) * 4
             attributes |= {(place, axis): aligned for axis in range(4)}
-        elif name in ('HEIGHT', 'WIDTH', 'HEADS'):
+        elif name in MAP_SIZES:
             signature[name] = 'i32'
         elif name == 'SCALE':
             signature[name] = 'fp32'

@@ -9,7 +9,7 @@ import triton.language as tl
 
 LOG2_E = tl.constexpr(1.4426950408889634)
 
-MAP_SIZES = ('HEIGHT', 'WIDTH', 'HEADS')
+MAP_SIZES = ('IMAGES', 'HEIGHT', 'WIDTH', 'HEADS')
 """Arguments for whose values, as multiples of 16, nothing is compiled anew."""
 
 
