@@ -1,4 +1,9 @@
-"""Settings for the tests of the CPU kernel."""
+"""Settings for the tests of the kernels."""
+
+import dataclasses
+import functools
+import importlib.util
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -31,3 +36,43 @@ def set_threads():
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope='session', autouse=True)
+def quick_interpreter() -> Iterator[None]:
+    """Keeps Triton's interpreter from work without effect, two thirds of its time.
+
+    That is to compute sums and products of integers again in 64 bits, for checks that it skips
+    unless it debugs; to replace Triton's functions at each call of a function by a kernel, not only
+    the first; and to make the same table of types for each operation.
+    """
+    if importlib.util.find_spec('triton') is None:
+        yield
+        return
+    import triton.language as tl
+    from triton.runtime import interpreter
+
+    builder = interpreter.interpreter_builder
+    assert not builder.options.debug
+    options = dataclasses.replace(builder.options, sanitize_overflow=False)
+    find_type = interpreter._get_np_dtype
+    find_scalar_type = functools.cache(find_type)
+
+    def find_type_once(dtype):
+        is_pointer = isinstance(dtype, tl.pointer_type)
+        return find_type(dtype) if is_pointer else find_scalar_type(dtype.scalar)
+
+    call_first = interpreter.InterpretedFunction.__call__
+    known = set()
+
+    def call_device_function(function, *arguments, **constants):
+        if function in known:
+            return function.rewrite()(*arguments, **constants)
+        known.add(function)
+        return call_first(function, *arguments, **constants)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(builder, 'options', options)
+        patch.setattr(interpreter, '_get_np_dtype', find_type_once)
+        patch.setattr(interpreter.InterpretedFunction, '__call__', call_device_function)
+        yield
