@@ -130,11 +130,7 @@ def measure(name: str) -> Row:
         model = MODELS.build(config.model)
     found = DESCRIBE[kind](config, model)
     differing = tuple(key for key, value in found.items() if value != facts[key])
-    if config.default_scope == 'mmpretrain':
-        with torch.device('meta'):
-            costs = _count(model, config, image_size(entry))
-    else:
-        costs = _count(model.to_empty(device='cpu'), config, image_size(entry))
+    costs = count_costs(model, image_size(entry), find_workload(model, config).run)
     published = entry['Metadata']
     return Row(
         name,
@@ -142,12 +138,6 @@ def measure(name: str) -> Row:
         parameters=(published['Parameters'] / 1e6, costs.parameters[''] / 1e6),
         flops=(published['FLOPs'] / 1e9, costs.multiply_adds[''] / 1e9),
     )
-
-
-def _count(model: nn.Module, config: Config, shape: tuple[int, int]) -> Any:
-    # A model on the meta device has no values to begin with.
-    compute = next(model.parameters()).is_meta
-    return count_costs(model, shape, find_workload(model, config).run, compute=compute)
 
 
 def describe_classifier(config: Config, model: nn.Module) -> dict[str, Any]:

@@ -171,8 +171,8 @@ def write_readme() -> str:
         init_default_scope(config.default_scope)
         with torch.device('meta'):
             model = MODELS.build(config.model)
-            workload = find_workload(model, config)
-            costs = count_costs(model, workload.find_shape(config), workload.run, compute=True)
+        workload = find_workload(model, config)
+        costs = count_costs(model, workload.find_shape(config), workload.run)
         backbone = model.backbone
         parts = (backbone.stages[0].blocks[0].attn, backbone.patch_embed)
         attention, tokenizer, downsampler = (

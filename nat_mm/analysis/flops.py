@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._subclasses import fake_tensor
+from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils.flop_counter import FlopCounterMode
 
+from nat_mm.analysis.without_values import WithoutValues
 from nat_mm.layers import NeighborhoodAttention2D, StandAloneAttention2D
 from nat_mm.ops import flop_formulas
 
@@ -49,28 +50,32 @@ def count_costs(
     usual model: normalization, bilinear interpolation and pooling.
 
     Args:
-        model: Model on the CPU; it is frozen, and its neighborhood attention gets the backend
-            'portable', whose work is that of every backend.
+        model: Model on the CPU, on 'meta' or built in `WithoutValues`; it is frozen, and its
+            neighborhood attention gets the backend 'portable', whose work is that of every backend.
         shape: Height and width of the image.
         run: Runs the model on an image [1, 3, H, W].
-        compute: Whether to compute. Otherwise tensors have shapes and no values, so that a large
-            model takes neither much time nor much memory; but what it runs must not depend on
-            values.
+        compute: Whether to compute. Otherwise tensors have no values, see `WithoutValues`, and
+            what the model runs must not depend on them.
     """
     model.requires_grad_(False).eval()
     for module in model.modules():
         if isinstance(module, NeighborhoodAttention2D):
             module.backend = 'portable'
+    image = torch.zeros(1, 3, *shape, device=None if compute else 'meta')
+    weights = {
+        f'model.{name}': each if compute else each.to('meta')
+        for name, each in model.named_parameters()
+    }
     formulas = {**flop_formulas(), **_ELEMENTWISE_FORMULAS}
     with (
         torch.no_grad(),
         _without_margins(model),
         _plain_attention(),
-        nullcontext() if compute else _without_values(),
+        nullcontext() if compute else WithoutValues(),
         FlopCounterMode(display=False, custom_mapping=formulas) as counter,
         _owners(model, counter) as flops,
     ):
-        run(model, torch.zeros(1, 3, *shape))
+        functional_call(_Running(model, run), weights, image)
     parameters = (
         (name.rpartition('.')[0], tensor.numel()) for name, tensor in model.named_parameters()
     )
@@ -86,21 +91,16 @@ def count_costs(
     )
 
 
-@contextmanager
-def _without_values() -> Iterator[None]:
-    """Lets tensors have no values, but for small ones made of numbers, such as the maps' sizes.
+class _Running(nn.Module):
+    """What is run of a model, as a module that can be called with other weights."""
 
-    Those of deformable attention decide on shapes.
-    """
-    limit, shape_as_tensor = fake_tensor.CONSTANT_NUMEL_LIMIT, torch._shape_as_tensor
-    fake_tensor.CONSTANT_NUMEL_LIMIT = 1000
-    torch._shape_as_tensor = lambda tensor: torch.tensor(tensor.shape)
-    try:
-        with fake_tensor.FakeTensorMode(allow_non_fake_inputs=True):
-            yield
-    finally:
-        fake_tensor.CONSTANT_NUMEL_LIMIT = limit
-        torch._shape_as_tensor = shape_as_tensor
+    def __init__(self, model: nn.Module, run: Run) -> None:
+        super().__init__()
+        self.model = model
+        self.run = run
+
+    def forward(self, image: torch.Tensor) -> Any:
+        return self.run(self.model, image)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ figures: 800 x 1280 for detectors, the size in the test pipeline for segmentors 
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
 
 from mmengine.config import Config
@@ -14,6 +14,7 @@ from torch import nn
 
 from nat_mm.analysis.flops import ModelCosts, count_costs
 from nat_mm.analysis.flops_report import FlopsReport
+from nat_mm.analysis.without_values import WithoutValues
 from nat_mm.analysis.workloads import Workload, find_workload
 from nat_mm.commands.arguments import add_config_overrides
 from nat_mm.errors import UserError
@@ -58,15 +59,29 @@ def choose_shape(
     return tuple(shape)
 
 
+def build(config: Config) -> nn.Module:
+    """Builds the model, without values if that is possible."""
+    try:
+        with WithoutValues():
+            return build_module(config)
+    except (RuntimeError, TypeError):
+        return build_module(config)
+
+
 def count(
-    model: nn.Module, workload: Workload, shape: tuple[int, int], *, source: str
+    model: nn.Module,
+    workload: Workload,
+    shape: tuple[int, int],
+    *,
+    build_with_values: Callable[[], nn.Module],
+    source: str,
 ) -> ModelCosts:
     try:
         try:
             return count_costs(model, shape, workload.run)
-        except RuntimeError:
+        except (RuntimeError, TypeError):
             print('what the model does depends on values: computing, be patient', file=sys.stderr)
-            return count_costs(model, shape, workload.run, compute=True)
+            return count_costs(build_with_values(), shape, workload.run, compute=True)
     # A model may be anyone's, and raise anything.
     except Exception as error:
         height, width = shape
@@ -82,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Models log what they please; stdout is for the result.
     with redirect_stdout(sys.stderr):
         config = load_config(arguments.config, overrides=arguments.cfg_options)
-        model = build_module(config)
+        model = build(config)
         workload = find_workload(model, config)
         shape = choose_shape(arguments, config, workload)
         report = FlopsReport(
@@ -90,7 +105,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             model=type(model).__name__,
             shape=shape,
             convention=workload.convention,
-            costs=count(model, workload, shape, source=arguments.config),
+            costs=count(
+                *(model, workload, shape),
+                build_with_values=lambda: build_module(config),
+                source=arguments.config,
+            ),
         )
     if arguments.json:
         print(report.as_json())

@@ -3,7 +3,6 @@
 import copy
 
 import pytest
-import torch
 
 from nat_mm.analysis.flops import count_costs
 from nat_mm.analysis.workloads import find_workload
@@ -27,6 +26,5 @@ def test_flops_are_the_published(classifier, model, metadata):
     workload = find_workload(model, config)
     shape = workload.find_shape(config)
     assert shape == (facts['resolution'],) * 2
-    with torch.device('meta'):
-        costs = count_costs(copy.deepcopy(model), shape, workload.run, compute=True)
+    costs = count_costs(copy.deepcopy(model), shape, workload.run)
     assert costs.multiply_adds[''] == pytest.approx(metadata['FLOPs'], rel=0.01)
