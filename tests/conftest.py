@@ -139,18 +139,32 @@ LANES = {
 """By marker of pyproject.toml: folders, files, or how the ids of tests in a file begin."""
 
 
+def pytest_collectstart() -> None:
+    """Keeps the garbage collector from going through what imports make, again and again."""
+    gc.disable()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks the tests of each lane."""
+    for item in items:
+        path, _, name = item.nodeid.partition('::')
+        for lane, start in _read_lanes(path):
+            if name.startswith(start):
+                item.add_marker(lane)
+
+
+@functools.cache
+def _read_lanes(path: str) -> list[tuple[str, str]]:
+    """Lanes that a file of tests is in, and how the ids of the tests begin that are in them."""
+    found = []
     for lane, places in LANES.items():
         for place in places:
-            if not (ROOT / place.partition('::')[0]).exists():
+            file, _, start = place.partition('::')
+            if not (ROOT / file).exists():
                 raise pytest.UsageError(f'LANES in tests/conftest.py names {place}, which is gone')
-        for item in items:
-            path, _, name = item.nodeid.partition('::')
-            for place in places:
-                file, _, start = place.partition('::')
-                if name.startswith(start) and (path == file or path.startswith(f'{file}/')):
-                    item.add_marker(lane)
+            if path == file or path.startswith(f'{file}/'):
+                found.append((lane, start))
+    return found
 
 
 def pytest_collection_finish() -> None:
@@ -158,6 +172,7 @@ def pytest_collection_finish() -> None:
 
     mmengine lets it collect for every dataset that it builds.
     """
+    gc.enable()
     gc.collect()
     gc.freeze()
 

@@ -1,5 +1,6 @@
 """What the metafiles of the model zoo say."""
 
+import functools
 from pathlib import Path
 
 import yaml
@@ -7,10 +8,12 @@ import yaml
 ROOT = Path(__file__).parents[1]
 
 
+@functools.cache
 def read_model_zoo() -> dict[str, dict]:
     """The entries of all metafiles in model-index.yml, by the names of their configs."""
     index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
-    metafiles = [yaml.safe_load((ROOT / path).read_text()) for path in index['Import']]
+    loader = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
+    metafiles = [yaml.load((ROOT / path).read_text(), loader) for path in index['Import']]
     return {entry['Name']: entry for metafile in metafiles for entry in metafile['Models']}
 
 
