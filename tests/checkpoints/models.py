@@ -6,7 +6,7 @@ import torch
 
 from nat_mm.backbones import NAT, DiNAT, DiNAT_s
 
-SMALL = {'embed_dim': 32, 'depths': (2, 1, 1, 1), 'num_heads': (1, 2, 4, 8), 'kernel_size': 3}
+SMALL = {'embed_dim': 16, 'depths': (2, 1, 1, 1), 'num_heads': (1, 2, 4, 8), 'kernel_size': 3}
 DILATIONS = ((1, 3), (2,), (1,), (1,))
 FAMILIES = {'NAT': NAT, 'DiNAT': DiNAT, 'DiNAT_s': DiNAT_s}
 CLASSES = 5
@@ -29,7 +29,7 @@ def make_classifier(family: str = 'NAT', **options: Any) -> StateDict:
     state_dict = dict(make_backbone(family, out_indices=(3,), **options).state_dict())
     for kind in ('weight', 'bias'):
         state_dict[f'norm.{kind}'] = state_dict.pop(f'norm3.{kind}')
-    state_dict['head.weight'] = torch.randn(CLASSES, 256)
+    state_dict['head.weight'] = torch.randn(CLASSES, len(state_dict['norm.weight']))
     state_dict['head.bias'] = torch.randn(CLASSES)
     return state_dict
 
@@ -41,7 +41,7 @@ class ImageClassifier(torch.nn.Module):
         super().__init__()
         self.backbone = backbone
         self.head = torch.nn.Module()
-        self.head.fc = torch.nn.Linear(256, CLASSES)
+        self.head.fc = torch.nn.Linear(128, CLASSES)
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Maps images ``[B, 3, H, W]`` to scores ``[B, CLASSES]``."""

@@ -76,6 +76,8 @@ def build_detector(name):
     config = get_config(f'mmdet::{DETECTORS[name]}').model
     config.backbone = tiny_resnet('mmdet')
     shrink(config, {256: CHANNELS, 1024: 2 * CHANNELS, 2048: 2 * CHANNELS, 128: CHANNELS // 2})
+    # Regions and points that the heads are trained on and that are looked at for predictions.
+    shrink(config, {512: 64, 1000: 100, 2000: 100, 12544: 112})
     if name != 'mask2former':
         final = config.test_cfg.get('rcnn', config.test_cfg)
         final.update(score_thr=0.0, max_per_img=5)  # an untrained model is sure of nothing

@@ -25,7 +25,10 @@ SMALLER = {
         'model': {
             'backbone': MINIATURE,
             'neck': {'in_channels': CHANNELS},
-            'roi_head': {'bbox_head': {'num_classes': 2}, 'mask_head': {'num_classes': 2}},
+            'roi_head': {
+                'bbox_head': {'num_classes': 2, 'fc_out_channels': 64},
+                'mask_head': {'num_classes': 2},
+            },
             'train_cfg': {'rcnn': {'sampler': {'num': 16}}},
         },
         'train_cfg': {'max_epochs': 1, 'val_interval': 2},

@@ -85,7 +85,7 @@ def write_coco(scenes: Path, folder: Path) -> None:
 def write_released_weights(folder: Path) -> None:
     """Writes random weights of smaller models under the names of the authors' files."""
     folder.mkdir()
-    torch.save(make_classifier(), folder / 'nat_mini.pth')
+    torch.save(make_classifier(embed_dim=32), folder / 'nat_mini.pth')
     for name, config in {
         'nat_mini_maskrcnn.pth': 'configs/detection/nat/mask_rcnn_nat_mini_3x_coco.py',
         'nat_mini_upernet.pth': 'configs/segmentation/nat/upernet_nat_mini_512x512_160k_ade20k.py',
