@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import nat_mm_startup
 from nat_mm.ops.memory import empty_packed
 
 NAMESPACE = 'nat_mm'
@@ -23,6 +24,19 @@ BackwardKernel = Callable[..., tuple[Tensor, Tensor]]
 Operator = Callable[
     [Tensor, Tensor, Tensor, Tensor | None, Sequence[int], Sequence[int], float], Tensor
 ]
+
+
+def assume_constant_result(function: Callable[[], str | None]) -> Callable[[], str | None]:
+    """As :func:`torch.compiler.assume_constant_result`, which imports the compiler: 1.5 seconds.
+
+    Here that waits until something else imports it, as every compilation does.
+    """
+
+    def mark(_: object) -> None:
+        torch.compiler.assume_constant_result(function)
+
+    nat_mm_startup.when_imported('torch._dynamo', mark)
+    return function
 
 
 def define_operator(

@@ -11,7 +11,9 @@ import logging, sys
 for name in ('cv2', 'mmcv', 'mmdet', 'mmengine', 'numpy', 'torchvision'):
     sys.modules[name] = None  # importing it raises ImportError
 import torch
+compiler = 'torch._dynamo' in sys.modules
 from nat_mm.layers import NATLayer
+print('imports the compiler:', ('torch._dynamo' in sys.modules) > compiler)
 from benchmarks import gpu
 from tests.ops import cases
 
@@ -35,6 +37,7 @@ def test_neither_openmmlab_nor_numpy_nor_torchvision_is_needed():
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
+        'imports the compiler: False',
         'attn.rpb: relative position bias resized from kernel size 3 to 5 by bicubic interpolation',
         '(2, 6, 7, 16)',
     ]

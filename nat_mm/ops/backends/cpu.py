@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from nat_mm.ops.library import define_operator
+from nat_mm.ops.library import assume_constant_result, define_operator
 from nat_mm.ops.memory import empty_packed
 
 LIBRARY = Path(__file__).with_name('libna2d.so')
@@ -55,7 +55,7 @@ class _Problem(ctypes.Structure):
     ]
 
 
-@torch.compiler.assume_constant_result
+@assume_constant_result
 def installation_problem() -> str | None:
     """Why the kernel cannot be used, or None where it can."""
     return _find_installation_problem()

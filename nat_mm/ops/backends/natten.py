@@ -15,13 +15,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nat_mm.ops.folding import fold_bias
+from nat_mm.ops.library import assume_constant_result
 
 MINIMUM_VERSION = (0, 20)
 WIDTH_MULTIPLE = 8
 """NATTEN's kernels take head dimensions that are multiples of this."""
 
 
-@torch.compiler.assume_constant_result
+@assume_constant_result
 def installation_problem() -> str | None:
     """Why the installed NATTEN cannot be used, or None where it can.
 

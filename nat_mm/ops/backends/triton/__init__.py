@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nat_mm.ops.library import define_operator
+from nat_mm.ops.library import assume_constant_result, define_operator
 
 MAXIMUM_KERNEL_SIZE = 13
 MAXIMUM_HEAD_DIM = 128
@@ -25,7 +25,7 @@ MAXIMUM_IMAGE_SIZE = 2**31 - 1
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
-@torch.compiler.assume_constant_result
+@assume_constant_result
 def installation_problem() -> str | None:
     """Why Triton cannot be used, or None where it can.
 
