@@ -13,10 +13,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope
 from mmengine.visualization import Visualizer
 from packaging.requirements import Requirement
 
+from nat_mm.data.shape_trace import build_without_memory
 from tests import loading
 from tests.docs.blocks import ROOT, Block
 from tests.docs.substitutions import (
@@ -72,11 +72,10 @@ class Session:
 
 
 def build_model(path: str) -> None:
-    """Builds the model of a config, without its pretrained weights."""
+    """Builds the model of a config, without its weights."""
     config = Config.fromfile(path)
     config.model.backbone.init_cfg = None
-    with DefaultScope.overwrite_default_scope(config.default_scope):
-        MODELS.build(config.model)
+    build_without_memory(config)
 
 
 def run_command(command: str) -> None:

@@ -51,10 +51,18 @@ default_hooks = dict(checkpoint=dict(interval=2))
 """
 
 FEWER_ITERATIONS = """
+train_pipeline = _base_.train_dataloader.dataset.pipeline
+test_pipeline = _base_.val_dataloader.dataset.pipeline
+for step in train_pipeline + test_pipeline:
+    if 'scale' in step:
+        step['scale'] = (96, 96)
+    if 'crop_size' in step:
+        step['crop_size'] = (96, 96)
 loader = dict(num_workers=0, persistent_workers=False)
-train_dataloader = loader
-val_dataloader = loader
-test_dataloader = loader
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline), **loader)
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline), **loader)
+test_dataloader = val_dataloader
+del step
 train_cfg = dict(max_iters=2, val_interval=2)
 default_hooks = dict(checkpoint=dict(interval=2))
 """
@@ -76,6 +84,7 @@ REPLACED_WORDS = {
 
 ADDED_OPTIONS = {
     'nat-mm make-scenes': '--train-scenes 4 --val-scenes 2 --image-size 64',
+    'nat-mm analyze': '--shape 96 96 --seconds 0.01',
     'nat-mm train configs/demo/': (
         '--cfg-options train_cfg.max_iters=2 train_cfg.val_interval=2 '
         'default_hooks.checkpoint.interval=2 train_dataloader.batch_size=2'

@@ -241,7 +241,7 @@ def test_slow_client_is_hung_up_on(state, start, monkeypatch):
 
 
 def test_end_answers_what_has_arrived(models, held, pool, faults):
-    with listen('127.0.0.1', 0) as listener, httpx.Client(timeout=60) as client:
+    with listen('127.0.0.1', 0) as listener, httpx.Client(timeout=60, verify=False) as client:
         app = build_app(models['segmentation'], Limits(), name='small')
         address = local_address(listener)
         with served(app, listener, last_seconds=60):

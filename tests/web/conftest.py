@@ -12,7 +12,15 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
-from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    Page,
+    Playwright,
+    Request,
+    expect,
+    sync_playwright,
+)
 
 from nat_mm.inference.model import Model
 from nat_mm.web.server import ServedPage, serve
@@ -146,13 +154,20 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
+@pytest.fixture(scope='session')
+def profiles(browser: Browser) -> list[BrowserContext]:
+    """The browser's profiles: those of earlier tests have the page's scripts in their cache."""
+    return []
+
+
 @pytest.fixture
-def visitors(browser: Browser, server: ServedPage, faults: list[str]) -> Iterator['Visitors']:
+def visitors(
+    browser: Browser, profiles: list[BrowserContext], server: ServedPage, faults: list[str]
+) -> Iterator['Visitors']:
     """Opens the page for as many visitors as a test needs; none may ask another server."""
-    visitors = Visitors(browser, server.local_url)
+    visitors = Visitors(browser, profiles, server.local_url)
     yield visitors
-    for context in visitors.contexts:
-        context.close()
+    visitors.close()
     assert visitors.requests
     outside = [url for url in visitors.requests if not url.startswith((server.local_url, 'data:'))]
     assert outside == []
@@ -165,29 +180,40 @@ def page(visitors: 'Visitors') -> Page:
 
 
 class Visitors:
-    """Opens the page, each time in a browser profile of its own.
+    """Opens the page, in one test each time in another browser profile.
 
     Attributes:
-        contexts: The profiles.
         requests: Addresses of everything that the pages asked for.
     """
 
-    def __init__(self, browser: Browser, address: str) -> None:
+    def __init__(self, browser: Browser, profiles: list[BrowserContext], address: str) -> None:
         self._browser = browser
+        self._profiles = profiles
         self._address = address
-        self.contexts: list[BrowserContext] = []
+        self._pages: list[Page] = []
         self.requests: list[str] = []
 
     def open(self, *, width: int = 1280, height: int = 800) -> Page:
-        context = self._browser.new_context(viewport={'width': width, 'height': height})
-        context.set_default_timeout(PATIENCE)
-        context.on('request', lambda request: self.requests.append(request.url))
-        self.contexts.append(context)
-        page = context.new_page()
+        if len(self._pages) == len(self._profiles):
+            self._profiles.append(self._browser.new_context())
+        profile = self._profiles[len(self._pages)]
+        profile.on('request', self._note)
+        page = profile.new_page()
+        self._pages.append(page)
+        page.set_viewport_size({'width': width, 'height': height})
+        page.set_default_timeout(PATIENCE)
         page.goto(self._address)
         page.locator('#examples img').first.wait_for()
         page.locator('.hint >> visible=true').first.wait_for()
         return page
+
+    def close(self) -> None:
+        for page in self._pages:
+            page.close()
+            page.context.remove_listener('request', self._note)
+
+    def _note(self, request: Request) -> None:
+        self.requests.append(request.url)
 
 
 def _launch(playwright: Playwright) -> Browser:
