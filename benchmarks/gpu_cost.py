@@ -142,13 +142,13 @@ tensors. Work divided by a GPU's published peak is a time below which it cannot 
 ran before left its tensors in the cache.
 
 First each kernel with its default tiles. *Computed / needed* is the halo's waste: pairs of tokens
-in the blocks that are multiplied, for each pair of neighbours. *MB requested* counts what several
+in the blocks that are multiplied, for each pair of neighbors. *MB requested* counts what several
 tiles read as often; *MB moved* counts each tensor once per kernel, and *FLOP / byte* is taken of
 that. *Instructions* are those of the loop over blocks inside the map, counted in the compiled
 code; at borders there are more.
 
 Then the whole operator against two others. *Least* is what any exact way costs: products of
-neighbours only, every tensor moved once. *natten, bias folded* makes queries and keys of 88
+neighbors only, every tensor moved once. *natten, bias folded* makes queries and keys of 88
 channels, then runs NATTEN 0.21 in tiles of 8x8. *flex* is PyTorch's flex attention with masks of
 128x128 blocks, tokens numbered row by row or through tiles of 8x16, without the gradient of its
 bias. Times are the larger of what products and memory allow.

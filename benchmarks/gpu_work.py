@@ -67,7 +67,7 @@ def count_axis(
     Args:
         length: Tokens on the axis.
         kernel_size: Window size.
-        dilation: Distance between neighbours.
+        dilation: Distance between neighbors.
         tile: Tokens of a tile.
         block: Tokens of a block.
         owns: Whether tiles are of 'queries', met by keys, or of 'keys', met by queries.
@@ -145,7 +145,7 @@ def triton_kernel(kernel: str, stage: StageMap) -> Work:
 
 
 def useful_share(stage: StageMap, tiles: Tiles, count: AxisCount) -> float:
-    """Share of the pairs of tokens that the blocks multiply which are neighbours."""
+    """Share of the pairs of tokens that the blocks multiply which are neighbors."""
     needed = stage.height * stage.width * stage.heads * KERNEL_SIZE**2
     return needed / (count.blocks * math.prod(tiles[:4]))
 
@@ -202,7 +202,7 @@ def flex(mode: str, stage: StageMap, *, order: str) -> Work:
 def touched_blocks(
     size: tuple[int, int], kernel_size: tuple[int, int], *, order: str, block: int = FLEX_BLOCK
 ) -> int:
-    """Pairs of a block of queries and one of keys with a neighbour in it, undilated.
+    """Pairs of a block of queries and one of keys with a neighbor in it, undilated.
 
     Args:
         size: (H, W).

@@ -2,8 +2,7 @@
 
 python docs/demo_image.py [WORK_DIR]
 
-docs/attention.png is a figure of tools/visualize_attention.py, for two points; docs/web_demo.png a
-screenshot of tools/web_demo.py, 1280 x 800, with the second scene and a click on its ring.
+docs/demo_figures.py draws the other two figures of the same models.
 """
 
 import sys

@@ -17,10 +17,10 @@ TARGET = Path(__file__).with_name('window.png')
 HEIGHT, WIDTH, KERNEL_SIZE = 16, 18, 7
 TOKENS = {'inside': (8, 9), 'at a border': (8, 1), 'in a corner': (14, 15)}
 DILATIONS = (1, 2)
-NEIGHBOUR, TOKEN, MAP, CENTERED = '#f6d186', '#c0392b', '#f7f7f7', '#2c3e50'
+NEIGHBOR, TOKEN, MAP, CENTERED = '#f6d186', '#c0392b', '#f7f7f7', '#2c3e50'
 
 
-def neighbours(token: tuple[int, int], dilation: int) -> list[tuple[int, int]]:
+def neighbors(token: tuple[int, int], dilation: int) -> list[tuple[int, int]]:
     """(row, column) of the tokens that a token attends to."""
     rows, columns = (
         axis_window(length, KERNEL_SIZE, dilation)[0][position].tolist()
@@ -31,11 +31,11 @@ def neighbours(token: tuple[int, int], dilation: int) -> list[tuple[int, int]]:
 
 def draw_map(axes: Axes, token: tuple[int, int], dilation: int) -> None:
     """Draws the tokens of a map as cells, and a centered window with a dashed line."""
-    # Indices of MAP, NEIGHBOUR and TOKEN in the color map.
+    # Indices of MAP, NEIGHBOR and TOKEN in the color map.
     cells = np.zeros((HEIGHT, WIDTH))
-    cells[tuple(zip(*neighbours(token, dilation), strict=True))] = 1
+    cells[tuple(zip(*neighbors(token, dilation), strict=True))] = 1
     cells[token] = 2
-    colors = ListedColormap([MAP, NEIGHBOUR, TOKEN])
+    colors = ListedColormap([MAP, NEIGHBOR, TOKEN])
     axes.pcolormesh(cells, cmap=colors, vmin=0, vmax=2, edgecolors='#999999', linewidth=0.6)
     reach = KERNEL_SIZE // 2 * dilation
     corner = (token[1] - reach, token[0] - reach)
@@ -55,7 +55,7 @@ def main(target: Path = TARGET) -> None:
             axes.set_title(f'{place}, dilation {dilation}', fontsize=15)
     handles = [
         Rectangle((0, 0), 1, 1, fc=TOKEN, ec='#999999'),
-        Rectangle((0, 0), 1, 1, fc=NEIGHBOUR, ec='#999999'),
+        Rectangle((0, 0), 1, 1, fc=NEIGHBOR, ec='#999999'),
         Rectangle((0, 0), 1, 1, fill=False, ec=CENTERED, ls='--'),
     ]
     texts = [

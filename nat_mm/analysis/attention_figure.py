@@ -128,7 +128,7 @@ def _show_fields(
 def _show_rollout(axes: Axes, image: NDArray, shares: NDArray) -> None:
     # A few pixels may get far more than all others.
     highest = float(np.quantile(shares, 0.999)) or float(shares.max())
-    # Half of every layer's share stays with the token, far more than any neighbour gets.
+    # Half of every layer's share stays with the token, far more than any neighbor gets.
     drawn = draw_heat(image, shares**0.5, highest=highest**0.5)
     _show(axes, drawn, 'attention rollout')
     axes.figure.colorbar(

@@ -198,10 +198,10 @@ def _spread_over_cells(shares: Tensor, finer: tuple[int, int]) -> Tensor:
 def _mean_weights(
     backbone: NeighborhoodBackbone, layer: Layer, query: Tensor, key: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Weights [H', W', k * k], the mean over the heads, and numbers of the neighbours, likewise."""
+    """Weights [H', W', k * k], the mean over the heads, and numbers of the neighbors, likewise."""
     attention = backbone.stages[layer.stage].blocks[layer.block].attn
-    weights, neighbours = weights_of(attention, query, key)
-    numbers = neighbours[..., 0] * query.shape[2] + neighbours[..., 1]
+    weights, neighbors = weights_of(attention, query, key)
+    numbers = neighbors[..., 0] * query.shape[2] + neighbors[..., 1]
     return weights[0].mean(dim=2).cpu(), numbers.cpu()
 
 

@@ -30,7 +30,7 @@ def vote_of_neighbors(
 
     Args:
         features: What to classify, ``[B, C]``; of length 1, as `memory`.
-        memory: Labelled vectors, ``[N, C]``.
+        memory: Labeled vectors, ``[N, C]``.
         labels: Their classes, ``[N]``.
         classes: Number of classes.
         neighbors: How many neighbors vote; at most N do.

@@ -29,14 +29,14 @@ def draw_equivariance(rows: Sequence[PatternRow], output: Path) -> None:
         highest = max([float(inside.max()) for inside in insides if inside.numel()], default=1.0)
         for axes, row in zip(line, rows, strict=True):
             found = row.equivariance[number]
-            picture = axes.imshow(
+            heatmap = axes.imshow(
                 found.change.numpy(), cmap=COLORS, vmin=0, vmax=max(highest, 1e-12)
             )
             axes.set(xticks=[], yticks=[])
             heading = f'{row.pattern}\n' if number == 0 else ''
             axes.set_title(f'{heading}middle: {found.error:.1e}')
         line[0].set_ylabel(f'stage {found.stage}\nby {found.stride} pixels')
-        figure.colorbar(picture, ax=list(line), shrink=0.8)
+        figure.colorbar(heatmap, ax=list(line), shrink=0.8)
     _save(figure, output)
 
 

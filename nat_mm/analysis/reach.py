@@ -40,7 +40,7 @@ def axis_reach(attention: nn.Module, length: int) -> Tensor:
         return (distance.abs() <= farthest) & (distance % attention.dilation == 0)
     if isinstance(attention, NeighborhoodAttention2D):
         padded = max(length, attention.kernel_size * attention.dilation)
-        neighbours, _ = axis_window(padded, attention.kernel_size, attention.dilation)
+        neighbors, _ = axis_window(padded, attention.kernel_size, attention.dilation)
         reach = torch.zeros(padded, padded, dtype=torch.bool)
-        return reach.scatter_(1, neighbours, True)[:length, :length]
+        return reach.scatter_(1, neighbors, True)[:length, :length]
     raise TypeError(f'unknown attention: {type(attention).__name__}')

@@ -37,12 +37,12 @@ class AttentionWindow:
     """Image pixels per token."""
     token: tuple[int, int]
     """(row, column) of the token that attends."""
-    neighbours: Tensor
-    """[k * k, 2], int64: (row, column) of each of its neighbours, row by row."""
+    neighbors: Tensor
+    """[k * k, 2], int64: (row, column) of each of its neighbors, row by row."""
     weights: Tensor
-    """[k * k], float32, of sum 1: the weight of each neighbour."""
+    """[k * k], float32, of sum 1: the weight of each neighbor."""
     on_map: Tensor
-    """[k * k], bool: False for neighbours in the zero padding of a map smaller than the window."""
+    """[k * k], bool: False for neighbors in the zero padding of a map smaller than the window."""
 
     @property
     def box(self) -> Tensor:
@@ -51,8 +51,8 @@ class AttentionWindow:
 
     @property
     def boxes(self) -> Tensor:
-        """[k * k, 4], int64: the boxes of its neighbours."""
-        return self._boxes(self.neighbours)
+        """[k * k, 4], int64: the boxes of its neighbors."""
+        return self._boxes(self.neighbors)
 
     def _boxes(self, tokens: Tensor) -> Tensor:
         corners = tokens.flip(-1) * self.stride
@@ -169,16 +169,16 @@ def attention_windows(
         )
     tokens = [token_under(image, point, layer.stage) for point in points]
     query, key = record_queries_and_keys(backbone, image, [layer])[layer]
-    weights, neighbours = weights_of(attention, query, key, positions=tokens)
+    weights, neighbors = weights_of(attention, query, key, positions=tokens)
     # [N, heads, k * k]
     weights = weights[0].cpu()
     weights = weights.mean(dim=1) if head is None else weights[:, head]
-    neighbours = neighbours.cpu()
-    on_map = (neighbours < torch.tensor(map_shape(image, layer.stage))).all(dim=-1)
+    neighbors = neighbors.cpu()
+    on_map = (neighbors < torch.tensor(map_shape(image, layer.stage))).all(dim=-1)
     stride = TOKEN_STRIDE * 2**layer.stage
     return [
         AttentionWindow(layer, stride, token, *tensors)
-        for token, *tensors in zip(tokens, neighbours, weights, on_map, strict=True)
+        for token, *tensors in zip(tokens, neighbors, weights, on_map, strict=True)
     ]
 
 
@@ -282,7 +282,7 @@ def weights_of(
         positions: See `neighborhood_attention_weights`, also for what is returned.
     """
     with torch.no_grad():
-        weights, neighbours = neighborhood_attention_weights(
+        weights, neighbors = neighborhood_attention_weights(
             query,
             key,
             kernel_size=attention.kernel_size,
@@ -291,4 +291,4 @@ def weights_of(
             scale=attention.scale,
             positions=positions,
         )
-    return weights.float(), neighbours
+    return weights.float(), neighbors

@@ -51,13 +51,13 @@ DETECTOR = Task(
     metrics={'coco/bbox_mAP_50': 'box AP50', 'coco/segm_mAP_50': 'mask AP50'},
     unit=1,
 )
-SEGMENTER = Task(
-    name='segmenter',
+SEGMENTOR = Task(
+    name='segmentor',
     config=CONFIGS / 'upernet_nat_demo.py',
     metrics={'mIoU': 'mIoU'},
     unit=100,
 )
-TASKS = (DETECTOR, SEGMENTER)
+TASKS = (DETECTOR, SEGMENTOR)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -85,7 +85,7 @@ def prepare_work_dir(work_dir: Path) -> None:
         )
     work_dir.mkdir(parents=True, exist_ok=True)
     (work_dir / MARKER).touch()
-    for folder in (*(task.name for task in TASKS), 'pictures'):
+    for folder in (*(task.name for task in TASKS), 'images'):
         shutil.rmtree(work_dir / folder, ignore_errors=True)
         (work_dir / folder).mkdir()
     (work_dir / 'metrics.json').unlink(missing_ok=True)
@@ -148,17 +148,17 @@ def test(checkpoints: dict[Task, Path], arguments: argparse.Namespace) -> dict[s
 
 def draw(checkpoints: dict[Task, Path], work_dir: Path) -> list[Path]:
     """Draws predictions and training curves; returns the files."""
-    folder = work_dir / 'pictures'
-    pictures = []
+    folder = work_dir / 'images'
+    images = []
     for task, checkpoint in checkpoints.items():
-        pictures.append(folder / f'{task.name}.png')
-        draw_predictions(Config.fromfile(task.config), checkpoint, pictures[-1])
-    pictures.append(folder / 'curves.png')
+        images.append(folder / f'{task.name}.png')
+        draw_predictions(Config.fromfile(task.config), checkpoint, images[-1])
+    images.append(folder / 'curves.png')
     curves = {
         task.name: (read_log(work_dir / task.name), task.metrics, task.unit) for task in TASKS
     }
-    draw_curves(curves, pictures[-1])
-    return pictures
+    draw_curves(curves, images[-1])
+    return images
 
 
 def main() -> None:
@@ -178,7 +178,7 @@ def main() -> None:
 
     checkpoints = train(arguments)
     results = test(checkpoints, arguments)
-    pictures = draw(checkpoints, arguments.work_dir)
+    images = draw(checkpoints, arguments.work_dir)
 
     results['minutes'] = (time.monotonic() - started) / 60
     (arguments.work_dir / 'metrics.json').write_text(json.dumps(results, indent=2) + '\n')
@@ -186,5 +186,5 @@ def main() -> None:
     for name, value in results.items():
         table.add_row(name, f'{value:.1f}' if name == 'minutes' else f'{value:.3f}')
     Console().print(table)
-    for picture in pictures:
-        print(picture)
+    for image in images:
+        print(image)

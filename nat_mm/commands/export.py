@@ -51,7 +51,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         nargs='?',
         help='checkpoint of a model, or for --part backbone of a backbone: a file, a URL or '
         'hf://owner/name; default: '
-        'the published weights of the config, for --part backbone those that training starts from',
+        'the published weights of the config, for --part backbone its pretrained weights',
     )
     parser.add_argument('target', metavar='OUT', help='.onnx file to write')
     parser.add_argument(

@@ -94,5 +94,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def curves_of(key: str, logs: dict[str, TrainingLog], *, required: bool) -> dict:
-    """The curves of a number by the name of the training; those without it may be left out."""
+    """The curves of a number by the name of the training run; those without it may be left out."""
     return {name: log.curve(key) for name, log in logs.items() if required or key in log.keys}

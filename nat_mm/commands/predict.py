@@ -2,7 +2,7 @@
 
 Files in OUT_DIR, where NAME is the name of the input:
 
-  pictures/NAME.jpg   the image with the prediction drawn over it
+  images/NAME.jpg     the image with the prediction drawn over it
   videos/NAME.mp4     the video with the predictions (H.264); camera0.mp4 for a camera
   results/NAME.*      the prediction, or a folder with one file per frame of a video:
                       detector    .json with boxes (x1, y1, x2, y2 in pixels) and masks; for a

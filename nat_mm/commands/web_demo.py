@@ -21,7 +21,7 @@ from nat_mm.inference.model import Model, load_model
 from nat_mm.training.resume import find_last_checkpoint
 
 CONFIGS = Path(nat_mm.__file__).parent / '.mim' / 'configs' / 'demo'
-DEMO = {'detector': 'mask_rcnn_nat_demo.py', 'segmenter': 'upernet_nat_demo.py'}
+DEMO = {'detector': 'mask_rcnn_nat_demo.py', 'segmentor': 'upernet_nat_demo.py'}
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:

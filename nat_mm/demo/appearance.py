@@ -13,7 +13,7 @@ from nat_mm.demo.kinds import TYPICAL_HUE, TYPICAL_PATTERN
 _TYPICAL_SHARE = 0.85
 """Share of the objects that have their kind's typical pattern; the others have any."""
 _HUE_DEVIATION = 8
-"""Standard deviation of the hue within a kind, in half degrees; neighbours are 20 or more apart."""
+"""Standard deviation of the hue within a kind, in half degrees; neighbors are 20 or more apart."""
 
 
 def _smooth_noise(height: int, width: int, cells: int, rng: np.random.Generator) -> np.ndarray:

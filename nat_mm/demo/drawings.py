@@ -102,11 +102,11 @@ def _write_pairs(pairs: list[list[np.ndarray]], colors: dict[str, Color], output
 
 
 def draw_curves(curves: dict[str, tuple[TrainingLog, dict[str, str], float]], output: Path) -> None:
-    """Draws the loss and the validation metrics of each training.
+    """Draws the loss and the validation metrics of each training run.
 
     Args:
-        curves: by title: the log of the training, the metrics to draw (key in the log -> name in
-            the legend), and what the log gives for a perfect result.
+        curves: by title: the log of the training run, the metrics to draw (key in the log -> name
+            in the legend), and what the log gives for a perfect result.
         output: PNG file to write.
     """
     figure = Figure(figsize=(10, 3.4 * len(curves)), layout='constrained')

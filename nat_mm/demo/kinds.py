@@ -32,7 +32,7 @@ def _cross(rng: np.random.Generator) -> Contours:
 
 
 def _crescent(rng: np.random.Generator) -> Contours:
-    """A unit disc without a smaller disc whose centre lies at (shift, 0)."""
+    """A unit disc without a smaller disc whose center lies at (shift, 0)."""
     radius = rng.uniform(0.72, 0.86)
     shift = rng.uniform(0.45, 0.62)
     x = (1 - radius**2 + shift**2) / (2 * shift)

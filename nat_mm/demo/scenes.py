@@ -10,7 +10,7 @@ from nat_mm.demo.kinds import KINDS, sample_outline
 from nat_mm.demo.options import DatasetOptions
 from nat_mm.demo.photographs import sample_background
 
-UNLABELLED = 0
+UNLABELED = 0
 BACKGROUND = 1
 FIRST_KIND = 2
 
@@ -42,7 +42,7 @@ class Scene:
 
 
 def _project(points: np.ndarray, diameter: float, view: np.ndarray) -> np.ndarray:
-    """Stretches, tilts (perspective), turns and scales an outline; centred, in pixels."""
+    """Stretches, tilts (perspective), turns and scales an outline; centered, in pixels."""
     aspect, angle, tilt_x, tilt_y = view
     points = points * [np.sqrt(aspect), 1 / np.sqrt(aspect)]
     points = points / (1 + points @ np.array([[tilt_x], [tilt_y]]))
@@ -102,8 +102,8 @@ def make_scene(split: str, index: int, options: DatasetOptions) -> Scene:
     for number in range(int(rng.integers(options.min_objects, options.max_objects + 1))):
         kind = int(rng.integers(len(KINDS)))
         patch = _draw_coverage(KINDS[kind], options, rng)
-        centre_y, centre_x = rng.uniform(0.08, 0.92, size=2) * size
-        top, left = int(centre_y - patch.shape[0] / 2), int(centre_x - patch.shape[1] / 2)
+        center_y, center_x = rng.uniform(0.08, 0.92, size=2) * size
+        top, left = int(center_y - patch.shape[0] / 2), int(center_x - patch.shape[1] / 2)
         coverage = _place(patch, top, left, size)
         surface = paint_surface(KINDS[kind], patch, rng)
         image = _cast_shadow(image, coverage, rng)
@@ -115,7 +115,7 @@ def make_scene(split: str, index: int, options: DatasetOptions) -> Scene:
     image += rng.normal(0, rng.uniform(0, 0.025), image.shape)
     image = np.clip(image * 255 + 0.5, 0, 255).astype(np.uint8)
 
-    labels = np.where(owner == -1, BACKGROUND, UNLABELLED).astype(np.uint8)
+    labels = np.where(owner == -1, BACKGROUND, UNLABELED).astype(np.uint8)
     instances = []
     for number, (kind, full_area) in enumerate(zip(kinds, full_areas, strict=True)):
         mask = owner == number

@@ -34,7 +34,9 @@ def read_for_model(source: str) -> dict[str, Any]:
         checkpoint = CheckpointLoader.load_checkpoint(source, map_location='cpu')
         return for_whole_model(checkpoint, source)
     except URLError as error:
-        raise UserError(f'cannot download checkpoint {source}: {error.reason}') from error
+        raise UserError(
+            f'cannot download checkpoint {source}: {error.reason}. Give the path of a copy instead'
+        ) from error
     # Nothing but the unpickler runs here, and a damaged file can make it raise anything.
     except Exception as error:
         reason = ' '.join(str(error).split())

@@ -295,4 +295,4 @@ def _leave_out(frame: Frame, error: Exception, left_out: LeftOut) -> None:
 
 
 def _drawing_path(name: str, out_dir: Path, *, is_video: bool) -> Path:
-    return out_dir / (f'videos/{name}.mp4' if is_video else f'pictures/{name}.jpg')
+    return out_dir / (f'videos/{name}.mp4' if is_video else f'images/{name}.jpg')

@@ -44,7 +44,7 @@ def na2d_qk(
     is_causal: Causal = False,
     rpb: Tensor | None = None,
 ) -> Tensor:
-    """Scores of the neighbours on a map, [B, heads, H, W, kh * kw]; not scaled."""
+    """Scores of the neighbors on a map, [B, heads, H, W, kh * kw]; not scaled."""
     _refuse(is_causal=is_causal, additional_keys=additional_keys)
     return _scores(query, key, rpb, _of_map(kernel_size), _of_map(dilation))
 
@@ -57,7 +57,7 @@ def na2d_av(
     additional_values: Tensor | None = None,
     is_causal: Causal = False,
 ) -> Tensor:
-    """Sums of the neighbours' values by attention weights on a map, [B, heads, H, W, D]."""
+    """Sums of the neighbors' values by attention weights on a map, [B, heads, H, W, D]."""
     _refuse(is_causal=is_causal, additional_values=additional_values)
     return _sums(attn, value, _of_map(kernel_size), _of_map(dilation))
 
@@ -71,7 +71,7 @@ def na1d_qk(
     is_causal: Causal = False,
     rpb: Tensor | None = None,
 ) -> Tensor:
-    """Scores of the neighbours in a sequence, [B, heads, L, k]; not scaled."""
+    """Scores of the neighbors in a sequence, [B, heads, L, k]; not scaled."""
     _refuse(is_causal=is_causal, additional_keys=additional_keys)
     return _scores(query, key, rpb, _of_sequence(kernel_size), _of_sequence(dilation))
 
@@ -84,7 +84,7 @@ def na1d_av(
     additional_values: Tensor | None = None,
     is_causal: Causal = False,
 ) -> Tensor:
-    """Sums of the neighbours' values by attention weights in a sequence, [B, heads, L, D]."""
+    """Sums of the neighbors' values by attention weights in a sequence, [B, heads, L, D]."""
     _refuse(is_causal=is_causal, additional_values=additional_values)
     return _sums(attn, value, _of_sequence(kernel_size), _of_sequence(dilation))
 
@@ -326,7 +326,7 @@ def _sums(attn: Tensor, value: Tensor, kernel_size: Sizes, dilation: Sizes) -> T
     check_tensors(value_map, value_map, value_map, None, kernel_size, dilation)
     if attn.shape[-1] != math.prod(kernel_size):
         raise ValueError(
-            f'attn must have a weight for each of {math.prod(kernel_size)} neighbours, '
+            f'attn must have a weight for each of {math.prod(kernel_size)} neighbors, '
             f'got {attn.shape[-1]}'
         )
     if len(kernel_size) == 2:
@@ -341,7 +341,7 @@ def _refuse(*, is_causal: Causal, **additional: Tensor | None) -> None:
         )
     for name, tensor in additional.items():
         if tensor is not None:
-            raise NotImplementedError(f'nat_mm attends to neighbours alone; {name} must be None')
+            raise NotImplementedError(f'nat_mm attends to neighbors alone; {name} must be None')
 
 
 def _check_layout(*named: tuple[str, Tensor], axes: int) -> None:

@@ -47,7 +47,7 @@ def attend(
 
     Returns:
         The attended values [B, H, W, C], and if they are asked for the weights
-        [B, heads, H, W, kernel_size ** 2], neighbours row by row.
+        [B, heads, H, W, kernel_size ** 2], neighbors row by row.
     """
     query, key, value = (
         project(hidden_states).unflatten(-1, (self.num_attention_heads, self.attention_head_size))

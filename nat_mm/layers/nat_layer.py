@@ -32,7 +32,7 @@ class NATLayer(nn.Module):
         channels: Number of channels C.
         num_heads: Number of attention heads; divides ``channels``.
         kernel_size: Odd window length, at least 3.
-        dilation: Step between neighbours, at least 1.
+        dilation: Step between neighbors, at least 1.
         mlp_ratio: Hidden channels of the MLP as a multiple of C.
         qkv_bias: Whether the projection to query, key and value has a bias.
         relative_position_bias: Whether attention scores get a learnt relative position bias.
@@ -142,7 +142,7 @@ class NeighborhoodAttention2D(nn.Module):
         channels: Number of channels C; a multiple of ``num_heads``.
         num_heads: Number of attention heads.
         kernel_size: Odd window length k, at least 3, the same on both axes.
-        dilation: Step between neighbours, at least 1.
+        dilation: Step between neighbors, at least 1.
         qkv_bias: Whether the projection to query, key and value has a bias.
         relative_position_bias: Whether to learn ``rpb``, ``[num_heads, 2k - 1, 2k - 1]``, a bias
             on the scores by relative position; otherwise ``rpb`` is None.

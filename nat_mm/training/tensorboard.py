@@ -11,13 +11,13 @@ BACKEND = 'TensorboardVisBackend'
 
 
 def apply_tensorboard(config: Config) -> None:
-    """Lets a training also log for TensorBoard, if its config says ``tensorboard = True``.
+    """Lets a training run also log for TensorBoard, if its config says ``tensorboard = True``.
 
     It adds mmengine's backend to those that the config's visualizer has, which it does not
     replace, and which can be written there by hand as well.
 
     Args:
-        config: Config of the training.
+        config: Config of the training run.
 
     Raises:
         UserError: The switch is neither True nor False, or tensorboard is not installed.

@@ -55,7 +55,7 @@ def draw_clicked_window(
     block: int,
     head: int | None,
 ) -> tuple[np.ndarray, str]:
-    """Draws the neighbours of a token over the image, the higher their weight the brighter.
+    """Draws the neighbors of a token over the image, the higher their weight the brighter.
 
     Args:
         model: The model.

@@ -58,7 +58,7 @@ def test_cells_have_the_colors_of_their_weights():
     window = make_window((3, 4), (6, 10), 1)
     gray = np.full((48, 80, 3), 100, np.uint8)
     drawn = draw_window(gray, window)
-    for (row, column), weight in zip(window.neighbours.tolist(), window.weights, strict=True):
+    for (row, column), weight in zip(window.neighbors.tolist(), window.weights, strict=True):
         expected = 0.35 * 100 + 0.65 * np.array(color_at(COLORS, float(weight) * 36 / 8))
         np.testing.assert_allclose(drawn[row * 8 + 4, column * 8 + 4], expected, atol=1)
     darker = draw_window(gray, window, highest=1.0)

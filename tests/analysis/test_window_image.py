@@ -28,14 +28,14 @@ def test_the_windows_are_those_of_the_operator(script):
                 for row in oracle_neighbours(token[0], script.HEIGHT, 7, dilation)
                 for column in oracle_neighbours(token[1], script.WIDTH, 7, dilation)
             ]
-            assert script.neighbours(token, dilation) == expected
+            assert script.neighbors(token, dilation) == expected
             assert token in expected
 
 
 def test_as_many_cells_are_drawn_as_tokens_are_attended_to(script, tmp_path):
     script.main(tmp_path / 'window.png')
     image = cv2.imread(str(tmp_path / 'window.png'))
-    blue_green_red = [int(script.NEIGHBOUR[start : start + 2], 16) for start in (5, 3, 1)]
+    blue_green_red = [int(script.NEIGHBOR[start : start + 2], 16) for start in (5, 3, 1)]
     cells, _ = cv2.connectedComponents((image == blue_green_red).all(-1).astype(np.uint8))
     # 48 in each of six maps, some of them cut in two by a dashed line, and one in the legend.
     assert 6 * 48 + 1 <= cells - 1 < 6 * 48 * 1.5

@@ -28,7 +28,7 @@ def attend_by_windows(attention, x, windows):
     height, width = x.shape[1:3]
     outputs = []
     for of_heads in zip(*windows, strict=True):
-        rows, columns = of_heads[0].neighbours.T
+        rows, columns = of_heads[0].neighbors.T
         inside = (rows < height) & (columns < width)
         near = torch.zeros(len(rows), x.shape[-1])
         near[inside] = x[0, rows[inside], columns[inside]]

@@ -1,4 +1,4 @@
-"""Detectors and segmenters that the authors trained with mmdet 2.19 and mmseg 0.20.
+"""Detectors and segmentors that the authors trained with mmdet 2.19 and mmseg 0.20.
 
 ``published_keys.txt`` lists the keys beside ``backbone.`` and their shapes that these versions give
 the authors' Mask R-CNN, Cascade Mask R-CNN and UPerNet on a NAT-Mini.

@@ -139,7 +139,7 @@ def test_testing_with_mirror_images(run_test, trained):
 def test_prediction(commands, config, trained, data, tmp_path):
     picture = data / 'val' / 'dark' / '1.png'
     commands['predict']([config, str(trained), str(picture), '--out-dir', str(tmp_path)])
-    assert cv2.imread(str(tmp_path / 'pictures' / '1.jpg')).shape == (40, 48, 3)
+    assert cv2.imread(str(tmp_path / 'images' / '1.jpg')).shape == (40, 48, 3)
     result = json.loads((tmp_path / 'results' / '1.json').read_text())
     likeliest, other = result.pop('classes')
     assert result == {'image': '1.png', 'height': 40, 'width': 48}

@@ -132,7 +132,7 @@ def test_published_checkpoint_in_predict(predict, configs, small_data, checkpoin
             *('--out-dir', str(tmp_path / 'out')),
         ]
     )
-    assert len(list((tmp_path / 'out' / 'pictures').iterdir())) == 3
+    assert len(list((tmp_path / 'out' / 'images').iterdir())) == 3
 
 
 def test_published_backbone_for_another_training(convert, checkpoints, tmp_path):

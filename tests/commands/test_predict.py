@@ -50,7 +50,7 @@ def test_detector(predict, configs, trained, pictures, tmp_path):
         assert 0 <= left <= right <= 128
         assert 0 <= top <= bottom <= 96
         assert mask.decode(instance['mask']).shape == (96, 128)
-    drawn = [cv2.imread(str(tmp_path / 'out' / 'pictures' / name)) for name in ('00.jpg', '01.jpg')]
+    drawn = [cv2.imread(str(tmp_path / 'out' / 'images' / name)) for name in ('00.jpg', '01.jpg')]
     assert [picture.shape for picture in drawn] == [(96, 128, 3)] * 2
 
 
@@ -99,7 +99,7 @@ def test_segmentor(predict, configs, trained, pictures, tmp_path):
         labels = cv2.imread(str(out / 'results' / f'{name}.png'), cv2.IMREAD_UNCHANGED)
         assert labels.shape == (height, 128)
         assert set(np.unique(labels)) <= {1, 2, 3}
-        assert cv2.imread(str(out / 'pictures' / f'{name}.jpg')).shape == (height, 128, 3)
+        assert cv2.imread(str(out / 'images' / f'{name}.jpg')).shape == (height, 128, 3)
 
 
 def test_batch_size_does_not_change_results(predict, configs, trained, pictures, tmp_path):
@@ -152,7 +152,7 @@ def test_inputs_of_the_same_name(mistake, pictures):
 
 def test_result_that_would_overwrite_an_input(mistake, pictures, tmp_path):
     (tmp_path / 'out').mkdir()
-    inputs = (tmp_path / 'out' / 'pictures').resolve()
+    inputs = (tmp_path / 'out' / 'images').resolve()
     shutil.copytree(pictures, inputs)
     before = (inputs / '00.jpg').read_bytes()
     assert 'would overwrite an input' in mistake(inputs)
@@ -175,7 +175,7 @@ def test_opacity(predict, configs, trained, pictures, tmp_path):
     for opacity in ('0', '1'):
         out = ['--out-dir', str(tmp_path / opacity), '--opacity', opacity]
         predict([*model, str(pictures / '00.jpg'), *out])
-    bare, covered = (cv2.imread(str(tmp_path / name / 'pictures/00.jpg')) for name in '01')
+    bare, covered = (cv2.imread(str(tmp_path / name / 'images/00.jpg')) for name in '01')
     image = cv2.imread(str(pictures / '00.jpg'))
     assert np.median(abs(bare.astype(int) - image)) <= 2
     assert np.median(abs(covered.astype(int) - image)) > 50

@@ -73,7 +73,7 @@ def left_out(predict, configs, trained, tmp_path):
             predict([*model, *map(str, arguments), '--out-dir', str(out)])
         suffix = '.png' if task == 'segmentation' else '.json'
         assert [path.name for path in (out / 'results').iterdir()] == [f'zz{suffix}']
-        assert [path.name for path in (out / 'pictures').iterdir()] == ['zz.jpg']
+        assert [path.name for path in (out / 'images').iterdir()] == ['zz.jpg']
         return str(raised.value)
 
     return run
@@ -290,7 +290,7 @@ def test_names_with_dots_are_kept_apart(folder, predict, configs, trained, tmp_p
         shutil.copy(folder / 'zz.jpg', folder / name)
     model = [str(configs['segmentation']), str(trained['segmentation'])]
     predict([*model, str(folder), '--out-dir', str(tmp_path / 'out')])
-    names = {path.name for path in (tmp_path / 'out' / 'pictures').iterdir()}
+    names = {path.name for path in (tmp_path / 'out' / 'images').iterdir()}
     assert names == {'a.1.jpg', 'a.2.jpg', 'zz.jpg'}
 
 
@@ -333,7 +333,7 @@ def test_names_as_long_as_file_systems_allow(folder, predict, configs, trained, 
         predict([*model, str(folder), '--out-dir', str(out)])
     names = {path.name for path in (out / 'results').iterdir()}
     assert names == {f'{fits}.json', 'zz.json'}
-    assert (out / 'pictures' / f'{fits}.jpg').exists()
+    assert (out / 'images' / f'{fits}.jpg').exists()
 
 
 def test_names_that_are_no_usual_text(folder, predict, configs, trained, tmp_path, capsys):

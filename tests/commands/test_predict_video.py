@@ -139,7 +139,7 @@ def test_segmentor_on_a_video_and_on_its_images(run, tmp_path):
         )
         assert frame.shape == (95, 127)
         np.testing.assert_array_equal(frame, picture)
-        assert (out / 'pictures' / f'image{number}.jpg').exists()
+        assert (out / 'images' / f'image{number}.jpg').exists()
     drawn, fps = read_video(out / 'videos' / 'clip.mp4')
     assert [image.shape for image in drawn] == [(96, 128, 3)] * 3
     assert fps == 5

@@ -81,7 +81,7 @@ test_dataloader = dict(dataset=dict(
         )
         np.testing.assert_array_equal(tested, predicted)
         assert set(np.unique(tested)) <= {1, 2, 3}
-    shades = np.unique(cv2.imread(str(tmp_path / 'predicted' / 'pictures' / 'cam0' / '00.jpg')))
+    shades = np.unique(cv2.imread(str(tmp_path / 'predicted' / 'images' / 'cam0' / '00.jpg')))
     assert len(shades) > 50
 
 

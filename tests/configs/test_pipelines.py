@@ -29,16 +29,16 @@ def detection(small_data):
     return load('detection/nat/mask_rcnn_nat_mini_3x_coco.py', small_data)
 
 
-SEGMENTERS = {
+SEGMENTORS = {
     512: 'segmentation/nat/upernet_nat_mini_512x512_160k_ade20k.py',
     640: 'segmentation/dinat_s/upernet_dinat_s_large_640x640_160k_ade20k.py',
 }
 
 
-@pytest.fixture(params=SEGMENTERS)
+@pytest.fixture(params=SEGMENTORS)
 def segmentation(request, small_data):
     """A config of each crop size, and that size."""
-    return load(SEGMENTERS[request.param], small_data), request.param
+    return load(SEGMENTORS[request.param], small_data), request.param
 
 
 def test_detection_training_pipeline_is_multi_scale(detection):

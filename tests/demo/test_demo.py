@@ -16,9 +16,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_configs_name_the_kinds_of_the_generated_data():
     detector = Config.fromfile(ROOT / 'configs/demo/mask_rcnn_nat_demo.py')
-    segmenter = Config.fromfile(ROOT / 'configs/demo/upernet_nat_demo.py')
+    segmentor = Config.fromfile(ROOT / 'configs/demo/upernet_nat_demo.py')
     assert detector.metainfo == dict(classes=KINDS, palette=list(PALETTE))
-    assert segmenter.metainfo == dict(classes=('background', *KINDS), palette=[(0, 0, 0), *PALETTE])
+    assert segmentor.metainfo == dict(classes=('background', *KINDS), palette=[(0, 0, 0), *PALETTE])
 
 
 def test_quick_demo_runs_every_step_and_again_over_its_own_folder(tmp_path, monkeypatch, capfd):
@@ -39,18 +39,17 @@ def test_quick_demo_runs_every_step_and_again_over_its_own_folder(tmp_path, monk
     assert not (work_dir / 'detector/left_over.pth').exists()
     assert json.loads((work_dir / 'data/options.json').read_text())['seed'] == 1
     assert (work_dir / 'detector/iter_4.pth').is_file()
-    assert (work_dir / 'segmenter/iter_4.pth').is_file()
+    assert (work_dir / 'segmentor/iter_4.pth').is_file()
     metrics = json.loads((work_dir / 'metrics.json').read_text())
     assert list(metrics) == ['box AP50', 'mask AP50', 'mIoU', 'minutes']
     assert all(0 <= metrics[name] <= 1 for name in ('box AP50', 'mask AP50', 'mIoU'))
     assert metrics['minutes'] > 0
-    for line in ('detector', 'segmenter'):
+    for line in ('detector', 'segmentor'):
         assert f'{line:<10} train    4/4' in output
     assert all(name in output for name in metrics)
     printed = output.splitlines()[-3:]
     assert printed == [
-        str(work_dir / 'pictures' / name)
-        for name in ('detector.png', 'segmenter.png', 'curves.png')
+        str(work_dir / 'images' / name) for name in ('detector.png', 'segmentor.png', 'curves.png')
     ]
     for picture in printed:
         with Image.open(picture) as image:

@@ -69,7 +69,7 @@ default_hooks = dict(checkpoint=dict(interval=2))
 
 SMALLER_CONFIGS = {
     'my_detector.py': FEWER_ITERATIONS,
-    'my_segmenter.py': FEWER_ITERATIONS,
+    'my_segmentor.py': FEWER_ITERATIONS,
     'configs/detection/nat/mask_rcnn_nat_mini_3x_coco.py': SMALLER_DETECTOR,
     'configs/detection/nat/mask_rcnn_nat_tiny_3x_coco.py': SMALLER_DETECTOR,
     'configs/segmentation/nat/upernet_nat_mini_512x512_160k_ade20k.py': SMALLER_SEGMENTOR,
@@ -78,7 +78,7 @@ SMALLER_CONFIGS = {
 
 REPLACED_WORDS = {
     'work_dirs/my_detector/iter_900.pth': 'work_dirs/my_detector/iter_2.pth',
-    'work_dirs/my_segmenter/iter_900.pth': 'work_dirs/my_segmenter/iter_2.pth',
+    'work_dirs/my_segmentor/iter_900.pth': 'work_dirs/my_segmentor/iter_2.pth',
 }
 """Checkpoints of the shorter training runs above. URLs become `downloads/` and their last part."""
 
@@ -96,7 +96,7 @@ RUN_ELSEWHERE = {
     r'mim (train|test) mmdet my_config\.py .*': (
         'tests/packaging/test_installed.py::test_detector_trains_tests_and_infers'
     ),
-    r'mim (train|test) nat_mm my_segmenter\.py .*': (
+    r'mim (train|test) nat_mm my_segmentor\.py .*': (
         'tests/packaging/test_installed.py::test_segmentor_trains_tests_and_infers'
     ),
     r'nat-mm convert-annotations voc .*': (

@@ -45,7 +45,7 @@ BEHIND_MAKE = (
     'python -W ignore -m tests.soak',
     'python -m tests.upstream mmdet=../mmdetection',
 )
-DEMO_MODELS = {'detector': 'mask_rcnn_nat_demo', 'segmenter': 'upernet_nat_demo'}
+DEMO_MODELS = {'detector': 'mask_rcnn_nat_demo', 'segmentor': 'upernet_nat_demo'}
 
 
 @pytest.fixture(scope='module')

@@ -219,9 +219,9 @@ def test_encoding_of_a_crop(kind):
     np.testing.assert_array_equal(crop.in_image(37, 29), mask)
 
 
-@pytest.mark.parametrize('task', ['detector', 'segmenter'])
+@pytest.mark.parametrize('task', ['detector', 'segmentor'])
 def test_command(task, tmp_path):
-    config = {'detector': 'mask_rcnn_nat_demo', 'segmenter': 'upernet_nat_demo'}[task]
+    config = {'detector': 'mask_rcnn_nat_demo', 'segmentor': 'upernet_nat_demo'}[task]
     cv2.imwrite(str(tmp_path / 'a.png'), scene())
     options = ['--tile', '100', '--overlap', '20', '--batch-size', '2', '--device', 'cpu']
     options += ['--score-threshold', '0', '--out-dir', str(tmp_path / 'out')]
@@ -229,8 +229,8 @@ def test_command(task, tmp_path):
         options += ['--cfg-options', 'model.test_cfg.rcnn.max_per_img=5']
     main = load_command('predict').main
     main([str(CONFIGS / f'demo/{config}.py'), 'none', str(tmp_path / 'a.png'), *options])
-    assert cv2.imread(str(tmp_path / 'out/pictures/a.jpg')).shape == (150, 211, 3)
-    if task == 'segmenter':
+    assert cv2.imread(str(tmp_path / 'out/images/a.jpg')).shape == (150, 211, 3)
+    if task == 'segmentor':
         labels = cv2.imread(str(tmp_path / 'out/results/a.png'), cv2.IMREAD_UNCHANGED)
         assert (labels.shape, labels.dtype) == ((150, 211), np.uint8)
         assert 1 <= labels.min() <= labels.max() <= 7

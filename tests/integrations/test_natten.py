@@ -155,7 +155,7 @@ QUERY, KEY, VALUE = maps()
         (
             lambda: natten.na2d_av(torch.ones(2, 3, 9, 11, 8), VALUE, 3),
             ValueError,
-            'a weight for each of 9 neighbours, got 8',
+            'a weight for each of 9 neighbors, got 8',
         ),
         (lambda: natten.na2d_qk(QUERY, KEY, 4), ValueError, 'kernel_size must be odd'),
         (lambda: natten.na2d_qk(QUERY, KEY, 3, 0), ValueError, 'dilation must be at least 1'),

@@ -96,7 +96,7 @@ def test_prediction(predict, configs, trained, data, tmp_path):
     if task == 'panoptic':
         options += ['--cfg-options', *FIND_ALL]
     predict([*arguments, *options])
-    assert cv2.imread(str(tmp_path / 'pictures' / '00.jpg')).shape == (96, 128, 3)
+    assert cv2.imread(str(tmp_path / 'images' / '00.jpg')).shape == (96, 128, 3)
     if task != 'instance':
         picture = cv2.imread(str(tmp_path / 'results' / '00.png'), cv2.IMREAD_UNCHANGED)
     if task == 'semantic':

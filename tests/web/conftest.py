@@ -49,7 +49,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, st
     (folder / 'classifier.py').write_text(CLASSIFIER)
     configs = {
         'detector': CONFIGS / 'demo/mask_rcnn_nat_demo.py',
-        'segmenter': CONFIGS / 'demo/upernet_nat_demo.py',
+        'segmentor': CONFIGS / 'demo/upernet_nat_demo.py',
         'classifier': folder / 'classifier.py',
     }
     if find_spec('mmpretrain') is None:

@@ -19,20 +19,20 @@ def test_only_this_computer_is_served_by_default(tool):
 
 
 def test_models_of_the_demo(tool, sources, tmp_path):
-    (tmp_path / 'segmenter').mkdir()
-    checkpoint = tmp_path / 'segmenter' / 'iter_1000.pth'
-    shutil.copy(sources['segmenter'][1], checkpoint)
-    (tmp_path / 'segmenter' / 'last_checkpoint').write_text(str(checkpoint))
+    (tmp_path / 'segmentor').mkdir()
+    checkpoint = tmp_path / 'segmentor' / 'iter_1000.pth'
+    shutil.copy(sources['segmentor'][1], checkpoint)
+    (tmp_path / 'segmentor' / 'last_checkpoint').write_text(str(checkpoint))
     models = tool.load_models(tool.parse_arguments(['--work-dir', str(tmp_path)]))
     assert list(models) == ['upernet_nat_demo']
 
 
 def test_models_of_one_config_have_names_of_their_own(tool, sources):
-    options = [*('--model', *sources['segmenter'])] * 2
+    options = [*('--model', *sources['segmentor'])] * 2
     models = tool.load_models(tool.parse_arguments(options))
     assert list(models) == [
-        '1: upernet_nat_demo, segmenter',
-        '2: upernet_nat_demo, segmenter',
+        '1: upernet_nat_demo, segmentor',
+        '2: upernet_nat_demo, segmentor',
     ]
 
 

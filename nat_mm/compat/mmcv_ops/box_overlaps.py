@@ -40,7 +40,7 @@ def box_iou_rotated(
     """Write the overlaps of rotated boxes into ``ious``.
 
     Args:
-        boxes1: [N, 5], centre x and y, width, height and angle in radians, from x towards y.
+        boxes1: [N, 5], center x and y, width, height and angle in radians, from x towards y.
         boxes2: [M, 5].
         ious: [N * M], or [N] if ``aligned``; written.
         mode_flag: What the common area is divided by: 0 for the area of the union, 1 for that of

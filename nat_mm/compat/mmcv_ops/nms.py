@@ -66,7 +66,7 @@ def nms_rotated(
     """Keep the best-scored of every group of overlapping rotated boxes, of whichever class.
 
     Args:
-        dets: [N, 5], centre x and y, width, height and angle in radians, or [N, 6] with the label,
+        dets: [N, 5], center x and y, width, height and angle in radians, or [N, 6] with the label,
             which the compiled operator does not read either.
         scores: [N].
         order: [N], indices by falling score.

@@ -36,7 +36,7 @@ def roi_align_forward(
         spatial_scale: Feature cells per unit of ``rois``.
         sampling_ratio: Samples per bin and axis; 0 for about one per feature cell.
         pool_mode: 0 for the largest sample of a bin, 1 for their average.
-        aligned: Whether cell centres lie at half-integer coordinates.
+        aligned: Whether cell centers lie at half-integer coordinates.
     """
     features = at_least_fp32(input)
     rois = rois.to(features.dtype)

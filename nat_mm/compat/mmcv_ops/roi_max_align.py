@@ -26,7 +26,7 @@ def roi_max_align_forward(
         size: Bins per column and per row.
         spatial_scale: Feature cells per unit of ``rois``.
         sampling_ratio: Samples per bin and axis; 0 for about one per feature cell.
-        aligned: Whether cell centres lie at half-integer coordinates.
+        aligned: Whether cell centers lie at half-integer coordinates.
 
     Returns:
         Three tensors [N, C, *size]: the largest samples, their rows and their columns, in feature
