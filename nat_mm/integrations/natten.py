@@ -27,7 +27,7 @@ import torch
 from torch import Tensor, nn
 
 from nat_mm.ops import neighborhood_attention_1d, neighborhood_attention_2d
-from nat_mm.ops.unfused import neighbour_scores, neighbour_sums
+from nat_mm.ops.unfused import neighbor_scores, neighbor_sums
 from nat_mm.ops.validation import as_pair, check_dilation, check_kernel_size, check_tensors
 
 Size = int | Sequence[int]
@@ -314,9 +314,9 @@ def _scores(
     query_map, key_map = query.movedim(1, -2), key.movedim(1, -2)
     check_tensors(query_map, key_map, key_map, rpb, kernel_size, dilation)
     if len(kernel_size) == 2:
-        return neighbour_scores(query, key, rpb, *pairs)
+        return neighbor_scores(query, key, rpb, *pairs)
     rpb = rpb if rpb is None else rpb[:, None]
-    return neighbour_scores(query[:, :, None], key[:, :, None], rpb, *pairs)[:, :, 0]
+    return neighbor_scores(query[:, :, None], key[:, :, None], rpb, *pairs)[:, :, 0]
 
 
 def _sums(attn: Tensor, value: Tensor, kernel_size: Sizes, dilation: Sizes) -> Tensor:
@@ -330,8 +330,8 @@ def _sums(attn: Tensor, value: Tensor, kernel_size: Sizes, dilation: Sizes) -> T
             f'got {attn.shape[-1]}'
         )
     if len(kernel_size) == 2:
-        return neighbour_sums(attn, value, *pairs)
-    return neighbour_sums(attn[:, :, None], value[:, :, None], *pairs)[:, :, 0]
+        return neighbor_sums(attn, value, *pairs)
+    return neighbor_sums(attn[:, :, None], value[:, :, None], *pairs)[:, :, 0]
 
 
 def _refuse(*, is_causal: Causal, **additional: Tensor | None) -> None:

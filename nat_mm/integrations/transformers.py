@@ -21,7 +21,7 @@ from unittest.mock import patch
 from torch import Tensor
 
 from nat_mm.ops import neighborhood_attention_2d
-from nat_mm.ops.unfused import neighbour_scores, neighbour_sums
+from nat_mm.ops.unfused import neighbor_scores, neighbor_sums
 
 try:
     import transformers.utils
@@ -67,9 +67,9 @@ def attend(
     query, key, value = (tensor.movedim(3, 1) for tensor in (query, key, value))
     window = (self.kernel_size,) * 2, (self.dilation,) * 2
     query = query * self.attention_head_size**-0.5
-    weights = neighbour_scores(query, key, self.rpb, *window).softmax(dim=-1)
+    weights = neighbor_scores(query, key, self.rpb, *window).softmax(dim=-1)
     weights = self.dropout(weights)
-    attended = neighbour_sums(weights, value, *window).movedim(1, 3).flatten(3)
+    attended = neighbor_sums(weights, value, *window).movedim(1, 3).flatten(3)
     return (attended, weights) if output_attentions else (attended,)
 
 

@@ -33,7 +33,7 @@ def neighborhood_attention_2d(
 
     Along each axis the window of a token holds the tokens at multiples of ``dilation`` from it.
     At a border the window is shifted inwards, never truncated, so that every token has the same
-    number of neighbours. See NAT, arXiv 2204.07143, and for dilation DiNAT, arXiv 2209.15001.
+    number of neighbors. See NAT, arXiv 2204.07143, and for dilation DiNAT, arXiv 2209.15001.
 
     Args:
         query: [B, H, W, heads, head_dim]; float16, bfloat16, float32 or float64, any strides.
@@ -41,7 +41,7 @@ def neighborhood_attention_2d(
         value: Shape, element type and device of ``query``.
         kernel_size: Odd window size of at least 3, for both axes or as (rows, columns). As a pair
             one of them may be 1: then tokens attend along the other axis only.
-        dilation: Distance between neighbours, at least 1, for both axes or as (rows, columns).
+        dilation: Distance between neighbors, at least 1, for both axes or as (rows, columns).
             The map must hold a whole window: H >= kernel_size * dilation, likewise W.
         bias: Relative positional bias [heads, 2 * rows - 1, 2 * columns - 1] added to the scores,
             of any supported element type; entry (rows - 1, columns - 1) belongs to the token
@@ -88,7 +88,7 @@ def neighborhood_attention_1d(
         key: Shape, element type and device of ``query``.
         value: Shape, element type and device of ``query``.
         kernel_size: Odd window size of at least 3.
-        dilation: Distance between neighbours, at least 1. The sequence must hold a whole window:
+        dilation: Distance between neighbors, at least 1. The sequence must hold a whole window:
             L >= kernel_size * dilation.
         bias: Relative positional bias [heads, 2 * kernel_size - 1] added to the scores, of any
             supported element type; entry kernel_size - 1 belongs to the token itself. None for no

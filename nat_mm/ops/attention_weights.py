@@ -1,4 +1,4 @@
-"""The weights that neighborhood attention puts on each neighbour, to look at."""
+"""The weights that neighborhood attention puts on each neighbor, to look at."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ def neighborhood_attention_weights(
     scale: float | None = None,
     positions: Tensor | Sequence[Sequence[int]] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The softmax weights by which tokens attend to their neighbours, and where those lie.
+    """The softmax weights by which tokens attend to their neighbors, and where those lie.
 
     They are the weights of `nat_mm.ops.neighborhood_attention_2d` with the same arguments,
-    whichever its backend: summing ``weights * value[neighbour]`` over a token's neighbours gives
+    whichever its backend: summing ``weights * value[neighbor]`` over a token's neighbors gives
     its result. No backend hands them out, since fast ones never hold them.
 
     Args:
@@ -41,16 +41,16 @@ def neighborhood_attention_weights(
         key: Shape, element type and device of ``query``.
         kernel_size: Odd window size of at least 3, for both axes or as (rows, columns) = (kh, kw),
             of which one may be 1.
-        dilation: Distance between neighbours, at least 1, for both axes or as (rows, columns).
+        dilation: Distance between neighbors, at least 1, for both axes or as (rows, columns).
             The map must hold a whole window: H >= kh * dilation, likewise W.
         bias: Relative positional bias [heads, 2 * kh - 1, 2 * kw - 1] added to the scores, or None.
         scale: Factor on the query-key products; default ``head_dim ** -0.5``.
         positions: The tokens to look at, [N, 2] integers (row, column); None for all.
 
     Returns:
-        ``(weights, neighbours)``. ``weights`` are [B, N, heads, kh * kw], or without ``positions``
+        ``(weights, neighbors)``. ``weights`` are [B, N, heads, kh * kw], or without ``positions``
         [B, H, W, heads, kh * kw]; float64 for float64 arguments, otherwise float32; they sum to 1
-        over the last axis and can be differentiated. ``neighbours`` are the positions that they
+        over the last axis and can be differentiated. ``neighbors`` are the positions that they
         belong to, int64 (row, column), [N, kh * kw, 2] or [H, W, kh * kw, 2], row by row.
 
     Raises:
@@ -71,7 +71,7 @@ def neighborhood_attention_weights(
         tokens = _check_positions(positions, height, width).to(query.device)
     query, key = cast_for_autocast(query, key)
 
-    neighbours, relative = _windows(tokens, (height, width), kernel_size, dilation)
+    neighbors, relative = _windows(tokens, (height, width), kernel_size, dilation)
     dtype = torch.promote_types(query.dtype, torch.float32)
     near_bias = None
     if bias is not None:
@@ -82,7 +82,7 @@ def neighborhood_attention_weights(
         for start in range(0, max(len(tokens), 1), _TOKENS_AT_ONCE):
             part = slice(start, start + _TOKENS_AT_ONCE)
             own = query[:, tokens[part, 0], tokens[part, 1]].to(dtype)
-            near = key[:, neighbours[part, :, 0], neighbours[part, :, 1]].to(dtype)
+            near = key[:, neighbors[part, :, 0], neighbors[part, :, 1]].to(dtype)
             scores = scale * torch.einsum('bnhd,bnkhd->bnhk', own, near)
             if near_bias is not None:
                 scores = scores + near_bias[part]
@@ -90,14 +90,14 @@ def neighborhood_attention_weights(
     weights = torch.cat(parts, dim=1)
     if positions is None:
         weights = weights.unflatten(1, (height, width))
-        neighbours = neighbours.unflatten(0, (height, width))
-    return weights, neighbours
+        neighbors = neighbors.unflatten(0, (height, width))
+    return weights, neighbors
 
 
 def _windows(
     tokens: Tensor, shape: tuple[int, int], kernel_size: tuple[int, int], dilation: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
-    """Positions of the neighbours of tokens [N, 2], and their entries in the bias table.
+    """Positions of the neighbors of tokens [N, 2], and their entries in the bias table.
 
     Returns:
         Both [N, kh * kw, 2], (row, column), row by row.
@@ -106,7 +106,7 @@ def _windows(
         axis_window(length, size, step, tokens.device)
         for length, size, step in zip(shape, kernel_size, dilation, strict=True)
     )
-    neighbours, relative = (
+    neighbors, relative = (
         torch.stack(
             torch.broadcast_tensors(
                 row_table[tokens[:, 0], :, None], column_table[tokens[:, 1], None, :]
@@ -115,7 +115,7 @@ def _windows(
         ).flatten(1, 2)
         for row_table, column_table in zip(row_tables, column_tables, strict=True)
     )
-    return neighbours, relative
+    return neighbors, relative
 
 
 def _check_positions(positions: Tensor | Sequence, height: int, width: int) -> Tensor:

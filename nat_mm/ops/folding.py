@@ -23,16 +23,16 @@ def fold_bias(
 
     On one axis a window holds k consecutive tokens of a residue class, whose numbers in that class
     are all different modulo k. So a one-hot vector over (row mod kh, column mod kw) tells a
-    query's neighbours apart: every key is given its own, every query the biases of its neighbours
+    query's neighbors apart: every key is given its own, every query the biases of its neighbors
     in that order. Then ``scale * (q . k)`` of the results equals ``scale * (q . k) + bias`` for
-    every pair of a query and one of its neighbours, and autograd carries the bias gradient.
+    every pair of a query and one of its neighbors, and autograd carries the bias gradient.
 
     Args:
         query: [B, H, W, heads, D].
         key: [B, H, W, heads, D].
         bias: [heads, 2 * kh - 1, 2 * kw - 1].
         kernel_size: (kh, kw), odd.
-        dilation: Distance between neighbours on each axis.
+        dilation: Distance between neighbors on each axis.
         scale: Factor that attention puts on the products.
         multiple_of: The result's width is padded with zeros to a multiple of this.
 
@@ -60,11 +60,11 @@ def _axis_channels(
     """For the tokens of one axis, both [length, kernel_size].
 
     Returns:
-        The entry of the bias table that belongs to the neighbour whose number in its residue class
+        The entry of the bias table that belongs to the neighbor whose number in its residue class
         is c modulo ``kernel_size``, for each c; and the one-hot of the token's own number.
     """
-    neighbours, relative = axis_window(length, kernel_size, dilation, device)
-    order = (neighbours // dilation % kernel_size).argsort(dim=1)
+    neighbors, relative = axis_window(length, kernel_size, dilation, device)
+    order = (neighbors // dilation % kernel_size).argsort(dim=1)
     own = torch.arange(length, device=device) // dilation % kernel_size
     one_hot = own[:, None] == torch.arange(kernel_size, device=device)
     return relative.gather(1, order), one_hot

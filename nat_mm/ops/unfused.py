@@ -2,10 +2,10 @@
 
 For code that changes or returns the scores or weights: dropout on them, ``output_attentions``, and
 NATTEN's functions up to release 0.17. Such code, as here, has heads before the map, [B, heads, H,
-W, D]; the attention weights are [B, heads, H, W, kh * kw], neighbours row by row.
+W, D]; the attention weights are [B, heads, H, W, kh * kw], neighbors row by row.
 
-Both halves and their derivatives are contractions of weights, queries and neighbours over the pairs
-of a query and a neighbour: one of the three from the other two. So each is differentiated by the
+Both halves and their derivatives are contractions of weights, queries and neighbors over the pairs
+of a query and a neighbor: one of the three from the other two. So each is differentiated by the
 others, any number of times. They work on the tiles of the backend ``portable``, whose matrix
 products are dense: a NaN in a value may reach queries beyond those that attend to it.
 """
@@ -31,10 +31,10 @@ from nat_mm.ops.window import axis_window
 Pair = tuple[int, int]
 
 
-def neighbour_scores(
+def neighbor_scores(
     query: Tensor, key: Tensor, bias: Tensor | None, kernel_size: Pair, dilation: Pair
 ) -> Tensor:
-    """Products of each query with its neighbours' keys, plus the bias; the first half.
+    """Products of each query with its neighbors' keys, plus the bias; the first half.
 
     Args:
         query: [B, heads, H, W, D], with whatever scale there shall be.
@@ -60,8 +60,8 @@ def neighbour_scores(
     return scores + near.flatten(3)
 
 
-def neighbour_sums(weights: Tensor, value: Tensor, kernel_size: Pair, dilation: Pair) -> Tensor:
-    """Sums of the neighbours' values by weights; the second half.
+def neighbor_sums(weights: Tensor, value: Tensor, kernel_size: Pair, dilation: Pair) -> Tensor:
+    """Sums of the neighbors' values by weights; the second half.
 
     Args:
         weights: [B, heads, H, W, kh * kw].
@@ -76,7 +76,7 @@ def neighbour_sums(weights: Tensor, value: Tensor, kernel_size: Pair, dilation: 
 
 
 class _Contraction(torch.autograd.Function):
-    """Computes weights, queries or neighbours from the other two, which come in that order."""
+    """Computes weights, queries or neighbors from the other two, which come in that order."""
 
     @staticmethod
     def forward(
@@ -131,7 +131,7 @@ def _queries(weights: Tensor, near: Tensor, kernel_size: Pair, dilation: Pair) -
     return queries
 
 
-def _neighbours(weights: Tensor, query: Tensor, kernel_size: Pair, dilation: Pair) -> Tensor:
+def _neighbors(weights: Tensor, query: Tensor, kernel_size: Pair, dilation: Pair) -> Tensor:
     dtype = compute_dtype(query)
     near = query.new_zeros(query.shape, dtype=dtype)
     for tiles, index, keys in _tiles(query, kernel_size, dilation):
@@ -144,15 +144,15 @@ def _neighbours(weights: Tensor, query: Tensor, kernel_size: Pair, dilation: Pai
     return near.to(query.dtype)
 
 
-_CONTRACTIONS = {'weights': _weights, 'query': _queries, 'near': _neighbours}
+_CONTRACTIONS = {'weights': _weights, 'query': _queries, 'near': _neighbors}
 
 
 def _tiles(
     tensor: Tensor, kernel_size: Pair, dilation: Pair
 ) -> Iterator[tuple[TileGroup, Tensor, int]]:
-    """Tiles of a map, for each of their queries the neighbours in the halo, and its keys.
+    """Tiles of a map, for each of their queries the neighbors in the halo, and its keys.
 
-    The neighbours are [queries, kh * kw].
+    The neighbors are [queries, kh * kw].
     """
     for tiles in all_tiles((tensor.shape[2], tensor.shape[3]), kernel_size, dilation):
         _, inside = table_index(tiles, kernel_size, tensor.device)

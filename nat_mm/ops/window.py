@@ -9,20 +9,20 @@ from torch import Tensor
 def axis_window(
     length: int, kernel_size: int, dilation: int, device: torch.device | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Neighbours and relative position of every token along one axis.
+    """Neighbors and relative position of every token along one axis.
 
     With stride ``dilation`` the axis falls into residue classes; a token attends to the
-    ``kernel_size`` tokens of its own class that are centred on it, or, near a border, to the
+    ``kernel_size`` tokens of its own class that are centered on it, or, near a border, to the
     ``kernel_size`` tokens of its class nearest to that border.
 
     Args:
         length: Number of tokens L on the axis, at least ``kernel_size * dilation``.
         kernel_size: Odd window size k.
-        dilation: Distance between neighbours.
+        dilation: Distance between neighbors.
         device: Where to put the result; default CPU.
 
     Returns:
-        ``(neighbours, relative)``, both int64 of shape [L, k]: the position of each neighbour, and
+        ``(neighbors, relative)``, both int64 of shape [L, k]: the position of each neighbor, and
         its row (or column) in a bias table of size 2k - 1, where k - 1 stands for distance zero.
     """
     position = torch.arange(length, device=device)
@@ -31,6 +31,6 @@ def axis_window(
     class_size = (length - residue + dilation - 1) // dilation
     start = (index - kernel_size // 2).clamp(min=0).minimum(class_size - kernel_size)
     member = start[:, None] + torch.arange(kernel_size, device=device)
-    neighbours = residue[:, None] + dilation * member
+    neighbors = residue[:, None] + dilation * member
     relative = member - index[:, None] + kernel_size - 1
-    return neighbours, relative
+    return neighbors, relative

@@ -13,17 +13,17 @@ from nat_mm.analysis.drawing import (
     draw_window,
 )
 from nat_mm.analysis.windows import AttentionWindow, Layer
-from tests.ops.oracle import neighbours as oracle_neighbours
+from tests.ops.oracle import neighbors as oracle_neighbors
 
 
 def make_window(token, shape, dilation, stride=8):
-    """A window of 3 x 3 with weights that rise from the first neighbour to the last."""
-    rows = oracle_neighbours(token[0], max(shape[0], 3 * dilation), 3, dilation)
-    columns = oracle_neighbours(token[1], max(shape[1], 3 * dilation), 3, dilation)
-    neighbours = torch.tensor([[row, column] for row in rows for column in columns])
+    """A window of 3 x 3 with weights that rise from the first neighbor to the last."""
+    rows = oracle_neighbors(token[0], max(shape[0], 3 * dilation), 3, dilation)
+    columns = oracle_neighbors(token[1], max(shape[1], 3 * dilation), 3, dilation)
+    neighbors = torch.tensor([[row, column] for row in rows for column in columns])
     weights = torch.arange(9.0) / 36
-    on_map = (neighbours < torch.tensor(shape)).all(dim=1)
-    return AttentionWindow(Layer(0, 0), stride, token, neighbours, weights, on_map)
+    on_map = (neighbors < torch.tensor(shape)).all(dim=1)
+    return AttentionWindow(Layer(0, 0), stride, token, neighbors, weights, on_map)
 
 
 def random_image(height, width):
@@ -40,8 +40,8 @@ def test_the_cells_of_the_window_are_colored_and_no_others(token, dilation, zoom
     drawn = draw_window(image, window, scale=(zoom, zoom))
     cell = 8 * zoom
     in_window = np.zeros((6, 10), bool)
-    for row in oracle_neighbours(token[0], 6, 3, dilation):
-        for column in oracle_neighbours(token[1], 10, 3, dilation):
+    for row in oracle_neighbors(token[0], 6, 3, dilation):
+        for column in oracle_neighbors(token[1], 10, 3, dilation):
             in_window[row, column] = True
     in_window = in_window.repeat(cell, axis=0).repeat(cell, axis=1)
     outside = (image * 0.55).astype(np.uint8)

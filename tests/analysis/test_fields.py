@@ -6,7 +6,7 @@ import torch
 from nat_mm.analysis import attention_rollouts, attention_windows, receptive_fields
 from nat_mm.analysis.windows import Layer, record_queries_and_keys
 from tests.analysis.conftest import make_backbone
-from tests.ops.oracle import neighbours as oracle_neighbours
+from tests.ops.oracle import neighbors as oracle_neighbors
 
 
 def output_of(backbone, image, layer):
@@ -108,8 +108,8 @@ def dense_attention(backbone, image, layer):
     matrix = torch.zeros(height * width, height * width)
     for y in range(height):
         for x in range(width):
-            rows = oracle_neighbours(y, height, size, step)
-            columns = oracle_neighbours(x, width, size, step)
+            rows = oracle_neighbors(y, height, size, step)
+            columns = oracle_neighbors(x, width, size, step)
             for head in range(heads):
                 scores = torch.stack(
                     [

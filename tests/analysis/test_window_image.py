@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from tests.ops.oracle import neighbours as oracle_neighbours
+from tests.ops.oracle import neighbors as oracle_neighbors
 
 SCRIPT = Path(__file__).parents[2] / 'docs/window.py'
 
@@ -25,8 +25,8 @@ def test_the_windows_are_those_of_the_operator(script):
         for dilation in script.DILATIONS:
             expected = [
                 (row, column)
-                for row in oracle_neighbours(token[0], script.HEIGHT, 7, dilation)
-                for column in oracle_neighbours(token[1], script.WIDTH, 7, dilation)
+                for row in oracle_neighbors(token[0], script.HEIGHT, 7, dilation)
+                for column in oracle_neighbors(token[1], script.WIDTH, 7, dilation)
             ]
             assert script.neighbors(token, dilation) == expected
             assert token in expected

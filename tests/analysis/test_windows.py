@@ -6,7 +6,7 @@ from torch import nn
 
 from nat_mm.analysis import attention_windows, find_backbone
 from tests.analysis.conftest import make_backbone
-from tests.ops.oracle import neighbours as oracle_neighbours
+from tests.ops.oracle import neighbors as oracle_neighbors
 
 POINTS = [(0, 0), (131.5, 95.5), (70, 20)]
 
@@ -80,7 +80,7 @@ def test_a_map_smaller_than_the_window_attends_to_its_padding(image):
 
 @pytest.mark.parametrize('dilation', [1, 2], ids=lambda value: f'd{value}')
 @pytest.mark.parametrize('point', [(0, 0), (131, 95), (64, 50), (3, 60)], ids=str)
-def test_boxes_are_the_cells_of_the_neighbours(point, dilation, image):
+def test_boxes_are_the_cells_of_the_neighbors(point, dilation, image):
     dilations = ((1, 1), (1, dilation), (1, 1), (1,))
     backbone = make_backbone('DiNAT', dilations=dilations, kernel_size=5)
     (window,) = attention_windows(backbone, image, points=[point], stage=1, block=1)
@@ -89,8 +89,8 @@ def test_boxes_are_the_cells_of_the_neighbours(point, dilation, image):
     assert window.box.tolist() == [column * 8, row * 8, column * 8 + 8, row * 8 + 8]
     expected = [
         [8 * x, 8 * y, 8 * x + 8, 8 * y + 8]
-        for y in oracle_neighbours(row, 12, 5, dilation)
-        for x in oracle_neighbours(column, 17, 5, dilation)
+        for y in oracle_neighbors(row, 12, 5, dilation)
+        for x in oracle_neighbors(column, 17, 5, dilation)
     ]
     assert window.boxes.tolist() == expected
     assert window.weights.sum().item() == pytest.approx(1)

@@ -17,7 +17,7 @@ def test_region_is_pooled_where_it_lies(dtype):
     )
     # Every cell holds its own column, up to 255, which bf16 holds exactly.
     features = torch.arange(256.0, dtype=dtype).repeat(1, 1, 8, 1)
-    rois = torch.tensor([[0, 1001.0, 4, 1005, 8]])  # the centre is at column 1003 / 4 - 1 / 2
+    rois = torch.tensor([[0, 1001.0, 4, 1005, 8]])  # the center is at column 1003 / 4 - 1 / 2
     pooled = extractor([features], rois)
     assert pooled.item() == pytest.approx(1003 / 4 - 0.5)
 

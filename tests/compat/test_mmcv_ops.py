@@ -111,7 +111,7 @@ def test_roi_align_samples_a_plane_exactly(mode, aligned):
     rois = torch.tensor([[0, 4.0, 6, 20, 14]])  # 16 wide and 8 high
     output, _ = align(features, rois, (2, 4), ratio=2, mode=mode, aligned=aligned)
 
-    # Bins of 4 by 4 with samples at 1/4 and 3/4; cell centres are at half-integers if aligned.
+    # Bins of 4 by 4 with samples at 1/4 and 3/4; cell centers are at half-integers if aligned.
     shift = 0.5 if aligned else 0.0
     x, y = torch.tensor([6.0, 10, 14, 18]) - shift, torch.tensor([8.0, 12]) - shift
     reach = 1.0 if mode == MAX else 0.0

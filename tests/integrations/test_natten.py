@@ -44,17 +44,17 @@ def test_two_halves_on_a_map_are_the_operator():
 
 
 def test_two_halves_of_a_sequence_by_the_definition():
-    """At a border the window is shifted; neighbours come in order, the bias by distance."""
+    """At a border the window is shifted; neighbors come in order, the bias by distance."""
     query, key, value = sequences(7)
     rpb = table(5)
     scores = natten.na1d_qk(query, key, 3, 2, rpb=rpb)
     sums = natten.na1d_av(scores, value, 3, 2)
     near = [[0, 2, 4], [1, 3, 5], [0, 2, 4], [1, 3, 5], [2, 4, 6], [1, 3, 5], [2, 4, 6]]
-    for token, neighbours in enumerate(near):
-        bias = rpb[:, [(other - token) // 2 + 2 for other in neighbours]]
-        products = torch.einsum('bnd,bnkd->bnk', query[:, :, token], key[:, :, neighbours])
+    for token, neighbors in enumerate(near):
+        bias = rpb[:, [(other - token) // 2 + 2 for other in neighbors]]
+        products = torch.einsum('bnd,bnkd->bnk', query[:, :, token], key[:, :, neighbors])
         assert_close(scores[:, :, token], products + bias)
-        weighted = torch.einsum('bnk,bnkd->bnd', scores[:, :, token], value[:, :, neighbours])
+        weighted = torch.einsum('bnk,bnkd->bnd', scores[:, :, token], value[:, :, neighbors])
         assert_close(sums[:, :, token], weighted)
 
 

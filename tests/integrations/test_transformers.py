@@ -33,7 +33,7 @@ def make(kind, **options):
 
 
 def attend_by_definition(self, hidden_states, output_attentions=False):
-    """Weights of every token's neighbours, and the sum of their values, without an operator."""
+    """Weights of every token's neighbors, and the sum of their values, without an operator."""
     heads = (self.num_attention_heads, self.attention_head_size)
     query, key, value = (
         project(hidden_states).unflatten(-1, heads)

@@ -8,7 +8,7 @@ from nat_mm.layers import NeighborhoodAttention2D, nat_layer
 
 
 def window(position, length, kernel_size, dilation):
-    """The neighbours of a position on one axis and their indices into the bias table."""
+    """The neighbors of a position on one axis and their indices into the bias table."""
     same_class = [i for i in range(length) if i % dilation == position % dilation]
     rank = same_class.index(position)
     start = min(max(rank - kernel_size // 2, 0), len(same_class) - kernel_size)

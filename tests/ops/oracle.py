@@ -6,7 +6,7 @@ import torch
 
 
 def window_start(index, length, kernel_size):
-    """First of the ``kernel_size`` tokens nearest to ``index``, centred unless at a border."""
+    """First of the ``kernel_size`` tokens nearest to ``index``, centered unless at a border."""
     start = index - kernel_size // 2
     if start < 0:
         start = 0
@@ -15,8 +15,8 @@ def window_start(index, length, kernel_size):
     return start
 
 
-def neighbours(position, length, kernel_size, dilation):
-    """Positions of a token's neighbours on one axis."""
+def neighbors(position, length, kernel_size, dilation):
+    """Positions of a token's neighbors on one axis."""
     members = [p for p in range(length) if p % dilation == position % dilation]
     start = window_start(members.index(position), len(members), kernel_size)
     return members[start : start + kernel_size]
@@ -31,8 +31,8 @@ def attend(query, key, value, bias, kernel_size, dilation, scale):
             for i in range(height):
                 for j in range(width):
                     scores, near = [], []
-                    for y in neighbours(i, height, kernel_size[0], dilation[0]):
-                        for x in neighbours(j, width, kernel_size[1], dilation[1]):
+                    for y in neighbors(i, height, kernel_size[0], dilation[0]):
+                        for x in neighbors(j, width, kernel_size[1], dilation[1]):
                             score = scale * float(query[b, i, j, h] @ key[b, y, x, h])
                             if bias is not None:
                                 row = (y - i) // dilation[0] + kernel_size[0] - 1

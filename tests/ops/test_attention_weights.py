@@ -6,16 +6,16 @@ import torch
 from nat_mm.ops import neighborhood_attention_2d, neighborhood_attention_weights
 from nat_mm.ops.backends import BACKENDS
 from tests.ops.cases import CASES, SMALL_CASES, Case, make_inputs
-from tests.ops.oracle import neighbours as oracle_neighbours
+from tests.ops.oracle import neighbors as oracle_neighbors
 
 
 def options(case):
     return {'kernel_size': case.kernel_size, 'dilation': case.dilation}
 
 
-def dense_weights(weights, neighbours, height, width):
+def dense_weights(weights, neighbors, height, width):
     """Weights [B, H, W, heads, k * k] on all tokens: [B, H, W, heads, H * W]."""
-    index = neighbours[..., 0] * width + neighbours[..., 1]
+    index = neighbors[..., 0] * width + neighbors[..., 1]
     index = index[None, :, :, None].expand(weights.shape)
     dense = weights.new_zeros(*weights.shape[:-1], height * width)
     return dense.scatter_add(-1, index, weights)
@@ -41,8 +41,8 @@ def weights_of_operator(query, key, bias, case, backend, scale=None):
 @pytest.mark.parametrize('case', SMALL_CASES, ids=lambda case: case.name)
 def test_weights_are_those_of_the_reference(case, bias):
     query, key, _, table = make_inputs(case, bias=bias)
-    weights, neighbours = neighborhood_attention_weights(query, key, bias=table, **options(case))
-    dense = dense_weights(weights, neighbours, case.height, case.width)
+    weights, neighbors = neighborhood_attention_weights(query, key, bias=table, **options(case))
+    dense = dense_weights(weights, neighbors, case.height, case.width)
     expected = weights_of_operator(query, key, table, case, 'reference')
     torch.testing.assert_close(dense, expected, rtol=1e-12, atol=1e-14)
 
@@ -53,19 +53,19 @@ def test_any_backend_attends_by_these_weights(backend):
     query, key, _, bias = make_inputs(case, head_dim=8, dtype=torch.float32)
     if BACKENDS[backend].unsupported_reasons(query, bias, case.kernel_pair):
         pytest.skip(f'{backend} cannot serve here')
-    weights, neighbours = neighborhood_attention_weights(
+    weights, neighbors = neighborhood_attention_weights(
         query, key, bias=bias, scale=0.7, **options(case)
     )
-    dense = dense_weights(weights, neighbours, case.height, case.width)
+    dense = dense_weights(weights, neighbors, case.height, case.width)
     expected = weights_of_operator(query, key, bias, case, backend, scale=0.7)
     torch.testing.assert_close(dense, expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize('case', CASES, ids=lambda case: case.name)
-def test_weighted_neighbours_give_the_result(case):
+def test_weighted_neighbors_give_the_result(case):
     query, key, value, bias = make_inputs(case)
-    weights, neighbours = neighborhood_attention_weights(query, key, bias=bias, **options(case))
-    near = value[:, neighbours[..., 0], neighbours[..., 1]]
+    weights, neighbors = neighborhood_attention_weights(query, key, bias=bias, **options(case))
+    near = value[:, neighbors[..., 0], neighbors[..., 1]]
     output = torch.einsum('byxnk,byxknd->byxnd', weights, near)
     expected = neighborhood_attention_2d(
         query, key, value, bias=bias, backend='reference', **options(case)
@@ -78,18 +78,18 @@ def test_positions_choose_among_all(case):
     query, key, _, bias = make_inputs(case)
     height, width = case.height, case.width
     positions = [[0, 0], [height - 1, width // 2], [height // 2, 0], [height - 1, width - 1]]
-    weights, neighbours = neighborhood_attention_weights(
+    weights, neighbors = neighborhood_attention_weights(
         query, key, bias=bias, positions=positions, **options(case)
     )
     rows, columns = torch.tensor(positions).T
-    all_weights, all_neighbours = neighborhood_attention_weights(
+    all_weights, all_neighbors = neighborhood_attention_weights(
         query, key, bias=bias, **options(case)
     )
     torch.testing.assert_close(weights, all_weights[:, rows, columns])
-    torch.testing.assert_close(neighbours, all_neighbours[rows, columns], rtol=0, atol=0)
-    for (row, column), found in zip(positions, neighbours.tolist(), strict=True):
-        near_rows = oracle_neighbours(row, height, case.kernel_pair[0], case.dilation_pair[0])
-        near_columns = oracle_neighbours(column, width, case.kernel_pair[1], case.dilation_pair[1])
+    torch.testing.assert_close(neighbors, all_neighbors[rows, columns], rtol=0, atol=0)
+    for (row, column), found in zip(positions, neighbors.tolist(), strict=True):
+        near_rows = oracle_neighbors(row, height, case.kernel_pair[0], case.dilation_pair[0])
+        near_columns = oracle_neighbors(column, width, case.kernel_pair[1], case.dilation_pair[1])
         assert found == [[y, x] for y in near_rows for x in near_columns]
 
 
@@ -133,11 +133,11 @@ def test_large_maps_are_computed_in_parts_that_fit_together(monkeypatch):
 def test_nothing_to_look_at_gives_empty_weights(batch, positions, shape):
     case = Case(5, 7, 3)
     query, key, _, bias = make_inputs(case, batch=batch)
-    weights, neighbours = neighborhood_attention_weights(
+    weights, neighbors = neighborhood_attention_weights(
         query, key, bias=bias, positions=positions, **options(case)
     )
     assert weights.shape == shape
-    assert neighbours.shape == ((0, 9, 2) if positions == [] else (5, 7, 9, 2))
+    assert neighbors.shape == ((0, 9, 2) if positions == [] else (5, 7, 9, 2))
 
 
 def test_gradients_reach_query_key_and_bias():

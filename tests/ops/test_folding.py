@@ -157,7 +157,7 @@ def test_asking_for_natten_is_no_graph_break():
     assert compiled(torch.zeros(1)) == function(torch.zeros(1))
 
 
-def test_natten_takes_no_axis_without_neighbours():
+def test_natten_takes_no_axis_without_neighbors():
     query = torch.empty(1, 7, 7, 1, 8, dtype=torch.float16)
     found = natten_backend.unsupported_reasons(query, None, (1, 7))
     assert 'kernel_size must be at least 2 on each axis, got (1, 7)' in found

@@ -16,7 +16,7 @@ NAMES = ('output', 'query', 'key', 'value', 'bias')
 def leveled(case, source, magnitude, head_dim, dtype):
     """Inputs whose scores lie about 1 apart on levels about ``magnitude`` apart, and the scale.
 
-    So a query has neighbours of weight 0 as well as some that share the rest.
+    So a query has neighbors of weight 0 as well as some that share the rest.
     """
     query, key, value, bias = make_inputs(case, batch=1, head_dim=head_dim)
     generator = torch.Generator().manual_seed(0)
@@ -94,7 +94,7 @@ def test_cpu_at_1e4_for_other_windows(source, case, head_dim, instruction_set):
 
 @needs_kernel
 def test_weights_of_saturated_queries_are_exactly_one(instruction_set):
-    """One neighbour of each query is far ahead: values pass unchanged, scores have no gradient."""
+    """One neighbor of each query is far ahead: values pass unchanged, scores have no gradient."""
     case = Case(9, 20, 3)
     query, key, value, bias = make_inputs(case, head_dim=8, dtype=torch.float32)
     bias[:, 2, 2] = 1e6  # the token itself, or at a border whatever is nearest to it

@@ -20,15 +20,15 @@ AXES = [(7, 7, 1), (19, 7, 1), (23, 3, 1), (33, 13, 1), (31, 5, 3), (16, 7, 2)]
 @pytest.mark.parametrize('owns', ['queries', 'keys'])
 @pytest.mark.parametrize(('length', 'kernel_size', 'dilation'), AXES, ids=str)
 def test_tiles_of_an_axis_meet_what_the_windows_say(length, kernel_size, dilation, owns):
-    """Neighbours token by token, from the definition that `reference` uses."""
-    neighbours, _ = axis_window(length, kernel_size, dilation)
+    """Neighbors token by token, from the definition that `reference` uses."""
+    neighbors, _ = axis_window(length, kernel_size, dilation)
     tile, block = 8, 4
     tiles = tokens = around = blocks = 0
     for residue in range(dilation):
         members = range(residue, length, dilation)
         for first in range(0, len(members), tile):
             own = set(members[first : first + tile])
-            pairs = {(q, k) for q in range(length) for k in neighbours[q].tolist()}
+            pairs = {(q, k) for q in range(length) for k in neighbors[q].tolist()}
             if owns == 'queries':
                 met = {k for q, k in pairs if q in own}
             else:
@@ -119,7 +119,7 @@ def test_flops_and_bytes_are_those_of_the_kernels(monkeypatch):
 
 @pytest.mark.parametrize('order', ['rows', 'tiles'])
 @pytest.mark.parametrize('size', [(16, 16), (11, 21)], ids=str)
-def test_touched_blocks_hold_a_neighbour(size, order):
+def test_touched_blocks_hold_a_neighbor(size, order):
     """Against the dense mask of all pairs of tokens."""
     height, width = size
     block, window = 32, (7, 5)
@@ -141,7 +141,7 @@ def test_touched_blocks_hold_a_neighbour(size, order):
 def test_the_least_work_is_that_of_the_definition():
     stage = StageMap(10, 12, 64, 2)
     work = gpu_work.least('forward', stage)
-    # Two products over 49 neighbours and 32 channels; query, key, value, output, log-sum-exp.
+    # Two products over 49 neighbors and 32 channels; query, key, value, output, log-sum-exp.
     assert work.flops == 10 * 12 * 2 * 49 * 32 * 2 * 2
     assert work.transferred == 10 * 12 * 2 * (4 * 32 * 2 + 4)
 

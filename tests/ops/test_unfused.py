@@ -1,4 +1,4 @@
-"""Scores and weighted sums of neighbours by themselves."""
+"""Scores and weighted sums of neighbors by themselves."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from nat_mm.ops import neighborhood_attention_weights
 from nat_mm.ops.backends import portable
-from nat_mm.ops.unfused import neighbour_scores, neighbour_sums
+from nat_mm.ops.unfused import neighbor_scores, neighbor_sums
 from tests.ops.cases import CASES, SMALL_CASES, Case, make_inputs, run, with_gradients
 
 
@@ -14,8 +14,8 @@ def attend(case, query, key, value, bias, scale=0.3):
     """The operator out of its halves, on [B, H, W, heads, D]."""
     query, key, value = (tensor.movedim(3, 1) for tensor in (query, key, value))
     window = case.kernel_pair, case.dilation_pair
-    weights = neighbour_scores(scale * query, key, bias, *window).softmax(-1)
-    return neighbour_sums(weights, value, *window).movedim(1, 3)
+    weights = neighbor_scores(scale * query, key, bias, *window).softmax(-1)
+    return neighbor_sums(weights, value, *window).movedim(1, 3)
 
 
 @pytest.mark.parametrize('bias', [True, False], ids=['bias', 'nobias'])
@@ -28,16 +28,16 @@ def test_both_halves_are_the_reference_in_values_and_gradients(case, bias):
 
 
 @pytest.mark.parametrize('case', SMALL_CASES, ids=lambda case: case.name)
-def test_scores_are_those_of_the_neighbours_row_by_row(case):
+def test_scores_are_those_of_the_neighbors_row_by_row(case):
     query, key, _, bias = make_inputs(case)
     options = dict(kernel_size=case.kernel_size, dilation=case.dilation, bias=bias, scale=1.0)
     weights, near = neighborhood_attention_weights(query, key, **options)
     heads_first = query.movedim(3, 1), key.movedim(3, 1)
     window = case.kernel_pair, case.dilation_pair
-    products = neighbour_scores(*heads_first, None, *window)
+    products = neighbor_scores(*heads_first, None, *window)
     near_key = key[:, near[..., 0], near[..., 1]]  # [B, H, W, kh * kw, heads, D]
     assert_close(products, torch.einsum('bhwnd,bhwknd->bnhwk', query, near_key))
-    scores = neighbour_scores(*heads_first, bias, *window)
+    scores = neighbor_scores(*heads_first, bias, *window)
     assert_close(scores.softmax(-1), weights.movedim(3, 1))
 
 
@@ -61,19 +61,19 @@ def test_low_precision_is_summed_in_float32():
     case = Case(9, 11, 5)
     query, key, value, _ = make_inputs(case, dtype=torch.float32, head_dim=32)
     window = case.kernel_pair, case.dilation_pair
-    plain = neighbour_scores(query.movedim(3, 1), key.movedim(3, 1), None, *window)
+    plain = neighbor_scores(query.movedim(3, 1), key.movedim(3, 1), None, *window)
     with torch.autocast('cpu', torch.bfloat16):
         assert torch.equal(
-            neighbour_scores(query.movedim(3, 1), key.movedim(3, 1), None, *window), plain
+            neighbor_scores(query.movedim(3, 1), key.movedim(3, 1), None, *window), plain
         )
     low = value.movedim(3, 1).bfloat16()
-    sums = neighbour_sums(plain.softmax(-1), low, *window)
-    exact = neighbour_sums(plain.softmax(-1).bfloat16().double(), low.double(), *window)
+    sums = neighbor_sums(plain.softmax(-1), low, *window)
+    exact = neighbor_sums(plain.softmax(-1).bfloat16().double(), low.double(), *window)
     assert_close(sums, exact.bfloat16())
 
 
 def test_results_are_contiguous():
     query, key, value, _ = make_inputs(Case(9, 11, 3))
-    weights = neighbour_scores(query.movedim(3, 1), key.movedim(3, 1), None, (3, 3), (1, 1))
+    weights = neighbor_scores(query.movedim(3, 1), key.movedim(3, 1), None, (3, 3), (1, 1))
     assert weights.is_contiguous()
-    assert neighbour_sums(weights, value.movedim(3, 1), (3, 3), (1, 1)).is_contiguous()
+    assert neighbor_sums(weights, value.movedim(3, 1), (3, 3), (1, 1)).is_contiguous()

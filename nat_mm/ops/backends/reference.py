@@ -24,7 +24,7 @@ def forward(
     dilation: tuple[int, int],
     scale: float,
 ) -> Tensor:
-    """Gathers every token's neighbours, then attends to them; in float32 or better."""
+    """Gathers every token's neighbors, then attends to them; in float32 or better."""
     with torch.autocast(query.device.type, enabled=False):
         dtype = torch.promote_types(query.dtype, torch.float32)
         rows, relative_rows = axis_window(query.shape[1], kernel_size[0], dilation[0], query.device)

@@ -6,13 +6,13 @@
 
 namespace {
 
-// Scores of R rows of queries with C neighbours of each in the rows [near, end), and the largest
+// Scores of R rows of queries with C neighbors of each in the rows [near, end), and the largest
 // ones so far. `bias` and `to` belong to the first row, and the next one's lie one step further on.
 template <int R, int C, bool kPlain>
 void score(const float* queries, int step, const Ring& keys, int near, int end, int channels,
            const Block& block, int from, const float* const (&bias_of)[kTileRows],
            float* const (&to_of)[kTileRows], int to_step, Vec* largest) {
-  const Neighbours<C, kPlain> neighbours(block, from);
+  const Neighbors<C, kPlain> neighbors(block, from);
   const float* bias[R];
   float* to[R];
   Vec most[R];
@@ -28,13 +28,13 @@ void score(const float* queries, int step, const Ring& keys, int near, int end, 
 #pragma GCC unroll 8
       for (int j = 0; j < C; ++j) sum[i][j] = broadcast(0.0f);
     }
-    const float* shared = keys.row(near) + (block.neighbour - keys.base) + from;
-    add_products(sum, queries, step, shared, keys.stride, channels, neighbours);
+    const float* shared = keys.row(near) + (block.neighbor - keys.base) + from;
+    add_products(sum, queries, step, shared, keys.stride, channels, neighbors);
 #pragma GCC unroll 8
     for (int i = 0; i < R; ++i) {
 #pragma GCC unroll 8
       for (int j = 0; j < C; ++j) {
-        const Vec score = with_bias(sum[i][j], neighbours.bias(bias[i], j));
+        const Vec score = with_bias(sum[i][j], neighbors.bias(bias[i], j));
         most[i] = maximum(most[i], score);
         store(to[i] + j * kLanes, score);
       }
@@ -96,7 +96,7 @@ inline void forward(const Plan& plan, int64_t task, float* memory) {
       float* p = scores.of(i);
       Vec sum = broadcast(0.0f);
       const Vec most = largest[i];
-      for (int neighbour = 0; neighbour < scores.size; ++neighbour, p += kLanes) {
+      for (int neighbor = 0; neighbor < scores.size; ++neighbor, p += kLanes) {
         const Vec weight = exp2(load(p) - most);
         sum = sum + weight;
         store(p, weight);

@@ -21,11 +21,11 @@ template <int R, int C, bool kPlain>
 void collect(const KeyTile& tile, int low, const Ring& queries, const Ring& grad_outputs, int near,
              int end, int channels, const Block& block, int from,
              const float* const (&bias_of)[kTileRows]) {
-  const Neighbours<C, kPlain> neighbours(block, from);
+  const Neighbors<C, kPlain> neighbors(block, from);
   const int start = low * tile.step;
   for (int64_t bias_done = from; near < end; ++near, bias_done += kBiasStride) {
     const int64_t shared =
-        queries.row(near) - queries.data + (block.neighbour - queries.base) + from;
+        queries.row(near) - queries.data + (block.neighbor - queries.base) + from;
     const int64_t sums = shared + int64_t(channels) * queries.stride;
     Vec weight[R][C], grad[R][C];
 #pragma GCC unroll 8
@@ -37,30 +37,30 @@ void collect(const KeyTile& tile, int low, const Ring& queries, const Ring& grad
       }
     }
     add_products(weight, tile.keys + start, tile.step, queries.data + shared, queries.stride,
-                 channels, neighbours);
+                 channels, neighbors);
 #pragma GCC unroll 8
     for (int i = 0; i < R; ++i) {
 #pragma GCC unroll 8
       for (int j = 0; j < C; ++j) {
-        const Vec biased = with_bias(weight[i][j], neighbours.bias(bias_of[i] + bias_done, j));
-        const Vec exponent = biased + neighbours(queries.data + sums, j);
-        weight[i][j] = neighbours.keep(exp2(exponent), j);
+        const Vec biased = with_bias(weight[i][j], neighbors.bias(bias_of[i] + bias_done, j));
+        const Vec exponent = biased + neighbors(queries.data + sums, j);
+        weight[i][j] = neighbors.keep(exp2(exponent), j);
       }
     }
     add_products(grad, tile.values + start, tile.step, grad_outputs.data + shared,
-                 grad_outputs.stride, channels, neighbours);
+                 grad_outputs.stride, channels, neighbors);
 #pragma GCC unroll 8
     for (int i = 0; i < R; ++i) {
 #pragma GCC unroll 8
       for (int j = 0; j < C; ++j) {
-        const Vec centred = grad[i][j] + neighbours(grad_outputs.data + sums, j);
-        grad[i][j] = neighbours.keep(weight[i][j] * centred, j);
+        const Vec centered = grad[i][j] + neighbors(grad_outputs.data + sums, j);
+        grad[i][j] = neighbors.keep(weight[i][j] * centered, j);
       }
     }
     add_weighted(tile.grad_values + start, tile.step, weight, grad_outputs.data + shared,
-                 grad_outputs.stride, channels, neighbours);
+                 grad_outputs.stride, channels, neighbors);
     add_weighted(tile.grad_keys + start, tile.step, grad, queries.data + shared, queries.stride,
-                 channels, neighbours);
+                 channels, neighbors);
   }
 }
 

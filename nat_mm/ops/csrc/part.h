@@ -23,27 +23,27 @@ inline int smaller(int a, int b) { return a < b ? a : b; }
 inline int larger(int a, int b) { return a > b ? a : b; }
 
 // Columns [position, position + tokens) of the map, one in each lane; what the lanes left over hold
-// counts for nothing. The lanes' first neighbours lie within kLanes of each other.
+// counts for nothing. The lanes' first neighbors lie within kLanes of each other.
 struct Block {
   int position, tokens;
-  int neighbour;  // position of the first lane's first neighbour
-  int count;      // of a lane's neighbours, at most
-  bool plain;     // all lanes in use, the neighbours of each one column on from the last lane's
-  int bias;       // least entry of a row of the bias table that belongs to a first neighbour
-  Int near, bias_entry;  // each lane's first neighbour and its bias, from `neighbour` and `bias` on
-  Int counts;            // of each lane's neighbours
+  int neighbor;  // position of the first lane's first neighbor
+  int count;      // of a lane's neighbors, at most
+  bool plain;     // all lanes in use, the neighbors of each one column on from the last lane's
+  int bias;       // least entry of a row of the bias table that belongs to a first neighbor
+  Int near, bias_entry;  // each lane's first neighbor and its bias, from `neighbor` and `bias` on
+  Int counts;            // of each lane's neighbors
 
   // The block that begins at a position.
   static Block at(const Axis& axis, int position, int end) {
     int32_t near[kLanes] = {}, bias_entry[kLanes] = {}, counts[kLanes] = {};
     Block block{};
     block.position = position;
-    block.neighbour = axis.first[position];
+    block.neighbor = axis.first[position];
     block.bias = axis.offset[position];
     block.plain = true;
     for (int lane = 0; lane < kLanes && position + lane < end; ++lane) {
       const int here = position + lane;
-      near[lane] = axis.first[here] - block.neighbour;
+      near[lane] = axis.first[here] - block.neighbor;
       if (near[lane] >= kLanes) break;
       bias_entry[lane] = axis.offset[here];
       counts[lane] = axis.count[here];
@@ -63,7 +63,7 @@ struct Block {
 
 static_assert(sizeof(Block) <= na2d::kBlockBytes);
 
-// Rows of a tile, [position, position + number); neighbours [first(i), last(i)) belong to row i.
+// Rows of a tile, [position, position + number); neighbors [first(i), last(i)) belong to row i.
 struct TileRows {
   const Axis& axis;
   int position, number;
@@ -74,16 +74,16 @@ struct TileRows {
   int first(int i) const { return axis.first[position + i]; }
   int last(int i) const { return axis.first[position + i] + axis.count[position + i]; }
 
-  // Row of the bias table for row i and a neighbour.
+  // Row of the bias table for row i and a neighbor.
   int bias_row(int i, int near) const { return axis.offset[position + i] + near - first(i); }
 
-  // Where rows [low, low + number) have a head's bias for a neighbouring row.
+  // Where rows [low, low + number) have a head's bias for a neighboring row.
   void find_bias(const float* (&at)[kTileRows], const float* bias, int near, int low,
                  int number) const {
     for (int i = 0; i < number; ++i) at[i] = bias + bias_row(low + i, near) * kBiasStride;
   }
 
-  // Calls f(near, end, low, number) for each run [near, end) of neighbouring rows that the same
+  // Calls f(near, end, low, number) for each run [near, end) of neighboring rows that the same
   // rows of the tile need, [low, low + number).
   template <class F>
   void for_each_run(F&& f) const {
@@ -97,7 +97,7 @@ struct TileRows {
   }
 };
 
-// Splits `count` neighbours of a row into nearly equal chunks: f(first, number).
+// Splits `count` neighbors of a row into nearly equal chunks: f(first, number).
 template <class F>
 inline void for_each_chunk(int count, F&& f) {
   const int chunks = (count + kChunk - 1) / kChunk;
@@ -154,7 +154,7 @@ struct Part {
   }
 };
 
-// Neighbouring rows of a head, one on the heels of the other, each [channels][columns].
+// Neighboring rows of a head, one on the heels of the other, each [channels][columns].
 struct Ring {
   float* data;
   int rows, stride;

@@ -11,15 +11,15 @@ struct BFloat16 {
 };
 
 // One axis of the map. Positions number its tokens residue class after residue class, so that a
-// window is a run of neighbouring positions at any dilation. Tables run from -kMargin to
+// window is a run of neighboring positions at any dilation. Tables run from -kMargin to
 // length + kMargin, repeating what is at the ends, but with count 0 there.
 struct Axis {
   int length;
   int kernel;
   const int32_t* token;   // number of the token in the map
-  const int32_t* first;   // position of its first neighbour; never decreases
-  const int32_t* count;   // number of its neighbours
-  const int32_t* offset;  // entry of the bias table's axis for the first neighbour
+  const int32_t* first;   // position of its first neighbor; never decreases
+  const int32_t* count;   // number of its neighbors
+  const int32_t* offset;  // entry of the bias table's axis for the first neighbor
 };
 
 constexpr int kMargin = 64;
@@ -33,9 +33,9 @@ struct View {
   bool whole_lines;       // whether a head of a token fills cache lines of its own
 };
 
-// A pass computes tiles of some tokens from the neighbours of each: queries from their keys, or
+// A pass computes tiles of some tokens from the neighbors of each: queries from their keys, or
 // keys from the queries that attend to them. A task is a strip of columns in a chunk of rows of one
-// head of one sample. It keeps the neighbours of the rows at hand in rings of rows.
+// head of one sample. It keeps the neighbors of the rows at hand in rings of rows.
 struct Pass {
   Axis rows, columns;
   const float* bias;  // [heads, 2 * kernel rows - 1, kBiasStride]

@@ -1,4 +1,4 @@
-// Products of a tile's tokens with their neighbours, and sums of neighbours: where the time should
+// Products of a tile's tokens with their neighbors, and sums of neighbors: where the time should
 // go.
 
 #pragma once
@@ -7,13 +7,13 @@
 
 namespace {
 
-// Numbers of C neighbours of each lane, in [columns] from the block's first neighbour on.
+// Numbers of C neighbors of each lane, in [columns] from the block's first neighbor on.
 template <int C, bool kPlain>
-struct Neighbours {
+struct Neighbors {
   const Block& block;
   Mask exists[C];
 
-  Neighbours(const Block& block, int from) : block(block) {
+  Neighbors(const Block& block, int from) : block(block) {
     for (int c = 0; c < C; ++c) exists[c] = greater(block.counts, from + c);
   }
   Vec operator()(const float* p, int c) const {
@@ -34,15 +34,15 @@ inline void prefetch_ahead(const float* near, int stride) {
   __builtin_prefetch(near + kChannelsAhead * stride + kLanes);
 }
 
-// sum[i][c] += tile[i] . neighbour c, over the channels.
+// sum[i][c] += tile[i] . neighbor c, over the channels.
 template <int R, int C, bool kPlain>
 NA2D_INLINE void add_products(Vec (&sum)[R][C], const float* tile, int tile_step, const float* near,
-                              int stride, int channels, const Neighbours<C, kPlain>& neighbours) {
+                              int stride, int channels, const Neighbors<C, kPlain>& neighbors) {
   for (int channel = 0; channel < channels; ++channel, tile += kLanes, near += stride) {
     prefetch_ahead(near, stride);
     Vec shared[C];
 #pragma GCC unroll 8
-    for (int c = 0; c < C; ++c) shared[c] = neighbours(near, c);
+    for (int c = 0; c < C; ++c) shared[c] = neighbors(near, c);
 #pragma GCC unroll 8
     for (int i = 0; i < R; ++i) {
       const Vec own = load(tile + i * tile_step);
@@ -56,11 +56,11 @@ NA2D_INLINE void add_products(Vec (&sum)[R][C], const float* tile, int tile_step
 // the channels its digits.
 inline Vec with_bias(Vec score, Vec bias) { return multiply_add(bias, broadcast(kLog2E), score); }
 
-// tile[i] += weight[i][c] * neighbour c, for each channel.
+// tile[i] += weight[i][c] * neighbor c, for each channel.
 template <int R, int C, bool kPlain>
 NA2D_INLINE void add_weighted(float* tile, int tile_step, const Vec (&weight)[R][C],
                               const float* near, int stride, int channels,
-                              const Neighbours<C, kPlain>& neighbours) {
+                              const Neighbors<C, kPlain>& neighbors) {
   for (int channel = 0; channel < channels; ++channel, tile += kLanes, near += stride) {
     prefetch_ahead(near, stride);
     Vec sum[R];
@@ -68,7 +68,7 @@ NA2D_INLINE void add_weighted(float* tile, int tile_step, const Vec (&weight)[R]
     for (int i = 0; i < R; ++i) sum[i] = load(tile + i * tile_step);
 #pragma GCC unroll 8
     for (int c = 0; c < C; ++c) {
-      const Vec shared = neighbours(near, c);
+      const Vec shared = neighbors(near, c);
 #pragma GCC unroll 8
       for (int i = 0; i < R; ++i) sum[i] = multiply_add(weight[i][c], shared, sum[i]);
     }

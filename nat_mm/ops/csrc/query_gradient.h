@@ -5,7 +5,7 @@
 //
 // P = E / total with E = exp2(score - largest). Scores are computed again by the forward pass's own
 // operations in its order, here and in key_gradient.h: the same bits, so that P sums to 1 however
-// large they are. Nothing is divided neighbour by neighbour: grad_output is, once for each query.
+// large they are. Nothing is divided neighbor by neighbor: grad_output is, once for each query.
 
 #pragma once
 
@@ -13,17 +13,17 @@
 
 namespace {
 
-// E and dP / total of R rows of queries and C neighbours of each in the rows [near, end), and their
+// E and dP / total of R rows of queries and C neighbors of each in the rows [near, end), and their
 // product summed. `bias_of`, `weights` and `grads` belong to the first row.
 template <int R, int C, bool kPlain>
 void weigh(const float* queries, const float* grad_outputs, int step, const Ring& keys,
            const Ring& values, int near, int end, int channels, const Block& block, int from,
            const float* const (&bias_of)[kTileRows], const Vec* largest, Vec* delta,
            float* const (&weights)[kTileRows], float* const (&grads)[kTileRows], int row_step) {
-  const Neighbours<C, kPlain> neighbours(block, from);
+  const Neighbors<C, kPlain> neighbors(block, from);
   int64_t bias_done = from, done = from * kLanes;
   for (; near < end; ++near, bias_done += kBiasStride, done += row_step) {
-    const int64_t shared = keys.row(near) - keys.data + (block.neighbour - keys.base) + from;
+    const int64_t shared = keys.row(near) - keys.data + (block.neighbor - keys.base) + from;
     Vec score[R][C], grad[R][C];
 #pragma GCC unroll 8
     for (int i = 0; i < R; ++i) {
@@ -33,17 +33,17 @@ void weigh(const float* queries, const float* grad_outputs, int step, const Ring
         grad[i][j] = broadcast(0.0f);
       }
     }
-    add_products(score, queries, step, keys.data + shared, keys.stride, channels, neighbours);
+    add_products(score, queries, step, keys.data + shared, keys.stride, channels, neighbors);
 #pragma GCC unroll 8
     for (int i = 0; i < R; ++i) {
 #pragma GCC unroll 8
       for (int j = 0; j < C; ++j) {
-        const Vec biased = with_bias(score[i][j], neighbours.bias(bias_of[i] + bias_done, j));
+        const Vec biased = with_bias(score[i][j], neighbors.bias(bias_of[i] + bias_done, j));
         store(weights[i] + done + j * kLanes, exp2(biased - largest[i]));
       }
     }
     add_products(grad, grad_outputs, step, values.data + shared, values.stride, channels,
-                 neighbours);
+                 neighbors);
 #pragma GCC unroll 8
     for (int i = 0; i < R; ++i) {
       Vec sum = delta[i];
@@ -66,7 +66,7 @@ class BiasGradient {
     clear(sums_, int64_t(size_) * kLanes);
   }
 
-  // Adds a query's dS for the neighbours of one row, [columns][kLanes].
+  // Adds a query's dS for the neighbors of one row, [columns][kLanes].
   void add(int bias_row, const Pass& pass, const Block& block, const float* grad) {
     float* row = sums_ + bias_row * columns_ * kLanes;
     if (block.plain) {

@@ -8,7 +8,7 @@
 
 namespace {
 
-// Runs over a part of the map: fill(row) brings a row of neighbours, tile(rows, block) works.
+// Runs over a part of the map: fill(row) brings a row of neighbors, tile(rows, block) works.
 template <class Fill, class Tile>
 inline void sweep(const Pass& pass, const Part& part, Scratch& scratch, Fill&& fill, Tile&& tile) {
   auto* const blocks =

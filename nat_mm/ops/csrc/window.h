@@ -1,4 +1,4 @@
-// Numbers for each neighbour of the tokens of a tile, and sums over neighbours weighted by them.
+// Numbers for each neighbor of the tokens of a tile, and sums over neighbors weighted by them.
 
 #pragma once
 
@@ -9,8 +9,8 @@ namespace {
 // [kTileRows][kernel rows][kernel columns][kLanes].
 struct Windows {
   float* data;
-  int size;      // neighbours of a token
-  int row_step;  // from one row of neighbours to the next
+  int size;      // neighbors of a token
+  int row_step;  // from one row of neighbors to the next
 
   Windows(Scratch& scratch, const Pass& pass)
       : size(pass.rows.kernel * pass.columns.kernel), row_step(pass.columns.kernel * kLanes) {
@@ -28,7 +28,7 @@ struct Windows {
 template <int R, int C, bool kPlain>
 void combine_run(float* tile, int step, const Ring& ring, int near, int end, int channels,
                  const Block& block, int from, float* const (&weights)[kTileRows], int row_step) {
-  const Neighbours<C, kPlain> neighbours(block, from);
+  const Neighbors<C, kPlain> neighbors(block, from);
   for (int done = from * kLanes; near < end; ++near, done += row_step) {
     Vec weight[R][C];
 #pragma GCC unroll 8
@@ -36,12 +36,12 @@ void combine_run(float* tile, int step, const Ring& ring, int near, int end, int
 #pragma GCC unroll 8
       for (int j = 0; j < C; ++j) weight[i][j] = load(weights[i] + done + j * kLanes);
     }
-    const float* shared = ring.row(near) + (block.neighbour - ring.base) + from;
-    add_weighted(tile, step, weight, shared, ring.stride, channels, neighbours);
+    const float* shared = ring.row(near) + (block.neighbor - ring.base) + from;
+    add_weighted(tile, step, weight, shared, ring.stride, channels, neighbors);
   }
 }
 
-// tile[row] = sum over the neighbours in the ring, weighted.
+// tile[row] = sum over the neighbors in the ring, weighted.
 inline void combine(float* tile, int step, const Ring& ring, int channels, const Windows& weights,
                     const TileRows& rows, const Block& block) {
   clear(tile, rows.number * step);

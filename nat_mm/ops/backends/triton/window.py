@@ -1,6 +1,6 @@
 """What the kernels share: places on the map, loads and stores, and the biases of pairs.
 
-Rows and columns are numbered within a residue class of the dilation, in which neighbours are
+Rows and columns are numbered within a residue class of the dilation, in which neighbors are
 consecutive: token ``m`` of class ``r`` is at position ``r + dilation * m`` of the map.
 """
 
@@ -73,7 +73,7 @@ def tokens_of(
 
 @triton.jit
 def window_start(index, length, KERNEL: tl.constexpr):
-    """First neighbour of a query, or of each of several queries."""
+    """First neighbor of a query, or of each of several queries."""
     return tl.minimum(tl.maximum(index - KERNEL // 2, 0), length - KERNEL)
 
 
@@ -230,7 +230,7 @@ def axis_entries(
 ):
     """What an axis adds to the places of pairs in bias_table(), [TILE, BLOCK].
 
-    Far beyond the table's end for what are no neighbours, unless the table says so.
+    Far beyond the table's end for what are no neighbors, unless the table says so.
     """
     own = first + tl.arange(0, TILE)[:, None]
     other = block_first + tl.arange(0, BLOCK)[None, :]
@@ -247,7 +247,7 @@ def axis_entries(
 
 @triton.jit
 def pair_biases(table, row_entries, column_entries, LAST: tl.constexpr, INTERIOR: tl.constexpr):
-    """Bias of each pair, -inf for what are no neighbours, [tokens of the tile, of the block].
+    """Bias of each pair, -inf for what are no neighbors, [tokens of the tile, of the block].
 
     Args:
         table: Of bias_table().
