@@ -10,8 +10,8 @@ import inspect
 import sys
 from types import ModuleType
 
-# OneDL's fork knows frozen modules, but no virtual environments.
-BROKEN_IN = {'mmengine': '<0.11'}
+# OneDL's fork knows frozen modules, and where a virtual environment's standard library lies.
+BROKEN_IN = {'mmengine': '<0.10.12'}
 UPSTREAM = 'https://github.com/open-compass/opencompass/issues/767'
 MODULES = ('mmengine.config.utils', 'mmengine.config.config')
 

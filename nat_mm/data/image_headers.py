@@ -1,12 +1,16 @@
 """Reads the headers of images, without decoding them."""
 
+import functools
+import io
 import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import mmcv
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from nat_mm.data.progress import Progress, no_progress
@@ -14,6 +18,8 @@ from nat_mm.inference.images import UnreadableInput, check_regular
 
 _ORIENTATION = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)
+# Pillow's names of the formats whose orientation OpenCV reads only in some releases.
+_TURNED_BY_SOME_OPENCV = ('WEBP', 'AVIF')
 _STEP = 1000
 
 
@@ -64,7 +70,8 @@ def read_header(path: str | Path) -> ImageHeader:
             # Asked for EXIF, Pillow would decode a PNG that has none.
             has_exif = 'exif' in image.info or image.format == 'TIFF'
             orientation = image.getexif().get(_ORIENTATION) if has_exif else None
-            return ImageHeader(*image.size, image.mode, orientation in _SIDEWAYS)
+            is_sideways = orientation in _SIDEWAYS and _is_turned_by_opencv(image.format)
+            return ImageHeader(*image.size, image.mode, is_sideways)
     except FileNotFoundError as error:
         raise UnreadableInput('does not exist') from error
     except UnidentifiedImageError as error:
@@ -76,6 +83,22 @@ def read_header(path: str | Path) -> ImageHeader:
     except Exception as error:
         # Pillow's readers of headers refuse a damaged one by almost any exception.
         raise UnreadableInput(f'has a damaged header: {error}') from error
+
+
+@functools.cache
+def _is_turned_by_opencv(image_format: str) -> bool:
+    """Whether the installed OpenCV turns images of a format as EXIF says.
+
+    OpenCV 5.0 turns WebP and 4.12 does not; AVIF is turned by neither.
+    """
+    if image_format not in _TURNED_BY_SOME_OPENCV:
+        return True
+    exif = Image.Exif()
+    exif[_ORIENTATION] = _SIDEWAYS[1]
+    file = io.BytesIO()
+    Image.new('RGB', (16, 8)).save(file, image_format, exif=exif)
+    loaded = cv2.imdecode(np.frombuffer(file.getvalue(), np.uint8), cv2.IMREAD_COLOR)
+    return loaded is not None and loaded.shape[:2] == (16, 8)
 
 
 def _read(path: str) -> ImageHeader | str:

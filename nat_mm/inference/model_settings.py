@@ -54,12 +54,13 @@ def small_images_padded(model: nn.Module, images: Sequence[Tensor]) -> Iterator[
         return
     preprocessor: Any = model.data_preprocessor
     with ExitStack() as stack:
-        if hasattr(preprocessor, 'pad_size_divisor'):  # mmdet's and mmpretrain's
-            name = 'pad_size_divisor'
-            padded: Any = math.lcm(preprocessor.pad_size_divisor, SMALLEST_INPUT)
-        else:
+        # mmseg's. That of OneDL's fork has a pad_size_divisor, too, which it does not read.
+        if hasattr(preprocessor, 'test_cfg'):
             name = 'test_cfg'
-            padded = _pad_in_tests(preprocessor.test_cfg or {})
+            padded: Any = _pad_in_tests(preprocessor.test_cfg or {})
+        else:
+            name = 'pad_size_divisor'
+            padded = math.lcm(preprocessor.pad_size_divisor, SMALLEST_INPUT)
         stack.callback(setattr, preprocessor, name, getattr(preprocessor, name))
         setattr(preprocessor, name, padded)
         yield
