@@ -15,6 +15,7 @@ import torch
 
 from tests.loading import load_command, name_for_mim
 from tests.processes import ranks, run_together
+from tests.warm_python import warm
 
 ROOT = Path(__file__).parents[2]
 
@@ -34,6 +35,13 @@ def run(environment, tmp_path):
         )
 
     return start
+
+
+@pytest.fixture(scope='module')
+def python(environment, tmp_path_factory):
+    """What can be used in place of the interpreter where its start is not what is tested."""
+    with warm(sys.executable, tmp_path_factory.mktemp('warm'), environment) as python:
+        yield python
 
 
 def free_port():
@@ -64,12 +72,13 @@ def run_as_a_rank(environment, arguments):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='tests gloo, which runs without a GPU')
-def test_two_processes_train_and_test(run, configs, trained, test, tmp_path):
+def test_two_processes_train_and_test(run, python, configs, trained, test, tmp_path):
     """With BN instead of SyncBN; two processes measure what one does."""
     options = ['train_cfg.max_iters=2', 'train_cfg.val_interval=2']
     result = run(
         *(ROOT / 'tools' / 'dist_train.sh', configs['segmentation'], '2'),
         *('--work-dir', 'trained', '--cfg-options', *options),
+        PYTHON=str(python),
         PORT=free_port(),
     )
     assert result.returncode == 0, result.stderr
@@ -126,9 +135,9 @@ def test_slurm_scripts_start_the_commands(run, tmp_path):
     assert 'test.py config.py model.pth --launcher slurm --tta\n' in test.stdout
 
 
-def test_mmsegmentation_trains(run, configs):
+def test_mmsegmentation_trains(run, python, configs):
     result = run(
-        *(sys.executable, '-m', 'mim', 'train', name_for_mim('mmseg'), configs['segmentation']),
+        *(python, '-m', 'mim', 'train', name_for_mim('mmseg'), configs['segmentation']),
         *('--work-dir', 'trained', '--cfg-options'),
         *('train_cfg.max_iters=1', 'train_cfg.val_interval=1'),
     )
@@ -136,9 +145,9 @@ def test_mmsegmentation_trains(run, configs):
     assert 'Iter(train) [1/1]' in result.stdout + result.stderr
 
 
-def test_mmsegmentation_tests(run, configs, trained, tmp_path):
+def test_mmsegmentation_tests(run, python, configs, trained, tmp_path):
     result = run(
-        *(sys.executable, '-m', 'mim', 'test', name_for_mim('mmseg'), configs['segmentation']),
+        *(python, '-m', 'mim', 'test', name_for_mim('mmseg'), configs['segmentation']),
         *('--checkpoint', trained['segmentation'], '--work-dir', 'tested'),
     )
     assert result.returncode == 0, result.stderr

@@ -7,7 +7,7 @@ import shutil
 import site
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
@@ -17,18 +17,23 @@ import setuptools
 from filelock import FileLock
 
 from tests.processes import write_stubs
+from tests.warm_python import warm
 
 ROOT = Path(__file__).parents[2]
 
 
-def _run(command: list, *, cwd: Path, **variables: str) -> str:
-    """Runs a command as a user without our checkout would; returns what it printed."""
+def _environment() -> dict[str, str]:
     hidden = ('PYTHONPATH', 'NAT_MM_NO_STARTUP')
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    return environment | {'MPLBACKEND': 'Agg', 'OMP_NUM_THREADS': '1'}
+
+
+def _run(command: list, *, cwd: Path, **variables: str) -> str:
+    """Runs a command as a user without our checkout would; returns what it printed."""
     done = subprocess.run(
         [str(word) for word in command],
         cwd=cwd,
-        env=environment | {'MPLBACKEND': 'Agg', 'OMP_NUM_THREADS': '1'} | variables,
+        env=_environment() | variables,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -189,6 +194,14 @@ def _make_environment(environment: Path, wheel: Path) -> Path:
     shutil.copy(Path(setuptools.__file__).parents[1] / 'distutils-precedence.pth', site_packages)
     write_stubs(site_packages)
     return python
+
+
+@pytest.fixture(scope='session')
+def warm_python(installed_python, tmp_path_factory) -> Iterator[Path]:
+    """What can be used in place of `installed_python` where its start is not what is tested."""
+    folder = tmp_path_factory.mktemp('warm')
+    with warm(installed_python, folder, _environment()) as python:
+        yield python
 
 
 @pytest.fixture(scope='session')

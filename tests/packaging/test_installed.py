@@ -22,8 +22,8 @@ def test_environment_has_the_wheel_and_not_the_checkout(run, installed_python, u
     assert Path(path).is_relative_to(installed_python.parents[1])
 
 
-def test_detector_trains_tests_and_infers(run, installed_python, user_project):
-    mim, mmdet = [installed_python, '-m', 'mim'], name_for_mim('mmdet')
+def test_detector_trains_tests_and_infers(run, warm_python, user_project):
+    mim, mmdet = [warm_python, '-m', 'mim'], name_for_mim('mmdet')
     # mmdet's own commands: they know nothing of nat_mm until they read the config.
     log = run([*mim, 'train', mmdet, 'detector.py', '--work-dir', 'det'], cwd=user_project)
     assert len(re.findall(r'Epoch\(train\)', log)) == 2
@@ -40,13 +40,13 @@ def test_detector_trains_tests_and_infers(run, installed_python, user_project):
         out_dir='det/out',
         options='no_save_pred=False',
     )
-    run([installed_python, '-c', infer], cwd=user_project)
+    run([warm_python, '-c', infer], cwd=user_project)
     prediction = json.loads((user_project / 'det/out/preds/0.json').read_text())
     assert len(prediction['bboxes']) == len(prediction['masks']) > 0
 
 
-def test_segmentor_trains_tests_and_infers(run, installed_python, user_project):
-    mim = [installed_python, '-m', 'mim']
+def test_segmentor_trains_tests_and_infers(run, warm_python, user_project):
+    mim = [warm_python, '-m', 'mim']
     # Our commands, which `mim` finds in nat_mm/.mim/tools.
     log = run([*mim, 'train', 'nat_mm', 'segmentor.py', '--work-dir', 'seg'], cwd=user_project)
     assert len(re.findall(r'Iter\(train\)', log)) == 2
@@ -63,6 +63,6 @@ def test_segmentor_trains_tests_and_infers(run, installed_python, user_project):
         out_dir='seg/out',
         options="img_out_dir='vis', pred_out_dir='pred'",
     )
-    run([installed_python, '-c', infer], cwd=user_project)
+    run([warm_python, '-c', infer], cwd=user_project)
     classes = cv2.imread(str(next((user_project / 'seg/out/pred').iterdir())), cv2.IMREAD_UNCHANGED)
     assert classes.shape == (96, 128)

@@ -6,27 +6,27 @@ NAME = 'mask_rcnn_dinat_mini_3x_coco'
 WEIGHTS = 'https://shi-labs.com/projects/dinat/checkpoints/coco/maskrcnn_dinat_mini.pth'
 
 
-def test_mim_search(run, installed_python, tmp_path):
+def test_mim_search(run, warm_python, tmp_path):
     options = ['--model', 'dinat', '--condition', 'box_ap>53', '--json', 'found.json']
-    run([installed_python, '-m', 'mim', 'search', 'nat_mm', *options], cwd=tmp_path)
+    run([warm_python, '-m', 'mim', 'search', 'nat_mm', *options], cwd=tmp_path)
     assert json.loads((tmp_path / 'found.json').read_text())['coco/box_ap'] == {
         'cascade_mask_rcnn_dinat_base_3x_coco': 53.4,
         'cascade_mask_rcnn_dinat_large_3x_coco': 55.3,
     }
 
 
-def test_mim_download(run, installed_python, tmp_path):
+def test_mim_download(run, warm_python, tmp_path):
     # mim downloads nothing that is there already.
     (tmp_path / 'maskrcnn_dinat_mini.pth').touch()
     options = ['--config', NAME, '--dest', tmp_path]
-    log = run([installed_python, '-m', 'mim', 'download', 'nat_mm', *options], cwd=tmp_path)
+    log = run([warm_python, '-m', 'mim', 'download', 'nat_mm', *options], cwd=tmp_path)
     assert f'Successfully dumped {NAME}.py' in log
     assert "type='DiNAT'" in (tmp_path / f'{NAME}.py').read_text()
 
 
-def test_mmengine_knows_the_weights_of_a_config(run, installed_python, tmp_path):
+def test_mmengine_knows_the_weights_of_a_config(run, warm_python, tmp_path):
     report = (
         'from mmengine.hub import get_config; '
         f'print(get_config("nat_mm::detection/dinat/{NAME}.py", pretrained=True).model_path)'
     )
-    assert run([installed_python, '-c', report], cwd=tmp_path).splitlines()[-1] == WEIGHTS
+    assert run([warm_python, '-c', report], cwd=tmp_path).splitlines()[-1] == WEIGHTS

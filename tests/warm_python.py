@@ -1,0 +1,126 @@
+"""A Python that starts in no time: forked from one that has imported PyTorch and the like.
+
+As a script this is that one, a server; :func:`warm` starts it and writes a command that may be used
+in place of the interpreter, by other programs too. OpenMMLab and nat_mm are not imported before the
+fork: a command imports them in its own order, with the hooks that Python's start has installed.
+"""
+
+import array
+import os
+import pickle
+import select
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+IMPORTED = (
+    ('torch', 'torch._dynamo', 'torch.distributed.fsdp', 'torch.distributed.run', 'torchvision')
+    + ('cv2', 'matplotlib.pyplot', 'pandas', 'pycocotools.coco', 'scipy.optimize', 'scipy.spatial')
+    + ('rich.progress', 'shapely.geometry', 'setuptools', 'pkg_resources', 'pip._internal')
+)
+NOT_IMPORTED = ('mim', 'mmcv', 'mmdet', 'mmengine', 'mmpretrain', 'mmseg', 'nat_mm')
+CLIENT = """#!{python} -ISB
+import array, os, pickle, socket, sys
+with socket.socket(socket.AF_UNIX) as server:
+    server.connect({address!r})
+    streams = array.array('i', [0, 1, 2])
+    server.sendmsg([b'.'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, streams)])
+    with server.makefile('rwb') as file:
+        pickle.dump((sys.argv, os.getcwd(), dict(os.environ)), file)
+        file.flush()
+        status = file.read()
+sys.exit(int(status or 1))
+"""
+
+
+@contextmanager
+def warm(python: Path, folder: Path, environment: dict[str, str]) -> Iterator[Path]:
+    """Gives a command that does what an interpreter does.
+
+    Args:
+        python: The interpreter.
+        folder: Where the command is written.
+        environment: The environment variables that it is started with: what the imports read.
+    """
+    address, command = folder / 'socket', folder / 'python'
+    command.write_text(CLIENT.format(python=sys.executable, address=str(address)))
+    command.chmod(0o755)
+    server = subprocess.Popen(
+        [python, '-W', 'ignore', __file__, address],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.PIPE,  # which closes when this process ends, however it does
+        stdout=subprocess.PIPE,
+    )
+    with server:
+        assert server.stdout.readline() == b'ready\n'
+        yield command
+
+
+def serve(address: str) -> None:
+    """Runs in a fork whatever a client sends, until standard input is closed."""
+    for name in IMPORTED:
+        try:
+            __import__(name)
+        except ImportError:
+            continue  # then no command needs it
+    assert not sys.modules.keys() & set(NOT_IMPORTED)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(address)
+        server.listen()
+        print('ready', flush=True)
+        while server in select.select([server, sys.stdin], [], [])[0]:
+            client, _ = server.accept()
+            if os.fork() == 0:
+                server.close()
+                answer(client)
+            client.close()
+            with suppress(ChildProcessError):
+                while os.waitpid(-1, os.WNOHANG) != (0, 0):
+                    pass
+
+
+def answer(client: socket.socket) -> None:
+    """Runs in a fork of its own what a client sends, and answers with its exit code."""
+    streams = array.array('i')
+    size = socket.CMSG_SPACE(3 * streams.itemsize)
+    _, [(_, _, numbers)], *_ = client.recvmsg(1, size)
+    streams.frombytes(numbers[: 3 * streams.itemsize])
+    with client.makefile('rb') as file:
+        words, folder, environment = pickle.load(file)
+    process = os.fork()
+    if process:
+        code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        client.sendall(str(code if code >= 0 else 128 - code).encode())
+        os._exit(0)
+    client.close()
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    run(words)
+    sys.exit()
+
+
+def run(words: list[str]) -> None:
+    """Does what the interpreter does with its command line."""
+    sys.executable, *words = words
+    if words[0] == '-u':
+        del words[0]
+    if words[0] == '-c':
+        sys.argv, sys.path[0] = ['-c', *words[2:]], ''
+        exec(words[1], {'__name__': '__main__'})
+    else:
+        sys.path[0] = os.getcwd() if words[0] == '-m' else str(Path(words[0]).resolve().parent)
+        run_python(words)
+
+
+if __name__ == '__main__':
+    from loading import run_python  # which lies beside this file
+
+    serve(sys.argv[1])
