@@ -23,12 +23,11 @@ CLASSES = 3
 class Pyramid(nn.Module):
     """In place of a backbone of nat_mm: quick to trace."""
 
-    def __init__(self) -> None:
+    def __init__(self, levels: int = len(CHANNELS)) -> None:
         super().__init__()
         widths = (3, *CHANNELS)
         self.layers = nn.ModuleList(
-            nn.Conv2d(*widths[i : i + 2], 3, stride=2 if i else 4, padding=1)
-            for i in range(len(CHANNELS))
+            nn.Conv2d(*widths[i : i + 2], 3, stride=2 if i else 4, padding=1) for i in range(levels)
         )
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
@@ -61,7 +60,9 @@ def box_head(**options: Any) -> dict[str, Any]:
     )
 
 
-def two_stage(roi_head: dict[str, Any], *, masks: bool, **options: Any) -> dict[str, Any]:
+def two_stage(
+    roi_head: dict[str, Any], *, masks: bool, levels: int = len(CHANNELS), **options: Any
+) -> dict[str, Any]:
     masked = dict(
         mask_roi_extractor=dict(
             EXTRACTOR, roi_layer=dict(type='RoIAlign', output_size=4, sampling_ratio=0)
@@ -77,14 +78,14 @@ def two_stage(roi_head: dict[str, Any], *, masks: bool, **options: Any) -> dict[
         ),
     )
     return dict(
-        backbone=dict(type='mmengine.Pyramid'),
-        neck=dict(type='FPN', in_channels=list(CHANNELS), out_channels=8, num_outs=3),
+        backbone=dict(type='mmengine.Pyramid', levels=levels),
+        neck=dict(type='FPN', in_channels=list(CHANNELS[:levels]), out_channels=8, num_outs=levels),
         rpn_head=dict(
             type='RPNHead',
             in_channels=8,
             feat_channels=8,
             anchor_generator=dict(
-                type='AnchorGenerator', scales=[6], ratios=[0.5, 1.0], strides=[4, 8, 16]
+                type='AnchorGenerator', scales=[6], ratios=[0.5, 1.0], strides=[4, 8, 16][:levels]
             ),
             bbox_coder=dict(CODER, target_stds=[1.0] * 4),
             loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=True),
@@ -115,7 +116,7 @@ CASCADE = dict(
 )
 DETECTORS: dict[str, dict[str, Any]] = {
     'Faster R-CNN': two_stage(STANDARD, masks=False, type='FasterRCNN'),
-    'Mask R-CNN': two_stage(STANDARD, masks=True, type='MaskRCNN'),
+    'Mask R-CNN': two_stage(STANDARD, masks=True, levels=2, type='MaskRCNN'),
     'Cascade Mask R-CNN': two_stage(CASCADE, masks=True, type='CascadeRCNN'),
     'RetinaNet': dict(
         type='RetinaNet',
@@ -168,12 +169,12 @@ def build_segmentor(**overrides: Any) -> Model:
     model = dict(
         type='EncoderDecoder',
         data_preprocessor=dict(type='SegDataPreProcessor', pad_val=0, **PREPROCESSOR),
-        backbone=dict(type='mmengine.Pyramid'),
+        backbone=dict(type='mmengine.Pyramid', levels=2),
         decode_head=dict(
             type='UPerHead',
-            in_channels=list(CHANNELS),
-            in_index=[0, 1, 2],
-            pool_scales=(1, 2, 3),
+            in_channels=list(CHANNELS[:2]),
+            in_index=[0, 1],
+            pool_scales=(1, 2),
             channels=8,
             num_classes=CLASSES,
             norm_cfg=dict(type='BN'),

@@ -183,8 +183,12 @@ def test_heads_that_lie_too_far_apart_are_copied():
     near, far = (
         torch.empty_strided((1, 3, 3, heads, 8), strides, device='meta') for heads in (3, 4)
     )
-    assert _readable(near) is near
-    assert _readable(far).is_contiguous()
+    tensor, near_strides = _readable(near)
+    assert tensor is near
+    assert near_strides == strides[:4]
+    copy, far_strides = _readable(far)
+    assert copy.is_contiguous()
+    assert far_strides == copy.stride()[:4]
 
 
 def test_images_too_large_for_32_bits_are_not_served():
