@@ -130,10 +130,12 @@ def test_image_that_takes_too_long(start, held, pool):
         assert answer.result().json() == {'detail': 'Not predicted within 0.3 seconds.'}
     assert waiting(client) == 0
     held.go.set()
-    wait_until(lambda: client.post('predict', content=PNG).status_code == 200)
+    later = []
+    while 200 not in later:
+        later.append(client.post('predict', content=PNG).status_code)
     # The image whose turn had not come was not predicted.
     assert held.batches[:2] == [1, 1]
-    assert len(held.batches) <= 3
+    assert len(held.batches) <= 1 + len(later)
 
 
 def test_client_that_goes_is_not_predicted(start, held, pool):
