@@ -73,7 +73,7 @@ def show_token(page: Page) -> None:
     page.locator('#examples button').nth(1).click()
     image = page.locator('#image img')
     image.wait_for()
-    page.wait_for_load_state('networkidle')
+    page.get_by_text('pixels · model').first.wait_for()
     box = image.bounding_box()
     image.click(position={'x': 0.78 * box['width'], 'y': 0.59 * box['height']})
     page.get_by_text('Token in row').wait_for()
