@@ -34,12 +34,15 @@ def measure(settings: Settings) -> list[BackboneRow]:
     rows = []
     for shape, (mode, dtype) in product(settings.inputs, settings.modes_and_dtypes):
         seconds = alternating_medians(
-            {name: make_workload(name, mode, dtype, shape) for name in BACKBONES},
+            {
+                name: make_workload(name, mode, dtype, shape, quick=settings.quick)
+                for name in BACKBONES
+            },
             repeats=settings.repeats,
             sample_seconds=settings.sample_seconds,
         )
         for name in BACKBONES:
-            memory = measure_memory(name, mode, dtype, shape, threads=settings.threads)
+            memory = measure_memory(name, mode, dtype, shape, settings)
             rows.append(
                 BackboneRow(
                     input='x'.join(map(str, shape)),

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.settings import Settings
 from benchmarks.workloads import make_workload
 from nat_mm.training.bf16_instructions import avoid_unusable_amx
 
@@ -30,7 +31,7 @@ class Memory:
 
 
 def measure_memory(
-    backbone: str, mode: str, dtype: str, shape: Sequence[int], *, threads: int
+    backbone: str, mode: str, dtype: str, shape: Sequence[int], settings: Settings
 ) -> Memory:
     """Runs a workload in a new process and reads its memory there.
 
@@ -39,14 +40,14 @@ def measure_memory(
         mode: See there.
         dtype: See there.
         shape: See there.
-        threads: Number of PyTorch's threads.
+        settings: Number of PyTorch's threads, and whether to take a small backbone.
 
     Raises:
         RuntimeError: If the work fails, or its process ends, for instance for want of memory.
     """
     sizes = 'x'.join(map(str, shape))
     work = f'measuring the memory of {backbone}, {mode}, {dtype}, {sizes}'
-    return in_own_process(work, _measure_here, backbone, mode, dtype, shape, threads)
+    return in_own_process(work, _measure_here, backbone, mode, dtype, shape, settings)
 
 
 def in_own_process(work: str, function: Callable[..., Memory], *arguments: Any) -> Memory:
@@ -68,12 +69,12 @@ def in_own_process(work: str, function: Callable[..., Memory], *arguments: Any) 
 
 
 def _measure_here(
-    backbone: str, mode: str, dtype: str, shape: Sequence[int], threads: int
+    backbone: str, mode: str, dtype: str, shape: Sequence[int], settings: Settings
 ) -> Memory:
-    torch.set_num_threads(threads)
+    torch.set_num_threads(settings.threads)
     avoid_unusable_amx()
     before = resident_mebibytes('VmRSS')
-    work = make_workload(backbone, mode, dtype, shape)
+    work = make_workload(backbone, mode, dtype, shape, quick=settings.quick)
     for _ in range(STEPS):
         work()
     peak = resident_mebibytes('VmHWM')

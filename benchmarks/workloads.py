@@ -20,10 +20,15 @@ BACKBONES = {
         drop_path_rate=0.2,
     ),
 }
+SMALL_BACKBONES = {
+    'NAT-Tiny': lambda: NAT(embed_dim=16, depths=(1,) * 4, num_heads=(1,) * 4),
+    'Swin-Tiny': lambda: SwinTransformer(embed_dims=16, depths=(1,) * 4, num_heads=(1,) * 4),
+}
+"""What a trial takes in their place."""
 
 
 def make_workload(
-    backbone: str, mode: str, dtype: str, shape: Sequence[int]
+    backbone: str, mode: str, dtype: str, shape: Sequence[int], *, quick: bool
 ) -> Callable[[], object]:
     """Builds a backbone and random images.
 
@@ -32,11 +37,12 @@ def make_workload(
         mode: 'inference' or 'training step': forward, backward and a step of AdamW.
         dtype: 'float32', or 'bfloat16' for autocast.
         shape: Shape of the images, [B, 3, H, W].
+        quick: Whether to take a small backbone in its place.
 
     Returns:
         A function that does the work once.
     """
-    model = BACKBONES[backbone]()
+    model = (SMALL_BACKBONES if quick else BACKBONES)[backbone]()
     model.train(mode == 'training step')
     images = torch.randn(*shape)
     autocast = torch.autocast('cpu', dtype=torch.bfloat16, enabled=dtype == 'bfloat16')

@@ -28,9 +28,9 @@ from tests.processes import run_together
 SMALL = """
 _base_ = '{base}'
 model = dict(
-    backbone=dict(embed_dim=8, num_heads=(1, 1, 1, 1)),
+    backbone=dict(embed_dim=8, depths=(1,), num_heads=(1,), out_indices=(0,)),
     decode_head=dict(
-        _delete_=True, type='FCNHead', in_channels=64, in_index=3, channels=8, num_convs=1,
+        _delete_=True, type='FCNHead', in_channels=8, in_index=0, channels=8, num_convs=1,
         num_classes=3, norm_cfg=dict(type='BN')),
     auxiliary_head=None)
 train_cfg = dict(max_iters=2, val_interval=2)
@@ -129,7 +129,7 @@ def make_readers(sources: dict[str, Path], out: Path) -> dict[str, Callable[[str
         load_command, ('train', 'test', 'predict', 'convert_checkpoint')
     )
     train.load_config = test.load_config = load_config_once
-    backbone = NAT(embed_dim=8, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1), kernel_size=3)
+    backbone = NAT(embed_dim=8, depths=(1,), num_heads=(1,), out_indices=(0,), kernel_size=3)
 
     return {
         'mmengine': lambda path: library(CheckpointLoader.load_checkpoint, path, 'cpu'),
