@@ -299,14 +299,14 @@ def test_launches_are_what_triton_can_compile():
 
 def measure(target, cells, counted):
     """Resources of each kernel, and the instructions of its loops where they are counted."""
-    from nat_mm.ops.backends.triton.resources import loop_instructions, measure_resources
+    from nat_mm.ops.backends.triton import resources
 
     found = []
     for kernel, head_dim, kernel_size, dtype in cells:
         options = dict(head_dim=head_dim, kernel_size=kernel_size, dtype=getattr(torch, dtype))
-        resources = measure_resources(kernel, target, **options)
-        loops = counted and loop_instructions(kernel, target, **options)
-        found.append((tuple(resources), loops))
+        compiled = resources.compile_kernel(kernel, target, **options)
+        loops = counted and resources.loop_instructions(compiled)
+        found.append((tuple(resources.measure_resources(compiled)), loops))
     return found
 
 

@@ -22,7 +22,7 @@ from nat_mm.ops.backends.triton.attend import na2d_fwd_kernel
 from nat_mm.ops.backends.triton.key_gradient import na2d_bwd_kv_kernel
 from nat_mm.ops.backends.triton.launch import make_constants, make_table_constants
 from nat_mm.ops.backends.triton.query_gradient import na2d_bwd_q_kernel
-from nat_mm.ops.backends.triton.tiles import Tiles, choose_tiles
+from nat_mm.ops.backends.triton.tiles import choose_tiles
 from nat_mm.ops.backends.triton.window import MAP_SIZES
 
 KERNELS = {
@@ -90,74 +90,29 @@ class LoopInstructions(NamedTuple):
     border: int
 
 
-def measure_resources(
+def compile_kernel(
     kernel: str, target: str, *, kernel_size: int, head_dim: int, dtype: torch.dtype
-) -> Resources:
+) -> CompiledKernel:
     """Compiles a kernel with its default tiles, for maps with a bias and no dilation.
 
     Args:
         kernel: 'forward', or in backward 'queries' or 'keys'.
         target: 'sm_80' (A100), 'sm_90' (H100), 'sm_100' (B200), 'sm_120' (RTX 50) or 'gfx942'
-            (MI300).
+            (MI300); it need not be there.
         kernel_size: Of both axes.
         head_dim: A multiple of 8.
         dtype: float16, bfloat16 or float32.
     """
-    tiles = _default_tiles(kernel, target, kernel_size, head_dim, dtype)
-    compiled = compile_kernel(
-        kernel, target, tiles, kernel_size=kernel_size, head_dim=head_dim, dtype=dtype
-    )
-    language = 'ptx' if 'ptx' in compiled.asm else 'amdgcn'
-    instructions = re.findall(_MATRIX_INSTRUCTIONS[language], compiled.asm[language])
-    registers, spills = (_nvidia_usage if language == 'ptx' else _amd_usage)(compiled)
-    return Resources(registers, spills, compiled.metadata.shared, len(instructions))
-
-
-def loop_instructions(
-    kernel: str, target: str, *, kernel_size: int, head_dim: int, dtype: torch.dtype
-) -> LoopInstructions:
-    """Counts the instructions that each warp needs for one block; NVIDIA's GPUs only.
-
-    Arguments are those of :func:`measure_resources`.
-    """
-    tiles = _default_tiles(kernel, target, kernel_size, head_dim, dtype)
-    compiled = compile_kernel(
-        kernel, target, tiles, kernel_size=kernel_size, head_dim=head_dim, dtype=dtype
-    )
-    loops: list[tuple[int, int]] = []
-    labels: dict[str, int] = {}
-    number = 0
-    for line in _nvidia_tool('nvdisasm', '-c', compiled=compiled).splitlines():
-        if label := re.match(r'(\.L_\w+):', line):
-            labels[label.group(1)] = number
-        elif re.match(r'\s*/\*[0-9a-f]+\*/\s', line):
-            number += 1
-            jump = re.search(r'\bBRA\b.*`\((\.L_\w+)\)', line)
-            if jump and jump.group(1) in labels:  # backwards: a loop ends
-                loops.append((labels[jump.group(1)], number))
-    innermost = [
-        end - start
-        for start, end in loops
-        if not any(start <= first and last < end for first, last in loops)
-    ]
-    # The loop inside the map is the shorter one: it has no index arithmetic. Behind the code is a
-    # loop of one instruction, and in float32 the kernel for queries goes over its keys twice.
-    return LoopInstructions(*sorted(innermost)[-2:])
-
-
-def compile_kernel(
-    kernel: str,
-    target: str,
-    tiles: Tiles,
-    *,
-    kernel_size: int,
-    head_dim: int,
-    dtype: torch.dtype,
-) -> CompiledKernel:
-    """Compiles a kernel for a GPU that need not be there; see :func:`measure_resources`."""
     function = KERNELS[kernel]
     is_amd = TARGETS[target].backend == 'hip'
     window = (kernel_size, kernel_size)
+    tiles = choose_tiles(
+        kernel,
+        kernel_size=window,
+        head_dim=head_dim,
+        bytes_per_element=dtype.itemsize,
+        is_amd=is_amd,
+    )
     constants = make_constants(head_dim, True, window, (1, 1), tiles, 'ieee', direct=not is_amd)
     if kernel == 'queries':
         precision = 'ieee' if dtype == torch.float32 or is_amd else 'tf32'
@@ -183,16 +138,37 @@ def compile_kernel(
     return triton.compile(source, target=TARGETS[target], options=options)
 
 
-def _default_tiles(
-    kernel: str, target: str, kernel_size: int, head_dim: int, dtype: torch.dtype
-) -> Tiles:
-    return choose_tiles(
-        kernel,
-        kernel_size=(kernel_size, kernel_size),
-        head_dim=head_dim,
-        bytes_per_element=dtype.itemsize,
-        is_amd=TARGETS[target].backend == 'hip',
-    )
+def measure_resources(compiled: CompiledKernel) -> Resources:
+    """Finds what a program of a kernel takes; see :func:`compile_kernel`."""
+    language = 'ptx' if 'ptx' in compiled.asm else 'amdgcn'
+    instructions = re.findall(_MATRIX_INSTRUCTIONS[language], compiled.asm[language])
+    registers, spills = (_nvidia_usage if language == 'ptx' else _amd_usage)(compiled)
+    return Resources(registers, spills, compiled.metadata.shared, len(instructions))
+
+
+def loop_instructions(compiled: CompiledKernel) -> LoopInstructions:
+    """Counts the instructions that each warp needs for one block; NVIDIA's GPUs only."""
+    loops: list[tuple[int, int]] = []
+    labels: dict[str, int] = {}
+    number = 0
+    # The analysis of the data flow takes a quarter of the time, and adds nothing that is read here.
+    code = _nvidia_tool('nvdisasm', '--print-code', '--no-dataflow', compiled=compiled)
+    for line in code.splitlines():
+        if label := re.match(r'(\.L_\w+):', line):
+            labels[label.group(1)] = number
+        elif re.match(r'\s*/\*[0-9a-f]+\*/\s', line):
+            number += 1
+            jump = re.search(r'\bBRA\b.*`\((\.L_\w+)\)', line)
+            if jump and jump.group(1) in labels:  # backwards: a loop ends
+                loops.append((labels[jump.group(1)], number))
+    innermost = [
+        end - start
+        for start, end in loops
+        if not any(start <= first and last < end for first, last in loops)
+    ]
+    # The loop inside the map is the shorter one: it has no index arithmetic. Behind the code is a
+    # loop of one instruction, and in float32 the kernel for queries goes over its keys twice.
+    return LoopInstructions(*sorted(innermost)[-2:])
 
 
 def _nvidia_tool(name: str, *options: str, compiled: CompiledKernel) -> str:
@@ -228,9 +204,10 @@ def main() -> None:
     dtypes = (torch.bfloat16, torch.float32)
     for target, kernel, head_dim, dtype in itertools.product(TARGETS, KERNELS, (32, 64), dtypes):
         options = dict(kernel_size=7, head_dim=head_dim, dtype=dtype)
-        found = measure_resources(kernel, target, **options)
+        compiled = compile_kernel(kernel, target, **options)
+        found = measure_resources(compiled)
         is_nvidia = TARGETS[target].backend == 'cuda'
-        loops = loop_instructions(kernel, target, **options) if is_nvidia else ('', '')
+        loops = loop_instructions(compiled) if is_nvidia else ('', '')
         cells = (target, kernel, head_dim, str(dtype).removeprefix('torch.'), *found, *loops)
         print('| ' + ' | '.join(map(str, cells)) + ' |', flush=True)
 
