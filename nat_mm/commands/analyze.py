@@ -102,7 +102,7 @@ def check_arguments(arguments: argparse.Namespace) -> None:
     check_device(arguments.device)
 
 
-def load_models(arguments: argparse.Namespace) -> dict[str, Model]:
+def load_checkpoints(arguments: argparse.Namespace) -> dict[str, Model]:
     """The models of the checkpoints, by the checkpoints' paths."""
     return {
         checkpoint: load_model(
@@ -114,7 +114,7 @@ def load_models(arguments: argparse.Namespace) -> dict[str, Model]:
     }
 
 
-def find_backbone(model: Model) -> NeighborhoodBackbone:
+def backbone_of(model: Model) -> NeighborhoodBackbone:
     backbone = getattr(model.module, 'backbone', None)
     if not isinstance(backbone, NeighborhoodBackbone):
         raise UserError(
@@ -160,9 +160,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     arguments = parse_arguments(arguments)
     check_arguments(arguments)
     images = find_images([arguments.image] if arguments.image else [], arguments.out_dir)
-    models = load_models(arguments)
+    models = load_checkpoints(arguments)
     model = next(iter(models.values()))
-    backbone = find_backbone(model)
+    backbone = backbone_of(model)
     if not arguments.checkpoints:
         draw_weights(backbone)
     height, width = arguments.shape

@@ -145,7 +145,7 @@ def export_backbone(config: Config, arguments: argparse.Namespace) -> str:
     )
 
 
-def read_images(model: Model, folder: str | None) -> list[np.ndarray]:
+def read_folder(model: Model, folder: str | None) -> list[np.ndarray]:
     """The images of a folder, [height, width, 3], uint8."""
     if folder is None:
         return []
@@ -160,8 +160,8 @@ def read_images(model: Model, folder: str | None) -> list[np.ndarray]:
 def export_model(config: Config, arguments: argparse.Namespace) -> str:
     """Exports the whole model, and returns what the user should know."""
     model = load_model(config, arguments.checkpoint, device='cpu')
-    images = read_images(model, arguments.images)
-    calibration = read_images(model, arguments.int8)
+    images = read_folder(model, arguments.images)
+    calibration = read_folder(model, arguments.int8)
     exported = model_to_onnx(model, preprocess=arguments.preprocess)
     outputs = ', '.join(each.name for each in exported.graph.output)
     written = write_model(

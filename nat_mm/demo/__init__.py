@@ -6,15 +6,15 @@ ADE20K-style label maps of the same scenes. It needs opencv, pycocotools and sci
 
 from nat_mm.demo.kinds import KINDS, PALETTE
 from nat_mm.demo.options import DatasetOptions
-from nat_mm.demo.scenes import Instance, Scene, make_scene
+from nat_mm.demo.scenes import Scene, SceneObject, make_scene
 from nat_mm.demo.writer import write_dataset
 
 __all__ = [
     'KINDS',
     'PALETTE',
     'DatasetOptions',
-    'Instance',
     'Scene',
+    'SceneObject',
     'make_scene',
     'write_dataset',
 ]

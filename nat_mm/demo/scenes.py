@@ -18,7 +18,7 @@ _OVERSAMPLING = 4
 
 
 @dataclass(frozen=True)
-class Instance:
+class SceneObject:
     """One annotated object: index into KINDS, and its visible pixels as bool [size, size]."""
 
     kind: int
@@ -37,7 +37,7 @@ class Scene:
     """
 
     image: np.ndarray
-    instances: tuple[Instance, ...]
+    instances: tuple[SceneObject, ...]
     labels: np.ndarray
 
 
@@ -122,5 +122,5 @@ def make_scene(split: str, index: int, options: DatasetOptions) -> Scene:
         visible = int(mask.sum())
         if visible >= options.min_visible_fraction * full_area and visible >= options.min_area:
             labels[mask] = FIRST_KIND + kind
-            instances.append(Instance(kind=kind, mask=mask))
+            instances.append(SceneObject(kind=kind, mask=mask))
     return Scene(image=image, instances=tuple(instances), labels=labels)

@@ -14,7 +14,7 @@ from rich.progress import track
 
 from nat_mm.demo.kinds import KINDS
 from nat_mm.demo.options import DatasetOptions
-from nat_mm.demo.scenes import Instance, make_scene
+from nat_mm.demo.scenes import SceneObject, make_scene
 
 SPLITS = ('train', 'val')
 
@@ -141,7 +141,7 @@ def _write_image(path: Path, image: np.ndarray, parameters: list[int]) -> None:
         raise OSError(f'could not write {path}')
 
 
-def _annotation(instance: Instance, annotation_id: int, image_id: int) -> dict:
+def _annotation(instance: SceneObject, annotation_id: int, image_id: int) -> dict:
     # RLE, because COCO polygons know no holes and most masks here have some.
     run_lengths = coco_mask.encode(np.asfortranarray(instance.mask.astype(np.uint8)))
     return {

@@ -39,13 +39,13 @@ def candidates(
         score, index = highest(score.reshape(-1), count if count > 0 else MOST)
         row = index // classes
         delta = delta[0].permute(1, 2, 0).reshape(-1, 4)
-        box = decode(head.bbox_coder, anchor[row], delta[row], content)
+        box = decode_boxes(head.bbox_coder, anchor[row], delta[row], content)
         found.append((box, score, index % classes, torch.full_like(index, level)))
     boxes, values, labels, levels = (torch.cat(each) for each in zip(*found, strict=True))
     return boxes, values, labels, levels
 
 
-def decode(coder: Any, boxes: Tensor, deltas: Tensor, content: Tensor) -> Tensor:
+def decode_boxes(coder: Any, boxes: Tensor, deltas: Tensor, content: Tensor) -> Tensor:
     """Moves boxes as a head predicts.
 
     Args:

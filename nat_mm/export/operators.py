@@ -121,7 +121,7 @@ crop.register_fake(_of_another_size)
 resize.register_fake(_of_another_size)
 
 
-def translations() -> dict[Any, Callable[..., Any]]:
+def operator_translations() -> dict[Any, Callable[..., Any]]:
     """The same operators in ONNX, for ``torch.onnx.export``."""
     from onnxscript import opset18 as op
 

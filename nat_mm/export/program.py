@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from nat_mm.export.operators import translations
+from nat_mm.export.operators import operator_translations
 from nat_mm.layers import NeighborhoodAttention2D
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def to_onnx(
                 input_names=list(input_names),
                 output_names=list(output_names),
                 dynamic_shapes=shapes,
-                custom_translation_table={**attention.translations(), **translations()},
+                custom_translation_table={**attention.translations(), **operator_translations()},
                 verbose=False,
             )
     except torch.onnx.errors.OnnxExporterError as error:

@@ -8,7 +8,7 @@ import torchvision
 from torch import Tensor, nn
 
 from nat_mm.errors import UserError
-from nat_mm.export.boxes import check_head, check_suppression, decode, select
+from nat_mm.export.boxes import check_head, check_suppression, decode_boxes, select
 
 
 class Regions(nn.Module):
@@ -71,11 +71,11 @@ class Regions(nn.Module):
         scores = (total / len(self.heads)).softmax(dim=1)[:, :-1]
         classes = scores.shape[1]
         if head.reg_class_agnostic:
-            boxes = decode(head.bbox_coder, boxes, deltas, content)
+            boxes = decode_boxes(head.bbox_coder, boxes, deltas, content)
             boxes = boxes[:, None].expand(-1, classes, 4).reshape(-1, 4)
         else:
             boxes = boxes[:, None].expand(-1, classes, 4).reshape(-1, 4)
-            boxes = decode(head.bbox_coder, boxes, deltas.reshape(-1, 4), content)
+            boxes = decode_boxes(head.bbox_coder, boxes, deltas.reshape(-1, 4), content)
         labels = torch.arange(classes, device=boxes.device).expand_as(scores).reshape(-1)
         scores = scores.reshape(-1)
         kept = select(
@@ -118,7 +118,7 @@ class Regions(nn.Module):
             label = logits[:, :-1].argmax(dim=1)
             index = label[:, None, None].expand(-1, 1, 4)
             deltas = deltas.reshape(-1, head.num_classes, 4).gather(1, index)[:, 0]
-        return decode(head.bbox_coder, boxes, deltas, content)
+        return decode_boxes(head.bbox_coder, boxes, deltas, content)
 
 
 class StandardRegions(Regions):

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 
-class Segment(NamedTuple):
+class TileRun(NamedTuple):
     """A run of equal tiles on one axis of a residue class."""
 
     query_start: int
@@ -61,12 +61,12 @@ def residue_classes(length: int, dilation: int) -> list[ResidueClasses]:
     return groups
 
 
-def segments(length: int, kernel_size: int, tile: int) -> list[Segment]:
+def segments(length: int, kernel_size: int, tile: int) -> list[TileRun]:
     """Covers an undilated axis of ``length`` >= ``kernel_size`` tokens with tiles."""
     halo = tile + kernel_size - 1
     if length <= halo:
-        return [Segment(0, 0, 1, length, length)]
-    found: list[Segment] = []
+        return [TileRun(0, 0, 1, length, length)]
+    found: list[TileRun] = []
     for start in range(0, length, tile):
         size = min(tile, length - start)
         key_start = min(max(start - kernel_size // 2, 0), length - halo)
@@ -78,12 +78,12 @@ def segments(length: int, kernel_size: int, tile: int) -> list[Segment]:
         ):
             found[-1] = last._replace(tiles=last.tiles + 1)
         else:
-            found.append(Segment(start, key_start, 1, size, halo))
+            found.append(TileRun(start, key_start, 1, size, halo))
     return found
 
 
 def window_in_halo(
-    segment: Segment, length: int, kernel_size: int, device: torch.device
+    segment: TileRun, length: int, kernel_size: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
     """Locates the keys of a halo in the windows of a tile's queries.
 
@@ -103,7 +103,7 @@ class TileGroup(NamedTuple):
     """Equal tiles of equally long residue classes; the first of each pair is for rows."""
 
     classes: tuple[ResidueClasses, ResidueClasses]
-    segments: tuple[Segment, Segment]
+    segments: tuple[TileRun, TileRun]
 
     def queries(self, tensor: Tensor) -> Tensor:
         """Views [B, H, W, heads, D] as the tiles, which do not overlap.

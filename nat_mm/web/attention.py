@@ -8,7 +8,7 @@ from nat_mm.analysis import attention_windows, find_backbone, prepare_image
 from nat_mm.analysis.drawing import draw_window
 from nat_mm.analysis.windows import TOKEN_STRIDE
 from nat_mm.backbones.base import NeighborhoodBackbone
-from nat_mm.web.findings import Finding
+from nat_mm.web.findings import PackedFinding
 from nat_mm.web.legend import write_scale
 from nat_mm.web.models import PageModel
 
@@ -48,7 +48,7 @@ def list_stages(model: PageModel) -> list[StageChoices]:
 
 def draw_clicked_window(
     model: PageModel,
-    finding: Finding,
+    finding: PackedFinding,
     *,
     point: tuple[float, float],
     stage: int,
@@ -66,8 +66,8 @@ def draw_clicked_window(
         head: Attention head, from 0; None for the mean over all.
 
     Returns:
-        The drawing, as large as `Finding.enlarged_image`, blue-green-red, and the scale of its
-        colors with a sentence about it, as HTML.
+        The drawing, as large as `PackedFinding.enlarged_image`, blue-green-red, and the scale of
+        its colors with a sentence about it, as HTML.
     """
     frame = finding.frame()
     frame = replace(frame, results=model.model.loaded(frame))

@@ -53,7 +53,7 @@ class PackedMap:
 
 
 @dataclass(frozen=True, eq=False)
-class Finding:
+class PackedFinding:
     """What a model found in an image; made by `pack_finding`.
 
     Attributes:
@@ -111,7 +111,7 @@ class Finding:
 
 def pack_finding(
     model: str, frame: Frame, sample: BaseDataElement, *, seconds: float, lowest_score: float
-) -> Finding:
+) -> PackedFinding:
     """Keeps of a model's output what the page draws and writes.
 
     Args:
@@ -140,6 +140,6 @@ def pack_finding(
     _, png = cv2.imencode('.png', frame.image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     height, width = frame.image.shape[:2]
     pixels = frame.results and PackedMap(torch.from_numpy(frame.results['img']))
-    return Finding(
+    return PackedFinding(
         model, frame.file_name, height, width, seconds, png.tobytes(), kept, maps, pixels
     )

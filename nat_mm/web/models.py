@@ -13,7 +13,7 @@ from nat_mm.inference.drawing import OPACITY
 from nat_mm.inference.inputs import Frame
 from nat_mm.inference.model import Model
 from nat_mm.inference.result_files import ResultFiles
-from nat_mm.web.findings import Finding, pack_finding
+from nat_mm.web.findings import PackedFinding, pack_finding
 from nat_mm.web.legend import Entry, list_entries, write_classes
 
 LOWEST_SCORE = 0.05
@@ -57,7 +57,7 @@ class PageModel:
         palette = None if self.model.task == 'classification' else self.model.palette
         return write_classes(kind, self.model.classes, palette)
 
-    def find(self, frame: Frame) -> Finding:
+    def find(self, frame: Frame) -> PackedFinding:
         """Runs the model.
 
         Args:
@@ -82,7 +82,7 @@ class PageModel:
         same = np.array_equal(frame.results['img'], made)
         return replace(frame, results=None) if same else frame
 
-    def draw(self, finding: Finding, *, threshold: float, folder: Path) -> Drawing:
+    def draw(self, finding: PackedFinding, *, threshold: float, folder: Path) -> Drawing:
         """Draws a finding and writes it as data, without running the model.
 
         Args:

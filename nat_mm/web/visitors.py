@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nat_mm.web.bounds import KEPT_MEGABYTES, VISITORS
-from nat_mm.web.findings import Finding
+from nat_mm.web.findings import PackedFinding
 from nat_mm.web.uploads import RefusalError
 
 REMEMBERED = 20 * VISITORS
@@ -36,7 +36,7 @@ class Visit:
         threshold: Lowest score of what is drawn.
     """
 
-    finding: Finding
+    finding: PackedFinding
     point: Point | None = None
     threshold: float | None = None
     _folders: dict[str, Path] = field(default_factory=dict)
@@ -103,7 +103,7 @@ class Visitors:
             self._visits.move_to_end(session)
         return self._visits.get(session)
 
-    def keep(self, session: str, finding: Finding) -> Visit:
+    def keep(self, session: str, finding: PackedFinding) -> Visit:
         """Keeps a finding in place of the visitor's last one.
 
         Args:

@@ -208,13 +208,13 @@ def test_images_too_large_for_32_bits_are_not_served():
     ],
 )
 def test_tf32_only_where_pytorch_allows_it(setting, value, precision):
-    from nat_mm.ops.backends.triton.launch import Problem
+    from nat_mm.ops.backends.triton.launch import LaunchProblem
 
     matmul = torch.backends.cuda.matmul
     before = matmul.fp32_precision
     try:
         setattr(matmul, setting, value)
-        assert Problem(torch.zeros(1), False, (3, 3), (1, 1), 1.0).precision == precision
+        assert LaunchProblem(torch.zeros(1), False, (3, 3), (1, 1), 1.0).precision == precision
     finally:
         matmul.fp32_precision = before
 

@@ -136,7 +136,7 @@ def test_threads_get_the_launches_of_their_problems(launched, monkeypatch):
         try:
             for _ in range(30):
                 query, *_ = make_inputs(Case(height, 11, 3), **OPTIONS)
-                problem = launch.Problem(query, True, (3, 3), (1, 1), 1.0)
+                problem = launch.LaunchProblem(query, True, (3, 3), (1, 1), 1.0)
                 tiles = launch.choose_tiles(
                     'forward', kernel_size=(3, 3), head_dim=8, bytes_per_element=2, is_amd=False
                 )
@@ -185,7 +185,7 @@ def test_tables_are_zeroed_where_programs_have_no_tokens(size, dilation, idle):
     )
     assert tiles.rows == tiles.columns == 8
     query = torch.empty(1, size, 3 * dilation, 1, 8, dtype=torch.float16)
-    problem = launch.Problem(query, True, (3, 3), (dilation, dilation), 1.0)
+    problem = launch.LaunchProblem(query, True, (3, 3), (dilation, dilation), 1.0)
     rows = [len(range(residue, size, dilation)) for residue in range(dilation)]
     assert (len({-(-length // 8) for length in rows}) > 1) == idle
     assert problem.has_idle_programs(tiles) == idle

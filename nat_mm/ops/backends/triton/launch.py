@@ -41,7 +41,7 @@ def run_forward(
     statistics = query.new_empty(shape, dtype=torch.float32)
     tensors = (query, key, value, _contiguous(bias), output, statistics)
     strides = (query_strides, key_strides, value_strides)
-    problem = Problem(query, bias is not None, _pair(kernel_size), _pair(dilation), scale)
+    problem = LaunchProblem(query, bias is not None, _pair(kernel_size), _pair(dilation), scale)
 
     def run(launch: Launch) -> None:
         _launch(launch, tensors, strides, problem)
@@ -77,7 +77,7 @@ def run_backward(
     grads = empty_packed(query)
     delta = query.new_empty(query.shape[:4], dtype=torch.float32)
     strides = (query_strides, key_strides, value_strides, grad_output_strides)
-    problem = Problem(query, bias is not None, _pair(kernel_size), _pair(dilation), scale)
+    problem = LaunchProblem(query, bias is not None, _pair(kernel_size), _pair(dilation), scale)
 
     def run_queries(launch: Launch) -> Tensor | None:
         partial_tables = None if bias is None else launch.make_tables(problem)
@@ -102,7 +102,7 @@ def _pair(values: Sequence[int]) -> tuple[int, int]:
     return rows, columns
 
 
-class Problem:
+class LaunchProblem:
     """What does not change with the tiles.
 
     Attributes:
@@ -177,7 +177,7 @@ class Launch(NamedTuple):
     options: dict[str, Any]
     has_idle_programs: bool
 
-    def make_tables(self, problem: Problem) -> Tensor:
+    def make_tables(self, problem: LaunchProblem) -> Tensor:
         """Memory for every program's table, zero where no program writes.
 
         Returns:
@@ -190,7 +190,7 @@ class Launch(NamedTuple):
         return make(shape, dtype=torch.float32)
 
 
-def _choose(kernel: str, problem: Problem, run: Callable[[Launch], Any]) -> Launch:
+def _choose(kernel: str, problem: LaunchProblem, run: Callable[[Launch], Any]) -> Launch:
     """The launch with the default tiles, or where the environment asks for it, the quickest."""
     if not tuning.is_enabled() or problem.query.numel() == 0:
         return _prepare(kernel, problem)
@@ -205,7 +205,7 @@ def _choose(kernel: str, problem: Problem, run: Callable[[Launch], Any]) -> Laun
     return _prepare(kernel, problem, tuning.choose(key, candidates, try_tiles, device=query.device))
 
 
-def _default_tiles(kernel: str, problem: Problem) -> Tiles:
+def _default_tiles(kernel: str, problem: LaunchProblem) -> Tiles:
     return choose_tiles(
         kernel,
         kernel_size=problem.kernel_size,
@@ -215,7 +215,7 @@ def _default_tiles(kernel: str, problem: Problem) -> Tiles:
     )
 
 
-def _prepare(kernel: str, problem: Problem, tiles: Tiles | None = None) -> Launch:
+def _prepare(kernel: str, problem: LaunchProblem, tiles: Tiles | None = None) -> Launch:
     """Looks up how to launch a kernel, or works it out for the first problem of a kind.
 
     Args:
@@ -242,7 +242,7 @@ def _launch(
     launch: Launch,
     tensors: Sequence[Tensor | None],
     strides: Sequence[tuple[int, ...]],
-    problem: Problem,
+    problem: LaunchProblem,
 ) -> None:
     if launch.programs == 0:
         return
