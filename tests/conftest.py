@@ -168,13 +168,24 @@ def _read_lanes(path: str) -> list[tuple[str, str]]:
 
 
 def pytest_collection_finish() -> None:
+    """Lets the garbage collector work again."""
+    gc.enable()
+
+
+frozen_modules = 0
+
+
+def pytest_runtest_setup() -> None:
     """Spares the garbage collector the millions of objects that imports have made.
 
-    mmengine lets it collect for every dataset that it builds.
+    mmengine lets it collect for every dataset that it builds. Tests import more than the
+    collection does: what their commands need.
     """
-    gc.enable()
-    gc.collect()
-    gc.freeze()
+    global frozen_modules
+    if len(sys.modules) > frozen_modules + 200:
+        gc.collect()
+        gc.freeze()
+        frozen_modules = len(sys.modules)
 
 
 PICTURES = {'training': 6, 'validation': 3}

@@ -10,7 +10,6 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from torch import device, nn
 
-from tests.collector import pytest_runtest_setup  # noqa: F401
 from tests.model_zoo import ROOT, read_model_zoo
 
 MODEL_ZOO = read_model_zoo()

@@ -125,8 +125,7 @@ def test_configs_are_short(built):
 def test_swin_has_the_parameters_of_torchvisions_and_the_published_costs():
     model, config = build('swin_tiny_in1k_224')
     workload = find_workload(model, config)
-    with torch.device('meta'):
-        costs = count_costs(copy.deepcopy(model), (224, 224), workload.run, compute=True)
+    costs = count_costs(copy.deepcopy(model), (224, 224), workload.run)
     assert costs.parameters[''] == Swin_T_Weights.IMAGENET1K_V1.meta['num_params']
     assert costs.multiply_adds[''] / 1e9 == pytest.approx(4.5, abs=0.05)
 

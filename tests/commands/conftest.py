@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from mmengine.visualization import Visualizer
 
-from tests.collector import pytest_runtest_setup  # noqa: F401
 from tests.loading import Run
 from tests.processes import write_stubs
 

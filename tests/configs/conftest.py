@@ -11,7 +11,6 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 import nat_mm  # noqa: F401
-from tests.collector import pytest_runtest_setup  # noqa: F401
 from tests.model_zoo import ROOT, read_model_zoo
 
 PUBLISHED = json.loads((ROOT / 'tests/data/published_experiments.json').read_text())

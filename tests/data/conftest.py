@@ -11,7 +11,6 @@ from mmengine.registry import init_default_scope
 
 import nat_mm  # noqa: F401
 from nat_mm.inference.datasets import PARTS
-from tests.collector import pytest_runtest_setup  # noqa: F401
 
 LOADING = [
     dict(type='LoadImageFromFile'),

@@ -14,7 +14,6 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from nat_mm.compat.panopticapi.utils import id2rgb
-from tests.collector import pytest_runtest_setup  # noqa: F401
 from tests.commands.conftest import forget_visualizers
 from tests.loading import Run
 from tests.mask2former.small import RUN, SHIPPED, shipped_config, small_config
