@@ -79,7 +79,6 @@ def read_preprocessing(config: Config, preprocessor: Any) -> Preprocessing:
                 f'scale and keep_ratio alone, got {", ".join(sorted(resize))}'
             )
         scale = (scale, scale) if isinstance(scale, int) else (int(scale[0]), int(scale[1]))
-    divisor = getattr(preprocessor, 'pad_size_divisor', 1)
     settings = getattr(preprocessor, 'test_cfg', None) or {}
     if settings.get('size') is not None:
         raise UserError(
@@ -91,6 +90,11 @@ def read_preprocessing(config: Config, preprocessor: Any) -> Preprocessing:
         mean, deviation = (
             each.flatten().tolist() for each in (preprocessor.mean, preprocessor.std)
         )
+    if hasattr(preprocessor, 'test_cfg'):
+        # mmseg's. That of OneDL's fork has a pad_size_divisor, too, which it does not read.
+        divisor = settings.get('size_divisor') or 1
+    else:
+        divisor = preprocessor.pad_size_divisor
     padding = getattr(preprocessor, 'pad_value', getattr(preprocessor, 'pad_val', 0))
     return Preprocessing(
         scale=scale,
@@ -98,7 +102,7 @@ def read_preprocessing(config: Config, preprocessor: Any) -> Preprocessing:
         mean=mean,
         deviation=deviation,
         reversed_channels=reverses_channels(preprocessor),
-        divisor=settings.get('size_divisor') or divisor,
+        divisor=divisor,
         padding=float(padding),
     )
 

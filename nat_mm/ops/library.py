@@ -183,7 +183,7 @@ def _is_plain(*tensors: Tensor) -> bool:
         or torch._C._len_torch_function_stack()
         or torch._C._are_functorch_transforms_active()
         or torch.autograd._profiler_enabled()
-        or tensors[0].device.type not in ('cpu', 'cuda')
+        or not (tensors[0].is_cpu or tensors[0].is_cuda)
         or not _PLAIN_TYPES.issuperset(map(type, tensors))
     )
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from mmcv.image import rescale_size
 from mmengine.dataset import pseudo_collate
+from mmseg.models import SegDataPreProcessor
 
 from nat_mm.export.files import write_model
 from nat_mm.export.model import model_to_onnx
@@ -141,6 +142,17 @@ def test_images_are_prepared_as_in_the_pipeline(detector: Build, resize: str) ->
         # OpenCV rounds in fixed point.
         step = 0 if resize == 'none' else 1 / 60
         np.testing.assert_allclose(prepared, batch['inputs'], atol=step + 1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ('test_cfg', 'divisor'), [(None, 1), (dict(size_divisor=48), 48)], ids=['none', 'test_cfg']
+)
+def test_segmentors_are_padded_as_in_tests(segmentor: Build, test_cfg: Any, divisor: int) -> None:
+    """Not as in training: OneDL's preprocessor has that as its ``pad_size_divisor``."""
+    model = segmentor()
+    preprocessor = SegDataPreProcessor(size_divisor=32, test_cfg=test_cfg)
+    preprocessor.pad_size_divisor = 32
+    assert read_preprocessing(model.config, preprocessor).divisor == divisor
 
 
 OPERATORS = {
