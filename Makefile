@@ -52,6 +52,8 @@ INSTALLED := $(VENV)/.installed-$(shell { \
 demo: $(INSTALLED)
 	$(VENV)/bin/python tools/demo.py
 
+# Else each of the tests' processes would compile the tests, the package and the benchmarks anew.
+unexport PYTHONDONTWRITEBYTECODE
 PYTEST = $(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 test: $(INSTALLED)

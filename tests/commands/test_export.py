@@ -1,5 +1,6 @@
 """tools/export.py: what onnxruntime computes, and what is refused."""
 
+import functools
 import re
 import sys
 
@@ -60,20 +61,37 @@ def refused(export, capsys):
     return run
 
 
+@pytest.fixture(scope='module')
+def exported(export, configs, tmp_path_factory):
+    """Exports a backbone of a family, once: to trace one takes seconds.
+
+    Returns:
+        The backbone, the arguments of the command but for OUT, and OUT.
+    """
+
+    @functools.cache
+    def run(family):
+        values = {**SMALL, **FAMILIES[family]}
+        folder = tmp_path_factory.mktemp(family)
+        target, weights = folder / 'backbone.onnx', folder / 'backbone.pth'
+        config = load_config(
+            str(configs['detection']),
+            overrides={f'model.backbone.{key}': value for key, value in values.items()},
+        )
+        backbone = MODELS.build(config.model.backbone).eval()
+        torch.save(backbone.state_dict(), weights)
+        given, options = [str(configs['detection']), str(weights)], overrides(values)
+        export([*given, str(target), *options])
+        return backbone, (given, options), target
+
+    return run
+
+
 @pytest.mark.parametrize('family', FAMILIES)
-def test_onnxruntime_computes_the_features(export, configs, tmp_path, family):
+def test_onnxruntime_computes_the_features(exported, family):
     """Of images of any size, also where maps are smaller than a window."""
-    values = {**SMALL, **FAMILIES[family]}
-    target = tmp_path / 'backbone.onnx'
-    weights = tmp_path / 'backbone.pth'
-    config = load_config(
-        str(configs['detection']),
-        overrides={f'model.backbone.{key}': value for key, value in values.items()},
-    )
-    backbone = MODELS.build(config.model.backbone).eval()
-    torch.save(backbone.state_dict(), weights)
-    export([str(configs['detection']), str(weights), str(target), *overrides(values)])
-    assert [path.name for path in tmp_path.glob('*.onnx*')] == ['backbone.onnx']
+    backbone, _, target = exported(family)
+    assert [path.name for path in target.parent.glob('*.onnx*')] == ['backbone.onnx']
     session = onnxruntime.InferenceSession(target, providers=['CPUExecutionProvider'])
     (given,) = session.get_inputs()
     assert (given.name, given.shape) == ('image', ['batch', 3, 'height', 'width'])
@@ -87,11 +105,12 @@ def test_onnxruntime_computes_the_features(export, configs, tmp_path, family):
             np.testing.assert_allclose(other, one.numpy(), atol=1e-4)
 
 
-def test_nothing_is_left_where_onnxruntime_differs(refused, configs, tmp_path, monkeypatch):
+def test_nothing_is_left_where_onnxruntime_differs(refused, exported, tmp_path, monkeypatch):
+    _, (given, options), written = exported('DiNAT')
+    monkeypatch.setattr(backbone_export, 'to_onnx', lambda *_, **__: onnx.load(written))
     monkeypatch.setattr(backbone_export, 'TOLERANCE', 1e-12)
     target = tmp_path / 'backbone.onnx'
-    values = {'depths': [1], 'num_heads': [1], 'out_indices': [0]}
-    message = refused(configs['detection'], target, *overrides(values))
+    message = refused(*given, target, *options)
     assert f'{target} was not written: on 1 image(s) of 64 x 96' in message
     assert list(tmp_path.iterdir()) == []
 
