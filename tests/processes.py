@@ -22,8 +22,6 @@ from nat_mm.ops.backends import cpu
 from tests.loading import run_python
 
 TIMEOUT = 900  # seconds, for the slowest test on a machine that others keep busy
-# mmengine before nat_mm, as in the commands of mmdet and mmseg.
-IMPORTED = ['mmengine.runner', 'nat_mm.commands.train', 'mmdet.apis', 'mmseg.apis', 'pytest']
 
 
 def run_alone(function: Callable, *arguments: object) -> object:
@@ -107,7 +105,7 @@ def _run_command(
 def start_fork_server() -> ForkServerContext:
     """Starts the process that all others are forked from, unless it runs."""
     context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(IMPORTED)
+    context.set_forkserver_preload(['tests.preloaded'])
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv('TRITON_INTERPRET', raising=False)
         forkserver.ensure_running()

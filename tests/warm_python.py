@@ -6,6 +6,8 @@ fork: a command imports them in its own order, with the hooks that Python's star
 """
 
 import array
+import gc
+import multiprocessing
 import os
 import pickle
 import select
@@ -62,12 +64,15 @@ def warm(python: Path, folder: Path, environment: dict[str, str]) -> Iterator[Pa
 
 def serve(address: str) -> None:
     """Runs in a fork whatever a client sends, until standard input is closed."""
+    gc.disable()
     for name in IMPORTED:
         try:
             __import__(name)
         except ImportError:
             continue  # then no command needs it
     assert not sys.modules.keys() & set(NOT_IMPORTED)
+    gc.freeze()  # else each fork goes through what was imported, and copies the memory for that
+    gc.enable()
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(address)
         server.listen()
@@ -91,11 +96,24 @@ def answer(client: socket.socket) -> None:
     streams.frombytes(numbers[: 3 * streams.itemsize])
     with client.makefile('rb') as file:
         words, folder, environment = pickle.load(file)
-    process = os.fork()
-    if process:
-        code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-        client.sendall(str(code if code >= 0 else 128 - code).encode())
-        os._exit(0)
+    process = multiprocessing.get_context('fork').Process(
+        target=run_for, args=(client, streams, words, folder, environment)
+    )
+    process.start()
+    process.join()
+    code = process.exitcode
+    client.sendall(str(code if code >= 0 else 128 - code).encode())
+    os._exit(0)
+
+
+def run_for(
+    client: socket.socket,
+    streams: array.array,
+    words: list[str],
+    folder: str,
+    environment: dict[str, str],
+) -> None:
+    """Runs what a client sent; multiprocessing ends this process without tidying its memory up."""
     client.close()
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
@@ -104,7 +122,6 @@ def answer(client: socket.socket) -> None:
     os.environ.clear()
     os.environ.update(environment)
     run(words)
-    sys.exit()
 
 
 def run(words: list[str]) -> None:

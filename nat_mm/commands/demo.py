@@ -99,6 +99,7 @@ def command(name: str, task: Task, arguments: argparse.Namespace, *more: str) ->
             'train_cfg.max_iters=4',
             'train_cfg.val_interval=2',
             'default_hooks.logger.interval=1',
+            'train_dataloader.batch_size=2',
         ]
     program = (sys.executable, '-m', 'nat_mm', name)
     return (*program, str(task.config), *more, '--cfg-options', *overrides)
@@ -166,7 +167,7 @@ def main() -> None:
     exit_on_signals()
     started = time.monotonic()
     try:
-        sizes = {'train_scenes': 16, 'val_scenes': 8} if arguments.quick else {}
+        sizes = {'train_scenes': 8, 'val_scenes': 4} if arguments.quick else {}
         options = DatasetOptions(seed=arguments.seed, **sizes)
         prepare_work_dir(arguments.work_dir)
         data = arguments.work_dir / 'data'

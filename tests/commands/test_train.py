@@ -99,7 +99,7 @@ def test_amp_trains_in_bf16_on_a_cpu(train, configs, trained, tmp_path):
 
 
 def test_cascade_trains_on_a_cpu_as_shipped(train, small_data, tmp_path):
-    """With its SyncBN and mixed precision; smaller only in the backbone and the data."""
+    """With its SyncBN and mixed precision; smaller only in its depths, channels and data."""
     leaf = ROOT / 'configs' / 'detection' / 'nat' / 'cascade_mask_rcnn_nat_mini_3x_coco.py'
     data = [
         'train_dataloader.num_workers=0',
@@ -120,7 +120,20 @@ def test_cascade_trains_on_a_cpu_as_shipped(train, small_data, tmp_path):
     model = [
         'model.backbone.depths=[1,1,1,1]',
         'model.backbone.init_cfg=None',
-        *(f'model.roi_head.bbox_head.{stage}.num_classes=2' for stage in range(3)),
+        'model.neck.out_channels=32',
+        *(f'model.rpn_head.{side}_channels=32' for side in ('in', 'feat')),
+        *(f'model.roi_head.{kind}_roi_extractor.out_channels=32' for kind in ('bbox', 'mask')),
+        *(
+            f'model.roi_head.bbox_head.{stage}.{name}={value}'
+            for stage in range(3)
+            for name, value in {
+                'in_channels': 32,
+                'conv_out_channels': 32,
+                'fc_out_channels': 64,
+                'num_classes': 2,
+            }.items()
+        ),
+        *(f'model.roi_head.mask_head.{side}_channels=32' for side in ('in', 'conv_out')),
         'model.roi_head.mask_head.num_classes=2',
         *(f'model.train_cfg.rcnn.{stage}.sampler.num=4' for stage in range(3)),
     ]

@@ -1,8 +1,6 @@
 import contextlib
 import io
 import json
-import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +14,8 @@ from pycocotools.cocoeval import COCOeval
 from nat_mm.commands.make_scenes import main
 from nat_mm.commands.running import run_command
 from nat_mm.demo import KINDS, DatasetOptions, write_dataset, writer
+from tests.processes import run_alone
 
-ROOT = Path(__file__).resolve().parents[2]
 OPTIONS = DatasetOptions(train_scenes=6, val_scenes=4, image_size=96)
 
 
@@ -41,15 +39,13 @@ def read_coco(dataset, split):
         return COCO(str(dataset / 'annotations' / f'instances_{split}.json'))
 
 
+def write(folder):
+    write_dataset(folder, OPTIONS, progress=False)
+
+
 def test_files_are_byte_identical_in_another_process(dataset, tmp_path):
-    code = (
-        'import sys; from nat_mm.demo import *; write_dataset(sys.argv[1], DatasetOptions('
-        'train_scenes=6, val_scenes=4, image_size=96), progress=False)'
-    )
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHONHASHSEED': '7'}
-    subprocess.run(
-        [sys.executable, '-c', code, str(tmp_path / 'again')], check=True, env=environment
-    )
+    """Which has another seed of hashes, and so another order of sets."""
+    run_alone(write, tmp_path / 'again')
     assert contents(tmp_path / 'again') == contents(dataset)
 
 
