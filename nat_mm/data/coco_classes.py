@@ -74,7 +74,7 @@ def find_class_problems(
         paired = [each for each in found if each in classes]
         index = next(i for i, each in enumerate(classes) if each != paired[i])
         reason = (
-            f'is in another order than the categories of {where}, and mmdet pairs them by '
+            f'is in a different order from the categories of {where}, and mmdet pairs them by '
             f'position: {classes[index]!r} would be {paired[index]!r}'
         )
         write = f'write metainfo=dict({key}={_as_tuple(paired)}) in {source.place}'

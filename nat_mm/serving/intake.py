@@ -90,7 +90,7 @@ class Intake:
             raise HTTPException(
                 413,
                 f'{width} x {height} pixels are more than the {self._limits.megapixels:g} '
-                'megapixels that are taken here.',
+                'megapixels that are accepted here.',
             )
         try:
             check_size(width, height, self._limits.megapixels)
@@ -124,7 +124,7 @@ class Intake:
     def too_large(self) -> HTTPException:
         """What a client is told whose file is too large."""
         return HTTPException(
-            413, f'The file has more than the {self._limits.megabytes:g} MB that are taken here.'
+            413, f'The file has more than the {self._limits.megabytes:g} MB that are accepted here.'
         )
 
     @property

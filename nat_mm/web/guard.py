@@ -244,7 +244,7 @@ class Guard:
                 'data': data,
             }
         except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            raise HTTPException(400, 'This is no event of this page.') from error
+            raise HTTPException(400, 'This is not an event of this page.') from error
 
     def _read_file(self, value: Any) -> dict | None:
         """What Gradio calls the file of an upload."""
@@ -252,7 +252,7 @@ class Guard:
             return None
         path = self._uploads.path(value['path'])
         if path is None:
-            raise HTTPException(410, 'This file is not kept here any more. Please drop it again.')
+            raise HTTPException(410, 'This file is no longer kept here. Please drop it again.')
         name = shown_name(value.get('orig_name'))
         return {'path': str(path), 'orig_name': name, 'meta': {'_type': 'gradio.FileData'}}
 

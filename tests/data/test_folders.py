@@ -101,7 +101,7 @@ def test_last_class_is_missing(root):
 
 
 def test_name_is_spelt_differently(root):
-    """The numbers stay the same, so that nothing is learnt or measured wrongly."""
+    """The numbers stay the same, so that nothing is learned or measured wrongly."""
     (root / 'val/dog').rename(root / 'val/dogs')
     assert "lacks the classes 'dog' of train" in warning_of(root)
 

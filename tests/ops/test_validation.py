@@ -57,7 +57,7 @@ def test_values(arguments, message):
         ({'scale': '1'}, 'scale must be a number or None, got str'),
         ({'query': QUERY.numpy()}, 'query must be a tensor, got ndarray'),
         ({'query': QUERY.long()}, 'query must be one of .*, got torch.int64'),
-        ({'key': KEY.float()}, 'key must have the element type of query, torch.float64'),
+        ({'key': KEY.float()}, 'key must have the dtype of query, torch.float64'),
         ({'bias': BIAS.long()}, 'bias must be one of .*, got torch.int64'),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else '',

@@ -236,7 +236,7 @@ def test_visitor_whose_image_was_dropped(page, image, server):
     show(page, image)
     server.handlers.visitors._dropped.update(dict.fromkeys(server.handlers.visitors._visits))
     click(page, 0.3, 0.4)
-    toast = page.get_by_test_id('toast-body').filter(has_text='is not kept here any more')
+    toast = page.get_by_test_id('toast-body').filter(has_text='is no longer kept here')
     expect(toast).to_be_visible()
     drop_image(page, image, 'again.png')
     expect(page.locator('#status')).to_contain_text('again.png')

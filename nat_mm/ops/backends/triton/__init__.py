@@ -37,7 +37,7 @@ def installation_problem() -> str | None:
 @functools.cache
 def _find_installation_problem() -> str | None:
     if importlib.util.find_spec('triton') is None:
-        return 'triton is not installed (PyTorch for GPUs on Linux brings it along)'
+        return 'triton is not installed (it comes with PyTorch for GPUs on Linux)'
     return None
 
 
