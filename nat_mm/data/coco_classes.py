@@ -61,8 +61,8 @@ def find_class_problems(
         reason = f'names {shorten(doubled, LISTED)} more than once'
     elif twice:
         yield Finding(
-            f'{where} has several categories of the name {shorten(twice, LISTED)}: they are '
-            f'{shorten(found, LISTED)}; give each a name of its own'
+            f'{where} has several categories named {shorten(twice, LISTED)}: they are '
+            f'{shorten(found, LISTED)}; give each its own name'
         )
         return
     elif missing:

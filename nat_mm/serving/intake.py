@@ -11,7 +11,7 @@ from nat_mm.inference.images import MEGAPIXELS, UnreadableInput, check_size, ima
 from nat_mm.serving.requests import FORM_BYTES, CountedRequest, read_form
 
 _TYPES = 'JPEG, PNG, WebP, BMP or TIFF'
-_CROWD = 'Too many images wait for the model. Please try again.'
+_CROWD = 'Too many images are waiting for the model. Please try again.'
 RETRY_SECONDS = 1
 
 

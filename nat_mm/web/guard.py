@@ -43,7 +43,7 @@ _LARGEST_REQUEST = FILE_MEGABYTES * 10**6 + FORM_BYTES
 _CHUNK_BYTES = 65_536
 """Of a file that are in memory for a client that gets it."""
 
-_CROWD = 'Too many people use this page right now. Please try again in a minute.'
+_CROWD = 'Too many people are using this page right now. Please try again in a minute.'
 
 
 class Guard:
@@ -267,7 +267,7 @@ def _targets(event: BlockFunction) -> list[int | None]:
 
 def _check_session(value: Any) -> str:
     if not isinstance(value, str) or not _SESSION.fullmatch(value):
-        raise HTTPException(400, 'A session is named by up to 64 letters and digits.')
+        raise HTTPException(400, 'The name of a session has up to 64 letters and digits.')
     return value
 
 

@@ -23,7 +23,7 @@ from nat_mm.web.bounds import (
     WAITING_SECONDS,
 )
 
-_CROWD = 'Too many files wait for a model. Please try again in a minute.'
+_CROWD = 'Too many files are waiting for a model. Please try again in a minute.'
 
 
 class RefusalError(Exception):

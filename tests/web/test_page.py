@@ -247,7 +247,7 @@ def test_crowd(page, image, monkeypatch):
     monkeypatch.setattr(uploads, 'WAITING_MEGABYTES', 0)
     drop_image(page, image, 'disc.png')
     toasts = page.get_by_test_id('toast-body')
-    expect(toasts.filter(has_text='Too many files wait for a model.')).to_be_visible()
+    expect(toasts.filter(has_text='Too many files are waiting for a model.')).to_be_visible()
     monkeypatch.setattr(guard, 'QUEUE_LENGTH', 0)
     page.locator('#examples button').first.click()
     expect(toasts.filter(has_text='currently busy. Please try again.')).to_be_visible()
