@@ -39,7 +39,7 @@ def test_the_good_call_passes():
         ({'key': KEY.to('meta')}, 'key must be on the device of query, cpu, got meta'),
         ({'bias': BIAS[:, 1:]}, r'bias must have shape .* \[2, 5, 5\], got \[2, 4, 5\]'),
         ({'backend': 'cuda'}, "backend must be one of 'auto', .*'portable'.*, got 'cuda'"),
-        ({'backend': 'natten'}, 'natten: serves CUDA tensors only'),
+        ({'backend': 'natten'}, 'natten: supports only CUDA tensors'),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else '',
 )

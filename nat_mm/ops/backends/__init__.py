@@ -52,7 +52,7 @@ def choose_backend(
         if not reasons:
             return candidate
         refusals.append(f'{candidate}: ' + '; '.join(reasons))
-    raise ValueError('no backend can serve these arguments: ' + ' | '.join(refusals))
+    raise ValueError('no backend supports these arguments: ' + ' | '.join(refusals))
 
 
 def automatic_order(query: Tensor, bias: Tensor | None) -> list[str]:
