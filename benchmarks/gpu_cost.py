@@ -135,23 +135,30 @@ def _markdown(titles: list[str], rows: list[list[str]]) -> str:
 
 HEAD = """# What the GPU kernels should cost: a prediction
 
-**Predicted, not timed.** Made by `python -m benchmarks.gpu_cost > docs/gpu_prediction.md`,
-which counts the operations and bytes of the [GPU kernels](gpu.md) for the four stages of NAT-Tiny
-on one 800x1344 image (height x width x channels / heads), with kernel size 7, a bias and 16-bit
-tensors. Work divided by a GPU's published peak is a time below which it cannot end, unless what
-ran before left its tensors in the cache.
+**Predicted, not timed.** `python -m benchmarks.gpu_cost > docs/gpu_prediction.md` writes this page.
+It counts the operations and bytes of the [GPU kernels](gpu.md) for the four stages of NAT-Tiny on
+one 800x1344 image, with kernel size 7, a bias and 16-bit tensors. Work divided by the published
+peak of a GPU gives a lower bound of the time, unless earlier work left the tensors in the cache.
+Maps are given as height x width x channels / heads.
 
-First each kernel with its default tiles. *Computed / needed* is the halo's waste: pairs of tokens
-in the blocks that are multiplied, for each pair of neighbors. *MB requested* counts what several
-tiles read as often; *MB moved* counts each tensor once per kernel, and *FLOP / byte* is taken of
-that. *Instructions* are those of the loop over blocks inside the map, counted in the compiled
-code; at borders there are more.
+The first table has each kernel with its default tiles:
 
-Then the whole operator against two others. *Least* is what any exact way costs: products of
-neighbors only, every tensor moved once. *natten, bias folded* makes queries and keys of 88
-channels, then runs NATTEN 0.21 in tiles of 8x8. *flex* is PyTorch's flex attention with masks of
-128x128 blocks, tokens numbered row by row or through tiles of 8x16, without the gradient of its
-bias. Times are the larger of what products and memory allow.
+- *computed / needed* is the waste of the halo: pairs of tokens that are multiplied for each pair of
+  neighbors.
+- *MB requested* counts a tensor each time that a tile reads it. *MB moved* counts each tensor once
+  per kernel, and *FLOP / byte* refers to that.
+- *instructions* are those of the loop over blocks inside the map, counted in the compiled code. At
+  borders there are more.
+
+The second table compares the whole operator with other ways:
+
+- *least* is what any exact method costs: only products of neighbors, every tensor moved once.
+- *natten, bias folded* makes queries and keys of 88 channels, then runs NATTEN 0.21 in tiles of
+  8x8.
+- *flex* is PyTorch's FlexAttention with masks of 128x128 blocks, without the gradient of its bias.
+  Tokens are numbered row by row or in tiles of 8x16.
+
+Its times are the larger of what products and memory allow.
 """
 
 

@@ -21,23 +21,22 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = Path('docs/model_zoo.md')
 ORIGIN = '<!-- Written by docs/model_zoo.py from {}: change that, not this file. -->'
 NOTICE = """\
-Results, weights, parameters and FLOPs are those of the papers' authors; nobody has trained these
-models again with this project."""
+Results, weights, parameters and FLOPs are those of the papers' authors. These models have not been
+trained with nat_mm."""
 USE = """\
-A name from the first column is all that `mim` needs where the package is installed (without `-e`):
+`mim` finds the configs by the names in the first column if nat_mm is installed without `-e`:
 
 ```sh
 mim search nat_mm --model dinat --condition 'box_ap>53' --field box_ap parameters
 mim download nat_mm --config mask_rcnn_dinat_mini_3x_coco --dest models
 ```
 
-Classifiers with a *mirror* are in the authors' repositories on the Hugging Face Hub, too. With the
-extra `hub`, those are asked where the file's host does not answer, and with `--mirror` first; see
-[Hugging Face](huggingface.md).
+Classifiers with a *mirror* are also in the authors' repositories on the Hugging Face Hub.
+[Hugging Face](huggingface.md) says when nat_mm downloads them from there.
 
-Detectors and segmentors start from the ImageNet classifiers on this page, Large ones from
-ImageNet-22k weights, which their configs name. [How close ours are](reproduction.md) to what was
-published is measured for each model."""
+Detectors and segmentors start from the ImageNet classifiers on this page. The Large models start
+from ImageNet-22k weights, which their configs name. [Reproduction](reproduction.md) compares each
+config with what was published."""
 PAPERS = {
     'NAT': 'Neighborhood Attention Transformer',
     'DiNAT': 'Dilated Neighborhood Attention Transformer',
@@ -87,7 +86,7 @@ TASKS = {
     ),
     'classification/isotropic': Task(
         models='isotropic classifiers',
-        title='Image classification on ImageNet-1k at one resolution',
+        title='Image classification on ImageNet-1k with isotropic models',
         metrics={'Top 1 Accuracy': 'Top-1'},
     ),
     'detection/mask2former': MASK2FORMER,
@@ -178,7 +177,7 @@ def write_readme(models: Sequence[Model], paper: str) -> str:
 
 {write_table(models, seen_from=first.folder)}
 
-Train, and test the authors' weights, from the top folder of the repository:
+To train the first model or test the authors' weights, run in the top folder of the repository:
 
 ```sh
 nat-mm train {first.config} --work-dir work_dirs/{first.name}
@@ -206,9 +205,9 @@ def write_table(models: Sequence[Model], *, seen_from: Path) -> str:
             write_links(model),
         ])  # fmt: skip
     table = '\n'.join(f'| {" | ".join(row)} |' for row in rows)
-    note = f'FLOPs: multiply-adds of the whole model for an image of {usual_image}'
+    note = f'FLOPs are multiply-adds of the whole model at {usual_image} (height x width)'
     if others:
-        note += rf'; \* of {" or ".join(image for image, _ in others)}'
+        note += rf'; \* at {" or ".join(image for image, _ in others)}'
     return f'{table}\n\n{note}.'
 
 

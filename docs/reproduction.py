@@ -33,11 +33,11 @@ TEXT = """\
 
 # Reproduction
 
-Each published experiment with NAT, DiNAT and DiNAT_s and the config for it here. *Facts* are what
-the authors' configs and sources say: architecture, dilations, optimizer, schedule, sizes of images
-and crops, mixed precision. Parameters are in millions, FLOPs in billions of multiply-adds of the
-whole model, for one image of the size of which the published number is. Accuracy is not compared:
-nobody has trained these models again with this project.
+This page compares each published experiment with NAT, DiNAT and DiNAT_s with its config in nat_mm.
+*Facts* are what the authors' configs and sources say: architecture, dilations, optimizer, schedule,
+image and crop sizes, and mixed precision. Parameters are in millions. FLOPs are in billions of
+multiply-adds of the whole model, for one image of the size that was used for the published number.
+Accuracy is not compared, since these models have not been trained with nat_mm.
 
 {summary}
 
@@ -45,19 +45,20 @@ nobody has trained these models again with this project.
 
 {notes}
 
-`python -m docs.reproduction` measures all of this again.
+`python -m docs.reproduction` measures and writes all of this again.
 """
 NOTES = {
     'dinat_large_in22k_in1k_384_11x11': (
-        'The published table repeats the number of parameters of the 7x7 model, whose bias tables '
-        'are smaller.'
+        'The published table repeats the parameters of the 7x7 model, whose bias tables are '
+        'smaller.'
     ),
     'mask2former_dinat_large_640x640_160k_ade20k_instance': (
-        "The authors' config for instances makes a semantic map, too, for which 200 queries times "
-        '100 classes are multiplied at each of 640,000 pixels: 12.8 of the 535 billion.'
+        "The authors' config for instances also computes a semantic map, which multiplies 200 "
+        'queries by 100 classes at each of 640,000 pixels: 12.8 of the 535 billion.'
     ),
     'mask2former_dinat_large_640x640_160k_ade20k_panoptic': (
-        'The published number is that for instances; the semantic map would take 19.2 billion here.'
+        'The published number is that of the config for instances; the semantic map would take '
+        '19.2 billion here.'
     ),
 }
 """Why some numbers differ, by the name of the config."""
@@ -254,12 +255,12 @@ def write_page(rows: list[Row]) -> str:
 
 def summarize(rows: list[Row]) -> Iterator[str]:
     equal = sum(not row.differing for row in rows)
-    yield f'{equal} of {len(rows)} configs say what was published.'
+    yield f'{equal} of {len(rows)} configs agree with the published facts.'
     close = [row for row in rows if abs(row.flops[1] / row.flops[0] - 1) <= TOLERANCE]
     largest = max(abs(row.flops[1] / row.flops[0] - 1) for row in close)
     yield (
-        f'FLOPs are within {largest:.1%} of the published numbers for {len(close)}; notes below '
-        'the table say why the others differ.'
+        f'The FLOPs of {len(close)} are within {largest:.1%} of the published numbers; the notes '
+        'below the table explain the others.'
     )
 
 

@@ -55,21 +55,19 @@ README = """\
 
 # What NAT is made of
 
-Configs of the comparisons in
-[Neighborhood Attention Transformer](https://arxiv.org/abs/2204.07143), and of what completes them:
-[Why neighborhoods](../../../docs/why_neighborhoods.md). Nobody has trained these models again with
-this project.
+These are the configs of the comparisons in
+[Neighborhood Attention Transformer](https://arxiv.org/abs/2204.07143), and of some that complete
+them. [Why neighborhoods](../../../docs/why_neighborhoods.md) explains the attention patterns. These
+models have not been trained with nat_mm.
 
 {table}
 
-Params and FLOPs are counted by this project, multiply-adds of the whole model for an image of
-224x224. "Published" are the papers' own, where they were found. Top-1 on ImageNet-1k is the
-papers': 81.3 and 83.2 from their main tables; the others from the ablation in version 5 of NAT's
-paper, read in a machine-written summary of it and not checked against the paper. Where there is no
-entry, none was found.
+Params and FLOPs are counted by nat_mm; FLOPs are multiply-adds of the whole model for a 224x224
+image. "published" numbers are the papers' own. Top-1 on ImageNet-1k is the papers': 81.3 and 83.2
+are from their main tables. The others are from the ablation in version 5 of the NAT paper, taken
+from a machine-written summary and not checked against the paper. Empty cells: no figure was found.
 
-SASA costs what its windows do. For the operator, the map gets a margin of zeros, which is not
-counted.
+For SASA, only its windows are counted, not the margin of zeros that the map gets for the operator.
 
 ```sh
 nat-mm train configs/classification/ablations/nat_tiny_sasa_in1k_224.py --work-dir work_dirs/sasa

@@ -1,10 +1,11 @@
 """Neighborhood Attention Transformer backbones for OpenMMLab.
 
-Importing this package repairs what current PyTorch breaks in OpenMMLab (:mod:`nat_mm.compat`),
-registers the backbones, the hook and the optimizer wrapper in mmengine's root registries, so that
-``type='NAT'`` works in any mmdet or mmseg config that has
-``custom_imports = dict(imports=['nat_mm'])``, and extends mmengine's runners
-(:func:`nat_mm.training.extend_mmengine`).
+Importing this package
+
+- repairs what current PyTorch breaks in OpenMMLab (:mod:`nat_mm.compat`);
+- registers the backbones, the hook and the optimizer wrapper in mmengine's root registries, so that
+  ``type='NAT'`` works in any config with ``custom_imports = dict(imports=['nat_mm'])``;
+- extends mmengine's runners (:func:`nat_mm.training.extend_mmengine`).
 """
 
 from importlib.util import find_spec

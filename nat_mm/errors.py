@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend, and not faults of the program."""
+"""Errors that the user can fix, as opposed to faults of the program."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ class UserError(ValueError):
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that is not used; the message is one line that names it and says why."""
+    """A checkpoint that cannot be used; the message is one line that names it and says why."""
 
 
 class PretrainedError(CheckpointError):

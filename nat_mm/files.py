@@ -17,7 +17,7 @@ def write_image(path: Path, image: np.ndarray) -> None:
 
     Args:
         path: File to write; its folder is made if need be.
-        image: [height, width, 3], uint8, blue-green-red, or [height, width], uint8 or uint16.
+        image: [height, width, 3], uint8, BGR, or [height, width], uint8 or uint16.
 
     Raises:
         ValueError: The format has no images of this size: JPEG up to 65500 pixels on either side.

@@ -50,8 +50,8 @@ def writable(text: str) -> str:
     missing = {character for character in text if ord(character) not in known}
     if missing:
         warnings.warn(
-            f'no font here has {"".join(sorted(missing))!a} of {text!a}: codes are drawn instead. '
-            'Install a font of the language, such as the package fonts-noto-cjk',
+            f'no installed font has {"".join(sorted(missing))!a} of {text!a}: codes are drawn '
+            'instead. Install a font of the language, such as the package fonts-noto-cjk',
             stacklevel=2,
         )
     return ''.join(ascii(each)[1:-1] if each in missing else each for each in text)

@@ -58,7 +58,7 @@ def test_unreadable_font_is_left_out(squares, installed, tmp_path):
 
 def test_codes_and_a_warning_where_no_font_has_the_characters():
     forget()
-    with pytest.warns(UserWarning, match=r"no font here has '\\u732b' of '\\u732b cat'"):
+    with pytest.warns(UserWarning, match=r"no installed font has '\\u732b' of '\\u732b cat'"):
         assert fonts.writable('猫 cat') == r'\u732b cat'
 
 
@@ -70,7 +70,7 @@ def test_white_space_is_a_blank(name, recwarn):
 
 def test_emoji_and_escape():
     forget()
-    with pytest.warns(UserWarning, match='no font here has'):
+    with pytest.warns(UserWarning, match='no installed font has'):
         assert fonts.writable('🦤\x1b') == r'\U0001f9a4\x1b'
 
 

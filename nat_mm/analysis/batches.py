@@ -34,7 +34,7 @@ class DrawnInput:
     """An image of a batch.
 
     Attributes:
-        image: [height, width, 3], uint8, red-green-blue: what the model gets, with normalization
+        image: [height, width, 3], uint8, RGB: what the model gets, with normalization
             undone, padding included, and the ground truth drawn.
         source: File that it was made from; None if the config does not pass it on.
     """
@@ -120,9 +120,9 @@ def _load(loader: DataLoader, config: Config, part: str) -> Iterator[dict]:
 
 
 def _build_preprocessor(config: Config) -> tuple[nn.Module, bool]:
-    """The model's preprocessor, and whether the images that it gives are red-green-blue."""
+    """The model's preprocessor, and whether the images that it gives are RGB."""
     settings = config.model.get('data_preprocessor') or config.get('data_preprocessor') or {}
-    # Images are loaded as blue-green-red.
+    # Images are loaded as BGR.
     return build_module(config).data_preprocessor, bool(
         settings.get('bgr_to_rgb') or settings.get('to_rgb')
     )

@@ -15,7 +15,7 @@ COLORS = 'inferno'
 LAYER_COLORS = 'viridis_r'
 """Color map of layers, from the first to the last."""
 TOKEN_COLOR = (255, 255, 0)
-"""Cyan, blue-green-red: the outline of the token that attends."""
+"""Cyan, BGR: the outline of the token that attends."""
 CELL_COLOR = (110, 110, 110)
 """Gray: the outline of every cell of its window."""
 
@@ -36,7 +36,7 @@ def draw_window(
     map lie outside of the image and are not drawn.
 
     Args:
-        image: [height, width, 3], uint8, blue-green-red.
+        image: [height, width, 3], uint8, BGR.
         window: What to draw.
         scale: Pixels of the image per pixel of the backbone's input, (x, y).
         highest: The weight that gets the brightest color; by default the window's highest one.
@@ -63,7 +63,7 @@ def draw_fields(image: Image, fields: Sequence[NDArray[np.bool_]]) -> Image:
     outline around all that it has. What no layer has is the image, darker.
 
     Args:
-        image: [height, width, 3], uint8, blue-green-red.
+        image: [height, width, 3], uint8, BGR.
         fields: For each layer from the first to the last, the pixels that reach the token, [height,
             width].
 
@@ -91,7 +91,7 @@ def draw_heat(image: Image, heat: NDArray, *, highest: float | None = None) -> I
     """Draws a map of heat over an image.
 
     Args:
-        image: [height, width, 3], uint8, blue-green-red.
+        image: [height, width, 3], uint8, BGR.
         heat: [height, width], not negative.
         highest: What gets the brightest color; by default the highest value.
 
@@ -108,7 +108,7 @@ def draw_heat(image: Image, heat: NDArray, *, highest: float | None = None) -> I
 
 
 def color_at(name: str, share: float) -> tuple[int, int, int]:
-    """A color of a color map, blue-green-red.
+    """A color of a color map, BGR.
 
     Args:
         name: Name of one of matplotlib's color maps.

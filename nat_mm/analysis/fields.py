@@ -31,10 +31,10 @@ _CONVOLUTIONS = {
 
 @dataclass(frozen=True)
 class ReceptiveField:
-    """The pixels of an image on which a token depends behind a layer.
+    """The pixels of an image on which the output of a layer at one token depends.
 
-    They are all pixels that are in one of ``rows`` and in one of ``columns``: windows are products
-    of a range of rows and one of columns, and so are unions of them over such a product.
+    They are the pixels in ``rows`` and in ``columns``: a window is the product of a set of rows and
+    a set of columns, and so is the union of windows over such a product.
     """
 
     layer: Layer
@@ -69,17 +69,17 @@ def receptive_fields(
 ) -> list[ReceptiveField]:
     """Composes windows, downsamplers and tokenizer into the receptive fields of a token.
 
-    They follow from the shapes alone, whatever the weights are.
+    They depend only on shapes, not on the weights.
 
     Args:
         backbone: A NAT, DiNAT or DiNAT_s with any attention pattern.
         image: What it takes, [1, in_channels, H, W]; only its shape matters.
-        point: (x, y) in pixels of ``image``. In each stage the token is meant whose cell it is in.
+        point: (x, y) in pixels of ``image``; selects the token in whose cell it lies in each stage.
         stage: Last stage, from 0; negative numbers count from the last.
         block: Last layer in that stage, from 0; negative numbers count from the last.
 
     Returns:
-        The field behind each layer from the first one to the one chosen.
+        The receptive field after each layer, from the first layer to the chosen one.
 
     Raises:
         ValueError: There is no such layer, or the point is outside the image.
@@ -106,24 +106,24 @@ def attention_rollouts(
     block: int = -1,
     last: int | None = None,
 ) -> list[tuple[Layer, Tensor]]:
-    """By how much the pixels of an image reach a token, by attention rollout.
+    """How strongly each pixel of an image contributes to a token, by attention rollout.
 
-    Rollout (arXiv 2005.00928) takes a layer to pass on half of what the token had, and half of what
-    it attends to, by the weights' mean over the heads. A downsampler and the tokenizer are taken to
-    pass on all of a token's cell alike, 2 x 2 tokens and 4 x 4 pixels. What falls on the zero
-    padding of a map smaller than the window is left out.
+    Rollout (arXiv 2005.00928) assumes that half of a layer's output comes from the token itself and
+    half from the tokens that it attends to, by the mean weights over the heads. A downsampler and
+    the tokenizer are assumed to weight a token's whole cell equally, 2 x 2 tokens and 4 x 4 pixels.
+    The share of the zero padding of a map smaller than the window is left out.
 
     Args:
         backbone: A NAT, DiNAT or DiNAT_s, with any backend; it runs once, in eval mode.
         image: What it takes, [1, in_channels, H, W], normalized.
-        point: (x, y) in pixels of ``image``. In each stage the token is meant whose cell it is in.
+        point: (x, y) in pixels of ``image``; selects the token in whose cell it lies in each stage.
         stage: Last stage, from 0; negative numbers count from the last.
         block: Last layer in that stage, from 0; negative numbers count from the last.
-        last: How many layers to answer for; None for all.
+        last: Number of layers to return; None for all.
 
     Returns:
-        For the ``last`` layers of those up to the one chosen: the layer, and the shares [H, W],
-        float32, of sum 1 unless some are left out.
+        For each of the ``last`` layers up to the chosen one: the layer, and the shares [H, W],
+        float32, which sum to 1 unless some are left out.
 
     Raises:
         ValueError: There is no such layer, or the point is outside the image.

@@ -54,7 +54,7 @@ class NearestNeighborTestLoop(TestLoop):
         runner: The runner.
         dataloader: Loads the images to classify.
         evaluator: Metrics of a classifier.
-        memory_dataloader: Config of what loads the labelled images, with the pipeline of the test.
+        memory_dataloader: Config of what loads the labeled images, with the pipeline of the test.
         neighbors: How many neighbors vote.
         temperature: The smaller, the more the nearest ones count.
         fp16: Whether the model runs in mixed precision.
@@ -86,7 +86,7 @@ class NearestNeighborTestLoop(TestLoop):
         self.temperature = temperature
 
     def run(self) -> dict[str, float]:
-        """Takes the features of the labelled images, then classifies the others."""
+        """Takes the features of the labeled images, then classifies the others."""
         self.runner.model.eval()
         batches = [self._extract(batch) for batch in self.memory_dataloader]
         # Every process has a part of the same length, as the sampler pads them.

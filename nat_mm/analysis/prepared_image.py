@@ -1,4 +1,4 @@
-"""From an image to what a model's backbone takes."""
+"""Prepares an image as input of a model's backbone."""
 
 from dataclasses import dataclass
 
@@ -17,22 +17,22 @@ SMALLEST_SIDE = 32
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """An image as a backbone takes it.
+    """An image as input of a backbone.
 
-    Its pixels lie at ``scale`` times where they lie in the image. It is not cropped, also where
-    a classifier's test pipeline crops, and may be padded on the right and at the bottom.
+    Positions in it are ``scale`` times those in the original image. It is never cropped, even if a
+    classifier's test pipeline crops, and may be padded on the right and at the bottom.
     """
 
     tensor: Tensor
     """[1, channels, H, W], normalized, on the device of the model."""
     resized: np.ndarray
-    """[height, width, 3], uint8, blue-green-red: what to draw on, in the image's size before
+    """[height, width, 3], uint8, BGR: what to draw on, in the image's size before
     padding."""
     scale: tuple[float, float]
     """Pixels of the tensor per pixel of the image, (x, y)."""
 
     def to_tensor(self, point: tuple[float, float]) -> tuple[float, float]:
-        """Turns (x, y) in the image into (x, y) in the tensor."""
+        """Converts (x, y) in the image to (x, y) in the tensor."""
         return point[0] * self.scale[0], point[1] * self.scale[1]
 
 
@@ -48,11 +48,11 @@ def prepare_image(
     Args:
         model: The model, with its ``data_preprocessor``.
         config: Its config, whose test pipeline says how to resize.
-        image: From `read_frames`; or [height, width, 3], uint8, blue-green-red.
+        image: From `read_frames`; or [height, width, 3], uint8, BGR.
         short_side: Length in pixels to which to resize the shorter side instead; at least 32.
 
     Returns:
-        The image as the backbone of the model takes it.
+        The input of the model's backbone.
 
     Raises:
         ValueError: The image is too small or too elongated for the backbone, or ``short_side``

@@ -83,7 +83,7 @@ def draw_saliency(
     compared: the brightest color is for the strongest half percent of pixels.
 
     Args:
-        image: [height, width, 3], uint8, blue-green-red.
+        image: [height, width, 3], uint8, BGR.
         drawn: By title, what a model got and its saliency.
         output: File to write.
     """

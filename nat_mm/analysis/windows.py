@@ -26,10 +26,10 @@ class Layer(NamedTuple):
 class AttentionWindow:
     """What one token attends to.
 
-    Boxes are (left, top, right, bottom) in pixels of the image that went into the backbone; the
-    one of the token in row i and column j is the cell ``[j * stride, (j + 1) * stride)`` by
-    ``[i * stride, (i + 1) * stride)``, as detectors and segmentors count. Cells of the last row and
-    column may reach beyond the image.
+    Boxes are (left, top, right, bottom) in pixels of the backbone's input image. The box of the
+    token in row i and column j is the cell ``[j * stride, (j + 1) * stride)`` by
+    ``[i * stride, (i + 1) * stride)``, as in detectors and segmentors. Cells of the last row and
+    column may extend beyond the image.
     """
 
     layer: Layer
@@ -69,7 +69,7 @@ def find_backbone(model: nn.Module) -> NeighborhoodBackbone:
         The first such backbone.
 
     Raises:
-        ValueError: There is none, or it has another attention pattern than neighborhoods.
+        ValueError: There is none, or its attention pattern is not ``'neighborhood'``.
     """
     for module in model.modules():
         if isinstance(module, NeighborhoodBackbone):
@@ -91,7 +91,7 @@ def _check_pattern(backbone: NeighborhoodBackbone) -> None:
 
 
 def choose_layer(backbone: NeighborhoodBackbone, *, stage: int = -1, block: int = -1) -> Layer:
-    """Settles which layer is meant.
+    """Resolves negative numbers of a stage and a layer.
 
     Args:
         backbone: The backbone.
@@ -143,7 +143,7 @@ def attention_windows(
     block: int = -1,
     head: int | None = None,
 ) -> list[AttentionWindow]:
-    """The windows and weights of the tokens under points of an image.
+    """The windows and attention weights of the tokens under the given points of an image.
 
     Args:
         backbone: A NAT, DiNAT or DiNAT_s, with any backend; it runs once, in eval mode.
@@ -154,7 +154,7 @@ def attention_windows(
         head: Attention head, from 0; None for the mean over all.
 
     Returns:
-        For each point, the window of the token whose cell it lies in.
+        For each point, the window of the token in whose cell it lies.
 
     Raises:
         ValueError: There is no such layer or head, a point is outside the image, or the image has
@@ -221,7 +221,7 @@ def axis_tokens(length: int, stage: int) -> int:
 def record_queries_and_keys(
     backbone: NeighborhoodBackbone, image: Tensor, layers: Sequence[Layer]
 ) -> dict[Layer, tuple[Tensor, Tensor]]:
-    """Runs a backbone and keeps what some of its layers compare.
+    """Runs a backbone and records the queries and keys of some of its layers.
 
     Args:
         backbone: The backbone; runs in eval mode without gradients.
@@ -273,7 +273,7 @@ def weights_of(
     *,
     positions: Sequence[tuple[int, int]] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """What a module's tokens attend to, float32 and without gradients.
+    """The attention weights of a module's tokens, float32 and without gradients.
 
     Args:
         attention: The module.

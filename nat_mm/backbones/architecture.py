@@ -19,7 +19,7 @@ class Architecture:
         dilations: For each stage, the dilation of each of its layers; None for 1 everywhere.
         mlp_ratio: Hidden channels of the MLPs as a multiple of the stage's channels.
         drop_path_rate: Stochastic depth of the last layer, in [0, 1), rising linearly from 0.
-        layer_scale: Initial value of the learnt residual scales; None for no such scales.
+        layer_scale: Initial value of the learned residual scales; None for no such scales.
     """
 
     embed_dim: int

@@ -53,7 +53,7 @@ class FreezableBackbone(BaseModule):
 class NeighborhoodBackbone(FreezableBackbone):
     """Hierarchical vision transformer of neighborhood attention layers.
 
-    A subclass says which architectures it knows and how it makes tokens and downsamples.
+    A subclass defines its architectures, its tokenizer and its downsampler.
 
     Args:
         arch: Name of a published architecture, whose values the other arguments override. Without
@@ -61,33 +61,34 @@ class NeighborhoodBackbone(FreezableBackbone):
         embed_dim: Channels C of the first stage; stage i has ``C * 2**i``.
         depths: Number of layers of each stage.
         num_heads: Attention heads of each stage; divide its channels.
-        kernel_size: Odd window length, at least 3. Without ``arch`` 7.
+        kernel_size: Odd window length, at least 3; default without ``arch``: 7.
         dilations: For each stage, the dilation of each of its layers.
-        mlp_ratio: Hidden channels of the MLPs as a multiple of the stage's channels. Without
-            ``arch`` 3.
+        mlp_ratio: Hidden channels of the MLPs as a multiple of the stage's channels; default
+            without ``arch``: 3.
         qkv_bias: Whether the projections to query, key and value have a bias.
         drop_rate: Dropout probability of tokens, attention output and MLPs, in [0, 1).
         drop_path_rate: Stochastic depth of the last layer, in [0, 1), rising linearly from 0 at
-            the first. Without ``arch`` 0.
-        layer_scale: Initial value of the learnt residual scales; False for none, even if the
-            architecture has them. Without ``arch`` none.
+            the first; default without ``arch``: 0.
+        layer_scale: Initial value of the learned residual scales; False for none, even if the
+            architecture has them; default without ``arch``: none.
         in_channels: Number of image channels.
         out_indices: Stages whose normalized output is returned, in increasing order. Stages
             after the last of them are not run and not trained.
         frozen_stages: -1 freezes nothing, 0 the tokenizer, i > 0 also the first i stages with
             their downsamplers and output norms: they are not trained and stay in eval mode.
-        with_cp: Whether to save memory in training by recomputing each layer in backward.
+        with_cp: Whether to save memory in training by computing each layer again in the backward
+            pass (activation checkpointing).
         attention: What tokens attend to, one of ``nat_mm.layers.ATTENTION_PATTERNS``. The default
-            is the papers'; 'sasa', 'shifted_window' (shifted in every second layer of a stage) and
-            'full' are for comparison with it, with the same parameters. The last two have no
-            dilation.
-        tokenizer: 'convolution' or 'patch', from pixels to tokens by overlapping convolutions, as
-            in NAT, or by patches, as in Swin; None for the family's own.
-        downsampler: 'convolution' or 'patch', likewise for what halves the resolution.
+            is that of the papers. 'sasa', 'shifted_window' (shifted in every second layer of a
+            stage) and 'full' are for comparison and have the same parameters. The last two do not
+            support dilation.
+        tokenizer: 'convolution' for NAT's overlapping convolutions, 'patch' for Swin's patches;
+            None for the family's own.
+        downsampler: 'convolution' or 'patch', as for the tokenizer.
         attention_backend: Backend of :func:`nat_mm.ops.neighborhood_attention_2d`.
         init_cfg: mmengine initialization config. ``dict(type='Pretrained', checkpoint=...)``
-            takes a checkpoint of a classifier, detector or segmentor, with ``prefix='backbone.'``
-            or without; see :func:`nat_mm.checkpoints.load_pretrained`.
+            accepts the checkpoint of a classifier, detector or segmentor, with or without
+            ``prefix='backbone.'``; see :func:`nat_mm.checkpoints.load_pretrained`.
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -196,11 +197,11 @@ class NeighborhoodBackbone(FreezableBackbone):
         self.train()
 
     def make_tokenizer(self, in_channels: int, embed_dim: int) -> nn.Module:
-        """Makes the module from image ``[B, in_channels, H, W]`` to tokens, channels-last."""
+        """Makes the module that maps ``[B, in_channels, H, W]`` to channels-last tokens."""
         raise NotImplementedError
 
     def make_downsampler(self, channels: int) -> nn.Module:
-        """Makes the module from ``[B, H, W, C]`` to the next stage's ``[B, H', W', 2C]``."""
+        """Makes the module that maps ``[B, H, W, C]`` to the next stage's ``[B, H', W', 2C]``."""
         raise NotImplementedError
 
     @property

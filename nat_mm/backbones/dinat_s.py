@@ -38,7 +38,7 @@ DINAT_S_ARCHITECTURES = {
 
 @MODELS.register_module()
 class DiNAT_s(NeighborhoodBackbone):
-    """DiNAT's alternative that differs from Swin in its attention only (arXiv 2209.15001).
+    """Variant of DiNAT that differs from Swin only in its attention (arXiv 2209.15001).
 
     Architectures ``tiny``, ``small``, ``base``, ``large``, with the dilations of the ImageNet
     classifiers at 224 x 224; detectors and segmentors pass their own. Without ``arch``,
@@ -46,8 +46,8 @@ class DiNAT_s(NeighborhoodBackbone):
 
     Args:
         patch_norm: Whether the tokenizer ends in a LayerNorm.
-        **options: See :class:`~nat_mm.backbones.base.NeighborhoodBackbone`; but without ``arch``,
-            ``mlp_ratio`` is 4 by default, as in Swin.
+        **options: See :class:`~nat_mm.backbones.base.NeighborhoodBackbone`. Without ``arch``,
+            ``mlp_ratio`` defaults to 4, as in Swin.
     """
 
     architectures = DINAT_S_ARCHITECTURES

@@ -1,4 +1,4 @@
-"""Isotropic NAT, DiNAT and ViT-rpb (arXiv 2209.15001): one resolution from end to end."""
+"""Isotropic NAT, DiNAT and ViT-rpb (arXiv 2209.15001), with a single resolution."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -32,14 +32,14 @@ ISOTROPIC_ARCHITECTURES = {
 
 @MODELS.register_module()
 class NATIsotropic(FreezableBackbone):
-    """Vision transformer of one resolution, with neighborhood attention or attention to all tokens.
+    """Vision transformer with a single resolution, and neighborhood attention or full attention.
 
-    A 16x16 convolution makes tokens, then layers of one width follow, without position embeddings:
-    places are known from relative position biases alone. Without a pyramid of resolutions,
-    detectors make one from the last layer, as ViTDet's do; see
-    :class:`nat_mm.backbones.SimpleFeaturePyramid`.
+    A 16x16 convolution makes the tokens, and all layers have the same width. There are no position
+    embeddings, only relative positional biases. Since there is no pyramid of resolutions, detectors
+    make one from the last layer, as in ViTDet; see :class:`nat_mm.backbones.SimpleFeaturePyramid`.
 
-    Parameters have the names of the released classifiers, but for the last norm (``norm`` there).
+    Parameters have the names of the released classifiers, except for the last norm (``norm``
+    there).
 
     Args:
         arch: Name of a published architecture, whose values the other arguments override:
@@ -48,26 +48,27 @@ class NATIsotropic(FreezableBackbone):
         embed_dim: Channels C of all layers.
         depth: Number of layers.
         num_heads: Attention heads of each layer; divide C.
-        kernel_size: Odd window length, at least 3; None for attention to the whole map. Without
-            ``arch`` None. To get None in spite of ``arch``, name another.
-        dilations: The dilation of each layer. Without ``arch`` 1 everywhere; none without
-            ``kernel_size``.
-        map_size: Height and width, in tokens, of the maps for which biases of attention to the
-            whole map are exact: 14 for the published 224x224 images. Maps of other sizes get
-            interpolated ones, and so does a backbone of another ``map_size`` that loads these
-            weights.
+        kernel_size: Odd window length, at least 3, or None for attention to the whole map; default
+            without ``arch``: None. To get None with ``arch``, choose a ``vitrpb`` architecture.
+        dilations: The dilation of each layer; default without ``arch``: 1 everywhere. Must not be
+            given without ``kernel_size``.
+        map_size: Height and width, in tokens, of the maps for which the biases of attention to the
+            whole map are exact: 14 for the published 224x224 images. For maps of other sizes, the
+            biases are interpolated, as they are when a backbone with another ``map_size`` loads
+            these weights.
         mlp_ratio: Hidden channels of the MLPs as a multiple of C.
         qkv_bias: Whether the projections to query, key and value have a bias.
         drop_rate: Dropout probability of tokens, attention output and MLPs, in [0, 1).
         drop_path_rate: Stochastic depth of the last layer, in [0, 1), rising linearly from 0 at
-            the first. Without ``arch`` 0.
+            the first; default without ``arch``: 0.
         patch_size: Height and width of a token in pixels.
         in_channels: Number of image channels.
         out_indices: Layers whose normalized output is returned, counted from 0, in increasing
             order; None for the last. Layers after the last of them are not run and not trained.
         frozen_layers: -1 freezes nothing, 0 the tokenizer, i > 0 also the first i layers with
             their output norms: they are not trained and stay in eval mode.
-        with_cp: Whether to save memory in training by recomputing each layer in backward.
+        with_cp: Whether to save memory in training by computing each layer again in the backward
+            pass (activation checkpointing).
         attention_backend: Backend of :func:`nat_mm.ops.neighborhood_attention_2d`.
         init_cfg: mmengine initialization config. ``dict(type='Pretrained', checkpoint=...)`` takes
             a released classifier; see :func:`nat_mm.checkpoints.load_pretrained`.
@@ -165,8 +166,8 @@ class NATIsotropic(FreezableBackbone):
         """Computes the feature maps.
 
         Args:
-            image: Batch of images, ``[B, in_channels, H, W]``, H and W at least 32. Zeros fill up
-                the last patches.
+            image: Batch of images, ``[B, in_channels, H, W]``, H and W at least 32. The last
+                patches are padded with zeros.
 
         Returns:
             For each layer of ``out_indices``, its normalized output ``[B, C, ceil(H / patch_size),

@@ -73,7 +73,7 @@ class NAT(NeighborhoodBackbone):
     """Neighborhood Attention Transformer (arXiv 2204.07143).
 
     Architectures ``mini``, ``tiny``, ``small``, ``base``. Arguments: see
-    :class:`~nat_mm.backbones.base.NeighborhoodBackbone`; ``dilations`` is not one of them.
+    :class:`~nat_mm.backbones.base.NeighborhoodBackbone`, except ``dilations``.
     """
 
     architectures = NAT_ARCHITECTURES

@@ -20,9 +20,9 @@ class LayerNorm2d(nn.LayerNorm):
 class SimpleFeaturePyramid(BaseModule):
     """Neck that makes maps of several resolutions from the last map of a backbone.
 
-    ViTDet (arXiv 2203.16527): for stride 4, two transposed convolutions; for 8, one; for 16, the
-    map itself; for 32, its maximum over 2x2; each followed by a 1x1 and a 3x3 convolution. The
-    last map of all is subsampled once more, for RPN.
+    As in ViTDet (arXiv 2203.16527), stride 4 has two transposed convolutions, stride 8 has one,
+    stride 16 is the map itself, and stride 32 its maximum over 2x2. Each is followed by a 1x1 and a
+    3x3 convolution. The last map is subsampled once more for the RPN.
 
     Args:
         in_channels: Channels of the backbone's last map, a multiple of 4.

@@ -38,14 +38,14 @@ def convert_checkpoint(
 ) -> Conversion:
     """Converts a checkpoint file.
 
-    Of what the source holds beside weights, only the names and colors of the classes are kept,
-    where the wanted layout has a place for them.
+    Besides the weights, only the names and colors of the classes are kept, if the layout of the
+    result has a place for them.
 
     Args:
         source: Local path or URL.
         target: Path of the result; its suffix, ``.pth``, ``.pt``, ``.bin`` or ``.safetensors``,
-            tells the format. It is written whole or not at all; while it is written, a folder
-            beside it needs up to twice its size.
+            determines the format. It is written whole or not at all; meanwhile, a temporary folder
+            next to it needs up to twice its size.
         to: Layout of the result; see :func:`convert_weights`.
         overwrite: Whether ``target`` may exist.
 

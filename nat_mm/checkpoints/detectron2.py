@@ -138,7 +138,9 @@ def _find_published(weights: Mapping[str, torch.Tensor], source: str) -> _Publis
     for name in ('query_feat', 'class_embed'):
         key = f'{_HEAD}predictor.{name}.weight'
         if key not in weights:
-            raise CheckpointError(f'{source} is no Mask2Former of detectron2: {key} is missing')
+            raise CheckpointError(
+                f'{source} is not a Mask2Former from detectron2: {key} is missing'
+            )
         shapes.append(weights[key].shape)
     # The last class is that of no object.
     numbers = shapes[0][0], shapes[1][0] - 1
@@ -148,7 +150,7 @@ def _find_published(weights: Mapping[str, torch.Tensor], source: str) -> _Publis
             for (queries, classes), published in _PUBLISHED.items()
         )
         raise CheckpointError(
-            f'{source} is a Mask2Former of detectron2 with {numbers[0]} queries and {numbers[1]} '
+            f'{source} is a Mask2Former from detectron2 with {numbers[0]} queries and {numbers[1]} '
             f'classes, which is none of the published ones; these have {known}'
         )
     return _PUBLISHED[numbers]

@@ -48,7 +48,7 @@ class HubAddress:
         found = _ADDRESS.fullmatch(address)
         if found is None:
             raise CheckpointError(
-                f'{address} is no address on the Hugging Face Hub: write '
+                f'{address} is not an address on the Hugging Face Hub: write '
                 'hf://owner/name, hf://owner/name@revision or hf://owner/name/file'
             )
         revision = found['revision']
@@ -175,7 +175,7 @@ def _one_line(hub: ModuleType, address: HubAddress, file: str | None) -> Iterato
 
 def _unreachable(hub: ModuleType, error: BaseException) -> URLError:
     if hub.is_offline_mode():
-        return URLError('it is not in the cache, and HF_HUB_OFFLINE=1 forbids to download it')
+        return URLError('it is not in the cache, and HF_HUB_OFFLINE=1 forbids downloading it')
     reason = ' '.join(str(error).split())[:300] or type(error).__name__
     return URLError(f'{hub.constants.ENDPOINT} does not answer: {reason}')
 

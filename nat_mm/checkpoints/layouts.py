@@ -67,18 +67,18 @@ def convert_weights(
     source: str = 'the checkpoint',
     concatenate: Concatenate = torch.cat,
 ) -> Weights:
-    """Converts weights of any known layout to another.
+    """Converts weights from any known layout to another.
 
     Args:
-        weights: Weights of a NAT, DiNAT or DiNAT_s in the authors' layout, Hugging Face's, or that
-            of an OpenMMLab model or a Mask2Former of detectron2 which has one as ``backbone``.
-        to: Layout of the result.
+        weights: Weights of a NAT, DiNAT or DiNAT_s in the authors' layout or Hugging Face's, or of
+            an OpenMMLab model or a detectron2 Mask2Former that has one as ``backbone``.
+        to: Layout of the result:
 
-            - ``model``: a whole OpenMMLab model. Detectors and segmentors keep their keys, but
-              for detectron2's; a classifier becomes mmpretrain's ``ImageClassifier``.
-            - ``backbone``: what a detector or segmentor starts from: without prefix, without a
-              classifier's last norm and head.
-            - ``authors``: as the authors published it.
+            - ``model``: a whole OpenMMLab model. Detectors and segmentors keep their keys, except
+              those from detectron2; a classifier becomes mmpretrain's ``ImageClassifier``.
+            - ``backbone``: the backbone of a new detector or segmentor, without a prefix and
+              without a classifier's last norm and head.
+            - ``authors``: as published by the authors.
             - ``huggingface-nat``, ``huggingface-dinat``: Hugging Face's model of that type; only
               the backbone of detectors and segmentors, which Hugging Face does not have.
         source: Name of the file, for errors.
@@ -88,16 +88,16 @@ def convert_weights(
         The weights. Those that need no joining share memory with ``weights``.
 
     Raises:
-        ValueError: If ``to`` is unknown, the weights are of no known layout or of another
-            architecture, or the wanted layout cannot hold them.
+        ValueError: If ``to`` is unknown, the weights have no known layout or another architecture,
+            or the layout of the result cannot hold them.
     """
     if to not in TARGETS:
         raise ValueError(f'to must be one of {", ".join(TARGETS)}, got {to!r}')
     layout, weights = find_layout(weights), dict(weights)
     if layout is None:
         raise CheckpointError(
-            f'{source} is no checkpoint of a NAT, DiNAT or DiNAT_s, neither of the authors nor of '
-            f'Hugging Face nor of OpenMMLab: it has {", ".join(list(weights)[:3])}, ...'
+            f'{source} is not a checkpoint of a NAT, DiNAT or DiNAT_s from the authors, '
+            f'Hugging Face or OpenMMLab: it has {", ".join(list(weights)[:3])}, ...'
         )
     whole, weights = weights, _to_authors(weights, concatenate=concatenate)
     _check_architecture(weights, source)
@@ -191,7 +191,7 @@ def _check_architecture(keys: Iterable[str], source: str) -> None:
     if foreign:
         shown = ', '.join(foreign[:3]) + (', ...' if len(foreign) > 3 else '')
         raise CheckpointError(
-            f'{source} is of another architecture: NAT, DiNAT and DiNAT_s do not have {shown}'
+            f'{source} has another architecture: NAT, DiNAT and DiNAT_s do not have {shown}'
         )
     if not any(key.endswith('.attn.rpb') for key in keys):
         raise CheckpointError(f'{source} has no layers of a NAT, DiNAT or DiNAT_s')

@@ -51,12 +51,12 @@ def load_pretrained(
     prefix: str | None = None,
     map_location: str | torch.device = 'cpu',
 ) -> KeyReport:
-    """Loads a pretrained checkpoint into a backbone, as far as it fits.
+    """Loads the weights of a pretrained checkpoint that fit a backbone.
 
-    No code in the file runs. What is missing, unexpected or of another shape goes into one
-    warning of the log. Output norms (``norm0``, ...) may be missing, as classifiers have none; a
-    classifier's last norm is used only by a backbone that, like a classifier's, outputs nothing
-    but the last stage. RPB tables of another kernel size are resized. ``init_cfg`` with mmengine's
+    No code in the file runs. Keys that are missing, unexpected or misshapen are listed in one
+    warning in the log. Output norms (``norm0``, ...) may be missing, since classifiers have none;
+    a classifier's last norm is used only by a backbone that, like a classifier's, outputs only the
+    last stage. RPB tables of another kernel size are resized. ``init_cfg`` with mmengine's
     ``Pretrained`` does the same.
 
     Args:
@@ -65,16 +65,16 @@ def load_pretrained(
             classifier, or of an OpenMMLab model that has the backbone as ``backbone.``. Local files
             may be safetensors files; in others, the weights may be under ``state_dict`` or
             ``model``.
-        prefix: What the backbone's keys begin with in the checkpoint, such as ``backbone.``.
-        map_location: Device on which the checkpoint is read.
+        prefix: Prefix of the backbone's keys in the checkpoint, such as ``backbone.``.
+        map_location: Device to which the checkpoint is read.
 
     Returns:
         What did and did not fit.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        CheckpointError: If the file is damaged, holds more than weights or no weights, or not one
-            of its keys fits.
+        CheckpointError: If the file is damaged, contains no weights or unsafe objects, or none of
+            its keys fits.
     """
     with _reported(prefix) as loading:
         PretrainedInit(checkpoint, prefix, map_location)(backbone)

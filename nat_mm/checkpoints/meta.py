@@ -1,4 +1,4 @@
-"""The names and colors of the classes that a checkpoint brings."""
+"""The names and colors of the classes in a checkpoint."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,8 +17,8 @@ def read_classes(checkpoint: Mapping[str, Any], source: str) -> dict[str, Any]:
 
     Returns:
         ``classes``, a list or tuple of names, and ``palette``, a list of [red, green, blue] from 0
-        to 255, as far as they are there: in ``meta`` under ``dataset_meta``, where mmengine saves
-        them, or under ``CLASSES`` and ``PALETTE``, as mmcv did before it.
+        to 255, if the checkpoint has them: in ``meta`` under ``dataset_meta``, where mmengine saves
+        them, or under ``CLASSES`` and ``PALETTE``, as in mmcv's older checkpoints.
 
     Raises:
         CheckpointError: If they are something else.

@@ -32,11 +32,11 @@ def mirror_of(url: str) -> str | None:
 
 @contextmanager
 def mirrors_first(preferred: bool = True) -> Iterator[None]:
-    """Lets published weights come from their mirrors first, within the ``with`` block.
+    """Downloads published weights from their mirrors first within a ``with`` block.
 
     Args:
-        preferred: Whether they do; if not, this changes nothing: a mirror is asked where the URL
-            does not answer, unless a block around this one prefers it.
+        preferred: If False, this changes nothing: a mirror is used only if the URL does not answer,
+            unless an enclosing block prefers mirrors.
     """
     token = _MIRRORS_FIRST.set(preferred or _MIRRORS_FIRST.get())
     try:

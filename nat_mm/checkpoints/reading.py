@@ -31,16 +31,16 @@ def read_checkpoint(source: str, *, map_location: str | torch.device | None = 'c
 
     Args:
         source: Local path, URL or ``hf://owner/name[@revision][/file]`` on the Hugging Face Hub.
-            Local files and the Hub's whose name ends with ``.safetensors`` are read as such, all
-            others with PyTorch's ``weights_only=True``, so that no code in them runs.
+            Local files and files on the Hub whose names end with ``.safetensors`` are read as such,
+            all others with PyTorch's ``weights_only=True``, so that no code in them runs.
         map_location: Device of the tensors.
 
     Returns:
-        What the file holds; of a safetensors file, its tensors under ``state_dict``.
+        The contents of the file; for a safetensors file, its tensors under ``state_dict``.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        CheckpointError: If the file is damaged or holds what might run code, or is not on the Hub.
+        CheckpointError: If the file is damaged, could run code, or is not on the Hub.
         URLError: If it cannot be downloaded.
     """
     path = os.path.expanduser(source)
@@ -118,16 +118,15 @@ def extract_state_dict(checkpoint: Any, source: str) -> OrderedDict[str, torch.T
 
 
 def for_whole_model(checkpoint: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Prepares what a file holds for mmengine to load it into a whole model.
+    """Prepares a checkpoint for mmengine to load it into a whole model.
 
     Args:
-        checkpoint: What the file holds.
+        checkpoint: The contents of the file.
         source: Name of the file, for errors.
 
     Returns:
-        The weights under ``state_dict``, those of the authors' models and Hugging Face's
-        classifiers as :func:`convert_weights` makes them for ``model``, and what the file holds
-        beside weights.
+        The weights under ``state_dict``, and everything else in the file. The authors' models and
+        Hugging Face's classifiers are converted as :func:`convert_weights` does for ``model``.
 
     Raises:
         CheckpointError: If there are no weights, or the classes have no names.
@@ -186,9 +185,9 @@ def read_before(source: str | None, checkpoint: dict[str, Any] | None) -> Iterat
     """Lets mmengine load a checkpoint that was read before without reading its file again.
 
     Args:
-        source: Path or URL by which mmengine is told to load it.
-        checkpoint: What the file holds, which is handed over once and not kept after that; None
-            if it was not read before.
+        source: Path or URL that mmengine is going to load.
+        checkpoint: The contents of the file, which are handed over once and not kept; None if the
+            file has not been read.
     """
     checkpoints = {source: checkpoint}
     del checkpoint

@@ -2,16 +2,17 @@
 
   nat-mm analyze configs/classification/nat/nat_tiny_in1k_224.py nat_tiny.pth --image dog.jpg
 
-The backbone is built with each pattern: neighborhoods, stand-alone attention (sasa), shifted
-windows, whole maps. All get the weights of the first checkpoint, or random ones. OUT_DIR holds
+The backbone is built with each pattern: neighborhoods, stand-alone self-attention (sasa), shifted
+windows and whole maps. All get the weights of the first checkpoint, or random ones. OUT_DIR gets
+these files:
 
   analysis.json         parameters, multiply-adds, images per second, peak memory of tensors, and
-                        what else is in the figures
+                        the data of the figures
   equivariance.png      how much each token changes when the image moves by one token
   receptive_fields.png  how the receptive field grows from layer to layer
-  saliency.png          with --image, the saliency of each checkpoint; of two, also the difference
+  saliency.png          with --image: the saliency of each checkpoint; for two, also the difference
 
-Time and memory are those of this machine and of the backbone alone.
+Time and memory are for the backbone alone, on this machine.
 """
 
 import argparse
@@ -55,7 +56,10 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument('config', help='config whose backbone is NAT, DiNAT or DiNAT_s')
     parser.add_argument(
-        'checkpoints', nargs='*', metavar='CHECKPOINT', help='default: random weights of unit gain'
+        'checkpoints',
+        nargs='*',
+        metavar='CHECKPOINT',
+        help='checkpoint files or URLs; default: random weights of unit gain',
     )
     parser.add_argument('--image', help='image to look at; default: smooth random colors')
     parser.add_argument(
@@ -63,7 +67,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         nargs='+',
         choices=ATTENTION_PATTERNS,
         default=list(ATTENTION_PATTERNS),
-        help='default: all',
+        help='patterns to compare; default: all',
     )
     parser.add_argument(
         '--shape',
@@ -71,17 +75,31 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         nargs=2,
         default=(224, 224),
         metavar=('H', 'W'),
-        help='height and width of the images; default: 224 224. Whole maps take memory and time by '
-        'the square of the number of pixels',
-    )
-    parser.add_argument('--batch-size', type=int, default=1, help='default: %(default)s')
-    parser.add_argument(
-        '--modes', nargs='+', choices=MODES, default=['inference'], help='default: inference'
+        help='height and width of the images; default: 224 224. Time and memory of whole maps grow '
+        'with the square of the number of pixels',
     )
     parser.add_argument(
-        '--seconds', type=float, default=0.3, help='of a measurement; default: %(default)s'
+        '--batch-size', type=int, default=1, help='images at once; default: %(default)s'
     )
-    parser.add_argument('--out-dir', type=Path, default=Path('analysis'), help='default: analysis')
+    parser.add_argument(
+        '--modes',
+        nargs='+',
+        choices=MODES,
+        default=['inference'],
+        help='what to measure; default: inference',
+    )
+    parser.add_argument(
+        '--seconds',
+        type=float,
+        default=0.3,
+        help='duration of each measurement; default: %(default)s',
+    )
+    parser.add_argument(
+        '--out-dir',
+        type=Path,
+        default=Path('analysis'),
+        help='folder for the results; default: %(default)s',
+    )
     add_device_option(parser)
     add_config_overrides(parser)
     return parser.parse_args(arguments)

@@ -33,7 +33,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     )
     add_config_overrides(parser)
     parser.add_argument(
-        '--launcher', choices=LAUNCHERS, default='none', help='what launched the processes'
+        '--launcher', choices=LAUNCHERS, default='none', help='job launcher; default: %(default)s'
     )
     parser.add_argument('--local-rank', '--local_rank', type=int, help=argparse.SUPPRESS)
 
@@ -44,7 +44,7 @@ def add_opacity_option(parser: argparse.ArgumentParser) -> None:
         '--opacity',
         type=float,
         default=OPACITY,
-        help='of drawn masks and label maps, from 0 (only the image shows) to 1 (hides it); '
+        help='opacity of drawn masks and label maps, from 0 (invisible) to 1 (hides the image); '
         'default: %(default)s',
     )
 
@@ -66,7 +66,7 @@ def add_config_overrides(parser: argparse.ArgumentParser) -> None:
         nargs='+',
         action=OverrideAction,
         metavar='KEY=VALUE',
-        help='config values to override, such as optim_wrapper.optimizer.lr=1e-5 or key="[a,b]"',
+        help='override config values, such as optim_wrapper.optimizer.lr=1e-5 or key="[a,b]"',
     )
 
 
@@ -75,8 +75,8 @@ def add_mirror_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--mirror',
         action='store_true',
-        help="download published weights from the authors' repositories on the Hugging Face Hub "
-        'first, where the model zoo has one, and not only if their own host does not answer',
+        help="download published weights from the authors' repositories on the Hugging Face Hub, "
+        'where there is one; without this option, only if their own host does not answer',
     )
 
 
@@ -87,7 +87,7 @@ def add_no_check(parser: argparse.ArgumentParser) -> None:
         parser: Parser of the command.
     """
     parser.add_argument(
-        '--no-check', action='store_true', help='do not check config and data before (nat-mm check)'
+        '--no-check', action='store_true', help='skip the check of config and data (nat-mm check)'
     )
 
 

@@ -1,7 +1,7 @@
 """Draws training images as the model sees them, augmented and batched by the config.
 
-The images keep the order of the batches and their padding, normalization is undone, and boxes,
-masks and classes of the ground truth are drawn over them. They are written as
+The images have the order and padding of the batches. Normalization is undone, and the boxes, masks
+and classes of the ground truth are drawn over them. They are written to
 OUT_DIR/PHASE_seedSEED_NUMBER.png. The same seed draws the same images.
 """
 
@@ -21,7 +21,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        'config', help='config file, nat_mm::PATH, or the name of a model in the model zoo'
+    )
     parser.add_argument(
         '--phase',
         choices=('train', 'val', 'test'),

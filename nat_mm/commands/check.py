@@ -1,6 +1,6 @@
 """Checks a config and its data, as every training run does before it starts.
 
-Prints what each dataset holds, then errors, with which the exit code is 2, and warnings.
+Prints what each dataset contains, then errors and warnings. The exit code is 2 if there are errors.
 """
 
 import argparse
@@ -28,17 +28,19 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        'config', help='config file, nat_mm::PATH, or the name of a model in the model zoo'
+    )
     parser.add_argument(
         '--thorough',
         action='store_true',
-        help='read all label images and not only a sample of them',
+        help='read all label images, not only a sample',
     )
     parser.add_argument(
         '--histogram',
         type=Path,
         metavar='FILE',
-        help='draw how instances spread over classes and sizes: .png, .pdf or .svg',
+        help='draw the distribution of instances over classes and sizes: .png, .pdf or .svg',
     )
     add_config_overrides(parser)
     return parser.parse_args(arguments)

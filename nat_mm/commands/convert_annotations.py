@@ -1,6 +1,6 @@
-"""Converts annotations of Pascal VOC, YOLO or labelme to COCO, split into training and validation.
+"""Converts Pascal VOC, YOLO or labelme annotations to COCO, split into training and validation.
 
-OUT gets images/{train,val} and annotations/instances_{train,val}.json, and with --label-images
+OUT gets images/{train,val} and annotations/instances_{train,val}.json and, with --label-images,
 labels/{train,val} for segmentors.
 """
 

@@ -1,7 +1,7 @@
 """Converts a checkpoint of a NAT, DiNAT or DiNAT_s to another layout.
 
-It takes the authors' classifiers, detectors and segmentors, those of detectron2 too, Hugging
-Face's Nat and Dinat, and models trained with this project, and tells them apart by their keys.
+It reads the authors' classifiers, detectors and segmentors (also from detectron2), Hugging Face's
+Nat and Dinat, and models trained with nat_mm, and recognizes them by their keys.
 """
 
 import argparse
@@ -29,8 +29,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         choices=TARGETS,
         default='model',
         help='model (default): a detector, segmentor or mmpretrain classifier, for nat-mm test; '
-        'backbone: a backbone to start detectors and segmentors from; authors: as the authors '
-        'publish; huggingface-nat, huggingface-dinat: for Hugging Face transformers',
+        "backbone: the backbone of a new detector or segmentor; authors: for the authors' own "
+        'code; huggingface-nat, huggingface-dinat: for Hugging Face transformers',
     )
     add_mirror_option(parser)
     parser.add_argument('--force', action='store_true', help='overwrite OUT if it exists')

@@ -1,8 +1,9 @@
-"""Converts label images to PNGs of one channel, whose values are the numbers of classes.
+"""Converts label images to PNGs with one channel, whose values are class numbers.
 
-Palette and 1-bit PNGs keep their values, and images of equal channels keep one. Other values and
-colors get the number of a class by --map: 255=1 makes the foreground of masks of 0 and 255 class 1,
-and 128,0,0=3 makes that color class 3. Values without such an entry stay; colors must all have one.
+Palette and 1-bit PNGs keep their values. Images with equal channels keep one of them. --map changes
+values and colors to class numbers: 255=1 turns the foreground of masks of 0 and 255 into class 1,
+and 128,0,0=3 turns that color into class 3. Values without an entry stay the same; every color
+needs one.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from nat_mm.data.label_conversion import convert_labels, parse_mapping
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('labels', type=Path, help='folder of label images, searched recursively')
-    parser.add_argument('out_dir', type=Path, help='folder for the converted ones, named alike')
+    parser.add_argument('out_dir', type=Path, help='folder for the PNGs, which keep their names')
     parser.add_argument(
         '--map',
         nargs='+',

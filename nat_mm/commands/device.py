@@ -21,5 +21,5 @@ def check_device(name: str) -> None:
         torch.ones(1, device=name).cpu().item()
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise UserError(
-            f'--device {name} is unknown or not available here; {get_device()} is'
+            f'--device {name} is unknown or not available; {get_device()} is available'
         ) from error

@@ -59,7 +59,7 @@ def find_images(inputs: Sequence[str], out_dir: Path) -> list[Path]:
     images = []
     for medium in find_inputs(inputs):
         if isinstance(medium, Video):
-            raise UserError(f'{medium} is a video; give images')
+            raise UserError(f'{medium} is a video, not an image')
         images.append(medium)
     names = result_names(images).values()
     check_not_overwritten(images, [result_path(out_dir, name) for name in names])

@@ -1,17 +1,20 @@
 """Exports a model, or its backbone, to ONNX, for images of any size.
 
 --part model, the default, exports a detector (RetinaNet, Faster, Mask or Cascade R-CNN) or a
-segmentor with everything that follows the network. The outputs are for the image that goes in, at
-its size: "boxes" [n, 4], "scores" [n], "labels" [n] and, if there are, "masks" [n, height, width]
-of a detector; "labels" and "scores" [batch, height, width] of a segmentor. With --preprocess the
-input "image" is uint8, [height, width, 3], blue-green-red as OpenCV reads it, and is resized,
-normalized and padded as in the config's tests; else it is float32, [batch, 3, height, width],
-normalized with the mean and std of the config's data_preprocessor.
+segmentor, including postprocessing. The outputs have the size of the input image:
+
+  detector    "boxes" [n, 4], "scores" [n], "labels" [n] and, for a model with masks,
+              "masks" [n, height, width]
+  segmentor   "labels" and "scores" [batch, height, width]
+
+With --preprocess, the input "image" is uint8, [height, width, 3], BGR as OpenCV reads it, and the
+model resizes, normalizes and pads it as the config's test pipeline does. Otherwise, it is float32,
+[batch, 3, height, width], normalized with the mean and std of the config's data_preprocessor.
 
 --part backbone exports the backbone alone. The outputs "features0", "features1" etc. are the
 feature maps, [batch, channels, height / (4, 8, 16, 32), width / (4, 8, 16, 32)], rounded up.
 
-The file is written only if onnxruntime computes the same as PyTorch, for several image sizes.
+The file is written only if onnxruntime gives the same results as PyTorch, for several image sizes.
 """
 
 import argparse
@@ -45,29 +48,35 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('config', help='config file of a detector, segmentor or classifier')
+    parser.add_argument(
+        'config', help='config file, nat_mm::PATH, or the name of a model in the model zoo'
+    )
     parser.add_argument(
         'checkpoint',
         nargs='?',
-        help='checkpoint of a model, or for --part backbone of a backbone: a file, a URL or '
-        'hf://owner/name; default: '
-        'the published weights of the config, for --part backbone its pretrained weights',
+        help='checkpoint: a file, a URL or hf://owner/name; default: the published weights of the '
+        'config or, for --part backbone, its pretrained weights',
     )
     parser.add_argument('target', metavar='OUT', help='.onnx file to write')
     parser.add_argument(
-        '--part', choices=('model', 'backbone'), default='model', help='default: model'
+        '--part',
+        choices=('model', 'backbone'),
+        default='model',
+        help='what to export; default: %(default)s',
     )
     parser.add_argument(
-        '--preprocess', action='store_true', help='take the image as it is, as uint8'
+        '--preprocess', action='store_true', help='include the test pipeline; the input is uint8'
     )
     parser.add_argument(
-        '--images', metavar='FOLDER', help='images for the comparison, besides generated ones'
+        '--images',
+        metavar='FOLDER',
+        help='images for the comparison, in addition to generated ones',
     )
     parser.add_argument(
         '--int8',
         metavar='FOLDER',
-        help='quantize convolutions and linear layers to int8 with the images of this folder, '
-        'typical ones; some 50 to 200 suffice',
+        help='quantize convolutions and linear layers to int8, calibrated with the images in this '
+        'folder; 50 to 200 typical images suffice',
     )
     parser.add_argument('--force', action='store_true', help='overwrite OUT if it exists')
     add_mirror_option(parser)
@@ -94,7 +103,7 @@ def check_arguments(arguments: argparse.Namespace) -> None:
     if arguments.part == 'backbone':
         for option in ('preprocess', 'images', 'int8'):
             if getattr(arguments, option):
-                raise UserError(f'--{option} is for --part model')
+                raise UserError(f'--{option} needs --part model')
 
 
 def build_backbone(config: Config) -> NeighborhoodBackbone:
@@ -128,7 +137,7 @@ def load_weights(backbone: NeighborhoodBackbone, config: Config, checkpoint: str
     wrong = [*report.missing, *report.misshaped]
     if wrong:
         raise UserError(
-            f'checkpoint {checkpoint} is of another architecture than the backbone of '
+            f'checkpoint {checkpoint} has another architecture than the backbone of '
             f'{config.filename}, or of a classifier, which has no output norms: {wrong[0]} and '
             f'{len(wrong) - 1} more are missing or of another shape'
         )

@@ -1,7 +1,7 @@
 """Counts the parameters and multiply-adds of a detector, segmentor or classifier.
 
-It needs no weights, data or GPU, and takes seconds. The default image size is that of published
-figures: 800 x 1280 for detectors, the size in the test pipeline for segmentors and classifiers.
+It needs no weights, data or GPU, and takes seconds. The default image size is that of the published
+figures: 800 x 1280 for detectors, and the size in the test pipeline for segmentors and classifiers.
 """
 
 import argparse
@@ -26,7 +26,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        'config', help='config file, nat_mm::PATH, or the name of a model in the model zoo'
+    )
     parser.add_argument(
         '--shape', type=int, nargs=2, metavar=('H', 'W'), help='height and width of the image'
     )
@@ -54,7 +56,7 @@ def choose_shape(
     shape = arguments.shape or workload.find_shape(config)
     if shape is None:
         raise UserError(
-            f'the test pipeline of {config.filename} names no image size: give it with --shape H W'
+            f'the test pipeline of {config.filename} has no image size: pass --shape H W'
         )
     return tuple(shape)
 
@@ -80,7 +82,10 @@ def count(
         try:
             return count_costs(model, shape, workload.run)
         except (RuntimeError, TypeError):
-            print('what the model does depends on values: computing, be patient', file=sys.stderr)
+            print(
+                "this model's operations depend on values: computing them, which takes longer",
+                file=sys.stderr,
+            )
             return count_costs(build_with_values(), shape, workload.run, compute=True)
     # A model may be anyone's, and raise anything.
     except Exception as error:

@@ -11,10 +11,10 @@ from nat_mm.errors import UserError
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     defaults = DatasetOptions()
     parser = argparse.ArgumentParser(
-        description='Writes a small generated dataset with COCO and ADE20K-style annotations.',
+        description='Writes a small generated dataset with COCO annotations and label PNGs.',
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
-    parser.add_argument('folder', help='folder to write: a new or empty one, or an earlier dataset')
+    parser.add_argument('folder', help='new or empty folder, or the folder of an earlier dataset')
     parser.add_argument('--seed', type=int, default=defaults.seed)
     parser.add_argument('--train-scenes', type=int, default=defaults.train_scenes)
     parser.add_argument('--val-scenes', type=int, default=defaults.val_scenes)

@@ -13,12 +13,12 @@ Files in OUT_DIR, where NAME is the name of the input:
   coco/               the objects that a detector found in all images: results.json in COCO's
                       results format, images.json with the image_ids; category_ids are labels + 1
 
-NAME is the path below the folder of all inputs where files in different folders have the same name.
-Results of the same name are overwritten. Images are loaded by the test pipeline of the config.
+If files in different folders have the same name, NAME includes their folders. Earlier results of
+the same name are overwritten. The config's test pipeline loads the images.
 
-An input that cannot be predicted does not stop the others. It is named at the end, with exit code
-2: not an image, not a regular file, too large, or with a name that is too long. After Ctrl-C (exit
-code 130), everything predicted so far is complete.
+An input that cannot be predicted does not stop the others: files that are not images, not regular
+files or too large, or whose names are too long. They are listed at the end, with exit code 2. After
+Ctrl-C (exit code 130), everything predicted so far is complete.
 """
 
 import argparse
@@ -48,7 +48,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        'config', help='config file, nat_mm::PATH, or the name of a model in the model zoo'
+    )
     parser.add_argument('checkpoint', help='checkpoint: a file, a URL or hf://owner/name')
     parser.add_argument(
         'inputs',
@@ -70,19 +72,19 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         '--score-threshold',
         type=float,
         default=0.3,
-        help="drop objects with lower scores, from 0 to 1, also below the config's own threshold; "
-        'default: %(default)s',
+        help="drop objects with lower scores, from 0 to 1; may be lower than the config's own "
+        'threshold; default: %(default)s',
     )
     add_opacity_option(parser)
     parser.add_argument(
         '--max-frames',
         type=int,
-        help='frames to read from each video or camera; default: all, or until Ctrl-C',
+        help='frames to read from each video or camera; default: all of a video, or until Ctrl-C',
     )
     parser.add_argument(
         '--fps',
         type=float,
-        help='frames per second of the written videos; default: as in the input, 25 for a camera',
+        help='frame rate of the written videos; default: that of the input, 25 for a camera',
     )
     parser.add_argument(
         '--max-megapixels',
@@ -96,15 +98,15 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         '--tile',
         type=int,
         metavar='PIXELS',
-        help='predict each image in square tiles of this side, --batch-size of them at once, for '
-        'images that are too large for the memory as a whole; detectors need the extra tile '
-        "(pip install 'nat_mm[tile]')",
+        help='predict large images in square tiles with this side, --batch-size of them at once; '
+        "detectors need the extra tile (pip install 'nat_mm[tile]')",
     )
     parser.add_argument(
         '--overlap',
         type=int,
         metavar='PIXELS',
-        help='pixels that neighboring tiles share, at most half of --tile; default: an eighth',
+        help='pixels by which neighboring tiles overlap, at most half of --tile; default: an '
+        'eighth of it',
     )
     add_config_overrides(parser)
     return parser.parse_args(arguments)
@@ -124,7 +126,7 @@ def check_arguments(arguments: argparse.Namespace) -> None:
     if arguments.fps is not None and not 1 <= arguments.fps <= 1000:
         raise UserError(f'--fps must be from 1 to 1000, got {arguments.fps:g}')
     if arguments.overlap is not None and arguments.tile is None:
-        raise UserError('--overlap is for tiles: give --tile, too')
+        raise UserError('--overlap needs --tile')
 
 
 def read_tiling(arguments: argparse.Namespace) -> Tiling | None:

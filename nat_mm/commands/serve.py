@@ -1,12 +1,12 @@
 """Answers HTTP requests with a trained detector, segmentor or classifier.
 
-  POST /predict   an image as the body, or as the file of a form: what is in it, as JSON or PNG
+  POST /predict   predictions as JSON or PNG; the image is the body or the file of a form
   GET  /model     classes, colors and limits
   GET  /health    whether the server is ready
-  GET  /docs      a page to try these, from /openapi.json
+  GET  /docs      a page to try these endpoints, made from /openapi.json
 
-Images of one shape that arrive within --max-wait are predicted at once. SIGTERM and Ctrl-C answer
-the requests that have arrived, and end the server. It needs the extra serve
+Images of the same shape that arrive within --max-wait are predicted at once. On SIGTERM or Ctrl-C,
+the server answers the requests that have arrived, then exits. It needs the extra serve
 (pip install 'nat_mm[serve]'), but no internet. It asks for no password.
 """
 
@@ -29,13 +29,15 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('config', help='config file, or name of a model in the model zoo')
+    parser.add_argument(
+        'config', help='config file, nat_mm::PATH, or the name of a model in the model zoo'
+    )
     parser.add_argument('checkpoint', help='checkpoint file or URL')
     parser.add_argument(
         '--host',
         default='127.0.0.1',
-        help='address to listen on; default: %(default)s, for this computer only. 0.0.0.0 lets '
-        'everyone in the network use the model, without a password',
+        help='address to listen on; default: %(default)s, which only this computer can reach. With '
+        '0.0.0.0, everyone on the network can use the model, without a password',
     )
     parser.add_argument('--port', type=int, default=8000, help='default: %(default)s')
     add_device_option(parser)
@@ -43,14 +45,14 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         '--batch-size',
         type=int,
         default=8,
-        help='images of the same shape predicted at once, at most; default: %(default)s',
+        help='largest number of images of the same shape to predict at once; default: %(default)s',
     )
     parser.add_argument(
         '--max-wait',
         type=float,
         default=5,
         metavar='MILLISECONDS',
-        help='for which an image waits for others to be predicted with it; default: %(default)s',
+        help='how long an image waits for others to be predicted with; default: %(default)s',
     )
     parser.add_argument(
         '--queue',
@@ -64,7 +66,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=float,
         default=60,
         metavar='SECONDS',
-        help='in which an image is predicted, or given up (504); default: %(default)s',
+        help='give up images that take longer (504); default: %(default)s',
     )
     parser.add_argument(
         '--max-megabytes',
@@ -126,6 +128,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app = build_app(model, limits, name=Path(arguments.config).stem)
         # What has arrived is answered, or given up, within its time.
         with served(app, listener, last_seconds=int(limits.timeout) + 1) as ended:
-            print(f'{local_address(listener)}docs (Ctrl-C ends it)', flush=True)
+            print(f'{local_address(listener)}docs (Ctrl-C to stop)', flush=True)
             exit_on_signals()
             wait_for(ended)

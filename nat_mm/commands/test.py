@@ -32,21 +32,26 @@ TOOLBOX_HOOKS = ('DetVisualizationHook', 'SegVisualizationHook', 'VisualizationH
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        'config', help='config file, nat_mm::PATH, or the name of a model in the model zoo'
+    )
     parser.add_argument('checkpoint', help='checkpoint: a file, a URL or hf://owner/name')
     parser.add_argument(
         '--out',
-        help='where to save the predictions: a folder for the label images of a segmentor, '
-        'otherwise a .pkl file',
+        help='where to save the predictions: a folder of label images for a segmentor, otherwise '
+        'a .pkl file',
     )
     parser.add_argument('--show', action='store_true', help='show each prediction in a window')
     parser.add_argument(
         '--show-dir',
-        help='folder for images of the predictions, in folders as the images of the dataset',
+        help="folder for drawings of the predictions, with the subfolders of the dataset's images",
     )
     add_opacity_option(parser)
     parser.add_argument(
-        '--wait-time', type=float, default=2, help='seconds that --show waits per image'
+        '--wait-time',
+        type=float,
+        default=2,
+        help='seconds to show each image with --show; default: %(default)s',
     )
     parser.add_argument('--tta', action='store_true', help='use test-time augmentation')
     add_mirror_option(parser)
@@ -90,7 +95,7 @@ def augment(config: Config, arguments: argparse.Namespace) -> None:
     if not config.get('tta_model') or not config.get('tta_pipeline'):
         raise UserError(f'--tta needs tta_model and tta_pipeline in {arguments.config}')
     if config.default_scope == 'mmdet' and 'mask_head' in config.model.get('roi_head', {}):
-        print('mmdet merges boxes only: with --tta the masks are not tested')
+        print('mmdetection merges only boxes, so --tta does not test the masks')
         config.model.roi_head.update(mask_head=None, mask_roi_extractor=None)
         evaluators = config.test_evaluator
         for evaluator in [evaluators] if isinstance(evaluators, dict) else evaluators:

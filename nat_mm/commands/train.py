@@ -1,7 +1,7 @@
 """Trains a detector, segmentor or classifier.
 
-Losses and metrics are logged as JSON lines, which nat-mm plot-logs plots. With tensorboard = True
-in the config, or --cfg-options tensorboard=True, they are also logged for TensorBoard.
+It logs losses and metrics as JSON lines, which nat-mm plot-logs plots. With tensorboard = True in
+the config, or --cfg-options tensorboard=True, it also logs for TensorBoard.
 """
 
 import argparse
@@ -42,13 +42,16 @@ MIXED_PRECISION_WRAPPERS = ('AutocastOptimWrapper', 'AmpOptimWrapper')
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        'config', help='config file, nat_mm::PATH, or the name of a model in the model zoo'
+    )
     parser.add_argument(
         '--resume',
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='continue from this checkpoint; without a value, from the newest one in the work dir',
+        help='continue from this checkpoint or, without a value, from the newest one in the work '
+        'dir',
     )
     parser.add_argument(
         '--amp', action='store_true', help='mixed precision: fp16 on a GPU, bf16 on a CPU'

@@ -3,15 +3,15 @@
 For each image, OUT_DIR/NAME.png has a row of panels per point:
 
   window             the k x k neighbors of the token under the point, colored by attention weight.
-                     At a border the window is shifted; dilated windows are spread out. A dotted
+                     At a border, the window is shifted; dilated windows are spread out. A dotted
                      line in the color bar marks the uniform weight, 1 / (k * k).
-  receptive field    how the field grows from the first layer to the chosen one: a pixel has the
-                     color of the first layer through which it reaches the token. This depends only
-                     on windows and convolutions, not on the weights.
-  attention rollout  (with --rollout) how strongly each pixel reaches the token, given the weights
-                     of all layers (arXiv 2005.00928).
+  receptive field    how the field grows from the first layer to the chosen one: the color of a
+                     pixel is that of the first layer through which it reaches the token. This
+                     depends only on windows and convolutions, not on the weights.
+  attention rollout  (with --rollout) how strongly each pixel contributes to the token, by the
+                     weights of all layers (arXiv 2005.00928).
 
-Images that cannot be read are named at the end, with exit code 2.
+Images that cannot be read are listed at the end, with exit code 2.
 """
 
 import argparse
@@ -48,7 +48,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument('config', help='config file of a detector, segmentor or classifier')
+    parser.add_argument(
+        'config', help='config file, nat_mm::PATH, or the name of a model in the model zoo'
+    )
     parser.add_argument(
         'checkpoint',
         help='checkpoint: a file, a URL or hf://owner/name, or none for random weights',
@@ -66,17 +68,18 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--stage',
         type=int,
-        help='stage, from 0, or from the last if negative. Default: the last one whose '
-        'windows span at most half of the image',
+        help='stage, counted from 0, or from the last one if negative. Default: the last stage '
+        'whose windows span at most half of the image',
     )
     parser.add_argument(
         '--block',
         type=int,
         default=-1,
-        help='layer in the stage, from 0, or from the last if negative. Default: the last',
+        help='layer in the stage, counted from 0, or from the last one if negative. Default: the '
+        'last',
     )
     parser.add_argument(
-        '--head', type=int, help='attention head, from 0; default: the mean over all'
+        '--head', type=int, help='attention head, counted from 0; default: the mean over all heads'
     )
     parser.add_argument('--rollout', action='store_true', help='also draw attention rollout')
     add_drawing_options(parser, out_dir='attention')

@@ -5,11 +5,12 @@
       --model Swin mmpretrain::swin_transformer/swin-tiny_16xb64_in1k.py swin_tiny.pth
 
 For each image, OUT_DIR/NAME.png shows the image and, for each model, the magnitude of a gradient at
-each pixel (arXiv 1312.6034): that of a classifier's highest logit, or of the norm of a detector's
-or segmentor's last feature map. NAT's paper (arXiv 2204.07143, appendix) compares NAT with Swin
-and ViT in this way. Each map has its own color scale. Of two models, the difference is drawn, too.
+each pixel (arXiv 1312.6034): the gradient of a classifier's highest logit, or of the norm of a
+detector's or segmentor's last feature map. The NAT paper (arXiv 2204.07143, appendix) compares NAT
+with Swin and ViT in this way. Each map has its own color scale. For two models, the difference is
+drawn, too.
 
-Images that cannot be read are named at the end, with exit code 2.
+Images that cannot be read are listed at the end, with exit code 2.
 """
 
 import argparse
@@ -44,14 +45,14 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         required=True,
         metavar=('NAME', 'CONFIG', 'CHECKPOINT'),
         help='a model with any backbone; may be repeated. CONFIG is a file or a config of an '
-        'installed toolbox, such as mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py; CHECKPOINT '
+        'installed package, such as mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py; CHECKPOINT '
         'is a file, a URL, hf://owner/name, or none for random weights',
     )
     parser.add_argument(
         '--samples',
         type=int,
         default=1,
-        help='average this many gradients with noise added to the image (SmoothGrad, '
+        help='average the gradients of this many noisy copies of the image (SmoothGrad, '
         'arXiv 1706.03825); default: %(default)s, without noise',
     )
     add_mirror_option(parser)

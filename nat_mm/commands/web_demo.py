@@ -1,7 +1,7 @@
 """Serves a page that shows what trained models find in your images.
 
 The page shows boxes and masks, the label map or the most likely classes, with a legend and files to
-download. Click the image to see what the token there attends to. It needs the extra web
+download. Click the image to see what the token there attends to. The command needs the extra web
 (pip install 'nat_mm[web]'), but no internet.
 """
 
@@ -40,7 +40,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         '--work-dir',
         type=Path,
         default=Path('work_dirs/demo'),
-        help='work dir of nat-mm demo, without --model; default: %(default)s',
+        help='work dir of nat-mm demo, used without --model; default: %(default)s',
     )
     add_mirror_option(parser)
     add_opacity_option(parser)
@@ -48,8 +48,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--host',
         default='127.0.0.1',
-        help='address to listen on; default: %(default)s, for this computer only. 0.0.0.0 lets '
-        'everyone in the network use the page, without a password',
+        help='address to listen on; default: %(default)s, which only this computer can reach. With '
+        '0.0.0.0, everyone on the network can use the page, without a password',
     )
     parser.add_argument('--port', type=int, default=7860, help='default: %(default)s')
     return parser.parse_args(arguments)
@@ -64,8 +64,8 @@ def find_demo_models(work_dir: Path) -> list[tuple[str, str, dict[str, Any]]]:
             models.append((str(CONFIGS / config), *found))
     if not models:
         raise UserError(
-            f'there is no trained model of the demo in {work_dir}: train them with make demo, name '
-            'their folder with --work-dir, or give other models with --model CONFIG CHECKPOINT'
+            f'there is no trained model of the demo in {work_dir}: train both with make demo, give '
+            'their folder with --work-dir, or other models with --model CONFIG CHECKPOINT'
         )
     return models
 
@@ -103,6 +103,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     models = load_models(arguments)
     with serve(models, host=arguments.host, port=arguments.port, opacity=arguments.opacity) as page:
-        print(f'{page.local_url} (Ctrl-C ends it)', flush=True)
+        print(f'{page.local_url} (Ctrl-C to stop)', flush=True)
         exit_on_signals()
         page.wait()

@@ -221,7 +221,7 @@ class _Restoring:
         if kind is _SavedHistory:
             return self._history(_content(value, 'state'), depth)
         if isinstance(value, _StandIn) or any(value is each for each in _STAND_INS.values()):
-            raise UnpicklingError('a class, function or dtype is no value of a checkpoint')
+            raise UnpicklingError('a class, function or dtype is not a value that checkpoints have')
         return value
 
     def _history(self, state: dict[str, Any], depth: int) -> HistoryBuffer:

@@ -106,7 +106,7 @@ def check_config(
         except Exception as error:
             findings.append(
                 Finding(
-                    f'{name} cannot be checked to the end: {type(error).__name__}: {error}',
+                    f'{name} could not be checked completely: {type(error).__name__}: {error}',
                     is_error=False,
                 )
             )

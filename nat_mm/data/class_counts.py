@@ -312,5 +312,5 @@ def _compare_top(config: Config, parts: Iterable[str]) -> Iterator[Finding]:
         if isinstance(largest, int) and largest > head.num_classes:
             yield Finding(
                 f'{key} is {value}, but model.head.num_classes is {head.num_classes}: '
-                f'among so few classes there are no {largest} likeliest, set it to (1,)'
+                f'with so few classes there is no top {largest}: set it to (1,)'
             )

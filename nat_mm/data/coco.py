@@ -166,7 +166,7 @@ def find_annotation_problems(source: DataSource, coco: CocoFile) -> Iterator[Fin
             'has boxes that are x1, y1, x2, y2: COCO has x, y, width, height', _sticks_out(coco)
         )
     else:
-        yield from say('has boxes of negative width or height', negative)
+        yield from say('has boxes with negative width or height', negative)
         yield from say(
             f'has boxes that stick out of their image by more than {TOLERANCE} pixels',
             _sticks_out(coco),
@@ -177,10 +177,10 @@ def find_annotation_problems(source: DataSource, coco: CocoFile) -> Iterator[Fin
     if len(empty) and empty.mean() > 0.5 and np.nanmax(coco.boxes) <= 1:
         hint = '; they look like fractions of the image, COCO has pixels'
     yield from say(
-        f'has boxes of less than a pixel, which mmdet leaves out{hint}', empty, is_error=False
+        f'has boxes smaller than a pixel, which mmdet ignores{hint}', empty, is_error=False
     )
     yield from say(
-        'has annotations whose area is not positive, which mmdet leaves out',
+        'has annotations whose area is not positive, which mmdet ignores',
         coco.areas <= 0,
         is_error=False,
     )
@@ -218,7 +218,7 @@ def _find_mask_problems(
         is_error=bool(short.any()) and bool((short == used).all()),
     )
     yield from say(
-        'has polygons of fewer than 6 or an odd number of coordinates, which mmdet leaves out',
+        'has polygons of fewer than 6 or an odd number of coordinates, which mmdet ignores',
         used & (coco.masks == PARTLY_SHORT),
         is_error=False,
     )

@@ -61,8 +61,8 @@ def find_class_problems(
         reason = f'names {shorten(doubled, LISTED)} more than once'
     elif twice:
         yield Finding(
-            f'{where} has several categories of the name {shorten(twice, LISTED)}: they are '
-            f'{shorten(found, LISTED)}; give each a name of its own'
+            f'{where} has several categories named {shorten(twice, LISTED)}: they are '
+            f'{shorten(found, LISTED)}; give each its own name'
         )
         return
     elif missing:
@@ -74,7 +74,7 @@ def find_class_problems(
         paired = [each for each in found if each in classes]
         index = next(i for i, each in enumerate(classes) if each != paired[i])
         reason = (
-            f'is in another order than the categories of {where}, and mmdet pairs them by '
+            f'is in a different order from the categories of {where}, and mmdet pairs them by '
             f'position: {classes[index]!r} would be {paired[index]!r}'
         )
         write = f'write metainfo=dict({key}={_as_tuple(paired)}) in {source.place}'

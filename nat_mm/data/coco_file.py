@@ -203,9 +203,9 @@ def _read_images(coco: CocoFile, entries: Sequence) -> None:
         if missing:
             faults.add(_missing_kind('images', missing), example)
         if name is not None and not isinstance(name, str):
-            faults.add(f'has a file_name that is no text: {name!r:.40}', example)
+            faults.add(f'has a file_name that is not text: {name!r:.40}', example)
         if not {type(side) for side in size} <= {*_NUMBERS, type(None)}:
-            faults.add('has images whose width or height is no number', f'{example}, {size}')
+            faults.add('has images whose width or height is not a number', f'{example}, {size}')
         elif not missing and not min(size) > 0:
             faults.add('has images whose width or height is not positive', f'{example}, {size}')
         identity = _identity(identity, faults, 'images', example)
@@ -238,7 +238,7 @@ def _read_categories(coco: CocoFile, entries: Sequence, *, is_panoptic: bool) ->
         if missing:
             faults.add(_missing_kind('categories', missing), example)
         elif not isinstance(name, str):
-            faults.add(f'has a category whose name is no text: {name!r:.40}', example)
+            faults.add(f'has a category whose name is not text: {name!r:.40}', example)
         identity = _identity(identity, faults, 'categories', example)
         if identity in seen and identity is not None:
             faults.add('has several categories with the same id', example)
@@ -285,7 +285,7 @@ def _read_segments(
         coco.faults.add(_missing_kind('annotations', missing), f'number {number}')
     segments = entry.get('segments_info') or ()
     if not isinstance(segments, list) or not all(isinstance(each, dict) for each in segments):
-        coco.faults.add('has segments_info that is no list of objects', f'number {number}')
+        coco.faults.add('has segments_info that is not a list of objects', f'number {number}')
         return
     seen = set()
     for segment in segments:
@@ -310,7 +310,7 @@ def _read_annotation(
         category = categories.get(entry.get('category_id'), -1)
     except TypeError:
         image = category = -1
-        faults.add('has annotations whose image_id or category_id is no id', example)
+        faults.add('has annotations whose image_id or category_id is not an id', example)
     box = entry.get('bbox')
     if type(box) is not list or len(box) != 4 or not set(map(type, box)) <= _NUMBERS:
         if box is not None:
@@ -321,7 +321,7 @@ def _read_annotation(
     area = entry.get('area')
     if type(area) not in _NUMBERS:
         if area is not None:
-            faults.add('has annotations whose area is no number', f'{example}, {area!r:.40}')
+            faults.add('has annotations whose area is not a number', f'{example}, {area!r:.40}')
         area = math.nan
     crowd = entry.get('iscrowd')
     if crowd not in (None, 0, 1):
@@ -344,7 +344,7 @@ def _read_mask(coco: CocoFile, mask: Any, image: int, example: str) -> int:
             is_list = type(polygon) is list and set(map(type, polygon)) <= _NUMBERS
             if not is_list or not math.isfinite(sum(polygon)):
                 coco.mask_faults.add(
-                    'has annotations whose segmentation is no list of polygons, each a list of '
+                    'has annotations whose segmentation is not a list of polygons, each a list of '
                     'numbers x1, y1, x2, y2, ...',
                     f'{example}, {mask!r:.60}',
                 )

@@ -124,7 +124,7 @@ def find_image_problems(
         found = [each for each in differing if each[2] is is_far]
         if found:
             yield Finding(
-                f'{coco.where} has images of another size than their files ({len(found)} of '
+                f'{coco.where} has images whose files have another size ({len(found)} of '
                 f'{len(images)}, first: {os.path.abspath(found[0][0])}, {found[0][1]})',
                 is_far,
             )
@@ -171,7 +171,7 @@ def _explain_size(size: tuple[int, int], expected: tuple[float, float], header: 
     text = f'{size[0]} x {size[1]}, not {expected[0]:g} x {expected[1]:g}'
     if header.is_sideways and size == header.shown_size:
         text += (
-            '; EXIF turns it by 90 degrees as it is loaded: set '
+            '; EXIF rotates it by 90 degrees when it is loaded: set '
             "color_type='color_ignore_orientation' in LoadImageFromFile if the annotations were "
             'made without'
         )

@@ -135,21 +135,21 @@ def _find_problems_of_folders(source: DataSource) -> Iterator[Finding]:
         loose = images.pop('', [])
         if loose:
             yield Finding(
-                f'{folder} has images in none of the folders of classes, which are left out: '
+                f'{folder} has images outside the class folders, which are ignored: '
                 f'{shorten(loose, 3)}',
                 is_error=False,
             )
         empty = [name for name in names if name not in images]
         if empty and images and source.part == 'train':
             yield Finding(
-                f'{folder} has folders of classes without images: {shorten(empty)}', is_error=False
+                f'{folder} has class folders without images: {shorten(empty)}', is_error=False
             )
     known = ', '.join(sorted(dataset.extensions))
     if not images:
         yield Finding(f'{folder} has no images: their names must end with one of {known}')
     elif others:
         yield Finding(
-            f'{folder} has files that are left out, as their names end with none of {known}: '
+            f'{folder} has files that are ignored, since their names end with none of {known}: '
             f'{shorten(others, 3)}',
             is_error=False,
         )

@@ -29,7 +29,7 @@ def draw_histograms(summaries: Sequence[Summary], file_format: str) -> bytes:
     """
     drawn = [each for each in summaries if each.classes]
     if not drawn:
-        raise UserError('there is no dataset of which a histogram could be drawn')
+        raise UserError('there is no dataset to draw a histogram of')
     columns = 1 + max(len(each.distributions) for each in drawn)
     figure = Figure(figsize=(5 * columns, 4 * len(drawn)), layout='constrained')
     FigureCanvasAgg(figure)

@@ -194,7 +194,7 @@ def _find_left_out(dataset: BaseDataset, key: str, pairs: Sequence[_Pair]) -> It
     if others and folder != labels and not labels.startswith(folder + os.sep):
         found = ' and '.join(f'{count} with {suffix!r}' for suffix, count in others.items())
         yield Finding(
-            f'{folder} has images that are left out, as their names do not end with img_suffix '
+            f'{folder} has images that are ignored, since their names do not end with img_suffix '
             f'{dataset.img_suffix!r}: {found}',
             is_error=False,
         )

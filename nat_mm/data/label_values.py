@@ -88,7 +88,7 @@ def find_value_problems(
     if wide:
         path = found[wide[0]]
         yield Finding(
-            f'the label {path} has values of 16 bits, such as {wide[0]}, which mmseg cuts off to '
+            f'the label {path} has values of 16 bits, such as {wide[0]}, which mmseg truncates to '
             f'{wide[0] % 256}: convert with {_CONVERT} {wide[0]}=CLASS',
             is_error=is_sure,
         )

@@ -36,7 +36,7 @@ def find_palette_problems(config: Config) -> Iterator[Finding]:
         places.setdefault(problem, place)
     for problem, place in places.items():
         yield Finding(
-            f'{place}.metainfo.palette {problem}; missing colors are made up', is_error=False
+            f'{place}.metainfo.palette {problem}; missing colors are generated', is_error=False
         )
 
 

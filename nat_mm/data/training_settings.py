@@ -138,6 +138,6 @@ def _find_long_schedules(config: Config) -> Iterator[Finding]:
         else:
             continue
         yield Finding(
-            f'{text}, but train_cfg.{key} is {length}: the learning rate does not fall as meant',
+            f'{text}, but train_cfg.{key} is {length}: the learning rate does not fall as intended',
             is_error=False,
         )

@@ -39,7 +39,7 @@ def find_unused_outputs(trace: ShapeTrace, config: Config) -> Iterator[Finding]:
     kept = tuple(indices[position] for position in sorted(taken))
     yield Finding(
         f'{why}, so that no gradient reaches norm{", norm".join(map(str, unused))} of '
-        'model.backbone, at which DistributedDataParallel stops: write '
+        'model.backbone and DistributedDataParallel stops: write '
         f'model.backbone.out_indices={kept}{rest}, or find_unused_parameters=True',
         is_error=False,
     )

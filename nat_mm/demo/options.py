@@ -16,7 +16,8 @@ class DatasetOptions:
         max_objects: most objects drawn in an image.
         object_size: smallest and largest diameter of an object, before stretching, as shares of
             image_size.
-        min_visible_fraction: share of an object that must show for it to be annotated, in (0, 1].
+        min_visible_fraction: share of an object that must be visible for it to be annotated, in
+            (0, 1].
         min_area: fewest visible pixels of an annotated object.
 
     Raises:

@@ -32,7 +32,7 @@ class Scene:
     Attributes:
         image: uint8 [size, size, 3], BGR.
         instances: annotated objects, from back to front; their masks never overlap.
-        labels: uint8 [size, size]: 0 unlabelled (what shows of objects too hidden to be annotated),
+        labels: uint8 [size, size]: 0 unlabeled (what shows of objects too hidden to be annotated),
             1 background, 2 + index of the kind elsewhere.
     """
 

@@ -37,12 +37,12 @@ def write_dataset(
         images/SPLIT/00000.jpg                images
         annotations/instances_SPLIT.json      COCO instance annotations, masks as RLE
         labels/SPLIT/00000.png                ADE20K-style label maps, uint8 [size, size]:
-                                              0 unlabelled, 1 background, 2 + index into KINDS
+                                              0 unlabeled, 1 background, 2 + index into KINDS
         options.json                          what it was made with
 
-    As in ADE20K, readers take ``reduce_zero_label=True``: unlabelled pixels are then ignored, and
-    class 0 is the background. The files are written to a temporary folder beside, which is renamed
-    at the end: nothing half-written is left behind by an error.
+    As for ADE20K, set ``reduce_zero_label=True``: unlabeled pixels are then ignored, and class 0 is
+    the background. The files are written to a temporary folder, which is renamed at the end, so an
+    error leaves nothing half-written behind.
 
     Args:
         folder: where to write; created with its parents.

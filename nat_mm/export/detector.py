@@ -11,7 +11,7 @@ from nat_mm.export.program import for_export
 from nat_mm.export.regions import CascadeRegions, Regions, StandardRegions, paste
 
 SERVED = (
-    'served are RetinaNet, Faster R-CNN, Mask R-CNN and Cascade (Mask) R-CNN with the heads of '
+    'supported are RetinaNet, Faster R-CNN, Mask R-CNN and Cascade (Mask) R-CNN with the heads of '
     'mmdet'
 )
 

@@ -57,7 +57,7 @@ def write_model(
         path: The ``.onnx`` file, written whole or not at all.
         model: What was exported.
         preprocess: As it was exported.
-        images: Further images for the comparison, [height, width, 3], uint8, blue-green-red.
+        images: Further images for the comparison, [height, width, 3], uint8, BGR.
         calibration: Such images to quantize the model with; none leaves it in float32.
 
     Returns:

@@ -30,7 +30,7 @@ def model_to_onnx(model: Model, *, preprocess: bool) -> 'ModelProto':
 
     Args:
         model: The model, on the CPU; it is left as it is.
-        preprocess: Whether the input ``image`` is uint8, [height, width, 3], blue-green-red,
+        preprocess: Whether the input ``image`` is uint8, [height, width, 3], BGR,
             which is resized, normalized and padded as in the config's tests; otherwise it is
             float32, [batch, 3, height, width], prepared already.
 
@@ -52,7 +52,7 @@ def model_to_onnx(model: Model, *, preprocess: bool) -> 'ModelProto':
         axes[0] = 'batch'
     else:
         raise UserError(
-            'classifiers cannot be exported as a whole, detectors and segmentors can: '
+            'only detectors and segmentors can be exported as a whole: '
             '--part backbone exports the backbone'
         )
     if preprocess:

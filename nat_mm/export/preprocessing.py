@@ -32,7 +32,7 @@ class Preprocessing:
         keep_ratio: Whether they are the longer and the shorter side at most, in either order.
         mean: Of each channel, in the order of the network's channels.
         deviation: Of each channel.
-        reversed_channels: Whether blue-green-red becomes red-green-blue.
+        reversed_channels: Whether BGR becomes RGB.
         divisor: Height and width are padded at the bottom and right to multiples of it.
         padding: The value of the padding.
     """
@@ -67,7 +67,7 @@ def read_preprocessing(config: Config, preprocessor: Any) -> Preprocessing:
         elif name not in _PACKING:
             raise UserError(
                 f'{config.filename}: {name} of the test pipeline cannot be exported, only a '
-                'Resize can: leave out --preprocess, and do it before'
+                'Resize can: leave out --preprocess and do this yourself'
             )
     scale, keep_ratio = None, False
     if resize is not None:
@@ -83,7 +83,7 @@ def read_preprocessing(config: Config, preprocessor: Any) -> Preprocessing:
     if settings.get('size') is not None:
         raise UserError(
             f'{config.filename}: data_preprocessor.test_cfg.size cannot be exported, only '
-            'size_divisor can: leave out --preprocess, and pad before'
+            'size_divisor can: leave out --preprocess and pad yourself'
         )
     mean, deviation = [0.0, 0.0, 0.0], [1.0, 1.0, 1.0]
     if preprocessor._enable_normalize:
@@ -108,7 +108,7 @@ def read_preprocessing(config: Config, preprocessor: Any) -> Preprocessing:
 
 
 def reverses_channels(preprocessor: Any) -> bool:
-    """Whether a data preprocessor of mmdet or mmseg makes red-green-blue of blue-green-red."""
+    """Whether a data preprocessor of mmdet or mmseg makes RGB of BGR."""
     names = ('_channel_conversion', 'channel_conversion')
     return any(getattr(preprocessor, name, False) for name in names)
 
@@ -147,7 +147,7 @@ def plain_front(batch: str) -> str:
 
 
 def image_front(settings: Preprocessing) -> str:
-    """A front for images as OpenCV reads them: uint8, [height, width, 3], blue-green-red."""
+    """A front for images as OpenCV reads them: uint8, [height, width, 3], BGR."""
     steps = [
         'front_shape = Shape (image)',
         'front_0 = Constant <value = int64[1] {0}> ()',

@@ -59,16 +59,18 @@ def check_segmentor(segmentor: Any) -> None:
     from mmseg.models.decode_heads.decode_head import BaseDecodeHead
     from mmseg.models.segmentors import EncoderDecoder
 
-    served = (
-        "served are EncoderDecoder with one decode head that has mmseg's own predict, such as "
+    supported = (
+        "supported are EncoderDecoder with one decode head that has mmseg's own predict, such as "
         'UPerHead, FCNHead or PSPHead'
     )
     if type(segmentor) is not EncoderDecoder:
-        raise UserError(f'{type(segmentor).__name__} cannot be exported as a whole: {served}')
+        raise UserError(f'{type(segmentor).__name__} cannot be exported as a whole: {supported}')
     head = type(segmentor.decode_head)
     own = (head.predict, head.predict_by_feat)
     if own != (BaseDecodeHead.predict, BaseDecodeHead.predict_by_feat):
-        raise UserError(f'a segmentor with {head.__name__} cannot be exported as a whole: {served}')
+        raise UserError(
+            f'a segmentor with {head.__name__} cannot be exported as a whole: {supported}'
+        )
     if segmentor.test_cfg.mode != 'whole':
         raise UserError(
             'sliding windows cannot be exported: --cfg-options model.test_cfg.mode=whole segments '

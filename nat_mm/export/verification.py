@@ -86,7 +86,7 @@ def compare(model: Model, runtime: Runtime, image: np.ndarray, *, preprocess: bo
     Args:
         model: The model.
         runtime: Runs what was exported of it.
-        image: [height, width, 3], uint8, blue-green-red.
+        image: [height, width, 3], uint8, BGR.
         preprocess: Whether the pre-processing was exported, too; see
             `nat_mm.export.model.model_to_onnx`.
 

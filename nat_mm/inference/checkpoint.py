@@ -67,8 +67,8 @@ def check_checkpoint_fits(model: nn.Module, checkpoint: dict[str, Any], *, sourc
         )
     if missing or report.misshaped:
         raise UserError(
-            f'checkpoint {source} is of another architecture than the model. '
-            f'Missing: {_brief(missing)}. Of another shape: {_brief(report.misshaped)}. '
+            f'checkpoint {source} has another architecture than the model. '
+            f'Missing: {_brief(missing)}. Wrong shape: {_brief(report.misshaped)}. '
             f'Not in the model: {_brief(report.unexpected)}'
         )
     for complaint, keys in (

@@ -72,7 +72,7 @@ def draw_sample(
     """Draws boxes, masks, segments, label maps or the class of an image over it.
 
     Args:
-        image: [height, width, 3], uint8, red-green-blue.
+        image: [height, width, 3], uint8, RGB.
         sample: A data sample of mmdet, mmseg or mmpretrain, with maps as large as the image.
         classes: Names of the classes.
         palette: Their colors, see `complete_palette`.

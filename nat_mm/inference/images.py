@@ -154,7 +154,7 @@ def to_drawing(image: np.ndarray) -> np.ndarray:
             with blue, green and red; of two, the first one is shown.
 
     Returns:
-        [height, width, 3], uint8, blue-green-red, which is the image itself where it is such a one.
+        [height, width, 3], uint8, BGR, which is the image itself where it is such a one.
         Values other than uint8 are stretched, from the half percent of darkest to the half percent
         of brightest ones.
 

@@ -47,7 +47,7 @@ class Frame:
     """An image to predict.
 
     Attributes:
-        image: What is drawn on: [height, width, 3], uint8, blue-green-red.
+        image: What is drawn on: [height, width, 3], uint8, BGR.
         name: Path of its results without suffix: ``street``, or of a video ``clip/000000``.
         file_name: Name of the file that it is from; of a camera ``camera0``.
         video: The video that it is from, if any.
@@ -255,8 +255,8 @@ def _expand(entry: str, max_frames: int | None) -> list[Path | Video]:
     path = Path(entry)
     if _URL.match(entry):
         raise UserError(
-            f'{entry} is a URL, and nothing is downloaded here: download the file, for example by '
-            f'curl -O, and give its path'
+            f'{entry} is a URL, and nothing is downloaded here: download the file, for example '
+            f'with curl -O, and give its path'
         )
     if os.path.isdir(path):
         try:

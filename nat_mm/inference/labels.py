@@ -26,7 +26,7 @@ class Labels:
     """The names on an image, each in a box of its class's color.
 
     Args:
-        image: [height, width, 3], uint8, red-green-blue; the names are drawn into it.
+        image: [height, width, 3], uint8, RGB; the names are drawn into it.
     """
 
     def __init__(self, image: np.ndarray) -> None:

@@ -37,7 +37,7 @@ class LoadedImage:
     Attributes:
         results: What they pass on, ``img`` among it: [height, width] or [height, width, channels],
             of any numbers.
-        drawing: The image to draw on: [height, width, 3], uint8, blue-green-red.
+        drawing: The image to draw on: [height, width, 3], uint8, BGR.
     """
 
     results: dict[str, Any]
@@ -168,7 +168,7 @@ class ImageLoader:
         """Takes an image in memory for what a decoder returned.
 
         Args:
-            image: [height, width, 3], uint8, blue-green-red. If the config's loader may return
+            image: [height, width, 3], uint8, BGR. If the config's loader may return
                 other arrays, also such a one.
 
         Returns:

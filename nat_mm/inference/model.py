@@ -46,23 +46,23 @@ def load_model(
     """Loads a detector, segmentor or classifier, ready to predict.
 
     Args:
-        config: Config file; ``package::path`` for a config of an installed toolbox; the name of a
+        config: Config file; ``package::path`` for a config of an installed package; the name of a
             model in the model zoo, such as ``mask_rcnn_nat_tiny_3x_coco``; or a config from
             `nat_mm.inference.config.load_config`.
         checkpoint: Path or URL of the checkpoint, or ``hf://owner/name[@revision][/file]`` on the
-            Hugging Face Hub. ``'none'`` leaves the weights random. Default: the published weights
-            of the config.
+            Hugging Face Hub; ``'none'`` for random weights. Default: the published weights of the
+            config.
         device: Such as ``cpu`` or ``cuda:0``; default: a GPU if there is one.
         overrides: Config values to override, by dotted name.
         mirror: Whether to download published weights from the authors' repository on the Hugging
-            Face Hub first, if they have one; otherwise that is asked if their host does not answer.
+            Face Hub, if there is one; by default, only if their own host does not answer.
 
     Returns:
         The model, in eval mode.
 
     Raises:
-        UserError: Config or checkpoint cannot be read, they do not fit each other, or no weights
-            were published for the config. It is a ValueError.
+        UserError: The config or checkpoint cannot be read, they do not fit each other, or no
+            weights were published for the config. It is a ValueError.
     """
     if checkpoint is not None and str(checkpoint) != RANDOM:
         # Reports a missing checkpoint before the slow import of a toolbox.
@@ -95,7 +95,7 @@ def load_model(
     elif len(meta['classes']) < count:
         raise UserError(
             f'{checkpoint} and the config name {len(meta["classes"])} classes '
-            f'({", ".join(meta["classes"][:3])}, ...), but the model tells {count} apart'
+            f'({", ".join(meta["classes"][:3])}, ...), but the model has {count}'
         )
     meta['palette'] = complete_palette(meta.get('palette'), len(meta['classes']))
     return Model(module.to(device or get_device()).eval(), config, meta)
@@ -120,13 +120,13 @@ def build_module(config: Config) -> nn.Module:
 class Model:
     """A model that takes images and returns results.
 
-    Returned by `load_model`. Use models from one thread at a time, since OpenMMLab's scope and
+    `load_model` returns it. Use models from one thread at a time, since OpenMMLab's scope and
     matplotlib are global.
 
     Attributes:
         module: The PyTorch module, in eval mode.
         config: Its config.
-        dataset_meta: What is known of its data, ``classes`` and ``palette`` among it.
+        dataset_meta: What is known about its data, including ``classes`` and ``palette``.
     """
 
     def __init__(self, module: nn.Module, config: Config, dataset_meta: dict[str, Any]) -> None:
@@ -155,7 +155,7 @@ class Model:
 
     @property
     def palette(self) -> list[tuple[int, int, int]]:
-        """Colors of the classes, red-green-blue, 0 to 255."""
+        """Colors of the classes, RGB, 0 to 255."""
         return [(red, green, blue) for red, green, blue in self.dataset_meta['palette']]
 
     @cached_property
@@ -179,23 +179,22 @@ class Model:
         """Predicts images.
 
         Args:
-            inputs: An image: a file, or an array [height, width, 3], uint8, blue-green-red as
-                OpenCV reads it; or a folder of images, a glob, or a list of any of these. Files are
-                loaded as the config's test pipeline loads them; where that may give arrays of other
-                kinds, such as 16 bits or many channels, these are taken, too.
-            score_threshold: Drops objects of a detector with lower scores, 0 to 1. It may be below
-                the threshold of the config.
-            batch_size: Images of the same shape predicted at once, or tiles.
-            tiling: Tiles in which each image is predicted, for images that are too large for the
-                model as a whole; see `Tiling`.
+            inputs: An image, which is a file or an array [height, width, 3], uint8, BGR as OpenCV
+                reads it; or a folder of images, a glob, or a list of any of these. The config's
+                test pipeline loads files. If it yields other arrays, such as 16-bit or
+                multi-channel ones, these can be passed, too.
+            score_threshold: Drops objects of a detector with lower scores, 0 to 1. It may be lower
+                than the threshold of the config.
+            batch_size: Number of images of the same shape, or of tiles, to predict at once.
+            tiling: Tiles in which to predict images that are too large for the model; see `Tiling`.
 
         Returns:
             The result of a single image, or a list of results in the order of the inputs. See
             `DetectionResult`, `SegmentationResult` and `ClassificationResult`.
 
         Raises:
-            UserError: An image cannot be read, an argument is out of range, or the model predicts
-                no tiles; see `nat_mm.inference.tiling.infer_tiled`.
+            UserError: An image cannot be read, an argument is out of range, or the model does not
+                support tiles; see `nat_mm.inference.tiling.infer_tiled`.
             TypeError: An input is neither a path nor an array of uint8.
         """
         if not 0 <= score_threshold <= 1:
@@ -242,10 +241,10 @@ class Model:
                 return cast(BaseModel, self.module).test_step(batch)
 
     def low_scores_kept(self, threshold: float) -> AbstractContextManager[None]:
-        """Lets a detector find objects of low scores inside of a ``with`` block.
+        """Lets a detector find objects with low scores within a ``with`` block.
 
         Args:
-            threshold: The lowest score, where that is below the thresholds of the config.
+            threshold: The lowest score, if it is lower than the thresholds of the config.
         """
         return low_scores_kept(self.module, threshold)
 

@@ -12,7 +12,7 @@ _GOLDEN_RATIO = 0.618034
 
 
 def make_palette(count: int) -> list[Color]:
-    """Distinct colors, red-green-blue from 0 to 255."""
+    """Distinct colors, RGB from 0 to 255."""
     hues = (index * _GOLDEN_RATIO % 1 for index in range(count))
     colors = (colorsys.hsv_to_rgb(hue, 0.65, 0.95) for hue in hues)
     return [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in colors]

@@ -1,4 +1,4 @@
-"""Results of models: as arrays, in COCO's format, and drawn over the image."""
+"""Results of models, as arrays, in COCO's format, and drawn over the image."""
 
 from abc import ABC, abstractmethod
 from functools import cached_property
@@ -24,7 +24,7 @@ class Result(ABC):
 
     Attributes:
         model: The model.
-        frame: The image and where it is from.
+        frame: The image and where it comes from.
         sample: The toolbox's data sample, with tensors.
         score_threshold: Lowest score of the objects.
     """
@@ -41,18 +41,18 @@ class Result(ABC):
 
     @property
     def image(self) -> np.ndarray:
-        """The image, [height, width, 3], uint8, blue-green-red."""
+        """The image, [height, width, 3], uint8, BGR."""
         return self.frame.image
 
     def draw(self, *, opacity: float = OPACITY, with_labels: bool = True) -> np.ndarray:
         """Draws the result over the image, each class in its color of `Model.palette`.
 
         Args:
-            opacity: Of masks, segments and label maps, from 0 to 1.
+            opacity: Opacity of masks, segments and label maps, from 0 to 1.
             with_labels: Whether to write the names of the classes.
 
         Returns:
-            [height, width, 3], uint8, red-green-blue, as Pillow and matplotlib take it.
+            [height, width, 3], uint8, RGB, as Pillow and matplotlib take it.
 
         Raises:
             UserError: The opacity is not from 0 to 1.
@@ -138,8 +138,8 @@ class DetectionResult(Result):
     def masks(self) -> np.ndarray | None:
         """[n, height, width], bool; None if the model has no masks.
 
-        Of an image that was predicted in tiles, they are put together here; `describe` and `draw`
-        do without them.
+        For an image that was predicted in tiles, the full masks are assembled here; `describe` and
+        `draw` do not need them.
         """
         if self._instances is None or 'masks' not in self._instances:
             return None
@@ -172,7 +172,7 @@ class DetectionResult(Result):
         Returns:
             ``image``, ``height``, ``width`` and ``instances``, each with ``label``, ``class_name``,
             ``score``, ``bbox`` (x1, y1, x2, y2 in pixels) and, if the model has masks, ``mask``
-            (COCO's run-length encoding). Of a panoptic model also ``segments``, each with its
+            (COCO's run-length encoding). For a panoptic model, also ``segments``, each with its
             number in `segments` as ``id``, ``label``, ``class_name`` and ``area`` in pixels.
         """
         instances = self._described if with_masks else self._without_masks()
@@ -284,7 +284,7 @@ class SegmentationResult(Result):
         return {**self._describe_image(), 'classes': self._shares()}
 
     def to_coco(self, image_id: int = 1) -> list[dict[str, Any]]:
-        """The label map as COCO's stuff format has it, one entry for each class that occurs.
+        """The label map in COCO's stuff format, with one entry for each class that occurs.
 
         Args:
             image_id: The image's number in the annotation file.

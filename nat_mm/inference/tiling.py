@@ -1,9 +1,9 @@
 """Predicts large images tile by tile, as if they were predicted whole.
 
-A label map is put together from the middles of its tiles: each pixel comes from the tile in which
-it is farthest from an edge, at least half of the overlap. So a model whose pixels look no farther
-than that gives the label map of the whole image, and only one tile's scores are in memory. mmseg's
-slide mode keeps those of the whole image, and averages in what it found at the edges of tiles.
+Each pixel of a label map comes from the tile in which it is farthest from an edge, at least half of
+the overlap. So a model whose receptive field reaches no farther gives the label map of the whole
+image, and only the scores of one tile are in memory. mmseg's slide mode keeps those of the whole
+image, and averages in what it found at the edges of tiles.
 
 Objects that more than one tile can see are merged by sahi's greedy non-maximum merging.
 """
@@ -44,12 +44,12 @@ Found = Iterator[tuple[_Tile, BaseDataElement]]
 
 @dataclass(frozen=True)
 class Tiling:
-    """Squares that cover an image.
+    """Square tiles that cover an image.
 
     Attributes:
-        size: Side of a tile in pixels; an image that is smaller on a side has smaller tiles.
-        overlap: Pixels that neighbors share at least; the last tile of a row or column is moved
-            back to the edge of the image, and shares more.
+        size: Side of a tile in pixels; if a side of an image is shorter, its tiles are, too.
+        overlap: Least number of pixels by which neighboring tiles overlap. The last tile of a row
+            or column ends at the edge of the image, and overlaps more.
 
     Raises:
         UserError: The size is below the smallest input of a backbone, or the overlap is negative or
@@ -96,8 +96,8 @@ def check_tiles_fit(model: 'Model') -> None:
     """Checks that tiles make sense for a model.
 
     Raises:
-        UserError: It is a classifier, or sahi, which merges the objects of a detector, is not
-            installed.
+        UserError: The model is a classifier; or it is a detector, and sahi, which merges its
+            objects, is not installed.
     """
     if model.task == 'classification':
         raise UserError('a classifier has one answer for a whole image: predict without tiles')

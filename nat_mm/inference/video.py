@@ -92,7 +92,7 @@ class Video:
             )
 
     def images(self, *, max_megapixels: float) -> Iterator[np.ndarray]:
-        """Reads the frames one by one, each [height, width, 3], uint8, blue-green-red.
+        """Reads the frames one by one, each [height, width, 3], uint8, BGR.
 
         A file is opened once, by whichever method needs it first, and closed after its last frame:
         it can be read once.
@@ -247,7 +247,7 @@ class VideoWriter:
         """Appends an image.
 
         Args:
-            image: [height, width, 3], uint8, blue-green-red.
+            image: [height, width, 3], uint8, BGR.
         """
         bottom, right = self._border
         image = cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_REPLICATE)

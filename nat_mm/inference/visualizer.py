@@ -52,7 +52,7 @@ class ResultVisualizer(Visualizer):
 
         Args:
             name: What the image is called.
-            image: [height, width, 3], uint8, red-green-blue.
+            image: [height, width, 3], uint8, RGB.
             data_sample: What was found in it, and what is.
             draw_gt: Whether to draw the ground truth.
             draw_pred: Whether to draw the prediction.

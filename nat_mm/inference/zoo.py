@@ -35,7 +35,7 @@ def find_config(source: str | Path) -> Path:
     if separator:
         found = importlib.util.find_spec(package) if package.isidentifier() else None
         if found is None or found.origin is None:
-            raise UserError(f'config {source}: there is no package {package!r} installed')
+            raise UserError(f'config {source}: package {package!r} is not installed')
         path = Path(found.origin).parent / '.mim' / 'configs' / config
         path = path if path.suffix else path.with_suffix('.py')
         if not path.is_file():

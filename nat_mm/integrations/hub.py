@@ -1,4 +1,4 @@
-"""Publishes models on the Hugging Face Hub, from where ``hf://owner/name`` loads them."""
+"""Publishes models on the Hugging Face Hub; ``hf://owner/name`` loads them from there."""
 
 from __future__ import annotations
 
@@ -44,24 +44,24 @@ def push_to_hub(
 ) -> str:
     """Uploads a model: its weights as safetensors, its config, and a model card.
 
-    The repository is made if there is none. All files are one commit, which replaces files of the
-    same names. The config is uploaded without the settings that only tell of this machine
-    (``work_dir``, ``load_from``, ``resume``, ``launcher``), but with its paths of data.
+    The repository is created if it does not exist. All files are uploaded in one commit, which
+    replaces files with the same names. The config is uploaded without settings that concern only
+    this machine (``work_dir``, ``load_from``, ``resume``, ``launcher``), but with its data paths.
 
     Args:
         model: Result of `nat_mm.load_model`, or a checkpoint: a path, URL or ``hf://`` address.
         repository: ``owner/name``.
-        config: Of a checkpoint: config file or name in the model zoo, as `load_model` takes it.
+        config: For a checkpoint: its config file or name in the model zoo, as for `load_model`.
         metrics: Results by name, for the card, such as ``{'coco/bbox_mAP': 0.467}``.
         dataset: What they were measured on; default: the type of the config's test dataset.
-        license: Identifier on the Hub, such as ``mit``; None says that none was stated.
+        license: Identifier on the Hub, such as ``mit``; None if no license is stated.
         private: Whether a new repository is private.
         revision: Branch to upload to; default: the main branch.
-        message: Of the commit.
-        token: Default: that of ``hf auth login`` or HF_TOKEN.
+        message: Commit message.
+        token: Access token; default: that of ``hf auth login`` or HF_TOKEN.
 
     Returns:
-        The address by which to load it, ``hf://owner/name``.
+        The address to load the model from, ``hf://owner/name``.
 
     Raises:
         UserError: Model and config do not fit, or the upload is not possible.
@@ -106,7 +106,7 @@ def write_card(
 
     Args:
         model: The model.
-        address: Where it is going to be, ``hf://owner/name``.
+        address: Where the model will be, ``hf://owner/name``.
         metrics: Results by name.
         dataset: What they were measured on; None for the type of the config's test dataset.
         license: Identifier on the Hub, or None.
@@ -187,7 +187,7 @@ def _upload_mistakes(hub: ModuleType, repository: str) -> Iterator[None]:
     try:
         yield
     except hub.errors.HFValidationError as error:
-        raise UserError(f'{repository!r} is no owner/name: {_one_line(error)}') from error
+        raise UserError(f'{repository!r} must be owner/name: {_one_line(error)}') from error
     except (hub.errors.HfHubHTTPError, hub.errors.LocalTokenNotFoundError) as error:
         response = getattr(error, 'response', None)
         if response is None or response.status_code in (401, 403):

@@ -1,16 +1,16 @@
 """The functions and modules of NATTEN up to 0.17, which NATTEN 0.20 removed.
 
-``from nat_mm.integrations.natten import natten2dqkrpb, natten2dav`` in place of
-``from natten.functional import natten2dqkrpb, natten2dav`` is enough; for code that cannot be
-changed there is :func:`provide_natten`. They run on any device, forward and backward, with the
+Replace ``from natten.functional import natten2dqkrpb, natten2dav`` by
+``from nat_mm.integrations.natten import natten2dqkrpb, natten2dav``. For code that cannot be
+changed, use :func:`provide_natten`. The functions run on any device, forward and backward, with the
 argument order, layouts and results of 0.17:
 
-- ``qk`` and ``av`` have heads before the map: query, key and value [B, heads, L, D] or
+- ``qk`` and ``av`` have heads before the map: query, key and value are [B, heads, L, D] or
   [B, heads, H, W, D], attention weights [B, heads, L, k] or [B, heads, H, W, kh * kw].
-- The fused ``na1d`` and ``na2d`` have them behind it, [B, L, heads, D] or [B, H, W, heads, D].
+- The fused ``na1d`` and ``na2d`` have heads after the map: [B, L, heads, D] or [B, H, W, heads, D].
 - ``rpb`` is [heads, 2k - 1] or [heads, 2kh - 1, 2kw - 1].
 
-Causal attention, additional keys and values, nested tensors and three dimensions are refused.
+Causal attention, additional keys and values, nested tensors and three dimensions are not supported.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def na2d(
     additional_values: Tensor | None = None,
     xformers_kwargs: dict | None = None,
 ) -> Tensor:
-    """Fused attention on a map, [B, H, W, heads, D]: our operator."""
+    """Fused attention on a map, [B, H, W, heads, D], with the operator of nat_mm."""
     _refuse(
         is_causal=is_causal, additional_keys=additional_keys, additional_values=additional_values
     )
@@ -130,7 +130,7 @@ def na1d(
     additional_values: Tensor | None = None,
     xformers_kwargs: dict | None = None,
 ) -> Tensor:
-    """Fused attention in a sequence, [B, L, heads, D]: our operator."""
+    """Fused attention in a sequence, [B, L, heads, D], with the operator of nat_mm."""
     _refuse(
         is_causal=is_causal, additional_keys=additional_keys, additional_values=additional_values
     )
@@ -180,7 +180,7 @@ def natten1dav(attn: Tensor, value: Tensor, kernel_size: int, dilation: int) -> 
 
 
 def na3d(*_: Any, **__: Any) -> Tensor:
-    """Refuses: there is no attention in three dimensions here."""
+    """Raises NotImplementedError: nat_mm has no attention in three dimensions."""
     raise NotImplementedError(
         'nat_mm has no neighborhood attention in three dimensions; use NATTEN for it'
     )
@@ -273,10 +273,10 @@ class NeighborhoodAttention2D(_NeighborhoodAttention):
 
 
 def provide_natten() -> None:
-    """Lets ``import natten`` and ``natten.functional`` in other code find this module's names.
+    """Makes this module available to other code as ``natten`` and ``natten.functional``.
 
     Raises:
-        ImportError: If a NATTEN is installed: one process cannot have both.
+        ImportError: If NATTEN is installed: one process cannot have both.
     """
     if sys.modules.get('natten') is None:
         if importlib.util.find_spec('natten') is not None:

@@ -1,4 +1,4 @@
-"""Where the resolution falls: from image to tokens, and from one stage to the next."""
+"""Modules that reduce the resolution: from image to tokens, and from one stage to the next."""
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ class ConvTokenizer(nn.Module):
 
     Args:
         in_channels: Number of image channels.
-        embed_dim: Number of token channels; even, as the first convolution makes half of them.
+        embed_dim: Number of token channels; even, since the first convolution outputs half of them.
     """
 
     def __init__(self, in_channels: int, embed_dim: int) -> None:
@@ -33,7 +33,7 @@ class ConvTokenizer(nn.Module):
 class PatchTokenizer(nn.Module):
     """Swin's tokenizer (arXiv 2103.14030): one convolution of patches, then LayerNorm.
 
-    Images that are no whole number of patches are zero-padded at the bottom and right.
+    Images whose sides are not multiples of the patch size are zero-padded at the bottom and right.
 
     Args:
         in_channels: Number of image channels.
@@ -83,7 +83,7 @@ class ConvDownsampler(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Swin's downsampler (arXiv 2103.14030): each 2x2 tokens through LayerNorm and a linear layer.
+    """Swin's downsampler (arXiv 2103.14030): merges 2x2 tokens by LayerNorm and a linear layer.
 
     Maps of odd height or width are zero-padded at the bottom and right.
 

@@ -35,13 +35,13 @@ class NATLayer(nn.Module):
         dilation: Step between neighbors, at least 1.
         mlp_ratio: Hidden channels of the MLP as a multiple of C.
         qkv_bias: Whether the projection to query, key and value has a bias.
-        relative_position_bias: Whether attention scores get a learnt relative position bias.
+        relative_position_bias: Whether attention scores get a learned relative positional bias.
         drop_rate: Dropout probability in the MLP and after attention, in [0, 1).
         drop_path_rate: Probability of dropping a residual branch of a sample (stochastic depth,
             arXiv 1603.09382), in [0, 1).
-        layer_scale: Initial value of the learnt scale per channel of each residual branch
+        layer_scale: Initial value of the learned scale per channel of each residual branch
             (``gamma1``, ``gamma2``; arXiv 2103.17239), or None for no such scale.
-        attention: What tokens attend to, one of ``ATTENTION_PATTERNS``; other patterns than the
+        attention: What tokens attend to, one of ``ATTENTION_PATTERNS``; the patterns other than the
             default are for comparison.
         shifted: Whether the windows of 'shifted_window' are shifted, by half of their length.
         attention_backend: Backend of :func:`nat_mm.ops.neighborhood_attention_2d`.
@@ -133,8 +133,8 @@ class NeighborhoodAttention2D(nn.Module):
 
     Neighborhood Attention Transformer (arXiv 2204.07143) and Dilated Neighborhood Attention
     Transformer (arXiv 2209.15001). A map smaller than ``kernel_size * dilation`` on an axis is
-    zero-padded on the right or bottom up to that length before the projection to query, key and
-    value, and the result is cropped; the released checkpoints were trained that way.
+    zero-padded on the right or bottom to that length before the projection to query, key and
+    value, and the result is cropped. The released checkpoints were trained in this way.
 
     Loading a state dict whose ``rpb`` belongs to another kernel size resizes that table.
 
@@ -238,13 +238,12 @@ class StandAloneAttention2D(NeighborhoodAttention2D):
     """Multi-head self-attention of each token to the k x k (dilated) tokens around it.
 
     Stand-alone self-attention (SASA, arXiv 1906.05909). It differs from neighborhood attention at
-    borders, where windows are not moved inwards: keys and values are zero beyond a border, as in a
-    padded convolution. These keys take part in the softmax, with the relative position bias alone
+    borders, where windows are not shifted inward: keys and values are zero beyond a border, as in a
+    padded convolution. These keys take part in the softmax, with the relative positional bias alone
     as their score. Arguments: see :class:`NeighborhoodAttention2D`.
 
-    On a map with a margin of zeros no window of a token meets a border, where the operator would
-    move it; so every backend serves this pattern. What the operator computes for the margin itself
-    is wasted.
+    The operator runs on a map with a margin of zeros, in which no window of a token reaches a
+    border, so every backend supports this pattern. The results for the margin itself are discarded.
     """
 
     def _pad(self, x: Tensor) -> Tensor:

@@ -63,7 +63,7 @@ def resize_stored_rpb(
         source, target = ((shape[-1] + 1) // 2 for shape in (table.shape, rpb.shape))
         state_dict[key] = resize_rpb(table, target)
         _log(
-            f'{key}: relative position bias resized from {measure} {source} '
+            f'{key}: relative positional bias resized from {measure} {source} '
             f'to {target} by bicubic interpolation'
         )
 

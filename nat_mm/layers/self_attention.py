@@ -1,4 +1,4 @@
-"""Self-attention of each token to the whole map, with a relative position bias."""
+"""Self-attention of each token to the whole map, with a relative positional bias."""
 
 from typing import Any
 
@@ -14,14 +14,14 @@ from nat_mm.ops.validation import check_int
 class SelfAttention2D(nn.Module):
     """Multi-head self-attention of each token to all tokens of its map.
 
-    What ViT-rpb of DiNAT (arXiv 2209.15001) has in the place of
-    :class:`~nat_mm.layers.NeighborhoodAttention2D`, with the same parameter names. Its bias table
-    knows each offset in a map of ``map_size``. On a map of another size, the table is stretched
-    over that map's offsets by bicubic interpolation; loading a state dict with the table of another
-    ``map_size`` does the same once.
+    ViT-rpb in the DiNAT paper (arXiv 2209.15001) uses it instead of
+    :class:`~nat_mm.layers.NeighborhoodAttention2D`, with the same parameter names. The bias table
+    has an entry for each offset in a map of ``map_size``. On a map of another size, the table is
+    resized to that map's offsets by bicubic interpolation; loading a state dict with a table for
+    another ``map_size`` resizes it once.
 
-    Time grows with the square of the number of tokens, and so does memory where there is a bias:
-    4 bytes for each head and pair of tokens, 0.8 GB for 12 heads on a map of 64 x 64.
+    Time grows with the square of the number of tokens. So does memory if there is a bias: 4 bytes
+    for each head and pair of tokens, 0.8 GB for 12 heads on a map of 64 x 64.
 
     Args:
         channels: Number of channels C; a multiple of ``num_heads``.

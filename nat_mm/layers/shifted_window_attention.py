@@ -14,21 +14,21 @@ from nat_mm.ops.validation import check_int
 class ShiftedWindowAttention2D(nn.Module):
     """Multi-head self-attention within windows, as in Swin (arXiv 2103.14030).
 
-    The map is cut into windows of ``window_size`` x ``window_size`` tokens, the first of which
-    begins ``shift`` rows above and columns left of where it would without a shift; tokens attend to
-    their own window. A map that is no multiple of ``window_size`` is zero-padded on the right and
-    bottom before the projection to query, key and value, and padded tokens are attended to, as
-    Swin does. An axis that one window covers is not shifted.
+    The map is partitioned into windows of ``window_size`` x ``window_size`` tokens, shifted up and
+    left by ``shift`` tokens; tokens attend to their own window. A map whose size is not a multiple
+    of ``window_size`` is zero-padded on the right and bottom before the projection to query, key
+    and value, and tokens attend to the padding, as in Swin. An axis that one window covers is not
+    shifted.
 
-    Parameters have the names and shapes of :class:`~nat_mm.layers.NeighborhoodAttention2D`'s, so
-    that weights can be exchanged. Swin's bias table is ``rpb`` turned by 180 degrees. Loading a
+    Parameters have the names and shapes of :class:`~nat_mm.layers.NeighborhoodAttention2D`, so
+    that the two can share weights. Swin's bias table is ``rpb`` rotated by 180 degrees. Loading a
     state dict whose ``rpb`` belongs to another window size resizes that table.
 
     Args:
         channels: Number of channels C; a multiple of ``num_heads``.
         num_heads: Number of attention heads.
         window_size: Window length, at least 1, the same on both axes.
-        shift: By how many rows and columns the windows are shifted, from 0 to ``window_size - 1``.
+        shift: Rows and columns by which the windows are shifted, from 0 to ``window_size - 1``.
         qkv_bias: Whether the projection to query, key and value has a bias.
         relative_position_bias: Whether to learn ``rpb``, ``[num_heads, 2 * window_size - 1,
             2 * window_size - 1]``, a bias on the scores by relative position; otherwise ``rpb`` is

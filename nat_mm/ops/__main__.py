@@ -1,4 +1,4 @@
-"""Prints which backends can serve here: ``python -m nat_mm.ops``."""
+"""Prints which backends work here: ``python -m nat_mm.ops``."""
 
 from __future__ import annotations
 

@@ -31,33 +31,33 @@ def neighborhood_attention_2d(
 ) -> Tensor:
     """Attention of each token to its ``kernel_size`` x ``kernel_size`` nearest tokens.
 
-    Along each axis the window of a token holds the tokens at multiples of ``dilation`` from it.
-    At a border the window is shifted inwards, never truncated, so that every token has the same
-    number of neighbors. See NAT, arXiv 2204.07143, and for dilation DiNAT, arXiv 2209.15001.
+    Along each axis, the window of a token holds tokens at multiples of ``dilation`` from it. At a
+    border, the window is shifted inward and never truncated, so that every token has the same
+    number of neighbors. See NAT (arXiv 2204.07143) and, for dilation, DiNAT (arXiv 2209.15001).
 
     Args:
         query: [B, H, W, heads, head_dim]; float16, bfloat16, float32 or float64, any strides.
-        key: Shape, element type and device of ``query``.
-        value: Shape, element type and device of ``query``.
-        kernel_size: Odd window size of at least 3, for both axes or as (rows, columns). As a pair
-            one of them may be 1: then tokens attend along the other axis only.
+        key: Shape, dtype and device of ``query``.
+        value: Shape, dtype and device of ``query``.
+        kernel_size: Odd window size of at least 3, for both axes or as (rows, columns). One of a
+            pair may be 1; tokens then attend only along the other axis.
         dilation: Distance between neighbors, at least 1, for both axes or as (rows, columns).
-            The map must hold a whole window: H >= kernel_size * dilation, likewise W.
+            The map must hold a whole window: H and W >= kernel_size * dilation.
         bias: Relative positional bias [heads, 2 * rows - 1, 2 * columns - 1] added to the scores,
-            of any supported element type; entry (rows - 1, columns - 1) belongs to the token
-            itself. None for no bias.
-        scale: Factor on the query-key products; default ``head_dim ** -0.5``.
-        backend: 'auto' takes the fastest backend that can serve the arguments; or the name of
-            one: 'cpu', 'natten', 'triton', 'portable', 'reference'.
+            of any supported dtype; entry (rows - 1, columns - 1) is for the token itself. None
+            for no bias.
+        scale: Factor on the query-key products; default: ``head_dim ** -0.5``.
+        backend: 'auto' for the fastest backend that supports the arguments, or one of 'cpu',
+            'natten', 'triton', 'portable' and 'reference'.
 
     Returns:
-        The attended values, contiguous, with the shape and element type of ``query``; under
-        autocast with autocast's element type.
+        The attended values, contiguous, with the shape and dtype of ``query`` or, under autocast,
+        with autocast's dtype.
 
     Raises:
-        TypeError: If an argument is of the wrong type or element type.
-        ValueError: If shapes do not fit, an option is out of range, or the named backend cannot
-            serve the arguments (the message gives its reasons).
+        TypeError: If an argument has the wrong type or dtype.
+        ValueError: If shapes do not fit, an option is out of range, or the named backend does not
+            support the arguments (the message says why).
     """
     kernel_size = check_kernel_size(kernel_size)
     dilation = check_dilation(dilation)
@@ -81,29 +81,28 @@ def neighborhood_attention_1d(
 ) -> Tensor:
     """Attention of each token of a sequence to its ``kernel_size`` nearest tokens.
 
-    It is :func:`neighborhood_attention_2d` on a map of one row, and served by the same backends.
+    This is :func:`neighborhood_attention_2d` on a map of one row, with the same backends.
 
     Args:
         query: [B, L, heads, head_dim]; float16, bfloat16, float32 or float64, any strides.
-        key: Shape, element type and device of ``query``.
-        value: Shape, element type and device of ``query``.
+        key: Shape, dtype and device of ``query``.
+        value: Shape, dtype and device of ``query``.
         kernel_size: Odd window size of at least 3.
         dilation: Distance between neighbors, at least 1. The sequence must hold a whole window:
             L >= kernel_size * dilation.
         bias: Relative positional bias [heads, 2 * kernel_size - 1] added to the scores, of any
-            supported element type; entry kernel_size - 1 belongs to the token itself. None for no
-            bias.
-        scale: Factor on the query-key products; default ``head_dim ** -0.5``.
+            supported dtype; entry kernel_size - 1 is for the token itself. None for no bias.
+        scale: Factor on the query-key products; default: ``head_dim ** -0.5``.
         backend: As for :func:`neighborhood_attention_2d`.
 
     Returns:
-        The attended values, contiguous, with the shape and element type of ``query``; under
-        autocast with autocast's element type.
+        The attended values, contiguous, with the shape and dtype of ``query`` or, under autocast,
+        with autocast's dtype.
 
     Raises:
-        TypeError: If an argument is of the wrong type or element type.
-        ValueError: If shapes do not fit, an option is out of range, or the named backend cannot
-            serve the arguments (the message gives its reasons).
+        TypeError: If an argument has the wrong type or dtype.
+        ValueError: If shapes do not fit, an option is out of range, or the named backend does not
+            support the arguments (the message says why).
     """
     check_window_length(kernel_size)
     check_int('dilation', dilation, minimum=1)

@@ -30,31 +30,31 @@ def neighborhood_attention_weights(
     scale: float | None = None,
     positions: Tensor | Sequence[Sequence[int]] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The softmax weights by which tokens attend to their neighbors, and where those lie.
+    """The softmax weights with which tokens attend to their neighbors, and their positions.
 
     They are the weights of `nat_mm.ops.neighborhood_attention_2d` with the same arguments,
-    whichever its backend: summing ``weights * value[neighbor]`` over a token's neighbors gives
-    its result. No backend hands them out, since fast ones never hold them.
+    for any backend: summing ``weights * value[neighbor]`` over the neighbors of a token gives its
+    result. No backend returns them, since fast backends never store them.
 
     Args:
         query: [B, H, W, heads, head_dim]; float16, bfloat16, float32 or float64, any strides.
-        key: Shape, element type and device of ``query``.
-        kernel_size: Odd window size of at least 3, for both axes or as (rows, columns) = (kh, kw),
-            of which one may be 1.
+        key: Shape, dtype and device of ``query``.
+        kernel_size: Odd window size of at least 3, for both axes or as (rows, columns) = (kh, kw).
+            One of a pair may be 1.
         dilation: Distance between neighbors, at least 1, for both axes or as (rows, columns).
-            The map must hold a whole window: H >= kh * dilation, likewise W.
+            The map must hold a whole window: H >= kh * dilation and W >= kw * dilation.
         bias: Relative positional bias [heads, 2 * kh - 1, 2 * kw - 1] added to the scores, or None.
-        scale: Factor on the query-key products; default ``head_dim ** -0.5``.
+        scale: Factor on the query-key products; default: ``head_dim ** -0.5``.
         positions: The tokens to look at, [N, 2] integers (row, column); None for all.
 
     Returns:
         ``(weights, neighbors)``. ``weights`` are [B, N, heads, kh * kw], or without ``positions``
         [B, H, W, heads, kh * kw]; float64 for float64 arguments, otherwise float32; they sum to 1
-        over the last axis and can be differentiated. ``neighbors`` are the positions that they
-        belong to, int64 (row, column), [N, kh * kw, 2] or [H, W, kh * kw, 2], row by row.
+        over the last axis and are differentiable. ``neighbors`` are the positions of the neighbors,
+        int64 (row, column), [N, kh * kw, 2] or [H, W, kh * kw, 2], row by row.
 
     Raises:
-        TypeError: If an argument is of the wrong type or element type.
+        TypeError: If an argument has the wrong type or dtype.
         ValueError: If shapes do not fit, an option is out of range, or a position is not on the
             map.
     """

@@ -29,9 +29,9 @@ def multiply_adds(query_shape: Sequence[int], kernel_size: Sequence[int]) -> int
 
 
 def flop_handles() -> dict[str, Callable]:
-    """Handles that make fvcore's and mmengine's FLOP counters see the operator.
+    """Handles with which fvcore's and mmengine's FLOP counters count the operator.
 
-    These count a multiply-add as one.
+    These counters count a multiply-add as one.
 
     Example:
         ``FlopAnalyzer(model, inputs).set_op_handle(**flop_handles())``
@@ -40,9 +40,9 @@ def flop_handles() -> dict[str, Callable]:
 
 
 def flop_formulas() -> dict[Any, Callable]:
-    """Formulas that make PyTorch's FLOP counter see the operator, forward and backward.
+    """Formulas with which PyTorch's FLOP counter counts the operator, forward and backward.
 
-    That counter counts a multiply-add as two.
+    PyTorch's counter counts a multiply-add as two.
 
     Example:
         ``FlopCounterMode(custom_mapping=flop_formulas())``

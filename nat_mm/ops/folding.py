@@ -1,4 +1,4 @@
-"""Relative positional bias for attention kernels that know none."""
+"""Relative positional bias for attention kernels that do not support one."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ def fold_bias(
 ) -> tuple[Tensor, Tensor]:
     """Moves the bias into extra channels of query and key.
 
-    On one axis a window holds k consecutive tokens of a residue class, whose numbers in that class
-    are all different modulo k. So a one-hot vector over (row mod kh, column mod kw) tells a
-    query's neighbors apart: every key is given its own, every query the biases of its neighbors
-    in that order. Then ``scale * (q . k)`` of the results equals ``scale * (q . k) + bias`` for
-    every pair of a query and one of its neighbors, and autograd carries the bias gradient.
+    On one axis, a window holds k consecutive tokens of a residue class. Their indices in that class
+    are all different modulo k, so a one-hot vector over (row mod kh, column mod kw) distinguishes
+    the neighbors of a query. Every key gets its own vector, every query the biases of its neighbors
+    in the same order, divided by ``scale``. So ``scale * (q . k)`` of the results equals
+    ``scale * (q . k) + bias`` of the arguments for every query and each of its neighbors, and
+    autograd computes the gradient of the bias.
 
     Args:
         query: [B, H, W, heads, D].
@@ -33,11 +34,11 @@ def fold_bias(
         bias: [heads, 2 * kh - 1, 2 * kw - 1].
         kernel_size: (kh, kw), odd.
         dilation: Distance between neighbors on each axis.
-        scale: Factor that attention puts on the products.
-        multiple_of: The result's width is padded with zeros to a multiple of this.
+        scale: Factor that attention applies to the products.
+        multiple_of: The channels of the result are padded with zeros to a multiple of this.
 
     Returns:
-        Query and key [B, H, W, heads, D + kh * kw (+ padding)], in their own element types.
+        Query and key, [B, H, W, heads, D + kh * kw (+ padding)], each with its own dtype.
     """
     batch, height, width, heads, head_dim = query.shape
     channels = kernel_size[0] * kernel_size[1]

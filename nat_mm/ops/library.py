@@ -48,10 +48,10 @@ def define_operator(
     keeps_output: bool = False,
     statistics: Callable[[torch.dtype], int] | None = None,
 ) -> Operator:
-    """Makes one differentiable, compilable operator out of two kernels.
+    """Makes a differentiable, compilable operator from a forward and a backward kernel.
 
-    :func:`nat_mm.ops.neighborhood_attention_2d` casts for autocast, since it needs the dtype to
-    choose a backend; the kernels run with autocast off.
+    The kernels run with autocast off: :func:`nat_mm.ops.neighborhood_attention_2d` has cast their
+    arguments, since it needs the dtype to choose a backend.
 
     Args:
         name: Name in PyTorch's ``nat_mm`` namespace.
@@ -65,12 +65,13 @@ def define_operator(
             contiguous, with bias's shape and dtype, or empty without bias. Output and statistics
             are None unless they are kept. It uses only its arguments, so no attention weights are
             stored between the passes.
-        devices: PyTorch's dispatch keys of the devices that the kernels serve.
-        keeps_output: Whether the output is kept for the backward pass.
-        statistics: Numbers per query kept for the backward pass, by query's dtype; default: none.
+        devices: PyTorch's dispatch keys of the devices on which the kernels run.
+        keeps_output: Whether to keep the output for the backward pass.
+        statistics: How many numbers per query to keep for the backward pass, by query's dtype;
+            default: none.
 
     Returns:
-        The operator, with the arguments of ``forward``; it returns the output alone.
+        The operator, with the arguments of ``forward``; it returns only the output.
     """
     library = torch.library.Library(NAMESPACE, 'FRAGMENT')
     _LIBRARIES.append(library)

@@ -79,7 +79,7 @@ def recomputable(function: Function, x: Tensor) -> Tensor:
         x: Its input, of any shape; kept, or recomputable itself.
 
     Returns:
-        ``function(x)``, under autocast in autocast's element type.
+        ``function(x)``, under autocast in autocast's dtype.
     """
     if not _recomputes(x):
         return function(x)
@@ -154,7 +154,7 @@ class _Recipe:
     Args:
         function: What makes it.
         source: What it is made of: a tensor, or the recipe of one.
-        result: The result, for its element type and device.
+        result: The result, for its dtype and device.
     """
 
     def __init__(self, function: Function, source: Tensor | _Recipe, result: Tensor) -> None:

@@ -44,7 +44,7 @@ def neighbor_scores(
         dilation: (rows, columns), checked.
 
     Returns:
-        [B, heads, H, W, kh * kw] in query's element type, differentiable any number of times.
+        [B, heads, H, W, kh * kw] in query's dtype, differentiable any number of times.
     """
     scores = _Contraction.apply('weights', kernel_size, dilation, query, key)
     if bias is None:
@@ -70,7 +70,7 @@ def neighbor_sums(weights: Tensor, value: Tensor, kernel_size: Pair, dilation: P
         dilation: (rows, columns), checked.
 
     Returns:
-        [B, heads, H, W, D] in value's element type, differentiable any number of times.
+        [B, heads, H, W, D] in value's dtype, differentiable any number of times.
     """
     return _Contraction.apply('query', kernel_size, dilation, weights.to(value.dtype), value)
 

@@ -107,8 +107,8 @@ def check_tensors(
     Kernel size and dilation are those of a map's two axes, or of the one axis of a sequence.
 
     Raises:
-        TypeError: If an argument is not a tensor, or of an element type that is not supported.
-        ValueError: If shapes, element types or devices do not fit.
+        TypeError: If an argument is not a tensor, or has an unsupported dtype.
+        ValueError: If shapes, dtypes or devices do not fit.
     """
     named = (('query', query), ('key', key), ('value', value), ('bias', bias))
     for name, tensor in named[:3] if bias is None else named:
@@ -127,9 +127,7 @@ def check_tensors(
                 f'{name} must have the shape of query, {tuple(shape)}, got {tuple(tensor.shape)}'
             )
         if tensor.dtype != dtype:
-            raise TypeError(
-                f'{name} must have the element type of query, {dtype}, got {tensor.dtype}'
-            )
+            raise TypeError(f'{name} must have the dtype of query, {dtype}, got {tensor.dtype}')
         if tensor.device != device:
             raise ValueError(
                 f'{name} must be on the device of query, {device}, got {tensor.device}'
@@ -152,7 +150,7 @@ def check_tensors(
 
 
 def autocast_dtype(device_type: str) -> torch.dtype | None:
-    """The element type that autocast asks for on a type of device, None where it is off."""
+    """The dtype that autocast asks for on a type of device, None where it is off."""
     # PyTorch 2.9 cannot compile is_autocast_available; of the devices used here, meta has none.
     if device_type == 'meta' or not torch.is_autocast_enabled(device_type):
         return None
@@ -160,7 +158,7 @@ def autocast_dtype(device_type: str) -> torch.dtype | None:
 
 
 def cast_for_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """Casts query, key and value to autocast's element type where autocast is on.
+    """Casts query, key and value to autocast's dtype where autocast is on.
 
     float64 is left alone, as PyTorch's own autocast does. Do not pass the bias: it stays in full
     precision, since every backend adds it to scores of at least float32.

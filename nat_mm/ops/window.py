@@ -9,21 +9,21 @@ from torch import Tensor
 def axis_window(
     length: int, kernel_size: int, dilation: int, device: torch.device | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Neighbors and relative position of every token along one axis.
+    """The neighbors of every token along one axis, and their relative positions.
 
-    With stride ``dilation`` the axis falls into residue classes; a token attends to the
-    ``kernel_size`` tokens of its own class that are centered on it, or, near a border, to the
+    Positions with the same remainder modulo ``dilation`` form a residue class. A token attends to
+    the ``kernel_size`` tokens of its own class that are centered on it or, near a border, to the
     ``kernel_size`` tokens of its class nearest to that border.
 
     Args:
         length: Number of tokens L on the axis, at least ``kernel_size * dilation``.
         kernel_size: Odd window size k.
         dilation: Distance between neighbors.
-        device: Where to put the result; default CPU.
+        device: Where to put the result; default: CPU.
 
     Returns:
         ``(neighbors, relative)``, both int64 of shape [L, k]: the position of each neighbor, and
-        its row (or column) in a bias table of size 2k - 1, where k - 1 stands for distance zero.
+        its row (or column) in a bias table of size 2k - 1, where k - 1 is the token itself.
     """
     position = torch.arange(length, device=device)
     residue = position % dilation

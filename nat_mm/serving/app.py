@@ -49,12 +49,12 @@ _BODY = {
 }
 _PROBLEMS = {
     400: 'the form has not one file, or the model has no PNG',
-    403: 'a page of another site asks',
+    403: 'the request comes from a page of another site',
     413: 'the file or the image is too large',
     415: 'not an image',
     422: 'a damaged image, one that the model cannot take, or a wrong parameter',
-    500: 'a fault of the server',
-    503: 'too many images wait; Retry-After says for how long to wait',
+    500: 'an error of the server',
+    503: 'too many images are waiting; Retry-After says how long to wait',
     504: 'not predicted in time',
 }
 
@@ -98,7 +98,9 @@ def build_app(model: Model, limits: Limits, *, name: str) -> FastAPI:
             422, ' '.join(f'{each["loc"][-1]}: {each["msg"]}.' for each in error.errors())
         )
 
-    @app.get('/health', summary='Whether images are predicted', responses={503: {'model': Health}})
+    @app.get(
+        '/health', summary='Whether the server can predict', responses={503: {'model': Health}}
+    )
     async def health(response: Response) -> Health:
         if not batcher.is_alive:
             response.status_code = 503
@@ -192,7 +194,7 @@ def encode(result: Result, masks: MaskFormat, output: Output) -> Response:
     elif isinstance(result, DetectionResult) and result.segments is not None:
         content = encode_segments(result.segments)
     else:
-        raise HTTPException(400, 'output=png is for label maps, and this model makes none.')
+        raise HTTPException(400, 'output=png is for label maps, which this model does not predict.')
     return Response(content, media_type='image/png')
 
 

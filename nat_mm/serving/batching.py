@@ -73,7 +73,7 @@ class Batcher:
             score_threshold: Drops objects of a detector with lower scores.
 
         Returns:
-            Its result, or what the model raised. Cancelled before its turn, it is not predicted.
+            Its result, or what the model raised. Canceled before its turn, it is not predicted.
         """
         job = _Job(frame, score_threshold)
         with self._changed:

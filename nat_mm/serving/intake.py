@@ -11,7 +11,7 @@ from nat_mm.inference.images import MEGAPIXELS, UnreadableInput, check_size, ima
 from nat_mm.serving.requests import FORM_BYTES, CountedRequest, read_form
 
 _TYPES = 'JPEG, PNG, WebP, BMP or TIFF'
-_CROWD = 'Too many images wait for the model. Please try again.'
+_CROWD = 'Too many images are waiting for the model. Please try again.'
 RETRY_SECONDS = 1
 
 
@@ -90,7 +90,7 @@ class Intake:
             raise HTTPException(
                 413,
                 f'{width} x {height} pixels are more than the {self._limits.megapixels:g} '
-                'megapixels that are taken here.',
+                'megapixels that are accepted here.',
             )
         try:
             check_size(width, height, self._limits.megapixels)
@@ -124,7 +124,7 @@ class Intake:
     def too_large(self) -> HTTPException:
         """What a client is told whose file is too large."""
         return HTTPException(
-            413, f'The file has more than the {self._limits.megabytes:g} MB that are taken here.'
+            413, f'The file has more than the {self._limits.megabytes:g} MB that are accepted here.'
         )
 
     @property

@@ -39,7 +39,7 @@ class CountedRequest(Request):
         """The body, refused where it is longer than so many bytes."""
         async for chunk in self.stream():
             if self.size > limit:
-                raise HTTPException(413, f'A request has at most {limit} bytes here.')
+                raise HTTPException(413, f'A request can have at most {limit} bytes.')
             yield chunk
 
     async def read_rest(self, limit: int) -> bool:
@@ -80,6 +80,6 @@ async def read_form(request: CountedRequest, *, limit: int, take: Callable[[byte
         async for chunk in request.chunks(limit):
             parser.write(chunk)
     except FormParserError as error:
-        raise HTTPException(400, 'This is no multipart/form-data.') from error
+        raise HTTPException(400, 'This is not multipart/form-data.') from error
     if len(parts) != 1:
         raise HTTPException(400, 'One file is sent at a time.')

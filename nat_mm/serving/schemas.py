@@ -47,10 +47,10 @@ class ModelInfo(BaseModel):
     classes: list[str]
     palette: list[tuple[int, int, int]] = Field(description='red, green, blue of each class')
     first_label: int = Field(description='number of the first class in label images')
-    megabytes: float = Field(description='of the largest file')
-    megapixels: float = Field(description='of the largest image')
+    megabytes: float = Field(description='size of the largest file')
+    megapixels: float = Field(description='size of the largest image')
     batch_size: int
-    queue: int = Field(description='images that may wait')
+    queue: int = Field(description='number of images that may wait')
     timeout: float = Field(description='seconds')
 
     @classmethod
@@ -117,7 +117,7 @@ class Segment(BaseModel):
 class Share(Region):
     """A class of a label map."""
 
-    share: float = Field(description='of the pixels, from 0 to 1')
+    share: float = Field(description='share of the pixels, from 0 to 1')
 
 
 class Score(BaseModel):

@@ -53,7 +53,7 @@ def continue_epochs(loops: ModuleType) -> None:
             else:
                 self.runner.logger.warning(
                     f'An epoch had {place["batches_per_epoch"]} batches and has '
-                    f'{len(self.dataloader)} now: the interrupted epoch begins anew.'
+                    f'{len(self.dataloader)} now: the interrupted epoch starts over.'
                 )
         run_epoch(self)
 

@@ -65,7 +65,7 @@ def find_last_checkpoint(
         return None
     raise UserError(
         f'no checkpoint in {work_dir} can be used: {"; ".join(complaints)}. Name another one, or '
-        'begin anew in another work dir'
+        'start over in another work dir'
     )
 
 

@@ -118,7 +118,7 @@ def disk_mistakes(work_dir: str) -> Iterator[None]:
         else:
             raise
         raise UserError(
-            f'{problem}. The checkpoints before it are whole: make room, and continue with --resume'
+            f'{problem}. Earlier checkpoints are intact: free space, then continue with --resume'
         ) from error
     finally:
         logging.raiseExceptions = raise_exceptions

@@ -66,7 +66,7 @@ def draw_clicked_window(
         head: Attention head, from 0; None for the mean over all.
 
     Returns:
-        The drawing, as large as `PackedFinding.enlarged_image`, blue-green-red, and the scale of
+        The drawing, as large as `PackedFinding.enlarged_image`, BGR, and the scale of
         its colors with a sentence about it, as HTML.
     """
     frame = finding.frame()

@@ -95,7 +95,7 @@ class PackedFinding:
         return Frame(image, 'image', self.file_name, results=results)
 
     def enlarged_image(self) -> np.ndarray:
-        """The image as it is drawn on, blue-green-red."""
+        """The image as it is drawn on, BGR."""
         size = (self.width * self.enlargement, self.height * self.enlargement)
         return cv2.resize(self.frame().image, size, interpolation=cv2.INTER_CUBIC)
 

@@ -43,7 +43,7 @@ _LARGEST_REQUEST = FILE_MEGABYTES * 10**6 + FORM_BYTES
 _CHUNK_BYTES = 65_536
 """Of a file that are in memory for a client that gets it."""
 
-_CROWD = 'Too many people use this page right now. Please try again in a minute.'
+_CROWD = 'Too many people are using this page right now. Please try again in a minute.'
 
 
 class Guard:
@@ -244,7 +244,7 @@ class Guard:
                 'data': data,
             }
         except (LookupError, TypeError, ValueError, AttributeError, RecursionError) as error:
-            raise HTTPException(400, 'This is no event of this page.') from error
+            raise HTTPException(400, 'This is not an event of this page.') from error
 
     def _read_file(self, value: Any) -> dict | None:
         """What Gradio calls the file of an upload."""
@@ -252,7 +252,7 @@ class Guard:
             return None
         path = self._uploads.path(value['path'])
         if path is None:
-            raise HTTPException(410, 'This file is not kept here any more. Please drop it again.')
+            raise HTTPException(410, 'This file is no longer kept here. Please drop it again.')
         name = shown_name(value.get('orig_name'))
         return {'path': str(path), 'orig_name': name, 'meta': {'_type': 'gradio.FileData'}}
 
@@ -267,7 +267,7 @@ def _targets(event: BlockFunction) -> list[int | None]:
 
 def _check_session(value: Any) -> str:
     if not isinstance(value, str) or not _SESSION.fullmatch(value):
-        raise HTTPException(400, 'A session is named by up to 64 letters and digits.')
+        raise HTTPException(400, 'The name of a session has up to 64 letters and digits.')
     return value
 
 

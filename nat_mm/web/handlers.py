@@ -99,7 +99,7 @@ class Handlers:
             return gr.skip()
         if not self._loader(model).loads_like(self._loader(visit.finding.model)):
             raise RefusalError(
-                'This model reads files in another way. Please drop or choose the image again.'
+                'This model reads files in a different way. Please drop or choose the image again.'
             )
         return self._find(visit.finding.frame(), model, threshold, request)
 

@@ -22,7 +22,7 @@ class Entry:
         name: Name of the class.
         note: What was found of it.
         share: Length of the bar behind the note, from 0 to 1.
-        color: In which it is drawn, red-green-blue, or None.
+        color: In which it is drawn, RGB, or None.
     """
 
     name: str

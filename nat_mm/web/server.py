@@ -43,7 +43,7 @@ class ServedPage:
 
 
 class _PageConnection(BoundedConnection):
-    crowd = b'Too many people use this page right now. Please try again in a minute.\n'
+    crowd = b'Too many people are using this page right now. Please try again in a minute.\n'
 
 
 @contextmanager

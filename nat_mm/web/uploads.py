@@ -23,7 +23,7 @@ from nat_mm.web.bounds import (
     WAITING_SECONDS,
 )
 
-_CROWD = 'Too many files wait for a model. Please try again in a minute.'
+_CROWD = 'Too many files are waiting for a model. Please try again in a minute.'
 
 
 class RefusalError(Exception):
@@ -145,7 +145,7 @@ def read_upload(path: Path, name: str | None = None, *, loader: ImageLoader | No
         with path.open('rb') as file:
             size = image_size(file)
     except FileNotFoundError as error:
-        raise UploadError(f'{name} is not kept here any more. Please drop it again.') from error
+        raise UploadError(f'{name} is no longer kept here. Please drop it again.') from error
     if size is None:
         raise _no_image(name)
     width, height = size
@@ -185,4 +185,4 @@ def _no_image(name: str) -> UploadError:
 
 
 def _too_large(name: str) -> UploadError:
-    return UploadError(f'{name} has more than the {MEGAPIXELS} megapixels that are taken here.')
+    return UploadError(f'{name} has more than the {MEGAPIXELS} megapixels that are accepted here.')

@@ -21,7 +21,7 @@ class DroppedError(RefusalError):
 
     def __init__(self) -> None:
         super().__init__(
-            'This image is not kept here any more: too many other visitors came after you. '
+            'This image is no longer kept here: too many other visitors came after you. '
             'Please drop or choose it again.'
         )
 

@@ -132,7 +132,7 @@ def test_saliency_of_several_models_is_drawn(files, saliency, tmp_path):
 def test_configs_of_installed_toolboxes_are_found(tmp_path):
     with pytest.raises(UserError, match=r'config not found: .*mmdet.\.mim.configs.no\.py'):
         load_model('mmdet::no.py', None, device='cpu')
-    with pytest.raises(UserError, match="no package 'nothing_such' installed"):
+    with pytest.raises(UserError, match="package 'nothing_such' is not installed"):
         load_model('nothing_such::no.py', None, device='cpu')
 
 

@@ -75,7 +75,7 @@ def test_failed_conversion_keeps_the_target(save, tmp_path):
     path = save({'conv1.weight': torch.zeros(1)})
     target = tmp_path / 'out.pth'
     target.write_bytes(b'precious')
-    with pytest.raises(ValueError, match='no checkpoint of a NAT'):
+    with pytest.raises(ValueError, match='not a checkpoint of a NAT'):
         convert_checkpoint(path, str(target), overwrite=True)
     assert target.read_bytes() == b'precious'
 

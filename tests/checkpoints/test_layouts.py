@@ -126,7 +126,7 @@ def test_half_precision_stays():
 
 ZEROS = torch.zeros(1)
 FOREIGN = {
-    'ResNet': ({'conv1.weight': ZEROS, 'fc.bias': ZEROS}, 'no checkpoint of a NAT'),
+    'ResNet': ({'conv1.weight': ZEROS, 'fc.bias': ZEROS}, 'not a checkpoint of a NAT'),
     'Swin': (
         {
             'patch_embed.proj.weight': ZEROS,
@@ -137,7 +137,7 @@ FOREIGN = {
     'Swin detector': ({'backbone.stages.0.blocks.0.norm1.weight': ZEROS}, 'do not have stages.0'),
     'ViT of Hugging Face': (
         {'vit.encoder.layer.0.attention.attention.query.weight': ZEROS},
-        'no checkpoint of a NAT',
+        'not a checkpoint of a NAT',
     ),
     'no layers': ({'patch_embed.norm.weight': ZEROS}, 'has no layers'),
     'query without key': (

@@ -23,7 +23,7 @@ def browse():
 
 @pytest.fixture
 def pictures(browse, configs, tmp_path, capsys):
-    """Browses a config, and returns the images, blue-green-red, and the files they are of."""
+    """Browses a config, and returns the images, BGR, and the files they are of."""
 
     def run(task, *arguments, folder='out'):
         browse([str(configs[task]), '--out-dir', str(tmp_path / folder), *map(str, arguments)])

@@ -215,5 +215,5 @@ def test_test_command(test, configs, trained, small_data, tmp_path):
     path.write_text(json.dumps(content))
     options = [f'test_dataloader.dataset.ann_file={path}', f'test_evaluator.ann_file={path}']
     arguments = [str(configs['detection']), str(trained['detection'])]
-    with pytest.raises(UserError, match='in another order than the categories'):
+    with pytest.raises(UserError, match='in a different order from the categories'):
         test([*arguments, '--work-dir', str(tmp_path), '--cfg-options', *options])

@@ -205,4 +205,4 @@ def test_hostile_source(refused, tmp_path):
 def test_other_architecture(refused, tmp_path):
     torch.save({'layer1.0.conv1.weight': torch.ones(1)}, tmp_path / 'resnet.pth')
     message = refused(tmp_path / 'resnet.pth', tmp_path / 'out.pth')
-    assert 'no checkpoint of a NAT, DiNAT or DiNAT_s' in message
+    assert 'not a checkpoint of a NAT, DiNAT or DiNAT_s' in message

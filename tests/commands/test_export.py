@@ -158,7 +158,7 @@ def test_checkpoint_of_another_architecture(refused, configs, trained, tmp_path)
         *(configs['detection'], trained['detection'], tmp_path / 'backbone.onnx'),
         *overrides({'depths': [2, 1, 1, 1]}),
     )
-    assert 'is of another architecture' in message
+    assert 'has another architecture' in message
     assert list(tmp_path.iterdir()) == []
 
 
@@ -200,4 +200,4 @@ def test_a_segmentor(tmp_path, capsys):
 
 def test_options_of_the_whole_model_with_a_backbone(refused, configs, tmp_path):
     message = refused(configs['detection'], tmp_path / 'backbone.onnx', '--preprocess')
-    assert '--preprocess is for --part model' in message
+    assert '--preprocess needs --part model' in message

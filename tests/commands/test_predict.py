@@ -166,7 +166,7 @@ def test_unknown_device(device, mistake, pictures):
 
 def test_checkpoint_of_the_other_task(predict, configs, trained, pictures, tmp_path):
     arguments = [str(configs['detection']), str(trained['segmentation']), str(pictures)]
-    with pytest.raises(UserError, match='is of another architecture than the model'):
+    with pytest.raises(UserError, match='has another architecture than the model'):
         predict([*arguments, '--out-dir', str(tmp_path / 'out')])
 
 

@@ -159,13 +159,13 @@ def test_hostile_checkpoint(mistake, tmp_path):
 def test_checkpoint_of_the_other_task(mistake, trained):
     """Only the backbones are the same."""
     message = mistake(trained['segmentation'])
-    assert 'is of another architecture than the model' in message
+    assert 'has another architecture than the model' in message
     assert 'Not in the model: auxiliary_head.' in message
 
 
 def test_checkpoint_of_another_width(mistake, trained):
     message = mistake(trained['detection'], '--cfg-options', 'model.rpn_head.feat_channels=16')
-    assert 'Of another shape: rpn_head.rpn_' in message
+    assert 'Wrong shape: rpn_head.rpn_' in message
 
 
 def test_checkpoint_without_a_key_that_fits(mistake, tmp_path):

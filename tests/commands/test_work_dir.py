@@ -123,7 +123,7 @@ def test_free_space(tmp_path, monkeypatch):
     ids=['checkpoint', 'log'],
 )
 def test_full_disk(error, message):
-    expected = f'^{message}The checkpoints before it are whole'
+    expected = f'^{message}Earlier checkpoints are intact'
     with pytest.raises(UserError, match=expected), disk_mistakes('run'):
         raise error
 

@@ -117,7 +117,7 @@ def test_nms_match(count, iou_threshold):
         assert nms_match(dets, iou_threshold) == compiled.nms_match(dets, iou_threshold)
 
 
-@pytest.mark.parametrize('multi_label', [False, True], ids=['boxes', 'labelled-boxes'])
+@pytest.mark.parametrize('multi_label', [False, True], ids=['boxes', 'labeled-boxes'])
 @pytest.mark.parametrize('iou_threshold', [0.1, 0.5])
 @pytest.mark.parametrize('count', [1, 40, 300])
 def test_nms_rotated(count, iou_threshold, multi_label):

@@ -97,7 +97,7 @@ RLE = {'size': [96, 128], 'counts': [96 * 128 - 10, 10]}
         ),
         pytest.param(
             put('segmentation', [1, 2, 3, 4, 5, 6]),
-            'segmentation is no list of polygons',
+            'segmentation is not a list of polygons',
             id='flat polygon',
         ),
         pytest.param(
@@ -106,7 +106,7 @@ RLE = {'size': [96, 128], 'counts': [96 * 128 - 10, 10]}
             id='polygon of points',
         ),
         pytest.param(
-            put('segmentation', [[1, 2, 3, 4, 5, 'six']]), 'is no list of polygons', id='text'
+            put('segmentation', [[1, 2, 3, 4, 5, 'six']]), 'is not a list of polygons', id='text'
         ),
         pytest.param(
             put('segmentation', {**RLE, 'size': [128, 96]}),
@@ -132,17 +132,17 @@ RLE = {'size': [96, 128], 'counts': [96 * 128 - 10, 10]}
         pytest.param(drop('category_id'), "of 'annotations' has no category_id", id='no category'),
         pytest.param(put('category_id', 9), 'category_id is not in categories', id='category 9'),
         pytest.param(turn_ids_into_text, 'is not in categories (12 of 12', id='ids as text'),
-        pytest.param(put('category_id', [1]), 'is no id', id='list as category_id'),
+        pytest.param(put('category_id', [1]), 'is not an id', id='list as category_id'),
         pytest.param(put('id', [1]), 'id is neither', id='list as id'),
         pytest.param(put('bbox', [1, 2, 3]), 'bbox is not four numbers', id='three numbers'),
         pytest.param(put('bbox', [1, 2, '3', 4]), 'bbox is not four numbers', id='text in bbox'),
         pytest.param(put('bbox', [1, 2, math.nan, 4]), 'bbox is not finite', id='NaN'),
-        pytest.param(put('bbox', [50, 50, -20, 30]), 'boxes of negative width', id='negative'),
+        pytest.param(put('bbox', [50, 50, -20, 30]), 'boxes with negative width', id='negative'),
         pytest.param(to_corners, 'has boxes that are x1, y1, x2, y2', id='corners'),
-        pytest.param(put('area', '400'), 'area is no number', id='area as text'),
+        pytest.param(put('area', '400'), 'area is not a number', id='area as text'),
         pytest.param(put('iscrowd', '0'), 'iscrowd is neither 0 nor 1', id='iscrowd as text'),
-        pytest.param(put('file_name', 7, 'images'), 'file_name that is no text', id='number'),
-        pytest.param(put('width', '128', 'images'), 'width or height is no number', id='width'),
+        pytest.param(put('file_name', 7, 'images'), 'file_name that is not text', id='number'),
+        pytest.param(put('width', '128', 'images'), 'width or height is not a number', id='width'),
         pytest.param(put('height', 0, 'images'), 'width or height is not positive', id='height'),
         pytest.param(drop('height', 'images'), "of 'images' has no height", id='no height'),
         pytest.param(drop('name', 'categories'), "of 'categories' has no name", id='no name'),
@@ -166,10 +166,10 @@ def test_errors(change, expected, check, content):
         ),
         pytest.param(
             put('segmentation', [[1, 2, 9, 2, 9, 9], [1, 2, 3]]),
-            'which mmdet leaves out',
+            'which mmdet ignores',
             id='one short polygon of two',
         ),
-        pytest.param(put('bbox', [9, 9, 0, 20]), 'less than a pixel', id='empty box'),
+        pytest.param(put('bbox', [9, 9, 0, 20]), 'smaller than a pixel', id='empty box'),
         pytest.param(put('area', 0), 'area is not positive', id='empty area'),
         pytest.param(put('bbox', [99, 9, 80, 20]), 'stick out', id='box that sticks out'),
         pytest.param(put('image_id', 99), 'image_id is not in images', id='unknown image'),

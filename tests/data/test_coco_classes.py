@@ -67,8 +67,8 @@ def test_subset_in_the_order_of_the_file(check, config):
         ),
         pytest.param(
             ('box', 'arrow', 'cross', 'disc'),
-            'is in another order than the categories of annotation file {path}, and mmdet pairs '
-            "them by position: 'box' would be 'arrow'",
+            'is in a different order from the categories of annotation file {path}, and mmdet '
+            "pairs them by position: 'box' would be 'arrow'",
             id='another order',
         ),
         pytest.param(
@@ -168,7 +168,7 @@ def test_evaluator_of_another_order(check, config, content, tmp_path):
     config.val_evaluator.ann_file = str(tmp_path / 'other.json')
     errors, _ = check(parts=['val'])
     assert len(errors) == 1
-    assert 'is in another order than the categories of val_evaluator.ann_file' in errors[0]
+    assert 'is in a different order from the categories of val_evaluator.ann_file' in errors[0]
 
 
 def test_dataset_registered_by_a_user(check, config):

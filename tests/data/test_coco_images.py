@@ -105,7 +105,7 @@ def test_another_size(size, is_error, expected, check, images):
     Image.new('RGB', size).save(images / '03.jpg')
     errors, warnings = check()
     (text,) = errors if is_error else warnings
-    assert f'images of another size than their files (1 of 6, first: {images}/03.jpg' in text
+    assert f'images whose files have another size (1 of 6, first: {images}/03.jpg' in text
     assert expected in text
 
 

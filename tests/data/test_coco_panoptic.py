@@ -103,12 +103,12 @@ def segment(**values):
         (lambda content: content['annotations'][0].pop('segments_info'), 'has no segments_info'),
         (
             lambda content: content['annotations'][0].update(segments_info=[1]),
-            'segments_info that is no list of objects',
+            'segments_info that is not a list of objects',
         ),
         (
             lambda content: content['categories'].reverse(),
-            'is in another order than the categories of annotation file {path}, and mmdet pairs '
-            "them by position: 'dog' would be 'grass'",
+            'is in a different order from the categories of annotation file {path}, and mmdet '
+            "pairs them by position: 'dog' would be 'grass'",
         ),
     ],
     ids=['same ids', 'category', 'bbox', 'isthing', 'no segments', 'numbers', 'order'],

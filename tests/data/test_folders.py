@@ -101,7 +101,7 @@ def test_last_class_is_missing(root):
 
 
 def test_name_is_spelt_differently(root):
-    """The numbers stay the same, so that nothing is learnt or measured wrongly."""
+    """The numbers stay the same, so that nothing is learned or measured wrongly."""
     (root / 'val/dog').rename(root / 'val/dogs')
     assert "lacks the classes 'dog' of train" in warning_of(root)
 
@@ -138,7 +138,7 @@ def test_other_number_of_classes(root):
 def test_empty_folder(root):
     (root / 'train/cat/0.png').unlink()
     (root / 'train/cat/1.png').unlink()
-    assert warning_of(root) == "train has folders of classes without images: 'cat'"
+    assert warning_of(root) == "train has class folders without images: 'cat'"
 
 
 def test_missing_folder(root):
@@ -153,14 +153,14 @@ def test_folder_without_classes(root):
 
 def test_images_beside_the_folders(root):
     write_image(root / 'train/0.png')
-    expected = "train has images in none of the folders of classes, which are left out: '0.png'"
+    expected = "train has images outside the class folders, which are ignored: '0.png'"
     assert warning_of(root) == expected
 
 
 def test_files_of_other_kinds(root):
     (root / 'train/cat/2.webp').touch()
     text = warning_of(root)
-    assert text.startswith('train has files that are left out, as their names end with none of ')
+    assert text.startswith('train has files that are ignored, since their names end with none of ')
     assert text.endswith(": 'cat/2.webp'")
 
 

@@ -136,7 +136,7 @@ def test_other_suffix_of_images(root):
 def test_images_with_several_suffixes(root):
     write(root / 'images/3.JPG', np.zeros((HEIGHT, WIDTH, 3), np.uint8), format='JPEG')
     text = warning_of(root)
-    start = 'images has images that are left out, as their names do not end with img_suffix '
+    start = 'images has images that are ignored, since their names do not end with img_suffix '
     assert text == f"{start}'.jpg': 1 with '.JPG'"
 
 
@@ -236,7 +236,7 @@ def test_labels_of_16_bits(root):
     write(root / 'labels/1.png', labels_of(0, 1, 258, dtype=np.uint16))
     text = error_of(root)
     assert text.startswith('the label labels/1.png has values of 16 bits, such as 258')
-    assert 'cuts off to 2: convert with nat-mm convert-labels LABELS CONVERTED --map 258=' in text
+    assert 'truncates to 2: convert with nat-mm convert-labels LABELS CONVERTED --map 258=' in text
 
 
 @pytest.mark.parametrize('part', ['train', 'val'])

@@ -397,8 +397,8 @@ ONE_HEAD = {'pretrained': None, 'decode_head': {'in_channels': 256},
     ('base', 'model', 'text'),
     [
         (RETINANET, {'neck': NECK},
-         'model.neck.start_level is 1, so that no gradient reaches norm0 of model.backbone, at '
-         'which DistributedDataParallel stops: write model.backbone.out_indices=(1, 2, 3), '
+         'model.neck.start_level is 1, so that no gradient reaches norm0 of model.backbone and '
+         'DistributedDataParallel stops: write model.backbone.out_indices=(1, 2, 3), '
          'model.neck.in_channels=[64, 128, 256] and model.neck.start_level=0'),
         (PSPNET, ONE_HEAD,
          'the heads have in_index [3, 2], so that no gradient reaches norm0, norm1 of '),

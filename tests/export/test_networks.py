@@ -113,7 +113,7 @@ def test_masks_are_pasted_as_in_mmdet() -> None:
     ('overrides', 'message'),
     [
         ({'model.test_cfg.mode': 'slide'}, 'sliding windows cannot be exported: --cfg-options'),
-        ({'model.type': 'SegTTAModel'}, 'SegTTAModel cannot be exported as a whole: served are'),
+        ({'model.type': 'SegTTAModel'}, 'SegTTAModel cannot be exported as a whole: supported are'),
     ],
     ids=['slide', 'type'],
 )
@@ -145,7 +145,7 @@ def test_refused_segmentors(segmentor: Build, overrides: dict[str, str], message
         (
             'Faster R-CNN',
             {'model.roi_head.type': 'DoubleHeadRoIHead', 'model.roi_head.reg_roi_scale_factor': 1},
-            'a detector with DoubleHeadRoIHead cannot be exported as a whole: served are',
+            'a detector with DoubleHeadRoIHead cannot be exported as a whole: supported are',
         ),
         (
             'Faster R-CNN',

@@ -45,7 +45,7 @@ def test_report_times_every_way():
     report = gpu.make_report(CPU, QUICK, notes=['a note'])
     assert report.startswith('# nat_mm on a GPU\n\n- a note\n- device: ')
     assert f'torch {torch.__version__}' in report
-    assert '- natten: serves CUDA tensors only' in report
+    assert '- natten: supports only CUDA tensors' in report
     found = tables(report)
     assert len(found) == 4  # operator and module, in two types
     for number, table in enumerate(found):

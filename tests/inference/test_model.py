@@ -241,7 +241,7 @@ def test_published_weights_are_the_default(source, monkeypatch):
     [
         ('mask_rcnn_nat_tini_3x_coco', 'the model zoo has mask_rcnn_nat_tiny_3x_coco'),
         ('nat_mm::nowhere.py', r'config not found: .*configs.nowhere\.py'),
-        ('mmnothing::a.py', "there is no package 'mmnothing' installed"),
+        ('mmnothing::a.py', "package 'mmnothing' is not installed"),
         (CONFIGS / 'demo/upernet_nat_demo.py', "no weights were published for .* or 'none'"),
     ],
     ids=['misspelt', 'package', 'no package', 'unpublished'],

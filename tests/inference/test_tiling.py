@@ -247,7 +247,7 @@ def test_command(task, tmp_path):
     [
         (['--tile', '8'], 'a tile must have at least 32 pixels, got 8'),
         (['--tile', '64', '--overlap', '33'], 'overlap must be from 0 to half of the tile, 32'),
-        (['--overlap', '33'], '--overlap is for tiles: give --tile, too'),
+        (['--overlap', '33'], '--overlap needs --tile'),
     ],
     ids=['small', 'overlap', 'no tiles'],
 )

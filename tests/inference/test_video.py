@@ -19,7 +19,7 @@ COLORS = [(30, 160, 240), (230, 40, 20), (10, 200, 30)]
 
 
 def color_bars(height=48, width=96):
-    """Three upright bars, [height, width, 3], blue-green-red."""
+    """Three upright bars, [height, width, 3], BGR."""
     return np.repeat(np.array([COLORS], np.uint8), width // 3, axis=1).repeat(height, axis=0)
 
 

@@ -78,7 +78,7 @@ def test_revision(hub):
 @pytest.mark.parametrize(
     ('address', 'message'),
     [
-        ('hf://name', 'hf://name is no address on the Hugging Face Hub: write hf://owner/name'),
+        ('hf://name', 'hf://name is not an address on the Hugging Face Hub: write hf://owner/name'),
         ('hf://owner/gone', 'has no repository owner/gone, or it is private and needs hf auth'),
         ('hf://owner/secret/a.pth', 'has no repository owner/secret, or it is private'),
         ('hf://owner/gated', r'access to owner/gated is restricted. .*owner/gated, .* HF_TOKEN'),

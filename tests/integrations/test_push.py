@@ -84,7 +84,7 @@ def test_checkpoint_to_a_private_repository_and_a_branch(hub, logged_in, model, 
     ('repository', 'options', 'message'),
     [
         ('owner/scenes', {}, 'does not let you write there. Run hf auth login, or set HF_TOKEN'),
-        ('a/b/c', {}, "'a/b/c' is no owner/name: "),
+        ('a/b/c', {}, "'a/b/c' must be owner/name: "),
         ('owner/scenes', {'config': CONFIG}, 'a loaded model has a config of its own'),
     ],
     ids=['no token', 'no owner/name', 'config of a model'],

@@ -38,6 +38,7 @@ def test_neither_openmmlab_nor_numpy_nor_torchvision_is_needed():
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         'imports the compiler: False',
-        'attn.rpb: relative position bias resized from kernel size 3 to 5 by bicubic interpolation',
+        'attn.rpb: relative positional bias resized from kernel size 3 to 5 by bicubic '
+        'interpolation',
         '(2, 6, 7, 16)',
     ]

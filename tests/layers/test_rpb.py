@@ -38,7 +38,7 @@ def test_loading_into_a_whole_model_resizes(load, kernel_size, monkeypatch):
     torch.testing.assert_close(target[1].rpb, resize_rpb(source[1].rpb, kernel_size))
     assert state_dict['1.rpb'].shape == (2, 13, 13)
     assert lines == [
-        '1.rpb: relative position bias resized from kernel size 7 '
+        '1.rpb: relative positional bias resized from kernel size 7 '
         f'to {kernel_size} by bicubic interpolation'
     ]
 

@@ -98,7 +98,7 @@ def test_loading_the_table_of_another_map_size(monkeypatch):
     target.load_state_dict(source.state_dict())
     torch.testing.assert_close(target.rpb, resize_rpb(source.rpb, 6))
     assert lines == [
-        'rpb: relative position bias resized from map size 4 to 6 by bicubic interpolation'
+        'rpb: relative positional bias resized from map size 4 to 6 by bicubic interpolation'
     ]
 
 

@@ -50,11 +50,11 @@ def test_auto_takes_the_kernel_on_the_cpu(dtype):
 @pytest.mark.parametrize(
     ('arguments', 'reason'),
     [
-        ({'dtype': torch.float64}, 'serves float32 and bfloat16, got torch.float64'),
-        ({'dtype': torch.float16}, 'serves float32 and bfloat16, got torch.float16'),
+        ({'dtype': torch.float64}, 'supports float32 and bfloat16, got torch.float64'),
+        ({'dtype': torch.float16}, 'supports float32 and bfloat16, got torch.float16'),
         ({'head_dim': 12}, 'head_dim must be a multiple of 8, got 12'),
         ({'kernel_size': (3, 15)}, r'kernel_size must be at most 13, got \(3, 15\)'),
-        ({'device': 'meta'}, 'serves CPU tensors only, got a tensor on meta'),
+        ({'device': 'meta'}, 'supports only CPU tensors, got a tensor on meta'),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else '',
 )
@@ -147,7 +147,7 @@ def test_command_prints_backends_and_how_the_kernel_runs(monkeypatch, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert '  cpu: available' in lines
     assert "  'auto' takes for bfloat16: cpu" in lines
-    assert '  natten: serves CUDA tensors only, got a tensor on cpu' in lines
+    assert '  natten: supports only CUDA tensors, got a tensor on cpu' in lines
     assert lines[-3:] == [
         '  instruction set: generic',
         f'  available: {", ".join(AVAILABLE)}',

@@ -222,8 +222,8 @@ def test_tf32_only_where_pytorch_allows_it(setting, value, precision):
 @pytest.mark.parametrize(
     ('options', 'kernel_size', 'message'),
     [
-        ({'dtype': torch.float32}, 3, 'triton: serves GPU tensors only, got a tensor on cpu'),
-        ({'dtype': torch.float64}, 3, 'serves float16, bfloat16 and float32, got torch.float64'),
+        ({'dtype': torch.float32}, 3, 'triton: supports only GPU tensors, got a tensor on cpu'),
+        ({'dtype': torch.float64}, 3, 'supports float16, bfloat16 and float32, got torch.float64'),
         ({'head_dim': 136}, 3, 'head_dim must be from 1 to 128, got 136'),
         ({}, 15, r'kernel_size must be at most 13, got \(15, 15\)'),
     ],

@@ -39,7 +39,7 @@ def test_the_good_call_passes():
         ({'key': KEY.to('meta')}, 'key must be on the device of query, cpu, got meta'),
         ({'bias': BIAS[:, 1:]}, r'bias must have shape .* \[2, 5, 5\], got \[2, 4, 5\]'),
         ({'backend': 'cuda'}, "backend must be one of 'auto', .*'portable'.*, got 'cuda'"),
-        ({'backend': 'natten'}, 'natten: serves CUDA tensors only'),
+        ({'backend': 'natten'}, 'natten: supports only CUDA tensors'),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else '',
 )
@@ -57,7 +57,7 @@ def test_values(arguments, message):
         ({'scale': '1'}, 'scale must be a number or None, got str'),
         ({'query': QUERY.numpy()}, 'query must be a tensor, got ndarray'),
         ({'query': QUERY.long()}, 'query must be one of .*, got torch.int64'),
-        ({'key': KEY.float()}, 'key must have the element type of query, torch.float64'),
+        ({'key': KEY.float()}, 'key must have the dtype of query, torch.float64'),
         ({'bias': BIAS.long()}, 'bias must be one of .*, got torch.int64'),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else '',

@@ -63,7 +63,7 @@ def test_command_answers_what_has_arrived_when_it_is_told_to_end(port, capsys, m
             signal.signal(number, handler)
     assert ended.value.code == 128 + signal.SIGTERM
     assert answers == [200]
-    assert capsys.readouterr().out.endswith(f'http://127.0.0.1:{port}/docs (Ctrl-C ends it)\n')
+    assert capsys.readouterr().out.endswith(f'http://127.0.0.1:{port}/docs (Ctrl-C to stop)\n')
 
 
 def test_port_in_use(port):

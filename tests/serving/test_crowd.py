@@ -101,7 +101,9 @@ def test_full_queue(start, held, pool):
     wait_until(lambda: waiting(client) == 2)
     refused = client.post('predict', content=PNG)
     assert (refused.status_code, refused.headers['retry-after']) == (503, '1')
-    assert refused.json() == {'detail': 'Too many images wait for the model. Please try again.'}
+    assert refused.json() == {
+        'detail': 'Too many images are waiting for the model. Please try again.'
+    }
     held.go.set()
     assert [each.result().status_code for each in taken] == [200, 200]
     wait_until(lambda: waiting(client) == 0)

@@ -112,7 +112,7 @@ def test_one_connection_too_many_is_told_so(server, port, faults, monkeypatch):
     monkeypatch.setattr(connections, 'CONNECTIONS', 0)
     answer = SlowClient(port, b'').receive()
     assert answer.startswith(b'HTTP/1.1 503 ')
-    assert b'Too many people use this page right now.' in answer
+    assert b'Too many people are using this page right now.' in answer
 
 
 def test_header_that_is_too_long(port, faults):
@@ -234,7 +234,7 @@ def test_uploads_of_all_visitors(client, server, monkeypatch):
     monkeypatch.setattr(uploads, 'WAITING_MEGABYTES', 0.25)
     answers = [client.upload(bytes(100_000)) for _ in range(3)]
     assert [answer.status_code for answer in answers] == [200, 200, 503]
-    assert 'Too many files wait' in answers[2].text
+    assert 'Too many files are waiting' in answers[2].text
     assert len(list(waiting.folder.iterdir())) == 2
     monkeypatch.setattr(uploads, 'WAITING_SECONDS', 0)
     (name,) = client.upload(bytes(100_000)).json()
@@ -245,7 +245,7 @@ def test_number_of_uploads_of_all_visitors(client, server, monkeypatch):
     monkeypatch.setattr(uploads, 'WAITING_FILES', 2)
     answers = [client.upload(b'a') for _ in range(3)]
     assert [answer.status_code for answer in answers] == [200, 200, 503]
-    assert 'Too many files wait' in answers[2].text
+    assert 'Too many files are waiting' in answers[2].text
     assert len(list(server.handlers.uploads.folder.iterdir())) == 2
 
 

@@ -92,7 +92,7 @@ def test_name_of_a_file_is_shown_and_nothing_else(name, client, server, folder):
     """A browser may say any name with the file's content, and another one with the event."""
     sent = client.upload(PNG, name.encode(errors='replace').decode() or 'x')
     if name == NAMES['long']:
-        assert (sent.status_code, sent.text) == (400, 'This is no multipart/form-data.')
+        assert (sent.status_code, sent.text) == (400, 'This is not multipart/form-data.')
         sent = client.upload(PNG)
     (path,) = sent.json()
     file = {**FILE, 'path': path, 'orig_name': name}
@@ -261,7 +261,8 @@ def test_event_that_is_none(event, client):
 )
 def test_event_of_another_page(said, client):
     told = client.join('model', 'input', SEGMENTOR, **said)
-    assert (told.status_code, told.json()) == (400, {'detail': 'This is no event of this page.'})
+    detail = 'This is not an event of this page.'
+    assert (told.status_code, told.json()) == (400, {'detail': detail})
 
 
 @pytest.mark.parametrize(

@@ -110,7 +110,7 @@ def test_image_is_called_what_its_visitor_calls_it(tmp_path):
 
 
 def test_file_that_is_gone(tmp_path):
-    with pytest.raises(UploadError, match=r'holiday\.png is not kept here any more'):
+    with pytest.raises(UploadError, match=r'holiday\.png is no longer kept here'):
         read_upload(tmp_path / 'abc', 'holiday.png')
 
 

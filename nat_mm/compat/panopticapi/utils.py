@@ -7,7 +7,7 @@ def rgb2id(color: np.ndarray) -> np.ndarray:
     """Read the numbers of the segments out of an image.
 
     Args:
-        color: Image [..., 3], red-green-blue, integers from 0 to 255.
+        color: Image [..., 3], RGB, integers from 0 to 255.
 
     Returns:
         ``red + 256 * green + 256**2 * blue`` [...]; int32 for a uint8 image.
@@ -24,6 +24,6 @@ def id2rgb(id_map: np.ndarray) -> np.ndarray:
         id_map: Integers [...], each from 0 to 256**3 - 1.
 
     Returns:
-        The image [..., 3], red-green-blue, uint8.
+        The image [..., 3], RGB, uint8.
     """
     return np.stack([id_map // 256**power % 256 for power in range(3)], axis=-1).astype(np.uint8)

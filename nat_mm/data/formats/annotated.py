@@ -49,7 +49,7 @@ class AnnotatedImage:
         height: Likewise.
         objects: In the order of the annotations.
         part: ``train`` or ``val`` if the source says so.
-        unlabelled: Areas of no class, whose pixels a segmentor ignores.
+        unlabeled: Areas of no class, whose pixels a segmentor ignores.
     """
 
     path: Path
@@ -57,7 +57,7 @@ class AnnotatedImage:
     height: int
     objects: tuple[AnnotatedObject, ...]
     part: str | None = None
-    unlabelled: tuple[AnnotatedObject, ...] = ()
+    unlabeled: tuple[AnnotatedObject, ...] = ()
 
 
 @dataclass(frozen=True)

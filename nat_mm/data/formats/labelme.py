@@ -94,7 +94,7 @@ def _read_image(file: Path, part: str | None, left_out: Counter[str]) -> Annotat
             f'{size[0]} x {size[1]}'
         )
     groups: dict[Any, list[AnnotatedObject]] = {}
-    unlabelled = []
+    unlabeled = []
     for number, shape in enumerate(shapes, start=1):
         place = f'{file}, shape {number}'
         name = shape.get('label') if isinstance(shape, dict) else None
@@ -109,12 +109,12 @@ def _read_image(file: Path, part: str | None, left_out: Counter[str]) -> Annotat
         if name in (_IGNORED, _BACKGROUND):
             left_out[f'shapes named {name}'] += 1
             if name == _IGNORED:
-                unlabelled.append(each)
+                unlabeled.append(each)
             continue
         group = shape.get('group_id')
         groups.setdefault(number if group is None else (name, str(group)), []).append(each)
     objects = tuple(_join(group, file) for group in groups.values())
-    return AnnotatedImage(path, *size, objects, part, tuple(unlabelled))
+    return AnnotatedImage(path, *size, objects, part, tuple(unlabeled))
 
 
 def _find_image(name: str, file: Path) -> Path:

@@ -149,6 +149,6 @@ def _draw_labels(image: AnnotatedImage, numbers: dict[str, int]) -> np.ndarray:
             )
         value = IGNORED_LABEL if each.is_ignored else numbers[each.name]
         labels[coco_mask.decode(_encode(each, image)).astype(bool)] = value
-    for each in image.unlabelled:
+    for each in image.unlabeled:
         labels[coco_mask.decode(_encode(each, image)).astype(bool)] = IGNORED_LABEL
     return labels

@@ -164,8 +164,8 @@ def _read_line(
     width, height = size
     if max(map(abs, shares)) > 2:
         raise UserError(
-            f'{place}: {max(shares, key=abs):g} is no share of the image, from 0 to 1; are these '
-            f'pixels?'
+            f'{place}: {max(shares, key=abs):g} is not a fraction of the image, from 0 to 1; are '
+            f'these pixels?'
         )
     name = classes[int(number)]
     if len(shares) > 4:

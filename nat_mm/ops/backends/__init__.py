@@ -3,9 +3,9 @@
 A backend is a module with two functions:
 
 ``unsupported_reasons(query, bias, kernel_size) -> list[str]``
-    why it cannot serve these arguments; empty where it can.
+    why it does not support these arguments; empty if it does.
 ``forward(query, key, value, bias, kernel_size, dilation, scale) -> Tensor``
-    the operator on checked arguments, differentiable; autocast's casting is already done.
+    the operator on arguments that are already checked and, under autocast, cast; differentiable.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ natten knows no bias and needs wider heads to take one in, triton adds it to the
 def choose_backend(
     name: str, query: Tensor, bias: Tensor | None, kernel_size: tuple[int, int]
 ) -> str:
-    """Name of the backend that serves the arguments.
+    """Name of the backend that runs for the arguments.
 
     Args:
-        name: A backend's name, or 'auto' for the first that can serve.
+        name: Name of a backend, or 'auto' for the first that supports the arguments.
         query: [B, H, W, heads, head_dim].
         bias: [heads, 2 * rows - 1, 2 * columns - 1] or None.
         kernel_size: (rows, columns).
 
     Raises:
-        ValueError: If there is no such backend, or it (for 'auto': none) can serve; the message
-            gives the reasons.
+        ValueError: If there is no such backend, or it (for 'auto': every one) does not support the
+            arguments; the message gives the reasons.
     """
     if name != 'auto' and name not in BACKENDS:
         known = ', '.join(repr(known) for known in ('auto', *BACKENDS))
@@ -52,7 +52,7 @@ def choose_backend(
         if not reasons:
             return candidate
         refusals.append(f'{candidate}: ' + '; '.join(reasons))
-    raise ValueError('no backend can serve these arguments: ' + ' | '.join(refusals))
+    raise ValueError('no backend supports these arguments: ' + ' | '.join(refusals))
 
 
 def automatic_order(query: Tensor, bias: Tensor | None) -> list[str]:

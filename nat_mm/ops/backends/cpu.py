@@ -166,11 +166,11 @@ def unsupported_reasons(
     """Serves float32 and bfloat16 CPU tensors whose head_dim is a multiple of 8."""
     reasons = []
     if query.device.type != 'cpu':
-        reasons.append(f'serves CPU tensors only, got a tensor on {query.device.type}')
+        reasons.append(f'supports only CPU tensors, got a tensor on {query.device.type}')
     elif (problem := installation_problem()) is not None:
         reasons.append(problem)
     if query.dtype not in _DTYPES:
-        reasons.append(f'serves float32 and bfloat16, got {query.dtype}')
+        reasons.append(f'supports float32 and bfloat16, got {query.dtype}')
     if query.shape[-1] % 8 or query.shape[-1] == 0:
         reasons.append(f'head_dim must be a multiple of 8, got {query.shape[-1]}')
     if max(kernel_size) > MAXIMUM_KERNEL_SIZE:

@@ -56,11 +56,11 @@ def unsupported_reasons(
     """Serves CUDA tensors in float16, bfloat16 and float32."""
     reasons = []
     if query.device.type != 'cuda':
-        reasons.append(f'serves CUDA tensors only, got a tensor on {query.device.type}')
+        reasons.append(f'supports only CUDA tensors, got a tensor on {query.device.type}')
     elif (problem := installation_problem()) is not None:
         reasons.append(problem)
     if query.dtype == torch.float64:
-        reasons.append('serves float16, bfloat16 and float32, got torch.float64')
+        reasons.append('supports float16, bfloat16 and float32, got torch.float64')
     if min(kernel_size) < 2:
         reasons.append(f'kernel_size must be at least 2 on each axis, got {kernel_size}')
     return reasons

@@ -77,7 +77,7 @@ def test_keypoints_are_left_out(source, convert):
         ('0.5 0.5 0.5 0.1 0.1', r'a\.txt, line 2: class 0\.5'),
         ('0 0.5 0.5 0.1', r'a\.txt, line 2 has 3 numbers after the class'),
         ('0 0.5 0.5 0.1 0.1 0.9', r'a\.txt, line 2 has 5 numbers after the class'),
-        ('0 30 20 15 20', r'a\.txt, line 2: 30 is no share of the image.*pixels'),
+        ('0 30 20 15 20', r'a\.txt, line 2: 30 is not a fraction of the image.*pixels'),
         ('0 0.9 0.5 0.4 0.1', r'a\.txt, line 2: x = 66 is outside'),
         ('0 0.5 0.5 0 0.1', r'a\.txt, line 2: the box is 0 wide and 0\.1 high'),
         ('0 nan 0.5 0.1 0.1', r'a\.txt, line 2: x = nan is outside'),

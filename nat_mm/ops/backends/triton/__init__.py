@@ -37,7 +37,7 @@ def installation_problem() -> str | None:
 @functools.cache
 def _find_installation_problem() -> str | None:
     if importlib.util.find_spec('triton') is None:
-        return 'triton is not installed (PyTorch for GPUs on Linux brings it along)'
+        return 'triton is not installed (it comes with PyTorch for GPUs on Linux)'
     return None
 
 
@@ -49,9 +49,9 @@ def unsupported_reasons(
     if (problem := installation_problem()) is not None:
         reasons.append(problem)
     if query.device.type != 'cuda' and not _is_interpreted(query):
-        reasons.append(f'serves GPU tensors only, got a tensor on {query.device.type}')
+        reasons.append(f'supports only GPU tensors, got a tensor on {query.device.type}')
     if query.dtype not in _DTYPES:
-        reasons.append(f'serves float16, bfloat16 and float32, got {query.dtype}')
+        reasons.append(f'supports float16, bfloat16 and float32, got {query.dtype}')
     if not 1 <= query.shape[-1] <= MAXIMUM_HEAD_DIM:
         reasons.append(f'head_dim must be from 1 to {MAXIMUM_HEAD_DIM}, got {query.shape[-1]}')
     if (size := math.prod(query.shape[1:])) > MAXIMUM_IMAGE_SIZE:
