@@ -134,8 +134,8 @@ def test_adapter_under_autocast(stand_in, monkeypatch):
 @pytest.mark.parametrize(
     ('device', 'dtype', 'problem', 'reasons'),
     [
-        ('cpu', torch.float32, None, ['CUDA tensors only']),
-        ('cpu', torch.float64, None, ['CUDA tensors only', 'float64']),
+        ('cpu', torch.float32, None, ['only CUDA tensors']),
+        ('cpu', torch.float64, None, ['only CUDA tensors', 'float64']),
         ('cuda', torch.float64, None, ['float64']),
         ('cuda', torch.float16, 'NATTEN is not installed', ['not installed']),
         ('cuda', torch.bfloat16, None, []),
