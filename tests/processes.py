@@ -139,11 +139,16 @@ def write_stubs(folder: Path) -> None:
     (folder / 'transformers.py').write_text("raise ImportError('hidden by the tests')\n")
 
 
-def ranks(number: int) -> list[dict[str, str]]:
-    """The environment variables that torchrun gives to each of its processes."""
+def free_port() -> int:
+    """A port of this computer that nothing listens on."""
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
-        port = str(probe.getsockname()[1])
+        return probe.getsockname()[1]
+
+
+def ranks(number: int) -> list[dict[str, str]]:
+    """The environment variables that torchrun gives to each of its processes."""
+    port = str(free_port())
     return [
         {
             'RANK': str(rank),

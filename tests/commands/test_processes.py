@@ -5,7 +5,6 @@ mmdet's own commands and the inferencers are tested in tests/packaging.
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 import torch
 
 from tests.loading import load_command, name_for_mim
-from tests.processes import ranks, run_together
+from tests.processes import free_port, ranks, run_together
 from tests.warm_python import warm
 
 ROOT = Path(__file__).parents[2]
@@ -42,12 +41,6 @@ def python(environment, tmp_path_factory):
     """What can be used in place of the interpreter where its start is not what is tested."""
     with warm(sys.executable, tmp_path_factory.mktemp('warm'), environment) as python:
         yield python
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return str(probe.getsockname()[1])
 
 
 def measured(work_dir):
@@ -79,7 +72,7 @@ def test_two_processes_train_and_test(run, python, configs, trained, test, tmp_p
         *(ROOT / 'tools' / 'dist_train.sh', configs['segmentation'], '2'),
         *('--work-dir', 'trained', '--cfg-options', *options),
         PYTHON=str(python),
-        PORT=free_port(),
+        PORT=str(free_port()),
     )
     assert result.returncode == 0, result.stderr
     (log,) = (tmp_path / 'trained').glob('*/*.log')

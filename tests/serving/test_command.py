@@ -12,6 +12,7 @@ import pytest
 from nat_mm.commands import serve
 from nat_mm.errors import UserError
 from nat_mm.inference.model import Model
+from tests.processes import free_port
 from tests.serving.conftest import CONFIGS, png
 
 MODEL = [str(CONFIGS / 'demo/upernet_nat_demo.py'), 'none', '--device', 'cpu']
@@ -19,9 +20,7 @@ MODEL = [str(CONFIGS / 'demo/upernet_nat_demo.py'), 'none', '--device', 'cpu']
 
 @pytest.fixture
 def port():
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        return free.getsockname()[1]
+    return free_port()
 
 
 def test_only_this_computer_is_served_by_default():

@@ -25,6 +25,7 @@ from playwright.sync_api import (
 from nat_mm.inference.model import Model
 from nat_mm.web.server import ServedPage, serve
 from tests.loading import load_command
+from tests.processes import free_port
 from tests.web.clients import Client
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -102,10 +103,7 @@ def connections() -> Iterator[list[tuple]]:
 
 @pytest.fixture(scope='session')
 def port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        return free.getsockname()[1]
+    return free_port()
 
 
 @pytest.fixture(scope='session')
