@@ -1,7 +1,7 @@
 """``compile`` in a config compiles the optimizer's step, too, which PyTorch cannot follow.
 
-mmengine's parameter groups are dicts of its own kind; and each change of the learning rate would be
-another program.
+mmengine's parameter groups are dicts of its own kind, an error since PyTorch 2.12. Before, the step
+of a backbone is compiled again and again, up to PyTorch's limit.
 """
 
 import functools

@@ -35,8 +35,10 @@ def repair(module: ModuleType) -> None:
     def prepare_repaired(self, *args, **kwargs):
         if get_device() == 'cpu':
             # Moved to where it is already, the state of the optimizer would share memory with that
-            # of other parameters, which PyTorch then overwrites.
+            # of other parameters, which PyTorch then overwrites. The weights' memory, which the
+            # moved ones share too, PyTorch 2.9 frees before it reads them.
             self.optim_state_dict_config.offload_to_cpu = False
+            self.state_dict_config.offload_to_cpu = False
         prepared = prepare(self, *args, **kwargs)
         wrapper = getattr(self, 'optim_wrapper', None)
         if getattr(wrapper, 'clip_func', None) is clip_grad_norm_:

@@ -122,6 +122,9 @@ def build_smaller(config: Config) -> nn.Module:
     for part in ('encoder', 'decoder'):
         if part in config.model:
             config.model[part].num_layers = 1
+    if config.model.type == 'PointRend':
+        # mmdet's fails where only some images of a batch have no detection.
+        config.model.test_cfg.rcnn.score_thr = 0.0
     torch.manual_seed(0)
     model = MODELS.build(config.model)
     if hasattr(model, 'level_embed'):  # DINO's holds what was in memory before init_weights()
@@ -152,7 +155,8 @@ def test_small_config_trains_and_predicts(name):
     is_probe = 'linear_probe' in name
     assert any(key.startswith('backbone.') for key in trained) != is_probe
     model.eval()
-    assert len(model.test_step(make_batch(config))) == 2
+    with torch.no_grad():  # As in tests: PointRend writes into its predictions.
+        assert len(model.test_step(make_batch(config))) == 2
 
 
 @pytest.mark.parametrize('name', CONFIGS)

@@ -131,6 +131,8 @@ def use_panoptic(config: Config, data: Path) -> None:
     )
     use_coco(config, data, 'panoptic', metainfo)
     set_thing_and_stuff(config, things=2, stuff=1)
+    # Each class of each query: those of stuff are left out afterwards, however many they are.
+    config.model.test_cfg.max_per_image = 3 * config.model.panoptic_head.num_queries
     for part, name in (('train', 'training'), ('val', 'validation')):
         config[f'{part}_dataloader'].dataset.data_prefix.seg = f'panoptic/{name}'
     panoptic, instances = config.val_evaluator

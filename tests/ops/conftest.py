@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from packaging.version import Version
 
 from nat_mm.ops.backends import cpu
 from tests.ops.kernel import AVAILABLE, PROBLEM
@@ -49,6 +50,7 @@ def quick_interpreter() -> Iterator[None]:
     if importlib.util.find_spec('triton') is None:
         yield
         return
+    import triton
     import triton.language as tl
     from triton.runtime import interpreter
 
@@ -71,7 +73,16 @@ def quick_interpreter() -> Iterator[None]:
         known.add(function)
         return call_first(function, *arguments, **constants)
 
+    patch_tensor = interpreter._patch_lang_tensor
+
+    def patch_tensor_and_index(tensor, *scope):
+        patch_tensor(tensor, *scope)
+        tensor.__index__ = lambda self: int(self.handle.data.item())
+
     with pytest.MonkeyPatch.context() as patch:
+        # Its scalars are arrays of one element, which NumPy 2.4 no longer takes for an integer.
+        if Version(triton.__version__) < Version('3.8'):
+            patch.setattr(interpreter, '_patch_lang_tensor', patch_tensor_and_index)
         patch.setattr(builder, 'options', options)
         patch.setattr(interpreter, '_get_np_dtype', find_type_once)
         patch.setattr(interpreter.InterpretedFunction, '__call__', call_device_function)
