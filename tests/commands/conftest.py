@@ -145,7 +145,11 @@ def trained(
     for task, name in last.items():
         work_dir = tmp_path_factory.mktemp(f'trained_{task}')
         forget_visualizers()
-        train([str(configs[task]), '--work-dir', str(work_dir)])
+        arguments = [str(configs[task]), '--work-dir', str(work_dir)]
+        if task == 'segmentation':
+            # With a tenth of it, six steps change the loss as much as their dropout does.
+            arguments += ['--cfg-options', 'optim_wrapper.optimizer.lr=6e-4']
+        train(arguments)
         checkpoints[task] = work_dir / name
     return checkpoints
 

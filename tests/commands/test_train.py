@@ -38,7 +38,7 @@ def test_detector_is_trained(trained):
 def test_segmentor_is_trained(trained):
     rows = logged(trained['segmentation'].parent)
     assert [row['step'] for row in rows] == [1, 2, 3, 4, 5, 6]
-    rates = [6e-5 * left / 5 for left in (5, 4, 3, 2, 1, 0)]
+    rates = [6e-4 * left / 5 for left in (5, 4, 3, 2, 1, 0)]
     assert [row['lr'] for row in rows] == pytest.approx(rates)
     assert rows[-1]['loss'] < rows[0]['loss']
 
