@@ -19,7 +19,6 @@ from mmengine.config import Config
 from mmengine.config import config as config_module
 from mmengine.config import utils as config_utils
 from mmengine.logging import MMLogger
-from torch.onnx._internal._lazy_import import onnxscript_apis
 
 from tests.loading import Run, load_command
 
@@ -32,6 +31,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 if 'PYTEST_XDIST_WORKER' in os.environ:
     # Workers share the cores; with several threads each they would wait for one another.
+    assert 'torch' not in sys.modules  # which reads it when it is imported
     os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 # For each base in another package mmengine asks pkg_resources whether that package is installed and
@@ -67,13 +67,18 @@ def read_shipped_configs_once() -> None:
 read_shipped_configs_once()
 
 
-@functools.cache
-def read_onnx_functions() -> list:
-    """What PyTorch's exporter asks onnxscript for: it parses 500 functions for each model."""
-    return type(onnxscript_apis).__getattr__(onnxscript_apis, 'get_torchlib_ops')()
+def read_onnx_functions_once() -> None:
+    """Keeps the 500 functions of onnxscript, which PyTorch's exporter parses for each model."""
+    # Only now, with OMP_NUM_THREADS set.
+    from torch.onnx._internal._lazy_import import onnxscript_apis
+
+    find = type(onnxscript_apis).__getattr__
+    onnxscript_apis.get_torchlib_ops = functools.cache(
+        lambda: find(onnxscript_apis, 'get_torchlib_ops')()
+    )
 
 
-onnxscript_apis.get_torchlib_ops = read_onnx_functions
+read_onnx_functions_once()
 
 LANES = {
     'process': (
