@@ -74,8 +74,8 @@ class Uploads:
         with self._lock:
             if len(self._uploads) >= WAITING_FILES:
                 raise RefusalError(_CROWD)
-            self._uploads[name] = _Upload(self.folder / name, 0, time.monotonic())
-        self._uploads[name].path.touch()
+            upload = self._uploads[name] = _Upload(self.folder / name, 0, time.monotonic())
+            upload.path.touch()
         return name
 
     def grow(self, name: str, content: bytes) -> None:
@@ -87,18 +87,21 @@ class Uploads:
 
         Raises:
             UploadError: It is too large.
-            RefusalError: All of them are.
+            RefusalError: All of them are, or it was removed since it took too long.
         """
         with self._lock:
-            upload = self._uploads[name]
+            upload = self._uploads.get(name)
+            if upload is None:
+                raise RefusalError('The file took too long to arrive. Please drop it again.')
             if upload.size + len(content) > FILE_MEGABYTES * 10**6:
                 raise UploadError(f'The file has more than {FILE_MEGABYTES} MB.')
             total = sum(other.size for other in self._uploads.values())
             if total + len(content) > WAITING_MEGABYTES * 10**6:
                 raise RefusalError(_CROWD)
             upload.size += len(content)
-        with upload.path.open('ab') as file:
-            file.write(content)
+            # Not later: once it is removed, this would make it again.
+            with upload.path.open('ab') as file:
+                file.write(content)
 
     def path(self, name: object) -> Path | None:
         """Where the file of that name lies; None if there is none."""

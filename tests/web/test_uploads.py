@@ -7,6 +7,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from nat_mm.inference.loading import ImageLoader
+from nat_mm.web import uploads
 from nat_mm.web.bounds import LONGEST_SIDE
 from nat_mm.web.uploads import UploadError, read_upload, shown_name
 
@@ -107,6 +108,18 @@ def test_image_is_called_what_its_visitor_calls_it(tmp_path):
     (tmp_path / 'abc').write_bytes(PNG)
     frame = read_upload(tmp_path / 'abc', 'holiday.png')
     assert (frame.name, frame.file_name) == ('image', 'holiday.png')
+
+
+def test_upload_that_takes_too_long(tmp_path, monkeypatch):
+    """It makes room for another; what still arrives of it is refused, and nothing of it is left."""
+    monkeypatch.setattr(uploads, 'WAITING_SECONDS', 0)
+    received = uploads.Uploads(tmp_path)
+    late = received.begin()
+    received.grow(late, b'a')
+    other = received.begin()
+    with pytest.raises(uploads.RefusalError, match='The file took too long to arrive'):
+        received.grow(late, b'b')
+    assert [path.name for path in tmp_path.iterdir()] == [other]
 
 
 def test_file_that_is_gone(tmp_path):
