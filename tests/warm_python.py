@@ -14,8 +14,9 @@ import select
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 
 IMPORTED = (
@@ -62,17 +63,24 @@ def warm(python: Path, folder: Path, environment: dict[str, str]) -> Iterator[Pa
         yield command
 
 
+def preload(names: Iterable[str]) -> None:
+    """Imports modules, as far as they are installed, for processes forked from this one.
+
+    The garbage collector leaves them alone from then on: else each fork goes through them, and
+    copies the memory for that.
+    """
+    gc.disable()
+    for name in names:
+        with suppress(ImportError):
+            import_module(name)
+    gc.freeze()
+    gc.enable()
+
+
 def serve(address: str) -> None:
     """Runs in a fork whatever a client sends, until standard input is closed."""
-    gc.disable()
-    for name in IMPORTED:
-        try:
-            __import__(name)
-        except ImportError:
-            continue  # then no command needs it
+    preload(IMPORTED)
     assert not sys.modules.keys() & set(NOT_IMPORTED)
-    gc.freeze()  # else each fork goes through what was imported, and copies the memory for that
-    gc.enable()
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(address)
         server.listen()

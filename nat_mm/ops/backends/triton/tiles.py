@@ -60,7 +60,8 @@ def choose_tiles(
     is_float32 = bytes_per_element == 4
     # What spills no registers: float32 is short of them from 64 channels on.
     is_short = is_float32 and not is_amd and head_dim >= 64
-    # The sums for the bias table multiply matrices with rows * block_rows rows.
+    # The sums for the bias table multiply matrices with rows * block_rows rows, of which Triton
+    # before 3.8 needs 16 on GPUs of NVIDIA.
     is_tall = kernel_size[1] > 9 or (is_short and kernel == 'queries')
     rows, columns = (16, 4) if is_tall else (8, 8)
     small_blocks = kernel != 'queries' or is_short if is_float32 else is_amd
