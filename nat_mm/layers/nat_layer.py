@@ -310,12 +310,12 @@ def _pad_small_map(x: Tensor, smallest: int) -> Tensor:
     _, height, width, _ = x.shape
     bottom: Any
     right: Any  # int, or in a compiled graph SymInt
-    if torch.compiler.is_compiling():
-        bottom, right = (torch.sym_max(0, smallest - length) for length in (height, width))
-    elif height >= smallest and width >= smallest:
+    if not torch.compiler.is_compiling() and height >= smallest and width >= smallest:
         return x
-    else:
-        bottom, right = (max(0, smallest - length) for length in (height, width))
+    # The compiler knows max, and before 2.12 no sym_max of known sizes; elsewhere in an export max
+    # would ask for sizes that are unknown.
+    larger = max if torch.compiler.is_dynamo_compiling() else torch.sym_max
+    bottom, right = (larger(0, smallest - length) for length in (height, width))
     return pad(x, (0, 0, 0, right, 0, bottom))
 
 

@@ -87,7 +87,8 @@ def check_scale(scale: float | None, head_dim: int) -> float:
     """
     if scale is None:
         return head_dim**-0.5
-    if isinstance(scale, bool) or not isinstance(scale, int | float):
+    # A tuple: PyTorch 2.9 cannot compile unions of types.
+    if isinstance(scale, bool) or not isinstance(scale, (int, float)):
         raise TypeError(f'scale must be a number or None, got {type(scale).__name__}')
     if not 0 < scale < math.inf:
         raise ValueError(f'scale must be finite and positive, got {scale}')

@@ -4,9 +4,6 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
-pytestmark = pytest.mark.skipif(
-    torch.__version__ < '2.14', reason='PyTorch 2.9 breaks the graph where sizes are compared'
-)
 # With and without padding: maps of 16 x 24 down to 4 x 4 tokens, windows of 6 x 6 to 12 x 12.
 SIZES = [(64, 96), (96, 64), (37, 130), (46, 33), (80, 80)]
 
