@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from benchmarks.gpu_cost import INSTRUCTIONS
 from nat_mm.ops import neighborhood_attention_2d
 from nat_mm.ops.backends import BACKENDS, choose_backend
 from tests.ops.cases import Case, make_inputs, run, with_gradients
@@ -32,6 +31,16 @@ CASES = [
     Case(9, 2, (3, 1)),
 ]
 KERNELS = ('forward', 'queries', 'keys')
+INSTRUCTIONS = {
+    'sm_80': {'forward': (197, 251), 'queries': (221, 301), 'keys': (217, 280)},
+    'sm_90': {'forward': (217, 289), 'queries': (196, 266), 'keys': (221, 307)},
+    'sm_100': {'forward': (222, 252), 'queries': (250, 286), 'keys': (274, 310)},
+    'sm_120': {'queries': (219, 326), 'keys': (227, 310)},
+}
+"""Most of a warp for one block inside the map and at its border, with Triton 3.8: kernel size 7,
+head_dim 32, bfloat16."""
+SPILLS = {('sm_90', 'forward', 32, 7, 'bfloat16'): 24, ('sm_90', 'queries', 32, 7, 'bfloat16'): 24}
+"""Most bytes of a thread that go to memory, where an H200 was quicker so; elsewhere none."""
 GPU_CASES = [(32, 7, 'bfloat16'), (64, 13, 'float16'), (64, 7, 'float32')]
 
 
@@ -198,6 +207,22 @@ def test_images_too_large_for_32_bits_are_not_served():
     assert reason[:23] not in str(BACKENDS['triton'].unsupported_reasons(served, None, (7, 7)))
 
 
+@pytest.mark.parametrize('head_dim', [8, 32, 64])
+@pytest.mark.parametrize('capability', [(8, 0), (9, 0), (12, 0)], ids=str)
+def test_float32_takes_three_products_of_tf32_where_that_was_tried(
+    capability, head_dim, monkeypatch
+):
+    from nat_mm.ops.backends.triton import launch
+
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda _: capability)
+    monkeypatch.setattr(torch.version, 'hip', None)
+    monkeypatch.setattr(launch, '_kind_of_gpu', launch._kind_of_gpu.__wrapped__)
+    with FakeTensorMode():
+        query = torch.zeros(1, 3, 3, 1, head_dim, device='cuda')
+    precision = 'tf32x3' if capability == (9, 0) and head_dim <= 32 else 'ieee'
+    assert launch.LaunchProblem(query, False, (3, 3), (1, 1), 1.0).precision == precision
+
+
 @pytest.mark.parametrize(
     ('setting', 'value', 'precision'),
     [
@@ -210,11 +235,12 @@ def test_images_too_large_for_32_bits_are_not_served():
 def test_tf32_only_where_pytorch_allows_it(setting, value, precision):
     from nat_mm.ops.backends.triton.launch import LaunchProblem
 
+    query = torch.zeros(1, 3, 3, 1, 8)
     matmul = torch.backends.cuda.matmul
     before = matmul.fp32_precision
     try:
         setattr(matmul, setting, value)
-        assert LaunchProblem(torch.zeros(1), False, (3, 3), (1, 1), 1.0).precision == precision
+        assert LaunchProblem(query, False, (3, 3), (1, 1), 1.0).precision == precision
     finally:
         matmul.fp32_precision = before
 
@@ -244,8 +270,9 @@ def test_choice_on_a_gpu(monkeypatch, has_natten):
         query = torch.empty(1, 9, 9, 1, 32, device='cuda')
         bias = torch.empty(1, 13, 13, device='cuda')
         assert choose_backend('auto', query, bias, (7, 7)) == 'triton'
-        without_bias = choose_backend('auto', query, None, (7, 7))
-        assert without_bias == ('natten' if has_natten else 'triton')
+        assert choose_backend('auto', query, None, (7, 7)) == 'triton'
+        beyond = choose_backend('auto', query, None, (15, 15))
+        assert beyond == ('natten' if has_natten else 'portable')
 
 
 def launch_without_a_gpu():
@@ -330,7 +357,7 @@ def test_kernels_fit_their_gpu(target):
     for cell, (resources, loops) in zip(CELLS[target], found, strict=True):
         registers, spills, shared_memory, matrix_instructions = resources
         case = f'{cell}: {registers} registers'
-        assert spills == 0, case
+        assert spills <= SPILLS.get((target, *cell), 0), case
         assert shared_memory < 100 * 1024, case
         assert matrix_instructions > 0 or cell[-1] == 'float32', case
         if loops is not None:

@@ -67,7 +67,8 @@ def forward_and_backward(case=CASE, **options):
 @pytest.mark.parametrize('bias', [True, False], ids=['bias', 'nobias'])
 def test_one_launch_per_kernel(launched, bias):
     forward_and_backward(bias=bias)
-    assert [name for name, *_ in launched] == ['forward', 'queries', 'keys']
+    expected = ['forward', 'queries', 'keys'] + ['bias'] * bias
+    assert [name for name, *_ in launched] == expected
 
 
 def test_nothing_is_worked_out_anew_for_a_problem_of_the_same_kind(launched, monkeypatch):
@@ -115,7 +116,7 @@ def test_tf32_is_looked_up_in_each_call(launched, monkeypatch):
             forward_and_backward(dtype=torch.float32)
     finally:
         matmul.fp32_precision = before
-    found = [options['PRECISION'] for *_, options in launched]
+    found = [options['PRECISION'] for *_, options in launched if 'PRECISION' in options]
     assert found == 3 * ['ieee'] + 3 * ['tf32']
 
 
@@ -124,7 +125,7 @@ def test_what_is_kept_is_bounded(launched, monkeypatch):
     for height in range(9, 20):
         forward_and_backward(Case(height, 11, 3))
         assert len(launch._PREPARED) <= 4
-    assert len(launched) == 3 * 11
+    assert len(launched) == 4 * 11
 
 
 def test_threads_get_the_launches_of_their_problems(launched, monkeypatch):
@@ -138,7 +139,7 @@ def test_threads_get_the_launches_of_their_problems(launched, monkeypatch):
                 query, *_ = make_inputs(Case(height, 11, 3), **OPTIONS)
                 problem = launch.LaunchProblem(query, True, (3, 3), (1, 1), 1.0)
                 tiles = launch.choose_tiles(
-                    'forward', kernel_size=(3, 3), head_dim=8, bytes_per_element=2, is_amd=False
+                    'forward', kernel_size=(3, 3), head_dim=8, bytes_per_element=2, gpu='nvidia'
                 )
                 expected = problem.programs(tiles)
                 assert launch._prepare('forward', problem).programs == expected
@@ -154,7 +155,7 @@ def test_threads_get_the_launches_of_their_problems(launched, monkeypatch):
 
 
 def test_only_what_the_kernels_write_is_allocated(launched):
-    """Packed query, key and value cost neither copies nor zeros; one sum adds up the tables.
+    """Packed query, key and value cost neither copies nor zeros.
 
     The bias is read as it is, in both passes.
     """
@@ -169,8 +170,6 @@ def test_only_what_the_kernels_write_is_allocated(launched):
         )
     assert Counter(name for name in backward.names if name != 'empty_like') == {
         'new_empty': 3,
-        'as_strided': 1,
-        'sum': 1,
     }
 
 
@@ -181,7 +180,7 @@ def test_only_what_the_kernels_write_is_allocated(launched):
 def test_tables_are_zeroed_where_programs_have_no_tokens(size, dilation, idle):
     """Where tiles of 8 rows: the smaller residue classes need fewer of them."""
     tiles = launch.choose_tiles(
-        'queries', kernel_size=(3, 3), head_dim=8, bytes_per_element=2, is_amd=False
+        'queries', kernel_size=(3, 3), head_dim=8, bytes_per_element=2, gpu='nvidia'
     )
     assert tiles.rows == tiles.columns == 8
     query = torch.empty(1, size, 3 * dilation, 1, 8, dtype=torch.float16)
@@ -203,7 +202,7 @@ def test_nothing_waits_for_the_device(launched, monkeypatch):
     with OperatorNames() as called:
         forward_and_backward()
     assert not {'_local_scalar_dense', 'equal', 'nonzero'} & set(called.names)
-    assert len(launched) == 3
+    assert len(launched) == 4
 
 
 def test_a_replay_needs_no_more_than_the_first_call_left(launched):

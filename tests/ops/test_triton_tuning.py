@@ -12,7 +12,7 @@ pytest.importorskip('triton', reason='PyTorch without Triton')
 from triton.runtime.errors import OutOfResources
 
 from nat_mm.ops.backends.triton import tuning
-from nat_mm.ops.backends.triton.tiles import Tiles, choose_tiles
+from nat_mm.ops.backends.triton.tiles import GPUS, Tiles, choose_tiles
 
 DEFAULT = Tiles(8, 8, 2, 16, warps=4, stages=2)
 CANDIDATES = tuning.candidate_tiles('forward', DEFAULT)
@@ -82,24 +82,26 @@ def test_other_values_are_refused(monkeypatch):
         tuning.is_enabled()
 
 
-@pytest.mark.parametrize('is_amd', [False, True], ids=['nvidia', 'amd'])
+@pytest.mark.parametrize('gpu', GPUS)
 @pytest.mark.parametrize('kernel', ['forward', 'queries', 'keys'])
-def test_candidates_are_tiles_that_kernels_can_have(kernel, is_amd):
+def test_candidates_are_tiles_that_kernels_can_have(kernel, gpu):
     for size, item, head_dim in product((7, 13), (2, 4), (32, 64, 128)):
         default = choose_tiles(
             kernel,
             kernel_size=(size, size),
             head_dim=head_dim,
             bytes_per_element=item,
-            is_amd=is_amd,
+            gpu=gpu,
         )
         candidates = tuning.candidate_tiles(kernel, default)
         assert candidates[0] == default
-        assert 4 <= len(set(candidates)) == len(candidates) <= 7
+        assert 4 <= len(set(candidates)) == len(candidates) <= 8
         for tiles in candidates:
             assert all(number & (number - 1) == 0 < number for number in tiles[:5])
             assert min(tiles.rows * tiles.columns, tiles.block_rows * tiles.block_columns) >= 16
-            if kernel == 'queries' and not is_amd:
+            if gpu == 'hopper' and item == 4 and head_dim == 32:
+                assert tiles.warps < 8 or tiles.block_rows > 1  # which Triton 3.6 gets wrong
+            if kernel == 'queries' and gpu != 'amd':
                 # Triton 3.5 to 3.7 multiply no smaller float32 matrices on NVIDIA's GPUs.
                 assert tiles.rows * tiles.block_rows >= 16
 

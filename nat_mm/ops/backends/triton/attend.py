@@ -50,7 +50,6 @@ def na2d_fwd_kernel(
     INTERIOR_ENTRIES: tl.constexpr,
     BORDER_ENTRIES: tl.constexpr,
     PRECISION: tl.constexpr,
-    DIRECT: tl.constexpr,
 ):
     """Softmax over the window of each query, online over blocks of keys.
 

@@ -8,9 +8,9 @@ from nat_mm.ops.backends.triton.window import (
     MAP_SIZES,
     axis_entries,
     bias_table,
-    fetch,
     lies_inside,
     load_block,
+    load_numbers,
     load_tokens,
     locate_tile,
     pair_biases,
@@ -53,7 +53,6 @@ def na2d_bwd_kv_kernel(
     INTERIOR_ENTRIES: tl.constexpr,
     BORDER_ENTRIES: tl.constexpr,
     PRECISION: tl.constexpr,
-    DIRECT: tl.constexpr,
 ):
     """Gradients of a tile of keys and values.
 
@@ -82,7 +81,9 @@ def na2d_bwd_kv_kernel(
     queries = query + (image * query_strides[0] + head * query_strides[3])
     grad_outputs = grad_output + (image * grad_output_strides[0] + head * grad_output_strides[3])
     numbers = image * HEIGHT * WIDTH * HEADS + head
-    remainder = statistics + IMAGES.to(tl.int64) * HEIGHT * WIDTH * HEADS
+    remainder = statistics
+    if k.dtype == tl.float32:  # otherwise there is none
+        remainder += IMAGES.to(tl.int64) * HEIGHT * WIDTH * HEADS
     factor = SCALE * LOG2_E
     dk = tl.zeros((TILE_ROWS * TILE_COLUMNS, CHANNELS), tl.float32)
     dv = tl.zeros((TILE_ROWS * TILE_COLUMNS, CHANNELS), tl.float32)
@@ -141,6 +142,8 @@ def na2d_bwd_kv_kernel(
                         BLOCK_ROWS,
                         BLOCK_COLUMNS,
                     )
+                    token = numbers + (near_y * WIDTH + near_x) * HEADS
+                    lse, rest, delta_here = load_numbers(statistics, remainder, delta, token)
                     q = load_block(queries, query_strides, near_y, near_x, HEAD_DIM, CHANNELS)
                     products = tl.dot(k, tl.trans(q), input_precision=PRECISION)
                     row_entries = axis_entries(
@@ -155,18 +158,15 @@ def na2d_bwd_kv_kernel(
                         interior,
                     )
                     biases = pair_biases(table, row_entries, column_entries, last_entry, interior)
-                    token = (near_y * WIDTH + near_x) * HEADS
-                    lse = fetch(statistics + numbers + token, DIRECT)
                     scores = products * factor + biases - lse[None, :]
                     if q.dtype == tl.float32:
-                        scores -= fetch(remainder + numbers + token, DIRECT)[None, :]
+                        scores -= rest[None, :]
                     weights = tl.exp2(scores)
                     do = load_block(
                         grad_outputs, grad_output_strides, near_y, near_x, HEAD_DIM, CHANNELS
                     )
                     dv = tl.dot(weights.to(do.dtype), do, dv, input_precision=PRECISION)
                     grad_weights = tl.dot(v, tl.trans(do), input_precision=PRECISION)
-                    delta_here = fetch(delta + numbers + token, DIRECT)
                     grad_scores = (weights * (grad_weights - delta_here[None, :])).to(q.dtype)
                     dk = tl.dot(grad_scores, q, dk, input_precision=PRECISION)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple
@@ -11,12 +12,26 @@ from torch import Tensor
 
 from nat_mm.ops.backends.triton import statistics_per_query, tuning
 from nat_mm.ops.backends.triton.attend import na2d_fwd_kernel
+from nat_mm.ops.backends.triton.bias_gradient import na2d_bwd_bias_kernel
 from nat_mm.ops.backends.triton.key_gradient import na2d_bwd_kv_kernel
 from nat_mm.ops.backends.triton.query_gradient import na2d_bwd_q_kernel
-from nat_mm.ops.backends.triton.tiles import Tiles, choose_tiles, product_size
+from nat_mm.ops.backends.triton.tiles import (
+    Tiles,
+    choose_tiles,
+    float32_precision,
+    product_size,
+)
 from nat_mm.ops.memory import empty_packed
 
-KERNELS = {'forward': na2d_fwd_kernel, 'queries': na2d_bwd_q_kernel, 'keys': na2d_bwd_kv_kernel}
+KERNELS = {
+    'forward': na2d_fwd_kernel,
+    'queries': na2d_bwd_q_kernel,
+    'keys': na2d_bwd_kv_kernel,
+    'bias': na2d_bwd_bias_kernel,
+}
+TABLE_STRIP = 8
+"""Neighboring entries of the bias table that a program adds up: a sector of memory."""
+TABLES_AT_ONCE = 512
 MOST_PREPARED = 4096
 """Launches that are kept ready, about 2 kB each."""
 
@@ -125,10 +140,10 @@ class LaunchProblem:
         self.kernel_size = kernel_size
         self.dilation = dilation
         self.scale = scale
-        self.precision = _float32_precision() if query.dtype == torch.float32 else 'ieee'
-        device = query.device.type
+        is_float32 = query.dtype == torch.float32
+        self.precision = _float32_precision(query) if is_float32 else 'ieee'
         window = (has_bias, kernel_size, dilation)
-        self.kind = (query.shape, query.dtype, device, window, self.precision)
+        self.kind = (query.shape, query.dtype, query.device, window, self.precision)
 
     def constants(self, kernel: str, tiles: Tiles) -> dict[str, Any]:
         """Constants that a kernel is compiled for."""
@@ -139,7 +154,6 @@ class LaunchProblem:
             self.dilation,
             tiles,
             self.precision,
-            direct=self.query.is_cuda and torch.version.hip is None,
         )
         if kernel == 'queries':
             # 16-bit gradients of scores need no more than TF32 when they are added up.
@@ -211,8 +225,17 @@ def _default_tiles(kernel: str, problem: LaunchProblem) -> Tiles:
         kernel_size=problem.kernel_size,
         head_dim=problem.query.shape[4],
         bytes_per_element=problem.query.element_size(),
-        is_amd=torch.version.hip is not None,
+        gpu=_kind_of_gpu(problem.query.device),
     )
+
+
+@functools.cache
+def _kind_of_gpu(device: torch.device) -> str:
+    """One of :data:`nat_mm.ops.backends.triton.tiles.GPUS`; the interpreter takes NVIDIA's."""
+    if torch.version.hip is not None:
+        return 'amd'
+    is_hopper = device.type == 'cuda' and torch.cuda.get_device_capability(device)[0] == 9
+    return 'hopper' if is_hopper else 'nvidia'
 
 
 def _prepare(kernel: str, problem: LaunchProblem, tiles: Tiles | None = None) -> Launch:
@@ -229,7 +252,7 @@ def _prepare(kernel: str, problem: LaunchProblem, tiles: Tiles | None = None) ->
         tiles = tiles or _default_tiles(kernel, problem)
         programs = problem.programs(tiles)
         options = problem.constants(kernel, tiles)
-        options |= {'num_warps': tiles.warps, 'num_stages': tiles.stages}
+        options |= tiles.options()
         function = KERNELS[kernel][(programs,)]
         launch = Launch(function, programs, options, problem.has_idle_programs(tiles))
         if len(_PREPARED) >= MOST_PREPARED:  # maps of ever new sizes
@@ -246,14 +269,22 @@ def _launch(
 ) -> None:
     if launch.programs == 0:
         return
-    query = problem.query
-    arguments = (*tensors, *strides, *query.shape[:4], problem.scale)
-    # Triton launches on the current device, which need not be the tensors'.
-    if query.is_cuda and query.device.index != torch.cuda.current_device():
-        with torch.cuda.device(query.device):
-            launch.kernel(*arguments, **launch.options)
+    arguments = (*tensors, *strides, *problem.query.shape[:4], problem.scale)
+    _start(launch.kernel, arguments, launch.options, problem.query.device)
+
+
+def _start(
+    kernel: Callable[..., Any],
+    arguments: Sequence[Any],
+    options: dict[str, Any],
+    device: torch.device,
+) -> None:
+    """Triton launches on the current device, which need not be the tensors'."""
+    if device.type == 'cuda' and device.index != torch.cuda.current_device():
+        with torch.cuda.device(device):
+            kernel(*arguments, **options)
     else:
-        launch.kernel(*arguments, **launch.options)
+        kernel(*arguments, **options)
 
 
 def make_constants(
@@ -263,8 +294,6 @@ def make_constants(
     dilation: Sequence[int],
     tiles: Tiles,
     precision: str,
-    *,
-    direct: bool,
 ) -> dict[str, Any]:
     """Constants that all kernels are compiled for; ``precision`` is that of float32 products."""
     met = -(-(tiles.rows + kernel_size[0] - 1) // tiles.block_rows) * tiles.block_rows
@@ -284,7 +313,6 @@ def make_constants(
         'INTERIOR_ENTRIES': _power_of_2((met + tiles.rows - 1) * distances),
         'BORDER_ENTRIES': _power_of_2(math.prod(2 * size - 1 for size in kernel_size) + 1),
         'PRECISION': precision,
-        'DIRECT': direct,
     }
 
 
@@ -299,11 +327,16 @@ def make_table_constants(kernel_size: Sequence[int], precision: str) -> dict[str
     return {'TABLE_ROWS': rows, 'TABLE_COLUMNS': columns, 'TABLE_PRECISION': precision}
 
 
-def _float32_precision() -> str:
-    """How float32 is multiplied: with TF32 only where PyTorch allows it."""
+def _float32_precision(query: Tensor) -> str:
+    """How float32 is multiplied: with TF32 only where PyTorch allows it.
+
+    Otherwise on Hopper with three products of TF32 for each, which together are as exact as one of
+    float32, and take tensor cores.
+    """
     # allow_tf32 cannot be read once a program has used the newer fp32_precision.
-    allowed = torch.backends.cuda.matmul.fp32_precision == 'tf32'
-    return _fast_precision() if allowed else 'ieee'
+    if torch.backends.cuda.matmul.fp32_precision == 'tf32':
+        return _fast_precision()
+    return float32_precision(_kind_of_gpu(query.device), query.shape[4])
 
 
 def _fast_precision() -> str:
@@ -313,10 +346,14 @@ def _fast_precision() -> str:
 
 def _reduce_tables(partial_tables: Tensor, bias: Tensor) -> Tensor:
     """Adds up the tables of all programs of each head, in an order that is always the same."""
-    shape = (*partial_tables.shape[:3], *bias.shape[1:])
-    # Two slices would take twice as long.
-    used = partial_tables.as_strided(shape, partial_tables.stride())
-    return used.sum((0, 2)).to(bias.dtype)  # for the same type that copies nothing
+    images, heads, programs, table_rows, table_columns = partial_tables.shape
+    _, rows, columns = bias.shape
+    grad_bias = torch.empty_like(bias, memory_format=torch.contiguous_format)
+    kernel = KERNELS['bias'][(table_columns // TABLE_STRIP, rows, heads)]
+    sizes = (rows, columns, table_rows, table_columns, TABLE_STRIP, TABLES_AT_ONCE)
+    arguments = (partial_tables, grad_bias, images, heads, programs, *sizes)
+    _start(kernel, arguments, {'num_warps': 8}, bias.device)
+    return grad_bias
 
 
 def _contiguous(bias: Tensor | None) -> Tensor | None:

@@ -58,7 +58,6 @@ def na2d_bwd_q_kernel(
     TABLE_COLUMNS: tl.constexpr,
     PRECISION: tl.constexpr,
     TABLE_PRECISION: tl.constexpr,
-    DIRECT: tl.constexpr,
 ):
     """Gradient of a tile of queries, and what the tile adds to the gradient of the bias.
 

@@ -22,7 +22,7 @@ from nat_mm.ops.backends.triton.attend import na2d_fwd_kernel
 from nat_mm.ops.backends.triton.key_gradient import na2d_bwd_kv_kernel
 from nat_mm.ops.backends.triton.launch import make_constants, make_table_constants
 from nat_mm.ops.backends.triton.query_gradient import na2d_bwd_q_kernel
-from nat_mm.ops.backends.triton.tiles import choose_tiles
+from nat_mm.ops.backends.triton.tiles import choose_tiles, float32_precision
 from nat_mm.ops.backends.triton.window import MAP_SIZES
 
 KERNELS = {
@@ -37,6 +37,8 @@ TARGETS = {
     'sm_120': GPUTarget('cuda', 120, 32),
     'gfx942': GPUTarget('hip', 'gfx942', 64),
 }
+_KINDS = {'sm_90': 'hopper', 'gfx942': 'amd'}
+"""Of ``nat_mm.ops.backends.triton.tiles.GPUS``; the others are 'nvidia'."""
 _TYPES = {torch.float16: '*fp16', torch.bfloat16: '*bf16', torch.float32: '*fp32'}
 _FLOAT32_TENSORS = ('bias', 'statistics', 'delta', 'partial_tables')
 _TITLES = (
@@ -104,19 +106,21 @@ def compile_kernel(
         dtype: float16, bfloat16 or float32.
     """
     function = KERNELS[kernel]
-    is_amd = TARGETS[target].backend == 'hip'
+    is_float32 = dtype == torch.float32
+    gpu = _KINDS.get(target, 'nvidia')
     window = (kernel_size, kernel_size)
     tiles = choose_tiles(
         kernel,
         kernel_size=window,
         head_dim=head_dim,
         bytes_per_element=dtype.itemsize,
-        is_amd=is_amd,
+        gpu=gpu,
     )
-    constants = make_constants(head_dim, True, window, (1, 1), tiles, 'ieee', direct=not is_amd)
+    precision = float32_precision(gpu, head_dim) if is_float32 else 'ieee'
+    constants = make_constants(head_dim, True, window, (1, 1), tiles, precision)
     if kernel == 'queries':
-        precision = 'ieee' if dtype == torch.float32 or is_amd else 'tf32'
-        constants |= make_table_constants(window, precision)
+        sums = precision if is_float32 or gpu == 'amd' else 'tf32'
+        constants |= make_table_constants(window, sums)
     aligned = [['tt.divisibility', 16]]
     signature: dict[str, str | tuple[str, ...]] = {}
     attributes: dict[tuple[int, ...], list] = {}
@@ -134,8 +138,7 @@ def compile_kernel(
             signature[name] = '*fp32' if name in _FLOAT32_TENSORS else _TYPES[dtype]
             attributes[(place,)] = aligned
     source = ASTSource(function, signature, constants, attributes)
-    options = {'num_warps': tiles.warps, 'num_stages': tiles.stages}
-    return triton.compile(source, target=TARGETS[target], options=options)
+    return triton.compile(source, target=TARGETS[target], options=tiles.options())
 
 
 def measure_resources(compiled: CompiledKernel) -> Resources:

@@ -38,23 +38,29 @@ def is_enabled() -> bool:
 
 
 def candidate_tiles(kernel: str, default: Tiles) -> list[Tiles]:
-    """The default, and what differs from it in one respect: warps, stages, blocks or tile.
+    """The default, and what differs from it in one respect.
 
     Args:
         kernel: 'forward', or in backward 'queries' or 'keys'.
         default: Tiles of :func:`nat_mm.ops.backends.triton.tiles.choose_tiles`.
     """
     others = [
-        default._replace(warps=4 if default.warps == 8 else 8),
-        default._replace(stages=3),
+        default._replace(warps=default.warps // 2 if default.warps == 8 else 2 * default.warps),
+        default._replace(stages=2 if default.stages == 3 else 3),
         default._replace(block_rows=2 * default.block_rows),
         default._replace(rows=2 * default.rows),
         default._replace(rows=default.rows // 2),
         default._replace(block_rows=default.block_rows // 2),
     ]
+    if default.registers is not None:
+        others.append(default._replace(registers=None))
     # The sums for the bias table multiply matrices with rows * block_rows rows.
     least = min(SMALLEST_PRODUCT, default.rows * default.block_rows) if kernel == 'queries' else 1
-    return [default, *(tiles for tiles in others if tiles.rows * tiles.block_rows >= least)]
+    others = [tiles for tiles in others if tiles.rows * tiles.block_rows >= least]
+    # Triton 3.6 multiplied some of these wrongly; see tiles.py.
+    if default.block_rows > 1:
+        others = [tiles for tiles in others if tiles.warps < 8 or tiles.block_rows > 1]
+    return [default, *others]
 
 
 def choose(

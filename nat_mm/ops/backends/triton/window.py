@@ -163,18 +163,22 @@ def load_block(tensor, strides, y, x, HEAD_DIM: tl.constexpr, CHANNELS: tl.const
 
 
 @triton.jit
-def fetch(pointers, DIRECT: tl.constexpr):
-    """Loads float32. DIRECT keeps Triton from taking them through shared memory, on NVIDIA only."""
-    if DIRECT:
-        return tl.inline_asm_elementwise(
-            'ld.global.nc.f32 $0, [$1];',
-            '=f,l',
-            [pointers.to(tl.int64)],
-            dtype=tl.float32,
-            is_pure=True,
-            pack=1,
-        )
-    return tl.load(pointers)
+def load_numbers(first, second, third, token):
+    """A float32 of each token from each of three tensors.
+
+    All are loaded at once, as that is enough work for every thread to have its own share. Of
+    smaller loads Triton lets every thread load all that it needs, which others load as well.
+    """
+    place = tl.arange(0, 4)[:, None]
+    at = token[None, :] + place * 0
+    pointers = tl.where(place == 0, first + at, tl.where(place == 1, second + at, third + at))
+    numbers = tl.load(pointers, (place < 3) & (at >= 0), other=0.0)
+    firsts_and_thirds, seconds_and_zeros = tl.split(
+        tl.reshape(tl.trans(numbers), (token.shape[0], 2, 2))
+    )
+    firsts, thirds = tl.split(firsts_and_thirds)
+    seconds, _ = tl.split(seconds_and_zeros)
+    return firsts, seconds, thirds
 
 
 @triton.jit
