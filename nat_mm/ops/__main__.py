@@ -38,16 +38,10 @@ def _print_device(device: str) -> None:
     for name, backend in BACKENDS.items():
         reasons = backend.unsupported_reasons(examples['float32'], None, KERNEL_SIZE)
         print(f'  {name}: {"; ".join(reasons) or "available"}')
-    bias = torch.empty(1, *(2 * size - 1 for size in KERNEL_SIZE), device=device)
-    without, with_bias = (automatic_order(examples['float32'], b) for b in (None, bias))
-    print(f"  'auto' takes the first available of: {', '.join(without)}")
-    if with_bias != without:
-        print(f'    with a bias: {", ".join(with_bias)}')
-        print('    (natten needs wider heads for a bias, triton adds it to the scores)')
+    order = automatic_order(examples['float32'])
+    print(f"  'auto' takes the first available of: {', '.join(order)}")
     for name, example in examples.items():
-        plain, biased = (choose_backend('auto', example, b, KERNEL_SIZE) for b in (None, bias))
-        other = '' if biased == plain else f', with a bias {biased}'
-        print(f"  'auto' takes for {name}: {plain}{other}")
+        print(f"  'auto' takes for {name}: {choose_backend('auto', example, None, KERNEL_SIZE)}")
 
 
 if __name__ == '__main__':

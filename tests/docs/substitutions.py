@@ -138,8 +138,8 @@ RUN_ELSEWHERE = {
     r'nat-mm test configs/classification/heads/knn_.*': (
         'tests/analysis/test_nearest_neighbors.py::test_config_is_tested'
     ),
-    r'python -m benchmarks\.gpu_cost( .*)?': (
-        'tests/ops/test_triton_cost.py::test_the_documented_prediction_is_that_of_the_command'
+    r'python -m benchmarks\.gpu_results': (
+        'tests/benchmarks/test_gpu_results.py::test_the_documented_tables_are_those_of_the_results'
     ),
     r'python -m nat_mm\.ops\.backends\.triton\.resources': (
         'tests/ops/test_triton.py::test_kernels_fit_their_gpu'

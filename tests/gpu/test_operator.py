@@ -31,6 +31,7 @@ BFLOAT16 = [
 ]
 SWEEP = [(case, dtype) for case in EVERY_DTYPE for dtype in LARGEST_ERROR]
 SWEEP += [(case, torch.bfloat16) for case in BFLOAT16]
+SWEEP += [(Case(40, 41, 13), torch.float32)]
 
 
 def on_gpu(case, **options):
@@ -167,9 +168,9 @@ def test_autocast():
     assert float((output - exact).norm() / exact.norm()) < LARGEST_ERROR[torch.bfloat16]
 
 
-def test_auto_takes_triton_for_a_bias():
+def test_auto_takes_triton():
     query, _, _, bias = on_gpu(Case(9, 9, 7), dtype=torch.bfloat16)
-    assert choose_backend('auto', query, bias, (7, 7)) == 'triton'
+    assert {choose_backend('auto', query, b, (7, 7)) for b in (None, bias)} == {'triton'}
 
 
 def test_offsets_beyond_32_bits():

@@ -16,15 +16,12 @@ from nat_mm.ops.backends import cpu, natten, portable, reference, triton
 
 BACKENDS = {
     'cpu': cpu,
-    'natten': natten,
     'triton': triton,
+    'natten': natten,
     'portable': portable,
     'reference': reference,
 }
-"""Backends by name, in the order in which 'auto' tries them; with a bias triton before natten.
-
-natten knows no bias and needs wider heads to take one in, triton adds it to the scores.
-"""
+"""Backends by name, in the order in which 'auto' tries them; see benchmarks/results for GPUs."""
 
 
 def choose_backend(
@@ -45,7 +42,7 @@ def choose_backend(
     if name != 'auto' and name not in BACKENDS:
         known = ', '.join(repr(known) for known in ('auto', *BACKENDS))
         raise ValueError(f'backend must be one of {known}, got {name!r}')
-    candidates = automatic_order(query, bias) if name == 'auto' else (name,)
+    candidates = automatic_order(query) if name == 'auto' else (name,)
     refusals = []
     for candidate in candidates:
         reasons = BACKENDS[candidate].unsupported_reasons(query, bias, kernel_size)
@@ -55,17 +52,13 @@ def choose_backend(
     raise ValueError('no backend supports these arguments: ' + ' | '.join(refusals))
 
 
-def automatic_order(query: Tensor, bias: Tensor | None) -> list[str]:
+def automatic_order(query: Tensor) -> list[str]:
     """Names of the backends in the order in which 'auto' tries them.
 
     Args:
         query: [B, H, W, heads, head_dim].
-        bias: [heads, 2 * rows - 1, 2 * columns - 1] or None.
     """
     names = list(BACKENDS)
-    if bias is not None:
-        names.remove('triton')
-        names.insert(names.index('natten'), 'triton')
     if query.device.type == 'cpu':
         names.remove('triton')  # that is its interpreter, for tests only
     return names
