@@ -95,12 +95,16 @@ class NATLayer(nn.Module):
         return x
 
     def _add(self, x: Tensor, branch: Tensor, gamma: Tensor | None) -> Tensor:
-        """Computes ``x + drop_path(gamma * branch)`` in one pass over memory."""
+        """Computes ``x + drop_path(gamma * branch)``, in one pass over memory where types agree."""
         scale = gamma
         if self.training and self.drop_path.p > 0:
             kept = self.drop_path(branch)
             scale = kept if gamma is None else kept * gamma
-        return x + branch if scale is None else torch.addcmul(x, branch, scale)
+        if scale is None:
+            return x + branch
+        if x.dtype != branch.dtype:  # under autocast, addcmul would copy the branch first
+            return x + branch * scale
+        return torch.addcmul(x, branch, scale)
 
 
 class DropPath(nn.Module):
@@ -310,11 +314,13 @@ def _pad_small_map(x: Tensor, smallest: int) -> Tensor:
     _, height, width, _ = x.shape
     bottom: Any
     right: Any  # int, or in a compiled graph SymInt
-    if not torch.compiler.is_compiling() and height >= smallest and width >= smallest:
+    is_compiling = torch.compiler.is_compiling()
+    if not is_compiling and height >= smallest and width >= smallest:
         return x
-    # The compiler knows max, and before 2.12 no sym_max of known sizes; elsewhere in an export max
-    # would ask for sizes that are unknown.
-    larger = max if torch.compiler.is_dynamo_compiling() else torch.sym_max
+    # In an export, max would ask for sizes that are unknown. The compiler knows max, and before
+    # PyTorch 2.12 no sym_max of known sizes.
+    is_exporting = is_compiling and not torch.compiler.is_dynamo_compiling()
+    larger = torch.sym_max if is_exporting else max
     bottom, right = (larger(0, smallest - length) for length in (height, width))
     return pad(x, (0, 0, 0, right, 0, bottom))
 

@@ -129,6 +129,22 @@ def test_drop_path_drops_whole_samples_and_scales_up_the_others():
     torch.testing.assert_close(layer.eval()(x)[0], x[0] + full_step)
 
 
+@pytest.mark.parametrize('layer_scale', [None, 0.5])
+def test_branches_of_16_bits_are_added_in_those_of_the_map(layer_scale):
+    """As under autocast; the same samples are dropped as in float32."""
+    layer = NATLayer(8, 2, drop_path_rate=0.5, layer_scale=layer_scale).train()
+    x, branch = torch.randn(2, 64, 2, 2, 8).unbind()
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        torch.manual_seed(0)
+        part = branch.to(dtype).requires_grad_()
+        added = layer._add(x, part, layer.gamma1)
+        (grad,) = torch.autograd.grad(added.sum(), part)
+        assert (added.dtype, grad.dtype) == (torch.float32, dtype)
+        found.append((added, grad.float()))
+    torch.testing.assert_close(*found, rtol=2e-2, atol=2e-2)
+
+
 def test_mlp_drops_in_training_only():
     mlp = Mlp(8, 16, drop_rate=0.5)
     x = torch.randn(2, 3, 8)
@@ -166,9 +182,6 @@ def test_downsampler(size, half):
     torch.testing.assert_close(result, layer_norm(expected, (32,)))
 
 
-@pytest.mark.skipif(
-    torch.__version__ < '2.14', reason='PyTorch 2.9 breaks the graph where sizes are compared'
-)
 def test_compiles_without_graph_break():
     torch.manual_seed(0)
     layer = NATLayer(8, 2, drop_path_rate=0.5, layer_scale=0.1)
