@@ -143,7 +143,12 @@ def na2d_bwd_kv_kernel(
                         BLOCK_COLUMNS,
                     )
                     token = numbers + (near_y * WIDTH + near_x) * HEADS
-                    lse, rest, delta_here = load_numbers(statistics, remainder, delta, token)
+                    if BLOCK_ROWS > 1:
+                        lse, rest, delta_here = load_numbers(statistics, remainder, delta, token)
+                    else:
+                        lse = tl.load(statistics + token)
+                        rest = tl.load(remainder + token)
+                        delta_here = tl.load(delta + token)
                     q = load_block(queries, query_strides, near_y, near_x, HEAD_DIM, CHANNELS)
                     products = tl.dot(k, tl.trans(q), input_precision=PRECISION)
                     row_entries = axis_entries(

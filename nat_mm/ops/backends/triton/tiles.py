@@ -106,7 +106,7 @@ def choose_tiles(
         block_rows=1 if small_blocks else 2,
         block_columns=16,
         warps=8 if is_float32 and not small_tiles else 4,
-        stages=1 if is_short and kernel != 'queries' else 2,
+        stages=1 if is_short and kernel == 'forward' else 2,
     )
 
 

@@ -57,10 +57,14 @@ def candidate_tiles(kernel: str, default: Tiles) -> list[Tiles]:
     # The sums for the bias table multiply matrices with rows * block_rows rows.
     least = min(SMALLEST_PRODUCT, default.rows * default.block_rows) if kernel == 'queries' else 1
     others = [tiles for tiles in others if tiles.rows * tiles.block_rows >= least]
-    # Triton 3.6 multiplied some of these wrongly; see tiles.py.
-    if default.block_rows > 1:
-        others = [tiles for tiles in others if tiles.warps < 8 or tiles.block_rows > 1]
+    if not _is_doubtful(default):
+        others = [tiles for tiles in others if not _is_doubtful(tiles)]
     return [default, *others]
+
+
+def _is_doubtful(tiles: Tiles) -> bool:
+    """Whether Triton 3.6 made wrong results of such tiles on an H200, in float32."""
+    return tiles.warps >= 8 and tiles.block_rows == 1
 
 
 def choose(

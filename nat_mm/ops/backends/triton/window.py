@@ -166,8 +166,9 @@ def load_block(tensor, strides, y, x, HEAD_DIM: tl.constexpr, CHANNELS: tl.const
 def load_numbers(first, second, third, token):
     """A float32 of each token from each of three tensors.
 
-    All are loaded at once, as that is enough work for every thread to have its own share. Of
-    smaller loads Triton lets every thread load all that it needs, which others load as well.
+    All are loaded at once, as that is enough work for every thread to have its own share: with 32
+    tokens and 4 warps one each. Of smaller loads Triton lets every thread load all that it needs,
+    which others load as well.
     """
     place = tl.arange(0, 4)[:, None]
     at = token[None, :] + place * 0
