@@ -27,6 +27,7 @@ from nat_mm.ops import neighborhood_attention_2d
 from nat_mm.ops.backends import BACKENDS
 
 NAMES = ('triton', 'natten', 'portable')
+BATCH = 2
 MODES = ('forward', 'forward + backward')
 _WINDOW = (KERNEL_SIZE, KERNEL_SIZE)
 
@@ -53,7 +54,7 @@ def make_report(device: torch.device, settings: Settings, *, notes: Sequence[str
     Returns:
         Environment and tables in Markdown.
     """
-    lines = (*notes, *environment(device), gpu_timing.METHOD)
+    lines = (*notes, *environment(device), f'batches of {BATCH}', gpu_timing.METHOD)
     parts = ['# nat_mm on a GPU', '\n'.join(f'- {line}' for line in lines)]
     problem = _swin_problem()
     for dtype in (torch.bfloat16, torch.float32):
@@ -105,8 +106,8 @@ def _measure(
 
 def _operators(stage: StageMap, device: torch.device, dtype: torch.dtype, mode: str) -> Functions:
     """Backends with a bias and without, and attention of PyTorch that knows no neighborhoods."""
-    shape = (1, stage.height, stage.width, 3, stage.heads, stage.head_dim)
-    bytes_of_a_map = stage.height * stage.width * stage.channels * dtype.itemsize
+    shape = (BATCH, stage.height, stage.width, 3, stage.heads, stage.head_dim)
+    bytes_of_a_map = BATCH * stage.height * stage.width * stage.channels * dtype.itemsize
     sets = gpu_timing.number_of_sets(4 * bytes_of_a_map, device)  # query, key, value and output
     projected = [torch.randn(shape, device=device, dtype=dtype).unbind(3) for _ in range(sets)]
     bias = torch.randn(stage.heads, *(2 * size - 1 for size in _WINDOW), device=device)
@@ -123,7 +124,7 @@ def _operators(stage: StageMap, device: torch.device, dtype: torch.dtype, mode: 
     attend = F.scaled_dot_product_attention
     everything = [[t.flatten(1, 2).transpose(1, 2) for t in tensors] for tensors in projected]
     functions['sdpa, all tokens'] = _functions(attend, everything, mode)
-    windows = -(-stage.height // KERNEL_SIZE) * -(-stage.width // KERNEL_SIZE)
+    windows = BATCH * -(-stage.height // KERNEL_SIZE) * -(-stage.width // KERNEL_SIZE)
     shape = (windows, stage.heads, KERNEL_SIZE**2, stage.head_dim)
     in_windows = [
         [torch.randn(shape, device=device, dtype=dtype) for _ in 'qkv'] for _ in range(sets)
@@ -152,8 +153,8 @@ def _modules(stage: StageMap, device: torch.device, dtype: torch.dtype, mode: st
     shifts = {} if _swin_problem() else {'Swin': 0, 'Swin, shifted': KERNEL_SIZE // 2}
     for title, shift in shifts.items():
         modules[title] = _SwinOnMap(stage, shift)
-    shape = (1, stage.height, stage.width, stage.channels)
-    bytes_of_a_map = stage.height * stage.width * stage.channels * torch.float32.itemsize
+    shape = (BATCH, stage.height, stage.width, stage.channels)
+    bytes_of_a_map = BATCH * stage.height * stage.width * stage.channels * torch.float32.itemsize
     sets = gpu_timing.number_of_sets(2 * bytes_of_a_map, device)  # in and out
     maps = [torch.randn(shape, device=device) for _ in range(sets)]
     functions = {}
