@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.model import ImgDataPreprocessor
 from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
@@ -81,6 +82,8 @@ def test_points_follow_the_image(scope, short_side):
 @pytest.mark.parametrize('channels', [1, 5])
 def test_model_gets_what_was_loaded_and_drawings_8_bits(channels, short_side):
     model, config = make_model('mmseg')
+    if channels == 5 and isinstance(model.data_preprocessor, ImgDataPreprocessor):
+        pytest.skip('onedl-mmsegmentation takes images of 1 or 3 channels')
     mean, std = [1000.0] * channels, [500.0] * channels
     preprocessor = dict(PREPROCESSORS['mmseg'], mean=mean, std=std, bgr_to_rgb=False)
     with DefaultScope.overwrite_default_scope('mmseg'):
