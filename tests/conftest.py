@@ -159,12 +159,22 @@ def pytest_collectstart() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests of each lane."""
+    """Marks the tests of each lane, and sorts them for several workers.
+
+    A worker that runs out of tests takes the last ones of another. Those of the operator prepare
+    nothing, so they come last; those of the web page share a server and a browser, so they come
+    first and stay with one worker.
+    """
+    items.sort(key=lambda item: (not _is_in('web', item), _is_in('ops', item)))
     for item in items:
         path, _, name = item.nodeid.partition('::')
         for lane, start in _read_lanes(path):
             if name.startswith(start):
                 item.add_marker(lane)
+
+
+def _is_in(folder: str, item: pytest.Item) -> bool:
+    return item.nodeid.startswith(f'tests/{folder}/')
 
 
 @functools.cache
