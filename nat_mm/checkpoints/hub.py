@@ -42,7 +42,8 @@ class HubAddress:
     def parse(cls, address: str) -> 'HubAddress':
         """Parses an address; a slash in the name of a branch is written ``%2F``.
 
-        Raises: CheckpointError: If it is not an address on the Hub.
+        Raises:
+            CheckpointError: If it is not an address on the Hub.
         """
         found = _ADDRESS.fullmatch(address)
         if found is None:

@@ -77,10 +77,10 @@ def convert_weights(
             - ``model``: a whole OpenMMLab model. Detectors and segmentors keep their keys, except
               those from detectron2; a classifier becomes mmpretrain's ``ImageClassifier``.
             - ``backbone``: the backbone for a new detector or segmentor, without a prefix and
-            without a classifier's last norm and head.
+              without a classifier's last norm and head.
             - ``authors``: as published by the authors.
             - ``huggingface-nat``, ``huggingface-dinat``: Hugging Face's model of that type; of
-            detectors and segmentors, which Hugging Face lacks, only the backbone.
+              detectors and segmentors, which Hugging Face lacks, only the backbone.
         source: Name of the file, for errors.
         concatenate: Joins tensors along their first axis.
 
