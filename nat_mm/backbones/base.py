@@ -28,7 +28,7 @@ DOWNSAMPLERS = {'convolution': ConvDownsampler, 'patch': PatchMerging}
 
 
 class FreezableBackbone(BaseModule):
-    """A backbone that keeps parts frozen and reports what a pretrained checkpoint lacks."""
+    """A backbone that keeps parts frozen and reports mismatches of a pretrained checkpoint."""
 
     def train(self, mode: bool = True) -> Self:
         """Sets training mode, except for frozen parts, which stay in eval mode."""

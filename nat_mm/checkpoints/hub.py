@@ -73,7 +73,7 @@ def download(address: str) -> str:
     Raises:
         CheckpointError: If there is no such repository, revision or file, access is denied, the
             repository has no or several checkpoints, or huggingface_hub is not installed.
-        URLError: If the Hub does not answer, and the file is not in the cache.
+        URLError: If the Hub does not respond, and the file is not in the cache.
     """
     wanted = HubAddress.parse(address)
     hub = import_hub(address)

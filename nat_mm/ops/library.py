@@ -114,7 +114,7 @@ def define_operator(
         ctx.mark_non_differentiable(output[1])
 
     def differentiate(ctx: Any, grad_output: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        # Read once: activation checkpointing refuses a second unpacking.
+        # Read only once, as activation checkpointing rejects a second unpacking.
         saved = ctx.saved_tensors
         arguments = (grad_output, *saved, ctx.kernel_size, ctx.dilation, ctx.scale)
         # For a second derivative, autograd has to see the operator, which rejects it.

@@ -68,7 +68,7 @@ class _Window(NamedTuple):
     kernel_size: tuple[int, int]
     dilation: tuple[int, int]
     tile: tuple[int, int]
-    """Queries in a tile."""
+    """Number of queries in a tile along each axis."""
 
     @property
     def queries(self) -> int:

@@ -14,7 +14,7 @@ from nat_mm.serving.intake import Limits
 
 
 class MaskFormat(StrEnum):
-    """How masks are written."""
+    """Format of masks."""
 
     RLE = 'rle'
     POLYGON = 'polygon'
@@ -121,7 +121,7 @@ class Share(Region):
 
 
 class Score(BaseModel):
-    """A class that an image may be of."""
+    """A class that an image may belong to."""
 
     label: int
     class_name: str

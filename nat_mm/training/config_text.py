@@ -4,7 +4,7 @@ import functools
 from types import ModuleType
 from typing import Any
 
-REMEMBERED = 4  # texts
+REMEMBERED = 4  # number of texts
 
 
 def format_once(config_module: ModuleType) -> None:

@@ -27,7 +27,7 @@ def carafe_forward(
         masks: [B, group_size * kernel_size^2, scale_factor * H, scale_factor * W], the weights.
         rfeatures: [B, C, H, W], written: the features, which mmcv passes to the backward pass.
         routput: Buffer of the compiled operator; not used.
-        rmasks: The same.
+        rmasks: Likewise.
         output: [B, C, scale_factor * H, scale_factor * W], written.
         kernel_size: Number of cells to sum along each axis; odd.
         group_size: Number of channel groups with their own weights.
@@ -51,7 +51,7 @@ def carafe_backward(
     group_size: int,
     scale_factor: int,
 ) -> None:
-    """Add the gradients into ``bottom_grad`` and ``mask_grad``.
+    """Add the gradients to ``bottom_grad`` and ``mask_grad``.
 
     ``top_grad`` is shaped like the output; the arguments starting with r, except ``rfeatures``, are
     unused buffers of the compiled operator; the others are as in :func:`carafe_forward`.
