@@ -1,20 +1,20 @@
-"""Import hooks that make OpenMMLab's own commands work with nat_mm.
+"""Installs import hooks that make OpenMMLab's own commands work with nat_mm.
 
-``mim test mmdet``, the inferencers and others import ``mmcv.ops`` before they read the config
-that would import nat_mm, so what they need has to be there from the start of Python. The file
-``nat_mm_startup.pth`` in site-packages calls :func:`start`, which imports nothing but the standard
-library and only watches for a few modules:
+``mim test mmdet``, the inferencers and others import ``mmcv.ops`` before they read the config that
+would import nat_mm, so what they need must be available as soon as Python starts. The file
+``nat_mm_startup.pth`` in site-packages calls :func:`start`, which imports only the standard library
+and merely watches for a few modules:
 
-- ``mmcv._ext``, the compiled operators: served by :mod:`nat_mm.compat.mmcv_ops` where no other
-  finder knows it (mmcv-lite). A compiled one always wins.
+- ``mmcv._ext``, the compiled operators: served by :mod:`nat_mm.compat.mmcv_ops` if no other finder
+  has it (mmcv-lite). A compiled one always takes precedence.
 - ``panopticapi``, which mmdet needs for panoptic data: served from :mod:`nat_mm.compat.panopticapi`
-  where no other finder knows it.
-- ``mmengine.config``: finds ``_base_ = 'nat_mm::...'`` in this package's own folder, and
-  ``mmengine.hub`` builds models of ``nat_mm::...``.
-- what a process can get to without a config that imports nat_mm, and must not do without its
-  repairs (:mod:`nat_mm.compat`): nat_mm is imported before a checkpoint is read, a runner resumes,
-  an inferencer builds its model or a config takes a base from another package, and when mmpretrain
-  is about to import its multimodal models.
+  if no other finder has it.
+- ``mmengine.config``: finds ``_base_ = 'nat_mm::...'`` in this package's own folder;
+  ``mmengine.hub`` builds ``nat_mm::...`` models.
+- functions that need the repairs in :mod:`nat_mm.compat` but can be called without a config that
+  imports nat_mm: nat_mm is imported before a checkpoint is read, a runner resumes, an inferencer
+  builds its model or a config inherits from another package, and when mmpretrain is about to import
+  its multimodal models.
 
 Set the environment variable ``NAT_MM_NO_STARTUP=1`` to start Python without the hooks; importing
 nat_mm itself still installs them.
@@ -26,7 +26,7 @@ from importlib.machinery import ModuleSpec
 
 
 class _AfterImport:
-    """Finder that calls functions on a module right after that module was executed."""
+    """Finder that calls functions on a module right after the module is executed."""
 
     def __init__(self):
         self.callbacks = {}  # module name -> functions
@@ -54,7 +54,7 @@ class _AfterImport:
 
 
 class _MissingOps:
-    """Finder of last resort for ``mmcv._ext``, and the loader of what it finds."""
+    """Finder of last resort for ``mmcv._ext``, and its loader."""
 
     def find_spec(self, name, path=None, target=None):
         if name != 'mmcv._ext' or not _is_installed('nat_mm'):
@@ -94,20 +94,20 @@ _NEED_NAT_MM = {
     'mmengine.runner.checkpoint': ('CheckpointLoader.load_checkpoint',),
     'mmengine.runner.runner': ('Runner.resume',),
 }
-"""Methods, by their module, before whose calls nat_mm is imported."""
+"""Methods, by module, that import nat_mm before they run."""
 
 _after_import = _AfterImport()
 _missing_ops = _MissingOps()
 
 
 def start():
-    """Installs the hooks at the start of Python, unless ``NAT_MM_NO_STARTUP=1``."""
+    """Installs the hooks when Python starts, unless ``NAT_MM_NO_STARTUP=1``."""
     if os.environ.get('NAT_MM_NO_STARTUP') != '1':
         install()
 
 
 def install():
-    """Installs the hooks; further calls change nothing."""
+    """Installs the hooks; further calls have no effect."""
     if _missing_ops in sys.meta_path:
         return
     sys.meta_path.insert(0, _after_import)
@@ -121,7 +121,7 @@ def install():
 
 
 def when_imported(name, callback):
-    """Calls ``callback(module)`` once the module ``name`` is imported, now if it already is."""
+    """Calls ``callback(module)`` once module ``name`` is imported, immediately if it already is."""
     if name in sys.modules:
         callback(sys.modules[name])
     else:
@@ -143,12 +143,12 @@ def _find_own_configs(config):
             import nat_mm  # noqa: F401
 
             return find(cfg_path, filename)
-        # mmengine itself would look beside the metadata, where an editable install has no files.
+        # mmengine itself would look next to the metadata, where an editable install has no files.
         path = os.path.join(_package_folder(), '.mim', 'configs', name)
         if not os.path.isfile(path):
             raise FileNotFoundError(f'nat_mm has no config {name!r} ({cfg_path!r} in {filename})')
         # Without a scope, types are looked up in the config's default_scope, mmdet or mmseg;
-        # mmengine would say 'nat_mm', which has no registries.
+        # mmengine would use 'nat_mm', which has no registries.
         return path, None
 
     config.Config._get_cfg_path = staticmethod(get_cfg_path)
@@ -157,7 +157,7 @@ def _find_own_configs(config):
 def _build_own_models(hub):
     get_model = hub.get_model
 
-    # Programs keep this function itself, so it has to choose at each call.
+    # Programs may keep a reference to this function, so it has to choose at each call.
     def get_own_model(cfg_path, pretrained=False, **kwargs):
         if not cfg_path.startswith('nat_mm::') or not _is_installed('nat_mm'):
             return get_model(cfg_path, pretrained, **kwargs)
@@ -180,7 +180,7 @@ def _import_before_calls(module):
 
 
 def _import_before_call(owner, name):
-    """Imports nat_mm, which replaces a function, before the first call of that function."""
+    """Makes the first call of a function import nat_mm, which replaces the function."""
     from functools import wraps
 
     function = getattr(owner, name)

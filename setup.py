@@ -1,7 +1,7 @@
-"""Build steps that pyproject.toml cannot express: the CPU kernel and the start-up file.
+"""Build steps that pyproject.toml cannot express: the CPU kernel and the startup file.
 
-NAT_MM_KERNEL=0 leaves the kernel out; with NAT_MM_KERNEL=1 the build fails if the kernel does not
-compile. Otherwise the installation then goes on, and the portable backend serves.
+NAT_MM_KERNEL=0 skips the kernel; with NAT_MM_KERNEL=1, the build fails if the kernel does not
+compile. By default, the installation continues in that case, and the portable backend is used.
 """
 
 import os
@@ -15,14 +15,14 @@ from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
 SOURCES = 'nat_mm/ops/csrc'
-# Of floating point, these give up only errno and traps, which the kernel never looks at.
+# Of floating-point semantics, these drop only errno and traps, which the kernel never checks.
 FLAGS = [
     '-std=c++17', '-O3', '-g0', '-fvisibility=hidden',
     '-fno-math-errno', '-fno-trapping-math',
     '-fno-wrapv',  # Python's own flags have -fwrapv
 ]  # fmt: skip
 INSTRUCTION_SETS = {'generic': []}
-platform = sysconfig.get_platform()  # the target's where _PYTHON_HOST_PLATFORM names one
+platform = sysconfig.get_platform()  # the target's if _PYTHON_HOST_PLATFORM is set
 if platform.endswith(('aarch64', 'arm64')):
     INSTRUCTION_SETS['neon'] = []
 elif platform.endswith('x86_64'):
@@ -38,7 +38,7 @@ FLAGS_OF_FILE = {
 
 
 class BuildKernel(build_ext):
-    """Builds the kernel as a plain shared library, one file for every Python."""
+    """Builds the kernel as a plain shared library, a single file for all Python versions."""
 
     def get_ext_filename(self, fullname: str) -> str:
         return fullname.replace('.', '/') + '.so'
@@ -68,16 +68,16 @@ class BuildWheel(bdist_wheel):
 
 
 class BuildPyAndStartupFile(build_py):
-    """Puts nat_mm_startup.pth beside the packages.
+    """Installs nat_mm_startup.pth next to the packages.
 
-    Python runs ``.pth`` files from the top of site-packages only, and setuptools has no option for
-    a file there that belongs to no package.
+    Python runs ``.pth`` files only from the top level of site-packages, and setuptools has no
+    option for a file there that belongs to no package.
     """
 
     def run(self) -> None:
         super().run()
         if self.editable_mode:
-            # An editable wheel leaves out build_lib; it is packed from the install directory.
+            # An editable wheel does not include build_lib; it is packed from the install directory.
             target = self.get_finalized_command('install').install_lib
         else:
             target = self.build_lib

@@ -2,7 +2,7 @@
 
 Importing this package
 
-- repairs what current PyTorch breaks in OpenMMLab (:mod:`nat_mm.compat`);
+- repairs what is broken in OpenMMLab, mainly on current PyTorch (:mod:`nat_mm.compat`);
 - registers the backbones, the hook and the optimizer wrapper in mmengine's root registries, so that
   ``type='NAT'`` works in any config with ``custom_imports = dict(imports=['nat_mm'])``;
 - extends mmengine's runners (:func:`nat_mm.training.extend_mmengine`).
@@ -25,7 +25,7 @@ if find_spec('mmengine') is not None:  # nat_mm.ops works without it
 
 
 def __getattr__(name: str) -> object:
-    # Imported when it is asked for, since a training run needs none of it.
+    # Imported on demand, since a training run does not need it.
     if name == 'load_model':
         from .inference.model import load_model
 

@@ -1,10 +1,10 @@
-"""Errors that the user can fix, as opposed to faults of the program."""
+"""Errors that the user can fix, as opposed to bugs."""
 
 from typing import Any
 
 
 class UserError(ValueError):
-    """A mistake in what the user gave; the message says what would be right.
+    """A mistake in the user's input; the message says what would be right.
 
     Commands print it as one line and exit with code 2.
     """

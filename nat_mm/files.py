@@ -1,4 +1,4 @@
-"""Writes files whole or not at all."""
+"""Writes files completely or not at all."""
 
 import json
 import os
@@ -13,20 +13,21 @@ import numpy as np
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
-    """Encodes an image by the suffix of its path and writes it, whole or not at all.
+    """Encodes an image by the suffix of its path and writes it completely or not at all.
 
     Args:
-        path: File to write; its folder is made if need be.
+        path: File to write; its folder is created if necessary.
         image: [height, width, 3], uint8, BGR, or [height, width], uint8 or uint16.
 
     Raises:
-        ValueError: The format has no images of this size: JPEG up to 65500 pixels on either side.
+        ValueError: If the format does not support this size; JPEG allows at most 65500 pixels per
+            side.
     """
     write_bytes(path, encode_image(path.suffix, image))
 
 
 def encode_image(suffix: str, image: np.ndarray) -> bytes:
-    """The content of an image file; see `write_image`."""
+    """Returns the content of an image file; see `write_image`."""
     try:
         encoded, content = cv2.imencode(suffix, image)
     except cv2.error:
@@ -38,16 +39,16 @@ def encode_image(suffix: str, image: np.ndarray) -> bytes:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file, whole or not at all, and makes its folder if need be."""
+    """Writes a file completely or not at all, and creates its folder if necessary."""
     with whole_file(path) as unfinished:
         unfinished.write_bytes(content)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON, whole or not at all.
+    """Writes JSON completely or not at all.
 
     Args:
-        path: File to write; its folder is made if need be.
+        path: File to write; its folder is created if necessary.
         value: What to write.
     """
     with whole_file(path) as unfinished:
@@ -58,16 +59,16 @@ def write_json(path: Path, value: Any) -> None:
 def whole_file(
     path: Path, *, unfinished: Path | None = None, synchronized: bool = False
 ) -> Iterator[Path]:
-    """Gives a path to write to, and puts that file in its place when the ``with`` block ends well.
+    """Yields a path to write to, and moves that file to its destination if the block succeeds.
 
     Args:
-        path: The file's place; its folder is made if need be.
+        path: Destination of the file; its folder is created if necessary.
         unfinished: Path to write to, in the same folder; None for `unfinished_path`.
-        synchronized: Whether the file has to be on the disk by the end, so that a power cut cannot
-            take it away any more.
+        synchronized: Whether to sync the file to disk at the end, so that it survives a power
+            failure.
 
     Yields:
-        The path to write to; what is there is removed when the block raises.
+        The path to write to; its file is removed if the block raises.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = unfinished or unfinished_path(path)
@@ -79,7 +80,7 @@ def whole_file(
     finally:
         unfinished.unlink(missing_ok=True)
     if synchronized:
-        with suppress(OSError):  # not every file system can; the file itself is safe by now
+        with suppress(OSError):  # not all file systems can; the file itself is safe
             _synchronize(path.parent)
 
 
@@ -92,13 +93,13 @@ def _synchronize(path: Path) -> None:
 
 
 def unfinished_path(path: Path) -> Path:
-    """Where a file can be while it is being written.
+    """Returns a temporary path for a file that is being written.
 
     Args:
-        path: Where it goes.
+        path: Destination of the file.
 
     Returns:
-        A hidden file beside it, of the same suffix. Another one each time, and its name is short,
-        as that of ``path`` may have the greatest length already.
+        A hidden file in the same folder, with the same suffix and a different name each time. The
+        name is short, since that of ``path`` may already have the maximum length.
     """
     return path.with_name(f'.unfinished.{secrets.token_hex(4)}{path.suffix}')

@@ -1,4 +1,4 @@
-"""Fonts that have the characters of class names, whatever their language."""
+"""Finds fonts that have the characters of class names in any language."""
 
 import functools
 import re
@@ -10,7 +10,7 @@ from matplotlib.ft2font import FT2Font
 from matplotlib.text import Text
 
 USUAL_FONT = Path(get_data_path(), 'fonts/ttf/DejaVuSans.ttf')
-"""Comes with matplotlib; has the alphabets of Europe, but no Chinese, Japanese or Korean."""
+"""Comes with matplotlib; covers the alphabets of Europe, but not Chinese, Japanese or Korean."""
 
 _WORSE_STYLES = ('bold', 'italic', 'oblique', 'light', 'thin', 'black', 'serif', 'mono')
 
@@ -20,7 +20,7 @@ def find_font(text: str) -> Path:
     """Finds a font on this computer that has the characters of a text.
 
     Args:
-        text: What is going to be written.
+        text: Text to be written.
 
     Returns:
         Matplotlib's own font if it has all of them, otherwise the font with most of them.
@@ -40,10 +40,10 @@ def find_font(text: str) -> Path:
 
 @functools.cache
 def writable(text: str) -> str:
-    r"""Replaces what no font on this computer has by codes such as ``\u732b``, and warns of it.
+    r"""Replaces characters that no installed font has with codes such as ``\u732b``, and warns.
 
     Args:
-        text: What is going to be written, in the font from `find_font`.
+        text: Text to be written, in the font from `find_font`.
     """
     text = re.sub(r'\s', ' ', text)
     known = _characters(find_font(text))
@@ -58,13 +58,13 @@ def writable(text: str) -> str:
 
 
 def write_plainly(*texts: Text) -> None:
-    """Makes matplotlib draw texts as they are.
+    """Makes matplotlib draw texts literally.
 
-    Otherwise it takes what is between dollars for a formula, fails where that is none, and draws
-    boxes in place of what its own font does not have.
+    Otherwise, it renders text between dollar signs as a formula, fails if that is not valid, and
+    draws boxes for characters that its own font lacks.
 
     Args:
-        texts: Titles, labels and entries of legends.
+        *texts: Titles, labels and legend entries.
     """
     for text in texts:
         content = text.get_text()
@@ -87,10 +87,10 @@ def _characters(path: Path) -> frozenset[int]:
 
 @functools.cache
 def _installed_fonts() -> list[Path]:
-    """Plain styles first."""
-    # Matplotlib keeps a list of its own, which does not have what was installed later.
+    """Lists the installed fonts, plain styles first."""
+    # Matplotlib's own list lacks fonts that were installed after it was made.
     paths = [Path(path) for path in font_manager.findSystemFonts()]
-    # LastResort has a box for every character.
+    # LastResort draws a box for every character.
     return sorted(
         (path for path in paths if 'lastresort' not in path.name.lower()),
         key=lambda path: (_style_faults(path.stem.lower()), path.name),

@@ -1,6 +1,6 @@
 """Backbones: image [B, 3, H, W] -> tuple of feature maps [B, C_i, H_i, W_i].
 
-Importing this package registers them in mmengine's root registry, where mmdet, mmseg and
+Importing this package registers the backbones in mmengine's root registry, where mmdet, mmseg and
 mmpretrain all find them.
 """
 

@@ -1,4 +1,4 @@
-"""What makes up an architecture, and the checks on it."""
+"""Hyper-parameters that define an architecture, and their checks."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -9,16 +9,16 @@ from nat_mm.ops.validation import check_int, check_probability, check_window_len
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """Hyper-parameters of a hierarchical backbone; checked when made.
+    """Hyper-parameters of a hierarchical backbone, checked on construction.
 
     Attributes:
         embed_dim: Channels of the first stage; stage i has ``embed_dim * 2**i``.
         depths: Number of layers of each stage.
-        num_heads: Attention heads of each stage; divide its channels.
+        num_heads: Number of attention heads of each stage; must divide its channels.
         kernel_size: Odd window length of neighborhood attention, at least 3.
         dilations: For each stage, the dilation of each of its layers; None for 1 everywhere.
         mlp_ratio: Hidden channels of the MLPs as a multiple of the stage's channels.
-        drop_path_rate: Stochastic depth of the last layer, in [0, 1), rising linearly from 0.
+        drop_path_rate: Stochastic depth rate of the last layer, in [0, 1), rising linearly from 0.
         layer_scale: Initial value of the learned residual scales; None for no such scales.
     """
 
@@ -52,13 +52,13 @@ class Architecture:
         return tuple(self.embed_dim * 2**stage for stage in range(len(self.depths)))
 
     def stage_dilations(self, stage: int) -> tuple[int, ...]:
-        """The dilation of each layer of a stage."""
+        """Returns the dilation of each layer of a stage."""
         if self.dilations is None:
             return (1,) * self.depths[stage]
         return tuple(self.dilations[stage])
 
     def drop_path_rates(self, stage: int) -> tuple[float, ...]:
-        """The stochastic depth rate of each layer of a stage."""
+        """Returns the stochastic depth rate of each layer of a stage."""
         first = sum(self.depths[:stage])
         last_layer = max(1, sum(self.depths) - 1)
         return tuple(
@@ -98,20 +98,20 @@ class Architecture:
 def resolve_architecture(
     name: str | None, table: Mapping[str, Architecture], **explicit: Any
 ) -> Architecture:
-    """Takes an architecture from a table and replaces what is given explicitly.
+    """Looks up an architecture in a table and replaces the values that are given explicitly.
 
     Args:
         name: Name in ``table``, or None if ``explicit`` describes the whole architecture.
         table: Known architectures by name.
-        **explicit: Fields of :class:`Architecture`; None stands for "not given". For
-            ``layer_scale``, False stands for "no layer scale".
+        **explicit: Fields of :class:`Architecture`; None means "not given". For ``layer_scale``,
+            False means "no layer scale".
 
     Returns:
         The architecture, checked.
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If the name is unknown, a needed argument is missing or a value is wrong.
+        ValueError: If the name is unknown, a required argument is missing or a value is invalid.
     """
     given = {field: value for field, value in explicit.items() if value is not None}
     if given.get('layer_scale') is False:
@@ -129,7 +129,7 @@ def resolve_architecture(
 
 
 def is_list(value: Any) -> bool:
-    """Whether a value is a list or tuple or the like, and no string."""
+    """Returns whether a value is a list, tuple or other sequence, but not a string."""
     return isinstance(value, Sequence) and not isinstance(value, str)
 
 

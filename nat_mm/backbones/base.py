@@ -1,4 +1,4 @@
-"""What NAT, DiNAT and their variants share: stage loop, output norms, freezing, loading."""
+"""Common base of NAT, DiNAT and their variants: stage loop, output norms, freezing, loading."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import ClassVar, Self
@@ -22,13 +22,13 @@ from nat_mm.ops.validation import check_int, check_probability
 SMALLEST_INPUT = 32
 
 TOKENIZERS = {'convolution': ConvTokenizer, 'patch': PatchTokenizer}
-"""Overlapping convolutions (NAT) and patches (Swin)."""
+"""Overlapping convolutions as in NAT, and patches as in Swin."""
 
 DOWNSAMPLERS = {'convolution': ConvDownsampler, 'patch': PatchMerging}
 
 
 class FreezableBackbone(BaseModule):
-    """A backbone that keeps parts frozen and reports what a pretrained checkpoint lacks."""
+    """A backbone that keeps parts frozen and reports mismatches of a pretrained checkpoint."""
 
     def train(self, mode: bool = True) -> Self:
         """Sets training mode, except for frozen parts, which stay in eval mode."""
@@ -38,7 +38,7 @@ class FreezableBackbone(BaseModule):
         return self
 
     def init_weights(self) -> None:
-        """Initializes as ``init_cfg`` says, loading a pretrained checkpoint with a report.
+        """Initializes as ``init_cfg`` specifies, reporting mismatches of a pretrained checkpoint.
 
         Raises:
             PretrainedError: If the checkpoint cannot be loaded.
@@ -60,39 +60,39 @@ class NeighborhoodBackbone(FreezableBackbone):
             it, ``embed_dim``, ``depths`` and ``num_heads`` must be given.
         embed_dim: Channels C of the first stage; stage i has ``C * 2**i``.
         depths: Number of layers of each stage.
-        num_heads: Attention heads of each stage; divide its channels.
-        kernel_size: Odd window length, at least 3; default without ``arch``: 7.
+        num_heads: Number of attention heads of each stage; must divide its channels.
+        kernel_size: Odd window length, at least 3; defaults to 7 without ``arch``.
         dilations: For each stage, the dilation of each of its layers.
-        mlp_ratio: Hidden channels of the MLPs as a multiple of the stage's channels; default
-            without ``arch``: 3.
+        mlp_ratio: Hidden channels of the MLPs as a multiple of the stage's channels; defaults to 3
+            without ``arch``.
         qkv_bias: Whether the projections to query, key and value have a bias.
         drop_rate: Dropout probability of tokens, attention output and MLPs, in [0, 1).
-        drop_path_rate: Stochastic depth of the last layer, in [0, 1), rising linearly from 0 at
-            the first; default without ``arch``: 0.
+        drop_path_rate: Stochastic depth rate of the last layer, in [0, 1), rising linearly from 0
+            at the first; defaults to 0 without ``arch``.
         layer_scale: Initial value of the learned residual scales; False for none, even if the
-            architecture has them; default without ``arch``: none.
+            architecture has them; without ``arch``, none by default.
         in_channels: Number of image channels.
-        out_indices: Stages whose normalized output is returned, in increasing order. Stages
-            after the last of them are not run and not trained.
-        frozen_stages: -1 freezes nothing, 0 the tokenizer, i > 0 also the first i stages with
-            their downsamplers and output norms: they are not trained and stay in eval mode.
-        with_cp: Whether to save memory in training by computing each layer again in the backward
-            pass (activation checkpointing).
-        attention: What tokens attend to, one of ``nat_mm.layers.ATTENTION_PATTERNS``. The default
-            is that of the papers. 'sasa', 'shifted_window' (shifted in every second layer of a
-            stage) and 'full' are for comparison and have the same parameters. The last two do not
+        out_indices: Stages whose normalized output is returned, in increasing order. Stages after
+            the last one listed are neither run nor trained.
+        frozen_stages: -1 freezes nothing, 0 the tokenizer, i > 0 also the first i stages with their
+            downsamplers and output norms. Frozen parts are not trained and stay in eval mode.
+        with_cp: Whether to save memory in training by recomputing each layer in the backward pass
+            (activation checkpointing).
+        attention: What tokens attend to, one of ``nat_mm.layers.ATTENTION_PATTERNS``. The papers
+            use the default. 'sasa', 'shifted_window' (shifted in every second layer of a stage) and
+            'full' are meant for comparison and have the same parameters. The last two do not
             support dilation.
         tokenizer: 'convolution' for NAT's overlapping convolutions, 'patch' for Swin's patches;
-            None for the family's own.
+            None for the default of the model family.
         downsampler: 'convolution' or 'patch', as for the tokenizer.
         attention_backend: Backend of :func:`nat_mm.ops.neighborhood_attention_2d`.
         init_cfg: mmengine initialization config. ``dict(type='Pretrained', checkpoint=...)``
-            accepts the checkpoint of a classifier, detector or segmentor, with or without
+            accepts a checkpoint of a classifier, detector or segmentor, with or without
             ``prefix='backbone.'``; see :func:`nat_mm.checkpoints.load_pretrained`.
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument has a wrong value; the message says what would be right.
+        ValueError: If an argument has an invalid value; the message says what is valid.
     """
 
     init_cfg: dict | list[dict] | None
@@ -100,7 +100,7 @@ class NeighborhoodBackbone(FreezableBackbone):
     stages_name: ClassVar[str]
     """Name of the list of stages in parameter names."""
     dilated: ClassVar[bool] = False
-    """Whether the family has dilations."""
+    """Whether the model family has dilations."""
 
     def __init__(
         self,
@@ -197,11 +197,11 @@ class NeighborhoodBackbone(FreezableBackbone):
         self.train()
 
     def make_tokenizer(self, in_channels: int, embed_dim: int) -> nn.Module:
-        """Makes the module that maps ``[B, in_channels, H, W]`` to channels-last tokens."""
+        """Creates the module that maps ``[B, in_channels, H, W]`` to channels-last tokens."""
         raise NotImplementedError
 
     def make_downsampler(self, channels: int) -> nn.Module:
-        """Makes the module that maps ``[B, H, W, C]`` to the next stage's ``[B, H', W', 2C]``."""
+        """Creates the module that maps ``[B, H, W, C]`` to the next stage's ``[B, H', W', 2C]``."""
         raise NotImplementedError
 
     @property
@@ -213,14 +213,14 @@ class NeighborhoodBackbone(FreezableBackbone):
         """Computes the feature maps.
 
         Args:
-            image: Batch of images, ``[B, in_channels, H, W]``, H and W at least 32.
+            image: Batch of images, ``[B, in_channels, H, W]``, with H and W at least 32.
 
         Returns:
-            For each stage of ``out_indices``, its normalized output ``[B, C_i, H_i, W_i]``,
+            For each stage in ``out_indices``, its normalized output ``[B, C_i, H_i, W_i]``,
             contiguous, with ``H_i = ceil(H / (4 * 2**i))``.
 
         Raises:
-            ValueError: If the image has a wrong shape.
+            ValueError: If the image has an unsupported shape.
         """
         check_image(image, self.in_channels)
         x = self.pos_drop(self.patch_embed(image))
@@ -233,8 +233,8 @@ class NeighborhoodBackbone(FreezableBackbone):
             downsample = stage.downsample
             if index in self.out_indices:
                 normalized = getattr(self, f'norm{index}')(x)
-                # mmcv's compiled RoIAlign misreads maps that are not contiguous, and a neck's
-                # convolutions keep the memory format they are given.
+                # mmcv's compiled RoIAlign misreads non-contiguous maps, and a neck's convolutions
+                # preserve their input's memory format.
                 outputs.append(normalized.permute(0, 3, 1, 2).contiguous())
         return tuple(outputs)
 
@@ -261,7 +261,7 @@ class Stage(nn.Module):
     Args:
         layers: The layers, each mapping ``[B, H, W, C]`` to the same shape.
         downsample: Maps ``[B, H, W, C]`` to the next stage's input; None for the last stage.
-        with_cp: Whether to save memory in training by recomputing each layer in backward
+        with_cp: Whether to save memory in training by recomputing each layer in the backward pass
             (activation checkpointing).
     """
 
@@ -278,7 +278,7 @@ class Stage(nn.Module):
         self.with_cp = with_cp
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Runs the layers, not the downsampler: ``[B, H, W, C]`` to the same shape."""
+        """Runs the layers but not the downsampler, mapping ``[B, H, W, C]`` to the same shape."""
         for layer in self.blocks:
             if self.with_cp and torch.is_grad_enabled():
                 x = checkpoint(layer, x, use_reentrant=False)
@@ -288,7 +288,7 @@ class Stage(nn.Module):
 
 
 def init_linear(module: nn.Module) -> None:
-    """Initializes a module if it is a linear layer, as transformers are: small, without bias."""
+    """Initializes linear layers as usual in transformers: small weights, zero bias."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
@@ -302,7 +302,7 @@ def _choose(
     *,
     own: Callable[..., nn.Module],
 ) -> Callable[..., nn.Module]:
-    """Finds what makes a part; ``own`` if ``name`` is None."""
+    """Looks up the constructor of a part; ``own`` if ``name`` is None."""
     if name is None:
         return own
     if not isinstance(name, str) or name not in known:
@@ -334,7 +334,7 @@ def _check_frozen_stages(frozen_stages: int, num_stages: int) -> None:
 
 
 def check_image(image: torch.Tensor, in_channels: int) -> None:
-    """Raises ValueError unless images are ``[B, in_channels, H, W]``, H and W at least 32."""
+    """Raises ValueError unless images are ``[B, in_channels, H, W]``, with H and W at least 32."""
     if image.ndim != 4 or image.shape[1] != in_channels:
         raise ValueError(
             f'the backbone takes images [B, {in_channels}, H, W], got shape {list(image.shape)}'

@@ -45,7 +45,7 @@ class DiNAT_s(NeighborhoodBackbone):
     ``dilations`` must be given.
 
     Args:
-        patch_norm: Whether the tokenizer ends in a LayerNorm.
+        patch_norm: Whether the tokenizer ends with a LayerNorm.
         **options: See :class:`~nat_mm.backbones.base.NeighborhoodBackbone`. Without ``arch``,
             ``mlp_ratio`` defaults to 4, as in Swin.
     """

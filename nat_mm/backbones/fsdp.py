@@ -1,4 +1,4 @@
-"""How FullyShardedDataParallel cuts the backbones into units."""
+"""Policy by which FullyShardedDataParallel divides the backbones into units."""
 
 from mmengine.registry import FUNCTIONS
 from torch import nn
@@ -8,17 +8,17 @@ from nat_mm.layers import NATLayer
 
 @FUNCTIONS.register_module()
 def wrap_nat_layers(module: nn.Module, recurse: bool, nonwrapped_numel: int) -> bool:
-    """Policy of FSDP that makes each layer of NAT, DiNAT and DiNAT_s a unit.
+    """Wrapping policy for FSDP that makes each layer of NAT, DiNAT and DiNAT_s a unit.
 
-    Units by size would be stages, whose downsamplers are run outside of them and would then find
-    no weights.
+    Wrapping by size would make units of whole stages. Their downsamplers run outside the stage's
+    forward pass and would find no weights then.
 
     Args:
         module: Part of the model.
-        recurse: Whether the question is to look into ``module``, not to make it a unit.
-        nonwrapped_numel: Number of parameters in it that are in no unit yet.
+        recurse: Whether FSDP asks to recurse into ``module`` rather than to wrap it.
+        nonwrapped_numel: Number of its parameters that are not in a unit yet.
 
     Returns:
-        The answer.
+        Whether to do so.
     """
     return recurse or isinstance(module, NATLayer)

@@ -1,4 +1,4 @@
-"""Isotropic NAT, DiNAT and ViT-rpb (arXiv 2209.15001), with a single resolution."""
+"""Isotropic NAT, DiNAT and ViT-rpb (arXiv 2209.15001), which have a single resolution."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -32,14 +32,15 @@ ISOTROPIC_ARCHITECTURES = {
 
 @MODELS.register_module()
 class NATIsotropic(FreezableBackbone):
-    """Vision transformer with a single resolution, and neighborhood attention or full attention.
+    """Vision transformer with a single resolution and either neighborhood or full attention.
 
-    A 16x16 convolution makes the tokens, and all layers have the same width. There are no position
-    embeddings, only relative positional biases. Since there is no pyramid of resolutions, detectors
-    make one from the last layer, as in ViTDet; see :class:`nat_mm.backbones.SimpleFeaturePyramid`.
+    A 16x16 convolution creates the tokens, and all layers have the same width. There are no
+    position embeddings, only relative positional biases. Since there is no pyramid of resolutions,
+    detectors build one from the last layer, as in ViTDet; see
+    :class:`nat_mm.backbones.SimpleFeaturePyramid`.
 
-    Parameters have the names of the released classifiers, except for the last norm (``norm``
-    there).
+    Parameters have the same names as in the released classifiers, except for the last norm, which
+    is called ``norm`` there.
 
     Args:
         arch: Name of a published architecture, whose values the other arguments override:
@@ -47,11 +48,11 @@ class NATIsotropic(FreezableBackbone):
             ``vitrpb_base``. Without it, ``embed_dim``, ``depth`` and ``num_heads`` must be given.
         embed_dim: Channels C of all layers.
         depth: Number of layers.
-        num_heads: Attention heads of each layer; divide C.
-        kernel_size: Odd window length, at least 3, or None for attention to the whole map; default
-            without ``arch``: None. To get None with ``arch``, choose a ``vitrpb`` architecture.
-        dilations: The dilation of each layer; default without ``arch``: 1 everywhere. Must not be
-            given without ``kernel_size``.
+        num_heads: Number of attention heads of each layer; must divide C.
+        kernel_size: Odd window length, at least 3, or None for attention to the whole map; defaults
+            to None without ``arch``. To get None with ``arch``, choose a ``vitrpb`` architecture.
+        dilations: The dilation of each layer; defaults to 1 everywhere without ``arch``. Must not
+            be given without ``kernel_size``.
         map_size: Height and width, in tokens, of the maps for which the biases of attention to the
             whole map are exact: 14 for the published 224x224 images. For maps of other sizes, the
             biases are interpolated, as they are when a backbone with another ``map_size`` loads
@@ -59,23 +60,23 @@ class NATIsotropic(FreezableBackbone):
         mlp_ratio: Hidden channels of the MLPs as a multiple of C.
         qkv_bias: Whether the projections to query, key and value have a bias.
         drop_rate: Dropout probability of tokens, attention output and MLPs, in [0, 1).
-        drop_path_rate: Stochastic depth of the last layer, in [0, 1), rising linearly from 0 at
-            the first; default without ``arch``: 0.
+        drop_path_rate: Stochastic depth rate of the last layer, in [0, 1), rising linearly from 0
+            at the first; defaults to 0 without ``arch``.
         patch_size: Height and width of a token in pixels.
         in_channels: Number of image channels.
         out_indices: Layers whose normalized output is returned, counted from 0, in increasing
-            order; None for the last. Layers after the last of them are not run and not trained.
-        frozen_layers: -1 freezes nothing, 0 the tokenizer, i > 0 also the first i layers with
-            their output norms: they are not trained and stay in eval mode.
-        with_cp: Whether to save memory in training by computing each layer again in the backward
-            pass (activation checkpointing).
+            order; None for the last. Layers after the last one listed are neither run nor trained.
+        frozen_layers: -1 freezes nothing, 0 the tokenizer, i > 0 also the first i layers with their
+            output norms. Frozen parts are not trained and stay in eval mode.
+        with_cp: Whether to save memory in training by recomputing each layer in the backward pass
+            (activation checkpointing).
         attention_backend: Backend of :func:`nat_mm.ops.neighborhood_attention_2d`.
-        init_cfg: mmengine initialization config. ``dict(type='Pretrained', checkpoint=...)`` takes
-            a released classifier; see :func:`nat_mm.checkpoints.load_pretrained`.
+        init_cfg: mmengine initialization config. ``dict(type='Pretrained', checkpoint=...)``
+            accepts a released classifier; see :func:`nat_mm.checkpoints.load_pretrained`.
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If an argument has a wrong value; the message says what would be right.
+        ValueError: If an argument has an invalid value; the message says what is valid.
     """
 
     init_cfg: dict | list[dict] | None
@@ -166,15 +167,15 @@ class NATIsotropic(FreezableBackbone):
         """Computes the feature maps.
 
         Args:
-            image: Batch of images, ``[B, in_channels, H, W]``, H and W at least 32. The last
+            image: Batch of images, ``[B, in_channels, H, W]``, with H and W at least 32. Incomplete
                 patches are padded with zeros.
 
         Returns:
-            For each layer of ``out_indices``, its normalized output ``[B, C, ceil(H / patch_size),
-            ceil(W / patch_size)]``, contiguous.
+            For each layer in ``out_indices``, its normalized output
+            ``[B, C, ceil(H / patch_size), ceil(W / patch_size)]``, contiguous.
 
         Raises:
-            ValueError: If the image has a wrong shape.
+            ValueError: If the image has an unsupported shape.
         """
         check_image(image, self.in_channels)
         x = self.pos_drop(self.patch_embed(image))
@@ -200,7 +201,7 @@ class NATIsotropic(FreezableBackbone):
 
 
 def _resolve(arch: str | None, given: dict) -> dict:
-    """Takes an architecture by its name and replaces what is given explicitly."""
+    """Looks up an architecture by name and replaces the values that are given explicitly."""
     known = ', '.join(ISOTROPIC_ARCHITECTURES)
     explicit = {name: value for name, value in given.items() if value is not None}
     if arch is not None:

@@ -45,7 +45,7 @@ NAT_ARCHITECTURES = {
 
 
 def _dilated(architecture: Architecture, **changes: Any) -> Architecture:
-    """Every second layer dilated as far as a 224 x 224 image allows, the last stage not."""
+    """Dilates every second layer as far as a 224 x 224 image allows, except in the last stage."""
     dilations = tuple(
         tuple(1 if layer % 2 == 0 else dilation for layer in range(depth))
         for depth, dilation in zip(architecture.depths, (8, 4, 2, 1), strict=True)
@@ -72,8 +72,8 @@ DINAT_ARCHITECTURES = {
 class NAT(NeighborhoodBackbone):
     """Neighborhood Attention Transformer (arXiv 2204.07143).
 
-    Architectures ``mini``, ``tiny``, ``small``, ``base``. Arguments: see
-    :class:`~nat_mm.backbones.base.NeighborhoodBackbone`, except ``dilations``.
+    Architectures ``mini``, ``tiny``, ``small``, ``base``. For the arguments, see
+    :class:`~nat_mm.backbones.base.NeighborhoodBackbone`; there is no ``dilations``.
     """
 
     architectures = NAT_ARCHITECTURES
@@ -87,9 +87,9 @@ class DiNAT(NAT):
     """Dilated Neighborhood Attention Transformer (arXiv 2209.15001).
 
     Architectures ``mini``, ``tiny``, ``small``, ``base``, ``large``, with the dilations of the
-    ImageNet classifiers at 224 x 224; detectors and segmentors pass their own. Arguments: see
-    :class:`~nat_mm.backbones.base.NeighborhoodBackbone`; without ``arch``, ``dilations`` must be
-    given.
+    ImageNet classifiers at 224 x 224; detectors and segmentors pass their own. For the arguments,
+    see :class:`~nat_mm.backbones.base.NeighborhoodBackbone`; without ``arch``, ``dilations`` must
+    be given.
     """
 
     architectures = DINAT_ARCHITECTURES

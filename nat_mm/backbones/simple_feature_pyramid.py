@@ -1,4 +1,4 @@
-"""A pyramid of resolutions from one feature map, for detectors on isotropic backbones."""
+"""Feature pyramid from a single feature map, for detectors with isotropic backbones."""
 
 import torch
 from mmengine.model import BaseModule
@@ -18,11 +18,11 @@ class LayerNorm2d(nn.LayerNorm):
 
 @MODELS.register_module()
 class SimpleFeaturePyramid(BaseModule):
-    """Neck that makes maps of several resolutions from the last map of a backbone.
+    """Neck that builds feature maps of several resolutions from a backbone's last one.
 
-    As in ViTDet (arXiv 2203.16527), stride 4 has two transposed convolutions, stride 8 has one,
-    stride 16 is the map itself, and stride 32 its maximum over 2x2. Each is followed by a 1x1 and a
-    3x3 convolution. The last map is subsampled once more for the RPN.
+    As in ViTDet (arXiv 2203.16527), stride 4 uses two transposed convolutions, stride 8 one, stride
+    16 the map itself, and stride 32 its 2x2 maximum. Each is followed by a 1x1 and a 3x3
+    convolution. The last map is subsampled once more for the RPN.
 
     Args:
         in_channels: Channels of the backbone's last map, a multiple of 4.
@@ -64,14 +64,14 @@ class SimpleFeaturePyramid(BaseModule):
         )
 
     def forward(self, features: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Makes the pyramid.
+        """Builds the pyramid.
 
         Args:
             features: Maps of a backbone; the last one, ``[B, in_channels, H, W]``, is used.
 
         Returns:
-            Five maps ``[B, out_channels, H_i, W_i]``, contiguous: of four times, twice, once, half
-            and a quarter of H and W, rounded up.
+            Five contiguous maps ``[B, out_channels, H_i, W_i]``, with H and W scaled by 4, 2, 1,
+            1/2 and 1/4, rounded up.
         """
         maps = [level(features[-1]).contiguous() for level in self.levels]
         maps.append(torch.nn.functional.max_pool2d(maps[-1], 1, stride=2))

@@ -1,4 +1,4 @@
-"""Checkpoints: reading, recognizing, converting and loading them."""
+"""Reads, recognizes, converts and loads checkpoints."""
 
 from nat_mm.checkpoints.conversion import Conversion, convert_checkpoint
 from nat_mm.checkpoints.layouts import convert_weights

@@ -1,4 +1,4 @@
-"""Conversion of a checkpoint file to another file, with one tensor in memory at a time."""
+"""Converts a checkpoint file to another file, with one tensor in memory at a time."""
 
 import dataclasses
 import functools
@@ -20,7 +20,7 @@ SUFFIXES = ('.pth', '.pt', '.bin', '.safetensors')
 
 @dataclasses.dataclass(frozen=True)
 class Conversion:
-    """What a conversion did.
+    """Result of a conversion.
 
     Attributes:
         layout: Layout of the source, such as ``authors``.
@@ -44,16 +44,16 @@ def convert_checkpoint(
     Args:
         source: Local path or URL.
         target: Path of the result; its suffix, ``.pth``, ``.pt``, ``.bin`` or ``.safetensors``,
-            determines the format. It is written whole or not at all; meanwhile, a temporary folder
-            next to it needs up to twice its size.
+            determines the format. The file is written completely or not at all; meanwhile, a
+            temporary folder next to it needs up to twice its size.
         to: Layout of the result; see :func:`convert_weights`.
         overwrite: Whether ``target`` may exist.
 
     Returns:
-        What was done.
+        The layout and numbers of tensors.
 
     Raises:
-        FileNotFoundError: If there is no such source, or no such folder for the target.
+        FileNotFoundError: If the source or the target's folder does not exist.
         FileExistsError: If ``target`` exists and ``overwrite`` is false.
         OSError: If the target cannot be written.
         ValueError: If the source cannot be read safely or converted, or the target's name is
@@ -76,7 +76,7 @@ def convert_checkpoint(
     with TemporaryDirectory(prefix=f'.{path.name}.', dir=path.parent) as folder:
         concatenate = functools.partial(_concatenate_on_disk, Path(folder, 'part'))
         converted = convert_weights(weights, to=to, source=source, concatenate=concatenate)
-        # Both formats store what a tensor is a view of, so none may be a view of another.
+        # Both formats would store the whole base of a view, so no tensor may be a view of another.
         tensors = {key: concatenate([tensor]) for key, tensor in converted.items()}
         unfinished = Path(folder, path.name)
         _write(unfinished, tensors, _meta(classes, to), target)
@@ -85,7 +85,7 @@ def convert_checkpoint(
 
 
 def _meta(classes: dict[str, Any], to: str) -> dict[str, Any] | None:
-    """The classes where mmengine keeps them or, in the authors' layout, mmcv did before it."""
+    """Returns the classes as mmengine stores them or, in the authors' layout, as mmcv used to."""
     if to == 'model':
         return {'dataset_meta': classes} if classes else {}
     if to == 'authors' and classes:
@@ -94,14 +94,14 @@ def _meta(classes: dict[str, Any], to: str) -> dict[str, Any] | None:
 
 
 def _concatenate_on_disk(path: Path, tensors: list[torch.Tensor]) -> torch.Tensor:
-    """Concatenates tensors in a file that is mapped into memory, so that it uses up none."""
+    """Concatenates tensors in a memory-mapped file, so that the result takes up no memory."""
     first = tensors[0]
     shape = first.shape if len(tensors) == 1 else (len(tensors) * first.shape[0], *first.shape[1:])
     size = len(tensors) * first.numel()
     if not size:
         return first.new_empty(shape)
     with path.open('wb') as file:
-        # A full disk must raise here; writing to the mapping would kill the process.
+        # A full disk must raise an error here; writing to the mapping would kill the process.
         os.posix_fallocate(file.fileno(), 0, size * first.element_size())
     stored = torch.from_file(str(path), shared=True, size=size, dtype=first.dtype).view(shape)
     path.unlink()
@@ -113,15 +113,15 @@ def _concatenate_on_disk(path: Path, tensors: list[torch.Tensor]) -> torch.Tenso
 def _write(
     path: Path, tensors: Mapping[str, torch.Tensor], meta: dict[str, Any] | None, target: str
 ) -> None:
-    """Writes weights; with ``meta``, under ``state_dict`` or with it as JSON in the header."""
+    """Writes weights and ``meta``, which is stored next to them or as JSON in the header."""
     path.touch()
     mode = path.stat().st_mode
-    # Both libraries raise errors of their own on a full disk.
+    # Both libraries raise their own errors on a full disk.
     try:
         if path.suffix == '.safetensors':
             from safetensors.torch import save_file
 
-            # transformers asks for the format.
+            # transformers requires the format.
             header = {'format': 'pt'} | ({} if meta is None else {'meta': json.dumps(meta)})
             save_file(dict(tensors), path, metadata=header)
         else:
@@ -130,5 +130,5 @@ def _write(
         raise
     except Exception as error:
         raise OSError(f'cannot write {target}: {" ".join(str(error).split())}') from error
-    # safetensors would keep others from reading it.
+    # safetensors creates files that other users cannot read.
     path.chmod(mode)

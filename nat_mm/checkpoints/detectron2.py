@@ -1,10 +1,11 @@
-"""Renames the weights of the authors' Mask2Former models, which they trained with detectron2.
+"""Renames the weights of the authors' Mask2Former models, which were trained with detectron2.
 
-The heads have other names there than in mmdet and mmseg, but the same parts: nothing is split or
-joined. Two things differ. mmdet's heads expect things before stuff, where detectron2 has the
-classes of ADE20K and Cityscapes in the datasets' own order, so the rows of the classifier move.
-And the weights alone say neither whether they are mmseg's (semantic segmentation) or mmdet's nor
-in which order the classes are: the numbers of queries and classes tell the published models apart.
+The heads' parameters have different names than in mmdet and mmseg but correspond one to one:
+nothing is split or joined. There are two complications. First, mmdet's heads expect things before
+stuff, whereas detectron2 has the classes of ADE20K and Cityscapes in the datasets' own order, so
+the rows of the classifier are permuted. Second, the weights alone reveal neither whether the model
+is one of mmseg's (semantic segmentation) or mmdet's nor the order of the classes; the numbers of
+queries and classes tell the published models apart.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ import torch
 from nat_mm.errors import CheckpointError
 
 _HEAD = 'sem_seg_head.'
-# Theirs below `sem_seg_head.` and ours below the head; * is the number of a layer.
+# Their names below `sem_seg_head.` and ours below the head; * is the index of a layer.
 _NAMES = {
     'pixel_decoder.input_proj.*.0.': 'pixel_decoder.input_convs.*.conv.',
     'pixel_decoder.input_proj.*.1.': 'pixel_decoder.input_convs.*.gn.',
@@ -55,7 +56,7 @@ _NAMES = {
     'predictor.query_embed.': 'query_embed.',
     'predictor.level_embed.': 'level_embed.',
     'predictor.class_embed.': 'cls_embed.',
-    # Ours count the activations, too.
+    # Our indices include the activations.
     'predictor.mask_embed.layers.0.': 'mask_embed.0.',
     'predictor.mask_embed.layers.1.': 'mask_embed.2.',
     'predictor.mask_embed.layers.2.': 'mask_embed.4.',
@@ -64,7 +65,7 @@ _PATTERNS = [
     (re.compile(re.escape(theirs).replace(r'\*', r'(\d+)')), ours.replace('*', r'\1'))
     for theirs, ours in _NAMES.items()
 ]
-# Of the loss and the normalization of images, which ours have in their configs.
+# Parameters of the loss and of image normalization, which our models have in their configs.
 _NOT_USED = ('criterion.empty_weight', 'pixel_mean', 'pixel_std')
 
 
@@ -75,7 +76,7 @@ class _Published:
     Attributes:
         task: What it was trained on.
         head: Name of the head in the OpenMMLab model.
-        stuff: Classes that are no things, where mmdet has them behind the things; else empty.
+        stuff: Stuff classes, if they must be moved after the things for mmdet; otherwise empty.
     """
 
     task: str
@@ -88,7 +89,7 @@ _ADE20K_STUFF = (
     *(60, 61, 63, 68, 77, 79, 84, 91, 94, 96, 99, 100, 101, 105, 106, 109, 113, 114, 117, 122),
     *(128, 131, 140, 141, 145),
 )
-# By the numbers of queries and classes. COCO's order is mmdet's in both tasks.
+# By numbers of queries and classes. For COCO, the order is the same as mmdet's in both tasks.
 _PUBLISHED = {
     (100, 150): _Published('ADE20K semantic', head='decode_head'),
     (100, 19): _Published('Cityscapes semantic', head='decode_head'),
@@ -102,22 +103,23 @@ _PUBLISHED = {
 
 
 def has_detectron2_layout(keys: Iterable[str]) -> bool:
-    """Tells whether keys are those of detectron2's Mask2Former."""
+    """Returns whether keys are those of detectron2's Mask2Former."""
     return any(key.startswith(_HEAD) for key in keys)
 
 
 def from_detectron2(weights: Mapping[str, torch.Tensor], *, source: str) -> dict[str, torch.Tensor]:
-    """Renames the weights of a Mask2Former to those of mmdet's or mmseg's.
+    """Renames the weights of a Mask2Former as in mmdet or mmseg.
 
     Args:
-        weights: Weights of a whole model: ``backbone.*`` beside ``sem_seg_head.*``.
+        weights: Weights of a whole model: ``backbone.*`` and ``sem_seg_head.*``.
         source: Name of the file, for errors.
 
     Returns:
         The weights; those of the classifier may be copies.
 
     Raises:
-        CheckpointError: If there are other weights, or it is none of the published models.
+        CheckpointError: If there are unknown weights, or the model is not one of the published
+            ones.
     """
     published = _find_published(weights, source)
     renamed = {}
@@ -142,7 +144,7 @@ def _find_published(weights: Mapping[str, torch.Tensor], source: str) -> _Publis
                 f'{source} is not a Mask2Former from detectron2: {key} is missing'
             )
         shapes.append(weights[key].shape)
-    # The last class is that of no object.
+    # The last class means "no object".
     numbers = shapes[0][0], shapes[1][0] - 1
     if numbers not in _PUBLISHED:
         known = ', '.join(
@@ -165,6 +167,6 @@ def _rename(key: str, source: str) -> str:
 
 
 def _things_first(count: int, stuff: Collection[int]) -> list[int]:
-    """Rows of a classifier of ``count`` classes: things, stuff, no object."""
+    """Returns the rows of a classifier with ``count`` classes as things, stuff, "no object"."""
     things = [label for label in range(count) if label not in stuff]
     return [*things, *stuff, count]

@@ -1,7 +1,7 @@
-"""Checkpoints on the Hugging Face Hub, by ``hf://owner/name[@revision][/file]``.
+"""Downloads checkpoints from the Hugging Face Hub, by ``hf://owner/name[@revision][/file]``.
 
-huggingface_hub downloads them: into its own cache, with the token of ``hf auth login`` or HF_TOKEN,
-from HF_ENDPOINT if that is set, and not at all with HF_HUB_OFFLINE=1.
+huggingface_hub downloads them to its own cache, with the token from ``hf auth login`` or HF_TOKEN,
+from HF_ENDPOINT if that is set, and not at all if HF_HUB_OFFLINE=1.
 """
 
 import re
@@ -16,7 +16,7 @@ from nat_mm.errors import CheckpointError
 
 PREFIX = 'hf://'
 USUAL_FILES = ('model.safetensors', 'pytorch_model.bin')
-"""Names that transformers gives the weights; the first is preferred."""
+"""Names that transformers uses for the weights; the first is preferred."""
 SUFFIXES = ('.safetensors', '.bin', '.pth', '.pt')
 
 _ADDRESS = re.compile(
@@ -26,12 +26,12 @@ _ADDRESS = re.compile(
 
 @dataclass(frozen=True)
 class HubAddress:
-    """What an address names.
+    """A parsed address on the Hub.
 
     Attributes:
         repository: ``owner/name``.
         revision: Branch, tag or commit; None for the main branch.
-        file: Path of the checkpoint in the repository; None for its only one.
+        file: Path of the checkpoint in the repository; None for the default one.
     """
 
     repository: str
@@ -40,10 +40,10 @@ class HubAddress:
 
     @classmethod
     def parse(cls, address: str) -> 'HubAddress':
-        """Takes an address apart; a slash in the name of a branch is written ``%2F``.
+        """Parses an address; a slash in the name of a branch is written ``%2F``.
 
         Raises:
-            CheckpointError: If it is none.
+            CheckpointError: If it is not an address on the Hub.
         """
         found = _ADDRESS.fullmatch(address)
         if found is None:
@@ -60,19 +60,20 @@ class HubAddress:
 
 
 def download(address: str) -> str:
-    """Downloads a checkpoint unless the newest one is in the cache.
+    """Downloads a checkpoint unless the newest version is in the cache.
 
     Args:
-        address: ``hf://owner/name[@revision][/file]``. Without a file, the repository's
-            ``model.safetensors``, else its ``pytorch_model.bin``, else its only checkpoint.
+        address: ``hf://owner/name[@revision][/file]``. Without a file, this is the repository's
+            ``model.safetensors``, otherwise its ``pytorch_model.bin``, otherwise its only
+            checkpoint.
 
     Returns:
         Its path in the cache.
 
     Raises:
-        CheckpointError: If there is no such repository, revision or file, it may not be read, it
-            has several checkpoints, or huggingface_hub is not installed.
-        URLError: If the Hub does not answer, and the file is not in the cache.
+        CheckpointError: If there is no such repository, revision or file, access is denied, the
+            repository has no or several checkpoints, or huggingface_hub is not installed.
+        URLError: If the Hub does not respond, and the file is not in the cache.
     """
     wanted = HubAddress.parse(address)
     hub = import_hub(address)
@@ -82,7 +83,7 @@ def download(address: str) -> str:
 
 
 def import_hub(address: str) -> ModuleType:
-    """The package huggingface_hub, which an address needs.
+    """Imports huggingface_hub, which an address needs.
 
     Raises:
         CheckpointError: If it is not installed.
@@ -100,7 +101,7 @@ def import_hub(address: str) -> ModuleType:
 
 
 def _find_checkpoint(hub: ModuleType, address: HubAddress) -> str:
-    """The checkpoint of a repository that was named without a file."""
+    """Finds the checkpoint in a repository if the address names no file."""
     try:
         with _one_line(hub, address, None):
             files = hub.HfApi().list_repo_files(address.repository, revision=address.revision)
@@ -125,7 +126,7 @@ def _find_checkpoint(hub: ModuleType, address: HubAddress) -> str:
 
 
 def _cached_files(hub: ModuleType, address: HubAddress) -> list[str]:
-    """What the cache has of a revision."""
+    """Lists the files of a revision that are in the cache."""
     try:
         repositories = hub.scan_cache_dir(hub.constants.HF_HUB_CACHE).repos
     except hub.errors.CacheNotFound:
@@ -142,7 +143,7 @@ def _cached_files(hub: ModuleType, address: HubAddress) -> list[str]:
 
 @contextmanager
 def _one_line(hub: ModuleType, address: HubAddress, file: str | None) -> Iterator[None]:
-    """Turns huggingface_hub's exceptions, which are a page each, into our own."""
+    """Converts huggingface_hub's page-long exceptions to our own."""
     errors, repository = hub.errors, address.repository
     try:
         yield
@@ -167,7 +168,7 @@ def _one_line(hub: ModuleType, address: HubAddress, file: str | None) -> Iterato
     except errors.HFValidationError as error:
         raise CheckpointError(f'{address}: {" ".join(str(error).split())}') from error
     except Exception as error:
-        # The network's errors are the HTTP library's own, httpx's or its successor's.
+        # Network errors come from the HTTP library: httpx or its successor.
         if not isinstance(error, OSError) and not type(error).__module__.startswith('httpx'):
             raise
         raise _unreachable(hub, error) from error

@@ -1,8 +1,8 @@
-"""The layout of Hugging Face's Nat and Dinat (transformers; since version 5 without Nat).
+"""Converts from and to the layout of Hugging Face's Nat and Dinat (Nat until transformers 4).
 
-Compared with the authors', query, key and value are separate, both layer scales are one parameter,
-and the output norms of the ``Backbone`` classes count their stages from 1. The keys of classifiers
-begin with ``nat.`` or ``dinat.``, except for the head. DiNAT_s has no counterpart.
+In contrast to the authors' layout, query, key and value are separate, the two layer scales are one
+parameter, and the output norms of the ``Backbone`` classes number their stages from 1. The keys of
+classifiers start with ``nat.`` or ``dinat.``, except for the head's. DiNAT_s has no counterpart.
 """
 
 import re
@@ -15,7 +15,7 @@ from nat_mm.errors import CheckpointError
 Concatenate = Callable[[list[torch.Tensor]], torch.Tensor]
 
 _PROJECTIONS = ('query', 'key', 'value')
-# Ours and theirs, replaced in this order; '^' is the beginning of a key.
+# Our names and theirs, replaced in this order; '^' marks the start of a key.
 _NAMES = [
     ('^patch_embed.proj.', '^embeddings.patch_embeddings.projection.'),
     ('^patch_embed.norm.', '^embeddings.norm.'),
@@ -35,14 +35,14 @@ _NAMES = [
 
 
 def has_huggingface_layout(keys: Iterable[str]) -> bool:
-    """Tells whether keys are those of a Hugging Face Nat or Dinat."""
+    """Returns whether keys are those of a Hugging Face Nat or Dinat."""
     return any(re.match(r'(?:(?:di)?nat\.)?encoder\.levels\.', key) for key in keys)
 
 
 def from_huggingface(
     weights: Mapping[str, torch.Tensor], *, concatenate: Concatenate = torch.cat
 ) -> dict[str, torch.Tensor]:
-    """Converts weights of a Hugging Face model to the authors' layout; foreign keys stay."""
+    """Converts weights of a Hugging Face model to the authors' layout; keeps unknown keys."""
     weights = {_to_ours(key): tensor for key, tensor in weights.items()}
     converted = {}
     for key, tensor in weights.items():
@@ -68,8 +68,8 @@ def to_huggingface(
 ) -> dict[str, torch.Tensor]:
     """Converts weights in the authors' layout to those of a Hugging Face ``nat`` or ``dinat``.
 
-    They are those of the ``ForImageClassification`` class if there is a head, else of the
-    ``Backbone`` class if there are output norms, else of the ``Model`` class.
+    The result fits the ``ForImageClassification`` class if there is a head, otherwise the
+    ``Backbone`` class if there are output norms, otherwise the ``Model`` class.
     """
     if any(re.match(r'layers\.\d+\.attn\.', key) for key in weights):
         raise CheckpointError(f'{source} is an isotropic model, which Hugging Face does not have')
@@ -109,7 +109,7 @@ def _rename(key: str, names: Iterable[tuple[str, str]]) -> str:
 def _take(
     weights: Mapping[str, torch.Tensor], keys: Sequence[str], joined: str
 ) -> list[torch.Tensor]:
-    """Takes the parts of one parameter."""
+    """Returns the parts of one parameter, after checking that they match."""
     missing = [key for key in keys if key not in weights]
     if missing:
         raise CheckpointError(f'incomplete weights: {missing[0]} is missing')

@@ -1,15 +1,15 @@
 """Recognizes the layout of a checkpoint by its keys and converts between layouts.
 
 ``authors``
-    The ImageNet checkpoints of the authors. Our backbones have the same keys, except that a
-    classifier ends in ``norm`` and ``head``, where a backbone has a ``normI`` for each output, and
-    that ViT-rpb keeps an index into its bias tables in each layer, which ours computes.
+    The authors' ImageNet checkpoints. Our backbones have the same keys, with two exceptions: a
+    classifier ends with ``norm`` and ``head``, whereas a backbone has a ``normI`` for each output;
+    and ViT-rpb stores an index into the bias table in each layer, which ours computes.
 ``huggingface``
     Nat and Dinat of transformers; see :mod:`nat_mm.checkpoints.huggingface`.
 ``model``
-    A whole OpenMMLab model: ``backbone.*`` beside ``neck.*``, ``decode_head.*``, etc. Detectors
-    and segmentors have the same keys in mmdet 2.19 and mmseg 0.20, with which the authors trained
-    theirs, as in mmdet 3.3 and mmseg 1.2. Their classifiers become mmpretrain's
+    A whole OpenMMLab model: ``backbone.*`` along with ``neck.*``, ``decode_head.*``, etc. Detectors
+    and segmentors have the same keys in mmdet 2.19 and mmseg 0.20, which the authors used for
+    training, as in mmdet 3.3 and mmseg 1.2. Their classifiers become mmpretrain's
     ``ImageClassifier``: ``norm.*`` is ``backbone.norm3.*`` there, ``head.*`` is ``head.fc.*``.
 ``detectron2``
     The authors' Mask2Former models; see :mod:`nat_mm.checkpoints.detectron2`.
@@ -30,7 +30,7 @@ from nat_mm.checkpoints.huggingface import (
 from nat_mm.errors import CheckpointError
 
 FOREIGN = ('authors', 'huggingface', 'detectron2')
-"""Layouts that a whole OpenMMLab model cannot load as they are."""
+"""Layouts that a whole OpenMMLab model cannot load without conversion."""
 TARGETS = ('model', 'backbone', 'authors', 'huggingface-nat', 'huggingface-dinat')
 
 _KNOWN_KEY = re.compile(
@@ -49,7 +49,7 @@ Weights = dict[str, torch.Tensor]
 
 
 def find_layout(keys: Iterable[str]) -> str | None:
-    """Returns the name of the layout that keys are of, or None if they are of none."""
+    """Returns the name of the layout that the keys belong to, or None if there is none."""
     keys = list(keys)
     if has_detectron2_layout(keys):
         return 'detectron2'
@@ -71,16 +71,16 @@ def convert_weights(
 
     Args:
         weights: Weights of a NAT, DiNAT or DiNAT_s in the authors' layout or Hugging Face's, or of
-            an OpenMMLab model or a detectron2 Mask2Former that has one as ``backbone``.
+            an OpenMMLab model or detectron2 Mask2Former whose ``backbone`` is one of these.
         to: Layout of the result:
 
             - ``model``: a whole OpenMMLab model. Detectors and segmentors keep their keys, except
               those from detectron2; a classifier becomes mmpretrain's ``ImageClassifier``.
-            - ``backbone``: the backbone of a new detector or segmentor, without a prefix and
+            - ``backbone``: the backbone for a new detector or segmentor, without a prefix and
               without a classifier's last norm and head.
             - ``authors``: as published by the authors.
-            - ``huggingface-nat``, ``huggingface-dinat``: Hugging Face's model of that type; only
-              the backbone of detectors and segmentors, which Hugging Face does not have.
+            - ``huggingface-nat``, ``huggingface-dinat``: Hugging Face's model of that type; of
+              detectors and segmentors, which Hugging Face lacks, only the backbone.
         source: Name of the file, for errors.
         concatenate: Joins tensors along their first axis.
 
@@ -88,8 +88,8 @@ def convert_weights(
         The weights. Those that need no joining share memory with ``weights``.
 
     Raises:
-        ValueError: If ``to`` is unknown, the weights have no known layout or another architecture,
-            or the layout of the result cannot hold them.
+        ValueError: If ``to`` is unknown, the weights have an unknown layout or another
+            architecture, or the target layout does not support them.
     """
     if to not in TARGETS:
         raise ValueError(f'to must be one of {", ".join(TARGETS)}, got {to!r}')
@@ -119,12 +119,12 @@ def convert_weights(
 
 
 def take_backbone(weights: Mapping[str, torch.Tensor], *, keep_norm: bool) -> Weights:
-    """Takes the weights of a backbone out of any layout, with keys of other architectures."""
+    """Extracts a backbone's weights from any layout, including keys of other architectures."""
     return _without_classifier(_to_authors(dict(weights)), keep_norm=keep_norm)
 
 
 def _without_classifier(weights: Weights, *, keep_norm: bool) -> Weights:
-    """Drops the head, the last norm unless it is kept as that of the last output, and indices."""
+    """Drops head and indices, and the last norm unless it is kept as the last output's norm."""
     if keep_norm:
         last_norm = f'norm{last_stage(weights)}.'
         weights = {re.sub(r'^norm\.', last_norm, key): tensor for key, tensor in weights.items()}
@@ -136,7 +136,7 @@ def _without_classifier(weights: Weights, *, keep_norm: bool) -> Weights:
 
 
 def is_backbone(keys: Iterable[str]) -> bool:
-    """Tells whether keys need no renaming to be those of a backbone."""
+    """Returns whether keys are already those of a backbone and need no renaming."""
     keys = list(keys)
     has_more = any(
         key.startswith(('norm.', 'head.')) or key.endswith('.relative_position_index')
@@ -157,7 +157,7 @@ def output_norms(keys: Iterable[str]) -> set[int]:
 
 
 def _to_authors(weights: Weights, concatenate: Concatenate = torch.cat) -> Weights:
-    """Renames to the authors' layout; of detectors and segmentors, only the backbone is left."""
+    """Converts to the authors' layout; of detectors and segmentors, keeps only the backbone."""
     layout = find_layout(weights)
     if layout == 'huggingface':
         return from_huggingface(weights, concatenate=concatenate)
@@ -173,7 +173,7 @@ def _to_authors(weights: Weights, concatenate: Concatenate = torch.cat) -> Weigh
 
 
 def _is_classifier(weights: Weights) -> bool:
-    """Whether a model is an ``ImageClassifier``, with or without its head."""
+    """Returns whether a model is an ``ImageClassifier``, with or without its head."""
     backbone = _below(weights, 'backbone.')
     return output_norms(backbone) == {last_stage(backbone)} and all(
         key.startswith(('backbone.', 'head.fc.')) for key in weights
@@ -181,7 +181,7 @@ def _is_classifier(weights: Weights) -> bool:
 
 
 def _below(weights: Weights, prefix: str) -> Weights:
-    """The weights whose keys begin with a prefix, without it."""
+    """Returns the weights whose keys start with a prefix, with the prefix removed."""
     return {key.removeprefix(prefix): weights[key] for key in weights if key.startswith(prefix)}
 
 

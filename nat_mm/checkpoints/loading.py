@@ -1,4 +1,4 @@
-"""Loading of weights of any layout into a backbone, with a report of what did not fit."""
+"""Loads weights of any layout into a backbone and reports what did not fit."""
 
 import dataclasses
 import logging
@@ -21,21 +21,21 @@ from nat_mm.layers.rpb import is_resizable_rpb
 
 @dataclasses.dataclass(frozen=True)
 class KeyReport:
-    """How the keys of a checkpoint and of a model compare."""
+    """Comparison of the keys of a checkpoint and a model."""
 
     fitting: list[str]
-    """Keys of both, of the same shape or an RPB table that can be resized."""
+    """Keys in both, with the same shape or an RPB table that can be resized."""
     missing: list[str]
-    """Keys of the model only."""
+    """Keys in the model only."""
     unexpected: list[str]
-    """Keys of the checkpoint only."""
+    """Keys in the checkpoint only."""
     misshaped: list[str]
-    """Keys of both with different shapes, each as a line to read."""
+    """Keys in both with different shapes, each as a readable line."""
 
 
 @dataclasses.dataclass
 class _Loading:
-    """The file that is being loaded into a backbone, and what was found then."""
+    """The file that is being loaded into a backbone, and the report on it."""
 
     source: str = ''
     report: KeyReport = KeyReport([], [], [], [])
@@ -54,27 +54,27 @@ def load_pretrained(
     """Loads the weights of a pretrained checkpoint that fit a backbone.
 
     No code in the file runs. Keys that are missing, unexpected or misshapen are listed in one
-    warning in the log. Output norms (``norm0``, ...) may be missing, since classifiers have none;
-    a classifier's last norm is used only by a backbone that, like a classifier's, outputs only the
-    last stage. RPB tables of another kernel size are resized. ``init_cfg`` with mmengine's
+    warning in the log. Output norms (``norm0``, ...) may be missing, since classifiers have none; a
+    classifier's last norm is used only if the backbone, like a classifier's, outputs only the last
+    stage. RPB tables for another kernel size are resized. ``init_cfg`` with mmengine's
     ``Pretrained`` does the same.
 
     Args:
         backbone: A NAT, DiNAT or DiNAT_s.
         checkpoint: Local path or URL of the authors' or Hugging Face's weights of a backbone or
             classifier, or of an OpenMMLab model that has the backbone as ``backbone.``. Local files
-            may be safetensors files; in others, the weights may be under ``state_dict`` or
+            may be safetensors files; in other formats, the weights may be under ``state_dict`` or
             ``model``.
         prefix: Prefix of the backbone's keys in the checkpoint, such as ``backbone.``.
-        map_location: Device to which the checkpoint is read.
+        map_location: Device to load the checkpoint to.
 
     Returns:
-        What did and did not fit.
+        A report of what fits and what does not.
 
     Raises:
         FileNotFoundError: If there is no such file.
         CheckpointError: If the file is damaged, contains no weights or unsafe objects, or none of
-            its keys fits.
+            its keys fit.
     """
     with _reported(prefix) as loading:
         PretrainedInit(checkpoint, prefix, map_location)(backbone)
@@ -83,7 +83,7 @@ def load_pretrained(
 
 @contextmanager
 def pretrained_weights(init_cfg: dict | list[dict] | None) -> Iterator[None]:
-    """Lets ``Pretrained`` in a backbone's ``init_cfg`` load as :func:`load_pretrained` does."""
+    """Makes ``Pretrained`` in a backbone's ``init_cfg`` load as :func:`load_pretrained` does."""
     entries = [init_cfg] if isinstance(init_cfg, dict) else init_cfg or []
     prefix = next((entry.get('prefix') for entry in entries if entry.get('prefix')), None)
     try:
@@ -96,7 +96,7 @@ def pretrained_weights(init_cfg: dict | list[dict] | None) -> Iterator[None]:
 def adapt_state_dict(
     backbone: nn.Module, state_dict: dict[str, torch.Tensor], prefix: str, *_: Any
 ) -> None:
-    """Gives weights of any known layout the keys of a backbone; a load-state-dict pre-hook."""
+    """Load-state-dict pre-hook that renames weights of any known layout as in a backbone."""
     loading = _LOADING.get()
     given = {key.removeprefix(prefix): key for key in state_dict if key.startswith(prefix)}
     if loading is None and is_backbone(given):
@@ -107,7 +107,7 @@ def adapt_state_dict(
     weights = take_backbone(weights, keep_norm=outputs == {last})
     if loading is not None:
         if output_norms(weights) == {last} != outputs:
-            # A classifier's, of which mmengine has already removed the prefix.
+            # It is a classifier's, whose prefix mmengine has already removed.
             weights = {key: weights[key] for key in weights if not key.startswith(f'norm{last}.')}
         weights = _keep_fitting(backbone, weights, loading)
     state_dict.update({prefix + name: tensor for name, tensor in weights.items()})
@@ -116,7 +116,7 @@ def adapt_state_dict(
 def compare_keys(
     expected: Mapping[str, torch.Tensor], given: Mapping[str, torch.Tensor]
 ) -> KeyReport:
-    """Compares the state dict of a model with that of a checkpoint, with the same keys."""
+    """Compares the state dict of a model with that of a checkpoint in the same layout."""
     fitting, misshaped = [], []
     for key in expected.keys() & given.keys():
         wanted, found = expected[key].shape, given[key].shape
@@ -134,7 +134,7 @@ def compare_keys(
 
 @contextmanager
 def _reported(prefix: str | None) -> Iterator[_Loading]:
-    """Reads what mmengine's ``Pretrained`` asks for by our own reader, and reports what fits."""
+    """Makes mmengine's ``Pretrained`` use our own reader, and reports what fits."""
     loading = _Loading()
 
     def read(filename: str, map_location: Any) -> dict[str, Any]:
@@ -147,7 +147,7 @@ def _reported(prefix: str | None) -> Iterator[_Loading]:
         with mmengine_reads_by(read):
             yield loading
     except AssertionError as error:
-        # mmengine's own, for a prefix that no key has.
+        # mmengine raises it for a prefix that no key has.
         raise PretrainedError(
             f'no key in {loading.source} begins with prefix {prefix!r}'
         ) from error
@@ -158,7 +158,7 @@ def _reported(prefix: str | None) -> Iterator[_Loading]:
 def _keep_fitting(
     backbone: nn.Module, given: Mapping[str, torch.Tensor], loading: _Loading
 ) -> dict[str, torch.Tensor]:
-    """Reports what does not fit; the backbone's own weights take its place."""
+    """Reports what does not fit, and replaces it with the backbone's own weights."""
     name, expected = type(backbone).__name__, backbone.state_dict()
     report = loading.report = compare_keys(expected, given)
     if not report.fitting:
@@ -183,7 +183,7 @@ def _keep_fitting(
 
 
 def _brief(keys: Iterable[str]) -> str:
-    """Joins keys with commas; those that differ only in the number of their block become one."""
+    """Joins keys with commas, merging those that differ only in the index of their block."""
     numbers_of = defaultdict(list)
     for key in keys:
         level, blocks, rest = key.partition('.blocks.')
@@ -198,7 +198,7 @@ def _brief(keys: Iterable[str]) -> str:
 
 
 def _examples(state_dict: Mapping[str, torch.Tensor]) -> str:
-    """The first few keys with their shapes."""
+    """Returns the first few keys with their shapes."""
     keys = list(state_dict)[:3]
     shown = ', '.join(f'{key} {list(state_dict[key].shape)}' for key in keys)
     return shown + (', ...' if len(state_dict) > len(keys) else '') if keys else 'no weights'

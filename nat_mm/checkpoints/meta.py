@@ -1,4 +1,4 @@
-"""The names and colors of the classes in a checkpoint."""
+"""Reads the names and colors of the classes from a checkpoint."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,7 +12,7 @@ def read_classes(checkpoint: Mapping[str, Any], source: str) -> dict[str, Any]:
     """Finds the names and colors of the classes.
 
     Args:
-        checkpoint: What the file holds.
+        checkpoint: Contents of the file.
         source: Name of the file, for errors.
 
     Returns:
@@ -21,7 +21,7 @@ def read_classes(checkpoint: Mapping[str, Any], source: str) -> dict[str, Any]:
         them, or under ``CLASSES`` and ``PALETTE``, as in mmcv's older checkpoints.
 
     Raises:
-        CheckpointError: If they are something else.
+        CheckpointError: If they have another format.
     """
 
     def check(value: Any, fits: Callable[[Any], bool], name: str, wanted: str) -> Any:
@@ -37,7 +37,7 @@ def read_classes(checkpoint: Mapping[str, Any], source: str) -> dict[str, Any]:
     check([*saved], _are_names, 'the keys of meta.dataset_meta', 'text')
     known = {name.lower(): value for name, value in saved.items()}
     for name in known:
-        # Panoptic datasets have thing_classes and stuff_classes, too.
+        # Panoptic datasets also have thing_classes and stuff_classes.
         if name.endswith('classes') and known[name] is not None:
             check(known[name], _are_names, f'meta.dataset_meta.{name}', 'a list of names')
     found = {}

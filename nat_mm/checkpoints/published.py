@@ -1,4 +1,4 @@
-"""What the metafiles of the model zoo say of each model, and where else its weights are."""
+"""Reads the model zoo's metafiles, including the mirrors of each model's weights."""
 
 import functools
 from collections.abc import Iterator
@@ -11,21 +11,21 @@ import yaml
 import nat_mm
 
 FOLDER = Path(nat_mm.__file__).parent / '.mim'
-"""Contains ``configs`` and ``model-index.yml``; in a checkout they are links."""
+"""Contains ``configs`` and ``model-index.yml``, which are links in a checkout."""
 
 _MIRRORS_FIRST: ContextVar[bool] = ContextVar('mirrors_first', default=False)
 
 
 @functools.cache
 def read_model_zoo() -> dict[str, dict]:
-    """What the metafiles say of each model, by its name."""
+    """Returns the metafile entry of each model, by name."""
     index = yaml.safe_load((FOLDER / 'model-index.yml').read_text(encoding='utf-8'))
     files = (yaml.safe_load((FOLDER / path).read_text('utf-8')) for path in index['Import'])
     return {entry['Name']: entry for file in files for entry in file['Models']}
 
 
 def mirror_of(url: str) -> str | None:
-    """Address on the Hugging Face Hub of what the authors publish at a URL, if it is there, too."""
+    """Returns the Hugging Face Hub address of a file that the authors publish at a URL, if any."""
     entries = read_model_zoo().values()
     return next((each.get('Mirror') for each in entries if each.get('Weights') == url), None)
 
@@ -35,7 +35,7 @@ def mirrors_first(preferred: bool = True) -> Iterator[None]:
     """Downloads published weights from their mirrors first within a ``with`` block.
 
     Args:
-        preferred: If False, this changes nothing: a mirror is used only if the URL does not answer,
+        preferred: If False, nothing changes: a mirror is used only if the URL does not respond,
             unless an enclosing block prefers mirrors.
     """
     token = _MIRRORS_FIRST.set(preferred or _MIRRORS_FIRST.get())
@@ -46,5 +46,5 @@ def mirrors_first(preferred: bool = True) -> Iterator[None]:
 
 
 def asks_mirrors_first() -> bool:
-    """Whether the code runs within :func:`mirrors_first`."""
+    """Returns whether the calling code runs within a :func:`mirrors_first` block."""
     return _MIRRORS_FIRST.get()

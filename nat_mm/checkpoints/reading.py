@@ -1,4 +1,4 @@
-"""Reads checkpoint files without running code in them, for this project and for mmengine."""
+"""Reads checkpoint files without running code in them, for nat_mm itself and for mmengine."""
 
 import json
 import logging
@@ -27,7 +27,7 @@ _READER: ContextVar[Reader | None] = ContextVar('reader', default=None)
 
 
 def read_checkpoint(source: str, *, map_location: str | torch.device | None = 'cpu') -> Any:
-    """Reads a checkpoint; the tensors of a local file are only mapped into memory.
+    """Reads a checkpoint; the tensors of a local file are memory-mapped.
 
     Args:
         source: Local path, URL or ``hf://owner/name[@revision][/file]`` on the Hugging Face Hub.
@@ -40,27 +40,27 @@ def read_checkpoint(source: str, *, map_location: str | torch.device | None = 'c
 
     Raises:
         FileNotFoundError: If there is no such file.
-        CheckpointError: If the file is damaged, could run code, or is not on the Hub.
-        URLError: If it cannot be downloaded.
+        CheckpointError: If the file is damaged, could run code, or does not exist on the Hub.
+        URLError: If the file cannot be downloaded.
     """
     path = os.path.expanduser(source)
     if source.startswith(hub.PREFIX):
         path = hub.download(source)
     elif '://' in source:
-        # mmengine's own; see nat_mm_startup.
+        # mmengine's own method; nat_mm_startup wraps it.
         load = CheckpointLoader.load_checkpoint.__wrapped__
         return _read_url(source, map_location, lambda: load(source, map_location=map_location))
     if not os.path.isfile(path):
         raise FileNotFoundError(f'{source} can not be found.')
     if path.endswith('.safetensors'):
         return _read_safetensors(path, map_location)
-    # Only zip files can be mapped.
+    # Only zip files can be memory-mapped.
     mmap = zipfile.is_zipfile(path)
     return read_safely(path, lambda: torch.load(path, map_location, weights_only=True, mmap=mmap))
 
 
 def _read_url(url: str, map_location: str | torch.device | None, load: Callable[[], Any]) -> Any:
-    """Reads what ``load`` downloads, or its mirror if that comes first or the host is silent."""
+    """Reads what ``load`` downloads, or the mirror if preferred or if the host is unreachable."""
     mirror = mirror_of(url)
     if mirror is None:
         return read_safely(url, load)
@@ -91,9 +91,9 @@ def _warn(message: str) -> None:
 
 
 def extract_state_dict(checkpoint: Any, source: str) -> OrderedDict[str, torch.Tensor]:
-    """Finds the state dict: at the top of a checkpoint, or under ``state_dict`` or ``model``.
+    """Finds the state dict: at the top level of a checkpoint, or under ``state_dict`` or ``model``.
 
-    The prefix ``module.`` of distributed training is removed.
+    Removes the prefix ``module.`` of distributed training.
     """
     if not isinstance(checkpoint, Mapping):
         raise CheckpointError(f'{source} holds no state dict but a {type(checkpoint).__name__}')
@@ -121,7 +121,7 @@ def for_whole_model(checkpoint: Mapping[str, Any], source: str) -> dict[str, Any
     """Prepares a checkpoint for mmengine to load it into a whole model.
 
     Args:
-        checkpoint: The contents of the file.
+        checkpoint: Contents of the file.
         source: Name of the file, for errors.
 
     Returns:
@@ -129,7 +129,7 @@ def for_whole_model(checkpoint: Mapping[str, Any], source: str) -> dict[str, Any
         Hugging Face's classifiers are converted as :func:`convert_weights` does for ``model``.
 
     Raises:
-        CheckpointError: If there are no weights, or the classes have no names.
+        CheckpointError: If there are no weights, or the classes have no valid names.
     """
     weights = extract_state_dict(checkpoint, source)
     read_classes(checkpoint, source)
@@ -148,8 +148,8 @@ def load_for_mmengine(
 ) -> Any:
     """Reads a checkpoint for mmengine's ``CheckpointLoader``, whose own method is ``load``.
 
-    Models and backbones of the authors and Hugging Face are prepared by
-    :func:`for_whole_model`; backbones take their part of that.
+    Models and backbones from the authors and Hugging Face are prepared by :func:`for_whole_model`;
+    backbones extract their part of the result.
     """
     read = _READER.get()
     prepared = read(filename, map_location) if read else None
@@ -166,13 +166,13 @@ def load_for_mmengine(
         layout = find_layout(extract_state_dict(checkpoint, filename))
         return for_whole_model(checkpoint, filename) if layout in FOREIGN else checkpoint
     except CheckpointError:
-        # Not ours: no weights, or those of Swin and others that have similar keys.
+        # Not a checkpoint of ours: no weights, or those of Swin or others with similar keys.
         return checkpoint
 
 
 @contextmanager
 def mmengine_reads_by(read: Reader) -> Iterator[None]:
-    """Lets mmengine's ``CheckpointLoader`` ask a function first, which may return None."""
+    """Makes mmengine's ``CheckpointLoader`` first call a function, which may return None."""
     token = _READER.set(read)
     try:
         yield
@@ -182,12 +182,12 @@ def mmengine_reads_by(read: Reader) -> Iterator[None]:
 
 @contextmanager
 def read_before(source: str | None, checkpoint: dict[str, Any] | None) -> Iterator[None]:
-    """Lets mmengine load a checkpoint that was read before without reading its file again.
+    """Makes mmengine load a checkpoint that was already read, without reading its file again.
 
     Args:
-        source: Path or URL that mmengine is going to load.
-        checkpoint: The contents of the file, which are handed over once and not kept; None if the
-            file has not been read.
+        source: Path or URL that mmengine will load.
+        checkpoint: Contents of the file, which are handed over once and not kept; None if the file
+            has not been read.
     """
     checkpoints = {source: checkpoint}
     del checkpoint
@@ -210,7 +210,7 @@ def _read_safetensors(
         with safe_open(path, framework='pt', device=str(map_location or 'cpu')) as file:
             state_dict = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
             meta = json.loads((file.metadata() or {}).get('meta', '{}'))
-    except Exception as error:  # a header can be wrong in many ways
+    except Exception as error:  # a header can be invalid in many ways
         raise CheckpointError(
             f'checkpoint {path} ({os.path.getsize(path)} bytes) is truncated, damaged or no '
             f'safetensors file: {" ".join(str(error).split())[:300]}'

@@ -1,19 +1,21 @@
-"""Repairs of what is broken in OpenMMLab's releases, above all on current PyTorch.
+"""Repairs for what is broken in OpenMMLab's releases, mainly on current PyTorch.
 
-Every one is a module here that imports nothing of OpenMMLab before it is applied. It has:
+Each one is a module of this package that imports nothing from OpenMMLab before it is applied. It
+has:
 
-- ``BROKEN_IN``, the versions that need it, by package; all of them have to match. A package is one
-  of OpenMMLab's modules, such as ``mmseg``, whichever distribution brings it, or a distribution.
-- ``UPSTREAM``, where upstream knows of it, or :data:`NOT_REPORTED`.
-- ``MODULES``, the modules that it changes as soon as they are imported.
+- ``BROKEN_IN``, the versions that need it, by package; all of them must match. A package is either
+  a distribution or one of OpenMMLab's modules, such as ``mmseg``, whichever distribution provides
+  it.
+- ``UPSTREAM``, where the problem is reported upstream, or :data:`NOT_REPORTED`.
+- ``MODULES``, the modules to change as soon as they are imported.
 - ``repair(module)``, which changes one of them.
 
-:data:`STAND_INS` are served by :mod:`nat_mm_startup` in place of packages that are not installed.
-They have no ``MODULES``, and ``replaced()`` says why they are not needed.
+:data:`STAND_INS` are served by :mod:`nat_mm_startup` instead of packages that are not installed.
+They have no ``MODULES``, and ``replaced()`` returns why they are not needed.
 
 ``python -m nat_mm.compat`` prints which are active and why. tests/compat/test_upstream.py runs what
-is broken without its repair, and fails for each one that upstream no longer needs: lower the bound
-in its ``BROKEN_IN`` then, or delete it.
+is broken without the repair, and fails for each repair that upstream no longer needs. In that case,
+lower the bound in its ``BROKEN_IN`` or delete it.
 """
 
 import functools
@@ -60,13 +62,13 @@ _DISTRIBUTIONS = {
 
 @dataclass(frozen=True)
 class Status:
-    """Whether a repair is needed here.
+    """Whether a repair is needed in this environment.
 
     Args:
-        name: Its module in this package.
-        active: Whether it is.
-        reason: Why, in a few words.
-        upstream: Where upstream knows of it.
+        name: Name of the repair's module in this package.
+        active: Whether the repair is needed.
+        reason: Why or why not, in a few words.
+        upstream: Where the problem is reported upstream.
     """
 
     name: str
@@ -77,10 +79,10 @@ class Status:
 
 @functools.cache
 def apply() -> None:
-    """Puts the repairs that are needed into effect; further calls change nothing.
+    """Applies the repairs that are needed; further calls have no effect.
 
-    Without mmengine only the import hooks of :mod:`nat_mm_startup` are installed, so that
-    :mod:`nat_mm.ops` needs nothing but PyTorch.
+    Without mmengine, only the import hooks of :mod:`nat_mm_startup` are installed, so that
+    :mod:`nat_mm.ops` needs only PyTorch.
     """
     nat_mm_startup.install()
     if find_spec('mmengine') is None:
@@ -93,7 +95,7 @@ def apply() -> None:
 
 
 def find_status(name: str) -> Status:
-    """Says whether the installed packages need one of :data:`REPAIRS` or :data:`STAND_INS`."""
+    """Checks whether the installed packages need one of :data:`REPAIRS` or :data:`STAND_INS`."""
     repair = load(name)
     active, reason = _compare(repair.BROKEN_IN)
     replaced = repair.replaced() if active and name in STAND_INS else None
@@ -106,7 +108,7 @@ def load(name: str) -> ModuleType:
 
 
 def installed_version(package: str) -> str | None:
-    """The version of a distribution or of one of OpenMMLab's modules, None where it is missing."""
+    """Returns the version of a distribution or an OpenMMLab module, or None if it is missing."""
     for distribution in _DISTRIBUTIONS.get(package, (package,)):
         try:
             return metadata.version(distribution)
@@ -116,8 +118,8 @@ def installed_version(package: str) -> str | None:
 
 
 def _compare(broken_in: dict[str, str]) -> tuple[bool, str]:
-    """Whether all installed versions are broken ones, and which decided it."""
-    # Not at the top: without OpenMMLab nat_mm.ops needs nothing but PyTorch.
+    """Returns whether all installed versions are broken, and the versions that decided it."""
+    # Imported here because nat_mm.ops without OpenMMLab needs only PyTorch.
     from packaging.specifiers import SpecifierSet
 
     versions = {package: installed_version(package) for package in broken_in}

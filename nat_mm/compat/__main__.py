@@ -1,4 +1,4 @@
-"""Prints which repairs are active, why, and where upstream knows of what is broken."""
+"""Prints which repairs are active, why, and where the problems are reported upstream."""
 
 from nat_mm.compat import REPAIRS, STAND_INS, find_status
 

@@ -1,8 +1,8 @@
-"""Boxes keep their place in bf16.
+"""Keeps the coordinates of boxes exact in bf16.
 
 mmdet decodes boxes and pools regions in the dtype of the features. bf16 has 8 bits for a
-coordinate, so a box near x = 1000 would move by up to 2 pixels, and metrics cannot read bf16 at
-all. The methods listed here get their bf16 arguments in fp32 instead.
+coordinate, so a box near x = 1000 would shift by up to 2 pixels, and metrics cannot read bf16 at
+all. The methods listed here receive their bf16 arguments in fp32 instead.
 """
 
 import functools
@@ -32,7 +32,7 @@ MODULES = tuple(IN_FP32)
 
 
 def repair(module: ModuleType) -> None:
-    """Makes the method of ``module`` that :data:`IN_FP32` names compute in fp32 where it got bf16.
+    """Makes the method that :data:`IN_FP32` names for ``module`` compute in fp32 instead of bf16.
 
     Args:
         module: One of the modules in :data:`IN_FP32`.

@@ -1,7 +1,8 @@
-"""mmengine executes the config that a checkpoint holds as text, which is a program.
+"""mmengine executes the config in a checkpoint, which is stored as the text of a program.
 
-Runners do so when they resume, to compare the number of GPUs, and inferencers without a config, to
-build the model. Here runners search that text for the number, and inferencers refuse it.
+Runners do so when they resume, to compare the number of GPUs, and inferencers without a config do
+so to build the model. Here, runners search the text for the number instead, and inferencers reject
+it.
 """
 
 import functools
@@ -16,7 +17,7 @@ from nat_mm.compat import NOT_REPORTED
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-# Without an upper bound: code must not run in a release that nobody has looked at either.
+# No upper bound: code must not run in releases that have not been reviewed yet, either.
 BROKEN_IN = {'mmengine': '>=0.10'}
 UPSTREAM = NOT_REPORTED
 MODULES = ('mmengine.infer.infer', 'mmengine.runner._flexible_runner', 'mmengine.runner.runner')
@@ -25,7 +26,7 @@ _GPU_IDS = re.compile(r'^gpu_ids = [\[(]([\d, ]*)[\])]$', re.MULTILINE)
 
 
 def repair(module: ModuleType) -> None:
-    """Keeps a runner or an inferencer from executing the config inside a checkpoint.
+    """Prevents a runner or an inferencer from executing the config in a checkpoint.
 
     Args:
         module: One of :data:`MODULES`.
@@ -39,7 +40,7 @@ def repair(module: ModuleType) -> None:
 
 
 def _read_config_text_by(read: Callable[[str], 'Config'], owner: type, name: str) -> None:
-    """Makes a method read the text of configs by another function than mmengine's."""
+    """Makes a method parse the text of configs with the given function instead of mmengine's."""
     method = getattr(owner, name)
 
     @functools.wraps(method)
@@ -63,7 +64,7 @@ def _replaced_fromstring(read: Callable[[str], 'Config']) -> Iterator[None]:
 
 
 def _find_gpu_ids(text: str) -> 'Config':
-    """All that resuming asks of the old config."""
+    """Returns the only part of the old config that resuming needs."""
     from mmengine.config import Config
 
     found = _GPU_IDS.search(text)

@@ -1,7 +1,7 @@
-"""Reading checkpoints, by mmengine's loader too, so that no file runs code or ends in a traceback.
+"""Reads checkpoints, also for mmengine's loader, so that no file runs code or causes a traceback.
 
-Files are read with ``torch.load(weights_only=True)``, the default of PyTorch, which refuses all but
-tensors and plain containers. What mmengine saves beside those is built by
+Files are read with ``torch.load(weights_only=True)``, PyTorch's default, which rejects everything
+but tensors and plain containers. Other objects that mmengine saves are rebuilt by
 :mod:`nat_mm.compat.saved_objects`.
 """
 
@@ -19,22 +19,22 @@ Content = TypeVar('Content')
 
 _REFUSED_GLOBAL = re.compile(r'[Uu]nsupported (?:global: )?GLOBAL ([\w.]+)|GLOBAL ([\w.]+) whose')
 _LARGEST_RATIO = 10
-"""Of the content of a checkpoint to its file; PyTorch does not compress, so its own have 1."""
+"""Largest ratio of content size to file size; PyTorch does not compress, so its files have 1."""
 
 
 def read_safely(filename: str, load: Callable[[], Content]) -> Content:
-    """Reads a checkpoint, and says in one line what is wrong with a bad one.
+    """Reads a checkpoint; errors say in one line what is wrong with it.
 
     Args:
         filename: Path or URL of the checkpoint, for messages.
         load: Reads it with ``torch.load``.
 
     Returns:
-        What it holds, as copied by :func:`restore`.
+        Its contents, as copied by :func:`restore`.
 
     Raises:
-        CheckpointError: It carries code, which was not run, is damaged or is no checkpoint.
-        OSError: It cannot be opened or downloaded.
+        CheckpointError: If it contains code (which was not run), is damaged or is not a checkpoint.
+        OSError: If it cannot be opened or downloaded.
     """
     path = os.path.expanduser(filename)
     is_file = os.path.isfile(path)
@@ -46,7 +46,7 @@ def read_safely(filename: str, load: Callable[[], Content]) -> Content:
     except (FileNotFoundError, PermissionError, CheckpointError):
         raise
     except Exception as error:
-        # A damaged file can make the unpickler raise anything.
+        # A damaged file can make the unpickler raise any exception.
         if not is_file and not isinstance(error, UnpicklingError | RuntimeError | EOFError):
             raise
         refused = _REFUSED_GLOBAL.search(str(error))
@@ -68,7 +68,7 @@ def read_safely(filename: str, load: Callable[[], Content]) -> Content:
 
 
 def _check_not_inflating(path: str) -> None:
-    """Refuses a small file that would fill the memory."""
+    """Rejects a small file that would fill the memory."""
     if not zipfile.is_zipfile(path):
         return
     with zipfile.ZipFile(path) as archive:

@@ -1,6 +1,6 @@
-"""pycocotools cannot evaluate annotations without iscrowd or area, which COCO leaves optional.
+"""pycocotools cannot evaluate annotations without iscrowd or area, which are optional in COCO.
 
-And it takes the id 0 of an annotation for none, so that the object counts as never found.
+It also treats the annotation id 0 as "no annotation", so that this object counts as never detected.
 """
 
 from types import ModuleType
@@ -15,7 +15,7 @@ MODULES = ('mmdet.datasets.api_wrappers.coco_api',)
 
 
 def repair(module: ModuleType) -> None:
-    """Makes mmdet's COCO and COCOPanoptic fill in what is missing as they read a file.
+    """Makes mmdet's COCO and COCOPanoptic fill in missing fields when they read a file.
 
     Args:
         module: ``mmdet.datasets.api_wrappers.coco_api``.
@@ -63,13 +63,13 @@ def _renumber_zero(annotations: list[dict]) -> None:
 
 
 def _measure(coco: Any, annotation: dict) -> float:
-    """The area of a mask as COCO has it, or of the box where there is no mask."""
+    """Returns the area of the mask as computed by COCO, or of the box if there is no mask."""
     from pycocotools import mask
 
     if annotation.get('segmentation'):
         try:
             return float(mask.area(coco.annToRLE(annotation)))
         except Exception:
-            # Polygons of too few numbers, or of an image without a size: mmdet leaves them out.
+            # The polygons have too few numbers, or the image has no size: mmdet skips these.
             pass
     return annotation['bbox'][2] * annotation['bbox'][3]

@@ -1,7 +1,7 @@
-"""``compile`` in a config compiles the optimizer's step, too, which PyTorch cannot follow.
+"""``compile`` in a config also compiles the optimizer step, which PyTorch cannot trace.
 
-mmengine's parameter groups are dicts of its own kind, an error since PyTorch 2.12. Before, the step
-of a backbone is compiled again and again, up to PyTorch's limit.
+mmengine's parameter groups are instances of its own dict class, which is an error since PyTorch
+2.12. Earlier versions recompile a backbone's step over and over, up to PyTorch's limit.
 """
 
 import functools
@@ -16,7 +16,7 @@ MODULES = ('mmengine.runner.runner',)
 
 
 def repair(module: ModuleType) -> None:
-    """Lets the compiled step leave out what follows the losses.
+    """Excludes everything after the losses from the compiled training step.
 
     Args:
         module: ``mmengine.runner.runner``.

@@ -1,4 +1,4 @@
-"""mmengine's DDPStrategy saves weights under the names of the wrapped model, as Runner does not."""
+"""mmengine's DDPStrategy, unlike Runner, saves weights with the names of the wrapped model."""
 
 import functools
 from types import ModuleType

@@ -1,6 +1,6 @@
-"""Configs of ``mmseg::`` where onedl-mmsegmentation brings mmseg.
+"""Makes ``mmseg::`` configs work where onedl-mmsegmentation provides mmseg.
 
-mmengine looks for a distribution named mmsegmentation.
+mmengine looks for a distribution called mmsegmentation.
 """
 
 from types import ModuleType

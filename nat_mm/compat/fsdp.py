@@ -1,4 +1,4 @@
-"""mmengine's FSDPStrategy on current PyTorch: resuming, and clipping by the whole norm."""
+"""Repairs resuming and gradient clipping with mmengine's FSDPStrategy on current PyTorch."""
 
 import functools
 from types import ModuleType
@@ -11,7 +11,7 @@ MODULES = ('mmengine._strategy.fsdp',)
 
 
 def repair(module: ModuleType) -> None:
-    """Replaces what does not work in mmengine's FSDPStrategy.
+    """Replaces the broken methods of mmengine's FSDPStrategy.
 
     Args:
         module: ``mmengine._strategy.fsdp``.
@@ -25,7 +25,7 @@ def repair(module: ModuleType) -> None:
 
     @functools.wraps(strategy_class.load_optim_state_dict)
     def load_optim_state_dict(self, state_dict: dict) -> None:
-        # PyTorch has changed the order of these arguments.
+        # PyTorch changed the order of these arguments.
         shard = FullyShardedDataParallel.optim_state_dict_to_load(
             model=self.model, optim=self.optim_wrapper.optimizer, optim_state_dict=state_dict
         )
@@ -34,15 +34,15 @@ def repair(module: ModuleType) -> None:
     @functools.wraps(prepare)
     def prepare_repaired(self, *args, **kwargs):
         if get_device() == 'cpu':
-            # Moved to where it is already, the state of the optimizer would share memory with that
-            # of other parameters, which PyTorch then overwrites. The weights' memory, which the
-            # moved ones share too, PyTorch 2.9 frees before it reads them.
+            # Offloading from CPU to CPU copies nothing. The optimizer state would share memory with
+            # that of other parameters, which PyTorch then overwrites, and the offloaded weights
+            # would share memory that PyTorch 2.9 frees before it reads them.
             self.optim_state_dict_config.offload_to_cpu = False
             self.state_dict_config.offload_to_cpu = False
         prepared = prepare(self, *args, **kwargs)
         wrapper = getattr(self, 'optim_wrapper', None)
         if getattr(wrapper, 'clip_func', None) is clip_grad_norm_:
-            # Each process would clip its shards by their own norm.
+            # Otherwise, each process would clip its shards by their own norm.
             wrapper.clip_func = lambda parameters, **options: self.model.clip_grad_norm_(**options)
         return prepared
 

@@ -1,8 +1,9 @@
-"""mmengine's configs in pure Python take parts of the standard library for lazy objects.
+"""mmengine's pure Python configs mistake parts of the standard library for lazy objects.
 
-It decides by the folder of a module's file whether to import it at once. Since Python 3.11 ``os``
-and others are frozen and have no file, and in a virtual environment no module of the standard
-library lies where it looks: ``os.path.join('data', 'train')`` in a config is a RuntimeError.
+mmengine decides by the folder of a module's file whether to import it immediately. Since Python
+3.11, ``os`` and other modules are frozen and have no file, and in a virtual environment no module
+of the standard library is where mmengine looks: ``os.path.join('data', 'train')`` in a config
+raises a RuntimeError.
 """
 
 import functools
@@ -10,18 +11,18 @@ import inspect
 import sys
 from types import ModuleType
 
-# OneDL's fork knows frozen modules, and where a virtual environment's standard library lies.
+# OneDL's fork handles frozen modules and the standard library of virtual environments.
 BROKEN_IN = {'mmengine': '<0.10.12'}
 UPSTREAM = 'https://github.com/open-compass/opencompass/issues/767'
 MODULES = ('mmengine.config.utils', 'mmengine.config.config')
 
 
 def repair(module: ModuleType) -> None:
-    """Makes mmengine import every module of the standard library at once.
+    """Makes mmengine import all modules of the standard library immediately.
 
     Args:
-        module: ``mmengine.config.utils``, or ``mmengine.config.config``, which has the function
-            from it.
+        module: ``mmengine.config.utils``, or ``mmengine.config.config``, which imports the function
+            from there.
     """
     is_builtin = inspect.unwrap(module._is_builtin_module)
 

@@ -1,6 +1,7 @@
-"""mmpretrain's multimodal models cannot be imported beside transformers 4.56 and later.
+"""mmpretrain's multimodal models cannot be imported with transformers 4.56 and later.
 
-They need names that it removed, and mmdet imports mmpretrain where transformers is installed.
+They need names that transformers removed, and mmdet imports mmpretrain if transformers is
+installed.
 """
 
 from types import ModuleType
@@ -13,7 +14,7 @@ MODULES = ('mmpretrain.utils.dependency',)
 
 
 def repair(module: ModuleType) -> None:
-    """Leaves those models out, as without transformers, where placeholders stand for them.
+    """Replaces these models with placeholders, as mmpretrain does without transformers.
 
     Args:
         module: ``mmpretrain.utils.dependency``.

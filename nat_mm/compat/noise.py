@@ -1,4 +1,4 @@
-"""Warnings of OpenMMLab about its own code, which its users can do nothing about."""
+"""Silences OpenMMLab's warnings about its own code, which users can do nothing about."""
 
 from types import ModuleType
 
@@ -15,11 +15,11 @@ MESSAGES = (
     ('torch.meshgrid: in an upcoming release', UserWarning),
     (r'`torch\.cuda\.amp\.GradScaler\(args', FutureWarning),
 )
-"""Beginnings of the warnings, as regular expressions, and their categories."""
+"""Regular expressions for the start of each warning, and the warning's category."""
 
 
 def repair(module: ModuleType) -> None:
-    """Ignores these warnings; every other one still shows.
+    """Ignores these warnings; all others are still shown.
 
     Args:
         module: ``warnings``.

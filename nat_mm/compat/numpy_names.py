@@ -1,4 +1,4 @@
-"""Names that NumPy removed, for the modules of OpenMMLab that still use them."""
+"""Restores names that NumPy removed, for OpenMMLab modules that still use them."""
 
 from types import ModuleType
 from typing import Any
@@ -7,12 +7,12 @@ import numpy as np
 
 
 class NumPyWithNames(ModuleType):
-    """NumPy with further names.
+    """NumPy with additional names.
 
-    A module's own ``np`` is replaced by it; NumPy itself stays as it is.
+    It replaces the ``np`` of a single module; NumPy itself is unchanged.
 
     Args:
-        names: What the names stand for.
+        **names: Values of the additional names.
     """
 
     def __init__(self, **names: Any):

@@ -1,7 +1,7 @@
-"""mmengine deletes the checkpoint that a new one replaces before it writes the new one.
+"""mmengine deletes an outdated checkpoint before it writes the new one that replaces it.
 
-Whoever is killed in between has lost a checkpoint, with ``max_keep_ckpts=1`` all of them. The note
-``last_checkpoint`` is written in place, too, and lost in the same way.
+A run killed in between loses a checkpoint; with ``max_keep_ckpts=1``, it loses all of them. The
+file ``last_checkpoint`` is also written in place, and can be lost in the same way.
 """
 
 import functools
@@ -18,11 +18,11 @@ BROKEN_IN = {'mmengine': '<0.11'}
 UPSTREAM = NOT_REPORTED
 MODULES = ('mmengine.hooks.checkpoint_hook',)
 OUTDATED = 'outdated_checkpoints'
-"""Where the message hub, and with it every checkpoint, names the files that it replaces."""
+"""Key under which the message hub, and thus each checkpoint, lists the files that it replaces."""
 
 
 def repair(module: ModuleType) -> None:
-    """Makes CheckpointHook delete checkpoints after those that replace them are written.
+    """Makes CheckpointHook delete checkpoints only after their replacements are written.
 
     Args:
         module: ``mmengine.hooks.checkpoint_hook``.
@@ -44,35 +44,35 @@ def repair(module: ModuleType) -> None:
                 _remove_unfinished(self.out_dir)
 
     hook_class.before_train = clean_before_train
-    # The one file that the module opens is the note last_checkpoint.
+    # The only file that the module opens is last_checkpoint.
     module.open = open_whole
 
 
 def note_outdated(message_hub: Any, path: str) -> None:
-    """Has a checkpoint deleted when CheckpointHook has written the next one.
+    """Schedules a checkpoint for deletion once CheckpointHook has written the next one.
 
     Args:
-        message_hub: That of the runner.
-        path: The checkpoint, in the folder of the hook.
+        message_hub: The runner's message hub.
+        path: Path of the checkpoint, in the hook's folder.
     """
     outdated = message_hub.runtime_info.get(OUTDATED, [])
     message_hub.update_info(OUTDATED, [*outdated, os.path.basename(path)])
 
 
 def _remove_unfinished(folder: str) -> None:
-    """Removes what a killed run has left half written."""
+    """Removes half-written files that a killed run left behind."""
     for path in Path(folder).glob(f'*{SUFFIX}'):
         path.unlink(missing_ok=True)
 
 
 def _delete_after(save: Callable[..., None]) -> Callable[..., None]:
-    """Makes a method of CheckpointHook that writes and deletes do so in this order."""
+    """Makes a method of CheckpointHook that deletes and writes do so in the opposite order."""
 
     @functools.wraps(save)
     def save_first(self, runner, *args, **kwargs) -> None:
         from mmengine.dist import barrier
 
-        if isinstance(self.file_backend, _PostponedDeletion):  # one of the methods calls the other
+        if isinstance(self.file_backend, _PostponedDeletion):  # one method calls the other
             return save(self, runner, *args, **kwargs)
         backend = self.file_backend
         self.file_backend = _PostponedDeletion(backend, runner.message_hub)
@@ -80,17 +80,17 @@ def _delete_after(save: Callable[..., None]) -> Callable[..., None]:
             save(self, runner, *args, **kwargs)
         finally:
             self.file_backend = backend
-        barrier()  # each process may have written a part
+        barrier()  # each process may write a part
         _delete_outdated(self, runner.message_hub)
 
     return save_first
 
 
 class _PostponedDeletion:
-    """The file backend of a CheckpointHook that only takes note of deletions.
+    """File backend of a CheckpointHook that records deletions instead of performing them.
 
-    Since the note is part of the checkpoint that is written next, a run that is killed between the
-    two deletes the outdated file when it is resumed.
+    Since the record is part of the next checkpoint, a run that is killed between writing and
+    deleting deletes the outdated file when it is resumed.
     """
 
     def __init__(self, backend: Any, message_hub: Any):
@@ -121,6 +121,6 @@ def _delete_outdated(hook: Any, message_hub: Any) -> None:
             path = hook.file_backend.join_path(hook.out_dir, name)
             if hook.file_backend.isfile(path):
                 hook.file_backend.remove(path)
-            elif hook.file_backend.isdir(path):  # of DeepSpeed, or of FSDP in parts
+            elif hook.file_backend.isdir(path):  # from DeepSpeed or sharded FSDP
                 hook.file_backend.rmtree(path)
     message_hub.update_info(OUTDATED, [name for name in outdated if name in needed])

@@ -1,4 +1,4 @@
-"""mmdet cannot draw a panoptic prediction in which no segment was found."""
+"""mmdet cannot draw a panoptic prediction without any segments."""
 
 import functools
 from types import ModuleType
@@ -14,7 +14,7 @@ MODULES = ('mmdet.visualization.local_visualizer',)
 
 
 def repair(module: ModuleType) -> None:
-    """Makes DetLocalVisualizer leave an image as it is where every pixel is void.
+    """Makes DetLocalVisualizer leave an image unchanged if every pixel is void.
 
     Args:
         module: ``mmdet.visualization.local_visualizer``.

@@ -1,7 +1,7 @@
-"""mmdet's panoptic metric writes into the predictions that it evaluates.
+"""mmdet's panoptic metric modifies the predictions that it evaluates.
 
-It renumbers void pixels to 0, the number of the first class. On a GPU it does so in a copy; on a
-CPU, hooks that draw after the metric would paint everything void as the first class.
+It relabels void pixels as 0, the label of the first class. On a GPU it does so in a copy, but on a
+CPU, hooks that draw after the metric would paint all void pixels as the first class.
 """
 
 import functools

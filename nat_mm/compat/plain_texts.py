@@ -1,7 +1,7 @@
-"""mmengine takes names of classes for formulas, and draws boxes in place of many characters.
+"""mmengine draws class names as formulas, and boxes instead of many characters.
 
-Matplotlib, by which it draws, sets what is between dollars as a formula and fails where that is
-none; its own font has no Chinese, Japanese or Korean.
+It draws with Matplotlib, which renders text between dollar signs as a formula and fails if it is
+not valid; Matplotlib's own font has no Chinese, Japanese or Korean characters.
 """
 
 import functools
@@ -16,7 +16,7 @@ MODULES = ('mmengine.visualization.visualizer',)
 
 
 def repair(module: ModuleType) -> None:
-    """Makes Visualizer draw texts as they are.
+    """Makes Visualizer draw texts literally.
 
     Args:
         module: ``mmengine.visualization.visualizer``.
@@ -25,7 +25,7 @@ def repair(module: ModuleType) -> None:
 
     @functools.wraps(draw)
     def draw_texts(self, *args: Any, **kwargs: Any) -> Any:
-        # Not at the top: matplotlib's fonts take a while to import.
+        # Imported here because matplotlib's fonts take a while to import.
         from nat_mm.fonts import write_plainly
 
         before = len(self.ax_save.texts)

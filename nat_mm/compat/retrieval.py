@@ -11,11 +11,11 @@ MODULES = ('mmpretrain.evaluation.metrics.retrieval',)
 
 
 def repair(module: ModuleType) -> None:
-    """Gives the module this name.
+    """Gives the module ``np.in1d``.
 
     Args:
         module: ``mmpretrain.evaluation.metrics.retrieval``.
     """
     import numpy as np
 
-    module.np = NumPyWithNames(in1d=np.isin)  # of the flat arrays there it does the same
+    module.np = NumPyWithNames(in1d=np.isin)  # does the same for the flat arrays there

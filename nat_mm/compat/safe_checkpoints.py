@@ -1,14 +1,14 @@
-"""mmengine's loader on PyTorch 2.6 and later: it reads what mmengine writes, and runs no code.
+"""Makes mmengine's loader work on PyTorch 2.6 and later without running code in checkpoints.
 
-The official mmengine cannot read its own training state, as PyTorch allows only tensors and plain
-containers. OneDL's fork reads a refused file once more with ``weights_only=False``, which runs the
+The official mmengine cannot read its own training state, since PyTorch allows only tensors and
+plain containers. OneDL's fork rereads a rejected file with ``weights_only=False``, which runs the
 code in it.
 """
 
 import functools
 from types import ModuleType
 
-# Without an upper bound: code must not run in a release that nobody has looked at either.
+# No upper bound: code must not run in releases that have not been reviewed yet, either.
 BROKEN_IN = {'mmengine': '>=0.10', 'torch': '>=2.6'}
 UPSTREAM = 'https://github.com/open-mmlab/mmengine/issues/1655'
 MODULES = ('mmengine.runner.checkpoint',)
@@ -26,7 +26,7 @@ def repair(module: ModuleType) -> None:
 
     @functools.wraps(load)
     def load_checkpoint(filename, map_location=None, logger='current'):
-        # Imported here because nat_mm needs mmengine to be complete.
+        # Imported here because nat_mm needs mmengine to be fully imported.
         from nat_mm.checkpoints.reading import load_for_mmengine
 
         return load_for_mmengine(load, filename, map_location, logger)

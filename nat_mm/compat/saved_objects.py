@@ -1,10 +1,10 @@
-"""What mmengine's checkpoints hold beside weights, built without the classes that a file names.
+"""Rebuilds the objects in mmengine's checkpoints without using the classes that a file names.
 
-A pickle may call every name that it is allowed, with arguments of its own choice. NumPy's and
-mmengine's real classes are not made for that: ``numpy.ndarray`` takes numbers for addresses of
-objects, and a ``HistoryBuffer`` hands on the methods that it was saved with to all others. So a
-file gets stand-ins of the same names, which check and keep what was saved, and :func:`restore`
-builds the real objects from them.
+A pickle may call every name that it is allowed to, with arguments of its choice. The real classes
+of NumPy and mmengine are not safe against this: ``numpy.ndarray`` interprets numbers as addresses
+of objects, and a ``HistoryBuffer`` passes the methods that it was saved with on to all others. A
+file therefore gets stand-ins with the same names, which validate and keep what was saved, and
+:func:`restore` builds the real objects from them.
 """
 
 import argparse
@@ -24,11 +24,11 @@ from torch import nn
 _STATISTICS = ('min', 'max', 'current', 'mean')
 _DTYPES = {name: np.dtype(name) for name in ('f8', 'f4', 'i8', 'i4', 'b1')}
 _DEEPEST = 100
-"""Levels of nesting; what mmengine writes has about ten."""
+"""Most levels of nesting; mmengine's files have about ten."""
 
 
 class _StandIn:
-    """Base of the stand-ins. As none can be hashed, no key of a dict is or holds one."""
+    """Base of the stand-ins. They cannot be hashed, so no key of a dict is or contains one."""
 
     __hash__ = None
 
@@ -72,31 +72,31 @@ class _SavedHistory(_StandIn):
 
 
 def _reconstruct(kind: type, shape: tuple, typecode: bytes) -> _SavedArray:
-    """Stands in for NumPy's function that makes an array whose content follows."""
+    """Stands in for NumPy's function that creates an array whose content follows."""
     if kind is not _SavedArray:
         raise UnpicklingError('only a NumPy array can be reconstructed')
     return _SavedArray()
 
 
 def _scalar(dtype: _SavedDtype, data: bytes) -> np.generic:
-    """Stands in for NumPy's function that makes a scalar."""
+    """Stands in for NumPy's function that creates a scalar."""
     return _numbers(dtype, data, 1)[0]
 
 
 def _getattr(owner: type, name: str) -> str:
-    """Stands in for ``getattr``, by which HistoryBuffer saves its statistics methods."""
+    """Stands in for ``getattr``, with which HistoryBuffer saves its statistics methods."""
     if owner is not _SavedHistory or name not in _STATISTICS:
         raise UnpicklingError('Unsupported global: GLOBAL builtins.getattr')
     return name
 
 
 def _bytes() -> bytes:
-    """Stands in for ``bytes``, by which pickles write that there are none."""
+    """Stands in for ``bytes``, which pickles call for an empty value."""
     return b''
 
 
 def _numbers(dtype: _SavedDtype, data: bytes, count: int) -> np.ndarray:
-    """An array [count] of its own memory."""
+    """Returns an array [count] that owns its memory."""
     if type(dtype) is not _SavedDtype or type(data) is not bytes:
         raise UnpicklingError('NumPy numbers must be a dtype and bytes')
     if len(data) != count * dtype.dtype.itemsize:
@@ -105,13 +105,13 @@ def _numbers(dtype: _SavedDtype, data: bytes, count: int) -> np.ndarray:
 
 
 _STAND_INS = {
-    'argparse.Namespace': argparse.Namespace,  # timm saves its arguments, and with it the authors
+    'argparse.Namespace': argparse.Namespace,  # timm, which the authors use, saves its arguments
     'builtins.bytes': _bytes,
     'builtins.getattr': _getattr,
     'mmengine.logging.history_buffer.HistoryBuffer': _SavedHistory,
     'numpy.dtype': _SavedDtype,
     'numpy.ndarray': _SavedArray,
-    # numpy 1 writes numpy.core, numpy 2 numpy._core.
+    # NumPy 1 writes numpy.core, NumPy 2 numpy._core.
     **{f'numpy.{core}.multiarray._reconstruct': _reconstruct for core in ('core', '_core')},
     **{f'numpy.{core}.multiarray.scalar': _scalar for core in ('core', '_core')},
 }
@@ -120,9 +120,9 @@ _STAND_INS = {
 class _Allowance:
     """Lets files use the stand-ins while at least one thread reads a checkpoint.
 
-    PyTorch has one list of allowed names for the whole process. Outside of the ``with`` block
-    nothing is added to it; inside, what a program itself has allowed goes on being allowed, but
-    for names that have a stand-in.
+    PyTorch has a single list of allowed names for the whole process. Outside the ``with`` block,
+    nothing is added to it; inside, names that the program itself has allowed remain allowed, except
+    those that have a stand-in.
     """
 
     def __init__(self) -> None:
@@ -163,32 +163,32 @@ saved_objects_allowed = _Allowance()
 
 
 def _name(entry: Any) -> str:
-    """The name by which a file reaches an entry of PyTorch's list."""
+    """Returns the name by which a file refers to an entry of PyTorch's list."""
     return entry[1] if isinstance(entry, tuple) else f'{entry.__module__}.{entry.__qualname__}'
 
 
 def restore(value: Any) -> Any:
-    """Copies what was read, with the real objects in the place of stand-ins.
+    """Copies what was read, replacing stand-ins with the real objects.
 
-    Containers are new and hold nothing but their entries; tensors share their numbers with those
-    that were read, but have no attributes and hooks of their own.
+    Containers are new and contain nothing but their entries; tensors share their storage with those
+    that were read, but not their attributes and hooks.
 
     Args:
-        value: What ``torch.load`` returned while `saved_objects_allowed`.
+        value: What ``torch.load`` returned within `saved_objects_allowed`.
 
     Returns:
         The copy.
 
     Raises:
-        UnpicklingError: A container holds itself or is nested too deeply, or what was saved of an
-            array or a history is no such thing.
+        UnpicklingError: If a container contains itself or is nested too deeply, or the saved state
+            of an array or history is invalid.
     """
     return _Restoring().restore(value)
 
 
 class _Restoring:
     def __init__(self) -> None:
-        # What occurs in several places stays one object, and is looked at once.
+        # An object that occurs in several places stays a single object, and is copied once.
         self._copies: dict[int, Any] = {}
 
     def restore(self, value: Any, depth: int = 0) -> Any:
@@ -200,7 +200,7 @@ class _Restoring:
 
     def _copy(self, value: Any, depth: int) -> Any:
         kind = type(value)
-        # Methods are taken from the class, as a file may give containers attributes of any name.
+        # Looks methods up in the class, as a file may set any attribute of its containers.
         if kind in (dict, OrderedDict, Counter):
             copy = kind()
             for key, entry in kind.items(value):

@@ -1,4 +1,4 @@
-"""mmengine writes the scores of a test into one file from every process, at the same time."""
+"""mmengine writes a test's scores to the same file from every process at the same time."""
 
 import functools
 from types import ModuleType
@@ -12,7 +12,7 @@ MODULES = ('mmengine.hooks.logger_hook',)
 
 
 def repair(module: ModuleType) -> None:
-    """Lets the main process alone write them.
+    """Lets only the main process write the scores.
 
     Args:
         module: ``mmengine.hooks.logger_hook``.

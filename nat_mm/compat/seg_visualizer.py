@@ -1,7 +1,7 @@
-"""mmseg draws into arrays whose layout current OpenCV refuses.
+"""mmseg draws into arrays whose memory layout current OpenCV rejects.
 
-mmseg's browse_dataset hands over images whose channels are the slowest axis in memory; the
-visualizer copies that layout for the image it draws into.
+mmseg's browse_dataset passes images whose channels are the slowest axis in memory; the visualizer
+keeps that layout in the copy that it draws into.
 """
 
 import functools
@@ -16,7 +16,7 @@ MODULES = ('mmseg.visualization.local_visualizer',)
 
 
 def repair(module: ModuleType) -> None:
-    """Makes SegLocalVisualizer draw on images of any memory layout.
+    """Makes SegLocalVisualizer draw on images with any memory layout.
 
     Args:
         module: ``mmseg.visualization.local_visualizer``.

@@ -1,7 +1,7 @@
-"""mmengine writes checkpoints in place, so a kill or a full disk leaves half of one.
+"""mmengine writes checkpoints in place, so a kill or a full disk leaves a truncated file.
 
-Here a file is written beside its place, synchronized with the disk and renamed. Only local files
-are written in this way; storage services put whole objects themselves.
+Here, a file is written under a temporary name next to its destination, synced to disk and renamed.
+Only local files are written this way; storage services store whole objects anyway.
 """
 
 import functools
@@ -20,7 +20,7 @@ BROKEN_IN = {'mmengine': '<0.11'}
 UPSTREAM = NOT_REPORTED
 MODULES = ('mmengine.runner.checkpoint',)
 SUFFIX = '.unfinished'
-"""What a file is called behind its name while it is written; no glob for ``*.pth`` finds it."""
+"""Suffix of a file's name while it is being written; ``*.pth`` does not match it."""
 
 
 class CheckpointWriteError(OSError):
@@ -28,7 +28,7 @@ class CheckpointWriteError(OSError):
 
 
 def repair(module: ModuleType) -> None:
-    """Makes ``save_checkpoint`` write local files whole or not at all.
+    """Makes ``save_checkpoint`` write local files completely or not at all.
 
     Args:
         module: ``mmengine.runner.checkpoint``.
@@ -42,7 +42,7 @@ def repair(module: ModuleType) -> None:
         else:
             save_anywhere(checkpoint, filename, file_client_args, backend_args)
 
-    # Those of them that are imported already have the function under their own name, too.
+    # Modules that are already imported have their own references to the function.
     for name in ('mmengine.runner.checkpoint', 'mmengine.runner.runner', 'mmengine.runner'):
         if getattr(sys.modules.get(name), 'save_checkpoint', None) is save_anywhere:
             sys.modules[name].save_checkpoint = save_checkpoint
@@ -50,15 +50,15 @@ def repair(module: ModuleType) -> None:
 
 @contextmanager
 def open_whole(path: str | os.PathLike, mode: str = 'wb', buffering: int = -1) -> Iterator[IO]:
-    """Opens a file that appears at its place, on the disk, when the ``with`` block ends well.
+    """Opens a file that appears at its destination only if the ``with`` block succeeds.
 
     Args:
-        path: The file's place.
-        mode: As for ``open``, to write.
+        path: Destination of the file.
+        mode: As for ``open``; a mode for writing.
         buffering: As for ``open``.
 
     Yields:
-        The file, which lies beside its place until then; removed when the block raises.
+        The file, which lies next to its destination until then, and is removed if the block raises.
     """
     from nat_mm.files import whole_file
 
@@ -74,7 +74,7 @@ def _is_local(filename: str, file_client_args: dict | None, backend_args: dict |
     from mmengine.fileio import FileClient, LocalBackend, get_file_backend
 
     if filename.startswith('pavi://') or (file_client_args and backend_args):
-        return False  # which mmengine handles or refuses
+        return False  # left to mmengine, which handles or rejects these
     if file_client_args is None:
         return isinstance(get_file_backend(filename, backend_args=backend_args), LocalBackend)
     return isinstance(FileClient.infer_client(file_client_args, filename).client, LocalBackend)
@@ -99,15 +99,15 @@ def _save_local(checkpoint: dict, filename: str) -> None:
 
 
 class _Output:
-    """Takes what ``torch.save`` writes; an error stops the writing, but not the counting.
+    """Receives what ``torch.save`` writes; an error stops the writing, but not the counting.
 
-    PyTorch would turn an error of the disk into one about a position in its file.
+    PyTorch would turn a disk error into one about a position in its file.
 
     Args:
         file: Binary file.
 
     Attributes:
-        size: Bytes that were to be written.
+        size: Number of bytes to be written, including those that were not.
     """
 
     def __init__(self, file: IO):

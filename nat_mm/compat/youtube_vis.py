@@ -11,7 +11,7 @@ MODULES = ('mmdet.evaluation.functional.ytviseval',)
 
 
 def repair(module: ModuleType) -> None:
-    """Gives the module this name.
+    """Gives the module ``np.float``.
 
     Args:
         module: ``mmdet.evaluation.functional.ytviseval``.

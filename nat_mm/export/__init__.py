@@ -1,5 +1,5 @@
-"""Models as ONNX files: what they compute, how they are checked, quantized and run.
+"""Exports models to ONNX files, and checks, quantizes and runs these.
 
-`nat_mm.export.model` puts together what is exported of a model, `nat_mm.export.files` checks and
+`nat_mm.export.model` assembles what is exported from a model; `nat_mm.export.files` checks and
 writes it.
 """

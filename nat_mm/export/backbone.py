@@ -1,4 +1,4 @@
-"""Writes a backbone as an ONNX model for images of any size, checked in onnxruntime."""
+"""Writes a backbone as an ONNX model for images of any size, verified in onnxruntime."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,28 +14,28 @@ if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 CHECKED_SHAPES = ((1, 64, 96), (2, 37, 130), (1, 32, 47))
-"""Batch, height and width of the images of the check: other than the export's, odd, and small."""
+"""Batch, height and width of the test images: different from the export's, odd, and small."""
 
 TOLERANCE = 1e-4
-"""Of the largest value of a feature map or, where that is larger, of 1."""
+"""Relative to the largest value of a feature map or 1, whichever is larger."""
 
 EXPORT_SHAPE = (2, 70, 102)
-"""Batch, height and width of the image that is followed; none is one, which would stay fixed."""
+"""Batch, height and width of the traced images; a size of 1 would become fixed."""
 
 
 def write_backbone(backbone: NeighborhoodBackbone, path: Path) -> float:
-    """Exports a backbone, and checks its outputs in onnxruntime on images of several sizes.
+    """Exports a backbone, and verifies its outputs in onnxruntime on images of several sizes.
 
-    The model has the input ``image``, ``[batch, in_channels, height, width]``, float32, height and
-    width at least 32, normalized as in training; and the outputs ``features0``, ... by the numbers
-    of ``out_indices``.
+    The model has the input ``image``, ``[batch, in_channels, height, width]``, float32, with height
+    and width at least 32, normalized as in training; and the outputs ``features0``, ..., numbered
+    as in ``out_indices``.
 
     Args:
-        backbone: The backbone, on the CPU and in eval mode; it is left as it is.
-        path: The ``.onnx`` file, written whole or, where the check fails, not at all.
+        backbone: The backbone, on the CPU and in eval mode; it is not modified.
+        path: The ``.onnx`` file, written completely or, if the check fails, not at all.
 
     Returns:
-        The largest difference that was found, as a part of what `TOLERANCE` says.
+        The largest difference found, relative to the same value as `TOLERANCE`.
 
     Raises:
         ImportError: If onnx, onnxscript or onnxruntime is not installed.
@@ -57,7 +57,7 @@ def write_backbone(backbone: NeighborhoodBackbone, path: Path) -> float:
 
 
 def output_names(backbone: NeighborhoodBackbone) -> list[str]:
-    """Names of the outputs of the exported model, in order."""
+    """Returns the names of the exported model's outputs, in order."""
     return [f'features{index}' for index in backbone.out_indices]
 
 

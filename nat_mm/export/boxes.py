@@ -1,4 +1,4 @@
-"""Boxes in an exported detector: anchors, what heads predict of them, and which are kept."""
+"""Boxes in an exported detector: anchors, decoding, and non-maximum suppression."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,23 +10,23 @@ from nat_mm.errors import UserError
 from nat_mm.export.operators import highest, suppress
 
 MOST = 2**31 - 1
-"""Stands for all boxes of a level where the config names no number."""
+"""Means all boxes of a level, if the config gives no number."""
 
 
 def candidates(
     head: Any, scores: Sequence[Tensor], deltas: Sequence[Tensor], content: Tensor, count: int
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The anchors of the highest scores of each level, moved as a dense head predicts.
+    """Decodes the highest-scoring anchors of each level.
 
     Args:
         head: An anchor head of mmdet.
-        scores: Of each level, its raw scores, [1, anchors * classes, H, W].
-        deltas: Of each level, [1, anchors * 4, H, W].
+        scores: Raw scores of each level, [1, anchors * classes, H, W].
+        deltas: Predicted deltas of each level, [1, anchors * 4, H, W].
         content: Height and width of the image without padding.
-        count: How many pairs of anchor and class a level keeps; all if it is not positive.
+        count: Number of (anchor, class) pairs to keep per level; all if not positive.
 
     Returns:
-        Boxes [n, 4], their scores, labels and levels [n].
+        Boxes [n, 4], and their scores, labels and levels, [n] each.
     """
     anchors = head.prior_generator.grid_priors(
         [each.shape[-2:] for each in scores], dtype=scores[0].dtype, device=scores[0].device
@@ -46,13 +46,13 @@ def candidates(
 
 
 def decode_boxes(coder: Any, boxes: Tensor, deltas: Tensor, content: Tensor) -> Tensor:
-    """Moves boxes as a head predicts.
+    """Applies a head's predicted deltas to boxes.
 
     Args:
         coder: mmdet's ``DeltaXYWHBBoxCoder``.
         boxes: [n, 4], corners x1, y1, x2, y2.
         deltas: [n, 4].
-        content: Height and width of the image, inside of which they stay.
+        content: Height and width of the image, to which the boxes are clipped.
 
     Returns:
         [n, 4].
@@ -89,20 +89,20 @@ def select(
     Args:
         boxes: [n, 4], inside the image.
         scores: [n], from 0 to 1.
-        groups: [n], int64: boxes of different ones do not suppress each other.
+        groups: [n], int64; boxes of different groups do not suppress each other.
         content: Height and width of the image.
         settings: mmdet's ``test_cfg``: ``nms``, ``max_per_img`` and ``min_bbox_size``.
-        score_threshold: Boxes have to have higher scores.
+        score_threshold: Only boxes with higher scores are kept.
 
     Returns:
-        Indices of the boxes that are kept, highest score first.
+        Indices of the kept boxes, highest score first.
     """
     smallest = settings.get('min_bbox_size', -1)
     if smallest >= 0:
         large = ((boxes[:, 2:] - boxes[:, :2]) > smallest).all(dim=1)
         scores = scores.where(large, torch.zeros_like(scores))
     if not settings.nms.get('class_agnostic', False):
-        # Apart from each other, boxes of different groups do not overlap.
+        # Offsets each group, so that boxes of different groups do not overlap.
         boxes = boxes + (groups * (content.max() + 1)).to(boxes.dtype)[:, None]
     count = settings.get('max_per_img', -1)
     threshold = settings.nms.get('iou_threshold', settings.nms.get('iou_thr'))
@@ -110,10 +110,10 @@ def select(
 
 
 def check_head(head: Any) -> None:
-    """Checks that a head codes boxes in the way that is exported.
+    """Checks that a head's box coding is supported.
 
     Raises:
-        UserError: It does not.
+        UserError: If it is not.
     """
     coder = head.bbox_coder
     name = type(head).__name__
@@ -127,14 +127,14 @@ def check_head(head: Any) -> None:
 
 
 def check_suppression(settings: Any, place: str) -> None:
-    """Checks that boxes are suppressed in the way that ONNX does.
+    """Checks that the config's suppression is the one that ONNX supports.
 
     Args:
         settings: mmdet's ``test_cfg`` with ``nms``.
-        place: Where it is in the config.
+        place: Its place in the config.
 
     Raises:
-        UserError: They are not.
+        UserError: If it is not.
     """
     kind = settings.nms.get('type', 'nms')
     if kind != 'nms':

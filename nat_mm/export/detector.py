@@ -1,4 +1,4 @@
-"""What an exported detector computes: boxes, scores, labels and masks of the objects."""
+"""Exported detectors, which compute boxes, scores, labels and masks of objects."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ class ExportedDetector(nn.Module):
         detector: A detector of mmdet.
 
     Raises:
-        UserError: It is none of those that can be exported.
+        UserError: If it is not one of those that can be exported.
     """
 
     def __init__(self, detector: Any) -> None:
@@ -47,22 +47,22 @@ class ExportedDetector(nn.Module):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of the results."""
+        """Names of the outputs."""
         names = ('boxes', 'scores', 'labels')
         return (*names, 'masks') if self.regions and self.regions.has_masks else names
 
     def forward(self, image: Tensor, content: Tensor, size: Tensor) -> tuple[Tensor, ...]:
-        """Detects the objects of an image.
+        """Detects the objects in an image.
 
         Args:
             image: [1, 3, H, W], float32, normalized and padded.
             content: Height and width before the padding, int64.
-            size: Height and width of the image that boxes and masks are for, int64.
+            size: Height and width of the image to which boxes and masks refer, int64.
 
         Returns:
-            The boxes, [n, 4], float32, corners x1, y1, x2, y2; their scores, [n], float32, and
-            labels, [n], int64; and, if the detector has masks, these, [n, height, width], bool.
-            The highest score comes first.
+            Boxes, [n, 4], float32, corners x1, y1, x2, y2; their scores, [n], float32, and labels,
+            [n], int64; and, if the detector has masks, the masks, [n, height, width], bool. The
+            highest score comes first.
         """
         detector: Any = self.detector
         features = detector.extract_feat(image)

@@ -1,4 +1,4 @@
-"""Writes exported models, each checked before it is kept."""
+"""Writes exported models, after verifying each."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Written:
-    """What is known of an exported model.
+    """Information about an exported model.
 
     Attributes:
-        agreement: The part of the pixels or objects in which onnxruntime agrees with PyTorch.
-        compared: How many objects were compared, or for a segmentor images.
-        quantized: How many layers were quantized.
-        quantized_agreement: The same as ``agreement`` for the quantized model.
+        agreement: Fraction of pixels or objects on which onnxruntime agrees with PyTorch.
+        compared: Number of objects that were compared or, for a segmentor, images.
+        quantized: Number of quantized layers.
+        quantized_agreement: Like ``agreement``, for the quantized model.
     """
 
     agreement: float
@@ -54,17 +54,17 @@ def write_model(
 
     Args:
         exported: A result of `nat_mm.export.model.model_to_onnx`.
-        path: The ``.onnx`` file, written whole or not at all.
-        model: What was exported.
-        preprocess: As it was exported.
-        images: Further images for the comparison, [height, width, 3], uint8, BGR.
-        calibration: Such images to quantize the model with; none leaves it in float32.
+        path: The ``.onnx`` file, written completely or not at all.
+        model: The model that was exported.
+        preprocess: Whether it was exported with its preprocessing.
+        images: Additional images for the comparison, [height, width, 3], uint8, BGR.
+        calibration: Images of this kind for quantization; if empty, the model stays in float32.
 
     Returns:
-        What was found.
+        The results of the comparison.
 
     Raises:
-        ArithmeticError: onnxruntime predicts something else than PyTorch.
+        ArithmeticError: If onnxruntime's predictions differ from PyTorch's.
     """
     checked = [*generated_images(), *images, *calibration[:8]]
     with _temporary(path) as exact, whole_file(path) as unfinished:

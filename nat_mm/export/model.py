@@ -22,24 +22,24 @@ if TYPE_CHECKING:
 
 
 def model_to_onnx(model: Model, *, preprocess: bool) -> 'ModelProto':
-    """Exports a detector or segmentor with what follows the network, such as NMS.
+    """Exports a detector or segmentor including post-processing such as NMS.
 
-    The results are for the image that goes in, at its size. Detectors take one image at a time;
-    `nat_mm.export.detector.ExportedDetector` and `nat_mm.export.segmentor.ExportedSegmentor`
-    describe the outputs.
+    Results refer to the input image, at its size. Detectors accept one image at a time. For the
+    outputs, see `nat_mm.export.detector.ExportedDetector` and
+    `nat_mm.export.segmentor.ExportedSegmentor`.
 
     Args:
-        model: The model, on the CPU; it is left as it is.
-        preprocess: Whether the input ``image`` is uint8, [height, width, 3], BGR,
-            which is resized, normalized and padded as in the config's tests; otherwise it is
-            float32, [batch, 3, height, width], prepared already.
+        model: The model, on the CPU; it is not modified.
+        preprocess: Whether the input ``image`` is uint8, [height, width, 3], BGR, and is resized,
+            normalized and padded as in the config's test pipeline; otherwise it is float32,
+            [batch, 3, height, width], already prepared.
 
     Returns:
-        The ONNX model, not checked yet.
+        The ONNX model, not yet verified.
 
     Raises:
-        UserError: A part of the model or of its test pipeline cannot be exported.
-        ArithmeticError: PyTorch cannot export it.
+        UserError: If a part of the model or of its test pipeline cannot be exported.
+        ArithmeticError: If PyTorch cannot export the model.
     """
     axes = {2: 'height', 3: 'width'}
     network: ExportedDetector | ExportedSegmentor

@@ -1,7 +1,7 @@
-"""Operators whose results have sizes that depend on values, and how ONNX spells them.
+"""Operators whose result sizes depend on values, and their translations to ONNX.
 
-PyTorch traces each as one operator. So no size has to be guessed where the exporter follows a
-model, and ONNX gets its own operator for the same, such as NonMaxSuppression.
+PyTorch traces each as a single operator. The exporter thus need not guess any size, and the ONNX
+model gets its own equivalent operator, such as NonMaxSuppression.
 """
 
 from collections.abc import Callable
@@ -15,11 +15,11 @@ from torch import Tensor
 
 @torch.library.custom_op('nat_mm_export::highest', mutates_args=())
 def highest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The highest scores, the highest one first, and where they are.
+    """Returns the highest scores, in descending order, and their indices.
 
     Args:
         scores: [n].
-        count: How many; if there are fewer, all of them.
+        count: Number of scores; if there are fewer, all are returned.
 
     Returns:
         Scores and indices, each [min(count, n)].
@@ -43,12 +43,12 @@ def suppress(
     Args:
         boxes: [n, 4], corners x1, y1, x2, y2.
         scores: [n].
-        iou_threshold: A box that overlaps one of a higher score by more than this is dropped.
-        score_threshold: Boxes whose scores are not above it are dropped.
-        count: How many boxes are kept at most.
+        iou_threshold: A box whose IoU with a higher-scoring box exceeds this is dropped.
+        score_threshold: Boxes whose scores do not exceed this are dropped.
+        count: Maximum number of boxes to keep.
 
     Returns:
-        Indices of the boxes that are kept, highest score first.
+        Indices of the kept boxes, highest score first.
     """
     (above,) = (scores > score_threshold).nonzero(as_tuple=True)
     kept = torchvision.ops.nms(boxes[above], scores[above], iou_threshold)
@@ -64,10 +64,10 @@ def _(
 
 @torch.library.custom_op('nat_mm_export::centers', mutates_args=())
 def centers(length: Tensor) -> Tensor:
-    """Centers of pixels along an axis.
+    """Returns the centers of the pixels along an axis.
 
     Args:
-        length: How many pixels, int64, a tensor without dimensions.
+        length: Number of pixels, a zero-dimensional int64 tensor.
 
     Returns:
         0.5, 1.5, ..., float32, [length].
@@ -82,11 +82,11 @@ def _(length: Tensor) -> Tensor:
 
 @torch.library.custom_op('nat_mm_export::crop', mutates_args=())
 def crop(images: Tensor, size: Tensor) -> Tensor:
-    """The upper left part of images.
+    """Crops images to their upper left part.
 
     Args:
         images: [N, C, H, W].
-        size: Height and width of the part, int64, [2].
+        size: Height and width of the result, int64, [2].
 
     Returns:
         [N, C, height, width].
@@ -97,7 +97,7 @@ def crop(images: Tensor, size: Tensor) -> Tensor:
 
 @torch.library.custom_op('nat_mm_export::resize', mutates_args=())
 def resize(images: Tensor, size: Tensor, align_corners: bool) -> Tensor:
-    """Bilinear interpolation.
+    """Resizes images by bilinear interpolation.
 
     Args:
         images: [N, C, H, W].
@@ -122,7 +122,7 @@ resize.register_fake(_of_another_size)
 
 
 def operator_translations() -> dict[Any, Callable[..., Any]]:
-    """The same operators in ONNX, for ``torch.onnx.export``."""
+    """Returns the ONNX translations of these operators, for ``torch.onnx.export``."""
     from onnxscript import opset18 as op
 
     def _highest(scores: Any, count: int) -> Any:

@@ -1,8 +1,7 @@
-"""What is done to an image before the network, as a part of the ONNX model.
+"""Image preprocessing as a part of the ONNX model.
 
 Every exported network has the inputs ``network_image``, ``content`` and ``size``; see
-`nat_mm.export.detector.ExportedDetector.forward`. A front computes them from the image that the
-user has.
+`nat_mm.export.detector.ExportedDetector.forward`. A *front* computes them from the user's image.
 """
 
 from collections.abc import Sequence
@@ -25,16 +24,17 @@ _PACKING = ('PackDetInputs', 'PackSegInputs')
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What a config does to images in tests.
+    """How a config's test pipeline prepares images.
 
     Attributes:
-        scale: Width and height that images are resized to; None leaves them as they are.
-        keep_ratio: Whether they are the longer and the shorter side at most, in either order.
-        mean: Of each channel, in the order of the network's channels.
-        deviation: Of each channel.
-        reversed_channels: Whether BGR becomes RGB.
-        divisor: Height and width are padded at the bottom and right to multiples of it.
-        padding: The value of the padding.
+        scale: Width and height that images are resized to; None for no resizing.
+        keep_ratio: Whether to keep the aspect ratio; ``scale`` then limits the longer and the
+            shorter side, in either order.
+        mean: Mean of each channel, in the order of the network's channels.
+        deviation: Standard deviation of each channel.
+        reversed_channels: Whether BGR is converted to RGB.
+        divisor: Height and width are padded at the bottom and right to multiples of this.
+        padding: Padding value.
     """
 
     scale: tuple[int, int] | None
@@ -54,10 +54,10 @@ def read_preprocessing(config: Config, preprocessor: Any) -> Preprocessing:
         preprocessor: The model's data preprocessor, of mmdet or mmseg.
 
     Returns:
-        What they do.
+        The preprocessing.
 
     Raises:
-        UserError: They do something else.
+        UserError: If it contains something that cannot be exported.
     """
     resize: dict[str, Any] | None = None
     for transform in ImageLoader(config).others:
@@ -91,7 +91,7 @@ def read_preprocessing(config: Config, preprocessor: Any) -> Preprocessing:
             each.flatten().tolist() for each in (preprocessor.mean, preprocessor.std)
         )
     if hasattr(preprocessor, 'test_cfg'):
-        # mmseg's. That of OneDL's fork has a pad_size_divisor, too, which it does not read.
+        # mmseg's preprocessor. In OneDL's fork, it also has a pad_size_divisor, which is not used.
         divisor = settings.get('size_divisor') or 1
     else:
         divisor = preprocessor.pad_size_divisor
@@ -108,17 +108,17 @@ def read_preprocessing(config: Config, preprocessor: Any) -> Preprocessing:
 
 
 def reverses_channels(preprocessor: Any) -> bool:
-    """Whether a data preprocessor of mmdet or mmseg makes RGB of BGR."""
+    """Returns whether a data preprocessor of mmdet or mmseg converts BGR to RGB."""
     names = ('_channel_conversion', 'channel_conversion')
     return any(getattr(preprocessor, name, False) for name in names)
 
 
 def with_front(network: 'ModelProto', front: str) -> 'ModelProto':
-    """Puts a front before a network.
+    """Prepends a front to a network.
 
     Args:
         network: The network, with the inputs `NETWORK_INPUTS`.
-        front: A graph in ONNX's text format with these outputs.
+        front: A graph in ONNX's text format with these as outputs.
 
     Returns:
         The model.
@@ -128,15 +128,15 @@ def with_front(network: 'ModelProto', front: str) -> 'ModelProto':
     head = f'<ir_version: {network.ir_version}, opset_import: ["": {OPSET}]>'
     before = parser.parse_model(f'{head}\n{front}')
     model = compose.merge_models(before, network, io_map=[(each, each) for each in NETWORK_INPUTS])
-    del model.opset_import[1:]  # both parts have the same one
+    del model.opset_import[1:]  # both parts have the same
     return model
 
 
 def plain_front(batch: str) -> str:
-    """A front for images that are prepared already: float32, [batch, 3, height, width].
+    """Returns the front for images that are already prepared: float32, [batch, 3, height, width].
 
     Args:
-        batch: Name of the dimension, or 1.
+        batch: Name of the batch dimension, or 1.
     """
     return f"""plain (float[{batch}, 3, height, width] image)
     => (float[{batch}, 3, height, width] network_image, int64[2] content, int64[2] size) {{
@@ -147,7 +147,7 @@ def plain_front(batch: str) -> str:
 
 
 def image_front(settings: Preprocessing) -> str:
-    """A front for images as OpenCV reads them: uint8, [height, width, 3], BGR."""
+    """Returns the front for images as OpenCV reads them: uint8, [height, width, 3], BGR."""
     steps = [
         'front_shape = Shape (image)',
         'front_0 = Constant <value = int64[1] {0}> ()',
@@ -197,10 +197,10 @@ def image_front(settings: Preprocessing) -> str:
 
 
 def _content(scale: tuple[int, int], keep_ratio: bool) -> list[str]:
-    """Height and width after resizing.
+    """Computes height and width after resizing.
 
-    With its ratio kept an image gets the larger size of which neither side is above the scale,
-    rounded: floor(side * limit / other + 1/2), in integers, since TensorRT has no float64.
+    If the aspect ratio is kept, an image gets the largest size at which neither side exceeds the
+    scale, rounded: floor(side * limit / other + 1/2), in integers, since TensorRT has no float64.
     """
     if not keep_ratio:
         return [f'content = Constant <value = int64[2] {{{scale[1]}, {scale[0]}}}> ()']

@@ -1,4 +1,4 @@
-"""Turns a PyTorch module into an ONNX model."""
+"""Converts a PyTorch module to an ONNX model."""
 
 import copy
 import logging
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 OPSET = 18
 
 ATTENTION = 'portable'
-"""The attention backend that is exported: one whose operator `nat_mm.ops.onnx` translates."""
+"""The attention backend to export, one whose operator `nat_mm.ops.onnx` translates."""
 
 
 class AdaptiveAveragePooling(nn.Module):
-    """Adaptive average pooling by matrix products, for maps of any size.
+    """Adaptive average pooling with matrix products, for maps of any size.
 
-    ONNX has none, and PyTorch replaces it by average pooling for one size only.
+    ONNX lacks this operator, and PyTorch replaces it with average pooling for a single size.
 
     Args:
-        size: Height and width of the result; None keeps that of the input.
+        size: Height and width of the result; None keeps the input's.
     """
 
     def __init__(self, size: int | None | Sequence[int | None]) -> None:
@@ -45,7 +45,7 @@ class AdaptiveAveragePooling(nn.Module):
 
 
 def _shares(length: int, bins: int, like: Tensor) -> Tensor:
-    """[bins, length]: which share each cell along an axis has in each bin."""
+    """Returns the weight of each cell along an axis in each bin, [bins, length]."""
     number = torch.arange(bins, device=like.device)[:, None]
     cell = torch.arange(length, device=like.device)
     first = number * length // bins
@@ -54,7 +54,7 @@ def _shares(length: int, bins: int, like: Tensor) -> Tensor:
 
 
 def for_export(module: nn.Module) -> nn.Module:
-    """A copy of a module that consists of operators that ONNX knows.
+    """Copies a module, replacing what ONNX does not support.
 
     Args:
         module: The module, on the CPU.
@@ -83,12 +83,12 @@ def to_onnx(
     """Exports a module.
 
     Args:
-        module: A result of `for_export`, or made of such.
-        arguments: Inputs that are followed through it, an image first. No dimension that changes
-            may be 1, which would stay fixed.
-        input_names: What the inputs are called.
-        output_names: What the outputs are called.
-        dynamic_axes: Names of the dimensions of the image that change.
+        module: A result of `for_export`, or a module composed of such results.
+        arguments: Example inputs for tracing, an image first. No dynamic dimension may be 1, which
+            would become fixed.
+        input_names: Names of the inputs.
+        output_names: Names of the outputs.
+        dynamic_axes: Names of the image's dynamic dimensions.
 
     Returns:
         The ONNX model.
@@ -125,10 +125,10 @@ def to_onnx(
 
 @contextmanager
 def without_messages(name: str | None) -> Iterator[None]:
-    """Keeps an exporter from telling its own developers what it does.
+    """Silences an exporter's messages, which are meant for its developers.
 
     Args:
-        name: The logger; None for the root.
+        name: Name of the logger; None for the root logger.
     """
     logger = logging.getLogger(name)
     level = logger.level

@@ -1,4 +1,4 @@
-"""8-bit integers in place of float32: static quantization by onnxruntime."""
+"""Static quantization from float32 to 8-bit integers with onnxruntime."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,17 +17,17 @@ QUANTIZED = ('Conv', 'ConvTranspose', 'Gemm', 'MatMul')
 def quantize(source: Path, target: Path, images: Iterable[np.ndarray]) -> int:
     """Quantizes the convolutions and linear layers of an exported model.
 
-    Numbers are symmetric around 0, as TensorRT wants them, with a scale for each channel of the
-    weights and one for each activation, as large as the largest value in the calibration.
-    Attention, NMS and what joins masks and images stay in float32.
+    Quantization is symmetric around 0, as TensorRT requires, with a scale per channel of the
+    weights and one per activation, which covers the largest value in the calibration. Attention,
+    NMS and the pasting of masks stay in float32.
 
     Args:
         source: The ONNX file.
         target: The ONNX file to write.
-        images: Inputs of the model for the calibration.
+        images: Inputs of the model for calibration.
 
     Returns:
-        How many layers were quantized.
+        The number of quantized layers.
     """
     import onnx
     from onnxruntime.quantization import (
@@ -63,7 +63,7 @@ def quantize(source: Path, target: Path, images: Iterable[np.ndarray]) -> int:
 
 
 def layers(model: 'ModelProto') -> list[str]:
-    """Names of the nodes with weights, which are quantized."""
+    """Returns the names of the nodes with weights, which are quantized."""
     weights = {each.name for each in model.graph.initializer}
     nodes: Iterable[Any] = model.graph.node
     return [

@@ -1,4 +1,4 @@
-"""Second stage of an exported detector: what is in each proposed region."""
+"""Second stage of an exported detector: classifies and refines proposed regions."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,13 +12,13 @@ from nat_mm.export.boxes import check_head, check_suppression, decode_boxes, sel
 
 
 class Regions(nn.Module):
-    """Heads that look at regions.
+    """Heads that process regions.
 
     Args:
-        heads: Of each stage, the box head.
-        extractors: Of each stage, what cuts out the features of its regions.
-        mask_heads: Of each stage; none if there are no masks.
-        mask_extractors: Of each mask head.
+        heads: Box head of each stage.
+        extractors: RoI extractor of each stage.
+        mask_heads: Mask head of each stage; empty if there are no masks.
+        mask_extractors: RoI extractor of each mask head.
         settings: mmdet's ``test_cfg.rcnn``.
     """
 
@@ -52,15 +52,15 @@ class Regions(nn.Module):
     def detect(
         self, features: Sequence[Tensor], boxes: Tensor, content: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Finds the objects in proposed regions.
+        """Detects the objects in proposed regions.
 
         Args:
-            features: Maps of the neck, [1, C, H, W].
+            features: Feature maps of the neck, [1, C, H, W].
             boxes: The regions, [n, 4], corners x1, y1, x2, y2 in the image.
             content: Height and width of the image.
 
         Returns:
-            Boxes [m, 4], scores and labels [m].
+            Boxes [m, 4], and their scores and labels, [m] each.
         """
         head, logits, deltas = self._look(0, features, boxes)
         total = logits
@@ -85,15 +85,15 @@ class Regions(nn.Module):
         return boxes[kept], scores[kept], labels[kept]
 
     def masks(self, features: Sequence[Tensor], boxes: Tensor, labels: Tensor) -> Tensor:
-        """Finds the masks of objects.
+        """Predicts the masks of objects.
 
         Args:
-            features: Maps of the neck, [1, C, H, W].
-            boxes: The objects, [n, 4], corners x1, y1, x2, y2 in the image.
-            labels: Their classes, [n].
+            features: Feature maps of the neck, [1, C, H, W].
+            boxes: Boxes of the objects, [n, 4], corners x1, y1, x2, y2 in the image.
+            labels: Classes of the objects, [n].
 
         Returns:
-            Probabilities inside of each box, [n, h, w], the mean over the mask heads.
+            Probabilities inside each box, [n, h, w], averaged over the mask heads.
         """
         stages = zip(self.mask_heads, self.mask_extractors, strict=True)
         found = [head(pool(extractor, features, boxes)).sigmoid() for head, extractor in stages]
@@ -106,14 +106,14 @@ class Regions(nn.Module):
     def _look(
         self, stage: int, features: Sequence[Tensor], boxes: Tensor
     ) -> tuple[Any, Tensor, Tensor]:
-        """The head of a stage, and what it predicts: class logits and deltas."""
+        """Returns the head of a stage and its predictions: class logits and deltas."""
         head = self.heads[stage]
         return head, *head(pool(self.extractors[stage], features, boxes))
 
     def _refined(
         self, head: Any, boxes: Tensor, logits: Tensor, deltas: Tensor, content: Tensor
     ) -> Tensor:
-        """The regions of the next stage."""
+        """Returns the regions for the next stage."""
         if not head.reg_class_agnostic:
             label = logits[:, :-1].argmax(dim=1)
             index = label[:, None, None].expand(-1, 1, 4)
@@ -137,7 +137,7 @@ class StandardRegions(Regions):
 
 
 class CascadeRegions(Regions):
-    """The heads of a Cascade R-CNN or Cascade Mask R-CNN, each after the one before."""
+    """The heads of a Cascade R-CNN or Cascade Mask R-CNN, in order."""
 
     def __init__(self, roi_head: Any) -> None:
         _check_shared_head(roi_head)
@@ -152,18 +152,18 @@ class CascadeRegions(Regions):
 
 
 def pool(extractor: Any, features: Sequence[Tensor], boxes: Tensor) -> Tensor:
-    """Cuts out the features of regions, each from the level that fits its size.
+    """Extracts the features of regions, each from the level that matches its size.
 
     Args:
         extractor: mmdet's ``SingleRoIExtractor``.
-        features: Maps of the neck, [1, C, H, W].
+        features: Feature maps of the neck, [1, C, H, W].
         boxes: The regions, [n, 4], corners x1, y1, x2, y2 in the image.
 
     Returns:
         [n, C, h, w].
     """
     if torch.compiler.is_exporting():
-        # Normalization asks, and the answer makes no difference in ONNX.
+        # Normalization layers check this; it makes no difference in ONNX.
         torch._check(boxes.shape[0] != 0)
     regions = torch.cat([torch.zeros_like(boxes[:, :1]), boxes], dim=1)
     levels = extractor.map_roi_levels(regions, len(extractor.roi_layers))
@@ -187,13 +187,13 @@ def pool(extractor: Any, features: Sequence[Tensor], boxes: Tensor) -> Tensor:
 
 
 def paste(masks: Tensor, boxes: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Draws masks where their boxes are: bilinear interpolation, and 0 outside.
+    """Pastes masks into their boxes with bilinear interpolation, and 0 outside.
 
-    Each axis is interpolated on its own, by a matrix product, so that memory holds no sampling
-    grid, which would be twice as large as the masks.
+    Each axis is interpolated separately, by a matrix product, which avoids a sampling grid twice as
+    large as the masks in memory.
 
     Args:
-        masks: [n, h, w], for the inside of the boxes.
+        masks: [n, h, w], relative to the boxes.
         boxes: [n, 4], corners x1, y1, x2, y2.
         rows: Centers of the pixels, [H].
         columns: Centers of the pixels, [W].
@@ -208,14 +208,14 @@ def paste(masks: Tensor, boxes: Tensor, rows: Tensor, columns: Tensor) -> Tensor
 
 
 def _weights(pixels: Tensor, low: Tensor, high: Tensor, cells: int) -> Tensor:
-    """[n, pixels, cells]: the share that each cell of a mask has in each pixel along an axis."""
+    """Returns the weight of each mask cell in each pixel along an axis, [n, pixels, cells]."""
     place = (pixels - low[:, None]) / (high - low)[:, None] * cells - 0.5
     distance = place[:, :, None] - torch.arange(cells, device=pixels.device)
     return (1 - distance.abs()).clamp(min=0)
 
 
 def _check_extractor(extractor: Any) -> None:
-    """Checks that an extractor cuts out features in the way that ONNX does."""
+    """Checks that an extractor pools features in the way that ONNX does."""
     if type(extractor).__name__ != 'SingleRoIExtractor':
         raise UserError(
             f'{type(extractor).__name__} cannot be exported: regions need SingleRoIExtractor'

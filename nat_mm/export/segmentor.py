@@ -1,4 +1,4 @@
-"""What an exported segmentor computes: a label and a score for every pixel."""
+"""Exported segmentors, which compute a label and a score for each pixel."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ class ExportedSegmentor(nn.Module):
             size: Height and width of the results, int64.
 
         Returns:
-            The labels, [N, height, width], int64, and the probability of each, float32.
+            The labels, [N, height, width], int64, and their probabilities, float32.
         """
         head: Any = self.segmentor.decode_head
         logits = head(self.segmentor.extract_feat(image))
@@ -51,10 +51,10 @@ class ExportedSegmentor(nn.Module):
 
 
 def check_segmentor(segmentor: Any) -> None:
-    """Checks that a segmentor predicts in the way that is exported.
+    """Checks that a segmentor's kind of prediction can be exported.
 
     Raises:
-        UserError: It does not.
+        UserError: If it cannot.
     """
     from mmseg.models.decode_heads.decode_head import BaseDecodeHead
     from mmseg.models.segmentors import EncoderDecoder

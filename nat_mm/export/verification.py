@@ -1,4 +1,4 @@
-"""Compares what a runtime computes with what PyTorch does."""
+"""Compares the results of a runtime with PyTorch's."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,29 +13,29 @@ from nat_mm.inference.inputs import Frame
 from nat_mm.inference.model import Model
 
 CHECKED_SIZES = ((128, 160), (97, 203), (256, 192))
-"""Height and width of the generated images of the check: odd ones, upright and lengthwise."""
+"""Height and width of the generated test images: odd sizes, portrait and landscape."""
 
 AGREEMENT = 0.99
-"""The part of the objects or pixels that has to be alike: where scores tie, either may be kept."""
+"""Fraction of objects or pixels that must match; where scores tie, either may be kept."""
 
 AGREEMENT_AFTER_RESIZING = 0.9
-"""The same where the file resizes: OpenCV rounds in fixed point, so values differ by 1 of 255."""
+"""The same if the file resizes; OpenCV rounds in fixed point, so values differ by 1 of 255."""
 
 SCORE_TOLERANCE = 0.01
 
 BOX_OVERLAP = 0.9
-"""Intersection over union of two boxes, or masks, that are alike."""
+"""Least intersection over union of boxes or masks that match."""
 
 Runtime = Callable[[np.ndarray], Mapping[str, np.ndarray]]
-"""Takes the input ``image``, returns the outputs by name."""
+"""Maps the input ``image`` to the outputs by name."""
 
 
 def onnxruntime_runtime(path: Path, *, threads: int = 0) -> Runtime:
-    """A runtime for an ONNX file, on the CPU.
+    """Creates a runtime for an ONNX file, on the CPU.
 
     Args:
         path: The file.
-        threads: How many threads compute; 0 for as many as the runtime thinks best.
+        threads: Number of threads; 0 lets the runtime decide.
     """
     import onnxruntime
 
@@ -47,7 +47,7 @@ def onnxruntime_runtime(path: Path, *, threads: int = 0) -> Runtime:
 
 
 def openvino_runtime(path: Path, *, threads: int = 0) -> Runtime:
-    """The same in OpenVINO, in float32."""
+    """Like `onnxruntime_runtime`, but with OpenVINO, in float32."""
     import openvino
 
     options = {'INFERENCE_PRECISION_HINT': 'f32', 'INFERENCE_NUM_THREADS': threads}
@@ -59,10 +59,10 @@ def openvino_runtime(path: Path, *, threads: int = 0) -> Runtime:
 def generated_images(
     sizes: Sequence[tuple[int, int]] = CHECKED_SIZES,
 ) -> Iterator[np.ndarray]:
-    """Images of colored shapes on a ground, [height, width, 3], uint8.
+    """Yields images of colored shapes on a background, [height, width, 3], uint8.
 
     Args:
-        sizes: Height and width of each.
+        sizes: Height and width of each image.
     """
     rng = np.random.default_rng(0)
     for height, width in sizes:
@@ -81,18 +81,18 @@ def generated_images(
 
 
 def compare(model: Model, runtime: Runtime, image: np.ndarray, *, preprocess: bool) -> list[float]:
-    """How much of what PyTorch predicts for an image a runtime finds, too.
+    """Compares the predictions of a runtime for an image with PyTorch's.
 
     Args:
         model: The model.
-        runtime: Runs what was exported of it.
+        runtime: Runs the exported model.
         image: [height, width, 3], uint8, BGR.
-        preprocess: Whether the pre-processing was exported, too; see
+        preprocess: Whether the preprocessing was exported as well; see
             `nat_mm.export.model.model_to_onnx`.
 
     Returns:
-        For a segmentor one number, the part of the pixels of the same label. For a detector a
-        number for each object that either finds, 1 if the other has it, too, and otherwise 0.
+        For a segmentor, one number: the fraction of pixels with the same label. For a detector, a
+        number for each object that either finds: 1 if the other finds it as well, otherwise 0.
     """
     if preprocess:
         (sample,) = model.infer([Frame(image, 'image', 'image')])
@@ -115,7 +115,7 @@ def compare(model: Model, runtime: Runtime, image: np.ndarray, *, preprocess: bo
 
 
 def prepare(model: Model, image: np.ndarray) -> torch.Tensor:
-    """Normalizes an image, [height, width, 3], and leaves its size: [1, 3, height, width]."""
+    """Normalizes an image [height, width, 3] to [1, 3, height, width], keeping its size."""
     planes = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
     preprocessor: Any = model.module.data_preprocessor
     if reverses_channels(preprocessor):
@@ -145,7 +145,7 @@ def _predict(model: Model, image: torch.Tensor) -> Any:
 
 
 def _matches(objects: Mapping[str, Any], others: Mapping[str, Any]) -> list[float]:
-    """For each object, whether there is a like one among others."""
+    """Returns for each object whether one of the others matches it, 1 or 0."""
     matches = []
     for index, (box, score, label) in enumerate(
         zip(objects['boxes'], objects['scores'], objects['labels'], strict=True)
@@ -164,21 +164,21 @@ def _matches(objects: Mapping[str, Any], others: Mapping[str, Any]) -> list[floa
 
 
 def _overlaps(box: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Intersection over union of a box, [4], with others, [n, 4]: [n]."""
+    """Returns the intersection over union of a box [4] with others [n, 4], as [n]."""
     low = np.maximum(box[:2], others[:, :2])
     high = np.minimum(box[2:], others[:, 2:])
     shared = (high - low).clip(min=0).prod(axis=1)
     areas = (others[:, 2:] - others[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod()
-    # Boxes without an extent are alike where they are the same.
+    # Empty boxes match if they are equal.
     return (shared + 1e-6) / (areas - shared + 1e-6)
 
 
 def least_agreement(model: Model, *, preprocess: bool) -> float:
-    """The `agreement` from which an exported model is kept; see `compare` for the arguments."""
+    """Returns the least `agreement` to keep an exported model; see `compare` for the arguments."""
     names = (str(each['type']) for each in model.loader.others) if preprocess else ()
     return AGREEMENT_AFTER_RESIZING if any('Resize' in each for each in names) else AGREEMENT
 
 
 def agreement(numbers: Sequence[float]) -> float:
-    """The mean of what `compare` returned for all images; 1 if nothing was found in them."""
+    """Returns the mean of `compare`'s results for all images; 1 if nothing was found."""
     return sum(numbers) / len(numbers) if numbers else 1.0

@@ -1,4 +1,4 @@
-"""Other projects' code and places: NATTEN's old functions, Hugging Face's models and its Hub.
+"""Integrations: NATTEN's old functions, Hugging Face's models and the Hugging Face Hub.
 
 Nothing here is imported by the rest of nat_mm.
 """

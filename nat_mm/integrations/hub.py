@@ -24,7 +24,7 @@ HUB_TASKS = {
     'segmentation': 'image-segmentation',
     'classification': 'image-classification',
 }
-"""What the Hub calls our tasks."""
+"""The Hub's names for our tasks."""
 
 _LOCAL_SETTINGS = ('work_dir', 'load_from', 'resume', 'launcher')
 
@@ -51,21 +51,21 @@ def push_to_hub(
     Args:
         model: Result of `nat_mm.load_model`, or a checkpoint: a path, URL or ``hf://`` address.
         repository: ``owner/name``.
-        config: For a checkpoint: its config file or name in the model zoo, as for `load_model`.
-        metrics: Results by name, for the card, such as ``{'coco/bbox_mAP': 0.467}``.
-        dataset: What they were measured on; default: the type of the config's test dataset.
+        config: For a checkpoint, its config file or name in the model zoo, as for `load_model`.
+        metrics: Results by name for the card, such as ``{'coco/bbox_mAP': 0.467}``.
+        dataset: Dataset of the metrics; defaults to the type of the config's test dataset.
         license: Identifier on the Hub, such as ``mit``; None if no license is stated.
         private: Whether a new repository is private.
-        revision: Branch to upload to; default: the main branch.
+        revision: Branch to upload to; defaults to the main branch.
         message: Commit message.
-        token: Access token; default: that of ``hf auth login`` or HF_TOKEN.
+        token: Access token; defaults to that of ``hf auth login`` or HF_TOKEN.
 
     Returns:
         The address to load the model from, ``hf://owner/name``.
 
     Raises:
-        UserError: Model and config do not fit, or the upload is not possible.
-        CheckpointError: huggingface_hub is not installed.
+        UserError: If model and config do not match, or the upload is not possible.
+        CheckpointError: If huggingface_hub is not installed.
     """
     if not isinstance(model, Model):
         if config is None:
@@ -102,13 +102,13 @@ def write_card(
     dataset: str | None,
     license: str | None,
 ) -> str:
-    """The model card: metadata for the Hub's search, results, and how to load the model.
+    """Writes the model card: metadata for the Hub's search, results, and how to load the model.
 
     Args:
         model: The model.
         address: Where the model will be, ``hf://owner/name``.
         metrics: Results by name.
-        dataset: What they were measured on; None for the type of the config's test dataset.
+        dataset: Dataset of the metrics; None for the type of the config's test dataset.
         license: Identifier on the Hub, or None.
 
     Returns:
@@ -183,7 +183,7 @@ def _identifier(name: str) -> str:
 
 @contextmanager
 def _upload_mistakes(hub: ModuleType, repository: str) -> Iterator[None]:
-    """Turns exceptions that an upload causes into one line."""
+    """Turns exceptions of an upload into one-line errors."""
     try:
         yield
     except hub.errors.HFValidationError as error:

@@ -1,13 +1,14 @@
 """The functions and modules of NATTEN up to 0.17, which NATTEN 0.20 removed.
 
-Replace ``from natten.functional import natten2dqkrpb, natten2dav`` by
-``from nat_mm.integrations.natten import natten2dqkrpb, natten2dav``. For code that cannot be
-changed, use :func:`provide_natten`. The functions run on any device, forward and backward, with the
-argument order, layouts and results of 0.17:
+Replace ``from natten.functional import natten2dqkrpb, natten2dav`` with ``from
+nat_mm.integrations.natten import natten2dqkrpb, natten2dav``. For code that cannot be changed, use
+:func:`provide_natten`. The functions run on any device, forward and backward, with the argument
+order, layouts and results of 0.17:
 
-- ``qk`` and ``av`` have heads before the map: query, key and value are [B, heads, L, D] or
+- For ``qk`` and ``av``, the heads come before the map: query, key and value are [B, heads, L, D] or
   [B, heads, H, W, D], attention weights [B, heads, L, k] or [B, heads, H, W, kh * kw].
-- The fused ``na1d`` and ``na2d`` have heads after the map: [B, L, heads, D] or [B, H, W, heads, D].
+- For the fused ``na1d`` and ``na2d``, the heads come after the map: [B, L, heads, D] or
+  [B, H, W, heads, D].
 - ``rpb`` is [heads, 2k - 1] or [heads, 2kh - 1, 2kw - 1].
 
 Causal attention, additional keys and values, nested tensors and three dimensions are not supported.
@@ -44,7 +45,7 @@ def na2d_qk(
     is_causal: Causal = False,
     rpb: Tensor | None = None,
 ) -> Tensor:
-    """Scores of the neighbors on a map, [B, heads, H, W, kh * kw]; not scaled."""
+    """Computes the scores of the neighbors on a map, [B, heads, H, W, kh * kw]; not scaled."""
     _refuse(is_causal=is_causal, additional_keys=additional_keys)
     return _scores(query, key, rpb, _of_map(kernel_size), _of_map(dilation))
 
@@ -57,7 +58,7 @@ def na2d_av(
     additional_values: Tensor | None = None,
     is_causal: Causal = False,
 ) -> Tensor:
-    """Sums of the neighbors' values by attention weights on a map, [B, heads, H, W, D]."""
+    """Sums the neighbors' values by attention weights on a map, [B, heads, H, W, D]."""
     _refuse(is_causal=is_causal, additional_values=additional_values)
     return _sums(attn, value, _of_map(kernel_size), _of_map(dilation))
 
@@ -71,7 +72,7 @@ def na1d_qk(
     is_causal: Causal = False,
     rpb: Tensor | None = None,
 ) -> Tensor:
-    """Scores of the neighbors in a sequence, [B, heads, L, k]; not scaled."""
+    """Computes the scores of the neighbors in a sequence, [B, heads, L, k]; not scaled."""
     _refuse(is_causal=is_causal, additional_keys=additional_keys)
     return _scores(query, key, rpb, _of_sequence(kernel_size), _of_sequence(dilation))
 
@@ -84,7 +85,7 @@ def na1d_av(
     additional_values: Tensor | None = None,
     is_causal: Causal = False,
 ) -> Tensor:
-    """Sums of the neighbors' values by attention weights in a sequence, [B, heads, L, D]."""
+    """Sums the neighbors' values by attention weights in a sequence, [B, heads, L, D]."""
     _refuse(is_causal=is_causal, additional_values=additional_values)
     return _sums(attn, value, _of_sequence(kernel_size), _of_sequence(dilation))
 
@@ -102,7 +103,7 @@ def na2d(
     additional_values: Tensor | None = None,
     xformers_kwargs: dict | None = None,
 ) -> Tensor:
-    """Fused attention on a map, [B, H, W, heads, D], with the operator of nat_mm."""
+    """Computes fused attention on a map, [B, H, W, heads, D], with nat_mm's operator."""
     _refuse(
         is_causal=is_causal, additional_keys=additional_keys, additional_values=additional_values
     )
@@ -130,7 +131,7 @@ def na1d(
     additional_values: Tensor | None = None,
     xformers_kwargs: dict | None = None,
 ) -> Tensor:
-    """Fused attention in a sequence, [B, L, heads, D], with the operator of nat_mm."""
+    """Computes fused attention in a sequence, [B, L, heads, D], with nat_mm's operator."""
     _refuse(
         is_causal=is_causal, additional_keys=additional_keys, additional_values=additional_values
     )
@@ -148,34 +149,34 @@ def na1d(
 def natten2dqkrpb(
     query: Tensor, key: Tensor, rpb: Tensor | None, kernel_size: int, dilation: int
 ) -> Tensor:
-    """:func:`na2d_qk` by the name and argument order that NATTEN 0.14 gave it."""
+    """:func:`na2d_qk` with the name and argument order of NATTEN 0.14."""
     return na2d_qk(query, key, kernel_size, dilation, rpb=rpb)
 
 
 def natten2dqk(query: Tensor, key: Tensor, kernel_size: int, dilation: int) -> Tensor:
-    """:func:`na2d_qk` by NATTEN 0.14's name."""
+    """:func:`na2d_qk` with NATTEN 0.14's name."""
     return na2d_qk(query, key, kernel_size, dilation)
 
 
 def natten2dav(attn: Tensor, value: Tensor, kernel_size: int, dilation: int) -> Tensor:
-    """:func:`na2d_av` by NATTEN 0.14's name."""
+    """:func:`na2d_av` with NATTEN 0.14's name."""
     return na2d_av(attn, value, kernel_size, dilation)
 
 
 def natten1dqkrpb(
     query: Tensor, key: Tensor, rpb: Tensor | None, kernel_size: int, dilation: int
 ) -> Tensor:
-    """:func:`na1d_qk` by the name and argument order that NATTEN 0.14 gave it."""
+    """:func:`na1d_qk` with the name and argument order of NATTEN 0.14."""
     return na1d_qk(query, key, kernel_size, dilation, rpb=rpb)
 
 
 def natten1dqk(query: Tensor, key: Tensor, kernel_size: int, dilation: int) -> Tensor:
-    """:func:`na1d_qk` by NATTEN 0.14's name."""
+    """:func:`na1d_qk` with NATTEN 0.14's name."""
     return na1d_qk(query, key, kernel_size, dilation)
 
 
 def natten1dav(attn: Tensor, value: Tensor, kernel_size: int, dilation: int) -> Tensor:
-    """:func:`na1d_av` by NATTEN 0.14's name."""
+    """:func:`na1d_av` with NATTEN 0.14's name."""
     return na1d_av(attn, value, kernel_size, dilation)
 
 
@@ -190,7 +191,7 @@ na3d_qk = na3d_av = natten3dqkrpb = natten3dqk = natten3dav = na3d
 
 
 class _NeighborhoodAttention(nn.Module):
-    """What the modules have in common; parameters ``qkv``, ``rpb`` and ``proj`` as in NATTEN."""
+    """Common base of the modules; parameters ``qkv``, ``rpb`` and ``proj`` as in NATTEN."""
 
     axes: int
 
@@ -249,7 +250,7 @@ class _NeighborhoodAttention(nn.Module):
         return self.proj_drop(self.proj(attended.flatten(-2)))
 
     def extra_repr(self) -> str:
-        """What sets the layer apart, for ``print(model)``."""
+        """Returns the main options, for ``print(model)``."""
         return (
             f'head_dim={self.head_dim}, num_heads={self.num_heads}, '
             f'kernel_size={self.kernel_size}, dilation={self.dilation}, '
@@ -266,7 +267,7 @@ class NeighborhoodAttention1D(_NeighborhoodAttention):
 class NeighborhoodAttention2D(_NeighborhoodAttention):
     """Self-attention on a map [B, H, W, C], with the arguments of NATTEN 0.17's module.
 
-    ``nat_mm.layers.NeighborhoodAttention2D`` is the same for square windows, and pads small maps.
+    ``nat_mm.layers.NeighborhoodAttention2D`` does the same for square windows, and pads small maps.
     """
 
     axes = 2
@@ -276,7 +277,7 @@ def provide_natten() -> None:
     """Makes this module available to other code as ``natten`` and ``natten.functional``.
 
     Raises:
-        ImportError: If NATTEN is installed: one process cannot have both.
+        ImportError: If NATTEN is installed, since a process cannot use both.
     """
     if sys.modules.get('natten') is None:
         if importlib.util.find_spec('natten') is not None:
@@ -345,7 +346,7 @@ def _refuse(*, is_causal: Causal, **additional: Tensor | None) -> None:
 
 
 def _check_layout(*named: tuple[str, Tensor], axes: int) -> None:
-    """Checks that tensors have heads before the map, and all but channels alike."""
+    """Checks that tensors have heads before the map, and equal shapes except for the channels."""
     for name, tensor in named:
         if not isinstance(tensor, Tensor):
             raise TypeError(f'{name} must be a tensor, got {type(tensor).__name__}')
@@ -365,12 +366,12 @@ def _check_layout(*named: tuple[str, Tensor], axes: int) -> None:
 
 
 def _of_map(size: Size | None) -> tuple[int, int]:
-    """A map's kernel size or dilation, None for 1."""
+    """Returns a map's kernel size or dilation; None means 1."""
     return as_pair('kernel_size or dilation', 1 if size is None else size)
 
 
 def _of_sequence(size: Size | None) -> tuple[int]:
-    """A sequence's kernel size or dilation, None for 1."""
+    """Returns a sequence's kernel size or dilation; None means 1."""
     if isinstance(size, Sequence) and len(size) == 1:
         (size,) = size
     if not isinstance(size, int | None):
@@ -379,5 +380,5 @@ def _of_sequence(size: Size | None) -> tuple[int]:
 
 
 def _pair(size: Sizes) -> tuple[int, int]:
-    """Kernel size or dilation on a map; a sequence is a map of one row."""
+    """Returns the kernel size or dilation on a map; a sequence is a map with one row."""
     return (1, size[0]) if len(size) == 1 else (size[0], size[1])

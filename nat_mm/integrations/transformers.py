@@ -1,13 +1,13 @@
-"""Hugging Face's Dinat on our operator: ``import nat_mm.integrations.transformers``.
+"""Runs Hugging Face's Dinat on our operator: ``import nat_mm.integrations.transformers``.
 
 transformers calls functions that NATTEN 0.20 removed, and since 5.0 with heads and rows swapped
-(https://github.com/SHI-Labs/NATTEN/issues/271). After this import DinatModel, DinatBackbone and
-DinatForImageClassification, and Mask2Former and OneFormer with a Dinat as their backbone, predict
-and train without natten, models that were made before included. Parameters keep their names.
+(https://github.com/SHI-Labs/NATTEN/issues/271). After this import, DinatModel, DinatBackbone and
+DinatForImageClassification, as well as Mask2Former and OneFormer with a Dinat backbone, predict and
+train without natten, including models created earlier. Parameters keep their names.
 
-The attention is that of :func:`nat_mm.ops.neighborhood_attention_2d`. Where somebody asks for its
-weights (``output_attentions=True``), or drops some of them in training
-(``attention_probs_dropout_prob``), it is computed in two halves, more slowly.
+Attention is computed by :func:`nat_mm.ops.neighborhood_attention_2d`. If its weights are requested
+(``output_attentions=True``) or subject to dropout in training (``attention_probs_dropout_prob``),
+it is computed in two halves, which is slower.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ except ModuleNotFoundError as error:
 def attend(
     self: Any, hidden_states: Tensor, output_attentions: bool | None = False
 ) -> tuple[Tensor, ...]:
-    """Stands in for ``NeighborhoodAttention.forward`` of Hugging Face's Dinat.
+    """Replaces ``NeighborhoodAttention.forward`` of Hugging Face's Dinat.
 
     Args:
         self: The module.
         hidden_states: [B, H, W, C]; DinatLayer pads it to a whole window.
-        output_attentions: Whether to return the attention weights, too.
+        output_attentions: Whether to also return the attention weights.
 
     Returns:
-        The attended values [B, H, W, C], and if they are asked for the weights
-        [B, heads, H, W, kernel_size ** 2], neighbors row by row.
+        The attended values [B, H, W, C] and, if requested, the weights
+        [B, heads, H, W, kernel_size ** 2], with the neighbors row by row.
     """
     query, key, value = (
         project(hidden_states).unflatten(-1, (self.num_attention_heads, self.attention_head_size))
@@ -74,9 +74,9 @@ def attend(
 
 
 def _import_dinat() -> ModuleType:
-    """The module of Hugging Face's Dinat.
+    """Imports the module of Hugging Face's Dinat as if NATTEN were not installed.
 
-    With NATTEN 0.20 or later installed it fails to import names that are gone.
+    With NATTEN 0.20 or later, it would fail to import names that were removed.
     """
     with patch.object(transformers.utils, 'is_natten_available', lambda: False):
         return importlib.import_module('transformers.models.dinat.modeling_dinat')

@@ -1,4 +1,4 @@
-"""Building blocks of the backbones; every map in here is channels-last, [B, H, W, C]."""
+"""Building blocks of the backbones; all feature maps here are channels-last, [B, H, W, C]."""
 
 from nat_mm.layers.downsample import ConvDownsampler, ConvTokenizer, PatchMerging, PatchTokenizer
 from nat_mm.layers.nat_layer import (

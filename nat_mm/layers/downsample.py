@@ -1,4 +1,4 @@
-"""Modules that reduce the resolution: from image to tokens, and from one stage to the next."""
+"""Modules that reduce the resolution: from image to tokens, and between stages."""
 
 import torch
 from torch import Tensor, nn
@@ -25,13 +25,13 @@ class ConvTokenizer(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Maps an image ``[B, in_channels, H, W]`` to ``[B, ceil(H/4), ceil(W/4), embed_dim]``."""
-        # Convolutions then write channels-last too, so that the permuted map is contiguous.
+        # Convolutions then also output channels-last, so that the permuted map is contiguous.
         image = image.contiguous(memory_format=torch.channels_last)
         return self.norm(self.proj(image).permute(0, 2, 3, 1))
 
 
 class PatchTokenizer(nn.Module):
-    """Swin's tokenizer (arXiv 2103.14030): one convolution of patches, then LayerNorm.
+    """Swin's tokenizer (arXiv 2103.14030): a convolution over patches, then LayerNorm.
 
     Images whose sides are not multiples of the patch size are zero-padded at the bottom and right.
 
@@ -39,7 +39,7 @@ class PatchTokenizer(nn.Module):
         in_channels: Number of image channels.
         embed_dim: Number of token channels.
         patch_size: Height and width of a patch; the default is Swin's.
-        norm: Whether there is a LayerNorm.
+        norm: Whether to apply the LayerNorm.
     """
 
     def __init__(
@@ -54,8 +54,8 @@ class PatchTokenizer(nn.Module):
         """Maps ``[B, in_channels, H, W]`` to ``[B, ceil(H/patch), ceil(W/patch), embed_dim]``."""
         height, width = image.shape[2:]
         size = self.patch_size
-        # A compiled graph always pads, so that it serves images of any size. The convolution leaves
-        # out what is too much.
+        # A compiled graph always pads, so that it works for images of any size. The convolution
+        # ignores the excess padding.
         if torch.compiler.is_compiling() or height % size or width % size:
             image = pad(image, (0, size - 1, 0, size - 1))
         image = image.contiguous(memory_format=torch.channels_last)
@@ -83,9 +83,9 @@ class ConvDownsampler(nn.Module):
 
 
 class PatchMerging(nn.Module):
-    """Swin's downsampler (arXiv 2103.14030): merges 2x2 tokens by LayerNorm and a linear layer.
+    """Swin's downsampler (arXiv 2103.14030): merges 2x2 tokens with LayerNorm and a linear layer.
 
-    Maps of odd height or width are zero-padded at the bottom and right.
+    Maps with odd height or width are zero-padded at the bottom and right.
 
     Args:
         channels: Number of input channels C; the output has 2C.
@@ -100,11 +100,11 @@ class PatchMerging(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``[B, H, W, C]`` to ``[B, ceil(H/2), ceil(W/2), 2C]``."""
         _, height, width, _ = x.shape
-        # A compiled graph always pads, so that it serves maps of any size.
+        # A compiled graph always pads, so that it works for maps of any size.
         if torch.compiler.is_compiling() or height % 2 or width % 2:
             x = pad(x, (0, 0, 0, 1, 0, 1))
-        # The weights know the four tokens in the order top left, bottom left, top right, bottom
-        # right. Behind a map of even size the padding is left out.
+        # The weights expect the four tokens in the order top left, bottom left, top right, bottom
+        # right. If the height or width is even, the slices leave out its padding.
         corners = [
             x[:, row : height + row : 2, column : width + column : 2]
             for column in (0, 1)

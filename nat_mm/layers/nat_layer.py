@@ -14,12 +14,12 @@ from nat_mm.ops.backends import BACKENDS
 from nat_mm.ops.validation import check_int, check_window_length
 
 ATTENTION_PATTERNS = ('neighborhood', 'sasa', 'shifted_window', 'full')
-"""What tokens of a layer can attend to; all patterns have parameters of the same names and shapes:
+"""What a layer's tokens can attend to; all patterns have parameters with the same names and shapes:
 
 - 'neighborhood': their k x k nearest tokens (NAT, arXiv 2204.07143).
-- 'sasa': a k x k window around them, zero beyond borders (stand-alone self-attention,
+- 'sasa': the k x k window around them, zero beyond borders (stand-alone self-attention,
   arXiv 1906.05909).
-- 'shifted_window': the k x k tokens of their window; in every second layer the windows are shifted
+- 'shifted_window': the k x k tokens of their window; every second layer shifts the windows
   (Swin, arXiv 2103.14030).
 - 'full': all tokens.
 """
@@ -39,11 +39,11 @@ class NATLayer(nn.Module):
         drop_rate: Dropout probability in the MLP and after attention, in [0, 1).
         drop_path_rate: Probability of dropping a residual branch of a sample (stochastic depth,
             arXiv 1603.09382), in [0, 1).
-        layer_scale: Initial value of the learned scale per channel of each residual branch
+        layer_scale: Initial value of the learned per-channel scale of each residual branch
             (``gamma1``, ``gamma2``; arXiv 2103.17239), or None for no such scale.
         attention: What tokens attend to, one of ``ATTENTION_PATTERNS``; the patterns other than the
-            default are for comparison.
-        shifted: Whether the windows of 'shifted_window' are shifted, by half of their length.
+            default are meant for comparison.
+        shifted: Whether the windows of 'shifted_window' are shifted, by half their length.
         attention_backend: Backend of :func:`nat_mm.ops.neighborhood_attention_2d`.
     """
 
@@ -95,7 +95,7 @@ class NATLayer(nn.Module):
         return x
 
     def _add(self, x: Tensor, branch: Tensor, gamma: Tensor | None) -> Tensor:
-        """Computes ``x + drop_path(gamma * branch)``, in one pass over memory where types agree."""
+        """Computes ``x + drop_path(gamma * branch)``, in one pass over memory if dtypes match."""
         scale = gamma
         if self.training and self.drop_path.p > 0:
             kept = self.drop_path(branch)
@@ -108,10 +108,10 @@ class NATLayer(nn.Module):
 
 
 class DropPath(nn.Module):
-    """Stochastic depth (arXiv 1603.09382): which samples of a batch keep a residual branch.
+    """Stochastic depth (arXiv 1603.09382): draws which samples of a batch keep a residual branch.
 
     Args:
-        p: Probability that a sample loses its branch, in [0, 1).
+        p: Probability that a sample's branch is dropped, in [0, 1).
     """
 
     def __init__(self, p: float) -> None:
@@ -128,24 +128,24 @@ class DropPath(nn.Module):
         return kept.bernoulli_(1 - self.p).div_(1 - self.p)
 
     def extra_repr(self) -> str:
-        """The probability, for ``print(model)``."""
+        """Returns the probability, for ``print(model)``."""
         return f'p={self.p}'
 
 
 class NeighborhoodAttention2D(nn.Module):
-    """Multi-head self-attention of each token to its k x k nearest (dilated) tokens.
+    """Multi-head self-attention of each token to its k x k nearest tokens, optionally dilated.
 
     Neighborhood Attention Transformer (arXiv 2204.07143) and Dilated Neighborhood Attention
-    Transformer (arXiv 2209.15001). A map smaller than ``kernel_size * dilation`` on an axis is
-    zero-padded on the right or bottom to that length before the projection to query, key and
-    value, and the result is cropped. The released checkpoints were trained in this way.
+    Transformer (arXiv 2209.15001). A map smaller than ``kernel_size * dilation`` along an axis is
+    zero-padded to that length at the right or bottom before the projection to query, key and value,
+    and the result is cropped. The released checkpoints were trained this way.
 
     Loading a state dict whose ``rpb`` belongs to another kernel size resizes that table.
 
     Args:
         channels: Number of channels C; a multiple of ``num_heads``.
         num_heads: Number of attention heads.
-        kernel_size: Odd window length k, at least 3, the same on both axes.
+        kernel_size: Odd window length k, at least 3, the same for both axes.
         dilation: Step between neighbors, at least 1.
         qkv_bias: Whether the projection to query, key and value has a bias.
         relative_position_bias: Whether to learn ``rpb``, ``[num_heads, 2k - 1, 2k - 1]``, a bias
@@ -201,10 +201,10 @@ class NeighborhoodAttention2D(nn.Module):
 
     @memory.recompute_in_backward
     def forward(self, x: Tensor) -> Tensor:
-        """Attends within neighborhoods: ``[B, H, W, C]`` of any height and width to the same."""
+        """Maps ``[B, H, W, C]`` of any height and width to the same shape."""
         _, height, width, channels = x.shape
         x = memory.recomputable(self._pad, x)
-        # [B, H, W, 3, heads, head_dim]: query, key and value stay strided views of it
+        # [B, H, W, 3, heads, head_dim], of which query, key and value stay strided views
         qkv = self.qkv(x).view(*x.shape[:3], 3, self.num_heads, channels // self.num_heads)
         x = self._attend(*memory.unpack(qkv))
         return self.drop(_crop_map(self.proj(x.flatten(3)), height, width))
@@ -225,7 +225,7 @@ class NeighborhoodAttention2D(nn.Module):
         return _pad_small_map(x, self.kernel_size * self.dilation)
 
     def extra_repr(self) -> str:
-        """What sets the layer apart, for ``print(model)``."""
+        """Returns the main options, for ``print(model)``."""
         return (
             f'num_heads={self.num_heads}, kernel_size={self.kernel_size}, '
             f'dilation={self.dilation}, backend={self.backend!r}'
@@ -239,15 +239,15 @@ class NeighborhoodAttention2D(nn.Module):
 
 
 class StandAloneAttention2D(NeighborhoodAttention2D):
-    """Multi-head self-attention of each token to the k x k (dilated) tokens around it.
+    """Multi-head self-attention of each token to the k x k tokens around it, optionally dilated.
 
     Stand-alone self-attention (SASA, arXiv 1906.05909). It differs from neighborhood attention at
     borders, where windows are not shifted inward: keys and values are zero beyond a border, as in a
-    padded convolution. These keys take part in the softmax, with the relative positional bias alone
-    as their score. Arguments: see :class:`NeighborhoodAttention2D`.
+    padded convolution. These keys take part in the softmax, with only the relative positional bias
+    as their score. For the arguments, see :class:`NeighborhoodAttention2D`.
 
-    The operator runs on a map with a margin of zeros, in which no window of a token reaches a
-    border, so every backend supports this pattern. The results for the margin itself are discarded.
+    The operator runs on a map with a margin of zeros, so that no token's window reaches a border,
+    and every backend supports this pattern. The results for the margin itself are discarded.
     """
 
     def _pad(self, x: Tensor) -> Tensor:
@@ -256,7 +256,7 @@ class StandAloneAttention2D(NeighborhoodAttention2D):
     def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         _, height, width, _, _ = query.shape
         margin = self.dilation * (self.kernel_size // 2)
-        # With dilation, a small map needs more than a margin to hold a window.
+        # With dilation, a small map needs more than the margin to fit a window.
         bottom, right = (
             max(margin, self.kernel_size * self.dilation - margin - length)
             for length in (height, width)
@@ -271,7 +271,7 @@ class StandAloneAttention2D(NeighborhoodAttention2D):
 def _make_attention(
     pattern: str, kernel_size: int, *, dilation: int, shifted: bool, backend: str, **options: Any
 ) -> nn.Module:
-    """Makes the attention module of a layer; see `NATLayer`."""
+    """Creates the attention module of a layer; see `NATLayer`."""
     if pattern not in ATTENTION_PATTERNS:
         known = ', '.join(ATTENTION_PATTERNS)
         raise ValueError(f'attention must be one of {known}, got {pattern!r}')
@@ -297,28 +297,28 @@ def _make_attention(
     return ShiftedWindowAttention2D(window_size=kernel_size, shift=shift, **options)
 
 
-# A compiled or exported graph always pads and crops, by nothing if need be: a branch on the size
-# would tie the graph to some sizes. A compiler fuses it away.
+# A compiled or exported graph always pads and crops, by zero if necessary: a branch on the size
+# would tie the graph to certain sizes. A compiler fuses these operations away.
 
 
 def _pad_small_map(x: Tensor, smallest: int) -> Tensor:
-    """Appends zeros on the right and at the bottom of a map that is too small.
+    """Appends zeros at the right and bottom of a map that is too small.
 
     Args:
         x: Map, ``[B, H, W, C]``.
-        smallest: Least height and width of the result.
+        smallest: Minimum height and width of the result.
 
     Returns:
         ``[B, max(H, smallest), max(W, smallest), C]``; ``x`` itself if that is large enough.
     """
     _, height, width, _ = x.shape
     bottom: Any
-    right: Any  # int, or in a compiled graph SymInt
+    right: Any  # int, or SymInt in a compiled graph
     is_compiling = torch.compiler.is_compiling()
     if not is_compiling and height >= smallest and width >= smallest:
         return x
-    # In an export, max would ask for sizes that are unknown. The compiler knows max, and before
-    # PyTorch 2.12 no sym_max of known sizes.
+    # In an export, max would need to know sizes that are unknown. The compiler supports max, but
+    # before PyTorch 2.12 not sym_max of known sizes.
     is_exporting = is_compiling and not torch.compiler.is_dynamo_compiling()
     larger = torch.sym_max if is_exporting else max
     bottom, right = (larger(0, smallest - length) for length in (height, width))
@@ -326,9 +326,9 @@ def _pad_small_map(x: Tensor, smallest: int) -> Tensor:
 
 
 def _crop_map(x: Tensor, height: int, width: int) -> Tensor:
-    """Takes the upper left part, ``[B, height, width, C]``, of a contiguous map; contiguous."""
+    """Returns the upper left ``[B, height, width, C]`` of a contiguous map, contiguous as well."""
     if torch.compiler.is_compiling():
-        # Whether a slice is contiguous depends on the size; what is padded is, by any number.
+        # Whether a slice is contiguous depends on the size; the result of padding always is.
         return pad(x, (0, 0, 0, width - x.shape[2], 0, height - x.shape[1]))
     return x[:, :height, :width].contiguous()
 
@@ -351,7 +351,7 @@ class Mlp(nn.Module):
 
     @memory.recompute_in_backward
     def forward(self, x: Tensor) -> Tensor:
-        """Maps ``[..., C]`` to ``[..., C]``, each position by itself."""
+        """Maps ``[..., C]`` to ``[..., C]``, each position separately."""
         pieces = memory.split_tokens(x, self.fc1.out_features)
         if len(pieces) == 1:
             return self.drop(self._project(self.fc1(x)))

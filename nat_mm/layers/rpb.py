@@ -1,4 +1,4 @@
-"""Relative position bias (RPB) tables: their size follows that of the window or the map."""
+"""Resizes relative positional bias (RPB) tables to another window or map size."""
 
 import logging
 from typing import Any
@@ -8,14 +8,14 @@ from torch.nn.functional import interpolate
 
 
 def is_resizable_rpb(source_shape: torch.Size, target_shape: torch.Size) -> bool:
-    """Tells whether an RPB table can be resized to another kernel size.
+    """Returns whether an RPB table can be resized to another kernel size.
 
     Args:
         source_shape: Shape of the stored table.
-        target_shape: Shape of the wanted table, ``[heads, 2k - 1, 2k - 1]``.
+        target_shape: Shape of the desired table, ``[heads, 2k - 1, 2k - 1]``.
 
     Returns:
-        True if both are tables of the same number of heads.
+        True if both are tables with the same number of heads.
     """
     return (
         len(source_shape) == len(target_shape) == 3
@@ -28,12 +28,12 @@ def is_resizable_rpb(source_shape: torch.Size, target_shape: torch.Size) -> bool
 def resize_rpb(table: torch.Tensor, size: int | tuple[int, int]) -> torch.Tensor:
     """Resizes an RPB table to another kernel or map size by bicubic interpolation.
 
-    The offsets of the old window are stretched over the new one, as is usual for window
-    attention (and as the published DiNAT-Large with an 11x11 kernel was made from the 7x7 one).
+    The offsets of the old window are stretched over the new one, as is common for window attention
+    (the published DiNAT-Large with an 11x11 kernel was made from the 7x7 one in this way).
 
     Args:
         table: Floating point table, ``[heads, 2k - 1, 2k - 1]``.
-        size: Kernel size of the result, or height and width of the map of which it has all offsets.
+        size: Kernel size of the result, or height and width of the map whose offsets it covers.
 
     Returns:
         The table, ``[heads, 2 * size - 1, 2 * size - 1]``, in the dtype of ``table``.
@@ -48,13 +48,13 @@ def resize_rpb(table: torch.Tensor, size: int | tuple[int, int]) -> torch.Tensor
 def resize_stored_rpb(
     state_dict: dict[str, Any], key: str, rpb: torch.Tensor | None, *, measure: str
 ) -> None:
-    """Resizes the RPB table in a state dict to that of the module that is about to load it.
+    """Resizes the RPB table in a state dict to fit the module that is about to load it.
 
     Args:
-        state_dict: Changed in place if it has a table of another size.
+        state_dict: State dict, modified in place if it has a table of another size.
         key: Key of the table.
         rpb: The module's own table, ``[heads, 2k - 1, 2k - 1]``; None if it has none.
-        measure: What ``k`` is the size of, for the log.
+        measure: What ``k`` measures, such as 'kernel size'; for the log.
     """
     table = state_dict.get(key)
     if rpb is None or table is None or table.shape == rpb.shape:
@@ -69,7 +69,7 @@ def resize_stored_rpb(
 
 
 def _log(line: str) -> None:
-    """Writes to the log of OpenMMLab's runner, or without mmengine to Python's."""
+    """Writes to the log of OpenMMLab's runner or, without mmengine, to Python's."""
     try:
         from mmengine.logging import print_log
     except ImportError:

@@ -12,16 +12,16 @@ from nat_mm.ops.validation import check_int
 
 
 class SelfAttention2D(nn.Module):
-    """Multi-head self-attention of each token to all tokens of its map.
+    """Multi-head self-attention of each token to all tokens of the map.
 
-    ViT-rpb in the DiNAT paper (arXiv 2209.15001) uses it instead of
+    ViT-rpb in the DiNAT paper (arXiv 2209.15001) uses this instead of
     :class:`~nat_mm.layers.NeighborhoodAttention2D`, with the same parameter names. The bias table
     has an entry for each offset in a map of ``map_size``. On a map of another size, the table is
     resized to that map's offsets by bicubic interpolation; loading a state dict with a table for
     another ``map_size`` resizes it once.
 
     Time grows with the square of the number of tokens. So does memory if there is a bias: 4 bytes
-    for each head and pair of tokens, 0.8 GB for 12 heads on a map of 64 x 64.
+    per head and pair of tokens, 0.8 GB for 12 heads on a 64 x 64 map.
 
     Args:
         channels: Number of channels C; a multiple of ``num_heads``.
@@ -71,7 +71,7 @@ class SelfAttention2D(nn.Module):
 
     @memory.recompute_in_backward
     def forward(self, x: Tensor) -> Tensor:
-        """Attends within whole maps: ``[B, H, W, C]`` of any height and width to the same."""
+        """Maps ``[B, H, W, C]`` of any height and width to the same shape."""
         batch, height, width, channels = x.shape
         tokens, head_dim = height * width, channels // self.num_heads
         qkv = self.qkv(x).view(batch, tokens, 3, self.num_heads, head_dim)
@@ -83,16 +83,17 @@ class SelfAttention2D(nn.Module):
         return self.drop(self.proj(x))
 
     def _spread_bias(self, table: Tensor, height: int, width: int) -> Tensor:
-        """The bias of each pair of tokens, ``[heads, queries, keys]``."""
+        """Returns the bias of each pair of tokens, ``[heads, queries, keys]``."""
         if (height, width) != (self.map_size, self.map_size):
             table = resize_rpb(table, (height, width))
-        # [heads, i, j, H, W]: what the keys get whose row and column in the table begin at (i, j);
-        # the query of the first row finds its keys in the last rows.
+        # [heads, i, j, H, W]: the keys' biases for a query whose window in the table starts at
+        # (i, j). The flip is needed because the first query's keys have the last rows and columns
+        # of the table.
         windows = table.unfold(1, height, 1).unfold(2, width, 1).flip(1, 2)
         return windows.reshape(self.num_heads, height * width, height * width)
 
     def extra_repr(self) -> str:
-        """What sets the layer apart, for ``print(model)``."""
+        """Returns the main options, for ``print(model)``."""
         return f'num_heads={self.num_heads}, map_size={self.map_size}'
 
     def _load_from_state_dict(

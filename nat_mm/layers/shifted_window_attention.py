@@ -16,18 +16,18 @@ class ShiftedWindowAttention2D(nn.Module):
 
     The map is partitioned into windows of ``window_size`` x ``window_size`` tokens, shifted up and
     left by ``shift`` tokens; tokens attend to their own window. A map whose size is not a multiple
-    of ``window_size`` is zero-padded on the right and bottom before the projection to query, key
-    and value, and tokens attend to the padding, as in Swin. An axis that one window covers is not
-    shifted.
+    of ``window_size`` is zero-padded at the right and bottom before the projection to query, key
+    and value, and tokens attend to the padding, as in Swin. An axis that a single window covers is
+    not shifted.
 
-    Parameters have the names and shapes of :class:`~nat_mm.layers.NeighborhoodAttention2D`, so
-    that the two can share weights. Swin's bias table is ``rpb`` rotated by 180 degrees. Loading a
+    Parameters have the same names and shapes as in :class:`~nat_mm.layers.NeighborhoodAttention2D`,
+    so the two can share weights. Swin's bias table is ``rpb`` rotated by 180 degrees. Loading a
     state dict whose ``rpb`` belongs to another window size resizes that table.
 
     Args:
         channels: Number of channels C; a multiple of ``num_heads``.
         num_heads: Number of attention heads.
-        window_size: Window length, at least 1, the same on both axes.
+        window_size: Window length, at least 1, the same for both axes.
         shift: Rows and columns by which the windows are shifted, from 0 to ``window_size - 1``.
         qkv_bias: Whether the projection to query, key and value has a bias.
         relative_position_bias: Whether to learn ``rpb``, ``[num_heads, 2 * window_size - 1,
@@ -78,7 +78,7 @@ class ShiftedWindowAttention2D(nn.Module):
 
     @memory.recompute_in_backward
     def forward(self, x: Tensor) -> Tensor:
-        """Attends within windows: ``[B, H, W, C]`` of any height and width to the same."""
+        """Maps ``[B, H, W, C]`` of any height and width to the same shape."""
         batch, height, width, channels = x.shape
         size, head_dim = self.window_size, channels // self.num_heads
         x = memory.recomputable(self._pad_and_shift, x)
@@ -97,11 +97,11 @@ class ShiftedWindowAttention2D(nn.Module):
         return self.drop(self.proj(x[:, :height, :width]))
 
     def _shifts(self, rows: int, columns: int) -> tuple[int, int]:
-        """Shift of each axis, by its number of windows."""
+        """Returns the shift along each axis, given the number of windows."""
         return self.shift * (rows > 1), self.shift * (columns > 1)
 
     def _pad_and_shift(self, x: Tensor) -> Tensor:
-        """Pads to whole windows and turns the map, so that shifted windows begin at its corner."""
+        """Pads to whole windows and rolls the map, so that shifted windows start at its corner."""
         size = self.window_size
         _, height, width, _ = x.shape
         bottom, right = -height % size, -width % size
@@ -111,20 +111,22 @@ class ShiftedWindowAttention2D(nn.Module):
         return x.roll([-shift for shift in shifts], dims=(1, 2)) if any(shifts) else x
 
     def _window_bias(self, rows: int, columns: int, *, like: Tensor) -> Tensor | None:
-        """What is added to the scores, ``[windows * heads, queries, keys]``.
+        """Returns what to add to the scores, ``[windows * heads, queries, keys]``.
 
-        It keeps apart the tokens of a window that were turned around from those that were not.
+        This includes a mask that separates a window's tokens that were rolled around from those
+        that were not.
         """
         size, tokens = self.window_size, self.window_size**2
         shifts = self._shifts(rows, columns)
         bias: Tensor | None = None
         if self.rpb is not None:
-            # [heads, i, j, size, size]: what the keys get whose row and column in the table begin
-            # at (i, j); the query of the first row finds its keys in the last rows.
+            # [heads, i, j, size, size]: the keys' biases for a query whose window in the table
+            # starts at (i, j). The flip is needed because the first query's keys have the last rows
+            # and columns of the table.
             table = self.rpb.unfold(1, size, 1).unfold(2, size, 1).flip(1, 2)
             bias = table.reshape(1, self.num_heads, tokens, tokens)
         if any(shifts):
-            # [length] for each axis: whether a token was turned around
+            # [length] for each axis: whether a token was rolled around
             turned_rows, turned_columns = (
                 torch.arange(count * size, device=like.device) >= count * size - shift
                 for count, shift in zip((rows, columns), shifts, strict=True)
@@ -139,7 +141,7 @@ class ShiftedWindowAttention2D(nn.Module):
         return bias.expand(rows * columns, self.num_heads, -1, -1).flatten(0, 1).to(like.dtype)
 
     def extra_repr(self) -> str:
-        """What sets the layer apart, for ``print(model)``."""
+        """Returns the main options, for ``print(model)``."""
         return f'num_heads={self.num_heads}, window_size={self.window_size}, shift={self.shift}'
 
     def _load_from_state_dict(

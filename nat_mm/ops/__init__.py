@@ -1,4 +1,4 @@
-"""The neighborhood attention operator; needs PyTorch alone."""
+"""The neighborhood attention operator; requires only PyTorch."""
 
 from nat_mm.ops.api import neighborhood_attention_1d, neighborhood_attention_2d
 from nat_mm.ops.attention_weights import neighborhood_attention_weights

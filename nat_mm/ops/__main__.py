@@ -1,4 +1,4 @@
-"""Prints which backends work here: ``python -m nat_mm.ops``."""
+"""Prints the backends that work on this machine: ``python -m nat_mm.ops``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ KERNEL_SIZE = (7, 7)
 
 
 def main() -> int:
-    """Prints the backends of each device, and how the CPU kernel runs; returns the exit code."""
+    """Prints each device's backends and how the CPU kernel runs; returns the exit code."""
     for device in ('cpu', 'cuda') if torch.cuda.is_available() else ('cpu',):
         _print_device(device)
     if cpu.installation_problem() is None:
@@ -48,8 +48,8 @@ if __name__ == '__main__':
     try:
         code = main()
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader has enough, as `head` does
+    except BrokenPipeError:  # the reader closed the pipe, as `head` does
         code = 0
-        # Python flushes what is left once more when it ends.
+        # Python flushes stdout once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""The public functions of the operator, for maps and for sequences."""
+"""The operator's public functions, for feature maps and for sequences."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ def neighborhood_attention_2d(
 ) -> Tensor:
     """Attention of each token to its ``kernel_size`` x ``kernel_size`` nearest tokens.
 
-    Along each axis, the window of a token holds tokens at multiples of ``dilation`` from it. At a
-    border, the window is shifted inward and never truncated, so that every token has the same
-    number of neighbors. See NAT (arXiv 2204.07143) and, for dilation, DiNAT (arXiv 2209.15001).
+    Along each axis, a token's window contains the tokens at multiples of ``dilation`` from it. At a
+    border, the window is shifted inward and never truncated, so every token has the same number of
+    neighbors. See NAT (arXiv 2204.07143) and, for dilation, DiNAT (arXiv 2209.15001).
 
     Args:
         query: [B, H, W, heads, head_dim]; float16, bfloat16, float32 or float64, any strides.
-        key: Shape, dtype and device of ``query``.
-        value: Shape, dtype and device of ``query``.
+        key: Same shape, dtype and device as ``query``.
+        value: Same shape, dtype and device as ``query``.
         kernel_size: Odd window size of at least 3, for both axes or as (rows, columns). One of a
             pair may be 1; tokens then attend only along the other axis.
         dilation: Distance between neighbors, at least 1, for both axes or as (rows, columns).
-            The map must hold a whole window: H and W >= kernel_size * dilation.
+            The map must fit a whole window: H and W >= kernel_size * dilation.
         bias: Relative positional bias [heads, 2 * rows - 1, 2 * columns - 1] added to the scores,
             of any supported dtype; entry (rows - 1, columns - 1) is for the token itself. None
             for no bias.
-        scale: Factor on the query-key products; default: ``head_dim ** -0.5``.
+        scale: Factor on the query-key products; defaults to ``head_dim ** -0.5``.
         backend: 'auto' for the fastest backend that supports the arguments, or one of 'cpu',
             'natten', 'triton', 'portable' and 'reference'.
 
@@ -56,7 +56,7 @@ def neighborhood_attention_2d(
 
     Raises:
         TypeError: If an argument has the wrong type or dtype.
-        ValueError: If shapes do not fit, an option is out of range, or the named backend does not
+        ValueError: If shapes do not match, an option is out of range, or the named backend does not
             support the arguments (the message says why).
     """
     kernel_size = check_kernel_size(kernel_size)
@@ -81,18 +81,18 @@ def neighborhood_attention_1d(
 ) -> Tensor:
     """Attention of each token of a sequence to its ``kernel_size`` nearest tokens.
 
-    This is :func:`neighborhood_attention_2d` on a map of one row, with the same backends.
+    Equivalent to :func:`neighborhood_attention_2d` on a map with one row, with the same backends.
 
     Args:
         query: [B, L, heads, head_dim]; float16, bfloat16, float32 or float64, any strides.
-        key: Shape, dtype and device of ``query``.
-        value: Shape, dtype and device of ``query``.
+        key: Same shape, dtype and device as ``query``.
+        value: Same shape, dtype and device as ``query``.
         kernel_size: Odd window size of at least 3.
-        dilation: Distance between neighbors, at least 1. The sequence must hold a whole window:
-            L >= kernel_size * dilation.
+        dilation: Distance between neighbors, at least 1. The sequence must fit a whole window: L >=
+            kernel_size * dilation.
         bias: Relative positional bias [heads, 2 * kernel_size - 1] added to the scores, of any
             supported dtype; entry kernel_size - 1 is for the token itself. None for no bias.
-        scale: Factor on the query-key products; default: ``head_dim ** -0.5``.
+        scale: Factor on the query-key products; defaults to ``head_dim ** -0.5``.
         backend: As for :func:`neighborhood_attention_2d`.
 
     Returns:
@@ -101,7 +101,7 @@ def neighborhood_attention_1d(
 
     Raises:
         TypeError: If an argument has the wrong type or dtype.
-        ValueError: If shapes do not fit, an option is out of range, or the named backend does not
+        ValueError: If shapes do not match, an option is out of range, or the named backend does not
             support the arguments (the message says why).
     """
     check_window_length(kernel_size)

@@ -1,4 +1,4 @@
-"""The weights that neighborhood attention puts on each neighbor, to look at."""
+"""Attention weights over each token's neighbors, for inspection and visualization."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from nat_mm.ops.validation import (
 )
 from nat_mm.ops.window import axis_window
 
-# Bounds the memory of the gathered keys, which are as many as the weights times head_dim.
+# Bounds the memory for the gathered keys, which take head_dim times as much as the weights.
 _TOKENS_AT_ONCE = 4096
 
 
@@ -30,22 +30,22 @@ def neighborhood_attention_weights(
     scale: float | None = None,
     positions: Tensor | Sequence[Sequence[int]] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The softmax weights with which tokens attend to their neighbors, and their positions.
+    """Returns the softmax weights of the tokens over their neighbors, and the neighbors' positions.
 
-    They are the weights of `nat_mm.ops.neighborhood_attention_2d` with the same arguments,
-    for any backend: summing ``weights * value[neighbor]`` over the neighbors of a token gives its
-    result. No backend returns them, since fast backends never store them.
+    These are the weights of `nat_mm.ops.neighborhood_attention_2d` with the same arguments, for any
+    backend: summing ``weights * value[neighbor]`` over a token's neighbors gives its output. They
+    are computed here because no backend returns them; the fast ones never store them.
 
     Args:
         query: [B, H, W, heads, head_dim]; float16, bfloat16, float32 or float64, any strides.
-        key: Shape, dtype and device of ``query``.
+        key: Same shape, dtype and device as ``query``.
         kernel_size: Odd window size of at least 3, for both axes or as (rows, columns) = (kh, kw).
             One of a pair may be 1.
         dilation: Distance between neighbors, at least 1, for both axes or as (rows, columns).
-            The map must hold a whole window: H >= kh * dilation and W >= kw * dilation.
+            The map must fit a whole window: H >= kh * dilation and W >= kw * dilation.
         bias: Relative positional bias [heads, 2 * kh - 1, 2 * kw - 1] added to the scores, or None.
-        scale: Factor on the query-key products; default: ``head_dim ** -0.5``.
-        positions: The tokens to look at, [N, 2] integers (row, column); None for all.
+        scale: Factor on the query-key products; defaults to ``head_dim ** -0.5``.
+        positions: The query tokens, [N, 2] integers (row, column); None for all.
 
     Returns:
         ``(weights, neighbors)``. ``weights`` are [B, N, heads, kh * kw], or without ``positions``
@@ -55,7 +55,7 @@ def neighborhood_attention_weights(
 
     Raises:
         TypeError: If an argument has the wrong type or dtype.
-        ValueError: If shapes do not fit, an option is out of range, or a position is not on the
+        ValueError: If shapes do not match, an option is out of range, or a position is not on the
             map.
     """
     kernel_size = check_kernel_size(kernel_size)
@@ -97,7 +97,7 @@ def neighborhood_attention_weights(
 def _windows(
     tokens: Tensor, shape: tuple[int, int], kernel_size: tuple[int, int], dilation: tuple[int, int]
 ) -> tuple[Tensor, Tensor]:
-    """Positions of the neighbors of tokens [N, 2], and their entries in the bias table.
+    """Returns the neighbors' positions for tokens [N, 2], and their entries in the bias table.
 
     Returns:
         Both [N, kh * kw, 2], (row, column), row by row.

@@ -1,7 +1,7 @@
-"""Neighborhood attention for FLOP counters.
+"""FLOP counts of neighborhood attention, for FLOP counters.
 
-They see each backend's operator, except those of 'reference', which consists of PyTorch's own
-operators that counters know anyway, and of 'natten', whose work is counted with another backend.
+Counters see each backend's operator, with two exceptions: 'reference' consists of PyTorch's own
+operators, which counters know already, and models on 'natten' are counted with another backend.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from nat_mm.ops.library import OPERATORS
 
 
 def multiply_adds(query_shape: Sequence[int], kernel_size: Sequence[int]) -> int:
-    """Multiply-adds of one call: ``2 * rows * columns * head_dim`` for each query and head.
+    """Returns the multiply-adds of a call: ``2 * rows * columns * head_dim`` per query and head.
 
     Counts the query-key products and the weighted sum of values, not the softmax, as fvcore and
     mmengine count attention.
 
     Args:
         query_shape: [B, H, W, heads, head_dim].
-        kernel_size: Of each axis, (rows, columns).
+        kernel_size: (rows, columns).
     """
     return 2 * math.prod(kernel_size) * math.prod(query_shape)
 
 
 def flop_handles() -> dict[str, Callable]:
-    """Handles with which fvcore's and mmengine's FLOP counters count the operator.
+    """Returns the handles with which fvcore's and mmengine's FLOP counters count the operator.
 
     These counters count a multiply-add as one.
 
@@ -40,7 +40,7 @@ def flop_handles() -> dict[str, Callable]:
 
 
 def flop_formulas() -> dict[Any, Callable]:
-    """Formulas with which PyTorch's FLOP counter counts the operator, forward and backward.
+    """Returns the formulas with which PyTorch's FLOP counter counts the operator, both passes.
 
     PyTorch's counter counts a multiply-add as two.
 
@@ -55,7 +55,8 @@ def flop_formulas() -> dict[Any, Callable]:
 
 
 def _count_traced(inputs: list[Any], outputs: list[Any]) -> int:
-    # Values of a traced graph (torch._C.Value); kernel_size is a list built of two constants.
+    # The inputs are values of a traced graph (torch._C.Value); kernel_size is a list of two
+    # constants.
     kernel_size = [item.toIValue() for item in inputs[4].node().inputs()]
     return multiply_adds(inputs[0].type().sizes(), kernel_size)
 
@@ -84,5 +85,6 @@ def _count_backward(
     *rest: Any,
     out_shape: Any,
 ) -> int:
-    # Five products: scores again, gradients of weights, query, key and value; forward has two.
+    # Five products: the recomputed scores and the gradients of weights, query, key and value. The
+    # forward pass has two.
     return 5 * multiply_adds(query, kernel_size)

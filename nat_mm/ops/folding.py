@@ -21,20 +21,20 @@ def fold_bias(
 ) -> tuple[Tensor, Tensor]:
     """Moves the bias into extra channels of query and key.
 
-    On one axis, a window holds k consecutive tokens of a residue class. Their indices in that class
-    are all different modulo k, so a one-hot vector over (row mod kh, column mod kw) distinguishes
-    the neighbors of a query. Every key gets its own vector, every query the biases of its neighbors
-    in the same order, divided by ``scale``. So ``scale * (q . k)`` of the results equals
-    ``scale * (q . k) + bias`` of the arguments for every query and each of its neighbors, and
-    autograd computes the gradient of the bias.
+    Along each axis, a window contains k consecutive tokens of a residue class. Their indices in
+    that class all differ modulo k, so a one-hot vector over (row mod kh, column mod kw)
+    distinguishes the neighbors of a query. Each key gets its own one-hot vector, and each query
+    gets its neighbors' biases in the same order, divided by ``scale``. Then ``scale * (q . k)`` of
+    the results equals ``scale * (q . k) + bias`` of the arguments for every query and each of its
+    neighbors, and autograd computes the gradient of the bias.
 
     Args:
         query: [B, H, W, heads, D].
         key: [B, H, W, heads, D].
         bias: [heads, 2 * kh - 1, 2 * kw - 1].
         kernel_size: (kh, kw), odd.
-        dilation: Distance between neighbors on each axis.
-        scale: Factor that attention applies to the products.
+        dilation: Distance between neighbors along each axis.
+        scale: Factor that attention applies to the query-key products.
         multiple_of: The channels of the result are padded with zeros to a multiple of this.
 
     Returns:
@@ -58,11 +58,11 @@ def fold_bias(
 def _axis_channels(
     length: int, kernel_size: int, dilation: int, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """For the tokens of one axis, both [length, kernel_size].
+    """Returns the extra channels of queries and keys for one axis, both [length, kernel_size].
 
     Returns:
-        The entry of the bias table that belongs to the neighbor whose number in its residue class
-        is c modulo ``kernel_size``, for each c; and the one-hot of the token's own number.
+        For each c, the bias table's entry for the neighbor whose index in its residue class is c
+        modulo ``kernel_size``; and the one-hot vector of the token's own index.
     """
     neighbors, relative = axis_window(length, kernel_size, dilation, device)
     order = (neighbors // dilation % kernel_size).argsort(dim=1)

@@ -1,4 +1,4 @@
-"""Registration of a backend's kernels with PyTorch's dispatcher."""
+"""Registers a backend's kernels with PyTorch's dispatcher."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ Operator = Callable[
 
 
 def assume_constant_result(function: Callable[[], str | None]) -> Callable[[], str | None]:
-    """As :func:`torch.compiler.assume_constant_result`, which imports the compiler: 1.5 seconds.
+    """Like :func:`torch.compiler.assume_constant_result`, without importing the compiler.
 
-    Here that waits until something else imports it, as every compilation does.
+    That import takes 1.5 seconds, so the function is marked only once something else imports the
+    compiler, as every compilation does.
     """
 
     def mark(_: object) -> None:
@@ -50,8 +51,8 @@ def define_operator(
 ) -> Operator:
     """Makes a differentiable, compilable operator from a forward and a backward kernel.
 
-    The kernels run with autocast off: :func:`nat_mm.ops.neighborhood_attention_2d` has cast their
-    arguments, since it needs the dtype to choose a backend.
+    The kernels run with autocast off: :func:`nat_mm.ops.neighborhood_attention_2d` has already cast
+    their arguments, since it needs the dtype to choose a backend.
 
     Args:
         name: Name in PyTorch's ``nat_mm`` namespace.
@@ -63,12 +64,12 @@ def define_operator(
             dilation, scale) -> (grads, grad_bias)``. The gradients of query, key and value are one
             contiguous tensor, [B, H, W, 3, heads, head_dim], with query's dtype; grad_bias is
             contiguous, with bias's shape and dtype, or empty without bias. Output and statistics
-            are None unless they are kept. It uses only its arguments, so no attention weights are
-            stored between the passes.
+            are None unless they are kept. It depends only on its arguments, so no attention weights
+            are stored between the passes.
         devices: PyTorch's dispatch keys of the devices on which the kernels run.
         keeps_output: Whether to keep the output for the backward pass.
-        statistics: How many numbers per query to keep for the backward pass, by query's dtype;
-            default: none.
+        statistics: Returns how many numbers per query to keep for the backward pass, given query's
+            dtype; by default none.
 
     Returns:
         The operator, with the arguments of ``forward``; it returns only the output.
@@ -113,10 +114,10 @@ def define_operator(
         ctx.mark_non_differentiable(output[1])
 
     def differentiate(ctx: Any, grad_output: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        # Read once: activation checkpointing refuses a second unpacking.
+        # Read only once, as activation checkpointing rejects a second unpacking.
         saved = ctx.saved_tensors
         arguments = (grad_output, *saved, ctx.kernel_size, ctx.dilation, ctx.scale)
-        # For a second derivative autograd has to see the operator, which refuses it.
+        # For a second derivative, autograd has to see the operator, which rejects it.
         if torch.is_grad_enabled() or not _is_plain(grad_output, saved[0]):
             grads, grad_bias = backward_operator(*arguments)
         else:
@@ -150,7 +151,7 @@ def define_operator(
         )
 
     class Differentiable(torch.autograd.Function):
-        """What ``register_autograd`` makes, for :func:`_is_plain` calls."""
+        """Does what ``register_autograd`` sets up, for :func:`_is_plain` calls."""
 
         @staticmethod
         def forward(ctx: Any, *inputs: Any) -> Tensor:
@@ -172,9 +173,9 @@ def define_operator(
 
 
 def _is_plain(*tensors: Tensor) -> bool:
-    """Whether only autograd needs to see the call, so that kernels may be called directly.
+    """Returns whether only autograd needs to see the call, so kernels may be called directly.
 
-    On small maps PyTorch's dispatcher takes longer than the kernels. Compilers, tracers,
+    On small maps, PyTorch's dispatcher takes longer than the kernels. Compilers, tracers,
     ``torch.func``, modes, tensor subclasses and profilers need it.
     """
     return not (
@@ -190,7 +191,7 @@ def _is_plain(*tensors: Tensor) -> bool:
 
 
 def _alone(kernel: Callable, *arguments: Any) -> Any:
-    """Calls a kernel without autograd and autocast for what it calls, as the dispatcher does."""
+    """Calls a kernel with autograd and autocast off, as the dispatcher does."""
     with torch._C._AutoDispatchBelowAutograd(), torch._C._ExcludeDispatchKeyGuard(_AUTOCAST):
         return kernel(*arguments)
 
@@ -207,5 +208,5 @@ _AUTOCAST = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU) | torch._C
     torch._C.DispatchKey.AutocastCUDA
 )
 
-# Registrations end with their Library object, so these must outlive this function.
+# A registration lasts only as long as its Library object, so these must stay alive.
 _LIBRARIES: list[torch.library.Library] = []

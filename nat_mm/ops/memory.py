@@ -1,20 +1,22 @@
-"""What training keeps in memory between forward and backward.
+"""Reduces the memory that training needs between the forward and backward passes.
 
-*Recomputation.* A linear layer keeps its input for backward. Where that is just a norm or an
-activation of a tensor that is kept anyway, backward can compute it again. `recomputable` attaches
-a recipe to such a result; in methods decorated with `recompute_in_backward`, autograd keeps the
-recipe instead. Values and gradients stay the same. One switch: on for CPU tensors, off on
-other devices, where it costs more time than it is worth. ``NAT_MM_RECOMPUTE=1`` in the environment
-turns it on everywhere, ``NAT_MM_RECOMPUTE=0`` off.
+*Recomputation.* A linear layer keeps its input for the backward pass. If that input is merely a
+norm or an activation of a tensor that is kept anyway, the backward pass can recompute it.
+`recomputable` attaches a recipe to such a result; in methods decorated with
+`recompute_in_backward`, autograd keeps the recipe instead of the result. Values and gradients are
+unchanged. Recomputation is on for CPU tensors and off for other devices, where the time it costs
+outweighs the memory it saves. The environment variable ``NAT_MM_RECOMPUTE`` overrides this: 1 turns
+it on everywhere, 0 turns it off.
 
-*Pieces.* `split_tokens` cuts large maps, so that a function of single tokens works in the caches.
+*Splitting.* `split_tokens` splits large maps, so that a token-wise function works within the
+caches.
 
-*Packing.* `unpack` passes the gradients of query, key and value on to the linear layer that made
-all three, without a copy.
+*Packing.* `unpack` passes the gradients of query, key and value on to the linear layer that
+computed all three, without a copy.
 
-``torch.utils.checkpoint`` can recompute too, but it takes the norm and the linear layer as one
-function, so ``attn(norm(x))`` could not be written that way, and costs about 0.2 ms of Python per
-call in forward and more in backward.
+``torch.utils.checkpoint`` can recompute as well, but it needs the norm and the linear layer in a
+single function, which rules out ``attn(norm(x))``. It also costs about 0.2 ms of Python per call in
+the forward pass and more in the backward pass.
 """
 
 from __future__ import annotations
@@ -34,19 +36,20 @@ from nat_mm.ops.validation import autocast_dtype, cast_for_autocast
 VARIABLE = 'NAT_MM_RECOMPUTE'
 
 LARGEST_BYTES = 32 * 2**20
-"""Maps above this are split. The GNU C library takes larger ones from the operating system each
-time, which clears every page first: at the widths of a first stage that costs more than a linear
-layer."""
+"""Maps larger than this are split.
+
+The GNU C library requests larger allocations from the operating system every time, which clears
+each page first; at a first stage's widths, that costs more than a linear layer."""
 
 PIECE_BYTES = 2 * 2**20
-"""Size of a piece: fits in the caches, and is enough work for a matrix product on every core."""
+"""Size of a piece: fits in the caches, yet is enough work for a matrix product on every core."""
 
 Module = TypeVar('Module', bound=nn.Module)
 Function = Callable[[Tensor], Tensor]
 
 
 def read_setting() -> bool | None:
-    """Reads the switch from the environment; None for the device's default.
+    """Reads NAT_MM_RECOMPUTE from the environment; None means the device's default.
 
     Raises:
         ValueError: If the variable is neither '0' nor '1'.
@@ -67,16 +70,16 @@ def _is_on(x: Tensor) -> bool:
 
 
 def _recomputes(x: Tensor) -> bool:
-    # torch.func refuses hooks on saved tensors.
+    # torch.func rejects hooks on saved tensors.
     return _is_on(x) and torch.is_grad_enabled() and not torch._C._are_functorch_transforms_active()
 
 
 def recomputable(function: Function, x: Tensor) -> Tensor:
-    """Applies a cheap function whose result need not be kept for backward.
+    """Applies a cheap function whose result need not be kept for the backward pass.
 
     Args:
-        function: A norm, an activation or the like, without randomness.
-        x: Its input, of any shape; kept, or recomputable itself.
+        function: A norm, an activation or similar, without randomness.
+        x: Its input, of any shape; either kept or itself recomputable.
 
     Returns:
         ``function(x)``, under autocast in autocast's dtype.
@@ -85,7 +88,7 @@ def recomputable(function: Function, x: Tensor) -> Tensor:
         return function(x)
     result = function(x)
     if result is not x:
-        # Otherwise the linear layer that comes next would make, and keep, a copy of its own.
+        # Otherwise the next linear layer would make and keep its own copy.
         (result,) = cast_for_autocast(result)
         _set_recipe(result, _Recipe(function, getattr(x, '_recipe', x), result))
     return result
@@ -94,14 +97,14 @@ def recomputable(function: Function, x: Tensor) -> Tensor:
 def recompute_in_backward(
     forward: Callable[[Module, Tensor], Tensor],
 ) -> Callable[[Module, Tensor], Tensor]:
-    """Makes a module's ``forward`` keep no `recomputable` result for backward."""
+    """Makes a module's ``forward`` keep recipes instead of `recomputable` results."""
 
     @functools.wraps(forward)
     def wrapper(self: Module, x: Tensor) -> Tensor:
         if not _recomputes(x):
             return forward(self, x)
-        # Whoever saves tensors in a way of their own, as activation checkpointing does, goes on
-        # doing so with all that is still kept.
+        # Hooks that are already active, such as activation checkpointing's, still handle whatever
+        # is kept.
         outer = torch._C._autograd._top_saved_tensors_default_hooks(False)
         pack, unpack = (_same, _same) if outer is None else outer
         with saved_tensors_hooks(*_hooks(pack, unpack)):
@@ -117,7 +120,7 @@ def _same(x: Any) -> Any:
 def _hooks(
     pack: Callable[[Tensor], Any], unpack: Callable[[Any], Tensor]
 ) -> tuple[Callable[[Tensor], Any], Callable[[Any], Tensor]]:
-    """Hooks that save recipes in place of recomputable results, and the rest with given hooks."""
+    """Returns hooks that save recipes for recomputable results; the given hooks save the rest."""
 
     def pack_recipe(tensor: Tensor) -> Any:
         recipe = _find_recipe(tensor)
@@ -140,7 +143,7 @@ def _set_recipe(tensor: Any, recipe: _Recipe) -> None:
 
 
 def _find_recipe(tensor: Tensor) -> _Recipe | None:
-    """The recipe of a tensor, or of the one that it is all of in another shape."""
+    """Returns the recipe of a tensor, or of the tensor that it is a reshaped view of."""
     recipe = getattr(tensor, '_recipe', None)
     if recipe is None and (base := tensor._base) is not None:
         if base.numel() == tensor.numel() and base.is_contiguous() and tensor.is_contiguous():
@@ -149,12 +152,12 @@ def _find_recipe(tensor: Tensor) -> _Recipe | None:
 
 
 class _Recipe:
-    """How to make a result again.
+    """Recomputes a result.
 
     Args:
-        function: What makes it.
-        source: What it is made of: a tensor, or the recipe of one.
-        result: The result, for its dtype and device.
+        function: Computes the result.
+        source: The function's input: a tensor, or the recipe of one.
+        result: The result; only its dtype and device are used.
     """
 
     def __init__(self, function: Function, source: Tensor | _Recipe, result: Tensor) -> None:
@@ -171,14 +174,14 @@ class _Recipe:
         )
 
     def keep_source(self, pack: Callable[[Tensor], Any], unpack: Callable[[Any], Tensor]) -> None:
-        """Saves the source for backward, the first time."""
+        """Saves the source for the backward pass, the first time it is called."""
         if isinstance(self.source, _Recipe):
             self.source.keep_source(pack, unpack)
         elif not self.is_kept:
             self.source, self.unpack, self.is_kept = pack(self.source), unpack, True
 
     def take_result(self) -> Tensor:
-        """Makes the result, unless that has been done for another that is made of it."""
+        """Returns the result, computing it unless another recipe that builds on it already has."""
         result, self.result = self._make(), None
         return result
 
@@ -192,7 +195,7 @@ class _Recipe:
 
 
 class LayerNorm(nn.LayerNorm):
-    """LayerNorm whose result need not be kept for backward."""
+    """LayerNorm whose result need not be kept for the backward pass."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalizes the last axis."""
@@ -200,7 +203,7 @@ class LayerNorm(nn.LayerNorm):
 
 
 class GELU(nn.GELU):
-    """GELU whose result need not be kept for backward."""
+    """GELU whose result need not be kept for the backward pass."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Applies the activation to each element."""
@@ -208,16 +211,16 @@ class GELU(nn.GELU):
 
 
 def split_tokens(x: Tensor, channels: int) -> tuple[Tensor, ...]:
-    """Splits a map whose tokens are about to be widened.
+    """Splits a map before a layer that widens its tokens.
 
     Args:
         x: Map, ``[..., C]``.
-        channels: Number of channels that each token is about to get.
+        channels: Number of channels that the layer gives each token.
 
     Returns:
-        Tokens in order, ``[tokens, C]`` each; ``x`` itself alone where nothing is gained: on other
-        devices, if all widened tokens need at most ``LARGEST_BYTES``, and in a traced or compiled
-        graph, which must serve maps of any size.
+        Pieces ``[tokens, C]`` in order. Where splitting gains nothing, only ``x`` itself: on
+        devices other than the CPU, if the widened tokens need at most ``LARGEST_BYTES``, and in a
+        traced or compiled graph, which must work for maps of any size.
     """
     token_bytes = channels * x.element_size()
     if x.device.type != 'cpu' or torch.compiler.is_compiling() or torch.jit.is_tracing():
@@ -235,10 +238,10 @@ def split_tokens(x: Tensor, channels: int) -> tuple[Tensor, ...]:
 
 
 def unpack(packed: Tensor) -> tuple[Tensor, ...]:
-    """Views of query, key and value in what one linear layer made.
+    """Returns views of query, key and value in the output of one linear layer.
 
-    Equal to ``packed.unbind(3)``, but where the three gradients are slices of one tensor already,
-    as :mod:`nat_mm.ops.library`'s operators return them, backward does not copy them.
+    Equal to ``packed.unbind(3)``, except that the backward pass does not copy the three gradients
+    if they already are slices of one tensor, as :mod:`nat_mm.ops.library`'s operators return them.
 
     Args:
         packed: [B, H, W, 3, heads, head_dim].
@@ -246,14 +249,14 @@ def unpack(packed: Tensor) -> tuple[Tensor, ...]:
     Returns:
         Three views, [B, H, W, heads, head_dim].
     """
-    # A compiler sees through the copy, and a trace cannot look into a function of Python's.
+    # A compiler eliminates the copy, and a tracer cannot see into a Python autograd function.
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return packed.unbind(3)
     return _Unpack.apply(packed)
 
 
 def empty_packed(query: Tensor) -> Tensor:
-    """Memory for three tensors like ``query``, [B, H, W, heads, head_dim], side by side.
+    """Allocates three tensors like ``query``, [B, H, W, heads, head_dim], side by side.
 
     Returns:
         [B, H, W, 3, heads, head_dim], contiguous.
@@ -268,7 +271,7 @@ class _Unpack(torch.autograd.Function):
         return packed.unbind(3)
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:  # torch.func asks for it
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:  # required by torch.func
         pass
 
     @staticmethod
@@ -280,7 +283,7 @@ class _Unpack(torch.autograd.Function):
 
 
 def _is_unbound(packed: Tensor, grads: tuple[Tensor, ...]) -> bool:
-    """Whether the gradients are ``packed.unbind(3)``."""
+    """Returns whether the gradients are ``packed.unbind(3)``."""
     shape, stride, offset = packed.shape, packed.stride(), packed.storage_offset()
     if len(shape) != 6 or shape[3] != len(grads):
         return False

@@ -1,12 +1,13 @@
-"""The operator in ONNX: dense attention on tiles, for maps of any size.
+"""Translates the operator to ONNX as dense attention on tiles, for maps of any size.
 
-A tile is t consecutive tokens of a residue class on each axis. With ``t > k // 2`` the windows of
-all its queries, also those shifted at a border, lie in its *halo*: the tile itself and k // 2
-tokens before and after it. So the distances between queries and keys are the same in all tiles,
-which share one table of biases, and only the mask of the keys outside a query's window depends on
-where the tile lies. The last tile of a class is moved back until it ends with the class.
+A tile is t consecutive tokens of a residue class along each axis. With ``t > k // 2``, the windows
+of all its queries, including those shifted at a border, lie in its *halo*: the tile itself and the
+k // 2 tokens before and after it. The distances between queries and keys are therefore the same in
+all tiles, which share one table of biases; only the mask of the keys outside a query's window
+depends on the tile's position. The last tile of a class is moved back so that it ends with the
+class.
 
-Zero times NaN is NaN: a NaN or infinity in a key or value reaches all queries of its tiles.
+Since zero times NaN is NaN, a NaN or infinity in a key or value reaches all queries of its tiles.
 """
 
 from __future__ import annotations
@@ -24,18 +25,18 @@ from nat_mm.ops.tiling import tile_size
 from nat_mm.ops.validation import as_pair
 
 op: Any = opset18
-"""Its annotations refuse the Python numbers that it takes."""
+"""Any, because its annotations reject the Python numbers that it accepts."""
 
 Value = Any
-"""A tensor of the ONNX graph. onnxscript's own types do not tell what its operators return."""
+"""A tensor of the ONNX graph. onnxscript's own types do not say what its operators return."""
 
 
 def translations() -> dict[Callable, Callable]:
-    """The operator's part in ``torch.onnx.export(..., custom_translation_table=...)``.
+    """Returns the operator's entries for ``torch.onnx.export(..., custom_translation_table=...)``.
 
-    Translates the operators of the backends 'cpu', 'portable' and 'triton', in float32, with the
-    operators of opset 18. Attention modules on maps of the same size share their index tables, so
-    each export needs a table of its own.
+    Covers the operators of the backends 'cpu', 'portable' and 'triton', in float32, using opset 18.
+    Attention modules on maps of the same size share their index tables, so each export needs its
+    own translation table.
     """
     plans: dict[Any, _Plan] = {}
 
@@ -52,22 +53,22 @@ def translations() -> dict[Callable, Callable]:
         window = _Window(window_size, as_pair('dilation', dilation), tile_size(window_size))
         sizes = tuple(getattr(size, 'value', size) for size in query.shape[1:3])
         plan = plans.get((window, sizes)) or _plan(op.Shape(query), window)
-        if None not in sizes:  # which would stand for any size
+        if None not in sizes:  # None stands for any size
             plans[window, sizes] = plan
         output = _attend(query, key, value, bias, window, plan, scale)
-        statistics = op.Constant(value_float=0.0)  # for a backward pass, which no graph has
+        statistics = op.Constant(value_float=0.0)  # for the backward pass, which no graph has
         return output, statistics
 
     return {getattr(torch.ops.nat_mm, name).default: translate for name in OPERATORS}
 
 
 class _Window(NamedTuple):
-    """Constants of a module, as (rows, columns)."""
+    """Constants of an attention module, as (rows, columns)."""
 
     kernel_size: tuple[int, int]
     dilation: tuple[int, int]
     tile: tuple[int, int]
-    """Queries in a tile."""
+    """Number of queries in a tile along each axis."""
 
     @property
     def queries(self) -> int:
@@ -80,36 +81,36 @@ class _Window(NamedTuple):
 
 
 class _Plan(NamedTuple):
-    """Where the tokens of a map of H x W lie in its tiles."""
+    """Maps between the tokens of an H x W map and its tiles."""
 
     queries: Value
-    """Numbers of the tokens of each tile, int64 [tiles, queries]."""
+    """Indices of each tile's tokens, int64 [tiles, queries]."""
     keys: Value
-    """Those of its halo, int64 [tiles, keys]; beyond a border any."""
+    """Indices of each halo's tokens, int64 [tiles, keys]; arbitrary beyond a border."""
     mask: Value
     """0 for keys in a query's window, otherwise -infinity, float32 [tiles, queries, keys]."""
     results: Value
-    """Where each token is among the queries of all tiles, int64 [H, W]."""
+    """Index of each token among the queries of all tiles, int64 [H, W]."""
 
 
 class _Axis(NamedTuple):
-    """The tiles of one axis of length L, one residue class after the other.
+    """The tiles of an axis of length L, one residue class after another.
 
-    All classes have as many tiles as the longest; a shorter one may have its last tile twice.
+    All classes have as many tiles as the longest one; a shorter one may repeat its last tile.
     """
 
     queries: Value
     """Positions of the queries, [tiles, t]."""
     keys: Value
-    """Positions of the halo, [tiles, t + k - 1]; beyond a border that of the last token."""
+    """Positions of the halo, [tiles, t + k - 1]; beyond a border, that of the nearest token."""
     mask: Value
     """0 for keys in a query's window, otherwise -infinity, [tiles, t, t + k - 1]."""
     tile: Value
     """The tile of each token, [L]."""
     place: Value
-    """Its number in that tile, [L]."""
+    """Index of each token within its tile, [L]."""
     tiles: Value
-    """How many there are, [1]."""
+    """Number of tiles, [1]."""
 
 
 def _attend(
@@ -124,7 +125,7 @@ def _attend(
     tokens = [0, 0, -1, int(query.shape[4])]
 
     def tiles(tensor: Value, numbers: Value) -> Value:
-        """Takes [B, heads, tiles, numbers, D] out of [B, H, W, heads, D]."""
+        """Gathers [B, heads, tiles, numbers, D] from [B, H, W, heads, D]."""
         by_head = op.Reshape(op.Transpose(tensor, perm=[0, 3, 1, 2, 4]), tokens)
         return op.Gather(by_head, numbers, axis=2)
 
@@ -162,7 +163,7 @@ def _plan(shape: Value, window: _Window) -> _Plan:
 
 
 def _pairs(rows: Value, columns: Value, number: int) -> Value:
-    """Adds [row tiles, rows] and [column tiles, columns] to [tiles, number]."""
+    """Sums all pairs of [row tiles, rows] and [column tiles, columns], giving [tiles, number]."""
     sums = op.Add(op.Unsqueeze(rows, [1, 3]), op.Unsqueeze(columns, [0, 2]))
     return op.Reshape(sums, [-1, number])
 
@@ -215,7 +216,7 @@ def _last_start(size: Value, tile: int) -> Value:
 
 
 def _bias_of_a_tile(bias: Value, window: _Window) -> Value:
-    """Takes [heads, 1, queries, keys] out of the module's table."""
+    """Gathers [heads, 1, queries, keys] from the module's bias table."""
     row, column = (
         _constant(np.clip(np.arange(t + k - 1) - np.arange(t)[:, None] + k // 2, 0, 2 * k - 2))
         for t, k in zip(window.tile, window.kernel_size, strict=True)
@@ -231,7 +232,7 @@ def _positive(tensor: Value) -> Value:
 
 
 def _range(length: Value) -> Value:
-    """Numbers 0, 1, ... as many as the one-element tensor says."""
+    """Returns 0, 1, ..., length - 1 for a one-element tensor."""
     return op.Range(_constant(np.int64(0)), op.Squeeze(length), _constant(np.int64(1)))
 
 

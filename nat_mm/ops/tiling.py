@@ -1,10 +1,10 @@
-"""Cuts a map into tiles of queries, each with its halo of keys, as views.
+"""Splits a map into tiles of queries, each with its halo of keys, as views.
 
 The halo of a tile is the union of its queries' windows. Every query of the tile attends to the
-whole halo, and a mask removes the keys outside its own window. Tiles of the same size and the same
-offset from their halo share mask and bias, so a few *segments*, runs of such tiles, describe an
-axis. Dilation splits a map into smaller undilated maps, its residue classes, of at most two sizes
-per axis.
+whole halo, and a mask removes the keys outside its own window. Tiles of the same size and offset
+from their halo share mask and bias, so a few *segments*, runs of such tiles, describe an axis.
+Dilation splits a map into smaller undilated maps, its residue classes, which have at most two
+lengths per axis.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from torch import Tensor
 
 
 class TileRun(NamedTuple):
-    """A run of equal tiles on one axis of a residue class."""
+    """A run of equal tiles along one axis of a residue class."""
 
     query_start: int
     key_start: int
     tiles: int
     tile: int
-    """Queries in a tile, and the distance from one tile to the next."""
+    """Number of queries in a tile, and the distance from one tile to the next."""
     halo: int
-    """Keys that a tile's queries attend to."""
+    """Number of keys that a tile's queries attend to."""
 
 
 def tile_size(kernel_size: tuple[int, int]) -> tuple[int, int]:
-    """Queries in a tile, as (rows, columns).
+    """Returns the number of queries in a tile, as (rows, columns).
 
-    Larger tiles mean larger matrix products, smaller tiles waste less work on masked keys. Half a
-    window by a whole window was the fastest of the sizes measured. An axis of kernel size 1 is not
-    tiled, since no query would share a key with another.
+    Larger tiles mean larger matrix products; smaller tiles waste less work on masked keys. Half a
+    window by a whole window was the fastest of the sizes measured. An axis with kernel size 1 gets
+    tiles of length 1, since its queries share no keys.
     """
     rows = 1 if kernel_size[0] == 1 else max(4, (kernel_size[0] + 1) // 2)
     columns = 1 if kernel_size[1] == 1 else max(6, kernel_size[1] - 1)
@@ -43,12 +43,12 @@ def tile_size(kernel_size: tuple[int, int]) -> tuple[int, int]:
 
 
 class ResidueClasses(NamedTuple):
-    """Residue classes of one length on an axis: tokens first + i + dilation * j for i < number."""
+    """Residue classes of equal length: for each i < number, the tokens first + i + dilation * j."""
 
     first: int
     number: int
     length: int
-    """Tokens in each class."""
+    """Number of tokens in each class."""
     dilation: int
 
 
@@ -62,7 +62,7 @@ def residue_classes(length: int, dilation: int) -> list[ResidueClasses]:
 
 
 def segments(length: int, kernel_size: int, tile: int) -> list[TileRun]:
-    """Covers an undilated axis of ``length`` >= ``kernel_size`` tokens with tiles."""
+    """Covers an undilated axis of ``length >= kernel_size`` tokens with tiles."""
     halo = tile + kernel_size - 1
     if length <= halo:
         return [TileRun(0, 0, 1, length, length)]
@@ -88,8 +88,8 @@ def window_in_halo(
     """Locates the keys of a halo in the windows of a tile's queries.
 
     Returns:
-        ``(relative, inside)`` of shape [tile, halo]: the entry of the bias table, 0 to
-        2 * kernel_size - 2, and whether the key is inside the window.
+        ``(relative, inside)`` of shape [tile, halo]: the entry of the bias table, 0 to 2 *
+        kernel_size - 2, and whether the key is inside the window.
     """
     query = segment.query_start + torch.arange(segment.tile, device=device)[:, None]
     key = segment.key_start + torch.arange(segment.halo, device=device)
@@ -106,7 +106,7 @@ class TileGroup(NamedTuple):
     segments: tuple[TileRun, TileRun]
 
     def queries(self, tensor: Tensor) -> Tensor:
-        """Views [B, H, W, heads, D] as the tiles, which do not overlap.
+        """Views [B, H, W, heads, D] as tiles, which do not overlap.
 
         Returns:
             A view [B, row classes, column classes, row tiles, column tiles, heads, rows, columns,
@@ -115,7 +115,7 @@ class TileGroup(NamedTuple):
         return self._view(tensor, [(part.query_start, part.tile) for part in self.segments])
 
     def keys(self, tensor: Tensor) -> Tensor:
-        """Views [B, H, W, heads, D] as the halos, which overlap; axes as in ``queries``."""
+        """Views [B, H, W, heads, D] as halos, which overlap; axes as in ``queries``."""
         return self._view(tensor, [(part.key_start, part.halo) for part in self.segments])
 
     def _view(self, tensor: Tensor, extents: list[tuple[int, int]]) -> Tensor:
@@ -134,7 +134,7 @@ class TileGroup(NamedTuple):
 def all_tiles(
     size: tuple[int, int], kernel_size: tuple[int, int], dilation: tuple[int, int]
 ) -> tuple[TileGroup, ...]:
-    """Covers a map of ``size`` (H, W) with tiles, each query once."""
+    """Covers a map of ``size`` (H, W) with tiles that contain each query once."""
     rows, columns = (
         [
             (classes, segment)

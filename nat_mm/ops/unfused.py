@@ -1,13 +1,13 @@
-"""Neighborhood attention in two halves, with the scores between them in memory.
+"""Neighborhood attention in two halves, with the scores in memory between them.
 
 For code that changes or returns the scores or weights: dropout on them, ``output_attentions``, and
-NATTEN's functions up to release 0.17. Such code, as here, has heads before the map, [B, heads, H,
-W, D]; the attention weights are [B, heads, H, W, kh * kw], neighbors row by row.
+NATTEN's functions up to release 0.17. As in such code, the heads come before the map here, [B,
+heads, H, W, D]; the attention weights are [B, heads, H, W, kh * kw], with the neighbors row by row.
 
-Both halves and their derivatives are contractions of weights, queries and neighbors over the pairs
-of a query and a neighbor: one of the three from the other two. So each is differentiated by the
-others, any number of times. They work on the tiles of the backend ``portable``, whose matrix
-products are dense: a NaN in a value may reach queries beyond those that attend to it.
+Both halves and their derivatives are contractions over all pairs of a query and a neighbor. Each
+computes one of weights, queries and neighbors from the other two, so the derivative of each
+consists of the others, any number of times. They work on the tiles of the backend ``portable``,
+whose matrix products are dense: a NaN in a value may reach queries that do not attend to it.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ Pair = tuple[int, int]
 def neighbor_scores(
     query: Tensor, key: Tensor, bias: Tensor | None, kernel_size: Pair, dilation: Pair
 ) -> Tensor:
-    """Products of each query with its neighbors' keys, plus the bias; the first half.
+    """First half: computes the products of each query and its neighbors' keys, plus the bias.
 
     Args:
-        query: [B, heads, H, W, D], with whatever scale there shall be.
+        query: [B, heads, H, W, D], already scaled if so desired.
         key: [B, heads, H, W, D].
         bias: [heads, 2 * kh - 1, 2 * kw - 1] or None.
-        kernel_size: (kh, kw), checked.
-        dilation: (rows, columns), checked.
+        kernel_size: (kh, kw), already checked.
+        dilation: (rows, columns), already checked.
 
     Returns:
         [B, heads, H, W, kh * kw] in query's dtype, differentiable any number of times.
@@ -61,13 +61,13 @@ def neighbor_scores(
 
 
 def neighbor_sums(weights: Tensor, value: Tensor, kernel_size: Pair, dilation: Pair) -> Tensor:
-    """Sums of the neighbors' values by weights; the second half.
+    """Second half: computes the weighted sums of the neighbors' values.
 
     Args:
         weights: [B, heads, H, W, kh * kw].
         value: [B, heads, H, W, D].
-        kernel_size: (kh, kw), checked.
-        dilation: (rows, columns), checked.
+        kernel_size: (kh, kw), already checked.
+        dilation: (rows, columns), already checked.
 
     Returns:
         [B, heads, H, W, D] in value's dtype, differentiable any number of times.
@@ -76,7 +76,7 @@ def neighbor_sums(weights: Tensor, value: Tensor, kernel_size: Pair, dilation: P
 
 
 class _Contraction(torch.autograd.Function):
-    """Computes weights, queries or neighbors from the other two, which come in that order."""
+    """Computes weights, queries or neighbors from the other two, which are passed in that order."""
 
     @staticmethod
     def forward(
@@ -150,7 +150,7 @@ _CONTRACTIONS = {'weights': _weights, 'query': _queries, 'near': _neighbors}
 def _tiles(
     tensor: Tensor, kernel_size: Pair, dilation: Pair
 ) -> Iterator[tuple[TileGroup, Tensor, int]]:
-    """Tiles of a map, for each of their queries the neighbors in the halo, and its keys.
+    """Yields a map's tiles, each query's neighbors in the halo, and the number of keys in it.
 
     The neighbors are [queries, kh * kw].
     """

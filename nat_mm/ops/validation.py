@@ -1,4 +1,4 @@
-"""Checks of arguments, and autocast's rule for them; shared by all backends and layers."""
+"""Argument checks and casts for autocast, shared by all backends and layers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LAYOUTS = {
         '[heads, 2*kh - 1, 2*kw - 1]',
     ),
 }
-"""Of tensors, their axes and the bias, by the number of axes."""
+"""Layout of the tensors, names of the axes and layout of the bias, by number of axes."""
 
 
 def as_pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:
@@ -29,7 +29,7 @@ def as_pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:
     Raises:
         TypeError: If ``value`` is neither.
     """
-    if type(value) is int:  # by far the most common, and asked in every call
+    if type(value) is int:  # by far the most common case, checked in every call
         return value, value
     pair: Any = (value, value) if isinstance(value, int) else value
     if (
@@ -45,8 +45,8 @@ def as_pair(name: str, value: int | Sequence[int]) -> tuple[int, int]:
 def check_kernel_size(kernel_size: int | Sequence[int]) -> tuple[int, int]:
     """Returns the kernel size as (rows, columns).
 
-    One of the two may be 1: then a token attends along the other axis only. Both may not, since a
-    token that attends to itself alone gives its own value.
+    One of the two may be 1; tokens then attend only along the other axis. Both may not, since the
+    output of a token that attends only to itself is its own value.
 
     Raises:
         TypeError: If it is not an int or a pair of ints.
@@ -79,7 +79,7 @@ def check_dilation(dilation: int | Sequence[int]) -> tuple[int, int]:
 
 
 def check_scale(scale: float | None, head_dim: int) -> float:
-    """Returns the factor on query-key products, by default ``head_dim ** -0.5``.
+    """Returns the factor on the query-key products, by default ``head_dim ** -0.5``.
 
     Raises:
         TypeError: If it is not a number.
@@ -87,7 +87,7 @@ def check_scale(scale: float | None, head_dim: int) -> float:
     """
     if scale is None:
         return head_dim**-0.5
-    # A tuple: PyTorch 2.9 cannot compile unions of types.
+    # A tuple because PyTorch 2.9 cannot compile unions of types.
     if isinstance(scale, bool) or not isinstance(scale, (int, float)):
         raise TypeError(f'scale must be a number or None, got {type(scale).__name__}')
     if not 0 < scale < math.inf:
@@ -103,13 +103,14 @@ def check_tensors(
     kernel_size: tuple[int, ...],
     dilation: tuple[int, ...],
 ) -> None:
-    """Checks that the tensors fit each other, the kernel size and the dilation.
+    """Checks that the tensors match each other, the kernel size and the dilation.
 
-    Kernel size and dilation are those of a map's two axes, or of the one axis of a sequence.
+    Kernel size and dilation have two entries for a map and one for a sequence.
 
     Raises:
-        TypeError: If an argument is not a tensor, or has an unsupported dtype.
-        ValueError: If shapes, dtypes or devices do not fit.
+        TypeError: If an argument is not a tensor, or its dtype is unsupported or differs from
+            query's.
+        ValueError: If shapes or devices do not match, or the map is smaller than a window.
     """
     named = (('query', query), ('key', key), ('value', value), ('bias', bias))
     for name, tensor in named[:3] if bias is None else named:
@@ -151,8 +152,9 @@ def check_tensors(
 
 
 def autocast_dtype(device_type: str) -> torch.dtype | None:
-    """The dtype that autocast asks for on a type of device, None where it is off."""
-    # PyTorch 2.9 cannot compile is_autocast_available; of the devices used here, meta has none.
+    """Returns autocast's dtype for a device type, or None where autocast is off."""
+    # PyTorch 2.9 cannot compile is_autocast_available. Of the devices used here, only meta lacks
+    # it.
     if device_type == 'meta' or not torch.is_autocast_enabled(device_type):
         return None
     return torch.get_autocast_dtype(device_type)
@@ -161,7 +163,7 @@ def autocast_dtype(device_type: str) -> torch.dtype | None:
 def cast_for_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
     """Casts query, key and value to autocast's dtype where autocast is on.
 
-    float64 is left alone, as PyTorch's own autocast does. Do not pass the bias: it stays in full
+    float64 is left alone, as in PyTorch's own autocast. Do not pass the bias: it stays in full
     precision, since every backend adds it to scores of at least float32.
     """
     dtype = autocast_dtype(tensors[0].device.type)

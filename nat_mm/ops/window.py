@@ -1,4 +1,4 @@
-"""Which tokens a token attends to along one axis."""
+"""The window of each token along one axis."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from torch import Tensor
 def axis_window(
     length: int, kernel_size: int, dilation: int, device: torch.device | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The neighbors of every token along one axis, and their relative positions.
+    """Returns every token's neighbors along one axis, and their relative positions.
 
     Positions with the same remainder modulo ``dilation`` form a residue class. A token attends to
-    the ``kernel_size`` tokens of its own class that are centered on it or, near a border, to the
-    ``kernel_size`` tokens of its class nearest to that border.
+    the ``kernel_size`` tokens of its class that are centered on it or, near a border, to the
+    ``kernel_size`` tokens of its class closest to that border.
 
     Args:
-        length: Number of tokens L on the axis, at least ``kernel_size * dilation``.
+        length: Number of tokens L along the axis, at least ``kernel_size * dilation``.
         kernel_size: Odd window size k.
         dilation: Distance between neighbors.
-        device: Where to put the result; default: CPU.
+        device: Device of the result; defaults to the CPU.
 
     Returns:
         ``(neighbors, relative)``, both int64 of shape [L, k]: the position of each neighbor, and

@@ -1,1 +1,1 @@
-"""A model behind HTTP: what ``nat-mm serve`` runs, in part shared with the page of `nat_mm.web`."""
+"""Serves a model over HTTP for ``nat-mm serve``; partly shared with the page of `nat_mm.web`."""

@@ -1,4 +1,4 @@
-"""The HTTP interface: an image in, what the model found out."""
+"""The HTTP interface: takes an image and returns what the model found."""
 
 import asyncio
 import logging
@@ -31,7 +31,7 @@ from nat_mm.serving.schemas import ANSWERS, Health, MaskFormat, ModelInfo, Probl
 _Value = TypeVar('_Value')
 
 _HELPERS = 4
-"""Threads that decode images and encode results while the model works."""
+"""Number of threads that decode images and encode results while the model is running."""
 
 _IMAGE = {'schema': {'type': 'string', 'format': 'binary'}}
 _BODY = {
@@ -60,19 +60,19 @@ _PROBLEMS = {
 
 
 class Output(StrEnum):
-    """What is answered."""
+    """Format of the response."""
 
     JSON = 'json'
     PNG = 'png'
 
 
 def build_app(model: Model, limits: Limits, *, name: str) -> FastAPI:
-    """The application that serves a model.
+    """Builds the application that serves a model.
 
     Args:
-        model: The model; nothing else may use it meanwhile.
-        limits: What clients may use.
-        name: What the model is called.
+        model: The model; nothing else may use it at the same time.
+        limits: Limits on what clients may use.
+        name: Name of the model.
     """
     intake = Intake(limits)
     batcher = Batcher(model, batch_size=limits.batch_size, max_wait=limits.max_wait)
@@ -148,7 +148,7 @@ def build_app(model: Model, limits: Limits, *, name: str) -> FastAPI:
             return await in_helper(lambda: encode(result, masks, output))
 
         try:
-            # No other page that is open in the same browser may use the model.
+            # Other sites' pages that are open in the same browser must not use the model.
             if request.headers.get('sec-fetch-site', 'none') not in ('same-origin', 'none'):
                 raise HTTPException(403, 'This request comes from a page of another site.')
             with intake.file(counted) as file:
@@ -161,7 +161,7 @@ def build_app(model: Model, limits: Limits, *, name: str) -> FastAPI:
                 response.headers['Connection'] = 'close'
             return response
         except ClientDisconnect:
-            return Response(status_code=499)  # nobody reads it
+            return Response(status_code=499)  # nobody will read this
         except TimeoutError:
             return problem(504, f'Not predicted within {limits.timeout:g} seconds.')
         except Exception as error:
@@ -180,7 +180,7 @@ def decode(model: Model, content: bytes, limits: Limits) -> Frame:
 
 
 def encode(result: Result, masks: MaskFormat, output: Output) -> Response:
-    """Writes a result as it was asked for."""
+    """Encodes a result in the requested format."""
     if output == Output.JSON:
         return Response(
             describe(result, masks).model_dump_json(exclude_none=True),
@@ -201,16 +201,16 @@ def encode(result: Result, masks: MaskFormat, output: Output) -> Response:
 async def unless_gone(
     request: CountedRequest, work: Coroutine[Any, Any, _Value], *, seconds: float
 ) -> _Value:
-    """Waits for something, and cancels it when nobody waits for the answer any more.
+    """Waits for some work, and cancels it when the client is gone or the time is up.
 
     Args:
-        request: The request, read to its end.
-        work: What is waited for.
-        seconds: How long.
+        request: The request, completely read.
+        work: The work to wait for.
+        seconds: Longest time to wait.
 
     Raises:
-        ClientDisconnect: The client has gone.
-        TimeoutError: It took longer.
+        ClientDisconnect: If the client is gone.
+        TimeoutError: If the work takes longer.
     """
 
     async def watch() -> None:
@@ -230,7 +230,7 @@ async def unless_gone(
 
 
 def explain(error: Exception) -> JSONResponse:
-    """What a client is told of an image that could not be predicted."""
+    """Creates the response for an image that could not be predicted."""
     if isinstance(error, UnreadableInput | UserError):
         return problem(422, f'The image cannot be used: {error}.')
     faults = LeftOut()
@@ -242,5 +242,5 @@ def explain(error: Exception) -> JSONResponse:
 
 
 def problem(status: int, detail: str) -> JSONResponse:
-    """An answer that is no result."""
+    """Creates an error response."""
     return JSONResponse({'detail': detail}, status)

@@ -1,4 +1,4 @@
-"""Predicts the images of several requests at once, from one thread."""
+"""Predicts the images of several requests together, in a single thread."""
 
 import threading
 import time
@@ -21,23 +21,24 @@ class _Job:
 
     @property
     def kind(self) -> tuple[Any, ...]:
-        """What images must have in common: their results then are those that each would have alone.
+        """What images must have in common to give the same results in a batch as alone.
 
-        Images of other shapes would be padded, and a lower threshold keeps other objects.
+        Images of different shapes would be padded, and a lower threshold keeps more objects.
         """
         image = self.frame.image if self.frame.results is None else self.frame.results['img']
         return (image.shape, image.dtype.str, self.score_threshold)
 
 
 class Batcher:
-    """The one thread that uses a model; as a context manager it runs inside of the ``with`` block.
+    """The only thread that uses a model; as a context manager, it runs inside the ``with`` block.
 
-    The image that has waited longest is predicted next, with others of its shape and threshold.
+    The image that has waited longest is predicted next, together with others of the same shape and
+    threshold.
 
     Args:
         model: The model.
-        batch_size: Images that are predicted at once, at most.
-        max_wait: Seconds for which an image waits for others, unless the batch is full before.
+        batch_size: Most images to predict at once.
+        max_wait: Seconds that an image waits for others, unless the batch is full earlier.
     """
 
     def __init__(self, model: Model, *, batch_size: int, max_wait: float) -> None:
@@ -54,7 +55,7 @@ class Batcher:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Predicts what waits, and ends."""
+        """Predicts the waiting images, then ends."""
         with self._changed:
             self._is_ending = True
             self._changed.notify_all()
@@ -62,18 +63,19 @@ class Batcher:
 
     @property
     def is_alive(self) -> bool:
-        """Whether images are predicted."""
+        """Whether the thread is running."""
         return self._thread.is_alive()
 
     def submit(self, frame: Frame, *, score_threshold: float) -> 'Future[Result]':
-        """Lets an image wait for the model.
+        """Queues an image for the model.
 
         Args:
             frame: The image.
             score_threshold: Drops objects of a detector with lower scores.
 
         Returns:
-            Its result, or what the model raised. Canceled before its turn, it is not predicted.
+            Its result, or the exception that the model raised. If canceled before its turn, the
+            image is not predicted.
         """
         job = _Job(frame, score_threshold)
         with self._changed:
@@ -93,7 +95,7 @@ class Batcher:
             self._predict(batch)
 
     def _next_batch(self) -> list[_Job]:
-        """Waits for images; none is left at the end."""
+        """Waits for the next images; returns an empty list at the end."""
         with self._changed:
             while True:
                 self._changed.wait_for(lambda: self._jobs or self._is_ending)
@@ -127,7 +129,7 @@ class Batcher:
             if len(jobs) == 1:
                 jobs[0].future.set_exception(error)
                 return
-            # One image may be to blame.
+            # A single image may be the cause.
             for job in jobs:
                 self._predict_running([job])
             return

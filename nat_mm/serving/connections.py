@@ -1,4 +1,4 @@
-"""Closes connections that hang on: a slow client costs no more than a quick one."""
+"""Closes lingering connections, so that a slow client costs no more than a fast one."""
 
 import asyncio
 
@@ -6,32 +6,32 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 CONNECTIONS = 600
-"""Open at once; another one is told so and closed."""
+"""Most open connections; further ones get an error and are closed."""
 
 HEADER_SECONDS = 10
-"""In which the header of a request must have arrived."""
+"""Time in which the header of a request must arrive."""
 
 BODY_SECONDS = 60
-"""In which the rest of it, such as a file, must have arrived."""
+"""Time in which the rest of a request, such as a file, must arrive."""
 
 WRITE_SECONDS = 30
-"""For how long a client may read nothing of what is sent to it."""
+"""Longest time for which a client may read nothing of what is sent to it."""
 
 _FULL = (
     b'HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 60\r\n'
     b'Content-Type: text/plain; charset=utf-8\r\nContent-Length: %d\r\n\r\n%b'
 )
 _PATIENCE = {h11.IDLE: HEADER_SECONDS, h11.SEND_BODY: BODY_SECONDS}
-"""Seconds by what the client is to send next: a header, or the rest of a request."""
+"""Time limits by what the client is to send next: a header, or the rest of a request."""
 
 
 class BoundedConnection(H11Protocol):
-    """uvicorn's connection with bounds that uvicorn lacks.
+    """uvicorn's connection with time limits, which uvicorn lacks.
 
-    uvicorn waits without end for a request, and for a client that reads nothing.
+    uvicorn waits forever for a request, and for a client that reads nothing.
 
     Attributes:
-        crowd: What a client is told where there are too many.
+        crowd: Message to a client if there are too many connections.
     """
 
     crowd = b'Too many clients are connected right now. Please try again in a minute.\n'
@@ -73,7 +73,7 @@ class BoundedConnection(H11Protocol):
 
     def _bound_reading(self) -> None:
         expected = self.conn.their_state
-        # Not again for each byte.
+        # The limit must not start over with each byte.
         if expected is self._expected:
             return
         self._expected = expected

@@ -1,4 +1,4 @@
-"""Takes the images that clients send, as long as there is room for them."""
+"""Accepts the images that clients send, as long as there is room for them."""
 
 import io
 from collections.abc import Iterator
@@ -17,17 +17,18 @@ RETRY_SECONDS = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What clients may use of the computer.
+    """Limits on the resources that clients may use.
 
     Attributes:
-        batch_size: Images that are predicted at once, at most.
-        max_wait: Seconds for which an image waits for others to be predicted with it.
-        queue: Images that have arrived and are not answered yet.
-        timeout: Seconds in which an image that has arrived is answered.
-        megabytes: Of an image file.
-        megapixels: Of an image.
-        waiting_megabytes: Of all files that are being received or wait to be decoded.
-        waiting_megapixels: Of all images in the queue.
+        batch_size: Most images to predict at once.
+        max_wait: Seconds that an image waits for others to be predicted with it.
+        queue: Most images that have arrived and are not answered yet.
+        timeout: Seconds within which an image is answered after its arrival.
+        megabytes: Largest size of an image file.
+        megapixels: Largest size of an image.
+        waiting_megabytes: Largest total size of all files that are being received or are not
+            answered yet.
+        waiting_megapixels: Largest total size of all images in the queue.
     """
 
     batch_size: int = 8
@@ -41,13 +42,13 @@ class Limits:
 
 
 class Intake:
-    """Counts what is in memory for all clients; used from the event loop's thread alone.
+    """Tracks the memory in use for all clients; only used in the event loop's thread.
 
     Args:
-        limits: Its bounds.
+        limits: Limits to enforce.
 
     Attributes:
-        waiting: Images that have arrived and are not answered yet.
+        waiting: Number of images that have arrived and are not answered yet.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -58,18 +59,18 @@ class Intake:
 
     @contextmanager
     def room(self, content: bytes) -> Iterator[None]:
-        """Holds a place for an image inside of the ``with`` block.
+        """Reserves room for an image inside the ``with`` block.
 
         Args:
-            content: Its file.
+            content: Content of the image file.
 
         Raises:
-            HTTPException: There is none, or the file is no image that is taken.
+            HTTPException: If there is no room, or the file is not an acceptable image.
         """
         pixels = self._check_header(content)
         if self.waiting >= self._limits.queue:
             raise crowded()
-        # One image is taken, however large, so that all that are taken are answered some time.
+        # A single image is always accepted, however large, so that none is rejected forever.
         if self.waiting and self._pixels + pixels > self._limits.waiting_megapixels * 1e6:
             raise crowded()
         self.waiting += 1
@@ -81,7 +82,7 @@ class Intake:
             self._pixels -= pixels
 
     def _check_header(self, content: bytes) -> int:
-        """Number of pixels as the header says."""
+        """Returns the number of pixels according to the header."""
         size = image_size(io.BytesIO(content))
         if size is None:
             raise HTTPException(415, f'This is not an image that can be read here: {_TYPES}.')
@@ -100,7 +101,7 @@ class Intake:
 
     @contextmanager
     def file(self, request: CountedRequest) -> Iterator['File']:
-        """Receives a file inside of the ``with`` block, at the end of which it is forgotten."""
+        """Receives a file inside the ``with`` block, after which it no longer counts."""
         file = File(self, request)
         try:
             yield file
@@ -108,10 +109,10 @@ class Intake:
             self._bytes -= file.size
 
     def take(self, file: 'File', piece: bytes) -> None:
-        """Adds to a file.
+        """Appends to a file.
 
         Raises:
-            HTTPException: It is too large, or all files are.
+            HTTPException: If the file or all files together are too large.
         """
         if file.size + len(piece) > self._limits.megabytes * 1e6:
             raise self.too_large()
@@ -122,14 +123,14 @@ class Intake:
         file.pieces.append(piece)
 
     def too_large(self) -> HTTPException:
-        """What a client is told whose file is too large."""
+        """Creates the error for a file that is too large."""
         return HTTPException(
             413, f'The file has more than the {self._limits.megabytes:g} MB that are accepted here.'
         )
 
     @property
     def longest_body(self) -> int:
-        """Bytes of a file, and what a form has beside it."""
+        """Most bytes of a request: a file and the rest of a form."""
         return int(self._limits.megabytes * 1e6) + FORM_BYTES
 
 
@@ -137,8 +138,8 @@ class File:
     """A file that a client sends.
 
     Attributes:
-        size: Bytes that have arrived.
-        pieces: These bytes.
+        size: Number of bytes that have arrived.
+        pieces: The bytes that have arrived.
     """
 
     def __init__(self, intake: Intake, request: CountedRequest) -> None:
@@ -148,10 +149,10 @@ class File:
         self._request = request
 
     async def receive(self) -> bytes:
-        """Receives all of it.
+        """Receives the whole file.
 
         Raises:
-            HTTPException: It is empty, too large, or of a type that is not taken.
+            HTTPException: If the file is empty, too large, or of a type that is not accepted.
         """
         request, limit = self._request, self._intake.longest_body
         kind = request.headers.get('content-type', '').partition(';')[0].strip().lower()
@@ -176,5 +177,5 @@ class File:
 
 
 def crowded() -> HTTPException:
-    """What a client is told where there is no room."""
+    """Creates the error for a lack of room."""
     return HTTPException(503, _CROWD, {'Retry-After': str(RETRY_SECONDS)})

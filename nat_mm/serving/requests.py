@@ -1,4 +1,4 @@
-"""Reads the body of a request, as much of it as is taken."""
+"""Reads the body of a request up to the size that is accepted."""
 
 from collections.abc import AsyncIterator, Callable
 
@@ -9,11 +9,11 @@ from starlette.requests import Request
 from starlette.types import Message, Receive, Scope
 
 FORM_BYTES = 10_000
-"""What a form may have beside its file."""
+"""Most bytes of a form besides its file."""
 
 
 class CountedRequest(Request):
-    """A request of which is known how much of it was read, and whether its sender has gone."""
+    """A request that tracks how much of it was read, and whether its sender is gone."""
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         self.size = 0
@@ -31,25 +31,25 @@ class CountedRequest(Request):
 
     @property
     def declared_size(self) -> int:
-        """Bytes of the body as its header says, 0 if it does not."""
+        """Size of the body in bytes according to the header, or 0 if not given."""
         declared = self.headers.get('content-length', '0')
         return int(declared) if declared.isdecimal() else 0
 
     async def chunks(self, limit: int) -> AsyncIterator[bytes]:
-        """The body, refused where it is longer than so many bytes."""
+        """Yields the body; raises an error if it has more than ``limit`` bytes."""
         async for chunk in self.stream():
             if self.size > limit:
                 raise HTTPException(413, f'A request can have at most {limit} bytes.')
             yield chunk
 
     async def read_rest(self, limit: int) -> bool:
-        """Reads and forgets the rest: to a client that is cut short no answer gets through.
+        """Reads and discards the rest: a client that is cut off would not receive the response.
 
         Args:
-            limit: Bytes of a body of which the rest is read.
+            limit: Longest body in bytes whose rest is read.
 
         Returns:
-            Whether that was worthwhile.
+            Whether the body was read completely.
         """
         while not self.is_whole and max(self.size, self.declared_size) <= limit:
             await self.receive()
@@ -61,11 +61,12 @@ async def read_form(request: CountedRequest, *, limit: int, take: Callable[[byte
 
     Args:
         request: The request.
-        limit: Bytes of the longest body that is read.
-        take: Gets the content of the file, piece by piece.
+        limit: Longest body in bytes that is read.
+        take: Receives the content of the file piece by piece.
 
     Raises:
-        HTTPException: It is no such form, too long, or has not one file.
+        HTTPException: If the body is not such a form, is too long, or does not have exactly one
+            file.
     """
     kind, options = parse_options_header(request.headers.get('content-type', ''))
     if kind != b'multipart/form-data' or b'boundary' not in options:

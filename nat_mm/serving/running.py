@@ -1,4 +1,4 @@
-"""Runs uvicorn, inside of a ``with`` block."""
+"""Runs uvicorn inside a ``with`` block."""
 
 import socket
 import threading
@@ -14,14 +14,14 @@ from nat_mm.serving.connections import BoundedConnection
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens.
+    """Creates a listening socket.
 
     Args:
-        host: Address, of IPv4 or IPv6.
-        port: Port; 0 takes a free one.
+        host: IPv4 or IPv6 address.
+        port: Port; 0 for any free one.
 
     Raises:
-        UserError: Nothing can listen there.
+        UserError: If listening there is not possible.
     """
     family = socket.AF_INET6 if ':' in host else socket.AF_INET
     try:
@@ -31,7 +31,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def local_address(listener: socket.socket) -> str:
-    """The address of a socket on this computer, as a browser takes it."""
+    """Returns the URL of a socket on this computer."""
     host, port, *_ = listener.getsockname()
     name = 'localhost' if host in ('0.0.0.0', '::') else f'[{host}]' if ':' in host else host
     return f'http://{name}:{port}/'
@@ -45,19 +45,19 @@ def served(
     connection: type[BoundedConnection] = BoundedConnection,
     last_seconds: int = 1,
 ) -> Iterator[threading.Event]:
-    """Serves an application inside of the ``with`` block, from a thread of its own.
+    """Serves an application in a separate thread inside the ``with`` block.
 
     Args:
         app: The application.
-        listener: Where it is served.
-        connection: What becomes of a connection.
-        last_seconds: For how long requests that have begun may go on after the end of the block.
+        listener: Socket on which it is served.
+        connection: Class that handles connections.
+        last_seconds: Seconds that pending requests may continue after the end of the block.
 
     Yields:
-        What is set when the application is not served any more.
+        An event that is set when the application is no longer served.
 
     Raises:
-        UserError: The application does not start.
+        UserError: If the application does not start.
     """
     config = uvicorn.Config(
         app,
@@ -89,11 +89,11 @@ def served(
 
 
 def wait_for(ended: threading.Event) -> None:
-    """Waits for the end, or until a signal's handler raises.
+    """Waits for the end, or until a signal handler raises an exception.
 
-    ``Thread.join`` would do so, too, but until Python 3.12 it takes a thread for ended when it is
-    interrupted, and does not wait for it any more.
+    ``Thread.join`` would do so as well, but up to Python 3.12, once interrupted, it considers the
+    thread finished and no longer waits for it.
     """
-    # Without a timeout signals would wait, too.
+    # Without a timeout, signals would have to wait as well.
     while not ended.wait(timeout=1):
         pass

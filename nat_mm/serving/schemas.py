@@ -1,4 +1,4 @@
-"""What the server answers, as pydantic's models: they are what the OpenAPI page describes."""
+"""Responses of the server as pydantic models, which also appear on the OpenAPI page."""
 
 from enum import StrEnum
 from typing import Literal
@@ -14,7 +14,7 @@ from nat_mm.serving.intake import Limits
 
 
 class MaskFormat(StrEnum):
-    """How masks are written."""
+    """Format of masks."""
 
     RLE = 'rle'
     POLYGON = 'polygon'
@@ -22,13 +22,13 @@ class MaskFormat(StrEnum):
 
 
 class Problem(BaseModel):
-    """Why there is no result."""
+    """The reason why there is no result."""
 
     detail: str
 
 
 class Health(BaseModel):
-    """Whether images are predicted."""
+    """Whether the server can predict images."""
 
     ready: bool
     waiting: int = Field(description='images that have arrived and are not answered yet')
@@ -59,8 +59,8 @@ class ModelInfo(BaseModel):
 
         Args:
             model: The model.
-            limits: What clients may use.
-            name: What the model is called.
+            limits: Limits on what clients may use.
+            name: Name of the model.
         """
         return cls(
             name=name,
@@ -121,7 +121,7 @@ class Share(Region):
 
 
 class Score(BaseModel):
-    """A class that an image may be of."""
+    """A class that an image may belong to."""
 
     label: int
     class_name: str
@@ -129,14 +129,14 @@ class Score(BaseModel):
 
 
 class Answer(BaseModel):
-    """What every result has."""
+    """What all results have in common."""
 
     height: int
     width: int
 
 
 class Detection(Answer):
-    """Objects, those with the highest scores first."""
+    """Objects, highest score first."""
 
     task: Literal['detection'] = 'detection'
     instances: list[Instance]
@@ -151,7 +151,7 @@ class Segmentation(Answer):
 
 
 class Classification(Answer):
-    """The five likeliest classes, the likeliest first."""
+    """The five most likely classes, in descending order."""
 
     task: Literal['classification'] = 'classification'
     classes: list[Score]
@@ -162,11 +162,11 @@ ANSWERS: dict[str, type[Answer]] = {
     'segmentation': Segmentation,
     'classification': Classification,
 }
-"""By task of the model."""
+"""Responses by task of the model."""
 
 
 def describe(result: Result, masks: MaskFormat) -> Answer:
-    """A result as the server answers it."""
+    """Converts a result to the server's response."""
     height, width = result.image.shape[:2]
     size = {'height': height, 'width': width}
     if isinstance(result, DetectionResult):
@@ -192,13 +192,13 @@ def describe(result: Result, masks: MaskFormat) -> Answer:
 
 
 def outline(mask: np.ndarray) -> list[list[float]]:
-    """The outlines of a mask's parts, as COCO has polygons.
+    """Returns the outlines of a mask's parts as COCO polygons.
 
     Args:
         mask: [height, width], bool.
 
     Returns:
-        Of each part of at least three corners x1, y1, x2, y2, ..., the centers of pixels.
+        x1, y1, x2, y2, ... of each part with at least three corners, in centers of pixels.
     """
     crop = MaskCrop.of(mask)
     if not crop.mask.size:

@@ -1,14 +1,14 @@
-"""Training runs: starting, resuming and stopping them."""
+"""Starts, resumes and stops training runs."""
 
 import nat_mm_startup
 
 
 def extend_mmengine() -> None:
-    """Registers this project's hook and optimizer wrapper, and extends mmengine's own runners.
+    """Registers nat_mm's hook and optimizer wrapper, and extends mmengine's own runners.
 
-    These change as soon as they are imported: the loops use no instructions that this CPU lacks
-    and go on in the middle of an epoch; the runners look at what a checkpoint has restored and
-    format a config for logs and checkpoints once, not five times.
+    mmengine's modules are patched as soon as they are imported: loops avoid instructions that this
+    CPU cannot run and can resume in the middle of an epoch; runners validate what a checkpoint
+    restores and format a config for logs and checkpoints once instead of five times.
     """
     from nat_mm.training import (
         autocast,

@@ -1,4 +1,4 @@
-"""Mixed precision with and without a GPU."""
+"""Mixed precision on GPUs and CPUs."""
 
 from contextlib import AbstractContextManager
 from types import ModuleType
@@ -29,20 +29,20 @@ def check_instructions_before_loops(loops: ModuleType) -> None:
 
 @OPTIM_WRAPPERS.register_module()
 class AutocastOptimWrapper(AmpOptimWrapper):
-    """mmengine's AmpOptimWrapper, which also works on a CPU, in bf16 without loss scaling.
+    """mmengine's AmpOptimWrapper, but also for CPUs, in bf16 without loss scaling.
 
-    On a GPU nothing is different: fp16 with loss scaling unless ``dtype`` says otherwise.
+    On a GPU, nothing changes: fp16 with loss scaling unless ``dtype`` says otherwise.
 
     Args:
         optimizer: Optimizer whose parameters are updated.
-        loss_scale: ``'dynamic'``, a fixed scale, or arguments of GradScaler; not used on a CPU.
-        dtype: Precision inside autocast, ``'bfloat16'`` or ``'float16'`` or a torch.dtype. None for
+        loss_scale: ``'dynamic'``, a fixed scale, or arguments for GradScaler; not used on a CPU.
+        dtype: Precision inside autocast: ``'bfloat16'``, ``'float16'`` or a torch.dtype. None for
             the device's default, bf16 on a CPU and fp16 on a GPU.
-        accumulative_counts: Iterations whose gradients are summed before a step.
-        clip_grad: Arguments of mmengine's gradient clipping, None for no clipping.
+        accumulative_counts: Number of iterations whose gradients are summed before a step.
+        clip_grad: Arguments for mmengine's gradient clipping, or None for no clipping.
 
     Raises:
-        ValueError: Another ``dtype`` than bf16 on a CPU.
+        ValueError: If ``dtype`` is not bf16 on a CPU.
     """
 
     def __init__(
@@ -65,14 +65,14 @@ class AutocastOptimWrapper(AmpOptimWrapper):
         if dtype not in (None, 'bfloat16', torch.bfloat16):
             raise ValueError(f"dtype must be 'bfloat16' for mixed precision on a CPU, got {dtype}")
         avoid_unusable_amx()
-        # AmpOptimWrapper.__init__ insists on a GPU; its methods do not.
+        # AmpOptimWrapper.__init__ requires a GPU; its methods do not.
         OptimWrapper.__init__(self, **common)
         self._scale_update_param = None
         self.loss_scaler = torch.amp.GradScaler('cpu', enabled=False)
         self.cast_dtype = torch.bfloat16
 
     def state_dict(self) -> dict:
-        """Returns the optimizer's state, and the loss scaler's where there is one."""
+        """Returns the optimizer's state, and the loss scaler's if there is one."""
         state = super().state_dict()
         if not self.loss_scaler.is_enabled():
             del state['loss_scaler']  # a scaler on a GPU would reject the empty state

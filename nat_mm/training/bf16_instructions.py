@@ -1,6 +1,6 @@
-"""bf16 matrix products on CPUs that announce instructions they cannot run.
+"""Avoids bf16 instructions that CPUs advertise but cannot run.
 
-Some virtual machines announce AMX and then kill the process (SIGILL) that uses it.
+Some virtual machines advertise AMX but kill processes that use it (SIGILL).
 """
 
 import functools
@@ -22,11 +22,11 @@ _PROBE = (
 
 @functools.cache
 def avoid_unusable_amx() -> None:
-    """Keeps oneDNN off AMX where a trial in another process dies of it.
+    """Keeps oneDNN from using AMX if a trial in another process is killed by it.
 
-    To be called before the first matrix product of this process, because oneDNN reads its settings
-    only once. The trial runs only on CPUs that announce bf16 instructions, and not if the user has
-    set ``ONEDNN_MAX_CPU_ISA``.
+    Must be called before the first matrix product of this process, because oneDNN reads its
+    settings only once. The trial runs only on CPUs that advertise bf16 instructions, and not if the
+    user has set ``ONEDNN_MAX_CPU_ISA``.
     """
     if _VARIABLE in os.environ or not _announces_bf16():
         return

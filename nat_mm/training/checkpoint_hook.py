@@ -6,5 +6,5 @@ from mmengine.hooks import CheckpointHook
 
 
 def find_checkpoint_hook(runner: Any) -> CheckpointHook | None:
-    """The first CheckpointHook of a runner, None if it has none."""
+    """Returns the first CheckpointHook of a runner, or None if it has none."""
     return next((hook for hook in runner.hooks if isinstance(hook, CheckpointHook)), None)

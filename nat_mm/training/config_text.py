@@ -1,15 +1,15 @@
-"""Formats the text of a config once: mmengine does it five times before a run's first iteration."""
+"""Formats a config's text once; mmengine does so five times before a run's first iteration."""
 
 import functools
 from types import ModuleType
 from typing import Any
 
-REMEMBERED = 4  # texts
+REMEMBERED = 4  # number of texts
 
 
 def format_once(config_module: ModuleType) -> None:
-    """Keeps the last texts that ``mmengine.config.config`` had yapf format, half a second each."""
-    # OneDL's fork imports the function where it needs it.
+    """Caches the texts that ``mmengine.config.config`` formats with yapf, half a second each."""
+    # OneDL's fork imports the function locally.
     format_code = getattr(config_module, 'FormatCode', None)
     if format_code is None:
         return

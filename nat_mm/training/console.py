@@ -1,4 +1,4 @@
-"""Keeps the console short: what few people read at every start is only in the log file."""
+"""Shortens the console output: what few people read at every start goes only to the log file."""
 
 import logging
 
@@ -10,14 +10,14 @@ _FOR_THE_FILE = (
     'Hooks will be executed in the following order:\n',
     'paramwise_options -- ',
 )
-"""How the messages of mmengine begin that fill hundreds of lines."""
+"""Start of mmengine's messages that fill hundreds of lines."""
 
 
 class _ShortConsole:
-    """Leaves environment, config, hooks and options of single parameters out of the console."""
+    """Omits environment, config, hooks and per-parameter options from the console."""
 
     def _log_env(self, *arguments: dict) -> None:
-        # The first that either runner does with its logger.
+        # This is the first use of the logger in both runners.
         for handler in self.logger.handlers:
             if not isinstance(handler, logging.FileHandler):
                 handler.addFilter(_is_for_the_console)

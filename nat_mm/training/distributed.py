@@ -1,4 +1,4 @@
-"""Distributed training and testing without a GPU."""
+"""Enables distributed training and testing without a GPU."""
 
 import torch.distributed
 from mmengine.config import Config, ConfigDict
@@ -6,18 +6,19 @@ from mmengine.device import get_device
 
 
 def prepare_distributed(config: Config) -> None:
-    """Makes ``config`` run under its launcher, on CPUs too; to be called before Runner.from_cfg.
+    """Makes ``config`` run with its launcher, also on CPUs; call this before Runner.from_cfg.
 
-    mmengine starts processes for GPUs only. Without one, this starts the gloo process group, asks
-    for DistributedDataParallel without device numbers and replaces SyncBN, which needs a GPU, by
-    BN. With a GPU, or with the launcher ``'none'``, ``config`` stays as it is.
+    mmengine supports only processes on GPUs. Without a GPU, this starts the gloo process group,
+    requests DistributedDataParallel without device ids and replaces SyncBN, which needs a GPU, with
+    BN. With a GPU, or with the launcher ``'none'``, ``config`` is unchanged.
 
     Args:
-        config: Experiment; ``launcher`` says how the processes were started. Changed in place.
+        config: Config of the run; ``launcher`` says how the processes were started. Modified in
+            place.
 
     Raises:
-        ValueError: There is no GPU, and the launcher is neither ``'pytorch'`` nor ``'none'``, or an
-            environment variable of torchrun is missing.
+        ValueError: If there is no GPU, and the launcher is neither ``'pytorch'`` nor ``'none'`` or
+            an environment variable of torchrun is missing.
     """
     launcher = config.get('launcher', 'none')
     if launcher == 'none' or get_device() != 'cpu':

@@ -1,23 +1,23 @@
-"""Resuming an epoch where it was interrupted.
+"""Resumes an epoch where it was interrupted.
 
-mmengine's EpochBasedTrainLoop begins the epoch of a checkpoint from its first batch, whatever
-happened to the epoch before the checkpoint was written.
+mmengine's EpochBasedTrainLoop always resumes an epoch from its first batch, no matter how far the
+epoch had progressed when the checkpoint was written.
 """
 
 from types import ModuleType
 from typing import Any
 
 INTERRUPTED = 'interrupted_epoch'
-"""Where the message hub, and with it the checkpoint, says how far the epoch has come."""
+"""Key under which the message hub, and thus the checkpoint, records the epoch's progress."""
 
 
 def note_interruption(runner: Any, *, iteration: int, batches: int) -> None:
-    """Has the checkpoint that is written next continue in the middle of its epoch.
+    """Makes the next checkpoint resume in the middle of its epoch.
 
     Args:
         runner: The runner.
-        iteration: Iterations that are done of the training run.
-        batches: Batches that are done of the epoch.
+        iteration: Number of completed iterations of the training run.
+        batches: Number of completed batches of the epoch.
     """
     place = {
         'epoch': runner.epoch,
@@ -29,10 +29,10 @@ def note_interruption(runner: Any, *, iteration: int, batches: int) -> None:
 
 
 def continue_epochs(loops: ModuleType) -> None:
-    """Lets EpochBasedTrainLoop skip the batches that were done before an interruption.
+    """Makes EpochBasedTrainLoop skip the batches that were completed before an interruption.
 
-    They are loaded and dropped, as IterBasedTrainLoop does it. If an epoch has got another number
-    of batches since, it begins anew.
+    They are loaded and dropped, as in IterBasedTrainLoop. If the number of batches per epoch has
+    changed since, the epoch starts over.
 
     Args:
         loops: ``mmengine.runner.loops``.
@@ -43,7 +43,7 @@ def continue_epochs(loops: ModuleType) -> None:
     def run_rest_of_epoch(self) -> None:
         place = self.runner.message_hub.runtime_info.get(INTERRUPTED, {})
         self._batches_done = 0
-        # Checkpoints that are written later keep the note, and are of another place.
+        # Later checkpoints keep this record, which does not apply to them.
         if (place.get('epoch'), place.get('iteration')) == (self._epoch, self._iter):
             if place['batches_per_epoch'] == len(self.dataloader):
                 self._batches_done = place['batches']

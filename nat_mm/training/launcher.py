@@ -1,4 +1,4 @@
-"""Gets a run ready for the launcher that started its processes."""
+"""Prepares a run for the launcher that started its processes."""
 
 import os
 
@@ -18,15 +18,15 @@ STARTERS = {'pytorch': 'torchrun (see tools/dist_train.sh)', 'slurm': 'srun', 'm
 
 
 def prepare_launcher(config: Config) -> None:
-    """Checks what the launcher set and prepares processes without a GPU, which mmengine does not.
+    """Checks the launcher's variables and prepares processes without a GPU, unlike mmengine.
 
     Args:
-        config: Config of the run; ``launcher`` is none, pytorch, slurm or mpi. Without a GPU it is
-            changed to what works there.
+        config: Config of the run; ``launcher`` is none, pytorch, slurm or mpi. Without a GPU, the
+            config is changed to work there.
 
     Raises:
-        UserError: A variable is missing, so the command was not started by that launcher, or
-            the launcher needs a GPU.
+        UserError: If a variable is missing, because the command was not started by that launcher,
+            or the launcher needs a GPU.
     """
     launcher = config.launcher
     missing = [name for name in VARIABLES.get(launcher, ()) if name not in os.environ]
@@ -43,9 +43,9 @@ def prepare_launcher(config: Config) -> None:
 
 
 def is_main_process(launcher: str) -> bool:
-    """Whether this process is the first of those that the launcher started.
+    """Returns whether this process is the first of those that the launcher started.
 
     Args:
-        launcher: none, pytorch, slurm or mpi, whose variables `prepare_launcher` has checked.
+        launcher: none, pytorch, slurm or mpi, with its variables checked by `prepare_launcher`.
     """
     return launcher == 'none' or os.environ[RANKS[launcher]] == '0'

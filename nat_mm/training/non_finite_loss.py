@@ -10,7 +10,7 @@ from mmengine.registry import HOOKS
 from torch import nn
 
 _FSDP = '_fsdp_wrapped_module.'
-"""What FSDP puts into names, but not into those in checkpoints."""
+"""Inserted by FSDP into the names of parameters, but not into those in checkpoints."""
 
 
 class NonFiniteError(ArithmeticError):
@@ -19,20 +19,20 @@ class NonFiniteError(ArithmeticError):
 
 @HOOKS.register_module()
 class StopOnNonFiniteLoss(Hook):
-    """Ends training before weights that a NaN or infinite loss has spoilt reach a checkpoint.
+    """Ends training before weights corrupted by a NaN or infinite loss reach a checkpoint.
 
-    The losses are looked at after each iteration and before a checkpoint of it is written; mmengine
-    has copied them from the GPU by then, for its log, so that nothing waits for it once more. As
-    gradients can be NaN where the loss is not, every weight is looked at before a checkpoint is
-    written. Where mixed precision scales the loss, the optimizer leaves out the iterations whose
-    gradients are NaN or infinite, and a loss may be so a few times.
+    Losses are checked after each iteration, before its checkpoint is written. By then, mmengine has
+    already copied them from the GPU for its log, so the check causes no additional wait. Since
+    gradients can be NaN even if the loss is not, all weights are checked before a checkpoint is
+    written. If mixed precision scales the loss, the optimizer skips iterations whose gradients are
+    NaN or infinite, so a few non-finite losses are tolerated.
 
     Args:
-        patience: Iterations in a row that may have a NaN or infinite loss where it is scaled;
-            without scaling, the first one ends the training run.
+        patience: Number of consecutive iterations that may have a NaN or infinite loss if the loss
+            is scaled; without scaling, the first one ends the training run.
 
     Raises:
-        ValueError: ``patience`` is negative.
+        ValueError: If ``patience`` is negative.
     """
 
     priority = 'ABOVE_NORMAL'  # after mmengine has logged the losses, before it saves
@@ -49,7 +49,7 @@ class StopOnNonFiniteLoss(Hook):
         """Ends training if a loss of the iteration is not finite.
 
         Raises:
-            NonFiniteError: It is not.
+            NonFiniteError: If a loss is not finite.
         """
         losses = {name: value for name, value in (outputs or {}).items() if 'loss' in name}
         if all(math.isfinite(_logged(runner, name, losses[name])) for name in losses):
@@ -74,15 +74,15 @@ class StopOnNonFiniteLoss(Hook):
         )
 
     def before_save_checkpoint(self, runner: Any, checkpoint: dict) -> None:
-        """Refuses to let a checkpoint be written if a weight is not finite.
+        """Prevents a checkpoint from being written if a weight is not finite.
 
         Raises:
-            NonFiniteError: It is not.
+            NonFiniteError: If a weight is not finite.
         """
-        # Buffers may be infinite on purpose, as masks are.
+        # Buffers may be infinite on purpose, such as masks.
         buffers = {name.replace(_FSDP, '') for name, _ in _unwrap(runner.model).named_buffers()}
         for name, weight in checkpoint['state_dict'].items():
-            # Parts of weights, as FSDP may save them, have a type of their own.
+            # Sharded weights, as FSDP may save them, have their own type.
             if name in buffers or type(weight) not in (torch.Tensor, nn.Parameter):
                 continue
             if not torch.isfinite(weight).all():
@@ -98,6 +98,6 @@ def _unwrap(model: nn.Module) -> nn.Module:
 
 
 def _logged(runner: Any, name: str, value: Any) -> float:
-    """The value of a loss, from mmengine's log where it has one, which costs nothing."""
+    """Returns the value of a loss, from mmengine's log if possible, which costs nothing."""
     history = runner.message_hub.log_scalars.get(f'train/{name}')
     return float(value if history is None else history.current())

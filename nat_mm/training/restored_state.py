@@ -1,8 +1,8 @@
-"""Looks at what a checkpoint has restored before a training run goes on with it.
+"""Validates the state that a checkpoint has restored before a training run continues with it.
 
-mmengine puts what a checkpoint holds into the runner unseen, paths of files that it is going to
-delete among it. Here a damaged, hostile or foreign state is refused in one line, and nothing but
-the run's own checkpoints is ever deleted.
+mmengine copies a checkpoint's contents into the runner unchecked, including paths of files that it
+will delete. Here, a damaged, malicious or incompatible state is rejected with a one-line message,
+and only the run's own checkpoints are ever deleted.
 """
 
 import functools
@@ -24,14 +24,14 @@ from nat_mm.training.checkpoint_hook import find_checkpoint_hook
 from nat_mm.training.interrupted_epochs import INTERRUPTED
 
 _LARGEST_COUNT = 2**53
-"""Of iterations; larger ones are not exact as floating-point numbers."""
+"""Largest number of iterations; larger ones are not exact as floating-point numbers."""
 
 
 def check_after_resuming(module: ModuleType) -> None:
     """Makes a runner say in one line why it cannot resume from a checkpoint.
 
-    Its ``resume`` raises CheckpointError where what the checkpoint holds does not continue the
-    training run, and OSError where the file cannot be opened or downloaded.
+    Its ``resume`` raises CheckpointError if the checkpoint's contents cannot continue the training
+    run, and OSError if the file cannot be opened or downloaded.
 
     Args:
         module: ``mmengine.runner.runner`` or ``mmengine.runner._flexible_runner``.
@@ -50,7 +50,7 @@ def check_after_resuming(module: ModuleType) -> None:
         except (OSError, CheckpointError):
             raise
         except Exception as error:
-            # Of what a file holds, anything can be missing or of another type.
+            # Anything in a file can be missing or have an unexpected type.
             reason = ' '.join(str(error).split())[:300]
             raise CheckpointError(
                 f'cannot resume from {filename}: {type(error).__name__}: {reason}'
@@ -62,14 +62,14 @@ def check_after_resuming(module: ModuleType) -> None:
 
 
 def _keep_seed_to_itself(runner: Any) -> None:
-    """mmengine writes the seed of the checkpoint into a default that all runners share."""
+    """Copies settings first: mmengine writes the seed into a default that all runners share."""
     for owner, name in ((runner, '_randomness_cfg'), (vars(runner).get('strategy'), '_randomness')):
         if hasattr(owner, name):
             setattr(owner, name, dict(getattr(owner, name)))
 
 
 def _schedules(runner: Any) -> list[dict[str, Any]]:
-    """What each scheduler of learning rate or momentum has in it."""
+    """Returns the state of each learning rate or momentum scheduler."""
     schedulers = runner.param_schedulers or []
     if isinstance(schedulers, Mapping):
         schedulers = [each for several in schedulers.values() for each in several]
@@ -77,14 +77,14 @@ def _schedules(runner: Any) -> list[dict[str, Any]]:
 
 
 def _find_problem(runner: Any, schedules: list[dict[str, Any]]) -> str | None:
-    """What is wrong with the state that was restored."""
+    """Returns what is wrong with the restored state, or None."""
     problems = [
         _find_counter_problem(runner.train_loop),
         *map(_find_schedule_problem, _schedules(runner), schedules),
         *map(_find_optimizer_problem, _optimizers(runner.optim_wrapper)),
         _find_message_problem(runner.message_hub),
     ]
-    # The notes come last: reading them relies on all the others.
+    # The records come last, since reading them relies on all the others.
     return next(filter(None, problems), None) or _find_note_problem(runner)
 
 
@@ -111,7 +111,7 @@ def _find_schedule_problem(restored: dict[str, Any], fresh: dict[str, Any]) -> s
 
 
 def _is_like(value: Any, fresh: Any) -> bool:
-    """Whether a value is of the same kind as another one, and finite."""
+    """Returns whether a value has the same kind as another one and is finite."""
     if isinstance(fresh, bool) or fresh is None or isinstance(fresh, str):
         return type(value) is type(fresh)
     if isinstance(fresh, int | float):
@@ -165,9 +165,9 @@ def _find_message_problem(hub: MessageHub) -> str | None:
 
 
 def _find_note_problem(runner: Any) -> str | None:
-    """What is wrong with the notes of CheckpointHook and of this package in the message hub.
+    """Checks what CheckpointHook and this package recorded in the message hub.
 
-    Limits what the hook deletes to what a run of this work dir wrote before.
+    Restricts what the hook deletes to what a run in this work directory wrote before.
     """
     info = runner.message_hub.runtime_info
     hook = find_checkpoint_hook(runner)
@@ -186,7 +186,7 @@ def _find_best_checkpoint_problem(info: dict[str, Any], folder: str) -> str | No
             continue
         if not isinstance(info[name], str):
             return f'{name} in message_hub must be a path, got {brief(info[name])}'
-        # Work dirs are moved, so the folder that the path names does not count in any case.
+        # Work directories may be moved, so the folder in the path is ignored.
         file_name = os.path.basename(info[name])
         is_own = file_name.startswith('best_')
         info[name] = os.path.join(folder, file_name) if is_own else None
@@ -230,14 +230,14 @@ def _is_count(value: Any) -> bool:
 
 
 def _checkpoint_folder(runner: Any, hook: CheckpointHook | None) -> str:
-    """Where CheckpointHook writes."""
+    """Returns the folder that CheckpointHook writes to."""
     if hook is None or hook.out_dir in (None, runner.work_dir):
         return runner.work_dir
     return os.path.join(hook.out_dir, os.path.basename(runner.work_dir.rstrip(os.sep)))
 
 
 def _is_outdated(name: str, runner: Any, hook: CheckpointHook | None) -> bool:
-    """Whether the run would delete a checkpoint of that name by itself."""
+    """Returns whether the run itself would delete a checkpoint with that name."""
     step = re.fullmatch(r'(epoch|iter)_(\d+)\.pth', name)
     if step:
         number, reached = int(step[2]), runner.epoch if step[1] == 'epoch' else runner.iter

@@ -1,4 +1,4 @@
-"""Finds the checkpoint from which a training run goes on."""
+"""Finds the checkpoint from which a training run resumes."""
 
 import os
 import sys
@@ -9,7 +9,7 @@ from nat_mm.errors import UserError
 from nat_mm.inference.checkpoint import check_resumable, read_for_model
 
 NOTE = 'last_checkpoint'
-"""File of a work dir in which mmengine notes the checkpoint that it wrote last."""
+"""File in a work directory in which mmengine records the checkpoint that it wrote last."""
 
 _LONGEST_PATH = 4096
 
@@ -17,22 +17,21 @@ _LONGEST_PATH = 4096
 def find_last_checkpoint(
     work_dir: str, *, resumable: bool = True, quiet: bool = False
 ) -> tuple[str, dict[str, Any]] | None:
-    """Reads the newest checkpoint of a work dir that can be read.
+    """Reads the newest readable checkpoint in a work directory.
 
-    The one that the file last_checkpoint names goes before others, and these go by their age.
-    Those with the weights of the best epoch, which hold no training state, are left out.
+    The one named in the file last_checkpoint comes first, then the others from newest to oldest.
+    Checkpoints of the best epoch, which contain no training state, are skipped.
 
     Args:
-        work_dir: Work dir of the run.
-        resumable: Take only checkpoints from which training can go on.
-        quiet: Do not say on stderr which checkpoints were passed over, and why.
+        work_dir: Work directory of the run.
+        resumable: Whether to accept only checkpoints from which training can resume.
+        quiet: Whether not to report skipped checkpoints on stderr.
 
     Returns:
-        Its path and what `read_for_model` returns for it; None if no run has written one there.
+        Its path and the result of `read_for_model`; None if no run has written a checkpoint there.
 
     Raises:
-        UserError: There are checkpoints, but none that can be taken; or last_checkpoint names
-            one, and there is none.
+        UserError: If none is usable although last_checkpoint exists or a checkpoint cannot be read.
     """
     sources = [str(path) for path in _newest_first(work_dir)]
     complaints, damaged = [], False
@@ -61,7 +60,7 @@ def find_last_checkpoint(
                 print(f'warning: passed over {complaint}', file=sys.stderr)
         return source, checkpoint
     if not damaged:
-        # Weights that lie there for another reason.
+        # The files are weights that were not written by a run.
         return None
     raise UserError(
         f'no checkpoint in {work_dir} can be used: {"; ".join(complaints)}. Name another one, or '
@@ -70,7 +69,7 @@ def find_last_checkpoint(
 
 
 def _read_note(work_dir: str) -> str | None:
-    """The checkpoint that the note names, None without a note; ValueError says what is wrong."""
+    """Returns the checkpoint in last_checkpoint, None without that file; ValueError if invalid."""
     note = Path(work_dir, NOTE)
     if not os.path.lexists(note):
         return None
@@ -90,8 +89,8 @@ def _read_note(work_dir: str) -> str | None:
         raise ValueError(f'{note}: it does not hold a path')
     if '://' in noted:
         return noted
-    # The noted path is relative to the folder in which that run was started, and work dirs are
-    # moved and copied.
+    # The recorded path is relative to the folder in which that run was started, and work
+    # directories may be moved and copied.
     places = [str(Path(work_dir, os.path.basename(noted))), noted]
     place = next(filter(os.path.isfile, places), None)
     if place is None:
@@ -110,7 +109,7 @@ def _newest_first(work_dir: str) -> list[Path]:
 
 
 def _describe(source: str, error: UserError) -> str:
-    """A complaint about a checkpoint, which names it once and gives no advice."""
+    """Shortens a complaint about a checkpoint: names the file once and gives no advice."""
     message = str(error)
     for words in (f'cannot resume from {source}: ', 'checkpoint not found: '):
         message = message.replace(words, '')

@@ -1,4 +1,4 @@
-"""Builds a runner and its data, so that mistakes in the config show before the work starts."""
+"""Builds a runner and its data, so that mistakes in the config appear before the work starts."""
 
 import copy
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from nat_mm.inference.config import config_mistakes
 from nat_mm.training.console import ShortFlexibleRunner, ShortRunner
 
 RUNNERS = {'Runner': ShortRunner, 'FlexibleRunner': ShortFlexibleRunner}
-"""Runners by ``runner_type``; the second takes a ``strategy``, such as FSDP."""
+"""Runners by ``runner_type``; the second supports a ``strategy``, such as FSDP."""
 
 
 def build_runner(config: Config) -> Runner | FlexibleRunner:
@@ -31,7 +31,7 @@ def build_runner(config: Config) -> Runner | FlexibleRunner:
         The runner; its data loaders are not built yet.
 
     Raises:
-        UserError: The config is wrong, or asks for another kind of runner.
+        UserError: If the config is wrong, or requests another kind of runner.
     """
     runner_type = config.get('runner_type', 'Runner')
     if runner_type not in RUNNERS:
@@ -43,7 +43,7 @@ def build_runner(config: Config) -> Runner | FlexibleRunner:
     with config_mistakes(config):
         runner = RUNNERS[runner_type].from_cfg(config)
         if runner_type == 'FlexibleRunner':
-            # It would build the model only when its work starts.
+            # FlexibleRunner would build the model only when its work starts.
             runner.model = runner.strategy.build_model(runner.model)
     return runner
 
@@ -52,11 +52,11 @@ def build_loop(runner: Runner | FlexibleRunner, part: str) -> None:
     """Builds the dataset, data loader and loop of one part of the data.
 
     Args:
-        runner: The runner; it keeps the loop.
+        runner: The runner, which keeps the loop.
         part: ``train``, ``val`` or ``test``.
 
     Raises:
-        UserError: Data are missing, annotations are not COCO, or the config is wrong.
+        UserError: If data is missing, annotations are not in COCO format, or the config is wrong.
     """
     config = runner.cfg
     if config.get(f'{part}_dataloader') is None:
@@ -68,7 +68,7 @@ def build_loop(runner: Runner | FlexibleRunner, part: str) -> None:
 
 @contextmanager
 def _naming_broken_samples(runner: Runner | FlexibleRunner, part: str) -> Iterator[None]:
-    """Lets data loaders that are built name the files that break, before loops start workers."""
+    """Makes data loaders name the files that break; done before loops start workers."""
     build = runner.build_dataloader
 
     def build_and_name(*args: Any, **kwargs: Any) -> DataLoader:
@@ -87,11 +87,11 @@ def build_optimizer(runner: Runner | FlexibleRunner) -> None:
     """Builds the optimizer of a runner.
 
     Args:
-        runner: The runner; it keeps the optimizer wrapper, but for a FlexibleRunner, which makes
-            one of its own for the distributed model.
+        runner: The runner. It keeps the optimizer wrapper, except for a FlexibleRunner, which
+            creates its own for the distributed model.
 
     Raises:
-        UserError: The config is wrong.
+        UserError: If the config is wrong.
     """
     with config_mistakes(runner.cfg):
         if isinstance(runner, FlexibleRunner):

@@ -1,4 +1,4 @@
-"""Ends a training run on SIGTERM or Ctrl-C with a checkpoint from which it goes on."""
+"""Ends a training run on SIGTERM or Ctrl-C with a checkpoint from which it can resume."""
 
 import copy
 import os
@@ -25,29 +25,30 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 @contextmanager
 def stop_on_signals(runner: Any) -> Iterator[None]:
-    """Lets a SIGTERM or Ctrl-C end training after the step that it is at, a second one at once.
+    """Makes SIGTERM or Ctrl-C end training after the current step, and a second one immediately.
 
-    The process exits with 128 and the signal's number: 143 or 130.
+    The process exits with 128 plus the signal number: 143 or 130.
 
     Args:
         runner: Runner that trains inside the ``with`` block.
     """
-    if threading.current_thread() is not threading.main_thread():  # which gets no signals
+    if threading.current_thread() is not threading.main_thread():  # gets no signals
         yield
         return
     stop = _StopHook()
     runner.register_hook(stop)
     owner = os.getpid()
-    # A shell script has its background jobs ignore Ctrl-C.
+    # Background jobs of a shell script ignore Ctrl-C.
     numbers = [each for each in SIGNALS if signal.getsignal(each) != signal.SIG_IGN]
 
     def ask_to_stop(number: int, _: object) -> None:
-        # A data loader's processes inherit this; they get the signal, too, if it goes to a group.
+        # A data loader's workers inherit this handler, and get the signal too if it is sent to a
+        # group.
         if os.getpid() == owner:
             stop.signal = number
             for each in numbers:
                 signal.signal(each, signal.SIG_DFL)
-            # PyTorch's handler would call it an error that the signal ended them.
+            # PyTorch's handler would raise an error because the signal ended the workers.
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
     handlers = {each: signal.signal(each, ask_to_stop) for each in numbers}
@@ -65,7 +66,7 @@ def stop_on_signals(runner: Any) -> Iterator[None]:
 
 @contextmanager
 def interrupted_before_training() -> Iterator[None]:
-    """Turns a Ctrl-C while a training run is prepared into one line and exit code 130."""
+    """Turns Ctrl-C during the preparation of a training run into one line and exit code 130."""
     try:
         yield
     except KeyboardInterrupt:
@@ -74,10 +75,10 @@ def interrupted_before_training() -> Iterator[None]:
 
 
 class _StopHook(Hook):
-    """Looks after each iteration whether training is to end, and ends it.
+    """Checks after each iteration whether training is to end, and ends it.
 
     Attributes:
-        signal: The signal that asked for it, None without one.
+        signal: The signal that requested the end, or None.
     """
 
     priority = 'LOWEST'  # after CheckpointHook
@@ -96,7 +97,7 @@ class _StopHook(Hook):
         self._batches = batch_idx + 1
         self._notice_checkpoint(runner)
         number = self._agree()
-        # Gradients that are accumulated for a later step would be lost.
+        # Gradients accumulated for a later step would be lost.
         if number and _has_stepped(runner.optim_wrapper):
             self.finish(runner, number)
 
@@ -109,7 +110,7 @@ class _StopHook(Hook):
             return
         for hook in runner.hooks:
             if isinstance(hook, EMAHook):
-                hook.after_val_epoch(runner)  # puts the trained weights back in their place
+                hook.after_val_epoch(runner)  # swaps the trained weights back in
         self.finish(runner, self.signal)
 
     def after_train(self, runner: Any) -> None:
@@ -117,14 +118,14 @@ class _StopHook(Hook):
             self._vote.result()
 
     def finish(self, runner: Any, number: int) -> NoReturn:
-        """Saves what is not saved yet, says so, and exits.
+        """Saves a checkpoint if needed, reports it, and exits.
 
         Args:
             runner: The runner.
-            number: The signal.
+            number: The signal number.
 
         Raises:
-            SystemExit: Always, with 128 and the signal's number.
+            SystemExit: Always, with 128 plus the signal number.
         """
         if self._vote is not None:
             self._vote.result()
@@ -135,10 +136,10 @@ class _StopHook(Hook):
         raise SystemExit(128 + number)
 
     def _agree(self) -> int | None:
-        """The signal, once every process knows that one of them has got it."""
+        """Returns the signal once every process knows that one of them has received it."""
         if not is_distributed():
             return self.signal
-        # The result is looked at an iteration later, when it has arrived already.
+        # The result is read an iteration later, when it has already arrived.
         before, self._vote = self._vote, _Vote(self.signal or 0)
         return before.result() if before else None
 
@@ -149,20 +150,21 @@ class _StopHook(Hook):
             self._saved_iteration = self._iteration
 
     def _save(self, runner: Any) -> str:
-        """Saves a checkpoint unless there is one of this iteration, and tells of it."""
+        """Saves a checkpoint unless this iteration has one, and returns a message about it."""
         hook = find_checkpoint_hook(runner)
         if hook is None:
             return 'nothing was saved, as the config has no CheckpointHook'
         if self._iteration == self._saved_iteration:
             return 'its checkpoint is written; continue with --resume'
         between_iterations = runner.iter == self._iteration
-        # There processes do not stop at the same time, and FlexibleRunner counts one too many.
+        # Between iterations, processes do not stop at the same point, and FlexibleRunner's count is
+        # one too high.
         if between_iterations and (is_distributed() or isinstance(runner, FlexibleRunner)):
             return f'--resume continues after iteration {self._saved_iteration}'
         if isinstance(runner.train_loop, EpochBasedTrainLoop) and self._batches:
             note_interruption(runner, iteration=self._iteration, batches=self._batches)
         if hook.by_epoch:
-            # Its own numbers are epochs.
+            # The hook itself counts epochs.
             name, limited, hook = 'iter_{}.pth', hook.max_keep_ckpts > 0, copy.copy(hook)
             hook.by_epoch, hook.filename_tmpl, hook.max_keep_ckpts = False, name, -1
             if limited:
@@ -173,18 +175,18 @@ class _StopHook(Hook):
 
 
 class _Vote:
-    """Asks all processes for the highest signal that any of them has got, without waiting."""
+    """Finds the highest signal that any process has received, without waiting."""
 
     def __init__(self, number: int):
         self._number = torch.full((1,), number, device=get_comm_device())
         self._work = all_reduce(self._number, ReduceOp.MAX, async_op=True)
 
     def result(self) -> int:
-        """The number, 0 for none; waits for the other processes if need be."""
+        """Returns the signal number, or 0 for none; waits for the other processes if necessary."""
         self._work.wait()
         return int(self._number)
 
 
 def _has_stepped(wrapper: Any) -> bool:
-    """Whether the optimizer has used all gradients that there were."""
+    """Returns whether the optimizer has applied all accumulated gradients."""
     return not isinstance(wrapper, OptimWrapper) or wrapper.should_update()

@@ -1,4 +1,4 @@
-"""mmengine's FlexibleRunner and its strategies, without a GPU too."""
+"""Makes mmengine's FlexibleRunner and its strategies work without a GPU as well."""
 
 from mmengine.config import Config
 from mmengine.device import get_device
@@ -7,23 +7,25 @@ ON_CPU = {
     'DDPStrategy': ('MMDistributedDataParallel', 'device_ids', None),
     'FSDPStrategy': ('MMFullyShardedDataParallel', 'device_id', 'cpu'),
 }
-"""The model wrapper of each strategy, that one's argument for GPU numbers, and what to give."""
+"""Model wrapper of each strategy, its argument for the device, and the value to pass."""
 
 
 def prepare_strategy(config: Config) -> None:
-    """Makes the strategy of ``config`` run under its launcher, on CPUs too.
+    """Makes the strategy of ``config`` work with its launcher, also on CPUs.
 
-    Without a launcher there is one process, which needs no strategy, so that what was trained in
-    several processes is tested with the same config. On CPUs, where
+    Without a launcher, there is a single process, which needs no strategy; a model trained in
+    several processes can thus be tested with the same config. On CPUs, where
     :func:`nat_mm.training.distributed.prepare_distributed` has started the process group, the model
-    wrapper is told not to use GPU numbers.
+    wrapper is told not to use GPU ids.
 
     Args:
-        config: Experiment; ``launcher`` says how the processes were started. Changed in place.
+        config: Config of the run; ``launcher`` says how the processes were started. Modified in
+            place.
     """
     if config.get('runner_type') != 'FlexibleRunner':
         return
-    # It, unlike Runner, cannot do without this, and in tests loads the weights of init_cfg first.
+    # Unlike Runner, FlexibleRunner requires env_cfg, and in tests loads the weights of init_cfg
+    # first.
     config.setdefault('env_cfg', dict(dist_cfg=dict(backend='nccl')))
     config.setdefault('init_weights_for_test_or_val', False)
     if config.get('launcher', 'none') == 'none':
@@ -36,5 +38,5 @@ def prepare_strategy(config: Config) -> None:
     if strategy.get('model_wrapper') is None:
         strategy.model_wrapper = dict(type=wrapper_type)
         if strategy.type == 'DDPStrategy':
-            strategy.model_wrapper.broadcast_buffers = False  # as without a GPU number
+            strategy.model_wrapper.broadcast_buffers = False  # as without a GPU id
     strategy.model_wrapper[device_argument] = device

@@ -1,4 +1,4 @@
-"""The switch for TensorBoard."""
+"""Config switch for TensorBoard."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -11,16 +11,16 @@ BACKEND = 'TensorboardVisBackend'
 
 
 def apply_tensorboard(config: Config) -> None:
-    """Lets a training run also log for TensorBoard, if its config says ``tensorboard = True``.
+    """Makes a training run also log for TensorBoard if its config has ``tensorboard = True``.
 
-    It adds mmengine's backend to those that the config's visualizer has, which it does not
-    replace, and which can be written there by hand as well.
+    Adds mmengine's backend to those of the config's visualizer without replacing any. The backend
+    may also be listed there explicitly.
 
     Args:
         config: Config of the training run.
 
     Raises:
-        UserError: The switch is neither True nor False, or tensorboard is not installed.
+        UserError: If the switch is neither True nor False, or tensorboard is not installed.
     """
     switch = config.get('tensorboard', False)
     if not isinstance(switch, bool):

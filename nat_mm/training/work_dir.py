@@ -1,4 +1,4 @@
-"""The folder of a training run: one run at a time, with room for a checkpoint."""
+"""Work directory of a training run: locks it for one run, and checks for free space."""
 
 import fcntl
 import logging
@@ -23,18 +23,18 @@ LOCK = '.training.lock'
 
 @contextmanager
 def occupied_work_dir(work_dir: str) -> Iterator[None]:
-    """Keeps other training runs out of a work dir inside the ``with`` block.
+    """Keeps other training runs out of a work directory inside the ``with`` block.
 
-    The lock is the kernel's and ends with this process, however that ends. It holds among the
-    processes of one machine, and among machines where the network file system has locks (NFS 4,
-    and Lustre that is mounted with ``flock``); where it has none, a warning says so. A process that
-    a data loader has forked does not hold it.
+    The lock is a kernel lock, so it ends with this process, however that ends. It applies to all
+    processes on one machine, and across machines if the network file system supports locks
+    (NFS 4, and Lustre mounted with ``flock``); otherwise a warning is printed. Processes forked by
+    a data loader do not hold the lock.
 
     Args:
-        work_dir: The folder, made if need be.
+        work_dir: The folder, created if necessary.
 
     Raises:
-        UserError: Another run is in the folder, or nothing can be written there.
+        UserError: If another run uses the folder, or nothing can be written there.
     """
     try:
         os.makedirs(work_dir, exist_ok=True)
@@ -48,7 +48,7 @@ def occupied_work_dir(work_dir: str) -> Iterator[None]:
 
 def _lock(file: IO[str], work_dir: str) -> None:
     try:
-        # Not flock, which forked processes would hold for as long as they live.
+        # Not flock, because forked processes would hold that lock for as long as they live.
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         file.seek(0)
@@ -78,14 +78,14 @@ def _explain(error: OSError) -> str:
 
 
 def check_free_space(model: nn.Module, work_dir: str) -> None:
-    """Checks that a checkpoint has room, as far as its weights go.
+    """Checks that there is room for at least the weights of a checkpoint.
 
     Args:
-        model: Model that is going to be trained.
+        model: Model to be trained.
         work_dir: Folder of its checkpoints.
 
     Raises:
-        UserError: The weights alone need more than is free.
+        UserError: If the weights alone need more than the free space.
     """
     needed = sum(weight.nbytes for weight in model.state_dict().values())
     free = shutil.disk_usage(work_dir).free
@@ -98,15 +98,15 @@ def check_free_space(model: nn.Module, work_dir: str) -> None:
 
 @contextmanager
 def disk_mistakes(work_dir: str) -> Iterator[None]:
-    """Turns exceptions because nothing more can be written into mistakes of the user.
+    """Turns exceptions about a full or read-only disk into user errors.
 
     Args:
         work_dir: Folder of the run inside the ``with`` block.
 
     Raises:
-        UserError: The disk is full, or a checkpoint could not be written for another reason.
+        UserError: If the disk is full, or a checkpoint cannot be written for another reason.
     """
-    # Where the log cannot be written, a traceback a line would hide what matters.
+    # If the log cannot be written, a traceback per line would hide what matters.
     raise_exceptions, logging.raiseExceptions = logging.raiseExceptions, False
     try:
         yield

@@ -1,10 +1,11 @@
-"""Operators of mmcv for installations without mmcv's compiled extension (mmcv-lite).
+"""mmcv's operators for installations without mmcv's compiled extension (mmcv-lite).
 
-:func:`repair` writes into the module served as ``mmcv._ext`` what mmdet, mmseg and mmpretrain run,
-on top of torchvision and PyTorch; docs/compatibility.md lists it. The functions take the arguments
-of their compiled namesakes (mmcv 2.1.0), by the same names, so that ``mmcv.ops`` works unchanged;
-those with an ``output`` or ``grad_*`` argument write into it. They compute in fp32 where a bf16 or
-fp16 tensor comes in. Every other operator can be imported but raises an error when it is called.
+:func:`repair` adds to the module served as ``mmcv._ext`` the operators that mmdet, mmseg and
+mmpretrain use, implemented with torchvision and PyTorch; docs/compatibility.md lists them. The
+functions take the same arguments by the same names as their compiled namesakes (mmcv 2.1.0), so
+that ``mmcv.ops`` works unchanged; those with an ``output`` or ``grad_*`` argument write into it.
+They compute in fp32 for bf16 and fp16 tensors. All other operators can be imported but raise an
+error when called.
 """
 
 from importlib.util import find_spec
@@ -68,16 +69,16 @@ SERVED_OPS = (
 
 
 def replaced() -> str | None:
-    """Why this is not needed: a compiled mmcv goes first."""
+    """Return why this is not needed: a compiled mmcv takes precedence."""
     spec = find_spec('mmcv._ext')
     return None if spec is None or spec.origin == __name__ else 'a compiled mmcv is installed'
 
 
 def repair(module: ModuleType) -> None:
-    """Gives a module the attributes that ``mmcv.ops`` looks for in ``mmcv._ext``.
+    """Give a module the attributes that ``mmcv.ops`` looks for in ``mmcv._ext``.
 
     Args:
-        module: What :mod:`nat_mm_startup` serves as ``mmcv._ext``.
+        module: The module that :mod:`nat_mm_startup` serves as ``mmcv._ext``.
     """
     for op in SERVED_OPS:
         setattr(module, op.__name__, op)

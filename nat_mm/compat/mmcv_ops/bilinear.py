@@ -1,4 +1,4 @@
-"""Bilinear interpolation of features as mmcv's RoI operators have it."""
+"""Bilinear interpolation of features as in mmcv's RoI operators."""
 
 from torch import Tensor
 
@@ -6,9 +6,10 @@ from torch import Tensor
 def corners(
     y: Tensor, x: Tensor, size: tuple[int, int]
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Return flat indices of the four cells around every place, and their bilinear weights.
+    """Return the flat indices of the four cells around each point, and their bilinear weights.
 
-    Up to one cell outside the map the border counts; beyond it the weights are zero.
+    Points up to one cell outside the map take the border's values; beyond that, the weights are
+    zero.
     """
     height, width = size
     inside = (y >= -1) & (y <= height) & (x >= -1) & (x <= width)

@@ -6,7 +6,7 @@ from torch import Tensor
 from .precision import at_least_fp32
 
 _IOU = 0
-_PAIRS_AT_A_TIME = 2**16  # some 100 MB
+_PAIRS_AT_A_TIME = 2**16  # about 100 MB
 _LEAST_AREA = 1e-14  # mmcv's: a smaller box overlaps nothing
 
 
@@ -19,10 +19,9 @@ def bbox_overlaps(
         bboxes1: [N, 4], corners x1, y1, x2, y2.
         bboxes2: [M, 4].
         ious: [N, M], or [N] if ``aligned``; written.
-        mode: What the common area is divided by: 0 for the area of the union, 1 for that of the
-            first box.
+        mode: What the common area is divided by: 0 for the union's area, 1 for the first box's.
         aligned: Whether to compare each box with the one of the same index instead of all.
-        offset: 1 if the last pixel belongs to the box (width x2 - x1 + 1), else 0.
+        offset: 1 if the last pixel belongs to the box (width x2 - x1 + 1), otherwise 0.
     """
     first, second = at_least_fp32(bboxes1), at_least_fp32(bboxes2)
     area1, area2 = ((each[:, 2:] - each[:, :2] + offset).prod(dim=1) for each in (first, second))
@@ -43,8 +42,8 @@ def box_iou_rotated(
         boxes1: [N, 5], center x and y, width, height and angle in radians, from x towards y.
         boxes2: [M, 5].
         ious: [N * M], or [N] if ``aligned``; written.
-        mode_flag: What the common area is divided by: 0 for the area of the union, 1 for that of
-            the first box.
+        mode_flag: What the common area is divided by: 0 for the union's area, 1 for the first
+            box's.
         aligned: Whether to compare each box with the one of the same index instead of all.
     """
     if aligned:
@@ -57,7 +56,7 @@ def box_iou_rotated(
 
 
 def find_near_pairs(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the indices of the rotated boxes whose circumscribed circles meet, by the first."""
+    """Return the indices of the pairs of rotated boxes whose circumscribed circles meet."""
     radii1, radii2 = (
         torch.linalg.vector_norm(each[:, 2:4], dim=1) / 2 for each in (boxes1, boxes2)
     )
@@ -69,7 +68,7 @@ def find_near_pairs(boxes1: Tensor, boxes2: Tensor) -> tuple[Tensor, Tensor]:
 def overlap_of_pairs(boxes1: Tensor, boxes2: Tensor, mode_flag: int = _IOU) -> Tensor:
     """Return the overlap, [N], of rotated boxes [N, 5] with those of the same index.
 
-    It is computed in fp64, where rounding cannot lose a corner that lies on the other's border.
+    It is computed in fp64, so that rounding cannot lose a corner on the other box's border.
     """
     chunks = zip(boxes1.split(_PAIRS_AT_A_TIME), boxes2.split(_PAIRS_AT_A_TIME), strict=True)
     overlaps = [_overlap(first.double(), second.double(), mode_flag) for first, second in chunks]
@@ -87,7 +86,7 @@ def _overlap(first: Tensor, second: Tensor, mode_flag: int) -> Tensor:
 
 
 def _corners(boxes: Tensor, origin: Tensor) -> Tensor:
-    """Return the corners of rotated boxes in turn, [N, 4, 2]."""
+    """Return the corners of rotated boxes in order, [N, 4, 2]."""
     signs = boxes.new_tensor([[-1, -1], [1, -1], [1, 1], [-1, 1]]) / 2
     x, y = (signs * boxes[:, None, 2:4]).unbind(-1)
     cosine, sine = boxes[:, 4:].cos(), boxes[:, 4:].sin()
@@ -96,12 +95,12 @@ def _corners(boxes: Tensor, origin: Tensor) -> Tensor:
 
 
 def _corners_of_intersection(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """Return 24 points of which those that exist are all corners of the intersection.
+    """Return 24 points; those that exist are the corners of the intersection.
 
-    They are where edges cross, and the corners of one box in the other.
+    These are the crossings of edges, and the corners of each box inside the other.
 
     Args:
-        first: [N, 4, 2], corners of rectangles in turn.
+        first: [N, 4, 2], corners of rectangles in order.
         second: [N, 4, 2].
 
     Returns:
@@ -111,7 +110,7 @@ def _corners_of_intersection(first: Tensor, second: Tensor) -> tuple[Tensor, Ten
     edges2 = (second.roll(-1, dims=1) - second)[:, None]
     between = second[:, None] - first[:, :, None]
     determinant = _cross(edges1, edges2)
-    # The sine of their angle: of parallel edges on one line rounding would make any crossing.
+    # Tests the sine of their angle: for collinear edges, rounding could produce any crossing.
     lengths = [torch.linalg.vector_norm(each, dim=-1) for each in (edges1, edges2)]
     crosses = determinant.abs() > 1e-9 * lengths[0] * lengths[1]
     determinant = determinant.where(crosses, 1)
@@ -124,7 +123,7 @@ def _corners_of_intersection(first: Tensor, second: Tensor) -> tuple[Tensor, Ten
 
 
 def _lie_inside(points: Tensor, rectangles: Tensor) -> Tensor:
-    """Return which of the points [N, 4, 2] lie in their rectangle, or closely at its border."""
+    """Return which of the points [N, 4, 2] lie in their rectangle or very close to its border."""
     from_corner = points - rectangles[:, :1]
     inside = torch.ones_like(from_corner[..., 0], dtype=torch.bool)
     for corner in (1, 3):
@@ -135,11 +134,11 @@ def _lie_inside(points: Tensor, rectangles: Tensor) -> Tensor:
 
 
 def _area(points: Tensor, exist: Tensor) -> Tensor:
-    """Return the area of the convex polygons whose corners are the points that exist."""
+    """Return the area of the convex polygons formed by the points that exist."""
     count = exist.sum(dim=1)
     center = (points * exist[..., None]).sum(dim=1) / count.clamp(min=1)[:, None]
     points = points - center[:, None]
-    # Points that do not exist become copies of one that does: they add nothing.
+    # Points that do not exist become copies of one that does, which adds no area.
     one = exist.int().argmax(dim=1)[:, None, None].expand(-1, 1, 2)
     points = points.where(exist[..., None], points.gather(1, one))
     order = torch.atan2(points[..., 1], points[..., 0]).argsort(dim=1)

@@ -1,4 +1,4 @@
-"""CARAFE (arXiv 1905.02188), upsampling by kernels that the features themselves choose."""
+"""CARAFE (arXiv 1905.02188), upsampling with kernels predicted from the features."""
 
 from collections.abc import Iterator
 
@@ -20,18 +20,18 @@ def carafe_forward(
     group_size: int,
     scale_factor: int,
 ) -> None:
-    """Write the weighted sums of each output cell's source and its neighbors into ``output``.
+    """Write the weighted sum of each output cell's source and its neighbors into ``output``.
 
     Args:
         features: [B, C, H, W].
         masks: [B, group_size * kernel_size^2, scale_factor * H, scale_factor * W], the weights.
-        rfeatures: [B, C, H, W], written: the features, which mmcv hands to the backward pass.
+        rfeatures: [B, C, H, W], written: the features, which mmcv passes to the backward pass.
         routput: Buffer of the compiled operator; not used.
-        rmasks: The same.
+        rmasks: Likewise.
         output: [B, C, scale_factor * H, scale_factor * W], written.
-        kernel_size: Cells that are summed on each axis; odd.
-        group_size: Groups of channels with weights of their own.
-        scale_factor: How many times as large the output is on each axis.
+        kernel_size: Number of cells to sum along each axis; odd.
+        group_size: Number of channel groups with their own weights.
+        scale_factor: Upsampling factor along each axis.
     """
     rfeatures.copy_(features)
     carafe_naive_forward(features, masks, output, kernel_size, group_size, scale_factor)
@@ -51,10 +51,10 @@ def carafe_backward(
     group_size: int,
     scale_factor: int,
 ) -> None:
-    """Add the gradients into ``bottom_grad`` and ``mask_grad``.
+    """Add the gradients to ``bottom_grad`` and ``mask_grad``.
 
-    ``top_grad`` is shaped like the output; the names with r but for ``rfeatures`` are buffers of
-    the compiled operator, not used; the other arguments are those of :func:`carafe_forward`.
+    ``top_grad`` is shaped like the output; the arguments starting with r, except ``rfeatures``, are
+    unused buffers of the compiled operator; the others are as in :func:`carafe_forward`.
     """
     carafe_naive_backward(
         top_grad, rfeatures, masks, bottom_grad, mask_grad, kernel_size, group_size, scale_factor
@@ -69,7 +69,7 @@ def carafe_naive_forward(
     group_size: int,
     scale_factor: int,
 ) -> None:
-    """Do the same as :func:`carafe_forward`, whose arguments these are."""
+    """Do the same as :func:`carafe_forward`, with the same arguments."""
     weights = _split(at_least_fp32(masks), group_size, kernel_size**2, scale_factor)
     result = 0
     for cell, neighbors in enumerate(_neighbors(at_least_fp32(features), kernel_size, group_size)):
@@ -87,7 +87,7 @@ def carafe_naive_backward(
     group_size: int,
     scale_factor: int,
 ) -> None:
-    """Do the same as :func:`carafe_backward`, whose arguments these are."""
+    """Do the same as :func:`carafe_backward`, with the same arguments."""
     weights = _split(at_least_fp32(masks), group_size, kernel_size**2, scale_factor)
     grad = _split(at_least_fp32(top_grad), group_size, features.size(1) // group_size, scale_factor)
     grad_features = torch.zeros_like(_pad(at_least_fp32(features), kernel_size))
@@ -104,7 +104,7 @@ def carafe_naive_backward(
 
 
 def _split(tensor: Tensor, groups: int, channels: int, scale: int) -> Tensor:
-    """Return [B, groups, channels, H, scale, W, scale] of [B, channels, H * scale, W * scale]."""
+    """View [B, C, H * scale, W * scale] as [B, groups, channels, H, scale, W, scale]."""
     batch, _, height, width = tensor.shape
     return tensor.reshape(batch, groups, channels, height // scale, scale, width // scale, scale)
 

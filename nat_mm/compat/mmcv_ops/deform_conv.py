@@ -1,6 +1,6 @@
 """Deformable convolution (arXiv 1703.06211) and its modulated form (arXiv 1811.11168).
 
-Both are torchvision's, whose offsets have mmcv's order: y and x of every kernel cell in turn.
+Both use torchvision's, whose offsets have mmcv's order: y and x of each kernel cell in turn.
 """
 
 import torch
@@ -29,7 +29,7 @@ def deform_conv_forward(
     deformable_group: int,
     im2col_step: int,
 ) -> None:
-    """Convolve what ``input`` has at the kernel's displaced cells.
+    """Convolve ``input`` sampled at the kernel's displaced cells.
 
     Args:
         input: [B, C_in, H, W].
@@ -38,17 +38,18 @@ def deform_conv_forward(
         output: [B, C_out, H_out, W_out], written.
         columns: Buffer of the compiled operator; not used.
         ones: The same.
-        kW: Width of the kernel; follows from ``weight``, not used.
-        kH: Its height; not used.
+        kW: Width of the kernel; not used, since it follows from ``weight``.
+        kH: Height of the kernel; not used.
         dW: Horizontal stride.
         dH: Vertical stride.
         padW: Zeros at the left and right.
         padH: Zeros at the top and bottom.
-        dilationW: Columns from one kernel cell to the next.
-        dilationH: Rows from one kernel cell to the next.
-        group: Groups of the convolution; torchvision finds them from the shapes.
-        deformable_group: Groups of channels with offsets of their own; likewise.
-        im2col_step: Images that the compiled operator takes at a time; not used.
+        dilationW: Distance between the kernel's columns.
+        dilationH: Distance between the kernel's rows.
+        group: Number of groups of the convolution; not used, since torchvision infers it from
+            shapes.
+        deformable_group: Number of channel groups with their own offsets; likewise.
+        im2col_step: Number of images that the compiled operator processes at a time; not used.
     """
     convolved = torchvision.ops.deform_conv2d(
         *map(at_least_fp32, (input, offset, weight)),
@@ -79,9 +80,9 @@ def deform_conv_backward_input(
     deformable_group: int,
     im2col_step: int,
 ) -> None:
-    """Add the gradients of the input and of the offsets into ``gradInput`` and ``gradOffset``.
+    """Add the gradients of the input and the offsets to ``gradInput`` and ``gradOffset``.
 
-    The other arguments are those of :func:`deform_conv_forward`.
+    The other arguments are as in :func:`deform_conv_forward`.
     """
     settings = (dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
     grad_input, _, grad_offset, _, _ = _backward(gradOutput, input, weight, offset, None, settings)
@@ -109,12 +110,12 @@ def deform_conv_backward_parameters(
     scale: float,
     im2col_step: int,
 ) -> None:
-    """Add ``scale`` times the gradient of the weight into ``gradWeight``.
+    """Add ``scale`` times the gradient of the weight to ``gradWeight``.
 
-    The other arguments are those of :func:`deform_conv_forward`.
+    The other arguments are as in :func:`deform_conv_forward`.
     """
     settings = (dH, dW, padH, padW, dilationH, dilationW, group, deformable_group)
-    # The gradient does not depend on the weight, which is not among the arguments.
+    # The weight is not among the arguments, but the gradient does not depend on it.
     _, grad_weight, _, _, _ = _backward(gradOutput, input, gradWeight, offset, None, settings)
     gradWeight.add_(grad_weight, alpha=scale)
 
@@ -140,29 +141,30 @@ def modulated_deform_conv_forward(
     deformable_group: int,
     with_bias: bool,
 ) -> None:
-    """Convolve what ``input`` has at the kernel's displaced cells, each times its mask.
+    """Convolve ``input`` sampled at the kernel's displaced cells, each multiplied by its mask.
 
     Args:
         input: [B, C_in, H, W].
         weight: [C_out, C_in / group, kernel_h, kernel_w].
         bias: [C_out], or an empty tensor.
         ones: Buffer of the compiled operator; not used.
-        offset: [B, 2 * deformable_group * kernel_h * kernel_w, H_out, W_out]. Of a larger map the
-            numbers are taken as they lie in memory, as in the compiled operator: mmdet's DyHead was
-            trained so.
+        offset: [B, 2 * deformable_group * kernel_h * kernel_w, H_out, W_out]. The numbers of a
+            larger map are read in memory order, as in the compiled operator; mmdet's DyHead was
+            trained that way.
         mask: [B, deformable_group * kernel_h * kernel_w, H_out, W_out]; likewise.
         output: [B, C_out, H_out, W_out], written.
         columns: Buffer of the compiled operator; not used.
-        kernel_h: Height of the kernel; follows from ``weight``, not used.
-        kernel_w: Its width; not used.
+        kernel_h: Height of the kernel; not used, since it follows from ``weight``.
+        kernel_w: Width of the kernel; not used.
         stride_h: Vertical stride.
         stride_w: Horizontal stride.
         pad_h: Zeros at the top and bottom.
         pad_w: Zeros at the left and right.
-        dilation_h: Rows from one kernel cell to the next.
-        dilation_w: Columns from one kernel cell to the next.
-        group: Groups of the convolution; torchvision finds them from the shapes.
-        deformable_group: Groups of channels with offsets and masks of their own; likewise.
+        dilation_h: Distance between the kernel's rows.
+        dilation_w: Distance between the kernel's columns.
+        group: Number of groups of the convolution; not used, since torchvision infers it from
+            shapes.
+        deformable_group: Number of channel groups with their own offsets and masks; likewise.
         with_bias: Whether to add ``bias``.
     """
     offset, mask = (_as_read(each, output.shape[2:]) for each in (offset, mask))
@@ -206,9 +208,9 @@ def modulated_deform_conv_backward(
     deformable_group: int,
     with_bias: bool,
 ) -> None:
-    """Add the gradients into ``grad_input``, ``grad_weight``, ``grad_bias`` and the others.
+    """Add the gradients to ``grad_input``, ``grad_weight``, ``grad_offset``, etc.
 
-    The other arguments are those of :func:`modulated_deform_conv_forward`.
+    The other arguments are as in :func:`modulated_deform_conv_forward`.
     """
     settings = (
         stride_h, stride_w, pad_h, pad_w, dilation_h, dilation_w, group, deformable_group,
@@ -225,7 +227,7 @@ def modulated_deform_conv_backward(
 
 
 def _as_read(tensor: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return the first numbers of each image, as a view of [B, C, *size]."""
+    """Return the first numbers of each image as a view [B, C, *size]."""
     if tensor.shape[2:] == size:
         return tensor
     channels = tensor.size(1)
@@ -259,10 +261,11 @@ def _backward(
 def _clear_outside(
     grad_offset: Tensor, offset: Tensor, kernel_size: tuple[int, int], settings: tuple[int, ...]
 ) -> None:
-    """Set the gradients of offsets to 0 that lead just out of the image, as mmcv has it.
+    """Zero the gradients of offsets that lead just outside the image, as mmcv does.
 
-    There the convolution has a kink, and torchvision takes the slope at the image's side. It counts
-    where training begins, with offsets of 0: the border's kernel cells lie exactly there.
+    The convolution has a kink there, and torchvision takes the slope on the image's side. This
+    matters at the start of training, when offsets are 0 and the border's kernel cells lie exactly
+    there.
     """
     outside = torch.zeros((), dtype=torch.bool, device=offset.device)
     # [B, groups, kH, kW, 2, H, W]

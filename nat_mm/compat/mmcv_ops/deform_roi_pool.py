@@ -20,7 +20,7 @@ def deform_roi_pool_forward(
     sampling_ratio: int,
     gamma: float,
 ) -> None:
-    """Average samples of every displaced bin of every region.
+    """Average the samples in each displaced bin of each region.
 
     Args:
         input: [B, C, H, W].
@@ -31,7 +31,7 @@ def deform_roi_pool_forward(
         pooled_width: Bins per row.
         spatial_scale: Feature cells per unit of ``rois``.
         sampling_ratio: Samples per bin and axis; 0 for about one per feature cell.
-        gamma: Displacement by an offset of 1, as a part of the region's size.
+        gamma: Displacement for an offset of 1, as a fraction of the region's size.
     """
     settings = (pooled_height, pooled_width, spatial_scale, sampling_ratio, gamma)
     output.copy_(_pool(*map(at_least_fp32, (input, rois, offset)), *settings))
@@ -50,9 +50,9 @@ def deform_roi_pool_backward(
     sampling_ratio: int,
     gamma: float,
 ) -> None:
-    """Add the gradients into ``grad_input`` and, with offsets, into ``grad_offset``.
+    """Add the gradients to ``grad_input`` and, with offsets, to ``grad_offset``.
 
-    ``grad_output`` is [N, C, pooled_height, pooled_width]; the other arguments are those of
+    ``grad_output`` is [N, C, pooled_height, pooled_width]; the other arguments are as in
     :func:`deform_roi_pool_forward`.
     """
     if not len(rois):
@@ -105,7 +105,7 @@ def _pool(
 
 
 def _samples(length: Tensor, bins: int, sampling_ratio: int) -> Tensor:
-    """Return how far from its start a region of this length is sampled, [bins, samples]."""
+    """Return the distances of the samples from the start of a region, [bins, samples]."""
     bin_length = length / bins
     count = sampling_ratio if sampling_ratio > 0 else max(ceil(bin_length), 0)
     numbers = torch.arange(max(bins, count), device=length.device, dtype=length.dtype)

@@ -1,6 +1,6 @@
 """Multi-scale deformable attention (arXiv 2010.04159), forward and backward.
 
-mmcv calls these only for CUDA tensors; on the CPU it runs the same PyTorch function by itself.
+mmcv calls these only for CUDA tensors; on the CPU, it calls the same PyTorch function directly.
 """
 
 import torch
@@ -17,15 +17,15 @@ def ms_deform_attn_forward(
     attention_weights: Tensor,
     im2col_step: int,
 ) -> Tensor:
-    """Sample every level at the given places and sum with the given weights.
+    """Sample each level at the given locations and sum with the given weights.
 
     Args:
-        value: [B, keys, heads, head_dim], the levels one after another.
-        value_spatial_shapes: [levels, 2], height and width of every level, int64.
-        value_level_start_index: [levels]; follows from the shapes, not used.
+        value: [B, keys, heads, head_dim], the levels concatenated.
+        value_spatial_shapes: [levels, 2], height and width of each level, int64.
+        value_level_start_index: [levels]; not used, since it follows from the shapes.
         sampling_locations: [B, queries, heads, levels, points, 2], x and y in [0, 1].
         attention_weights: [B, queries, heads, levels, points].
-        im2col_step: Images that the compiled operator takes at a time; not used.
+        im2col_step: Number of images that the compiled operator processes at a time; not used.
 
     Returns:
         [B, queries, heads * head_dim] in the dtype of ``value``.
@@ -46,9 +46,9 @@ def ms_deform_attn_backward(
     grad_attn_weight: Tensor,
     im2col_step: int,
 ) -> None:
-    """Add the gradients into ``grad_value``, ``grad_sampling_loc`` and ``grad_attn_weight``.
+    """Add the gradients to ``grad_value``, ``grad_sampling_loc`` and ``grad_attn_weight``.
 
-    ``grad_output`` is [B, queries, heads * head_dim]; the other arguments are those of
+    ``grad_output`` is [B, queries, heads * head_dim]; the other arguments are as in
     :func:`ms_deform_attn_forward`.
     """
     inputs = [
@@ -66,7 +66,7 @@ def ms_deform_attn_backward(
 def _attend(
     spatial_shapes: Tensor, value: Tensor, sampling_locations: Tensor, attention_weights: Tensor
 ) -> Tensor:
-    # Imported here: mmcv.ops imports this package while it is being imported itself.
+    # Imported here because mmcv.ops imports this package while it is being imported itself.
     from mmcv.ops.multi_scale_deform_attn import multi_scale_deformable_attn_pytorch
 
     return multi_scale_deformable_attn_pytorch(

@@ -1,4 +1,4 @@
-"""Focal losses (arXiv 1708.02002) of sigmoid and softmax, forward and backward."""
+"""Sigmoid and softmax focal losses (arXiv 1708.02002), forward and backward."""
 
 import torch
 from torch import Tensor
@@ -9,15 +9,15 @@ from .precision import at_least_fp32
 def sigmoid_focal_loss_forward(
     input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Write the loss of every logit into ``output``.
+    """Write the loss of each logit into ``output``.
 
     Args:
         input: [N, C] logits.
-        target: [N] class indices, int64; C stands for background, which is no class's positive.
-        weight: [C] weight of every target class, or an empty tensor for none.
+        target: [N] class indices, int64; C means background, which has no positive logit.
+        weight: [C] weight of each target class, or an empty tensor for none.
         output: [N, C], written.
         gamma: How strongly well-classified logits are down-weighted.
-        alpha: Share of the positives; negatives have 1 - ``alpha``.
+        alpha: Factor of the positives' losses; that of the negatives is 1 - ``alpha``.
     """
     probability, positive, factor = _terms(input, target, weight, alpha)
     log_p, log_not_p = _log(probability), _log(1 - probability)
@@ -28,9 +28,9 @@ def sigmoid_focal_loss_forward(
 def sigmoid_focal_loss_backward(
     input: Tensor, target: Tensor, weight: Tensor, grad_input: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Write the derivative of every logit's loss into ``grad_input`` ([N, C]).
+    """Write the derivative of each logit's loss into ``grad_input`` ([N, C]).
 
-    The other arguments are those of :func:`sigmoid_focal_loss_forward`.
+    The other arguments are as in :func:`sigmoid_focal_loss_forward`.
     """
     probability, positive, factor = _terms(input, target, weight, alpha)
     not_p = 1 - probability
@@ -42,12 +42,12 @@ def sigmoid_focal_loss_backward(
 def softmax_focal_loss_forward(
     input: Tensor, target: Tensor, weight: Tensor, output: Tensor, gamma: float, alpha: float
 ) -> None:
-    """Write the loss of every row into ``output``.
+    """Write the loss of each row into ``output``.
 
     Args:
         input: [N, C] probabilities; mmcv computes the softmax itself.
-        target: [N] class indices, int64; a negative one has no loss.
-        weight: [C] weight of every target class, or an empty tensor for none.
+        target: [N] class indices, int64; rows with a negative index have no loss.
+        weight: [C] weight of each target class, or an empty tensor for none.
         output: [N], written.
         gamma: How strongly well-classified rows are down-weighted.
         alpha: Factor of all losses.
@@ -65,9 +65,9 @@ def softmax_focal_loss_backward(
     gamma: float,
     alpha: float,
 ) -> None:
-    """Write the derivatives of every row's loss by its logits into ``grad_input`` ([N, C]).
+    """Write the derivatives of each row's loss by its logits into ``grad_input`` ([N, C]).
 
-    ``buff`` is a buffer of the compiled operator, not used; the other arguments are those of
+    ``buff`` is an unused buffer of the compiled operator; the other arguments are as in
     :func:`softmax_focal_loss_forward`.
     """
     probability, factor = _target_terms(input, target, weight, alpha)
@@ -81,7 +81,7 @@ def softmax_focal_loss_backward(
 def _target_terms(
     input: Tensor, target: Tensor, weight: Tensor, alpha: float
 ) -> tuple[Tensor, Tensor]:
-    """Return the target classes' probabilities, and alpha times their weights, 0 for no class."""
+    """Return the target classes' probabilities, and alpha times their weights (0 for no class)."""
     index = target.clamp(min=0)
     probability = at_least_fp32(input).gather(1, index[:, None]).squeeze(1)
     factor = torch.where(target >= 0, alpha, 0.0).to(probability.dtype)

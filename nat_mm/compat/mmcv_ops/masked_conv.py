@@ -1,4 +1,4 @@
-"""Convolution at chosen places only: what MaskedConv2d does before and after its product."""
+"""Convolution at selected positions: what MaskedConv2d does before and after its product."""
 
 import torch
 from torch import Tensor
@@ -15,15 +15,15 @@ def masked_im2col_forward(
     pad_h: int,
     pad_w: int,
 ) -> None:
-    """Write what the kernel covers at each of the places into ``col``.
+    """Write what the kernel covers at each of the positions into ``col``.
 
     Args:
         im: [1, C, H, W].
-        mask_h_idx: [M] rows of the places, int64.
-        mask_w_idx: [M] their columns.
+        mask_h_idx: [M] rows of the positions, int64.
+        mask_w_idx: [M] columns of the positions, int64.
         col: [C * kernel_h * kernel_w, M], written.
         kernel_h: Height of the kernel.
-        kernel_w: Its width.
+        kernel_w: Width of the kernel.
         pad_h: Zeros at the top and bottom.
         pad_w: Zeros at the left and right.
     """
@@ -42,14 +42,14 @@ def masked_col2im_forward(
     width: int,
     channels: int,
 ) -> None:
-    """Write the results ``col`` ([channels, M]) to their places in ``im``.
+    """Write the results ``col`` to their positions in ``im``.
 
     Args:
         col: [channels, M].
-        mask_h_idx: [M] rows of the places, int64.
-        mask_w_idx: [M] their columns.
-        im: [1, channels, height, width], written at the places.
-        height: Follows from ``im``; not used.
+        mask_h_idx: [M] rows of the positions, int64.
+        mask_w_idx: [M] columns of the positions, int64.
+        im: [1, channels, height, width], written at the positions.
+        height: Not used, since it follows from ``im``.
         width: The same.
         channels: The same.
     """

@@ -9,35 +9,35 @@ from .precision import at_least_fp32
 
 
 def nms(bboxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
-    """Keep the best-scored of every group of overlapping boxes.
+    """Keep the highest-scoring box of each group of overlapping boxes.
 
     Args:
         bboxes: [N, 4], corners x1, y1, x2, y2 in pixels.
         scores: [N].
-        iou_threshold: A box is dropped if its IoU with a kept, better box is larger.
-        offset: 1 if the last pixel belongs to the box (width x2 - x1 + 1), else 0.
+        iou_threshold: A box is dropped if its IoU with a better box that is kept is larger.
+        offset: 1 if the last pixel belongs to the box (width x2 - x1 + 1), otherwise 0.
 
     Returns:
-        Indices of the kept boxes, int64, by falling score.
+        Indices of the kept boxes, int64, by descending score.
     """
     bboxes = at_least_fp32(bboxes)
     if offset:
         bboxes = bboxes + bboxes.new_tensor([0, 0, offset, offset])
-    # mmcv sorts like this, torchvision keeps equal scores in input order: give it ranks instead.
+    # mmcv sorts like this, but torchvision keeps equal scores in input order, so it gets ranks.
     order = scores.sort(descending=True).indices
     ranks = torch.arange(len(order), 0, -1, device=bboxes.device, dtype=bboxes.dtype)
     return order[torchvision.ops.nms(bboxes[order], ranks, iou_threshold)]
 
 
 def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
-    """Group every kept box with those that it suppresses.
+    """Group each kept box with those that it suppresses.
 
     Args:
         dets: [N, 5], corners x1, y1, x2, y2 and score.
-        iou_threshold: A box is suppressed if its IoU with a kept, better box is not smaller.
+        iou_threshold: A box is suppressed if its IoU with a better box that is kept is not smaller.
 
     Returns:
-        The indices of each group, the kept box first and the others by falling score.
+        The indices of each group, with the kept box first and the others by descending score.
     """
     boxes, scores = at_least_fp32(dets).split([4, 1], dim=1)
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(dim=1)
@@ -63,21 +63,21 @@ def nms_rotated(
     iou_threshold: float,
     multi_label: bool,
 ) -> Tensor:
-    """Keep the best-scored of every group of overlapping rotated boxes, of whichever class.
+    """Keep the highest-scoring box of each group of overlapping rotated boxes, of any class.
 
     Args:
         dets: [N, 5], center x and y, width, height and angle in radians, or [N, 6] with the label,
-            which the compiled operator does not read either.
+            which is ignored as in the compiled operator.
         scores: [N].
-        order: [N], indices by falling score.
+        order: [N], indices by descending score.
         dets_sorted: ``dets`` in this order.
         labels: Not used.
-        iou_threshold: A box is dropped if its IoU with a kept, better box is larger or, as in the
-            compiled operator on a CPU, equal.
+        iou_threshold: A box is dropped if its IoU with a better box that is kept is larger or, as
+            in the compiled operator on the CPU, equal.
         multi_label: Whether ``dets`` has labels; not used.
 
     Returns:
-        Indices of the kept boxes, int64, by falling score.
+        Indices of the kept boxes, int64, by descending score.
     """
     boxes = at_least_fp32(dets_sorted[:, :5])
     first, second = find_near_pairs(boxes, boxes)
@@ -85,7 +85,7 @@ def nms_rotated(
     first, second = first[is_later], second[is_later]
     overlaps = overlap_of_pairs(boxes[first], boxes[second])
     overlapping = overlaps >= iou_threshold if dets.is_cpu else overlaps > iou_threshold
-    # What follows is a short loop over single numbers, which a GPU would be slow at.
+    # The rest is a short loop over scalars, which would be slow on a GPU.
     pairs = torch.stack([first, second])[:, overlapping].cpu()
     followers = pairs[1].split(torch.bincount(pairs[0], minlength=len(boxes)).tolist())
     suppressed = torch.zeros(len(boxes), dtype=torch.bool)

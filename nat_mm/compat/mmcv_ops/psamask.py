@@ -1,6 +1,6 @@
-"""The masks of point-wise spatial attention (PSANet, ECCV 2018), forward and backward.
+"""Masks of point-wise spatial attention (PSANet, ECCV 2018), forward and backward.
 
-Every place has a weight for each place around it, in a window of ``h_mask`` by ``w_mask``. The
+Each position has a weight for each position around it, in a window of ``h_mask`` by ``w_mask``. The
 operators spread the windows over the whole map.
 """
 
@@ -22,20 +22,21 @@ def psamask_forward(
     half_h_mask: int,
     half_w_mask: int,
 ) -> None:
-    """Write the weights of all pairs of places into ``output``.
+    """Write the weights of all pairs of positions into ``output``.
 
     Args:
-        input: [B, h_mask * w_mask, h_feature, w_feature], the window of every place.
-        output: [B, h_feature * w_feature, h_feature, w_feature], written: 0 outside of windows.
-            By ``psa_type`` the place that owns the window is the last two axes or the second one.
+        input: [B, h_mask * w_mask, h_feature, w_feature], the window of each position.
+        output: [B, h_feature * w_feature, h_feature, w_feature], written: 0 outside of windows. The
+            position that owns the window is in the last two axes for ``psa_type`` 0, in the second
+            axis for 1.
         psa_type: 0 for 'collect', 1 for 'distribute'.
         num_: B; not used.
         h_feature: Height of the map.
-        w_feature: Its width.
+        w_feature: Width of the map.
         h_mask: Height of the window.
-        w_mask: Its width.
-        half_h_mask: Rows of the window above its place.
-        half_w_mask: Columns of the window at the left of its place.
+        w_mask: Width of the window.
+        half_h_mask: Number of the window's rows above its position.
+        half_w_mask: Number of the window's columns to the left of its position.
     """
     cells, inside = _window_cells(
         input, h_feature, w_feature, h_mask, w_mask, half_h_mask, half_w_mask
@@ -60,8 +61,8 @@ def psamask_backward(
 ) -> None:
     """Write the gradient of the windows into ``grad_input``.
 
-    ``grad_output`` is shaped like the output, ``grad_input`` like the input of
-    :func:`psamask_forward`; the other arguments are the same.
+    ``grad_output`` is shaped like the output of :func:`psamask_forward`, ``grad_input`` like its
+    input; the other arguments are the same.
     """
     cells, inside = _window_cells(
         grad_output, h_feature, w_feature, h_mask, w_mask, half_h_mask, half_w_mask
@@ -83,7 +84,7 @@ def _window_cells(
     half_h_mask: int,
     half_w_mask: int,
 ) -> tuple[Tensor, Tensor]:
-    """Return the cell of the second place's window in which the first one lies, and if it does.
+    """Return which cell of the second position's window contains the first, and if one does.
 
     Both are [height * width, height * width].
     """

@@ -1,4 +1,4 @@
-"""RoIAlign (arXiv 1703.06870), forward and backward, average or maximum of the samples of a bin."""
+"""RoIAlign (arXiv 1703.06870), forward and backward, with average or maximum of a bin's samples."""
 
 import torch
 import torchvision
@@ -23,14 +23,14 @@ def roi_align_forward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """Sample the features of every region on a regular grid of bins.
+    """Sample the features of each region on a regular grid of bins.
 
     Args:
         input: [B, C, H, W].
         rois: [N, 5], image index and corners x1, y1, x2, y2.
         output: [N, C, aligned_height, aligned_width], written.
-        argmax_y: Like ``output``, written with ``pool_mode`` 0: row of the largest sample.
-        argmax_x: The same for its column.
+        argmax_y: Like ``output``, written if ``pool_mode`` is 0: row of the largest sample.
+        argmax_x: Likewise: column of the largest sample.
         aligned_height: Bins per column.
         aligned_width: Bins per row.
         spatial_scale: Feature cells per unit of ``rois``.
@@ -67,9 +67,9 @@ def roi_align_backward(
     pool_mode: int,
     aligned: bool,
 ) -> None:
-    """Add the gradient with respect to the features into ``grad_input`` ([B, C, H, W]).
+    """Add the gradient with respect to the features to ``grad_input`` ([B, C, H, W]).
 
-    ``grad_output`` is [N, C, aligned_height, aligned_width]; the other arguments are those of
+    ``grad_output`` is [N, C, aligned_height, aligned_width]; the other arguments are as in
     :func:`roi_align_forward`.
     """
     grad = at_least_fp32(grad_output)

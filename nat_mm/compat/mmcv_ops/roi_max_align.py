@@ -1,4 +1,4 @@
-"""RoIAlign that takes the largest sample of a bin, which torchvision does not have."""
+"""RoIAlign with the largest sample of each bin, which torchvision lacks."""
 
 from math import ceil
 
@@ -18,12 +18,12 @@ def roi_max_align_forward(
     sampling_ratio: int,
     aligned: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the largest sample of every bin and where it lies.
+    """Return the largest sample of each bin and its location.
 
     Args:
         features: [B, C, H, W].
         rois: [N, 5], image index and corners x1, y1, x2, y2.
-        size: Bins per column and per row.
+        size: Number of bins per column and per row.
         spatial_scale: Feature cells per unit of ``rois``.
         sampling_ratio: Samples per bin and axis; 0 for about one per feature cell.
         aligned: Whether cell centers lie at half-integer coordinates.
@@ -64,9 +64,9 @@ def roi_max_align_backward(
 
     Args:
         grad: [N, C, bins_y, bins_x], gradient of the largest samples.
-        rois: [N, 5], of which the image index is used.
+        rois: [N, 5], of which only the image index is used.
         rows: Rows of the largest samples, shaped like ``grad``.
-        columns: Their columns.
+        columns: Columns of the largest samples.
         input_shape: Shape of the features, [B, C, H, W].
     """
     batch, channels, height, width = input_shape
@@ -83,7 +83,7 @@ def roi_max_align_backward(
 def _sample_coordinates(
     start: Tensor, end: Tensor, bins: int, sampling_ratio: int, aligned: bool
 ) -> Tensor:
-    """Return the sampling places [bins, samples] on one axis of a region."""
+    """Return the sampling coordinates [bins, samples] along one axis of a region."""
     length = end - start if aligned else (end - start).clamp(min=1)
     bin_length = length / bins
     samples = sampling_ratio if sampling_ratio > 0 else ceil(bin_length)

@@ -1,6 +1,6 @@
 """RoIPool (arXiv 1504.08083), forward and backward.
 
-torchvision rounds the corners of regions, which mmcv does not do.
+torchvision's cannot be used because it rounds the corners of regions, unlike mmcv's.
 """
 
 import torch
@@ -18,7 +18,7 @@ def roi_pool_forward(
     pooled_width: int,
     spatial_scale: float,
 ) -> None:
-    """Take the largest feature of every bin of every region.
+    """Take the largest feature in each bin of each region.
 
     Args:
         input: [B, C, H, W].
@@ -61,9 +61,9 @@ def roi_pool_backward(
     pooled_width: int,
     spatial_scale: float,
 ) -> None:
-    """Add the gradient with respect to the features into ``grad_input`` ([B, C, H, W]).
+    """Add the gradient with respect to the features to ``grad_input`` ([B, C, H, W]).
 
-    ``grad_output`` is [N, C, pooled_height, pooled_width]; the other arguments are those of
+    ``grad_output`` is [N, C, pooled_height, pooled_width]; the other arguments are as in
     :func:`roi_pool_forward`.
     """
     batch, channels, height, width = grad_input.shape
@@ -77,7 +77,7 @@ def roi_pool_backward(
 
 
 def _bins(start: Tensor, end: Tensor, bins: int, size: int) -> tuple[Tensor, Tensor]:
-    """Return the cells of every bin on one axis, [bins, cells], and which of them exist."""
+    """Return the cells of each bin along one axis, [bins, cells], and which of them exist."""
     length = (end - start) / bins
     numbers = torch.arange(bins, device=start.device, dtype=start.dtype)
     first = (numbers * length + start).floor().clamp(0, size).long()

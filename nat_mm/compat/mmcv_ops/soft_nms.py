@@ -18,18 +18,18 @@ def softnms(
     method: int,
     offset: int,
 ) -> Tensor:
-    """Lower the scores of boxes that overlap better ones, and drop those that fall too low.
+    """Lower the scores of boxes that overlap better ones, and drop boxes with too low scores.
 
     Args:
         boxes: [N, 4], corners x1, y1, x2, y2 in pixels.
         scores: [N].
         dets: [N, 5], written: the first M rows become the kept boxes and their new scores.
-        iou_threshold: IoU from which methods 0 and 1 lower a score.
-        sigma: Width of the Gaussian of method 2.
-        min_score: A score below it drops the box.
+        iou_threshold: IoU from which on methods 0 and 1 lower a score.
+        sigma: Width of the Gaussian in method 2.
+        min_score: Boxes with lower scores are dropped.
         method: What a score is multiplied by: 0 for 0 (hard NMS), 1 for 1 - IoU, 2 for
             exp(-IoU^2 / sigma).
-        offset: 1 if the last pixel belongs to the box (width x2 - x1 + 1), else 0.
+        offset: 1 if the last pixel belongs to the box (width x2 - x1 + 1), otherwise 0.
 
     Returns:
         Indices [M] of the kept boxes, int64, in the order of ``dets``.

@@ -1,4 +1,4 @@
-"""Operators that only a compiled mmcv has."""
+"""Stand-ins for operators that only a compiled mmcv has."""
 
 from collections.abc import Callable
 from typing import NoReturn
@@ -18,10 +18,10 @@ def unavailable_op(name: str) -> Callable[..., NoReturn]:
         name: Name of the operator in ``mmcv._ext``.
 
     Returns:
-        A function that raises NotImplementedError naming the operator when it is called.
+        A function that raises NotImplementedError, naming the operator, when it is called.
 
     Raises:
-        AttributeError: ``name`` is a special name such as ``__path__``, not an operator.
+        AttributeError: If ``name`` is a special name such as ``__path__``, not an operator.
     """
     if name.startswith('__'):
         raise AttributeError(f"module 'mmcv._ext' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""What mmcv reports about its build when it collects the environment."""
+"""Build information that mmcv reports when it collects the environment."""
 
 _NOT_COMPILED = 'none (operators served by nat_mm)'
 

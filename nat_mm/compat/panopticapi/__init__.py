@@ -1,9 +1,9 @@
-"""What mmdet takes from panopticapi, for installations without it.
+"""The parts of panopticapi that mmdet uses, for installations without it.
 
-mmdet's panoptic datasets, metric and inferencer need the package ``panopticapi``, which cannot be
-installed from PyPI. :mod:`nat_mm_startup` serves this folder under that name where no other package
-has it, with the few names that mmdet imports; mmdet itself matches the segments and computes from
-them. Nothing here may import nat_mm: it is no part of ``panopticapi``.
+mmdet's panoptic datasets, metric and inferencer need the package ``panopticapi``, which is not
+available on PyPI. :mod:`nat_mm_startup` serves this folder under that name if there is no other
+such package, with the few names that mmdet imports; mmdet itself matches the segments and computes
+the counts. Nothing here may import nat_mm, which is not part of ``panopticapi``.
 """
 
 import os
@@ -14,7 +14,7 @@ UPSTREAM = 'not reported'
 
 
 def replaced() -> str | None:
-    """Why this is not needed: an installed panopticapi goes first."""
+    """Return why this is not needed: an installed panopticapi takes precedence."""
     spec = find_spec('panopticapi')
     if spec is None or os.path.samefile(spec.origin, __file__):
         return None

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 OFFSET = 256**3
-"""More than the highest number of a segment."""
+"""Greater than any segment number."""
 VOID = 0
-"""Number of the pixels that belong to no segment."""
+"""Segment number of pixels that belong to no segment."""
 
 
 @dataclass
@@ -34,7 +34,7 @@ class PQStatCat:
         return self
 
     def quality(self) -> dict[str, float]:
-        """Panoptic (``pq``), segmentation (``sq``) and recognition quality (``rq``), 0 to 1."""
+        """Return panoptic (``pq``), segmentation (``sq``), recognition quality (``rq``), 0 to 1."""
         segments = self.tp + 0.5 * self.fp + 0.5 * self.fn
         if not segments:
             return {'pq': 0.0, 'sq': 0.0, 'rq': 0.0}
@@ -43,7 +43,7 @@ class PQStatCat:
 
 
 class PQStat:
-    """Counts of all categories, by the category's number in the annotation file."""
+    """Counts of all categories, by category id in the annotation file."""
 
     def __init__(self) -> None:
         self.pq_per_cat = defaultdict(PQStatCat)
@@ -66,12 +66,13 @@ class PQStat:
         """Average the qualities over categories.
 
         Args:
-            categories: The annotation file's categories by their numbers, each with ``isthing``.
+            categories: The annotation file's categories by id, each with ``isthing``.
             isthing: True for things only, False for stuff only, None for all.
 
         Returns:
-            ``pq``, ``sq`` and ``rq`` averaged over the ``n`` categories that have a segment, true
-            or predicted (all 0 where none has); and the three of every category asked for.
+            ``pq``, ``sq`` and ``rq``, averaged over the ``n`` requested categories that have a
+            segment, true or predicted (0 if there are none), and the three of each requested
+            category.
         """
         asked = [
             number

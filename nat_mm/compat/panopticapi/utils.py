@@ -1,10 +1,10 @@
-"""Panoptic PNG files: the number of a segment is written into the three channels of its pixels."""
+"""Panoptic PNG files, which store segment numbers in the three channels of each pixel."""
 
 import numpy as np
 
 
 def rgb2id(color: np.ndarray) -> np.ndarray:
-    """Read the numbers of the segments out of an image.
+    """Read the segment numbers from an image.
 
     Args:
         color: Image [..., 3], RGB, integers from 0 to 255.
@@ -18,7 +18,7 @@ def rgb2id(color: np.ndarray) -> np.ndarray:
 
 
 def id2rgb(id_map: np.ndarray) -> np.ndarray:
-    """Write the numbers of segments as an image.
+    """Write segment numbers as an image.
 
     Args:
         id_map: Integers [...], each from 0 to 256**3 - 1.

@@ -1,11 +1,11 @@
-"""Implementations of the operator, and the choice among them.
+"""Implementations of the operator, and the choice between them.
 
 A backend is a module with two functions:
 
 ``unsupported_reasons(query, bias, kernel_size) -> list[str]``
-    why it does not support these arguments; empty if it does.
+    why the backend does not support these arguments; empty if it does.
 ``forward(query, key, value, bias, kernel_size, dilation, scale) -> Tensor``
-    the operator on arguments that are already checked and, under autocast, cast; differentiable.
+    the differentiable operator, on arguments that are already checked and, under autocast, cast.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BACKENDS = {
 def choose_backend(
     name: str, query: Tensor, bias: Tensor | None, kernel_size: tuple[int, int]
 ) -> str:
-    """Name of the backend that runs for the arguments.
+    """Returns the name of the backend to use for the arguments.
 
     Args:
         name: Name of a backend, or 'auto' for the first that supports the arguments.
@@ -36,8 +36,8 @@ def choose_backend(
         kernel_size: (rows, columns).
 
     Raises:
-        ValueError: If there is no such backend, or it (for 'auto': every one) does not support the
-            arguments; the message gives the reasons.
+        ValueError: If there is no such backend, or it (for 'auto', every backend) does not support
+            the arguments; the message gives the reasons.
     """
     if name != 'auto' and name not in BACKENDS:
         known = ', '.join(repr(known) for known in ('auto', *BACKENDS))
@@ -53,12 +53,12 @@ def choose_backend(
 
 
 def automatic_order(query: Tensor) -> list[str]:
-    """Names of the backends in the order in which 'auto' tries them.
+    """Returns the names of the backends in the order in which 'auto' tries them.
 
     Args:
         query: [B, H, W, heads, head_dim].
     """
     names = list(BACKENDS)
     if query.device.type == 'cpu':
-        names.remove('triton')  # that is its interpreter, for tests only
+        names.remove('triton')  # on the CPU it is interpreted, for tests only
     return names

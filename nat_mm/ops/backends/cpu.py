@@ -1,8 +1,8 @@
-"""Fused C++ kernel for CPU tensors; its source is in ``nat_mm/ops/csrc``.
+"""Fused C++ kernel for CPU tensors, from the source in ``nat_mm/ops/csrc``.
 
-The kernel is a shared library with a plain C interface (``csrc/na2d.h``), which setup.py builds
-where it finds a compiler and ctypes loads when the first CPU tensor comes. It links to no Python,
-no PyTorch and no OpenMP: each call hands it the function that starts PyTorch's own threads.
+The kernel is a shared library with a plain C interface (``csrc/na2d.h``). setup.py builds it if it
+finds a compiler, and ctypes loads it for the first CPU tensor. It links to neither Python, PyTorch
+nor OpenMP: each call passes it the function that starts PyTorch's own threads.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from nat_mm.ops.library import assume_constant_result, define_operator
 from nat_mm.ops.memory import empty_packed
 
 LIBRARY = Path(__file__).with_name('libna2d.so')
-"""Where setup.py puts the kernel."""
+"""The shared library that setup.py builds."""
 
 ISA_VARIABLE = 'NAT_MM_CPU_ISA'
-"""Environment variable that names the instruction set to use in place of the best one."""
+"""Environment variable that names the instruction set to use instead of the best one."""
 
 MAXIMUM_KERNEL_SIZE = 13
 
-# The numbers are those of csrc/na2d.h.
+# These numbers are defined in csrc/na2d.h.
 _INTERFACE = 3
 _INSTRUCTION_SETS = {'avx512': 2, 'avx2': 1, 'neon': 3, 'generic': 0}  # best first
 _DTYPES = {torch.float32: 0, torch.bfloat16: 1}
@@ -57,7 +57,7 @@ class _Problem(ctypes.Structure):
 
 @assume_constant_result
 def installation_problem() -> str | None:
-    """Why the kernel cannot be used, or None where it can."""
+    """Returns why the kernel cannot be used, or None if it can."""
     return _find_installation_problem()
 
 
@@ -102,20 +102,20 @@ def _library() -> ctypes.CDLL:
 
 @functools.cache
 def available_instruction_sets() -> tuple[str, ...]:
-    """Names of those that this machine and the kernel have, best first.
+    """Returns the instruction sets that both this machine and the kernel support, best first.
 
     Raises:
-        OSError: If the kernel is not there or cannot be loaded.
+        OSError: If the kernel is missing or cannot be loaded.
     """
     has = _library().na2d_has_isa
     return tuple(name for name, number in _INSTRUCTION_SETS.items() if has(number))
 
 
 def instruction_set() -> str:
-    """The instruction set to use: the environment's choice, or the best available.
+    """Returns the instruction set to use: the environment's choice, or the best available one.
 
     Raises:
-        OSError: If the kernel is not there or cannot be loaded.
+        OSError: If the kernel is missing or cannot be loaded.
         ValueError: If the environment variable NAT_MM_CPU_ISA names one that is not available.
     """
     available = available_instruction_sets()
@@ -129,11 +129,11 @@ def instruction_set() -> str:
 
 @functools.cache
 def _parallel() -> int | None:
-    """Address of GOMP_parallel in the OpenMP runtime that PyTorch uses; None if it has none.
+    """Returns the address of GOMP_parallel in PyTorch's OpenMP runtime, or None if it has none.
 
-    That of GCC and those of LLVM and Intel have it. PyTorch's wheels bring a runtime under various
-    names (libgomp.so.1, libgomp-a49a47f9.so.1.0.0). The system's search from one of PyTorch's
-    libraries finds it whatever its name, and never a second one.
+    The runtimes of GCC, LLVM and Intel all have it. PyTorch's wheels bundle a runtime under various
+    names (libgomp.so.1, libgomp-a49a47f9.so.1.0.0). Looking the symbol up through one of PyTorch's
+    libraries finds that runtime whatever its name, and never a second one.
     """
     try:
         function = ctypes.CDLL(torch._C.__file__).GOMP_parallel
@@ -143,7 +143,7 @@ def _parallel() -> int | None:
 
 
 def thread_count() -> int:
-    """PyTorch's number of threads, but 1 in a forked process or without OpenMP.
+    """Returns PyTorch's number of threads, but 1 in a forked process or without OpenMP.
 
     OpenMP's threads do not survive a fork, and its runtime would wait for them forever.
     """
@@ -156,14 +156,14 @@ def _note_fork() -> None:
 
 
 _is_forked = False
-if hasattr(os, 'register_at_fork'):  # not on Windows, which has no fork
+if hasattr(os, 'register_at_fork'):  # Windows has no fork
     os.register_at_fork(after_in_child=_note_fork)
 
 
 def unsupported_reasons(
     query: Tensor, bias: Tensor | None, kernel_size: tuple[int, int]
 ) -> list[str]:
-    """Serves float32 and bfloat16 CPU tensors whose head_dim is a multiple of 8."""
+    """Supports float32 and bfloat16 CPU tensors whose head_dim is a multiple of 8."""
     reasons = []
     if query.device.type != 'cpu':
         reasons.append(f'supports only CPU tensors, got a tensor on {query.device.type}')

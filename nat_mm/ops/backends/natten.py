@@ -1,7 +1,7 @@
 """NATTEN >= 0.20 for CUDA tensors, with the bias folded into the head dimension.
 
-From release 0.20 on NATTEN's kernels know no relative positional bias, see
-https://natten.org; :func:`nat_mm.ops.folding.fold_bias` puts it back.
+From release 0.20 on, NATTEN's kernels do not support a relative positional bias, see
+https://natten.org; :func:`nat_mm.ops.folding.fold_bias` adds it back.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from nat_mm.ops.library import assume_constant_result
 
 MINIMUM_VERSION = (0, 20)
 WIDTH_MULTIPLE = 8
-"""NATTEN's kernels take head dimensions that are multiples of this."""
+"""NATTEN's kernels need head dimensions that are multiples of this."""
 
 
 @assume_constant_result
 def installation_problem() -> str | None:
-    """Why the installed NATTEN cannot be used, or None where it can.
+    """Returns why the installed NATTEN cannot be used, or None if it can.
 
-    Asked when the first CUDA tensor comes, so that importing this neither imports NATTEN nor
+    Called for the first CUDA tensor, so that importing this module neither imports NATTEN nor
     touches a GPU.
     """
     return _find_installation_problem()
@@ -43,7 +43,7 @@ def _find_installation_problem() -> str | None:
         return f'NATTEN >= 0.20 is needed, {version} is installed'
     try:
         from natten import HAS_LIBNATTEN
-    except Exception as error:  # a broken installation must not take the other backends with it
+    except Exception as error:  # a broken NATTEN must not break the others
         return f'NATTEN {version} cannot be imported: {error}'
     if not HAS_LIBNATTEN:
         return f'NATTEN {version} is installed without its CUDA kernels (libnatten)'
@@ -53,7 +53,7 @@ def _find_installation_problem() -> str | None:
 def unsupported_reasons(
     query: Tensor, bias: Tensor | None, kernel_size: tuple[int, int]
 ) -> list[str]:
-    """Serves CUDA tensors in float16, bfloat16 and float32."""
+    """Supports CUDA tensors in float16, bfloat16 and float32."""
     reasons = []
     if query.device.type != 'cuda':
         reasons.append(f'supports only CUDA tensors, got a tensor on {query.device.type}')
@@ -75,7 +75,7 @@ def forward(
     dilation: tuple[int, int],
     scale: float,
 ) -> Tensor:
-    """The operator on checked arguments."""
+    """Runs the operator on checked arguments."""
     from natten import na2d
 
     head_dim = value.shape[-1]

@@ -1,13 +1,13 @@
-"""Pure PyTorch, on any device: dense attention on small tiles of the map.
+"""Dense attention on small tiles of the map, in pure PyTorch, on any device.
 
 Tiles are processed in chunks. Only the inputs are kept for the backward pass, which recomputes the
 attention weights of each chunk. Three formulations were compared: gathering every query's
 neighbors, tiles through scaled_dot_product_attention, and tiles through batched matrix products.
 The last was the fastest in forward and backward together.
 
-Zero times NaN is NaN, so a NaN or infinity in a tile spreads beyond the windows that hold it. On
-the CPU a result that is not finite is therefore computed again, exactly. Other devices skip this,
-since looking at the result would make the host wait.
+Zero times NaN is NaN, so a NaN or infinity in a tile spreads beyond the windows that contain it. On
+the CPU, a result that is not finite is therefore recomputed exactly. Other devices skip this, since
+checking the result would make the host wait.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from nat_mm.ops.library import define_operator
 from nat_mm.ops.tiling import TileGroup, all_tiles, blocks, window_in_halo
 
 CHUNK_BYTES = {'cpu': 2 << 20, 'default': 32 << 20}
-"""Bytes of attention scores per chunk: fits a CPU's cache, and keeps launches on GPUs few.
+"""Bytes of attention scores per chunk: fits in a CPU's cache, and keeps GPU launches few.
 
 At most seven arrays of about this size exist at once (scores, weights, their gradients, and the
 gathered queries, keys and values), so temporary memory stays below 256 MB at any resolution.
@@ -33,7 +33,7 @@ gathered queries, keys and values), so temporary memory stays below 256 MB at an
 def unsupported_reasons(
     query: Tensor, bias: Tensor | None, kernel_size: tuple[int, int]
 ) -> list[str]:
-    """Serves everything."""
+    """Supports everything."""
     return []
 
 
@@ -131,28 +131,28 @@ forward = define_operator(
 
 
 def compute_dtype(query: Tensor) -> torch.dtype:
-    """Element type of sums: float32 or better."""
+    """Returns the dtype of sums: float32 or better."""
     return torch.promote_types(query.dtype, torch.float32)
 
 
 def batched(tiles: Tensor, dtype: torch.dtype) -> Tensor:
-    """Copies [..., heads, rows, columns, D] into [tiles * heads, rows * columns, D]."""
+    """Copies [..., heads, rows, columns, D] to [tiles * heads, rows * columns, D]."""
     rows, columns, head_dim = tiles.shape[-3:]
     return tiles.to(dtype).reshape(-1, rows * columns, head_dim)
 
 
 def _spreads(result: Tensor) -> bool:
-    """Whether a result is not finite somewhere, and must be computed exactly."""
+    """Returns whether a result contains a non-finite value, and must be computed exactly."""
     return result.device.type == 'cpu' and not math.isfinite(
         result.sum(dtype=compute_dtype(result)).item()
     )
 
 
 def _product(weights: Tensor, near: Tensor, inside: Tensor | None) -> Tensor:
-    """Sums of ``near`` [N, keys, D] by ``weights`` [N, queries, keys], which are 0 outside windows.
+    """Sums ``near`` [N, keys, D] by ``weights`` [N, queries, keys], which are 0 outside windows.
 
-    With ``inside`` [queries, keys], a value that is not finite turns only the sums of windows that
-    hold it into NaN.
+    With ``inside`` [queries, keys], a non-finite value turns only the sums of windows that contain
+    it into NaN.
     """
     if inside is None:
         return torch.bmm(weights, near)
@@ -165,7 +165,7 @@ def _product(weights: Tensor, near: Tensor, inside: Tensor | None) -> Tensor:
 def _weights(
     query_tiles: Tensor, key_tiles: Tensor, mask: Tensor, scale: float, inside: Tensor | None
 ) -> Tensor:
-    """Attention weights [tiles * heads, queries, keys]."""
+    """Returns the attention weights, [tiles * heads, queries, keys]."""
     query, key = batched(query_tiles, mask.dtype), batched(key_tiles, mask.dtype)
     scores = torch.bmm(query * scale, key.mT)
     scores.view(-1, *mask.shape).add_(mask)
@@ -175,7 +175,7 @@ def _weights(
 
 
 def chunks(query_tiles: Tensor, keys: int, dtype: torch.dtype) -> Iterator[tuple[slice, ...]]:
-    """Slices of the tiles' first five axes whose scores with ``keys`` keys fit in a chunk."""
+    """Slices the tiles' first five axes so that the scores with ``keys`` keys fit in a chunk."""
     limit = CHUNK_BYTES.get(query_tiles.device.type, CHUNK_BYTES['default'])
     scores = math.prod(query_tiles.shape[5:8]) * keys
     return blocks(query_tiles.shape[:5], max(1, limit // (scores * dtype.itemsize)))
@@ -185,7 +185,7 @@ def chunks(query_tiles: Tensor, keys: int, dtype: torch.dtype) -> Iterator[tuple
 def table_index(
     tiles: TileGroup, kernel_size: tuple[int, int], device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Entry of the flat bias table, and whether inside the window, both [queries, keys]."""
+    """Returns entries of the flat bias table, and which are in the window, both [queries, keys]."""
     (relative_row, row_inside), (relative_column, column_inside) = (
         window_in_halo(segment, classes.length, size, device)
         for segment, classes, size in zip(tiles.segments, tiles.classes, kernel_size, strict=True)
@@ -199,14 +199,14 @@ def table_index(
 
 
 def _inside(tiles: TileGroup, kernel_size: Sequence[int], query: Tensor) -> Tensor:
-    """Whether a key is in a query's window [queries, keys]."""
+    """Returns whether each key is in each query's window, [queries, keys]."""
     return table_index(tiles, tuple(kernel_size), query.device)[1]
 
 
 def _mask(
     tiles: TileGroup, bias: Tensor | None, kernel_size: Sequence[int], query: Tensor
 ) -> Tensor:
-    """What to add to the scores [heads, queries, keys]: the bias, or -inf outside the window."""
+    """Returns what to add to scores [heads, queries, keys]: bias, or -inf outside the window."""
     entry, inside = table_index(tiles, tuple(kernel_size), query.device)
     dtype, heads = compute_dtype(query), query.shape[3]
     if bias is None:
@@ -226,7 +226,7 @@ def _add_mask_gradient(
 def add_overlapping(halos: Tensor, addend: Tensor, tiles: TileGroup) -> None:
     """Adds [tiles * heads, keys, D] to a block of halos that share memory where they overlap.
 
-    Tiles far enough apart do not overlap, so every n-th tile is added at a time.
+    Tiles far enough apart do not overlap, so each step adds every n-th tile.
     """
     addend = addend.view(halos.shape)
     row_step, column_step = (-(-part.halo // part.tile) for part in tiles.segments)

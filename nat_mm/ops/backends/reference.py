@@ -1,4 +1,4 @@
-"""Plain gathered attention: slow, large in memory, and the definition of what is right."""
+"""Plain attention on gathered neighbors: slow and memory-hungry, but defines what is correct."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from nat_mm.ops.window import axis_window
 def unsupported_reasons(
     query: Tensor, bias: Tensor | None, kernel_size: tuple[int, int]
 ) -> list[str]:
-    """Serves everything."""
+    """Supports everything."""
     return []
 
 
@@ -24,7 +24,7 @@ def forward(
     dilation: tuple[int, int],
     scale: float,
 ) -> Tensor:
-    """Gathers every token's neighbors, then attends to them; in float32 or better."""
+    """Gathers every token's neighbors, then attends to them, in float32 or better."""
     with torch.autocast(query.device.type, enabled=False):
         dtype = torch.promote_types(query.dtype, torch.float32)
         rows, relative_rows = axis_window(query.shape[1], kernel_size[0], dilation[0], query.device)

@@ -1,4 +1,4 @@
-// Output of a part of the map, and what the backward pass makes weights from.
+// Computes the output of a part of the map, and the statistics for the backward pass.
 
 #pragma once
 
@@ -6,8 +6,9 @@
 
 namespace {
 
-// Scores of R rows of queries with C neighbors of each in the rows [near, end), and the largest
-// ones so far. `bias` and `to` belong to the first row, and the next one's lie one step further on.
+// Computes the scores of R rows of queries and C neighbors of each in the rows [near, end), and
+// updates the largest ones. `bias_of` and `to_of` belong to the row `near`; those of the following
+// rows lie one step further on.
 template <int R, int C, bool kPlain>
 void score(const float* queries, int step, const Ring& keys, int near, int end, int channels,
            const Block& block, int from, const float* const (&bias_of)[kTileRows],

@@ -1,7 +1,7 @@
-// Gradients of the keys and values, for a part of the map: as query_gradient.h has it,
+// Gradients of the keys and values, for a part of the map. In the notation of query_gradient.h,
 //   grad_key = scale * dS^T query,   grad_value = P^T grad_output = E^T (grad_output / total),
-// where a key takes from the queries that attend to it, so that each is written once, without
-// atomics.
+// where each key gathers from the queries that attend to it. Each gradient is therefore written
+// once, without atomics.
 
 #pragma once
 
@@ -9,14 +9,15 @@
 
 namespace {
 
-// What a tile of keys and values is made of, each [kTileRows][channels][kLanes].
+// Keys, values and their gradients in a tile, each [kTileRows][channels][kLanes].
 struct KeyTile {
   float *keys, *values, *grad_keys, *grad_values;
   int step;
 };
 
-// Adds what R rows of keys get from C queries each in the rows [near, end). The rings hold one more
-// channel: minus the largest score and minus delta. `bias_of` belongs to the first row.
+// Adds what R rows of keys receive from C queries each in the rows [near, end). The rings contain
+// an extra channel: the negated largest score and the negated delta. `bias_of` belongs to the row
+// `near`.
 template <int R, int C, bool kPlain>
 void collect(const KeyTile& tile, int low, const Ring& queries, const Ring& grad_outputs, int near,
              int end, int channels, const Block& block, int from,
@@ -64,7 +65,7 @@ void collect(const KeyTile& tile, int low, const Ring& queries, const Ring& grad
   }
 }
 
-// grad_key and grad_value; needs delta.
+// Computes grad_key and grad_value; needs delta.
 inline void key_gradient(const Plan& plan, int64_t task, float* memory) {
   const Pass& pass = plan.by_key;
   const Part part(plan, pass, task);
@@ -121,7 +122,7 @@ inline void key_gradient(const Plan& plan, int64_t task, float* memory) {
 
     for (int i = 0; i < rows.number; ++i) {
       const int row = rows.token(i);
-      // The ring's queries hold scale * log2(e).
+      // The ring's queries are already multiplied by scale * log2(e).
       grad_key.store(keys.grad_keys + i * tile_step, broadcast(kLn2), row, block.position,
                      block.tokens);
       grad_value.store(keys.grad_values + i * tile_step, broadcast(1.0f), row, block.position,

@@ -1,4 +1,4 @@
-// Tensors in and out: token by token in memory, channel by channel in rings and tiles.
+// Loads and stores tensors: token by token in memory, channel by channel in rings and tiles.
 
 #pragma once
 
@@ -20,7 +20,7 @@ inline void to_lanes(const float* tokens, int channels, float* to, int stride) {
   }
 }
 
-// [channels][kLanes], lane by lane times `factor`, -> [kLanes][channels].
+// [channels][kLanes], with each lane times its `factor`, -> [kLanes][channels].
 inline void from_lanes(const float* from, Vec factor, int channels, float* tokens) {
   for (int channel = 0; channel < channels; channel += 4, from += 4 * kLanes) {
     Vec x[4];
@@ -30,7 +30,7 @@ inline void from_lanes(const float* from, Vec factor, int channels, float* token
   }
 }
 
-// Factors of the tokens of a row: one for all, or 1 / total of each query.
+// Factors for the tokens of a row: the same for all, or 1 / total for each query.
 struct SameFactor {
   float factor;
   float operator()(int) const { return factor; }
@@ -51,10 +51,10 @@ class InverseTotal {
   int64_t heads_;
 };
 
-// A head of a sample in a tensor, read and written kLanes tokens of a row at a time.
+// One head of a sample in a tensor, read and written kLanes tokens of a row at a time.
 //
-// They pass through `stage`, [kLanes][channels], so that memory is touched token by token as it
-// lies there, each cache line once, while the tokens that come next are asked for.
+// The tokens pass through `stage`, [kLanes][channels], so that memory is accessed token by token in
+// its own order, each cache line once, while the next tokens are prefetched.
 class Head {
  public:
   Head(const Plan& plan, const View& view, int64_t sample, int64_t head, float* stage)
@@ -64,7 +64,7 @@ class Head {
         channels_(plan.channels),
         is_bfloat16_(plan.is_bfloat16) {}
 
-  // Brings tokens as [channels][stride], each times factor(position).
+  // Loads tokens as [channels][stride], each times factor(position).
   template <class Factor>
   void load(int row, int position, const Factor& factor, float* to, int stride) const {
     if (is_bfloat16_) {
@@ -75,7 +75,7 @@ class Head {
     to_lanes(stage_, channels_, to, stride);
   }
 
-  // The inverse, of [channels][kLanes], lane by lane times `factor`, for the first `tokens` lanes.
+  // The inverse: stores the first `tokens` lanes of [channels][kLanes], each times its `factor`.
   void store(const float* from, Vec factor, int row, int position, int tokens) const {
     from_lanes(from, factor, channels_, stage_);
     if (is_bfloat16_) {
@@ -103,7 +103,7 @@ class Head {
     }
   }
 
-  // Whole cache lines go around the caches: else each would be read before it is overwritten.
+  // Whole cache lines bypass the caches; otherwise each would be read before it is overwritten.
   template <class T>
   void store_stage(T* data, int row, int position, int tokens) const {
     data += start_ + row * view_.row;
@@ -135,7 +135,7 @@ class Head {
   bool is_bfloat16_;
 };
 
-// Brings one row of a tensor into a ring, each token times factor(column).
+// Loads one row of a tensor into a ring, each token times factor(column).
 template <class Factor>
 inline void fill_row(const Ring& ring, const Part& part, const Axis& rows, const Head& head,
                      const Factor& factor, int position) {

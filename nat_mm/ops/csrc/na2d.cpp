@@ -44,7 +44,7 @@ const Kernels* kernels_of(int32_t isa) {
   return nullptr;
 }
 
-// Tables of an axis in both directions: each query's keys, and the queries of each key.
+// Tables of an axis in both directions: the keys of each query, and the queries of each key.
 struct AxisTables {
   std::vector<int32_t> token, first_key, key_count, key_offset;
   std::vector<int32_t> first_query, query_count, query_offset;
@@ -110,7 +110,7 @@ Pass plan_pass(const Axis& rows, const Axis& columns, const float* bias,
   pass.columns = columns;
   pass.bias = bias;
   pass.chunks = ceil_divide(rows.length, kChunkRows);
-  // Chunks of whole tiles, nearly equal.
+  // Nearly equal chunks of whole tiles.
   pass.chunk_rows =
       ceil_divide(ceil_divide(rows.length, pass.chunks), kernels.tile_rows) * kernels.tile_rows;
   pass.chunks = ceil_divide(rows.length, pass.chunk_rows);
@@ -130,7 +130,7 @@ Pass plan_pass(const Axis& rows, const Axis& columns, const float* bias,
     const int width = columns.first[last] + columns.count[last] - left;
     vectors = std::max(vectors, ceil_divide(width, kernels.lanes));
   }
-  // Channels an odd number of cache lines apart spread over all sets of a cache.
+  // A stride of an odd number of cache lines spreads the channels over all sets of a cache.
   pass.ring_stride = (vectors * kernels.lanes + 15) / 16 * 16;
   if (pass.ring_stride % 32 == 0) pass.ring_stride += 16;
   pass.tasks = problem.batch * problem.heads * pass.chunks * pass.strips;
@@ -142,12 +142,12 @@ Pass plan_pass(const Axis& rows, const Axis& columns, const float* bias,
   const int64_t tables = 4 * window * kernels.lanes * kernels.tile_rows;
   const int64_t blocks = int64_t(pass.strip_columns) * na2d::kBlockBytes / sizeof(float);
   const int64_t rounding = 16 * 16;
-  // Loads may reach three vectors beyond a ring's last number; what they find there is not used.
+  // Loads may reach up to three vectors beyond a ring's end; what they read there is not used.
   pass.scratch = rings + tiles + tables + blocks + rounding + 4 * kernels.lanes;
   return pass;
 }
 
-// The bias with padded rows; for the pass by keys turned around in both axes.
+// Returns the bias with padded rows; for the pass by keys, both axes are reversed.
 std::vector<float> bias_table(const float* bias, const na2d_problem& problem, bool turned) {
   const int64_t rows = 2 * problem.kernel[0] - 1, columns = 2 * problem.kernel[1] - 1;
   std::vector<float> table(problem.heads * rows * kBiasStride, 0.0f);
@@ -163,8 +163,8 @@ std::vector<float> bias_table(const float* bias, const na2d_problem& problem, bo
   return table;
 }
 
-// Memory of the calling thread, kept from call to call: fresh pages would cost more than a small
-// map.
+// Returns the calling thread's scratch memory, kept between calls: fresh pages would cost more time
+// than a small map.
 float* scratch_memory(int64_t floats) {
   struct Free {
     void operator()(float* p) const { std::free(p); }
@@ -184,7 +184,7 @@ float* scratch_memory(int64_t floats) {
   return memory.get();
 }
 
-// Everything that a Plan points to.
+// Owns everything that a Plan points to.
 class Call {
  public:
   Plan plan{};
@@ -206,7 +206,7 @@ class Call {
     plan.is_bfloat16 = problem.dtype == NA2D_BFLOAT16;
     plan.by_query =
         plan_pass(rows_.by_query(), columns_.by_query(), bias_.data(), problem, *kernels);
-    column_offsets_.reserve(8);  // views point into them
+    column_offsets_.reserve(8);  // views point into it
   }
 
   void plan_by_key(const na2d_problem& problem, const float* bias) {
@@ -228,7 +228,7 @@ class Call {
             tensor.stride[3], offsets.data() + kMargin, whole_lines};
   }
 
-  // Runs all tasks of a pass; false if there is no memory for them.
+  // Runs all tasks of a pass; returns false if memory runs out.
   bool run(void (*kernel)(const Plan&, int64_t, float*), const Pass& pass) const {
     std::atomic<bool> complete{true};
     std::atomic<int64_t> started{0};
@@ -241,7 +241,7 @@ class Call {
       for (int64_t task; (task = started.fetch_add(1, std::memory_order_relaxed)) < pass.tasks;) {
         kernel(plan, task, scratch);
       }
-      // What went around the caches is seen by other threads only from here on.
+      // Stores that bypass the caches become visible to other threads only here.
       std::atomic_thread_fence(std::memory_order_seq_cst);
     };
     const int threads = int(std::min<int64_t>(threads_, pass.tasks));
@@ -301,7 +301,7 @@ int32_t backward(const na2d_problem& problem, const na2d_tensor& query, const na
     return NA2D_OUT_OF_MEMORY;
   }
   if (grad_bias) {
-    // Always in the order of the tasks, whatever thread ran them.
+    // Always sums in the order of the tasks, whichever threads ran them.
     std::vector<double> sum(problem.heads * entries, 0.0);
     for (int64_t task = 0; task < plan.by_query.tasks; ++task) {
       const int64_t head = task % problem.heads;
@@ -312,7 +312,7 @@ int32_t backward(const na2d_problem& problem, const na2d_tensor& query, const na
   return NA2D_OK;
 }
 
-// Runs a call; exceptions must not leave through the C interface.
+// Runs a call; exceptions must not propagate through the C interface.
 template <class F>
 int32_t guarded(const na2d_problem* problem, F&& call) {
   if (!kernels_of(problem->isa)) return NA2D_UNSUPPORTED_ISA;

@@ -1,7 +1,7 @@
-// Two-dimensional neighborhood attention on the CPU: the C interface that Python loads.
+// C interface to two-dimensional neighborhood attention on the CPU, which Python loads.
 //
-// Nothing here knows Python or PyTorch. Tensors are addresses with strides, in elements; the last
-// dimension, the channels of a head, is contiguous everywhere.
+// Nothing here depends on Python or PyTorch. Tensors are addresses with strides, in elements; the
+// last dimension, the channels of a head, is always contiguous.
 
 #pragma once
 
@@ -26,7 +26,7 @@ struct na2d_tensor {
 };
 
 // GOMP_parallel of the OpenMP runtime to use: runs work(data) on each of `threads` threads. If the
-// kernel linked to a runtime, it could bring a second one into a process that has PyTorch's.
+// kernel linked to a runtime itself, the process could end up with a second one besides PyTorch's.
 typedef void (*na2d_parallel)(void (*work)(void*), void* data, unsigned threads, unsigned flags);
 
 struct na2d_problem {
@@ -37,28 +37,29 @@ struct na2d_problem {
   double scale;
   int32_t
       dtype;    // na2d_dtype of all tensors but bias, largest, total and their kin, which are float32
-  int32_t isa;             // na2d_isa to run
+  int32_t isa;             // na2d_isa to use
   int32_t threads;         // at most this many
-  na2d_parallel parallel;  // not called with 1 thread, and may be null then
+  na2d_parallel parallel;  // not called with 1 thread; may then be null
 };
 
-// Number of this interface, raised with every change of it.
+// Version of this interface, incremented with every change.
 constexpr int32_t NA2D_INTERFACE = 3;
 NA2D_PUBLIC int32_t na2d_interface();
 
-// Whether this machine and this build can run an instruction set.
+// Returns whether this machine and this build support an instruction set.
 NA2D_PUBLIC int32_t na2d_has_isa(int32_t isa);
 
-// bias: [heads, 2 * rows - 1, 2 * columns - 1] or null. largest and total, each [batch, height,
-// width, heads], are for the backward pass: each query's largest score, times log2(e), and the sum
-// of exp(score - largest score). Not one log-sum-exp: rounded, it is off by enough at scores of
-// hundreds for weights made from it to miss a sum of 1 by more than all their other errors.
+// bias: [heads, 2 * rows - 1, 2 * columns - 1] or null. largest and total, each
+// [batch, height, width, heads], are for the backward pass: each query's largest score, times
+// log2(e), and the sum of exp(score - largest score). A single log-sum-exp would not do: at scores
+// in the hundreds, its rounding makes the sum of the weights deviate from 1 by more than all their
+// other errors.
 NA2D_PUBLIC int32_t na2d_forward(const na2d_problem* problem, const na2d_tensor* query,
                                  const na2d_tensor* key, const na2d_tensor* value,
                                  const float* bias, const na2d_tensor* output, float* largest,
                                  float* total);
 
-// grad_bias: like bias, and null where bias is.
+// grad_bias: shaped like bias, and null if bias is.
 NA2D_PUBLIC int32_t na2d_backward(const na2d_problem* problem, const na2d_tensor* query,
                                   const na2d_tensor* key, const na2d_tensor* value,
                                   const float* bias, const float* largest, const float* total,

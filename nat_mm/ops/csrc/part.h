@@ -1,11 +1,11 @@
-// A task's part of the map, cut into tiles of kTileRows rows and kLanes columns; its memory.
-// Included after a simd_*.h.
+// A task's part of the map, in tiles of kTileRows rows and kLanes columns, and its memory. Included
+// after a simd_*.h.
 
 #pragma once
 
 #include "plan.h"
 
-// Inlined, so that arrays of vectors stay in registers from one function to the next.
+// Forces inlining, so that arrays of vectors stay in registers across functions.
 #define NA2D_INLINE inline __attribute__((always_inline))
 
 namespace {
@@ -22,18 +22,18 @@ constexpr float kLn2 = 0.693147181f;
 inline int smaller(int a, int b) { return a < b ? a : b; }
 inline int larger(int a, int b) { return a > b ? a : b; }
 
-// Columns [position, position + tokens) of the map, one in each lane; what the lanes left over hold
-// counts for nothing. The lanes' first neighbors lie within kLanes of each other.
+// Positions [position, position + tokens) along the columns, one per lane; the contents of unused
+// lanes are ignored. The lanes' first neighbors lie within kLanes of each other.
 struct Block {
   int position, tokens;
   int neighbor;  // position of the first lane's first neighbor
-  int count;      // of a lane's neighbors, at most
-  bool plain;     // all lanes in use, the neighbors of each one column on from the last lane's
-  int bias;       // least entry of a row of the bias table that belongs to a first neighbor
-  Int near, bias_entry;  // each lane's first neighbor and its bias, from `neighbor` and `bias` on
-  Int counts;            // of each lane's neighbors
+  int count;      // most neighbors of a lane
+  bool plain;     // all lanes in use, each lane's neighbors one column after the previous lane's
+  int bias;       // smallest entry in a row of the bias table that belongs to a first neighbor
+  Int near, bias_entry;  // each lane's first neighbor and its bias, minus `neighbor` and `bias`
+  Int counts;            // number of each lane's neighbors
 
-  // The block that begins at a position.
+  // Returns the block that begins at a position.
   static Block at(const Axis& axis, int position, int end) {
     int32_t near[kLanes] = {}, bias_entry[kLanes] = {}, counts[kLanes] = {};
     Block block{};
@@ -74,17 +74,17 @@ struct TileRows {
   int first(int i) const { return axis.first[position + i]; }
   int last(int i) const { return axis.first[position + i] + axis.count[position + i]; }
 
-  // Row of the bias table for row i and a neighbor.
+  // Returns the row of the bias table for row i and a neighbor.
   int bias_row(int i, int near) const { return axis.offset[position + i] + near - first(i); }
 
-  // Where rows [low, low + number) have a head's bias for a neighboring row.
+  // Finds the biases of rows [low, low + number) for the neighboring row `near`.
   void find_bias(const float* (&at)[kTileRows], const float* bias, int near, int low,
                  int number) const {
     for (int i = 0; i < number; ++i) at[i] = bias + bias_row(low + i, near) * kBiasStride;
   }
 
-  // Calls f(near, end, low, number) for each run [near, end) of neighboring rows that the same
-  // rows of the tile need, [low, low + number).
+  // Calls f(near, end, low, number) for each run [near, end) of neighboring rows that are needed by
+  // the same rows [low, low + number) of the tile.
   template <class F>
   void for_each_run(F&& f) const {
     for (int near = begin(), low = 0, high = 0; near < end();) {
@@ -112,10 +112,10 @@ struct Part {
   int64_t sample, head;
   int row_begin, row_end;
   int column_begin, column_end;
-  int ring_base, ring_end;  // columns that the rings hold
+  int ring_base, ring_end;  // positions of the columns in the rings
 
   Part(const Plan& plan, const Pass& pass, int64_t task) {
-    // Heads first: what one task reads lies beside what the next one will.
+    // Heads vary fastest: consecutive tasks then read adjacent memory.
     head = task % plan.heads;
     task /= plan.heads;
     const int strip = task % pass.strips;
@@ -126,12 +126,12 @@ struct Part {
     row_end = smaller(row_begin + pass.chunk_rows, pass.rows.length);
     column_begin = strip * pass.strip_columns;
     column_end = smaller(column_begin + pass.strip_columns, pass.columns.length);
-    // The loads of blocks inside the map are aligned if the ring begins half a window to the left.
+    // Loads of interior blocks are aligned if the ring begins half a window to the left.
     ring_base = smaller(column_begin - pass.columns.kernel / 2, pass.columns.first[column_begin]);
     ring_end = pass.columns.first[column_end - 1] + pass.columns.count[column_end - 1];
   }
 
-  // A block's numbers in [batch, height, width, heads]; lanes beyond its tokens are 0.
+  // Loads a block from [batch, height, width, heads]; lanes beyond its tokens are 0.
   Vec load(const float* data, const Plan& plan, int row, const Axis& columns,
            const Block& block) const {
     float lanes[kLanes] = {};
@@ -154,7 +154,7 @@ struct Part {
   }
 };
 
-// Neighboring rows of a head, one on the heels of the other, each [channels][columns].
+// Ring buffer of consecutive neighboring rows of a head, each [channels][columns].
 struct Ring {
   float* data;
   int rows, stride;

@@ -1,4 +1,4 @@
-// What a call does, worked out once by na2d.cpp for the kernels of an instruction set.
+// The plan of a call, made once by na2d.cpp for the kernels of an instruction set.
 
 #pragma once
 
@@ -10,13 +10,13 @@ struct BFloat16 {
   uint16_t bits;
 };
 
-// One axis of the map. Positions number its tokens residue class after residue class, so that a
-// window is a run of neighboring positions at any dilation. Tables run from -kMargin to
-// length + kMargin, repeating what is at the ends, but with count 0 there.
+// One axis of the map. Positions number its tokens one residue class after another, so that a
+// window is a run of consecutive positions at any dilation. The tables extend from -kMargin to
+// length + kMargin; the margins repeat the values at the ends, except that count is 0.
 struct Axis {
   int length;
   int kernel;
-  const int32_t* token;   // number of the token in the map
+  const int32_t* token;   // index of the token on the map's axis
   const int32_t* first;   // position of its first neighbor; never decreases
   const int32_t* count;   // number of its neighbors
   const int32_t* offset;  // entry of the bias table's axis for the first neighbor
@@ -25,17 +25,17 @@ struct Axis {
 constexpr int kMargin = 64;
 constexpr int kLineBytes = 64;
 
-// A tensor [batch, height, width, heads, head_dim] with a table of where columns lie.
+// A tensor [batch, height, width, heads, head_dim] with a table of its columns' offsets.
 struct View {
   void* data;
   int64_t batch, row, head;
-  const int64_t* column;  // in elements, by position, from -kMargin on
-  bool whole_lines;       // whether a head of a token fills cache lines of its own
+  const int64_t* column;  // in elements, by position, starting at -kMargin
+  bool whole_lines;       // whether a token's head exactly fills its own cache lines
 };
 
-// A pass computes tiles of some tokens from the neighbors of each: queries from their keys, or
-// keys from the queries that attend to them. A task is a strip of columns in a chunk of rows of one
-// head of one sample. It keeps the neighbors of the rows at hand in rings of rows.
+// A pass computes tiles of tokens from their neighbors: queries from their keys, or keys from the
+// queries that attend to them. A task is a strip of columns in a chunk of rows of one head of one
+// sample. It keeps the neighbors of its current rows in rings of rows.
 struct Pass {
   Axis rows, columns;
   const float* bias;  // [heads, 2 * kernel rows - 1, kBiasStride]
@@ -48,7 +48,7 @@ struct Pass {
 };
 
 constexpr int kBiasStride = 64;
-constexpr int kBlockBytes = 512;  // of scratch memory, for each column of a strip
+constexpr int kBlockBytes = 512;  // scratch memory per column of a strip
 
 struct Plan {
   int64_t batch, height, width, heads;
@@ -57,8 +57,8 @@ struct Plan {
   bool is_bfloat16;
   Pass by_query, by_key;
   View query, key, value, output, grad_output, grad_query, grad_key, grad_value;
-  float *largest, *total;  // [batch, height, width, heads], as na2d.h has them
-  float* delta;            // likewise: the sum of weights * their gradients, divided by the total
+  float *largest, *total;  // [batch, height, width, heads]; see na2d.h
+  float* delta;            // same shape: the sum of weights * their gradients, over the total
   float* grad_bias;        // [tasks of by_query, 2 * rows - 1, 2 * columns - 1] or null
 };
 

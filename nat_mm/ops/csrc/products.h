@@ -1,5 +1,4 @@
-// Products of a tile's tokens with their neighbors, and sums of neighbors: where the time should
-// go.
+// Products of a tile's tokens with their neighbors, and sums of neighbors: the hot loops.
 
 #pragma once
 
@@ -7,7 +6,8 @@
 
 namespace {
 
-// Numbers of C neighbors of each lane, in [columns] from the block's first neighbor on.
+// Loads the values of C neighbors of each lane from [columns], starting at the block's first
+// neighbor.
 template <int C, bool kPlain>
 struct Neighbors {
   const Block& block;
@@ -26,8 +26,8 @@ struct Neighbors {
   Vec keep(Vec x, int c) const { return kPlain ? x : ::keep(exists[c], x); }
 };
 
-// Rings do not fit in the level-1 cache, and its hardware does not see what comes: the same columns
-// of the channels further on, or of the next row.
+// Rings do not fit in the level-1 cache, and its hardware prefetcher does not anticipate the next
+// accesses: the same columns of later channels, or of the next row.
 inline void prefetch_ahead(const float* near, int stride) {
   constexpr int kChannelsAhead = 8;
   __builtin_prefetch(near + kChannelsAhead * stride);
@@ -52,8 +52,8 @@ NA2D_INLINE void add_products(Vec (&sum)[R][C], const float* tile, int tile_step
   }
 }
 
-// A score in units of log2(e), and a bias that is not. Added last, a large bias leaves the sum over
-// the channels its digits.
+// Adds a bias to a score that is already multiplied by log2(e). Since it is added last, a large
+// bias does not cost the sum over the channels its precision.
 inline Vec with_bias(Vec score, Vec bias) { return multiply_add(bias, broadcast(kLog2E), score); }
 
 // tile[i] += weight[i][c] * neighbor c, for each channel.

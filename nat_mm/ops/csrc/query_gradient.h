@@ -3,9 +3,10 @@
 //   dS = P (dP - delta[q]),   grad_query = scale * dS key,
 // and the gradient of the bias sums dS by relative position.
 //
-// P = E / total with E = exp2(score - largest). Scores are computed again by the forward pass's own
-// operations in its order, here and in key_gradient.h: the same bits, so that P sums to 1 however
-// large they are. Nothing is divided neighbor by neighbor: grad_output is, once for each query.
+// P = E / total with E = exp2(score - largest). Here and in key_gradient.h, scores are recomputed
+// with the same operations in the same order as in the forward pass. They are bitwise equal, so P
+// sums to 1 however large the scores are. grad_output is divided by total once per query, instead
+// of dividing once per neighbor.
 
 #pragma once
 
@@ -13,8 +14,8 @@
 
 namespace {
 
-// E and dP / total of R rows of queries and C neighbors of each in the rows [near, end), and their
-// product summed. `bias_of`, `weights` and `grads` belong to the first row.
+// Computes E and dP / total of R rows of queries and C neighbors of each in the rows [near, end),
+// and adds their products to delta. `bias_of`, `weights` and `grads` belong to the row `near`.
 template <int R, int C, bool kPlain>
 void weigh(const float* queries, const float* grad_outputs, int step, const Ring& keys,
            const Ring& values, int near, int end, int channels, const Block& block, int from,
@@ -57,7 +58,7 @@ void weigh(const float* queries, const float* grad_outputs, int step, const Ring
   }
 }
 
-// Sums of dS by relative position, apart for each lane: [bias rows][bias columns][kLanes].
+// Sums of dS by relative position, separately for each lane: [bias rows][bias columns][kLanes].
 class BiasGradient {
  public:
   BiasGradient(Scratch& scratch, const Pass& pass)
@@ -66,7 +67,7 @@ class BiasGradient {
     clear(sums_, int64_t(size_) * kLanes);
   }
 
-  // Adds a query's dS for the neighbors of one row, [columns][kLanes].
+  // Adds the queries' dS for the neighbors in one row, [columns][kLanes].
   void add(int bias_row, const Pass& pass, const Block& block, const float* grad) {
     float* row = sums_ + bias_row * columns_ * kLanes;
     if (block.plain) {
@@ -96,7 +97,7 @@ class BiasGradient {
   float* sums_;
 };
 
-// grad_query, the part's sums for grad_bias, and delta.
+// Computes grad_query, the part's sums for grad_bias, and delta.
 inline void query_gradient(const Plan& plan, int64_t task, float* memory) {
   const Pass& pass = plan.by_query;
   const Part part(plan, pass, task);

@@ -11,7 +11,7 @@ namespace {
 using na2d::BFloat16;
 
 constexpr int kLanes = 8;
-// 2 x 4 sums, 4 operands that the rows share and 1 of a row: 13 of the 16 registers.
+// 2 x 4 sums, 4 operands shared by the rows and 1 of a row: 13 of the 16 registers.
 constexpr int kTileRows = 2;
 constexpr int kChunk = 4;
 
@@ -24,7 +24,7 @@ inline Int load(const int32_t* p) {
   return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
 }
 inline void store(float* p, Vec x) { _mm256_storeu_ps(p, x); }
-// x in a register: otherwise GCC loads it anew for each of its uses.
+// Forces x into a register; otherwise GCC reloads it for each use.
 inline Vec in_register(Vec x) {
   asm("" : "+x"(x));
   return x;
@@ -39,15 +39,15 @@ inline Mask greater(Int a, int32_t b) {
   return _mm256_castsi256_ps(_mm256_cmpgt_epi32(a, _mm256_set1_epi32(b)));
 }
 
-// x where the mask is set, else 0.
+// x where the mask is set, otherwise 0.
 inline Vec keep(Mask mask, Vec x) { return _mm256_and_ps(mask, x); }
 
-// Reads p[index[lane]] where the mask is set, else 0; 0 <= index < kLanes.
+// Reads p[index[lane]] where the mask is set, otherwise 0; 0 <= index < kLanes.
 inline Vec pick(const float* p, Int index, Mask mask) {
   return keep(mask, _mm256_permutevar8x32_ps(load(p), index));
 }
 
-// 2^x to 2e-7; exactly 1 for 0, and 0 where that is too small to be a normal number. For x < 128.
+// 2^x to within 2e-7, for x < 128; exactly 1 for 0, and 0 where the result would be subnormal.
 inline Vec exp2(Vec x) {
   const Vec whole = _mm256_floor_ps(x);
   const Vec fraction = _mm256_sub_ps(x, whole);
@@ -62,7 +62,7 @@ inline Vec exp2(Vec x) {
   return _mm256_and_ps(y, _mm256_cmp_ps(x, broadcast(-126.0f), _CMP_NLT_UQ));
 }
 
-// kLanes of the `left` channels at p; there are at least as many.
+// Loads kLanes of the `left` channels at p; `left` is at least kLanes.
 inline Vec load_channels(const float* p, int) { return load(p); }
 
 inline Vec load_channels(const BFloat16* p, int) {
@@ -72,7 +72,7 @@ inline Vec load_channels(const BFloat16* p, int) {
 
 inline void store_channels(float* p, int, Vec x) { store(p, x); }
 
-// Rounds to nearest, ties to even; a NaN stays one.
+// Rounds to nearest, ties to even; a NaN stays NaN.
 inline __m128i to_bfloat16(Vec x) {
   const Int bits = _mm256_castps_si256(x);
   const Int odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
@@ -88,7 +88,7 @@ inline void store_channels(BFloat16* p, int, Vec x) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), to_bfloat16(x));
 }
 
-// kLanes channels to memory, around the caches.
+// Stores kLanes channels, bypassing the caches.
 inline void stream_channels(float* p, Vec x) { _mm256_stream_ps(p, x); }
 
 inline void stream_channels(BFloat16* p, Vec x) {
@@ -107,7 +107,7 @@ inline void store_quad(float* p, int stride, Vec x) {
   _mm_storeu_ps(p + 4 * stride, _mm256_extractf128_ps(x, 1));
 }
 
-// Transposes each 4 x 4 block of numbers, made of the 4 vectors' same 128 bits.
+// Transposes each 4 x 4 block of numbers, formed by the same 128-bit lane of the 4 vectors.
 inline void transpose_quads(Vec x[4]) {
   const __m256d a = _mm256_castps_pd(_mm256_unpacklo_ps(x[0], x[1]));
   const __m256d b = _mm256_castps_pd(_mm256_unpackhi_ps(x[0], x[1]));

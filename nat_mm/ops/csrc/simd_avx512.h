@@ -11,7 +11,7 @@ namespace {
 using na2d::BFloat16;
 
 constexpr int kLanes = 16;
-// 3 x 7 sums, 7 operands that the rows share and 1 of a row: 29 of the 32 registers.
+// 3 x 7 sums, 7 operands shared by the rows and 1 of a row: 29 of the 32 registers.
 constexpr int kTileRows = 3;
 constexpr int kChunk = 7;
 
@@ -22,7 +22,7 @@ inline Vec broadcast(float x) { return _mm512_set1_ps(x); }
 inline Vec load(const float* p) { return _mm512_loadu_ps(p); }
 inline Int load(const int32_t* p) { return _mm512_loadu_si512(p); }
 inline void store(float* p, Vec x) { _mm512_storeu_ps(p, x); }
-// x in a register: otherwise GCC loads it anew for each of its uses.
+// Forces x into a register; otherwise GCC reloads it for each use.
 inline Vec in_register(Vec x) {
   asm("" : "+v"(x));
   return x;
@@ -35,15 +35,15 @@ using Mask = __mmask16;
 
 inline Mask greater(Int a, int32_t b) { return _mm512_cmpgt_epi32_mask(a, _mm512_set1_epi32(b)); }
 
-// x where the mask is set, else 0.
+// x where the mask is set, otherwise 0.
 inline Vec keep(Mask mask, Vec x) { return _mm512_maskz_mov_ps(mask, x); }
 
-// Reads p[index[lane]] where the mask is set, else 0; 0 <= index < kLanes.
+// Reads p[index[lane]] where the mask is set, otherwise 0; 0 <= index < kLanes.
 inline Vec pick(const float* p, Int index, Mask mask) {
   return _mm512_maskz_permutexvar_ps(mask, index, load(p));
 }
 
-// 2^x to 2e-7; exactly 1 for 0, and 0 where that is too small to be a normal number. For x < 128.
+// 2^x to within 2e-7, for x < 128; exactly 1 for 0, and 0 where the result would be subnormal.
 inline Vec exp2(Vec x) {
   const Vec fraction = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF);
   Vec y = broadcast(1.86713034e-3f);
@@ -60,7 +60,7 @@ inline __mmask16 first_lanes(int number) {
   return number < kLanes ? __mmask16((1 << number) - 1) : __mmask16(-1);
 }
 
-// Up to kLanes of the `left` channels at p; 0 in the lanes beyond.
+// Loads up to kLanes of the `left` channels at p; the remaining lanes are 0.
 inline Vec load_channels(const float* p, int left) {
   return left >= kLanes ? load(p) : _mm512_maskz_loadu_ps(first_lanes(left), p);
 }
@@ -71,11 +71,11 @@ inline Vec load_channels(const BFloat16* p, int left) {
 }
 
 inline void store_channels(float* p, int left, Vec x) {
-  // What a masked store wrote is slow to read back.
+  // Reading back what a masked store wrote is slow.
   left >= kLanes ? store(p, x) : _mm512_mask_storeu_ps(p, first_lanes(left), x);
 }
 
-// Rounds to nearest, ties to even; a NaN stays one.
+// Rounds to nearest, ties to even; a NaN stays NaN.
 inline __m256i to_bfloat16(Vec x) {
   const Int bits = _mm512_castps_si512(x);
   const Int odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
@@ -89,7 +89,7 @@ inline void store_channels(BFloat16* p, int left, Vec x) {
   _mm256_mask_storeu_epi16(p, first_lanes(left), to_bfloat16(x));
 }
 
-// kLanes channels to memory, around the caches.
+// Stores kLanes channels, bypassing the caches.
 inline void stream_channels(float* p, Vec x) { _mm512_stream_ps(p, x); }
 
 inline void stream_channels(BFloat16* p, Vec x) {
@@ -112,7 +112,7 @@ inline void store_quad(float* p, int stride, Vec x) {
   _mm_storeu_ps(p + 12 * stride, _mm512_extractf32x4_ps(x, 3));
 }
 
-// Transposes each 4 x 4 block of numbers, made of the 4 vectors' same 128 bits.
+// Transposes each 4 x 4 block of numbers, formed by the same 128-bit lane of the 4 vectors.
 inline void transpose_quads(Vec x[4]) {
   const __m512d a = _mm512_castps_pd(_mm512_unpacklo_ps(x[0], x[1]));
   const __m512d b = _mm512_castps_pd(_mm512_unpackhi_ps(x[0], x[1]));

@@ -1,4 +1,4 @@
-// 4 lanes in the vector extension of GCC and Clang: SSE2, or whatever the machine has.
+// 4 lanes with the vector extension of GCC and Clang: SSE2, or whatever the machine has.
 
 #pragma once
 
@@ -10,7 +10,7 @@ namespace {
 using na2d::BFloat16;
 
 constexpr int kLanes = 4;
-// 2 x 4 sums, 4 operands that the rows share and 1 of a row: 13 of SSE2's 16 registers.
+// 2 x 4 sums, 4 operands shared by the rows and 1 of a row: 13 of SSE2's 16 registers.
 constexpr int kTileRows = 2;
 constexpr int kChunk = 4;
 
@@ -41,17 +41,17 @@ using Mask = Int;
 
 inline Mask greater(Int a, int32_t b) { return a > Int{b, b, b, b}; }
 
-// x where the mask is set, else 0.
+// x where the mask is set, otherwise 0.
 inline Vec keep(Mask mask, Vec x) { return (Vec)(mask & (Int)x); }
 
-// Reads p[index[lane]] where the mask is set, else 0; 0 <= index < kLanes.
+// Reads p[index[lane]] where the mask is set, otherwise 0; 0 <= index < kLanes.
 inline Vec pick(const float* p, Int index, Mask mask) {
   return keep(mask, Vec{p[index[0]], p[index[1]], p[index[2]], p[index[3]]});
 }
 
-// 2^x to 2e-7; exactly 1 for 0, and 0 where that is too small to be a normal number. For x < 128.
+// 2^x to within 2e-7, for x < 128; exactly 1 for 0, and 0 where the result would be subnormal.
 inline Vec exp2(Vec x) {
-  // Added to a small number, this leaves the nearest whole number in the low bits.
+  // Adding this to a small number leaves the nearest integer in the low bits.
   const Vec shift = broadcast(12582912.0f);
   const Vec shifted = x + shift;
   const Vec fraction = x - (shifted - shift);
@@ -66,7 +66,7 @@ inline Vec exp2(Vec x) {
   return (Vec)((Int)y & ~too_small);
 }
 
-// kLanes of the `left` channels at p; there are at least as many.
+// Loads kLanes of the `left` channels at p; `left` is at least kLanes.
 inline Vec load_channels(const float* p, int) { return load(p); }
 
 inline Vec load_channels(const BFloat16* p, int) {
@@ -76,7 +76,7 @@ inline Vec load_channels(const BFloat16* p, int) {
 
 inline void store_channels(float* p, int, Vec x) { store(p, x); }
 
-// Rounds to nearest, ties to even; a NaN stays one.
+// Rounds to nearest, ties to even; a NaN stays NaN.
 inline void store_channels(BFloat16* p, int, Vec x) {
   const Int bits = (Int)x;
   const Int rounded = bits + ((bits >> 16) & 1) + 0x7fff;
@@ -85,13 +85,13 @@ inline void store_channels(BFloat16* p, int, Vec x) {
   for (int channel = 0; channel < kLanes; ++channel) p[channel].bits = uint16_t(half[channel]);
 }
 
-// kLanes channels to memory.
+// Stores kLanes channels.
 template <class T>
 inline void stream_channels(T* p, Vec x) {
   store_channels(p, kLanes, x);
 }
 
-// 4 channels of a row.
+// Loads 4 channels of a row.
 inline Vec load_quad(const float* p, int) { return load(p); }
 
 // Inverse of load_quad.

@@ -11,7 +11,7 @@ namespace {
 using na2d::BFloat16;
 
 constexpr int kLanes = 4;
-// 3 x 7 sums, 7 operands that the rows share and 1 of a row: 29 of the 32 registers.
+// 3 x 7 sums, 7 operands shared by the rows and 1 of a row: 29 of the 32 registers.
 constexpr int kTileRows = 3;
 constexpr int kChunk = 7;
 
@@ -30,12 +30,12 @@ using Mask = uint32x4_t;
 
 inline Mask greater(Int a, int32_t b) { return vcgtq_s32(a, vdupq_n_s32(b)); }
 
-// x where the mask is set, else 0.
+// x where the mask is set, otherwise 0.
 inline Vec keep(Mask mask, Vec x) {
   return vreinterpretq_f32_u32(vandq_u32(mask, vreinterpretq_u32_f32(x)));
 }
 
-// Reads p[index[lane]] where the mask is set, else 0; 0 <= index < kLanes.
+// Reads p[index[lane]] where the mask is set, otherwise 0; 0 <= index < kLanes.
 inline Vec pick(const float* p, Int index, Mask mask) {
   const Int first_byte = vdupq_n_s32(0x03020100);
   const uint8x16_t bytes =
@@ -44,7 +44,7 @@ inline Vec pick(const float* p, Int index, Mask mask) {
   return keep(mask, vreinterpretq_f32_u8(vqtbl1q_u8(numbers, bytes)));
 }
 
-// 2^x to 2e-7; exactly 1 for 0, and 0 where that is too small to be a normal number. For x < 128.
+// 2^x to within 2e-7, for x < 128; exactly 1 for 0, and 0 where the result would be subnormal.
 inline Vec exp2(Vec x) {
   const Vec whole = vrndmq_f32(x);
   const Vec fraction = vsubq_f32(x, whole);
@@ -60,7 +60,7 @@ inline Vec exp2(Vec x) {
   return vreinterpretq_f32_u32(vbicq_u32(vreinterpretq_u32_s32(power), too_small));
 }
 
-// kLanes of the `left` channels at p; there are at least as many.
+// Loads kLanes of the `left` channels at p; `left` is at least kLanes.
 inline Vec load_channels(const float* p, int) { return load(p); }
 
 inline Vec load_channels(const BFloat16* p, int) {
@@ -69,7 +69,7 @@ inline Vec load_channels(const BFloat16* p, int) {
 
 inline void store_channels(float* p, int, Vec x) { store(p, x); }
 
-// Rounds to nearest, ties to even; a NaN stays one.
+// Rounds to nearest, ties to even; a NaN stays NaN.
 inline void store_channels(BFloat16* p, int, Vec x) {
   const uint32x4_t bits = vreinterpretq_u32_f32(x);
   const uint32x4_t odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
@@ -78,13 +78,13 @@ inline void store_channels(BFloat16* p, int, Vec x) {
   vst1_u16(&p->bits, vshrn_n_u32(half, 16));
 }
 
-// kLanes channels to memory.
+// Stores kLanes channels.
 template <class T>
 inline void stream_channels(T* p, Vec x) {
   store_channels(p, kLanes, x);
 }
 
-// 4 channels of a row.
+// Loads 4 channels of a row.
 inline Vec load_quad(const float* p, int) { return load(p); }
 
 // Inverse of load_quad.

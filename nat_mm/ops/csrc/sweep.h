@@ -1,4 +1,4 @@
-// The order in which a part of the map is worked on.
+// The order in which a part of the map is processed.
 
 #pragma once
 
@@ -8,7 +8,7 @@
 
 namespace {
 
-// Runs over a part of the map: fill(row) brings a row of neighbors, tile(rows, block) works.
+// Sweeps over a part of the map: fill(row) loads a row of neighbors, tile(rows, block) computes.
 template <class Fill, class Tile>
 inline void sweep(const Pass& pass, const Part& part, Scratch& scratch, Fill&& fill, Tile&& tile) {
   auto* const blocks =

@@ -1,4 +1,4 @@
-// Numbers for each neighbor of the tokens of a tile, and sums over neighbors weighted by them.
+// A number for each neighbor of a tile's tokens, and sums over neighbors weighted by them.
 
 #pragma once
 
@@ -9,8 +9,8 @@ namespace {
 // [kTileRows][kernel rows][kernel columns][kLanes].
 struct Windows {
   float* data;
-  int size;      // neighbors of a token
-  int row_step;  // from one row of neighbors to the next
+  int size;      // number of neighbors of a token
+  int row_step;  // distance between rows of neighbors
 
   Windows(Scratch& scratch, const Pass& pass)
       : size(pass.rows.kernel * pass.columns.kernel), row_step(pass.columns.kernel * kLanes) {
@@ -19,7 +19,7 @@ struct Windows {
 
   float* of(int i) const { return data + i * size * kLanes; }
 
-  // Where rows [low, low + number) of a tile have their numbers for the row `near`.
+  // Finds the numbers of a tile's rows [low, low + number) for the neighboring row `near`.
   void find(float* (&at)[kTileRows], const TileRows& rows, int near, int low, int number) const {
     for (int i = 0; i < number; ++i) at[i] = of(low + i) + (near - rows.first(low + i)) * row_step;
   }
@@ -41,7 +41,7 @@ void combine_run(float* tile, int step, const Ring& ring, int near, int end, int
   }
 }
 
-// tile[row] = sum over the neighbors in the ring, weighted.
+// tile[row] = weighted sum over the neighbors in the ring.
 inline void combine(float* tile, int step, const Ring& ring, int channels, const Windows& weights,
                     const TileRows& rows, const Block& block) {
   clear(tile, rows.number * step);

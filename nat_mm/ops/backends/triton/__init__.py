@@ -1,7 +1,7 @@
-"""Fused kernels for GPUs of NVIDIA and AMD, forward and backward, in Triton.
+"""Fused Triton kernels for NVIDIA and AMD GPUs, forward and backward.
 
-They need nothing but the Triton that PyTorch brings along. With TRITON_INTERPRET=1 in the
-environment before the first use, Triton runs them on CPU tensors, slowly, for tests.
+They need only the Triton that comes with PyTorch. If the environment variable TRITON_INTERPRET is 1
+before the first use, Triton runs them on CPU tensors, slowly, for tests.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from nat_mm.ops.library import assume_constant_result, define_operator
 MAXIMUM_KERNEL_SIZE = 13
 MAXIMUM_HEAD_DIM = 128
 MAXIMUM_IMAGE_SIZE = 2**31 - 1
-"""Numbers in query, key or value of one image: kernels count within an image in 32 bits."""
+"""Most elements of query, key or value per image: kernels compute offsets in 32 bits."""
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
 
 @assume_constant_result
 def installation_problem() -> str | None:
-    """Why Triton cannot be used, or None where it can.
+    """Returns why Triton cannot be used, or None if it can.
 
-    A compiler takes the answer for a constant: PyTorch 2.9 to 2.11 cannot trace the question.
+    The compiler treats the result as a constant, since PyTorch 2.9 to 2.11 cannot trace the lookup.
     """
     return _find_installation_problem()
 
@@ -44,7 +44,7 @@ def _find_installation_problem() -> str | None:
 def unsupported_reasons(
     query: Tensor, bias: Tensor | None, kernel_size: tuple[int, int]
 ) -> list[str]:
-    """Serves GPU tensors in float16, bfloat16 and float32, head dimensions up to 128."""
+    """Supports GPU tensors in float16, bfloat16 and float32, with head dimensions up to 128."""
     reasons = []
     if (problem := installation_problem()) is not None:
         reasons.append(problem)
@@ -68,13 +68,13 @@ def _is_interpreted(query: Tensor) -> bool:
 
 
 def statistics_per_query(dtype: torch.dtype) -> int:
-    """How many numbers the forward pass keeps for the backward pass: see the kernels."""
+    """Returns how many numbers per query the forward kernel keeps for the backward kernels."""
     return 2 if dtype == torch.float32 else 1
 
 
 @functools.cache
 def _kernels() -> ModuleType:
-    """Imports Triton, when it is needed first."""
+    """Imports Triton on first use."""
     return importlib.import_module('nat_mm.ops.backends.triton.launch')
 
 

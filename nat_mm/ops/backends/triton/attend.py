@@ -51,13 +51,14 @@ def na2d_fwd_kernel(
     BORDER_ENTRIES: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Softmax over the window of each query, online over blocks of keys.
+    """Computes each query's softmax attention over its window, online over blocks of keys.
 
-    One program has one tile of TILE_ROWS x TILE_COLUMNS queries of one residue class, head and
+    Each program handles a tile of TILE_ROWS x TILE_COLUMNS queries of one residue class, head and
     image. Strides are those of image, row, column and head; channels are consecutive. ``bias`` is
     contiguous [heads, 2 * KERNEL_ROWS - 1, 2 * KERNEL_COLUMNS - 1], ``output`` contiguous
-    [B, H, W, heads, HEAD_DIM]. ``statistics`` are float32 [numbers, B, H, W, heads]: the logarithm
-    of the sum of exponentials, in powers of 2, and in float32 by how much it was rounded.
+    [B, H, W, heads, HEAD_DIM]. ``statistics`` are float32 [numbers, B, H, W, heads]: the
+    log-sum-exp of the scores to base 2 and, for float32 tensors, the remainder lost to its
+    rounding.
     """
     image, head, row_class, column_class, rows, columns, first_row, first_column = locate_tile(
         HEIGHT, WIDTH, HEADS, DILATION_ROWS, DILATION_COLUMNS, TILE_ROWS, TILE_COLUMNS
@@ -84,13 +85,13 @@ def na2d_fwd_kernel(
     total = tl.zeros((TILE_ROWS * TILE_COLUMNS,), tl.float32)
     sums = tl.zeros((TILE_ROWS * TILE_COLUMNS, CHANNELS), tl.float32)
     tl.static_assert(TILE_COLUMNS + KERNEL_COLUMNS - 1 <= BLOCK_COLUMNS)
-    # Not tl.cdiv, which is no constant in Triton 3.6. Minus and minus: rounded up.
+    # Rounds up without tl.cdiv, which is not a constant expression in Triton 3.6.
     met: tl.constexpr = -(-(TILE_ROWS + KERNEL_ROWS - 1) // BLOCK_ROWS) * BLOCK_ROWS
     is_interior = lies_inside(first_row, rows, KERNEL_ROWS, TILE_ROWS, met, True)
     is_interior &= lies_inside(first_column, columns, KERNEL_COLUMNS, TILE_COLUMNS, 0, True)
     last_entry: tl.constexpr = (2 * KERNEL_ROWS - 1) * (2 * KERNEL_COLUMNS - 1)
     left = window_start(first_column, columns, KERNEL_COLUMNS)
-    # At borders windows are shifted, inside the map all pairs of a distance are alike.
+    # At borders, windows are shifted; inside the map, only the distance of a pair matters.
     for interior in tl.static_range(2):
         if is_interior == (interior == 1):
             entries: tl.constexpr = INTERIOR_ENTRIES if interior else BORDER_ENTRIES

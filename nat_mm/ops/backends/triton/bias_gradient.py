@@ -1,4 +1,4 @@
-"""Backward kernel for the bias: adds up the tables of all programs of the kernel for queries."""
+"""Backward kernel for the bias: sums the tables of all programs of the kernel for queries."""
 
 import triton
 import triton.language as tl
@@ -20,9 +20,9 @@ def na2d_bwd_bias_kernel(
 ):
     """Sums over images and programs, always in the same order.
 
-    One program has STRIP neighboring entries of one row of one head's table, and reads BLOCK tables
-    at a time. ``partial_tables`` are float32 [IMAGES, HEADS, PROGRAMS, TABLE_ROWS, TABLE_COLUMNS],
-    ``grad_bias`` is [HEADS, ROWS, COLUMNS], both contiguous.
+    Each program handles STRIP neighboring entries in one row of one head's table, and reads BLOCK
+    tables at a time. ``partial_tables`` are float32 [IMAGES, HEADS, PROGRAMS, TABLE_ROWS,
+    TABLE_COLUMNS], ``grad_bias`` is [HEADS, ROWS, COLUMNS], both contiguous.
     """
     column = tl.program_id(0) * STRIP + tl.arange(0, STRIP)
     row = tl.program_id(1)

@@ -54,10 +54,11 @@ def na2d_bwd_kv_kernel(
     BORDER_ENTRIES: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Gradients of a tile of keys and values.
+    """Computes the gradients of a tile of keys and values.
 
-    One program has one tile of TILE_ROWS x TILE_COLUMNS keys. ``statistics`` and ``delta`` are
-    those of the kernels for outputs and queries, ``grads`` what the latter has begun to fill.
+    Each program handles a tile of TILE_ROWS x TILE_COLUMNS keys. ``statistics`` come from the
+    forward kernel, ``delta`` from the kernel for queries, which has also filled in its part of
+    ``grads``.
     """
     image, head, row_class, column_class, rows, columns, first_row, first_column = locate_tile(
         HEIGHT, WIDTH, HEADS, DILATION_ROWS, DILATION_COLUMNS, TILE_ROWS, TILE_COLUMNS
@@ -82,18 +83,18 @@ def na2d_bwd_kv_kernel(
     grad_outputs = grad_output + (image * grad_output_strides[0] + head * grad_output_strides[3])
     numbers = image * HEIGHT * WIDTH * HEADS + head
     remainder = statistics
-    if k.dtype == tl.float32:  # otherwise there is none
+    if k.dtype == tl.float32:  # 16-bit tensors have none
         remainder += IMAGES.to(tl.int64) * HEIGHT * WIDTH * HEADS
     factor = SCALE * LOG2_E
     dk = tl.zeros((TILE_ROWS * TILE_COLUMNS, CHANNELS), tl.float32)
     dv = tl.zeros((TILE_ROWS * TILE_COLUMNS, CHANNELS), tl.float32)
     tl.static_assert(TILE_COLUMNS + KERNEL_COLUMNS - 1 <= BLOCK_COLUMNS)
-    # Not tl.cdiv, which is no constant in Triton 3.6. Minus and minus: rounded up.
+    # Rounds up without tl.cdiv, which is not a constant expression in Triton 3.6.
     met: tl.constexpr = -(-(TILE_ROWS + KERNEL_ROWS - 1) // BLOCK_ROWS) * BLOCK_ROWS
     is_interior = lies_inside(first_row, rows, KERNEL_ROWS, TILE_ROWS, met, False)
     is_interior &= lies_inside(first_column, columns, KERNEL_COLUMNS, TILE_COLUMNS, 0, False)
     last_entry: tl.constexpr = (2 * KERNEL_ROWS - 1) * (2 * KERNEL_COLUMNS - 1)
-    # At borders windows are shifted, inside the map all pairs of a distance are alike.
+    # At borders, windows are shifted; inside the map, only the distance of a pair matters.
     for interior in tl.static_range(2):
         if is_interior == (interior == 1):
             entries: tl.constexpr = INTERIOR_ENTRIES if interior else BORDER_ENTRIES
@@ -175,7 +176,7 @@ def na2d_bwd_kv_kernel(
                     grad_scores = (weights * (grad_weights - delta_here[None, :])).to(q.dtype)
                     dk = tl.dot(grad_scores, q, dk, input_precision=PRECISION)
 
-    # Where each token has gradients of query, key and value side by side.
+    # Each token's gradients of query, key and value lie side by side.
     packed_token = (image * HEIGHT * WIDTH + (y * WIDTH + x)) * (3 * HEADS) + head
     store_tokens(grads, packed_token + HEADS, dk * SCALE, is_own, HEAD_DIM, CHANNELS)
     store_tokens(grads, packed_token + 2 * HEADS, dv, is_own, HEAD_DIM, CHANNELS)

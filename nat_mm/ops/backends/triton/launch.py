@@ -1,4 +1,4 @@
-"""Runs the kernels on tensors."""
+"""Launches the kernels on tensors."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ KERNELS = {
     'bias': na2d_bwd_bias_kernel,
 }
 TABLE_STRIP = 8
-"""Neighboring entries of the bias table that a program adds up: a sector of memory."""
+"""Neighboring entries of the bias table that one program sums: one sector of memory."""
 TABLES_AT_ONCE = 512
 MOST_PREPARED = 4096
-"""Launches that are kept ready, about 2 kB each."""
+"""Most launches to keep prepared, about 2 kB each."""
 
 _PREPARED: dict[Hashable, Launch] = {}
 
@@ -79,8 +79,8 @@ def run_backward(
 ) -> tuple[Tensor, Tensor]:
     """Backward kernel of :func:`nat_mm.ops.library.define_operator`.
 
-    Besides the gradients it needs memory for float32 [B, H, W, heads], and with a bias for a
-    float32 table, sides rounded up to powers of 2, of every program.
+    Besides the gradients, it allocates a float32 [B, H, W, heads] and, with a bias, a float32 table
+    per program, with sides rounded up to powers of 2.
     """
     query, query_strides = _readable(query)
     key, key_strides = _readable(key)
@@ -113,16 +113,16 @@ def run_backward(
 
 
 def _pair(values: Sequence[int]) -> tuple[int, int]:
-    rows, columns = values  # PyTorch's dispatcher makes lists of them
+    rows, columns = values  # PyTorch's dispatcher passes lists
     return rows, columns
 
 
 class LaunchProblem:
-    """What does not change with the tiles.
+    """Everything about a launch that does not depend on the tiles.
 
     Attributes:
-        query: Stands for all tensors of its shape.
-        kind: All that a launch depends on besides its arguments.
+        query: Represents all tensors of its shape.
+        kind: Everything that a launch depends on besides its arguments.
     """
 
     __slots__ = ('query', 'has_bias', 'kernel_size', 'dilation', 'scale', 'precision', 'kind')
@@ -146,7 +146,7 @@ class LaunchProblem:
         self.kind = (query.shape, query.dtype, query.device, window, self.precision)
 
     def constants(self, kernel: str, tiles: Tiles) -> dict[str, Any]:
-        """Constants that a kernel is compiled for."""
+        """Returns the constants that a kernel is compiled for."""
         constants = make_constants(
             self.query.shape[4],
             self.has_bias,
@@ -156,19 +156,19 @@ class LaunchProblem:
             self.precision,
         )
         if kernel == 'queries':
-            # 16-bit gradients of scores need no more than TF32 when they are added up.
+            # TF32 is precise enough to sum 16-bit gradients of scores.
             exact = self.query.dtype == torch.float32
             precision = self.precision if exact else _fast_precision()
             constants |= make_table_constants(self.kernel_size, precision)
         return constants
 
     def programs(self, tiles: Tiles) -> int:
-        """Number of programs that a launch has."""
+        """Returns the number of programs in a launch."""
         batch, height, width, heads = self.query.shape[:4]
         return tiles.programs(batch, height, width, heads, self.dilation)
 
     def has_idle_programs(self, tiles: Tiles) -> bool:
-        """Whether programs of smaller residue classes of the dilation have no tokens."""
+        """Returns whether smaller residue classes leave some programs without tokens."""
         axes = zip(self.query.shape[1:3], self.dilation, (tiles.rows, tiles.columns), strict=True)
         return any(
             -(-(length // step) // size) < -(-length // (step * size))
@@ -177,10 +177,10 @@ class LaunchProblem:
 
 
 class Launch(NamedTuple):
-    """What is the same in all launches of a kernel on problems of a kind.
+    """What all launches of a kernel on problems of one kind share.
 
     Attributes:
-        kernel: The kernel and its grid.
+        kernel: The kernel, bound to its grid.
         programs: Number of programs in the grid.
         options: Constants, warps and stages.
         has_idle_programs: Whether there are programs without tokens, which write nothing.
@@ -192,7 +192,7 @@ class Launch(NamedTuple):
     has_idle_programs: bool
 
     def make_tables(self, problem: LaunchProblem) -> Tensor:
-        """Memory for every program's table, zero where no program writes.
+        """Allocates every program's table, zeroed if some programs write none.
 
         Returns:
             float32 [B, heads, programs, TABLE_ROWS, TABLE_COLUMNS].
@@ -205,7 +205,7 @@ class Launch(NamedTuple):
 
 
 def _choose(kernel: str, problem: LaunchProblem, run: Callable[[Launch], Any]) -> Launch:
-    """The launch with the default tiles, or where the environment asks for it, the quickest."""
+    """Returns the launch with the default tiles or, if the environment asks for it, the fastest."""
     if not tuning.is_enabled() or problem.query.numel() == 0:
         return _prepare(kernel, problem)
 
@@ -231,7 +231,7 @@ def _default_tiles(kernel: str, problem: LaunchProblem) -> Tiles:
 
 @functools.cache
 def _kind_of_gpu(device: torch.device) -> str:
-    """One of :data:`nat_mm.ops.backends.triton.tiles.GPUS`; the interpreter takes NVIDIA's."""
+    """Returns one of :data:`nat_mm.ops.backends.triton.tiles.GPUS`; 'nvidia' if interpreted."""
     if torch.version.hip is not None:
         return 'amd'
     is_hopper = device.type == 'cuda' and torch.cuda.get_device_capability(device)[0] == 9
@@ -239,12 +239,12 @@ def _kind_of_gpu(device: torch.device) -> str:
 
 
 def _prepare(kernel: str, problem: LaunchProblem, tiles: Tiles | None = None) -> Launch:
-    """Looks up how to launch a kernel, or works it out for the first problem of a kind.
+    """Looks up how to launch a kernel, or determines it for the first problem of a kind.
 
     Args:
-        kernel: 'forward', or in backward 'queries' or 'keys'.
+        kernel: 'forward', or in the backward pass 'queries' or 'keys'.
         problem: Any problem of the kind.
-        tiles: Tiles; default: those of :func:`nat_mm.ops.backends.triton.tiles.choose_tiles`.
+        tiles: Tiles; by default those of :func:`nat_mm.ops.backends.triton.tiles.choose_tiles`.
     """
     key = (kernel, tiles, problem.kind)
     launch = _PREPARED.get(key)
@@ -255,7 +255,7 @@ def _prepare(kernel: str, problem: LaunchProblem, tiles: Tiles | None = None) ->
         options |= tiles.options()
         function = KERNELS[kernel][(programs,)]
         launch = Launch(function, programs, options, problem.has_idle_programs(tiles))
-        if len(_PREPARED) >= MOST_PREPARED:  # maps of ever new sizes
+        if len(_PREPARED) >= MOST_PREPARED:  # map sizes keep changing
             _PREPARED.clear()
         _PREPARED[key] = launch
     return launch
@@ -279,7 +279,7 @@ def _start(
     options: dict[str, Any],
     device: torch.device,
 ) -> None:
-    """Triton launches on the current device, which need not be the tensors'."""
+    """Launches a kernel on the tensors' device; Triton itself uses the current one."""
     if device.type == 'cuda' and device.index != torch.cuda.current_device():
         with torch.cuda.device(device):
             kernel(*arguments, **options)
@@ -295,7 +295,7 @@ def make_constants(
     tiles: Tiles,
     precision: str,
 ) -> dict[str, Any]:
-    """Constants that all kernels are compiled for; ``precision`` is that of float32 products."""
+    """Returns constants common to all kernels; ``precision`` is that of float32 products."""
     met = -(-(tiles.rows + kernel_size[0] - 1) // tiles.block_rows) * tiles.block_rows
     distances = tiles.block_columns + tiles.columns - 1
     return {
@@ -317,21 +317,21 @@ def make_constants(
 
 
 def _power_of_2(number: int) -> int:
-    """The least one that is no less."""
+    """Rounds up to a power of 2."""
     return 1 << (number - 1).bit_length()
 
 
 def make_table_constants(kernel_size: Sequence[int], precision: str) -> dict[str, Any]:
-    """Constants of the sums for the bias table; ``precision`` is that of the sums over a tile."""
+    """Returns constants for the bias table's sums; ``precision`` is that of sums over a tile."""
     rows, columns = (product_size(2 * size - 1) for size in kernel_size)
     return {'TABLE_ROWS': rows, 'TABLE_COLUMNS': columns, 'TABLE_PRECISION': precision}
 
 
 def _float32_precision(query: Tensor) -> str:
-    """How float32 is multiplied: with TF32 only where PyTorch allows it.
+    """Returns the precision of float32 products: TF32 only where PyTorch allows it.
 
-    Otherwise on Hopper with three products of TF32 for each, which together are as exact as one of
-    float32, and take tensor cores.
+    Otherwise, Hopper uses three TF32 products for each, which together are as exact as one in
+    float32 and run on tensor cores.
     """
     # allow_tf32 cannot be read once a program has used the newer fp32_precision.
     if torch.backends.cuda.matmul.fp32_precision == 'tf32':
@@ -340,12 +340,12 @@ def _float32_precision(query: Tensor) -> str:
 
 
 def _fast_precision() -> str:
-    """How float32 is multiplied where TF32 is good enough; few of AMD's GPUs have that."""
+    """Returns the precision of float32 products where TF32 suffices; few AMD GPUs have it."""
     return 'ieee' if torch.version.hip else 'tf32'
 
 
 def _reduce_tables(partial_tables: Tensor, bias: Tensor) -> Tensor:
-    """Adds up the tables of all programs of each head, in an order that is always the same."""
+    """Sums the tables of all programs of each head, always in the same order."""
     images, heads, programs, table_rows, table_columns = partial_tables.shape
     _, rows, columns = bias.shape
     grad_bias = torch.empty_like(bias, memory_format=torch.contiguous_format)
@@ -361,9 +361,9 @@ def _contiguous(bias: Tensor | None) -> Tensor | None:
 
 
 def _readable(tensor: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-    """Copies what the kernels cannot read in place.
+    """Copies a tensor that the kernels cannot read in place.
 
-    They take channels for consecutive, and compute offsets in an image in 32 bits.
+    They require consecutive channels, and compute offsets within an image in 32 bits.
 
     Returns:
         The tensor or its copy, and the strides of image, row, column and head.

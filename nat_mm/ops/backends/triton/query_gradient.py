@@ -59,13 +59,13 @@ def na2d_bwd_q_kernel(
     PRECISION: tl.constexpr,
     TABLE_PRECISION: tl.constexpr,
 ):
-    """Gradient of a tile of queries, and what the tile adds to the gradient of the bias.
+    """Computes a tile's gradient of the queries and its contribution to that of the bias.
 
-    Programs and arguments are those of the forward kernel. Besides, ``delta``, float32
-    [B, H, W, heads], gets each query's sum of output times its gradient, which the kernel for keys
-    needs; ``grads`` are [B, H, W, 3, heads, HEAD_DIM], contiguous; ``partial_tables``, float32
-    [programs, TABLE_ROWS, TABLE_COLUMNS] and zero where a program has no queries, gets the table of
-    each program.
+    Programs and arguments are as in the forward kernel, with three additional outputs: ``delta``,
+    float32 [B, H, W, heads], receives each query's sum of output times its gradient, which the
+    kernel for keys needs; ``grads`` are [B, H, W, 3, heads, HEAD_DIM], contiguous;
+    ``partial_tables``, float32 [programs, TABLE_ROWS, TABLE_COLUMNS], receives each program's bias
+    table, and must be zero where a program has no queries.
     """
     image, head, row_class, column_class, rows, columns, first_row, first_column = locate_tile(
         HEIGHT, WIDTH, HEADS, DILATION_ROWS, DILATION_COLUMNS, TILE_ROWS, TILE_COLUMNS
@@ -89,7 +89,7 @@ def na2d_bwd_q_kernel(
         grad_output, grad_output_strides, image, head, y, x, is_own, HEAD_DIM, CHANNELS
     )
     token = (image * HEIGHT * WIDTH + (y * WIDTH + x)) * HEADS + head
-    # Contiguous, so tokens are HEAD_DIM apart.
+    # The output is contiguous, so tokens are HEAD_DIM apart.
     out = load_tokens(
         output, (0, 0, HEAD_DIM, 0), image, head, y, token, is_own, HEAD_DIM, CHANNELS
     )
@@ -107,13 +107,13 @@ def na2d_bwd_q_kernel(
     total = tl.zeros((TILE_ROWS * TILE_COLUMNS,), tl.float32)
     excess = tl.zeros((TILE_ROWS * TILE_COLUMNS,), tl.float32)
     tl.static_assert(TILE_COLUMNS + KERNEL_COLUMNS - 1 <= BLOCK_COLUMNS)
-    # Not tl.cdiv, which is no constant in Triton 3.6. Minus and minus: rounded up.
+    # Rounds up without tl.cdiv, which is not a constant expression in Triton 3.6.
     met: tl.constexpr = -(-(TILE_ROWS + KERNEL_ROWS - 1) // BLOCK_ROWS) * BLOCK_ROWS
     is_interior = lies_inside(first_row, rows, KERNEL_ROWS, TILE_ROWS, met, True)
     is_interior &= lies_inside(first_column, columns, KERNEL_COLUMNS, TILE_COLUMNS, 0, True)
     last_entry: tl.constexpr = (2 * KERNEL_ROWS - 1) * (2 * KERNEL_COLUMNS - 1)
     left = window_start(first_column, columns, KERNEL_COLUMNS)
-    # At borders windows are shifted, inside the map all pairs of a distance are alike.
+    # At borders, windows are shifted; inside the map, only the distance of a pair matters.
     for interior in tl.static_range(2):
         if is_interior == (interior == 1):
             entries: tl.constexpr = INTERIOR_ENTRIES if interior else BORDER_ENTRIES
@@ -145,9 +145,9 @@ def na2d_bwd_q_kernel(
                 True,
                 interior,
             )
-            # Turn 0 mends delta, so that gradients of scores sum to 0 although weights do not quite
-            # sum to 1 where scores are large. In 16 bits these gradients are rounded more coarsely
-            # than that.
+            # Turn 0 corrects delta, so that the gradients of the scores sum to 0 even though the
+            # weights do not quite sum to 1 where scores are large. In 16 bits, these gradients are
+            # rounded more coarsely than that.
             for turn in tl.static_range(0 if is_exact else 1, 2):
                 for block_top in range(top, bottom, BLOCK_ROWS):
                     near_y, near_x, exists = tokens_of(
@@ -206,7 +206,7 @@ def na2d_bwd_q_kernel(
                     delta_here += excess / tl.where(is_own, total, 1.0)
 
     tl.store(delta + token, delta_here, is_own)
-    # Where each token has gradients of query, key and value side by side.
+    # Each token's gradients of query, key and value lie side by side.
     packed_token = 3 * token - 2 * head
     store_tokens(grads, packed_token, dq * SCALE, is_own, HEAD_DIM, CHANNELS)
     if HAS_BIAS:
@@ -221,7 +221,7 @@ def na2d_bwd_q_kernel(
 
 @triton.jit
 def differences(BLOCK: tl.constexpr, TILE: tl.constexpr):
-    """Index in the block less that in the tile, of all pairs, those of a tile's token together."""
+    """Returns index in the block minus index in the tile for all pairs, grouped by tile token."""
     pair = tl.arange(0, TILE * BLOCK)
     return pair % BLOCK - pair // BLOCK
 
@@ -238,11 +238,12 @@ def add_by_row_distance(
     TABLE_ROWS: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Adds up gradients of scores that share a row of the bias table, for each pair of columns.
+    """Sums the gradients of scores that share a row of the bias table, for each pair of columns.
 
-    Row a collects those with ``row_shift + key row - query row = a``. With rows and columns set
-    apart this is a product with a matrix of zeros and ones: no atomic additions, and always the
-    same order. Columns are summed in the same way, once for all blocks of a tile.
+    Row a collects those with ``row_shift + key row - query row = a``. With rows and columns
+    separated, this is a product with a matrix of zeros and ones, which needs no atomic additions
+    and always sums in the same order. Columns are summed in the same way, once for all blocks of a
+    tile.
     """
     # [query row, query column, key row, key column] -> [(query row, key row), (both columns)]
     split = tl.reshape(grad_scores, (TILE_ROWS, TILE_COLUMNS, BLOCK_ROWS, BLOCK_COLUMNS))

@@ -1,6 +1,6 @@
-"""What the kernels take of a GPU, found by compiling them for it; no GPU is needed.
+"""Measures the GPU resources that the kernels use by compiling them; no GPU is needed.
 
-``python -m nat_mm.ops.backends.triton.resources`` prints them as a page in Markdown.
+``python -m nat_mm.ops.backends.triton.resources`` prints the resources as a Markdown page.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ TARGETS = {
     'gfx942': GPUTarget('hip', 'gfx942', 64),
 }
 _KINDS = {'sm_90': 'hopper', 'gfx942': 'amd'}
-"""Of ``nat_mm.ops.backends.triton.tiles.GPUS``; the others are 'nvidia'."""
+"""Kinds in ``nat_mm.ops.backends.triton.tiles.GPUS``; the other targets are 'nvidia'."""
 _TYPES = {torch.float16: '*fp16', torch.bfloat16: '*bf16', torch.float32: '*fp32'}
 _FLOAT32_TENSORS = ('bias', 'statistics', 'delta', 'partial_tables')
 _TITLES = (
@@ -65,13 +65,13 @@ _MATRIX_INSTRUCTIONS = {
 
 
 class Resources(NamedTuple):
-    """Of one program of a kernel.
+    """Resources of one program of a kernel.
 
     Attributes:
-        registers: Per thread, vector registers on AMD.
-        spills: Bytes (NVIDIA) or registers (AMD) per thread that went to memory instead.
+        registers: Per thread; vector registers on AMD.
+        spills: Bytes (NVIDIA) or registers (AMD) per thread spilled to memory.
         shared_memory: Bytes.
-        matrix_instructions: Number in the code, of tensor or matrix cores.
+        matrix_instructions: Number of tensor-core or matrix-core instructions in the code.
     """
 
     registers: int
@@ -81,7 +81,7 @@ class Resources(NamedTuple):
 
 
 class LoopInstructions(NamedTuple):
-    """Of a warp for one block.
+    """Number of instructions that a warp executes for one block.
 
     Attributes:
         interior: In tiles whose windows touch no border of the map.
@@ -98,10 +98,10 @@ def compile_kernel(
     """Compiles a kernel with its default tiles, for maps with a bias and no dilation.
 
     Args:
-        kernel: 'forward', or in backward 'queries' or 'keys'.
+        kernel: 'forward', or in the backward pass 'queries' or 'keys'.
         target: 'sm_80' (A100), 'sm_90' (H100), 'sm_100' (B200), 'sm_120' (RTX 50) or 'gfx942'
-            (MI300); it need not be there.
-        kernel_size: Of both axes.
+            (MI300); the GPU itself need not be present.
+        kernel_size: Kernel size of both axes.
         head_dim: A multiple of 8.
         dtype: float16, bfloat16 or float32.
     """
@@ -142,7 +142,7 @@ def compile_kernel(
 
 
 def measure_resources(compiled: CompiledKernel) -> Resources:
-    """Finds what a program of a kernel takes; see :func:`compile_kernel`."""
+    """Measures the resources of a compiled kernel; see :func:`compile_kernel`."""
     language = 'ptx' if 'ptx' in compiled.asm else 'amdgcn'
     instructions = re.findall(_MATRIX_INSTRUCTIONS[language], compiled.asm[language])
     registers, spills = (_nvidia_usage if language == 'ptx' else _amd_usage)(compiled)
@@ -150,11 +150,11 @@ def measure_resources(compiled: CompiledKernel) -> Resources:
 
 
 def loop_instructions(compiled: CompiledKernel) -> LoopInstructions:
-    """Counts the instructions that each warp needs for one block; NVIDIA's GPUs only."""
+    """Counts the instructions that each warp executes for one block; NVIDIA GPUs only."""
     loops: list[tuple[int, int]] = []
     labels: dict[str, int] = {}
     number = 0
-    # The analysis of the data flow takes a quarter of the time, and adds nothing that is read here.
+    # Data-flow analysis takes a quarter of the time, and its output is not used here.
     code = _nvidia_tool('nvdisasm', '--print-code', '--no-dataflow', compiled=compiled)
     for line in code.splitlines():
         if label := re.match(r'(\.L_\w+):', line):
@@ -162,15 +162,16 @@ def loop_instructions(compiled: CompiledKernel) -> LoopInstructions:
         elif re.match(r'\s*/\*[0-9a-f]+\*/\s', line):
             number += 1
             jump = re.search(r'\bBRA\b.*`\((\.L_\w+)\)', line)
-            if jump and jump.group(1) in labels:  # backwards: a loop ends
+            if jump and jump.group(1) in labels:  # a jump back ends a loop
                 loops.append((labels[jump.group(1)], number))
     innermost = [
         end - start
         for start, end in loops
         if not any(start <= first and last < end for first, last in loops)
     ]
-    # The loop inside the map is the shorter one: it has no index arithmetic. Behind the code is a
-    # loop of one instruction, and in float32 the kernel for queries goes over its keys twice.
+    # The two longest loops are those of interior tiles (shorter, without index arithmetic) and of
+    # border tiles. The rest are a one-instruction loop after the code and, in float32, the first of
+    # the query kernel's two passes over its keys.
     return LoopInstructions(*sorted(innermost)[-2:])
 
 
@@ -200,7 +201,7 @@ def _amd_usage(compiled: CompiledKernel) -> tuple[int, int]:
 
 
 def main() -> None:
-    """Prints the resources of all kernels for kernel size 7 as a page in Markdown."""
+    """Prints the resources of all kernels for kernel size 7 as a Markdown page."""
     print(_HEAD, flush=True)
     print('| GPU | kernel | head_dim | dtype | ' + ' | '.join(_TITLES) + ' |')
     print('| --- ' * (4 + len(_TITLES)) + '|')

@@ -1,4 +1,4 @@
-"""Choice of tiles by trial on the GPU at hand, with NAT_MM_TRITON_AUTOTUNE=1 in the environment."""
+"""Chooses tiles by timing them on the GPU, if NAT_MM_TRITON_AUTOTUNE=1 is in the environment."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ REPEATS = 5
 CALLS = 10
 """Calls of a kernel in each of ``REPEATS`` samples."""
 LEAST_GAIN = 0.05
-"""Share of the default's time that other tiles must save; less could be chance."""
+"""Fraction of the default's time that other tiles must save; less could be noise."""
 
 _CHOSEN: dict[Hashable, Tiles] = {}
 
 
 def is_enabled() -> bool:
-    """Whether the environment asks for trials.
+    """Returns whether the environment enables autotuning.
 
     Raises:
         ValueError: If the variable is neither '0' nor '1'.
@@ -38,10 +38,10 @@ def is_enabled() -> bool:
 
 
 def candidate_tiles(kernel: str, default: Tiles) -> list[Tiles]:
-    """The default, and what differs from it in one respect.
+    """Returns the default tiles, and variants that differ from them in one respect.
 
     Args:
-        kernel: 'forward', or in backward 'queries' or 'keys'.
+        kernel: 'forward', or in the backward pass 'queries' or 'keys'.
         default: Tiles of :func:`nat_mm.ops.backends.triton.tiles.choose_tiles`.
     """
     others = [
@@ -63,7 +63,7 @@ def candidate_tiles(kernel: str, default: Tiles) -> list[Tiles]:
 
 
 def _is_doubtful(tiles: Tiles) -> bool:
-    """Whether Triton 3.6 made wrong results of such tiles on an H200, in float32."""
+    """Returns whether Triton 3.6 gave wrong results with such tiles on an H200, in float32."""
     return tiles.warps >= 8 and tiles.block_rows == 1
 
 
@@ -75,17 +75,19 @@ def choose(
     device: torch.device,
     measure: Callable[[Callable[[], Any], torch.device], float] | None = None,
 ) -> Tiles:
-    """The quickest candidate, tried out once per key and process.
+    """Returns the fastest candidate, timed once per key and process.
 
-    All later calls get the same tiles, so equal arguments give equal bits within a process. Nothing
-    can be timed while a CUDA graph is recorded: then the key gets the default, for good.
+    All later calls get the same tiles, so equal arguments give bitwise equal results within a
+    process. Nothing can be timed while a CUDA graph is being captured; the key then keeps the
+    default permanently.
 
     Args:
         key: What the kernel is compiled for, and the shapes it runs on.
-        candidates: What to try, the default first.
-        run: Runs the kernel with tiles.
-        device: Where it runs.
-        measure: Returns seconds per call of a function on a device; default: medians of its time.
+        candidates: Tiles to try, the default first.
+        run: Runs the kernel with the given tiles.
+        device: Device that the kernel runs on.
+        measure: Returns a function's seconds per call on a device; by default the median of several
+            samples.
     """
     if key not in _CHOSEN:
         recording = device.type == 'cuda' and torch.cuda.is_current_stream_capturing()
@@ -106,7 +108,7 @@ def _quickest(
     for tiles in candidates:
         try:
             seconds[tiles] = measure(functools.partial(run, tiles), device)
-        except OutOfResources:  # more shared memory than this GPU has
+        except OutOfResources:  # needs more shared memory than the GPU has
             seconds[tiles] = math.inf
     best = min(seconds, key=seconds.__getitem__)
     return best if seconds[best] < (1 - LEAST_GAIN) * seconds[candidates[0]] else candidates[0]

@@ -1,4 +1,4 @@
-"""What the kernels share: places on the map, loads and stores, and the biases of pairs.
+"""Functions that the kernels share: map positions, loads and stores, and biases of pairs.
 
 Rows and columns are numbered within a residue class of the dilation, in which neighbors are
 consecutive: token ``m`` of class ``r`` is at position ``r + dilation * m`` of the map.
@@ -10,7 +10,7 @@ import triton.language as tl
 LOG2_E = tl.constexpr(1.4426950408889634)
 
 MAP_SIZES = ('IMAGES', 'HEIGHT', 'WIDTH', 'HEADS')
-"""Arguments for whose values, as multiples of 16, nothing is compiled anew."""
+"""Arguments that Triton must not specialize on, so that multiples of 16 need no recompilation."""
 
 
 @triton.jit
@@ -23,11 +23,12 @@ def locate_tile(
     TILE_ROWS: tl.constexpr,
     TILE_COLUMNS: tl.constexpr,
 ):
-    """The tile of this program.
+    """Locates the tile of this program.
 
     Returns:
-        Image in 64 bits, head, class of rows, class of columns, their numbers of rows and columns,
-        first row and first column. These lie beyond the class where it is smaller than others.
+        Image (64 bits), head, residue classes of rows and columns, number of rows and columns in
+        these classes, first row and first column of the tile. The latter may lie beyond the end of
+        a class that is smaller than others.
     """
     program = tl.program_id(0)
     tiles_down = tl.cdiv(tl.cdiv(HEIGHT, DILATION_ROWS), TILE_ROWS)
@@ -59,9 +60,9 @@ def tokens_of(
     ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
-    """Row and column on the map of a rectangle's tokens, row by row, and whether they exist.
+    """Returns map row, map column and existence of a rectangle's tokens, row by row.
 
-    Beyond the map its last row and column come again.
+    Tokens beyond the residue class get the coordinates of its last row or column.
     """
     index = tl.arange(0, ROWS * COLUMNS)
     row = first_row + index // COLUMNS
@@ -73,7 +74,7 @@ def tokens_of(
 
 @triton.jit
 def window_start(index, length, KERNEL: tl.constexpr):
-    """First neighbor of a query, or of each of several queries."""
+    """Returns the first neighbor of each query."""
     return tl.minimum(tl.maximum(index - KERNEL // 2, 0), length - KERNEL)
 
 
@@ -86,10 +87,11 @@ def span_around(
     OWNS_QUERIES: tl.constexpr,
     INTERIOR: tl.constexpr,
 ):
-    """What a tile meets on an axis: the first token, and the one after the last.
+    """Returns the range of tokens that a tile meets along an axis, with an exclusive end.
 
-    A tile of queries meets the keys of their windows; a tile of keys meets the queries whose
-    windows hold them. Windows are shifted at borders, so keys near one are seen from up to there.
+    A tile of queries meets the keys in their windows; a tile of keys meets the queries whose
+    windows contain them. Windows are shifted at borders, so keys near a border meet all queries up
+    to it.
     """
     if INTERIOR:
         return first - KERNEL // 2, first + (TILE + KERNEL // 2)
@@ -110,8 +112,8 @@ def lies_inside(
     MET: tl.constexpr,
     OWNS_QUERIES: tl.constexpr,
 ):
-    """Whether a tile is full on an axis, meets no shifted window, and all MET tokens exist."""
-    # Shifted windows hold the first and the last KERNEL tokens.
+    """Returns whether a tile is full on an axis, meets no shifted window, and MET tokens exist."""
+    # Shifted windows contain the first or the last KERNEL tokens.
     margin: tl.constexpr = KERNEL // 2 if OWNS_QUERIES else KERNEL
     start = first - KERNEL // 2
     return (first >= margin) & (first + TILE + margin <= length) & (start + MET <= length)
@@ -129,9 +131,9 @@ def load_tokens(
     HEAD_DIM: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """Channels of tokens, [tokens, CHANNELS], with zeros for what is no token or no channel.
+    """Loads the channels of tokens, [tokens, CHANNELS], with zeros for missing tokens and channels.
 
-    ``image`` has 64 bits. Within an image 32 are enough: see unsupported_reasons().
+    ``image`` has 64 bits. Within an image, 32 bits suffice: see unsupported_reasons().
     """
     channel = tl.arange(0, CHANNELS)
     at = image * strides[0] + head * strides[3] + y * strides[1] + x * strides[2]
@@ -150,9 +152,9 @@ def store_tokens(tensor, token, channels, is_token, HEAD_DIM: tl.constexpr, CHAN
 
 @triton.jit
 def load_block(tensor, strides, y, x, HEAD_DIM: tl.constexpr, CHANNELS: tl.constexpr):
-    """Channels of tokens that all exist, [tokens, CHANNELS], with zeros for what is no channel.
+    """Loads the channels of existing tokens, [tokens, CHANNELS], with zeros for missing channels.
 
-    ``tensor`` points to the first token of image and head.
+    ``tensor`` points to the first token of the image and head.
     """
     channel = tl.arange(0, CHANNELS)
     pointers = tensor + ((y * strides[1] + x * strides[2])[:, None] + channel[None, :])
@@ -164,11 +166,11 @@ def load_block(tensor, strides, y, x, HEAD_DIM: tl.constexpr, CHANNELS: tl.const
 
 @triton.jit
 def load_numbers(first, second, third, token):
-    """A float32 of each token from each of three tensors.
+    """Loads a float32 per token from each of three tensors.
 
-    All are loaded at once, as that is enough work for every thread to have its own share: with 32
-    tokens and 4 warps one each. Of smaller loads Triton lets every thread load all that it needs,
-    which others load as well.
+    All are loaded at once, which is enough work for every thread to have its own share: one number
+    each with 32 tokens and 4 warps. In smaller loads, Triton makes each thread load everything it
+    needs, duplicating the loads of others.
     """
     place = tl.arange(0, 4)[:, None]
     at = token[None, :] + place * 0
@@ -196,11 +198,11 @@ def bias_table(
     OWNS_QUERIES: tl.constexpr,
     INTERIOR: tl.constexpr,
 ):
-    """Biases of a head in powers of 2, for pair_biases() to pick from, [ENTRIES].
+    """Returns a head's biases times log2(e) for pair_biases() to pick from, [ENTRIES].
 
-    At a border it is ``bias`` as it is, and -inf behind it. Inside, where no window is shifted,
-    what a pair needs hangs on its distance alone: an entry for each distance that there is between
-    the tokens of tile and blocks, -inf for those beyond half a window.
+    At a border, this is ``bias`` itself, followed by -inf. Inside, where no window is shifted, the
+    bias of a pair depends only on its distance: there is an entry for each distance between tokens
+    of the tile and its blocks, which is -inf beyond half a window.
     """
     index = tl.arange(0, ENTRIES)
     if INTERIOR:
@@ -233,9 +235,10 @@ def axis_entries(
     OWNS_QUERIES: tl.constexpr,
     INTERIOR: tl.constexpr,
 ):
-    """What an axis adds to the places of pairs in bias_table(), [TILE, BLOCK].
+    """Returns what an axis adds to the index of pairs in bias_table(), [TILE, BLOCK].
 
-    Far beyond the table's end for what are no neighbors, unless the table says so.
+    At borders, pairs that are not neighbors get an index far beyond the table's end; inside, the
+    table itself excludes them.
     """
     own = first + tl.arange(0, TILE)[:, None]
     other = block_first + tl.arange(0, BLOCK)[None, :]
@@ -252,13 +255,13 @@ def axis_entries(
 
 @triton.jit
 def pair_biases(table, row_entries, column_entries, LAST: tl.constexpr, INTERIOR: tl.constexpr):
-    """Bias of each pair, -inf for what are no neighbors, [tokens of the tile, of the block].
+    """Returns the bias of each pair, -inf unless neighbors, [tile tokens, block tokens].
 
     Args:
-        table: Of bias_table().
-        row_entries: Of axis_entries().
-        column_entries: Of axis_entries().
-        LAST: Entry of a border's table that is -inf, for all places beyond it.
+        table: Result of bias_table().
+        row_entries: Result of axis_entries() for rows.
+        column_entries: Result of axis_entries() for columns.
+        LAST: Index of a -inf entry in a border's table, used for all indices beyond it.
     """
     own: tl.constexpr = row_entries.shape[0] * column_entries.shape[0]
     around: tl.constexpr = row_entries.shape[1] * column_entries.shape[1]
