@@ -3,8 +3,8 @@
 #
 #   tools/dist_train.sh CONFIG PROCESSES [options of tools/train.py]
 #
-# On several machines, run it on each with NNODES (number of machines), NODE_RANK (index of this one,
-# from 0) and MASTER_ADDR (address of the first) set. PORT is a free port on the first machine.
+# On several machines, run it on each with NNODES (number of machines), NODE_RANK (index of this
+# machine, from 0) and MASTER_ADDR (address of the first) set. PORT is a free port on the first one.
 set -euo pipefail
 
 if [ $# -lt 2 ]; then

@@ -44,7 +44,7 @@ class DrawnInput:
 
 
 def draw_batches(config: Config, part: str, *, seed: int) -> Iterator[DrawnInput]:
-    """Draws the images of one epoch, in order and as batched for training.
+    """Draws the images of one epoch, in their order and with the padding of their batches.
 
     The data loader and the preprocessor are those of the config. The seed determines everything
     random: the order, the augmentation in the data loader's workers (the same as in a training run

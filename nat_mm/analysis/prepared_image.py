@@ -27,8 +27,7 @@ class PreparedImage:
     tensor: Tensor
     """[1, channels, H, W], normalized, on the device of the model."""
     resized: np.ndarray
-    """[height, width, 3], uint8, BGR: what to draw on, in the image's size before
-    padding."""
+    """[height, width, 3], uint8, BGR: the image to draw on, in its size before padding."""
     scale: tuple[float, float]
     """Pixels of the tensor per pixel of the image, (x, y)."""
 

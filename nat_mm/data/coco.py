@@ -98,8 +98,8 @@ def check_coco(
 
 
 def is_coco(source: DataSource) -> bool:
-    """Whether a dataset reads COCO's format as mmdet's CocoDataset does."""
-    # Without this module, no dataset can be an instance of its class.
+    """Whether a dataset reads COCO's format like mmdet's CocoDataset."""
+    # Unless this module has been imported, no dataset can be an instance of its class.
     module = sys.modules.get('mmdet.datasets.coco')
     return module is not None and isinstance(source.dataset, module.CocoDataset)
 

@@ -14,7 +14,7 @@ from nat_mm.data.sources import DataSource
 from nat_mm.inference.datasets import PARTS
 
 MOST_HEADERS = 50_000
-"""Most images of a dataset, evenly spread, whose headers are read: all of ImageNet take minutes."""
+"""Maximum number of headers read per dataset, evenly spread: all of ImageNet would take minutes."""
 
 
 def find_class_names(source: DataSource, *, from_folders: bool = True) -> Sequence[str] | None:

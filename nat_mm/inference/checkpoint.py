@@ -1,4 +1,4 @@
-"""Checks a checkpoint before a command relies on it."""
+"""Reads and checks a checkpoint before a command relies on it."""
 
 import os
 import sys

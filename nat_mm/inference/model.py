@@ -120,7 +120,7 @@ def build_module(config: Config) -> nn.Module:
 class Model:
     """A model that takes images and returns results.
 
-    `load_model` returns it. Use models from one thread at a time, since OpenMMLab's scope and
+    Created by `load_model`. Use models from one thread at a time, because OpenMMLab's scope and
     matplotlib are global.
 
     Attributes:
@@ -260,12 +260,12 @@ class Model:
 
     @cached_property
     def loader(self) -> ImageLoader:
-        """Loads images as the config's test pipeline does."""
+        """Loads images like the config's test pipeline."""
         return ImageLoader(self.config)
 
     @cached_property
     def _pipeline(self) -> Callable[[dict], dict | None]:
-        """The config's test pipeline for images that have been loaded."""
+        """The rest of the config's test pipeline, for images that have been loaded."""
         with config_mistakes(self.config), DefaultScope.overwrite_default_scope(self.scope):
             return Compose(self.loader.others)
 

@@ -1,4 +1,4 @@
-"""Writes results as data."""
+"""Writes results as data files."""
 
 from collections.abc import Sequence
 from pathlib import Path

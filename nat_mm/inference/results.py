@@ -154,7 +154,7 @@ class DetectionResult(Result):
 
     @cached_property
     def segments(self) -> np.ndarray | None:
-        """[height, width], int: segment number of each pixel, 0 for none; panoptic models only.
+        """[height, width], int: segment number of each pixel, 0 for none; None if not panoptic.
 
         The label of a segment is its number modulo mmdet's ``INSTANCE_OFFSET``, 1000.
         """
