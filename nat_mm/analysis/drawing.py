@@ -1,4 +1,4 @@
-"""Draws what models look at over images."""
+"""Draws over images what models look at."""
 
 from collections.abc import Sequence
 

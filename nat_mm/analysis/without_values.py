@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 SMALL = 1000
-"""Maximum number of elements of a tensor with values, such as one of feature map sizes."""
+"""Maximum number of elements of tensors with values, such as those that contain map sizes."""
 
 
 class WithoutValues(TorchDispatchMode):

@@ -46,7 +46,11 @@ def find_unused_outputs(trace: ShapeTrace, config: Config) -> Iterator[Finding]:
 
 
 def _find_taken(trace: ShapeTrace, config: Config) -> tuple[str, set[int], str] | None:
-    """Finds why and which outputs, by position, are used, and what else to change, or None."""
+    """Finds the outputs that are used.
+
+    Returns:
+        The reason, the positions of the outputs, and what else to change; None if unknown.
+    """
     model, count = trace.model, len(trace.model.backbone.out_indices)
     neck = getattr(model, 'neck', None)
     start = getattr(neck, 'start_level', 0)

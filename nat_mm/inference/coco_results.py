@@ -11,7 +11,7 @@ from nat_mm.inference.results import DetectionResult
 
 
 class CocoResults:
-    """Writes a list of objects for ``pycocotools.coco.COCO.loadRes``, and of their images.
+    """Writes lists of objects, for ``pycocotools.coco.COCO.loadRes``, and of their images.
 
     ``results.json`` has an entry for each object; see `DetectionResult.to_coco`. ``images.json``
     is a COCO file without annotations: ``images`` with ``id``, ``file_name``, ``height``,

@@ -177,7 +177,7 @@ def _stretch(values: np.ndarray) -> np.ndarray:
     values = np.where(finite, values, 0)
     some = values[finite][:: max(1, values.size // _PIXELS_OF_A_PERCENTILE)]
     low, high = np.percentile(some, (0.5, 99.5)) if some.size else (0, 0)
-    if high <= low:  # a uniform image with few or no other pixels
+    if high <= low:  # a uniform image, except for a few pixels at most
         low, high = values.min(), values.max()
     span = max(float(high) - float(low), float(np.finfo(np.float32).tiny))
     return np.clip((values - low) / span * 255, 0, 255).round().astype(np.uint8)

@@ -127,7 +127,7 @@ def _load_font(path: Path, size: int) -> ImageFont.FreeTypeFont:
 
 
 def _color_on(background: Color) -> Color:
-    """Picks black or white by the contrast with a color (WCAG 2's relative luminance)."""
+    """Returns black or white, whichever contrasts more with a color (WCAG 2's luminance)."""
     shares = np.array(background) / 255
     linear = np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
     return (0, 0, 0) if linear @ (0.2126, 0.7152, 0.0722) > 0.179 else (255, 255, 255)

@@ -32,7 +32,7 @@ from nat_mm.inference.video import Video
 from nat_mm.inference.zoo import published_weights
 
 RANDOM = 'none'
-"""Value in place of a checkpoint that leaves the weights random."""
+"""Passed instead of a checkpoint to leave the weights random."""
 
 
 def load_model(
@@ -270,7 +270,7 @@ class Model:
             return Compose(self.loader.others)
 
     def loaded(self, frame: Frame) -> dict[str, Any]:
-        """Returns what the config's loader returned for an image, or returns for its drawing."""
+        """Returns the config loader's results for an image, or makes them from its drawing."""
         return frame.results or self.loader.load_array(frame.image).results
 
     def _prepare(self, frame: Frame) -> dict:
