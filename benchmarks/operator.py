@@ -45,7 +45,7 @@ def measure(settings: Settings) -> list[OperatorRow]:
 
 
 def summarize(rows: Sequence[OperatorRow]) -> Summary:
-    """Computes rate and relative speed of 'auto''s backend, as geometric means over the maps."""
+    """Computes rate and relative speed of 'auto' as geometric means over the maps."""
     summary = {MATMUL_FRACTION: {}, SPEEDUP: {}}
     for dtype, mode in dict.fromkeys((row.dtype, row.mode) for row in rows):
         by_backend = {}

@@ -76,7 +76,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def prepare_work_dir(work_dir: Path) -> None:
-    """Removes the results of an earlier demo, except its data; refuses any other folder."""
+    """Removes the results of an earlier demo, except its data; refuses folders with other files."""
     if work_dir.exists() and not work_dir.is_dir():
         raise UserError(f'{work_dir} is a file, not a folder')
     if work_dir.exists() and any(work_dir.iterdir()) and not (work_dir / MARKER).is_file():
