@@ -8,7 +8,7 @@
 #                   (also MMCV, MMENGINE, MMPRETRAIN, MMSEG; ONLY=tests/test_models for a part)
 # make soak    kills training runs 50 times each, in ten minutes, and counts lost checkpoints
 #
-# All but `make clean` create .venv with everything in it, unless it is there. To choose otherwise:
+# All but `make clean` create .venv with everything in it, unless it exists. Options:
 #   make test PYTHON=python3.12
 #   make test STACK=onedl                                           OpenMMLab's maintained forks
 #   make test TORCH=2.14.0                                          another PyTorch
@@ -24,24 +24,24 @@ VENV ?= .venv
 REQUIREMENTS := --only-binary=:all: --editable '.[all,lite]'
 else ifeq ($(STACK),onedl)
 VENV ?= .venv-onedl
-# The forks come as sources of pure Python.
+# The forks are distributed as pure Python sources.
 REQUIREMENTS := --prefer-binary --editable '.[dev,onedl]'
-# What of PyTorch and CUDA the official packages' environment has. Hard links to it need no second
-# 5 GB, pip takes them for installed, and either environment can be changed or removed.
+# PyTorch and CUDA from the environment with the official packages. Hard links to them save 5 GB,
+# pip regards them as installed, and either environment can be changed or removed.
 SHARED := $(wildcard $(addprefix .venv/lib/python*/site-packages/,torch* functorch triton* nvidia* cuda*))
 else
 $(error STACK must be openmmlab or onedl, not '$(STACK)')
 endif
 
-# torchvision's binary fits one PyTorch only; without a version pip finds it by torchvision's metadata.
+# A torchvision binary fits only one PyTorch; without a version, pip resolves it from the metadata.
 ifeq ($(TORCH),2.14.1)
 TORCHVISION ?= 0.29.1
 else
 TORCHVISION ?=
 endif
 
-# The names of these two files say what was installed: another interpreter means a new environment,
-# other requirements mean another pip run.
+# The names of these two files tell what was installed: another interpreter means a new environment,
+# other requirements mean another run of pip.
 MADE := $(VENV)/.made-with-$(subst /,_,$(PYTHON))
 INSTALLED := $(VENV)/.installed-$(shell { \
 	cat pyproject.toml setup.py nat_mm_startup.pth nat_mm/ops/csrc/*; \
@@ -52,19 +52,19 @@ INSTALLED := $(VENV)/.installed-$(shell { \
 demo: $(INSTALLED)
 	$(VENV)/bin/python tools/demo.py
 
-# Else each of the tests' processes would compile the tests, the package and the benchmarks anew.
+# Otherwise, each test process would compile the tests, the package and the benchmarks anew.
 unexport PYTHONDONTWRITEBYTECODE
 PYTEST = $(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 test: $(INSTALLED)
 	$(PYTEST)
 
-# Without new processes, compilation and whole models; only these folders are imported.
+# Skips tests with new processes, compilation or whole models; only these folders are imported.
 quick: $(INSTALLED)
 	$(PYTEST) -m 'not process and not compile and not model' \
 		$(addprefix tests/,analysis backbones checkpoints compat demo layers ops training)
 
-# Of `make test` it would be a part, but it slows all that runs in Python.
+# Not part of `make test`, because it slows down all Python code.
 coverage: $(INSTALLED)
 	$(PYTEST) --cov --cov-report term:skip-covered
 
@@ -81,13 +81,14 @@ soak: $(INSTALLED)
 bench: $(INSTALLED)
 	$(VENV)/bin/python -m benchmarks
 
-# The variable silences an advertisement of the theme.
+# The variable silences an advertisement by the theme.
 docs: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
 
-# All from the sdist. auditwheel refuses a library that needs more than manylinux_2_28 has, which is
-# PyTorch's own platform; of another machine's platforms it only knows `auto`, the oldest that fits.
-# For ARM, on x86-64, if there is a cross compiler: apt-get install g++-aarch64-linux-gnu.
+# All wheels are built from the sdist. auditwheel refuses a library that needs more than
+# manylinux_2_28, PyTorch's own platform, provides; for another machine it only supports `auto`, the
+# oldest platform that fits. On x86-64, also builds for ARM if there is a cross compiler:
+# apt-get install g++-aarch64-linux-gnu.
 MACHINE := $(shell uname -m)
 CROSS := $(if $(filter x86_64,$(MACHINE)),$(shell command -v aarch64-linux-gnu-g++))
 build_wheel = $(VENV)/bin/python -m pip wheel --no-deps --no-cache-dir --wheel-dir
@@ -120,8 +121,8 @@ $(MADE):
 	$(if $(SHARED),cd .venv && cp --archive --link --parents $(SHARED:.venv/%=%) $(abspath $(VENV)))
 	touch $@
 
-# One pip command, so that one resolution fits all: openmim added later by an old pip would bring a
-# setuptools that PyTorch refuses.
+# A single pip command, so that all requirements are resolved together: an old pip that adds openmim
+# later would install a setuptools that PyTorch refuses.
 $(INSTALLED): $(MADE)
 	rm -f $(VENV)/.installed-*
 	$(VENV)/bin/python -m pip install $(if $(INDEX),--extra-index-url $(INDEX)) \

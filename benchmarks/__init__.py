@@ -1,1 +1,1 @@
-"""What ``tools/benchmark.py`` is made of: one file per section, timing, table and plot."""
+"""The parts of ``python -m benchmarks``: one file per section, timing, tables and plot."""

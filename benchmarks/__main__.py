@@ -1,8 +1,8 @@
-"""The benchmark: neighborhood attention on this machine's CPU, against Swin's window attention.
+"""Benchmarks neighborhood attention against Swin's window attention on this machine's CPU.
 
-Measures the operator, the attention module, the backbone, how time grows with the image, and the
-backbone exported to ONNX. What is compared runs in turns in one process (memory: each model in its
-own); times are medians.
+Measures the operator, the attention module, the backbone, the growth of time with image size, and
+the backbone exported to ONNX. For times, which are medians, the candidates run in turns in one
+process; for memory, each model runs in a separate process.
 """
 
 import argparse
@@ -37,7 +37,7 @@ SECTIONS = {
     'growth': 'det,lite',
     'onnx': 'det,lite,onnx',
 }
-"""What can be measured, and the extras that it needs."""
+"""Sections that can be measured, and the extras that they need."""
 
 QUICK_REPEATS = 2
 QUICK_WARNING = 'These figures mean nothing: --quick measures small inputs, few times.'
@@ -77,7 +77,7 @@ def make_settings(arguments: argparse.Namespace) -> Settings:
 
 
 def load(module: str, extras: str, option: str) -> ModuleType:
-    """Imports a module of benchmarks that needs packages nat_mm does not require."""
+    """Imports a module of benchmarks that needs optional packages."""
     try:
         return importlib.import_module(f'benchmarks.{module}')
     except ModuleNotFoundError as error:
@@ -87,7 +87,7 @@ def load(module: str, extras: str, option: str) -> ModuleType:
 
 
 def load_sections(names: list[str]) -> dict[str, ModuleType]:
-    """The wanted sections, in their own order, before minutes pass until a later one fails."""
+    """Loads all requested sections, in order, so that missing packages are reported at once."""
     return {
         name: load(name, extras, f'--sections {name}')
         for name, extras in SECTIONS.items()
@@ -149,7 +149,7 @@ def main() -> None:
     )
     if settings.quick:
         title = f'{QUICK_WARNING}\n{title}'
-    # Not a terminal's 80 columns where the output goes to a file.
+    # If the output goes to a file, rich would assume 80 columns.
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     console.print(title)
     if 'operator' in sections:

@@ -1,4 +1,4 @@
-"""NAT-Tiny against mmdet's Swin-Tiny: time and peak memory."""
+"""Compares NAT-Tiny with mmdet's Swin-Tiny: time and peak memory."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ TITLE = (
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneRow:
-    """One backbone on one input."""
+    """Results of one backbone on one input."""
 
     input: str
     mode: str
@@ -30,7 +30,7 @@ class BackboneRow:
 
 
 def measure(settings: Settings) -> list[BackboneRow]:
-    """Times both backbones in turns, and runs each by itself for its memory."""
+    """Times both backbones in turns, and measures the memory of each in a separate process."""
     rows = []
     for shape, (mode, dtype) in product(settings.inputs, settings.modes_and_dtypes):
         seconds = alternating_medians(
@@ -58,7 +58,7 @@ def measure(settings: Settings) -> list[BackboneRow]:
 
 
 def summarize(rows: Sequence[BackboneRow]) -> Summary:
-    """Speed and memory of NAT-Tiny against Swin-Tiny."""
+    """Computes speed and memory of NAT-Tiny relative to Swin-Tiny."""
     summary = {SPEEDUP: {}, MEMORY: {}}
     pairs = {}
     for row in rows:

@@ -1,10 +1,10 @@
-"""Times nat-mm check on made-up data of COCO's size.
+"""Times nat-mm check on generated data of COCO's size.
 
     python -m benchmarks.check_data --folder /tmp/large
 
-writes 118,000 links to a few JPEGs, and annotations with 860,000 polygons of 50 numbers, about what
-COCO's training part has, unless the folder has them already. Then it checks them and prints seconds
-and the greatest memory of the process.
+writes 118,000 links to a few JPEGs, and annotations with 860,000 polygons of 50 numbers, about as
+much as COCO's training set, unless the folder already contains them. It then checks the data, and
+prints the seconds and the peak memory of the process.
 """
 
 import argparse
@@ -83,7 +83,7 @@ def write_data(folder: Path, images: int, annotations: int) -> None:
     _, jpeg = cv2.imencode('.jpg', noise, [cv2.IMWRITE_JPEG_QUALITY, 20])
     for number in range(images):
         path = folder / 'images' / f'{number:012}.jpg'
-        # File systems bound the number of links to a file.
+        # File systems limit the number of links to a file.
         if number % 10_000 == 0:
             source = path
             path.write_bytes(jpeg.tobytes())
@@ -125,7 +125,7 @@ def _write_list(file, entries: Iterator[dict]) -> None:
 
 
 def peak_memory() -> float:
-    """The greatest memory of this process so far, in GB."""
+    """Returns the peak memory of this process so far, in GB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 

@@ -1,11 +1,11 @@
-"""Scores and times of an exported model in PyTorch, onnxruntime and OpenVINO, and of it in int8.
+"""Compares scores and times of a model in PyTorch, onnxruntime and OpenVINO, optionally in int8.
 
-The scores are those of the config's own evaluators on its test data. Times are of one thread of the
-processor, from the image to the results, and in CPU time, which other programs hardly change.
+The scores are those of the config's own evaluators on its test data. The times are for one thread,
+from the image to the results, in CPU time, which other programs hardly affect.
 
     python -m benchmarks.export CONFIG CHECKPOINT EXPORTED.onnx [EXPORTED_INT8.onnx]
 
-The files are results of ``nat-mm export --preprocess``.
+The files must be written by ``nat-mm export --preprocess``.
 """
 
 import argparse
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def pytorch(model: Model) -> Runtime:
-    """Predicts as a runtime does, with the names of its outputs."""
+    """Returns a function that predicts like a runtime, with the same output names."""
 
     def run(image: np.ndarray) -> Mapping[str, np.ndarray]:
         (sample,) = model.infer([Frame(image, 'image', 'image')])
@@ -80,7 +80,7 @@ def pytorch(model: Model) -> Runtime:
 
 
 def evaluate(config: Config, runtime: Runtime) -> tuple[dict[str, float], float]:
-    """Scores of a runtime on the test data of a config, and milliseconds of an image."""
+    """Evaluates a runtime on a config's test data: its scores, and milliseconds per image."""
     with DefaultScope.overwrite_default_scope(config.default_scope):
         dataset = DATASETS.build(config.test_dataloader.dataset)
         evaluator = Evaluator(config.test_evaluator)

@@ -1,8 +1,8 @@
-"""Times of neighborhood attention on a GPU, beside what else one could use there.
+"""Times neighborhood attention and its alternatives on a GPU.
 
-``python -m tests.gpu`` writes them to a file in Markdown after the tests for GPUs;
-:func:`benchmarks.gpu.make_report` takes another device for trying it out. OpenMMLab is needed
-for the comparison with Swin alone.
+``python -m tests.gpu`` writes the report to a Markdown file after the GPU tests;
+:func:`benchmarks.gpu.make_report` also accepts another device, for trying it out. OpenMMLab is only
+needed for the comparison with Swin.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ MODES = ('forward', 'forward + backward')
 _WINDOW = (KERNEL_SIZE, KERNEL_SIZE)
 
 Functions = dict[str, Sequence[Call]]
-"""Each way to compute something, by name: a function for each of several sets of inputs."""
+"""Each way to compute something, by name: one function for each of several sets of inputs."""
 
 
 class Row(NamedTuple):
-    """Times of each way on one map, or why it cannot be timed."""
+    """Times of each way on one feature map, or why it cannot be timed."""
 
     map: str
     mode: str
@@ -48,8 +48,8 @@ def make_report(device: torch.device, settings: Settings, *, notes: Sequence[str
 
     Args:
         device: Where to run.
-        settings: Maps and number of repeats; its threads do not matter.
-        notes: Lines to put on top of the environment's.
+        settings: Feature maps and number of repeats; the number of threads does not matter.
+        notes: Lines to put before those on the environment.
 
     Returns:
         Environment and tables in Markdown.
@@ -69,7 +69,7 @@ def make_report(device: torch.device, settings: Settings, *, notes: Sequence[str
 
 
 def environment(device: torch.device) -> list[str]:
-    """Lines that say what the figures were taken with."""
+    """Describes the environment of the measurement, line by line."""
     lines = [f'device: {platform.processor() or platform.machine()}']
     if device.type == 'cuda':
         properties = torch.cuda.get_device_properties(device)
@@ -105,7 +105,7 @@ def _measure(
 
 
 def _operators(stage: StageMap, device: torch.device, dtype: torch.dtype, mode: str) -> Functions:
-    """Backends with a bias and without, and attention of PyTorch that knows no neighborhoods."""
+    """Returns the backends with and without bias, and PyTorch's attention without neighborhoods."""
     shape = (BATCH, stage.height, stage.width, 3, stage.heads, stage.head_dim)
     bytes_of_a_map = BATCH * stage.height * stage.width * stage.channels * dtype.itemsize
     sets = gpu_timing.number_of_sets(4 * bytes_of_a_map, device)  # query, key, value and output
@@ -140,7 +140,7 @@ def _attend(backend: str, query: Tensor, key: Tensor, value: Tensor, bias: Tenso
 
 
 def _modules(stage: StageMap, device: torch.device, dtype: torch.dtype, mode: str) -> Functions:
-    """Our attention module with each backend, and mmdet's for Swin, of equal channels and heads."""
+    """Returns our attention module with each backend, and mmdet's Swin module of the same size."""
     modules = {
         f'NA, {name}': NeighborhoodAttention2D(
             stage.channels, stage.heads, kernel_size=KERNEL_SIZE, backend=name
@@ -166,7 +166,7 @@ def _modules(stage: StageMap, device: torch.device, dtype: torch.dtype, mode: st
 
 
 class _SwinOnMap(nn.Module):
-    """mmdet's module with the interface of ours: maps [B, H, W, C] instead of lists of tokens."""
+    """mmdet's module with the interface of ours: maps [B, H, W, C] instead of token sequences."""
 
     def __init__(self, stage: StageMap, shift_size: int) -> None:
         super().__init__()
@@ -189,7 +189,7 @@ def _in_precision(module: nn.Module, dtype: torch.dtype, x: Tensor, *parameters:
 def _functions(
     forward: Callable[..., Tensor], inputs: Sequence[Sequence[Tensor | None]], mode: str
 ) -> list[Call]:
-    """What to time: a pass over each set of inputs."""
+    """Returns the functions to time: one pass over each set of inputs."""
     return [_function(forward, tensors, mode) for tensors in inputs]
 
 

@@ -1,4 +1,4 @@
-"""Tables of docs/gpu.md from what was measured: ``python -m benchmarks.gpu_results``."""
+"""Prints the tables of docs/gpu.md from measured results: ``python -m benchmarks.gpu_results``."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from pathlib import Path
 from typing import Any
 
 H200 = Path(__file__).with_name('results') / 'h200.json'
-"""Microseconds are those of the GPU alone, medians of replays of a CUDA graph over inputs that
-together are larger than the cache; maps are height x width / heads of NAT-Tiny's stages."""
+"""Microseconds are for the GPU alone: medians of replays of a CUDA graph over inputs that together
+are larger than the cache. Maps are height x width / heads of NAT-Tiny's stages."""
 PASSES = {'forward': 'forward_us', 'forward and backward': 'forward_backward_us'}
 
 
 def least_bytes(place: str, batch: int, head_dim: int, mode: str) -> int:
-    """What memory has to move at least in 16 bits: every tensor once.
+    """Computes the minimum memory traffic in bytes, with every 16-bit tensor moved once.
 
     Args:
-        place: Map, as in the results.
+        place: Feature map, as named in the results.
         batch: Number of images.
-        head_dim: Channels of a head.
+        head_dim: Channels per head.
         mode: Key of ``PASSES``.
     """
     size, heads = place.split('/')
     height, width = map(int, size.split('x'))
     tokens = batch * height * width * int(heads)
-    # Query, key, value and output; backward reads the first three, the output and its gradient
-    # and writes three gradients. The log-sum-exp is written and read again.
+    # Forward moves query, key, value and output. Backward reads these four and the output's
+    # gradient, and writes three gradients. The log-sum-exp is written and read again.
     vectors, numbers = (4, 1) if mode == 'forward' else (12, 2)
     return tokens * (vectors * head_dim * 2 + numbers * 4)
 
 
 def operator_table(results: Mapping[str, Any]) -> str:
-    """Times of the backend ``triton`` with a bias in bfloat16, and those that memory allows."""
+    """Compares the backend ``triton`` with bias in bfloat16 with the limit by memory bandwidth."""
     rows = []
     for row in results['operator']:
         if row['way'] != 'nat_mm' or row['dtype'] != 'bfloat16':
@@ -48,7 +48,7 @@ def operator_table(results: Mapping[str, Any]) -> str:
 
 
 def comparison_table(results: Mapping[str, Any]) -> str:
-    """How many times as long others take as the backend ``triton`` with a bias."""
+    """Shows how many times as long others take as the backend ``triton`` with bias."""
     mine = {
         row['map']: row
         for row in results['operator']
@@ -59,14 +59,14 @@ def comparison_table(results: Mapping[str, Any]) -> str:
 
 
 def module_table(results: Mapping[str, Any]) -> str:
-    """How many times as long Swin's attention takes as ours, projections and bias included."""
+    """Shows how many times as long Swin's module takes as ours, with projections and bias."""
     way = 'neighborhood attention'
     mine = {row['map']: row for row in results['module'] if row['way'] == way}
     return _ratios('Module', [row for row in results['module'] if row['way'] != way], mine)
 
 
 def backbone_table(results: Mapping[str, Any]) -> str:
-    """Times and memory of whole backbones."""
+    """Shows times and memory of whole backbones."""
     rows = [
         [
             row['model'],
@@ -95,7 +95,7 @@ def _markdown(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def tables(path: Path = H200) -> list[str]:
-    """All tables of a file of results."""
+    """Returns all tables for a file of results."""
     results = json.loads(path.read_text(encoding='utf-8'))
     makers = (operator_table, comparison_table, module_table, backbone_table)
     return [make(results) for make in makers]

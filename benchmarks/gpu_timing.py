@@ -1,4 +1,4 @@
-"""Times on a GPU: those of the kernels and those of the host, which launches them."""
+"""Measures times on a GPU: of the kernels, and of the host that launches them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ METHOD = (
 )
 SAMPLE_SECONDS = 0.02
 HOST_CALLS = 5
-"""Calls in a sample of the host's time: few, so that the GPU's queue does not fill up."""
+"""Calls per sample of the host's time: few, so that the GPU's queue does not fill up."""
 HOST_SAMPLES = 20
 MOST_SETS = 16
 CACHES = 4
-"""How many times the size of the cache the inputs have together."""
+"""Total size of the inputs as a multiple of the cache size."""
 _OTHER_CACHE = 2**20
-"""Where the size of the cache is unknown."""
+"""Assumed cache size in bytes if it is unknown."""
 
 Call = Callable[[], object]
 
@@ -37,12 +37,12 @@ class Times(NamedTuple):
     host: float
 
     def cells(self) -> tuple[str, str]:
-        """Milliseconds and microseconds."""
+        """Formats the device time in milliseconds and the host time in microseconds."""
         return f'{self.device * 1e3:.4f}', f'{self.host * 1e6:.0f}'
 
 
 class EventClock:
-    """Seconds since its making on a GPU's own clock, after all work so far is done."""
+    """Returns the seconds since its creation by the GPU's clock, after all work so far is done."""
 
     def __init__(self) -> None:
         self._start = torch.cuda.Event(enable_timing=True)
@@ -56,7 +56,7 @@ class EventClock:
 
 
 def number_of_sets(bytes_of_a_set: int, device: torch.device) -> int:
-    """How many sets of inputs do not fit into the cache, at least 1 and at most ``MOST_SETS``."""
+    """Returns how many sets of inputs exceed the cache, at least 1 and at most ``MOST_SETS``."""
     cache = _OTHER_CACHE
     if device.type == 'cuda':
         cache = getattr(torch.cuda.get_device_properties(device), 'L2_cache_size', _OTHER_CACHE)
@@ -69,13 +69,13 @@ def time_all(
     """Times functions in turns.
 
     Args:
-        functions: By name, what does the same with each of several sets of inputs.
-        device: Where they compute. Not on a GPU, nothing is recorded and ``device`` is the time of
-            loops, the host's included.
-        settings: Number of repeats, and whether this is but a trial.
+        functions: By name, functions that do the same with each of several sets of inputs.
+        device: Where they compute. Without a GPU, no graph is recorded, and ``Times.device`` is the
+            time of plain loops, including that of the host.
+        settings: Number of repeats, and whether this is only a trial.
 
     Returns:
-        Times of one call by name, or why there are none.
+        By name, the times of one call, or why there are none.
     """
     outcomes: dict[str, Times | str] = {}
     replays: dict[str, Call] = {}
@@ -85,7 +85,7 @@ def time_all(
                 call()  # compiles
             outcomes[name] = Times(0.0, _host_seconds(calls, device, settings))
             replays[name] = _record(calls, device)
-        except Exception as error:  # one way's failure must not take the others' figures with it
+        except Exception as error:  # a failure of one must not lose the figures of the others
             outcomes[name] = _reason(error)
             _recover(device)
     medians = alternating_medians(
@@ -100,7 +100,7 @@ def time_all(
 
 
 def _record(calls: Sequence[Call], device: torch.device) -> Call:
-    """One function that makes all calls, on a GPU as a graph, which needs no host."""
+    """Combines all calls into one function; on a GPU, as a CUDA graph without host overhead."""
 
     def run() -> None:
         for call in calls:
@@ -108,7 +108,8 @@ def _record(calls: Sequence[Call], device: torch.device) -> Call:
 
     if device.type != 'cuda':
         return run
-    side = torch.cuda.Stream(device)  # a graph must not wait for work of before on its own stream
+    # Warm up on a side stream: a graph must not depend on earlier work on its own stream.
+    side = torch.cuda.Stream(device)
     side.wait_stream(torch.cuda.current_stream(device))
     with torch.cuda.stream(side):
         run()
@@ -121,7 +122,7 @@ def _record(calls: Sequence[Call], device: torch.device) -> Call:
 
 
 def _host_seconds(calls: Sequence[Call], device: torch.device, settings: Settings) -> float:
-    """Median time until a call returns, which on a GPU is before its work is done."""
+    """Measures the median time until a call returns, which on a GPU is before its work is done."""
     samples = []
     for _ in range(1 if settings.quick else HOST_SAMPLES):
         _wait(device)

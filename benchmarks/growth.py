@@ -1,4 +1,4 @@
-"""How time grows with the image's area."""
+"""Measures how time grows with the area of the image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ TITLE = "Growth: inference in float32 on square images (operator: on the first s
 
 @dataclass(frozen=True, kw_only=True)
 class GrowthRow:
-    """One size of image; time per pixel of the image, also relative to the smallest image."""
+    """Results for one image size: time per pixel, also relative to the smallest image."""
 
     what: str
     side: int
@@ -28,7 +28,7 @@ class GrowthRow:
 
 
 def measure(settings: Settings) -> list[GrowthRow]:
-    """Times the operator and NAT-Tiny on images of growing area, the sizes taking turns."""
+    """Times the operator and NAT-Tiny on images of growing area, taking the sizes in turns."""
     backbone = NAT(arch='tiny').eval()
     workloads = {
         'operator': {side: _operator(side) for side in settings.sides},
@@ -57,7 +57,7 @@ def measure(settings: Settings) -> list[GrowthRow]:
 
 
 def summarize(rows: Sequence[GrowthRow]) -> Summary:
-    """Time per pixel of the largest image, relative to the smallest."""
+    """Returns the time per pixel of the largest image relative to the smallest."""
     largest = max(row.side for row in rows)
     smallest = min(row.side for row in rows)
     return {

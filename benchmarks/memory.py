@@ -1,4 +1,4 @@
-"""Peak resident memory of a backbone, in a process of its own."""
+"""Measures the peak resident memory of a backbone in a separate process."""
 
 import multiprocessing
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from benchmarks.workloads import make_workload
 from nat_mm.training.bf16_instructions import avoid_unusable_amx
 
 STEPS = 2
-"""From the second step on, the optimizer's state exists from the start."""
+"""The optimizer's state exists from the start only from the second step on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +22,8 @@ class Memory:
     """Resident memory in MiB.
 
     Attributes:
-        increase: peak minus what the process had after its imports, before the model was built.
-        peak: highest of the whole process.
+        increase: peak minus the memory after the imports, before the model was built.
+        peak: peak of the whole process.
     """
 
     increase: float
@@ -36,14 +36,14 @@ def measure_memory(
     """Runs a workload in a new process and reads its memory there.
 
     Args:
-        backbone: See :func:`~benchmarks.workloads.make_workload`, also for the next three.
+        backbone: See :func:`~benchmarks.workloads.make_workload`.
         mode: See there.
         dtype: See there.
         shape: See there.
-        settings: Number of PyTorch's threads, and whether to take a small backbone.
+        settings: Number of PyTorch's threads, and whether to use a small backbone.
 
     Raises:
-        RuntimeError: If the work fails, or its process ends, for instance for want of memory.
+        RuntimeError: If the work fails or its process ends, for instance for lack of memory.
     """
     sizes = 'x'.join(map(str, shape))
     work = f'measuring the memory of {backbone}, {mode}, {dtype}, {sizes}'
@@ -54,10 +54,10 @@ def in_own_process(work: str, function: Callable[..., Memory], *arguments: Any) 
     """Calls a function in a new process.
 
     Raises:
-        RuntimeError: If it fails, or its process ends; ``work`` says in the message what it did.
+        RuntimeError: If it fails or its process ends; the message describes it as ``work``.
     """
-    # Forked from a process that has imported what takes seconds. Not nat_mm, though: in a process
-    # forked after its import the kernel uses a single thread.
+    # Fork from a process that has already imported what takes seconds, except nat_mm: in a process
+    # forked after its import, the kernel would use a single thread.
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(['mmcv.cnn', 'mmengine.runner', 'torchvision', 'triton'])
     with ProcessPoolExecutor(max_workers=1, mp_context=context) as executor:
@@ -82,7 +82,7 @@ def _measure_here(
 
 
 def resident_mebibytes(field: str) -> float:
-    """Memory of this process: 'VmRSS' now, 'VmHWM' at most so far."""
+    """Returns the memory of this process: 'VmRSS' for now, 'VmHWM' for the peak so far."""
     for line in Path('/proc/self/status').read_text().splitlines():
         name, _, value = line.partition(':')
         if name == field:

@@ -1,4 +1,4 @@
-"""The attention module against Swin's: projections and operator, of equal channels and heads."""
+"""Compares the attention module, projections included, with Swin's of equal channels and heads."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ TITLE = "Module in float32: neighborhood attention (NA) against mmdet's ShiftWin
 
 @dataclass(frozen=True, kw_only=True)
 class ModuleRow:
-    """Both modules on one map; the ratio takes the mean of Swin's two windows."""
+    """Results of both modules on one map; the ratio uses the mean of plain and shifted windows."""
 
     map: str
     mode: str
@@ -30,7 +30,7 @@ class ModuleRow:
 
 
 def measure(settings: Settings) -> list[ModuleRow]:
-    """Times both modules on the maps of the four stages."""
+    """Times both modules on the feature maps of the four stages."""
     rows = []
     for stage in settings.stage_maps:
         modules = _modules(stage)
@@ -56,7 +56,7 @@ def measure(settings: Settings) -> list[ModuleRow]:
 
 
 def summarize(rows: Sequence[ModuleRow]) -> Summary:
-    """Speed of NA against Swin: geometric mean and smallest over the maps."""
+    """Computes the speed of NA relative to Swin: geometric mean and minimum over the maps."""
     figures = {}
     for mode in dict.fromkeys(row.mode for row in rows):
         ratios = [row.swin_to_na for row in rows if row.mode == mode]
@@ -66,7 +66,7 @@ def summarize(rows: Sequence[ModuleRow]) -> Summary:
 
 
 class _OnMap(nn.Module):
-    """Swin's module with the interface of ours: maps [B, H, W, C] instead of lists of tokens."""
+    """Swin's module with the interface of ours: maps [B, H, W, C] instead of token sequences."""
 
     def __init__(self, attention: ShiftWindowMSA) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""NATTEN on the CPU, to compare with.
+"""Runs NATTEN on the CPU for comparison.
 
-NATTEN >= 0.20 has no CPU kernel. What serves CPU tensors is PyTorch's flex attention, which NATTEN
-compiles for GPUs only; uncompiled, it stores the scores of all pairs of tokens.
+NATTEN >= 0.20 has no CPU kernel. It handles CPU tensors with PyTorch's flex attention, which it
+compiles only for GPUs; uncompiled, it stores the scores of all pairs of tokens.
 """
 
 import functools
@@ -15,14 +15,14 @@ from benchmarks.settings import KERNEL_SIZE, StageMap
 from nat_mm.ops.folding import fold_bias
 
 WIDTH = 128
-"""Channels to pad to; uncompiled flex attention takes powers of two."""
+"""Number of channels to pad to; uncompiled flex attention requires a power of two."""
 LARGEST_SCORES = 1 << 30
-"""Bytes of scores above which a map is left out; several arrays of that size are alive at once."""
+"""Bytes of scores above which a map is skipped; several arrays of that size exist at once."""
 
 
 @functools.cache
 def problem() -> str | None:
-    """Why NATTEN cannot be measured here, or None where it can."""
+    """Explains why NATTEN cannot be measured here; None if it can."""
     try:
         import natten  # noqa: F401
     except ImportError:
@@ -30,22 +30,22 @@ def problem() -> str | None:
     tensors = (torch.zeros(1, KERNEL_SIZE, KERNEL_SIZE, 1, 8) for _ in range(3))
     bias = torch.zeros(1, 2 * KERNEL_SIZE - 1, 2 * KERNEL_SIZE - 1)
     try:
-        # PyTorch gives its advice to compile once, here.
+        # PyTorch advises only once to compile; suppress that warning here.
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             natten_forward(*tensors, bias)
-    except Exception as error:  # whatever keeps this installation from serving CPU tensors
+    except Exception as error:  # installations can fail on CPU tensors in many ways
         return f'NATTEN cannot serve CPU tensors: {error}'
     return None
 
 
 def fits(stage: StageMap) -> bool:
-    """Whether the scores of all pairs of tokens may be stored."""
+    """Whether the scores of all pairs of tokens are small enough to be stored."""
     return stage.heads * (stage.height * stage.width) ** 2 * 4 <= LARGEST_SCORES
 
 
 def natten_forward(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
-    """The operator, its bias folded into the head dimension, for which NATTEN has no argument."""
+    """Runs NATTEN with the bias folded into head_dim, as NATTEN has no argument for it."""
     from natten import na2d
 
     head_dim = query.shape[-1]

@@ -1,4 +1,4 @@
-"""An exported backbone in onnxruntime against PyTorch: time, and memory of its own process."""
+"""Compares an exported backbone in onnxruntime with PyTorch: time, and memory of the process."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ TITLE = (
 )
 
 RUNS = 2
-"""Before memory is read: onnxruntime plans its memory in the first."""
+"""Number of runs before memory is read; onnxruntime plans its memory in the first run."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnnxRow:
-    """One backbone on one image."""
+    """Results of one backbone on one image."""
 
     backbone: str
     input: str
@@ -42,7 +42,7 @@ class OnnxRow:
 def measure(settings: Settings) -> list[OnnxRow]:
     """Exports each backbone once, and runs it on images of several sizes."""
     rows = []
-    # To export one takes seconds.
+    # Each export takes seconds.
     for name in ('DiNAT-Tiny',) if settings.quick else ('NAT-Tiny', 'DiNAT-Tiny'):
         with TemporaryDirectory() as folder:
             path = Path(folder) / 'backbone.onnx'
@@ -52,7 +52,7 @@ def measure(settings: Settings) -> list[OnnxRow]:
 
 
 def summarize(rows: Sequence[OnnxRow]) -> Summary:
-    """Speed and memory of onnxruntime against PyTorch."""
+    """Computes speed and memory of onnxruntime relative to PyTorch."""
     summary: Summary = {SPEEDUP: {}, MEMORY: {}}
     for row in rows:
         name = f'exported {row.backbone}, {row.input}: onnxruntime against PyTorch'

@@ -1,4 +1,4 @@
-"""The operator: the backend that 'auto' takes on the CPU, against others."""
+"""Compares the backend that 'auto' chooses on the CPU with others."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ Forward = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class OperatorRow:
-    """One backend on one map; rate of the forward pass only, without the softmax."""
+    """Results of one backend on one map; rates are for the forward pass, without the softmax."""
 
     map: str
     dtype: str
@@ -34,7 +34,7 @@ class OperatorRow:
 
 
 def measure(settings: Settings) -> list[OperatorRow]:
-    """Times the backends on the maps of the four stages, in float32 and bfloat16."""
+    """Times the backends on the feature maps of the four stages, in float32 and bfloat16."""
     dtypes = (torch.float32, torch.bfloat16)
     return [
         row
@@ -45,7 +45,7 @@ def measure(settings: Settings) -> list[OperatorRow]:
 
 
 def summarize(rows: Sequence[OperatorRow]) -> Summary:
-    """Geometric means over the maps of what 'auto' takes: rate, and speed against the others."""
+    """Computes rate and relative speed of 'auto' as geometric means over the maps."""
     summary = {MATMUL_FRACTION: {}, SPEEDUP: {}}
     for dtype, mode in dict.fromkeys((row.dtype, row.mode) for row in rows):
         by_backend = {}
@@ -70,13 +70,13 @@ def summarize(rows: Sequence[OperatorRow]) -> Summary:
 
 
 def auto_backend(dtype: torch.dtype) -> str:
-    """The backend that 'auto' takes for CPU tensors."""
+    """Returns the backend that 'auto' chooses for CPU tensors."""
     query, _, _, bias = _inputs(StageMap(7, 7, 64, 2), dtype)
     return choose_backend('auto', query, bias, (KERNEL_SIZE, KERNEL_SIZE))
 
 
 def random_projection(stage: StageMap, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    """Query, key and value, as the attention module passes them: views of one projection."""
+    """Creates query, key and value as in the attention module: views of one projection."""
     shape = (1, stage.height, stage.width, 3, stage.heads, stage.head_dim)
     return torch.randn(shape, dtype=dtype).unbind(3)
 

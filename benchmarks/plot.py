@@ -1,4 +1,4 @@
-"""Bars of the summary's ratios, and the growth curve."""
+"""Draws the summary's ratios as bars, and the growth curve."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,18 +12,18 @@ from benchmarks.summary import GROWTH, Summary
 
 
 def file_types() -> set[str]:
-    """Suffixes of the files that can be written, without the dot."""
+    """Returns the suffixes of the supported file types, without the dot."""
     return set(FigureCanvasBase.get_supported_filetypes())
 
 
 def draw_summary(summary: Summary, growth: Sequence[GrowthRow], title: str, output: Path) -> None:
-    """Draws bars for each group of the summary and, where it was measured, the growth.
+    """Draws bars for each group of the summary and, if it was measured, the growth.
 
     Args:
         summary: Figures by group and name.
-        growth: Rows of the section growth, empty without that section.
-        title: What to write above.
-        output: File to write, in the format that its suffix names.
+        growth: Rows of the section growth; empty without that section.
+        title: Title of the figure.
+        output: File to write, in the format given by its suffix.
     """
     bars = {group: figures for group, figures in summary.items() if figures and group != GROWTH}
     heights = [len(figures) + 2 for figures in bars.values()] + [10] * bool(growth)

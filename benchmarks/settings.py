@@ -1,4 +1,4 @@
-"""What is measured, and how thoroughly."""
+"""Defines what is measured, and how thoroughly."""
 
 from dataclasses import dataclass
 from itertools import product
@@ -11,7 +11,7 @@ DTYPES = ('float32', 'bfloat16')
 
 @dataclass(frozen=True)
 class StageMap:
-    """A map of tokens, of one image, and the attention heads that share its channels."""
+    """The feature map of one image in a stage, and the number of heads that share its channels."""
 
     height: int
     width: int
@@ -31,12 +31,12 @@ class Settings:
     """Settings of a benchmark.
 
     Attributes:
-        threads: number of PyTorch's threads, at least 1; whoever starts measuring sets it.
+        threads: number of PyTorch's threads, at least 1; the caller of the measurement sets it.
         repeats: number of samples behind each median, at least 7 unless ``quick``.
-        quick: whether to use small inputs, for a trial whose figures mean nothing.
+        quick: whether to use small inputs, for a trial with meaningless figures.
 
     Raises:
-        ValueError: if a number is out of its range.
+        ValueError: if a number is out of range.
     """
 
     threads: int
@@ -52,12 +52,12 @@ class Settings:
 
     @property
     def sample_seconds(self) -> float:
-        """How long a sample lasts at least; shorter functions are called several times."""
+        """Minimum duration of a sample; shorter functions are called several times."""
         return 0.0 if self.quick else 0.1
 
     @property
     def stage_maps(self) -> tuple[StageMap, ...]:
-        """Maps of NAT-Tiny's four stages on an 800 x 1344 image."""
+        """Feature maps of NAT-Tiny's four stages for an 800 x 1344 image."""
         if self.quick:
             return StageMap(14, 21, 64, 2), StageMap(9, 11, 128, 4)
         return (
@@ -79,17 +79,17 @@ class Settings:
 
     @property
     def modes_and_dtypes(self) -> tuple[tuple[str, str], ...]:
-        """What to do with the backbones; a trial leaves half out, since each costs processes."""
+        """Combinations to measure; a trial skips half, as each takes several processes."""
         if self.quick:
             return tuple(zip(MODES, DTYPES, strict=True))
         return tuple(product(MODES, DTYPES))
 
     @property
     def sides(self) -> tuple[int, ...]:
-        """Sides of the square images whose areas grow, in pixels."""
+        """Sides of the square images for the growth, in pixels."""
         return (64, 96) if self.quick else (256, 384, 512, 768, 1024)
 
     @property
     def matmul_size(self) -> int:
-        """Side of the square matrices with which PyTorch's rate of multiplication is measured."""
+        """Side of the square matrices for measuring PyTorch's matmul rate."""
         return 256 if self.quick else 2048

@@ -1,4 +1,4 @@
-"""Figures that sum up the measurements, in groups by what they mean."""
+"""Summarizes the measurements in figures, grouped by meaning."""
 
 from collections.abc import Iterable
 

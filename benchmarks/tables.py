@@ -1,4 +1,4 @@
-"""Tables of rows and of the summary, for the terminal."""
+"""Formats rows and the summary as tables for the terminal."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,11 +11,12 @@ from benchmarks.summary import Summary
 
 
 def rows_table(title: str, rows: Sequence[Any]) -> Table:
-    """A table of dataclass instances, a column for each attribute.
+    """Creates a table of dataclass instances, with a column for each attribute.
 
     Args:
         title: Title of the table.
-        rows: At least one, all of one class, whose attributes are strings, numbers or None.
+        rows: One or more instances of the same class, whose attributes are strings, numbers or
+            None.
     """
     table = Table(title=title, title_justify='left', box=box.SIMPLE_HEAD)
     for name, value in asdict(rows[0]).items():
@@ -27,7 +28,7 @@ def rows_table(title: str, rows: Sequence[Any]) -> Table:
 
 
 def summary_table(summary: Summary) -> Table:
-    """A table of the summary's figures, group by group."""
+    """Creates a table of the summary's figures, group by group."""
     table = Table('figure', title='Summary', title_justify='left', box=box.SIMPLE_HEAD)
     table.add_column('value', justify='right')
     for group, figures in summary.items():

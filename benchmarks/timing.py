@@ -1,4 +1,4 @@
-"""Medians of functions that take turns."""
+"""Times functions in turns."""
 
 import math
 import statistics
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 _SHORTEST = 1e-7
-"""Seconds; keeps the number of calls finite where the clock is too coarse to see one."""
+"""In seconds; keeps the number of calls finite if the clock is too coarse to measure one."""
 
 
 def alternating_medians(
@@ -17,15 +17,15 @@ def alternating_medians(
     sample_seconds: float,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, float]:
-    """Times functions in turns, so that a slow moment of the machine meets all of them.
+    """Times functions in turns, so that a slow moment of the machine affects all of them.
 
-    Every function is called twice before it counts: once to fill its caches, once to find how many
+    Every function is first called twice: once to fill its caches, and once to determine how many
     calls make up a sample.
 
     Args:
-        functions: What to time, by name.
-        repeats: Number of rounds, in each of which every function gives one sample.
-        sample_seconds: How long a sample lasts at least.
+        functions: Functions to time, by name.
+        repeats: Number of rounds; in each, every function contributes one sample.
+        sample_seconds: Minimum duration of a sample.
         clock: Returns the time in seconds.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Both backbones, and what they are made to do."""
+"""Builds both backbones and their workloads."""
 
 from collections.abc import Callable, Sequence
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from nat_mm.backbones import NAT
 
-# Both as published: window 7, stochastic depth 0.2. For Swin-Tiny see arXiv 2103.14030.
+# Both as published: window 7, stochastic depth 0.2. For Swin-Tiny, see arXiv 2103.14030.
 BACKBONES = {
     'NAT-Tiny': lambda: NAT(arch='tiny'),
     'Swin-Tiny': lambda: SwinTransformer(
@@ -24,7 +24,7 @@ SMALL_BACKBONES = {
     'NAT-Tiny': lambda: NAT(embed_dim=16, depths=(1,) * 4, num_heads=(1,) * 4),
     'Swin-Tiny': lambda: SwinTransformer(embed_dims=16, depths=(1,) * 4, num_heads=(1,) * 4),
 }
-"""What a trial takes in their place."""
+"""Replacements for a trial."""
 
 
 def make_workload(
@@ -37,7 +37,7 @@ def make_workload(
         mode: 'inference' or 'training step': forward, backward and a step of AdamW.
         dtype: 'float32', or 'bfloat16' for autocast.
         shape: Shape of the images, [B, 3, H, W].
-        quick: Whether to take a small backbone in its place.
+        quick: Whether to use a small backbone instead.
 
     Returns:
         A function that does the work once.
@@ -66,6 +66,6 @@ def make_workload(
 
 
 def _mean_of_weighted_channels(features: Tensor) -> Tensor:
-    """A loss; the plain mean after a LayerNorm is constant, and its gradients would be zero."""
+    """Computes a loss; the plain mean after a LayerNorm would be constant, with zero gradients."""
     weights = torch.linspace(-1, 1, features.shape[1])
     return (features * weights[:, None, None]).mean()

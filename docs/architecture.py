@@ -1,4 +1,4 @@
-"""Draws docs/architecture.svg: the stages of a backbone, and what a layer consists of.
+"""Draws docs/architecture.svg: the stages of a backbone, and the parts of a layer.
 
 python docs/architecture.py
 """
@@ -15,7 +15,7 @@ LAYER_COLORS = {'norm': NORM, 'neighborhood\nattention': ATTENTION, 'MLP': LINEA
 
 
 def box(axes: Axes, x: float, y: float, width: float, height: float, text: str, color: str) -> None:
-    """A box with a text; x is its left side, y its middle."""
+    """Draws a box with a text; x is its left side, y its middle."""
     style = 'round,pad=0,rounding_size=0.08'
     axes.add_patch(
         FancyBboxPatch((x, y - height / 2), width, height, boxstyle=style, fc=color, ec='#444444')
@@ -24,7 +24,7 @@ def box(axes: Axes, x: float, y: float, width: float, height: float, text: str, 
 
 
 def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], text: str = '') -> None:
-    """An arrow with a text below its middle."""
+    """Draws an arrow with a text below its middle."""
     axes.annotate('', end, start, arrowprops={'arrowstyle': '-|>', 'color': '#444444', 'lw': 1.1})
     if text:
         middle = ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2)
@@ -32,7 +32,7 @@ def arrow(axes: Axes, start: tuple[float, float], end: tuple[float, float], text
 
 
 def draw_stages(axes: Axes, y: float) -> None:
-    """Image, tokenizer and four stages with downsamplers, and where the outputs leave."""
+    """Draws the image, the tokenizer, four stages with downsamplers, and the outputs."""
     for offset in (0.16, 0.08, 0):
         axes.add_patch(Rectangle((0.1 + offset, y - 0.5 + offset), 0.9, 0.9, fc='w', ec='#444444'))
     axes.text(0.55, y - 0.05, 'image', ha='center', va='center', fontsize=9)
@@ -57,7 +57,7 @@ def draw_stages(axes: Axes, y: float) -> None:
 
 
 def draw_layer(axes: Axes, y: float) -> None:
-    """One layer: attention and MLP, each after a norm and with a residual connection."""
+    """Draws one layer: attention and MLP, each after a norm and with a residual connection."""
     axes.text(0.1, y + 1.0, 'one layer', fontsize=10, weight='bold')
     x = 0.9
     axes.text(0.1, y, 'H x W x C', va='center', fontsize=7.5)
@@ -80,7 +80,7 @@ def draw_layer(axes: Axes, y: float) -> None:
 
 
 def main(target: Path = TARGET) -> None:
-    plt.rcParams['svg.hashsalt'] = 'architecture'  # so that the same drawing is the same file
+    plt.rcParams['svg.hashsalt'] = 'architecture'  # for reproducible files
     figure, axes = plt.subplots(figsize=(13, 5.6))
     draw_stages(axes, 2.9)
     draw_layer(axes, 0.5)

@@ -2,8 +2,8 @@
 
 python docs/demo_figures.py [WORK_DIR]
 
-Both show the second scene, with a token on its ring. The page is photographed in Chromium, by
-playwright.
+Both show the second scene, with a token on its ring. Playwright takes the screenshot of the page in
+Chromium.
 """
 
 import shutil
@@ -26,7 +26,7 @@ SIZE = {'width': 1280, 'height': 800}
 
 
 def draw_attention(work_dir: Path) -> None:
-    """Windows and receptive fields of a token on the star and of one on the ring."""
+    """Draws windows and receptive fields of a token on the star and of one on the ring."""
     checkpoint, _ = find_last_checkpoint(str(work_dir / SEGMENTOR.name))
     image = work_dir / 'data/images/val/00001.jpg'
     points = [argument for point in TOKENS for argument in ('--point', point)]
@@ -40,7 +40,7 @@ def draw_attention(work_dir: Path) -> None:
 
 
 def photograph_page(work_dir: Path) -> None:
-    """Chooses the second scene and clicks its ring."""
+    """Takes a screenshot of the page after choosing the second scene and clicking its ring."""
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
@@ -69,7 +69,7 @@ def photograph_page(work_dir: Path) -> None:
 
 
 def show_token(page: Page) -> None:
-    """The attention of a token on the ring of the second scene."""
+    """Shows the attention of a token on the ring of the second scene."""
     page.locator('#examples button').nth(1).click()
     image = page.locator('#image img')
     image.wait_for()

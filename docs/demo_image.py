@@ -1,4 +1,4 @@
-"""Draws what the models of `nat-mm demo` find in four scenes into docs/demo.png.
+"""Draws docs/demo.png: predictions of the models of `nat-mm demo` for four scenes.
 
 python docs/demo_image.py [WORK_DIR]
 

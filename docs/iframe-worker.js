@@ -1,4 +1,4 @@
-// Browsers load no web workers from file://, where the search index runs in a hidden frame instead.
+// Browsers do not load web workers from file://; there, the search runs in a hidden iframe instead.
 if (location.protocol === 'file:') {
   window.Worker = class extends EventTarget {
     constructor(url) {

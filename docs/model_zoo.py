@@ -3,8 +3,8 @@
     python docs/model_zoo.py            # writes them
     python docs/model_zoo.py --check    # writes nothing; exit code 2 if one of them is out of date
 
-The metafiles (configs/*/*/metafile.yml, listed in model-index.yml) are written by hand. They hold
-what was published: results, weights, parameters, FLOPs.
+The metafiles (configs/*/*/metafile.yml, listed in model-index.yml) are written by hand. They
+contain the published results, weights, parameters and FLOPs.
 """
 
 import argparse
@@ -42,7 +42,7 @@ PAPERS = {
     'DiNAT': 'Dilated Neighborhood Attention Transformer',
     'DiNAT_s': 'Dilated Neighborhood Attention Transformer',
 }
-"""Titles of the papers by collection; model-index.yml has their addresses."""
+"""Titles of the papers by collection; model-index.yml has their URLs."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Task:
     """A folder of configs.
 
     Attributes:
-        models: What to call its models.
+        models: Name for its models.
         title: Heading of its table.
         metrics: Headings of the results by their names in the metafiles.
         has_own_readme: Whether the README of its folder is written by hand.
@@ -92,7 +92,7 @@ TASKS = {
     'detection/mask2former': MASK2FORMER,
     'segmentation/mask2former': MASK2FORMER,
 }
-"""By folders of configs; those of families that have no entry are those of their parents."""
+"""Tasks by folder of configs; folders of families without an entry have that of their parent."""
 
 
 @dataclass(frozen=True)
@@ -102,12 +102,12 @@ class Model:
     Attributes:
         name: Name of its config.
         family: NAT, DiNAT or DiNAT_s.
-        config: Path below the root.
-        parameters: Their number.
+        config: Path relative to the root.
+        parameters: Number of parameters.
         flops: Multiply-adds for an image of ``image`` (height x width).
         results: Values by the names in ``Task.metrics``.
         weights: URL of the whole model.
-        mirror: Address of the same weights on the Hugging Face Hub, if the authors put them there.
+        mirror: ``hf://`` URL of the same weights, if the authors put them on the Hugging Face Hub.
     """
 
     name: str
@@ -131,12 +131,12 @@ class Model:
 
 
 def read_index(root: Path) -> dict:
-    """model-index.yml: ``Collections`` and the metafiles to ``Import``."""
+    """Reads model-index.yml: ``Collections`` and the metafiles to ``Import``."""
     return yaml.safe_load((root / 'model-index.yml').read_text())
 
 
 def read_metafile(path: Path) -> list[Model]:
-    """The models of a metafile, in its order."""
+    """Reads the models of a metafile, in order."""
     models = []
     for entry in yaml.safe_load(path.read_text())['Models']:
         metadata = entry['Metadata']
@@ -157,7 +157,7 @@ def read_metafile(path: Path) -> list[Model]:
 
 
 def write_page(models: Sequence[Model]) -> str:
-    """The page with all models."""
+    """Returns the page with all models."""
     parts = [ORIGIN.format('configs/*/*/metafile.yml'), '# Model zoo', NOTICE, USE]
     for task, group in groupby(models, key=lambda model: model.task):
         parts += [f'## {task.title}', write_table(list(group), seen_from=PAGE.parent)]
@@ -165,7 +165,7 @@ def write_page(models: Sequence[Model]) -> str:
 
 
 def write_readme(models: Sequence[Model], paper: str) -> str:
-    """The README of one config folder; ``paper`` is a URL."""
+    """Returns the README of one config folder; ``paper`` is a URL."""
     first = models[0]
     return f"""{ORIGIN.format('metafile.yml')}
 
@@ -187,9 +187,9 @@ nat-mm test {first.config} {first.weights}
 
 
 def write_table(models: Sequence[Model], *, seen_from: Path) -> str:
-    """A table of models of one task, with links relative to a folder.
+    """Returns a table of models of one task, with links relative to a folder.
 
-    It has to fit into the page of a screen that is 1280 pixels wide: few columns, short cells.
+    It has to fit into the page on a screen that is 1280 pixels wide: few columns, short cells.
     """
     metrics = models[0].task.metrics
     (usual_image, _), *others = Counter(model.image for model in models).most_common()
@@ -212,7 +212,7 @@ def write_table(models: Sequence[Model], *, seen_from: Path) -> str:
 
 
 def write_links(model: Model) -> str:
-    """The places of a model's weights."""
+    """Returns links to a model's weights."""
     links = f'[file]({model.weights})'
     if model.mirror is None:
         return links
@@ -220,7 +220,7 @@ def write_links(model: Model) -> str:
 
 
 def write_all(root: Path) -> dict[Path, str]:
-    """The text of each file that is made from the metafiles, by its path below the root."""
+    """Returns the text of each generated file by its path relative to the root."""
     index = read_index(root)
     papers = {collection['Name']: collection['Paper'] for collection in index['Collections']}
     by_folder = [read_metafile(root / path) for path in index['Import']]

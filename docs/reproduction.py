@@ -3,8 +3,8 @@
     python -m docs.reproduction            # all of them, about 5 minutes of CPU time
     python -m docs.reproduction NAME ...   # prints the rows of some and writes nothing
 
-What was published is in tests/data/published_experiments.json and in the metafiles of the configs.
-Models are built without memory for their weights, and FLOPs are counted from shapes alone.
+The published values are in tests/data/published_experiments.json and in the metafiles of the
+configs. Models are built without memory for their weights, and FLOPs are counted from shapes alone.
 """
 
 import argparse
@@ -61,9 +61,9 @@ NOTES = {
         '19.2 billion here.'
     ),
 }
-"""Why some numbers differ, by the name of the config."""
+"""Explanations of differing numbers, by the name of the config."""
 TOLERANCE = 0.01
-"""How far FLOPs may be from a published number without a note."""
+"""Relative deviation of FLOPs from the published number that needs no note."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,9 @@ class Row:
 
     Attributes:
         name: Name of its config.
-        differing: Names of the facts that are not as published.
-        parameters: Millions, published and ours.
-        flops: Billions, published and ours.
+        differing: Names of the facts that differ from the published ones.
+        parameters: Millions of parameters, published and ours.
+        flops: Billions of multiply-adds, published and ours.
     """
 
     name: str
@@ -96,7 +96,7 @@ def _show(published: float, ours: float) -> str:
 
 @functools.cache
 def read_experiments() -> dict[str, tuple[str, dict]]:
-    """Kind and facts of each published experiment by the name of its config."""
+    """Reads kind and facts of each published experiment, by the name of its config."""
     content = json.loads((ROOT / 'tests/data/published_experiments.json').read_text())
     named = {
         'experiments': lambda facts: facts['name'],
@@ -122,7 +122,7 @@ def _name_of_weights(address: str) -> str:
 
 
 def measure(name: str) -> Row:
-    """Builds a model and compares it with what was published."""
+    """Builds a model and compares it with the published facts and numbers."""
     kind, facts = read_experiments()[name]
     entry = read_metafiles()[name]
     config = Config.fromfile(ROOT / entry['Config'])
@@ -142,7 +142,7 @@ def measure(name: str) -> Row:
 
 
 def describe_classifier(config: Config, model: nn.Module) -> dict[str, Any]:
-    """What the facts of hierarchical classifiers say, from a config and its model."""
+    """Extracts the facts of a hierarchical classifier from its config and model."""
     backbone = config.model.backbone
     (kernel_size,) = {
         block.attn.kernel_size for stage in model.backbone.stages for block in stage.blocks
@@ -157,7 +157,7 @@ def describe_classifier(config: Config, model: nn.Module) -> dict[str, Any]:
 
 
 def describe_mask2former(config: Config, model: nn.Module) -> dict[str, Any]:
-    """What the facts of Mask2Former's experiments say, from a config and its model."""
+    """Extracts the facts of a Mask2Former experiment from its config and model."""
     head = getattr(model, 'decode_head', None) or model.panoptic_head
     wrapper = config.optim_wrapper
     schedule = config.param_scheduler
@@ -190,7 +190,7 @@ def describe_mask2former(config: Config, model: nn.Module) -> dict[str, Any]:
 
 
 def describe_input(config: Config) -> dict[str, Any]:
-    """Sizes of images and crops."""
+    """Extracts the sizes of images and crops."""
     steps = {step.type: step for step in config.train_dataloader.dataset.pipeline}
     crop = steps['RandomCrop'].crop_size
     if 'RandomResize' in steps:
@@ -202,7 +202,7 @@ def describe_input(config: Config) -> dict[str, Any]:
     if resize.resize_type == 'ResizeShortestEdge':
         short_sides, longest = resize.scales, resize.max_size
     else:
-        # mmdet's scales and crops begin with the width.
+        # mmdet's scales and crops start with the width.
         short_sides, longest = [scale[1] for scale in resize.scales], resize.scales[0][0]
         crop = crop[::-1]
     return {
@@ -214,7 +214,7 @@ def describe_input(config: Config) -> dict[str, Any]:
 
 
 def describe_isotropic(config: Config, model: nn.Module) -> dict[str, Any]:
-    """What the facts of isotropic classifiers say, from a config and its model."""
+    """Extracts the facts of an isotropic classifier from its config and model."""
     layers = model.backbone.layers
     attention, mlp = layers[0].attn, layers[0].mlp.fc1
     kernel_size = getattr(attention, 'kernel_size', None)
@@ -240,7 +240,7 @@ DESCRIBE = {
 
 
 def write_page(rows: list[Row]) -> str:
-    """The page with all experiments."""
+    """Returns the page with all experiments."""
     header = [
         '| Config | Facts | Parameters published | ours | FLOPs published | ours |',
         '| --- | --- | --: | --: | --: | --: |',

@@ -1,4 +1,4 @@
-"""Griffe extension: Sphinx's roles in docstrings become links of the API reference."""
+"""Griffe extension that turns Sphinx roles in docstrings into links to the API reference."""
 
 import re
 
@@ -14,7 +14,7 @@ def _link(match: re.Match) -> str:
 
 
 class SphinxRoles(griffe.Extension):
-    """Turns ``:func:`name` `` and its like into Markdown."""
+    """Converts roles such as ``:func:`name` `` to Markdown."""
 
     def on_object(self, *, obj: griffe.Object, **kwargs) -> None:
         if obj.docstring is not None:

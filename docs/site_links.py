@@ -1,7 +1,7 @@
-"""MkDocs hook: what pages link to outside of docs/ becomes part of the site.
+"""MkDocs hook that adds files outside docs/ to the site if pages link to them.
 
-In a checkout such links lead to files of the repository. The site has no repository to lead to, so
-each of these files, and each file that these link to in turn, gets a page of its own.
+In a checkout, such links lead to files in the repository. The site has no repository to link to, so
+each of these files, and each file that these link to in turn, gets its own page.
 """
 
 import os
@@ -22,7 +22,7 @@ LANGUAGES = {'.py': 'python', '.cpp': 'cpp', '.h': 'cpp', '.yml': 'yaml', '.sh':
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds pages of the repository's files that are linked to."""
+    """Adds pages for the files in the repository that are linked to."""
     waiting = [Path(file.abs_src_path) for file in files.documentation_pages()]
     seen = set(waiting)
     while waiting:
@@ -35,7 +35,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Makes links between pages and files of the repository lead to where these are in the site."""
+    """Adapts links between pages and repository files to their places on the site."""
     place = page.file.src_uri
     inside = place.removeprefix(f'{FOLDER}/')
     source = DOCS / place if inside == place else ROOT / inside
@@ -50,7 +50,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
 
 
 def _linked(path: Path) -> set[Path]:
-    """The existing files and folders that a page links to."""
+    """Returns the existing files and folders that a page links to."""
     if path.is_dir():
         return {each for each in path.iterdir() if each.suffix in LANGUAGES}
     if path.suffix != '.md':
@@ -61,7 +61,7 @@ def _linked(path: Path) -> set[Path]:
 
 
 def _place(path: Path) -> str:
-    """Where the page of a file or a folder lies below the site's source."""
+    """Returns the path of the page for a file or folder, relative to the site's source."""
     if DOCS in path.parents:
         return path.relative_to(DOCS).as_posix()
     name = f'{FOLDER}/{path.relative_to(ROOT).as_posix()}'
@@ -71,7 +71,7 @@ def _place(path: Path) -> str:
 
 
 def _content(path: Path) -> str:
-    """The page of a file or a folder, with links as in the repository."""
+    """Returns the page for a file or folder, with links as in the repository."""
     if path.suffix == '.md':
         return path.read_text()
     title = f'{UNSEARCHED}# {path.relative_to(ROOT)}'

@@ -2,8 +2,7 @@
 
 python docs/tile_memory.py CONFIG CHECKPOINT IMAGE WIDTH HEIGHT [options of nat-mm predict]
 
-The image is repeated until it fills WIDTH x HEIGHT pixels. Each prediction has a process of its
-own.
+The image is repeated until it fills WIDTH x HEIGHT pixels. Each prediction runs in its own process.
 """
 
 import os
@@ -28,7 +27,7 @@ def main() -> None:
             process = os.spawnv(os.P_NOWAIT, sys.executable, arguments)
             _, status, usage = os.wait4(process, 0)
             kind, code = ' '.join(tiles) or 'whole image', os.waitstatus_to_exitcode(status)
-            # Linux counts in kilobytes.
+            # Linux reports KiB.
             memory, seconds = usage.ru_maxrss / 2**20, usage.ru_utime
             print(f'{kind}: exit code {code}, {memory:.1f} GiB, {seconds:.0f} s', flush=True)
 

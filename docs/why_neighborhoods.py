@@ -1,9 +1,9 @@
-"""Makes the figures and tables of docs/why_neighborhoods.md and of the ablation configs' README.
+"""Creates the figures and tables of docs/why_neighborhoods.md and the ablation configs' README.
 
-    python docs/why_neighborhoods.py            # measures, draws, writes: 2 minutes of one core
+    python docs/why_neighborhoods.py            # measures, draws, writes: 2 minutes on one core
     python docs/why_neighborhoods.py --check    # exit code 2 if the README is out of date
 
-Time is the processor's, with one thread, so that other programs hardly matter.
+Times are CPU times of a single thread, so that other programs hardly affect them.
 """
 
 import argparse
@@ -95,7 +95,7 @@ def draw_patterns(target: Path) -> None:
 
 
 def measure_costs() -> str:
-    """The table of time and memory, of NAT-Mini's backbone."""
+    """Measures the table of time and memory for NAT-Mini's backbone."""
     backbone = MODELS.build(MINI)
     rows = compare_patterns(
         build_patterns(backbone, MINI, ATTENTION_PATTERNS),
@@ -129,7 +129,7 @@ def write_costs(rows: list[PatternRow]) -> str:
 
 
 def measure_changes() -> str:
-    """Draws the equivariance; the table of it."""
+    """Measures and draws the equivariance, and returns its table."""
     backbone = MODELS.build(SMALL)
     draw_weights(backbone)
     generator = torch.Generator().manual_seed(0)
@@ -157,7 +157,7 @@ def draw_growth() -> None:
 
 
 def write_readme() -> str:
-    """The README of the ablation configs, with parameters and FLOPs counted now."""
+    """Returns the README of the ablation configs, after counting parameters and FLOPs."""
     lines = [
         '| Config | Attention | Kernel | Tokenizer | Downsampler | Params | published | FLOPs '
         '| published | Top-1 |',
@@ -190,7 +190,7 @@ def write_readme() -> str:
 
 
 def put_table(name: str, table: str) -> None:
-    """Replaces a table of the page."""
+    """Replaces a table on the page."""
     text, count = re.subn(
         rf'(<!-- table: {name} -->\n).*?(\n<!-- end -->)',
         lambda match: f'{match[1]}\n{table}\n{match[2]}',

@@ -1,4 +1,4 @@
-"""Draws docs/window.png: 7 x 7 windows inside a map and at its borders, dilated and not.
+"""Draws docs/window.png: 7 x 7 windows inside a map and at its borders, with and without dilation.
 
 python docs/window.py
 """
@@ -21,7 +21,7 @@ NEIGHBOR, TOKEN, MAP, CENTERED = '#f6d186', '#c0392b', '#f7f7f7', '#2c3e50'
 
 
 def neighbors(token: tuple[int, int], dilation: int) -> list[tuple[int, int]]:
-    """(row, column) of the tokens that a token attends to."""
+    """Returns (row, column) of the tokens that a token attends to."""
     rows, columns = (
         axis_window(length, KERNEL_SIZE, dilation)[0][position].tolist()
         for length, position in zip((HEIGHT, WIDTH), token, strict=True)
@@ -30,8 +30,8 @@ def neighbors(token: tuple[int, int], dilation: int) -> list[tuple[int, int]]:
 
 
 def draw_map(axes: Axes, token: tuple[int, int], dilation: int) -> None:
-    """Draws the tokens of a map as cells, and a centered window with a dashed line."""
-    # Indices of MAP, NEIGHBOR and TOKEN in the color map.
+    """Draws the tokens of a map as cells, and a centered window as a dashed line."""
+    # Values are indices of MAP, NEIGHBOR and TOKEN in the color map.
     cells = np.zeros((HEIGHT, WIDTH))
     cells[tuple(zip(*neighbors(token, dilation), strict=True))] = 1
     cells[token] = 2
@@ -46,7 +46,7 @@ def draw_map(axes: Axes, token: tuple[int, int], dilation: int) -> None:
 
 
 def main(target: Path = TARGET) -> None:
-    # Large letters in a narrow figure, which is legible on a phone.
+    # Large letters in a narrow figure are legible on a phone.
     figure = Figure(figsize=(7.2, 10.6), layout='constrained')
     rows = figure.subplots(len(TOKENS), len(DILATIONS))
     for row, (place, token) in zip(rows, TOKENS.items(), strict=True):

@@ -1,4 +1,4 @@
-"""``nat-mm analyze`` for those who type ``python tools/analyze.py``."""
+"""Runs ``nat-mm analyze`` as ``python tools/analyze.py``."""
 
 from nat_mm.commands import analyze
 from nat_mm.commands.running import run_command

@@ -1,4 +1,4 @@
-"""``nat-mm browse-dataset`` for those who type ``python tools/browse_dataset.py``."""
+"""Runs ``nat-mm browse-dataset`` as ``python tools/browse_dataset.py``."""
 
 from nat_mm.commands import browse_dataset
 from nat_mm.commands.running import run_command

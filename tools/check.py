@@ -1,4 +1,4 @@
-"""``nat-mm check`` for those who type ``python tools/check.py``."""
+"""Runs ``nat-mm check`` as ``python tools/check.py``."""
 
 from nat_mm.commands import check
 from nat_mm.commands.running import run_command

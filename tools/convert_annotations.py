@@ -1,4 +1,4 @@
-"""``nat-mm convert-annotations`` for those who type ``python tools/convert_annotations.py``."""
+"""Runs ``nat-mm convert-annotations`` as ``python tools/convert_annotations.py``."""
 
 from nat_mm.commands import convert_annotations
 from nat_mm.commands.running import run_command

@@ -1,4 +1,4 @@
-"""``nat-mm convert-checkpoint`` for those who type ``python tools/convert_checkpoint.py``."""
+"""Runs ``nat-mm convert-checkpoint`` as ``python tools/convert_checkpoint.py``."""
 
 from nat_mm.commands import convert_checkpoint
 from nat_mm.commands.running import run_command

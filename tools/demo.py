@@ -1,4 +1,4 @@
-"""``nat-mm demo`` for those who type ``python tools/demo.py``."""
+"""Runs ``nat-mm demo`` as ``python tools/demo.py``."""
 
 from nat_mm.commands import demo
 from nat_mm.commands.running import run_command

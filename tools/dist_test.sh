@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Tests in several processes: one per GPU, or on CPUs where there is none.
+# Tests in several processes: one per GPU, or on CPUs if there is none.
 #
 #   tools/dist_test.sh CONFIG CHECKPOINT PROCESSES [options of tools/test.py]
 #
-# On several machines, run it on each with NNODES (how many), NODE_RANK (which, from 0) and
-# MASTER_ADDR (address of the first) set. PORT is a free port of the first machine.
+# On several machines, run it on each with NNODES (number of machines), NODE_RANK (index of this
+# machine, from 0) and MASTER_ADDR (address of the first) set. PORT is a free port on the first one.
 set -euo pipefail
 
 if [ $# -lt 3 ]; then

@@ -1,4 +1,4 @@
-"""``nat-mm export`` for those who type ``python tools/export.py``."""
+"""Runs ``nat-mm export`` as ``python tools/export.py``."""
 
 from nat_mm.commands import export
 from nat_mm.commands.running import run_command

@@ -1,4 +1,4 @@
-"""``nat-mm get-flops`` for those who type ``python tools/get_flops.py``."""
+"""Runs ``nat-mm get-flops`` as ``python tools/get_flops.py``."""
 
 from nat_mm.commands import get_flops
 from nat_mm.commands.running import run_command

@@ -1,4 +1,4 @@
-"""``nat-mm plot-logs`` for those who type ``python tools/plot_logs.py``."""
+"""Runs ``nat-mm plot-logs`` as ``python tools/plot_logs.py``."""
 
 from nat_mm.commands import plot_logs
 from nat_mm.commands.running import run_command

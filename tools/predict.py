@@ -1,4 +1,4 @@
-"""``nat-mm predict`` for those who type ``python tools/predict.py``."""
+"""Runs ``nat-mm predict`` as ``python tools/predict.py``."""
 
 from nat_mm.commands import predict
 from nat_mm.commands.running import run_command

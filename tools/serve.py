@@ -1,4 +1,4 @@
-"""``nat-mm serve`` for those who type ``python tools/serve.py``."""
+"""Runs ``nat-mm serve`` as ``python tools/serve.py``."""
 
 from nat_mm.commands import serve
 from nat_mm.commands.running import run_command

@@ -3,8 +3,8 @@
 #
 #   tools/slurm_test.sh PARTITION JOB_NAME CONFIG CHECKPOINT [options of tools/test.py]
 #
-# GPUS (default 8) in all, GPUS_PER_NODE (default 8), CPUS_PER_TASK (default 5); SRUN_ARGS holds
-# further options of srun.
+# Variables: GPUS (total, default 8), GPUS_PER_NODE (default 8, or GPUS if that is less),
+# CPUS_PER_TASK (default 5), SRUN_ARGS (further options of srun).
 set -euo pipefail
 
 if [ $# -lt 4 ]; then

@@ -1,4 +1,4 @@
-"""``nat-mm test`` for those who type ``python tools/test.py``."""
+"""Runs ``nat-mm test`` as ``python tools/test.py``."""
 
 from nat_mm.commands import test
 from nat_mm.commands.running import run_command

@@ -1,4 +1,4 @@
-"""``nat-mm train`` for those who type ``python tools/train.py``."""
+"""Runs ``nat-mm train`` as ``python tools/train.py``."""
 
 from nat_mm.commands import train
 from nat_mm.commands.running import run_command

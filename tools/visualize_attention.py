@@ -1,4 +1,4 @@
-"""``nat-mm visualize-attention`` for those who type ``python tools/visualize_attention.py``."""
+"""Runs ``nat-mm visualize-attention`` as ``python tools/visualize_attention.py``."""
 
 from nat_mm.commands import visualize_attention
 from nat_mm.commands.running import run_command

@@ -1,4 +1,4 @@
-"""``nat-mm visualize-saliency`` for those who type ``python tools/visualize_saliency.py``."""
+"""Runs ``nat-mm visualize-saliency`` as ``python tools/visualize_saliency.py``."""
 
 from nat_mm.commands import visualize_saliency
 from nat_mm.commands.running import run_command

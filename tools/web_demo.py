@@ -1,4 +1,4 @@
-"""``nat-mm web-demo`` for those who type ``python tools/web_demo.py``."""
+"""Runs ``nat-mm web-demo`` as ``python tools/web_demo.py``."""
 
 from nat_mm.commands import web_demo
 from nat_mm.commands.running import run_command

@@ -1,7 +1,7 @@
-# Values that the configs in */heads take as `_base_.NAME`.
+# Values that the configs in */heads use as `_base_.NAME`.
 
-# For FPNs and heads that begin at stride 8, give it out_indices=(1, 2, 3): an output that no head
-# takes gets no gradient, which DistributedDataParallel refuses.
+# For FPNs and heads that start at stride 8, set out_indices=(1, 2, 3): an output that no head uses
+# gets no gradient, which DistributedDataParallel refuses.
 nat_tiny = dict(
     type='NAT',
     arch='tiny',
@@ -10,7 +10,7 @@ nat_tiny = dict(
         checkpoint='https://shi-labs.com/projects/nat/checkpoints/CLS/nat_tiny.pth',
     ),
 )
-# The demo's, small enough for a CPU.
+# The demo's backbone, small enough for a CPU.
 nat_demo = dict(
     type='NAT',
     embed_dim=32,
@@ -20,19 +20,19 @@ nat_demo = dict(
     kernel_size=7,
 )
 
-# The colors that all released weights were trained with. Caffe's ResNets, RTMDet and YOLOX have
-# others.
+# The normalization with which all released weights were trained. Caffe's ResNets, RTMDet and YOLOX
+# use others.
 imagenet_rgb = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True)
 
-# The authors' optimizer, for batches of 16 images. No weight decay of norms and rpb.
+# The authors' optimizer, for batches of 16 images. No weight decay for norms and rpb.
 no_decay = dict(decay_mult=0.0)
 adamw = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
     paramwise_cfg=dict(custom_keys=dict(norm=no_decay, rpb=no_decay)),
 )
-# For schedules with a tenth of the learning rate for the backbone. The longest key that is a part
-# of a parameter's name counts, so what differs from `backbone` needs a longer one.
+# For schedules with a tenth of the learning rate for the backbone. For each parameter, the longest
+# key that its name contains applies, so exceptions from `backbone` need longer keys.
 slow_backbone = {
     'backbone': dict(lr_mult=0.1),
     **dict.fromkeys(

@@ -1,8 +1,8 @@
-# Values that the Mask2Former configs take as `_base_.NAME`.
+# Values that the Mask2Former configs use as `_base_.NAME`.
 
 # The backbone of the published experiments (arXiv 2209.15001): 11x11 windows, close to the 12x12
-# ones of the Swin-L that it takes the place of, and stochastic depth 0.3. The authors' configs name
-# ImageNet-22k weights of 224x224, whose published 11x11 form is this one.
+# ones of the Swin-L that it replaces, and stochastic depth 0.3. The authors' configs name the
+# ImageNet-22k weights for 224x224; these are their published 11x11 version.
 dinat_large = dict(
     type='DiNAT',
     arch='large',
@@ -18,10 +18,10 @@ dinat_large = dict(
 )
 dinat_large_channels = [192, 384, 768, 1536]
 
-# Published: a tenth of the learning rate for the backbone, no weight decay of norms, of the queries
-# and of the level embeddings. Ours, as in all configs of this project: no decay of rpb either.
-# The longest key that is a part of a parameter's name counts, so what differs from `backbone` needs
-# a longer one; `norm_decay_mult` reaches only the norms that no key names, those of the heads.
+# Published: a tenth of the learning rate for the backbone, and no weight decay for norms, queries
+# and level embeddings. Our addition, as in all configs of this project: none for rpb either.
+# For each parameter, the longest key that its name contains applies, so exceptions from `backbone`
+# need longer keys; `norm_decay_mult` only affects norms that match no key, those of the heads.
 no_decay = dict(decay_mult=0.0)
 backbone_no_decay = dict(lr_mult=0.1, decay_mult=0.0)
 dinat_large_paramwise = dict(

@@ -17,7 +17,7 @@ metainfo = dict(
     ],
 )
 
-# Label maps are ADE20K-style: 0, unlabeled, is ignored, and 1, the background, becomes class 0.
+# Label maps are ADE20K-style: 0 (unlabeled) is ignored, and 1 (background) becomes class 0.
 train_dataloader = dict(
     batch_size=8,
     num_workers=0,

@@ -1,4 +1,4 @@
-"""What models look at: attention windows, receptive fields, saliency."""
+"""Shows what models look at: attention windows, receptive fields, saliency."""
 
 from nat_mm.analysis.fields import (
     ReceptiveField,

@@ -1,4 +1,4 @@
-"""The figures of tools/visualize_attention.py."""
+"""Draws the figures of tools/visualize_attention.py."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +26,7 @@ from nat_mm.backbones.base import NeighborhoodBackbone
 from nat_mm.files import whole_file
 
 _SMALLEST_DRAWN = 480
-"""Pixels: images whose shorter side is less are enlarged, so that lines look thin."""
+"""In pixels: images with a shorter side below this are enlarged so that lines look thin."""
 
 
 def draw_attention(
@@ -40,13 +40,13 @@ def draw_attention(
     head: int | None = None,
     rollout: bool = False,
 ) -> None:
-    """Draws windows and how the fields of their tokens grow, a row of panels for each point.
+    """Draws the window and the growing receptive field of a token, one row of panels per point.
 
     Args:
         backbone: A NAT, DiNAT or DiNAT_s.
         prepared: The image.
         output: File to write.
-        points: (x, y) of each in the tensor of ``prepared``.
+        points: (x, y) of each point in the tensor of ``prepared``.
         stage: Stage, from 0; negative numbers count from the last.
         block: Layer of that stage, from 0; negative numbers count from the last.
         head: Attention head, from 0; None for the mean over all.
@@ -126,9 +126,9 @@ def _show_fields(
 
 
 def _show_rollout(axes: Axes, image: NDArray, shares: NDArray) -> None:
-    # A few pixels may get far more than all others.
+    # A few pixels may get far more than all the others.
     highest = float(np.quantile(shares, 0.999)) or float(shares.max())
-    # Half of every layer's share stays with the token, far more than any neighbor gets.
+    # In every layer half of the share stays with the token, far more than any neighbor gets.
     drawn = draw_heat(image, shares**0.5, highest=highest**0.5)
     _show(axes, drawn, 'attention rollout')
     axes.figure.colorbar(
@@ -146,7 +146,7 @@ def _show(axes: Axes, image: NDArray, title: str) -> None:
 
 
 def _fit(pixels: Tensor, prepared: PreparedImage, zoom: int) -> NDArray:
-    """Turns a map of the tensor's pixels into one of the drawn image's."""
+    """Crops and enlarges a map of the tensor's pixels to fit the drawn image."""
     height, width = prepared.resized.shape[:2]
     return _enlarge(pixels[:height, :width].numpy(), zoom)
 

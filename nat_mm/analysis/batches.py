@@ -1,4 +1,4 @@
-"""Draws the batches that a model gets in training."""
+"""Draws the batches that a model receives in training."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,9 +24,9 @@ from nat_mm.inference.images import to_drawing
 from nat_mm.inference.model import build_module
 
 NO_CLASS = 255
-"""Of pixels without annotation, and of padding."""
+"""Label of pixels without annotation, and of padding."""
 _BRIGHTEST_PHOTOGRAPH = 512
-"""Augmentation takes 8-bit images beyond 255, but not so far."""
+"""Augmentation pushes 8-bit images beyond 255, but not this far."""
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class DrawnInput:
     """An image of a batch.
 
     Attributes:
-        image: [height, width, 3], uint8, RGB: what the model gets, with normalization
+        image: [height, width, 3], uint8, RGB: what the model receives, with normalization
             undone, padding included, and the ground truth drawn.
-        source: File that it was made from; None if the config does not pass it on.
+        source: File that the image was made from; None if the config does not pass it on.
     """
 
     image: np.ndarray
@@ -44,23 +44,24 @@ class DrawnInput:
 
 
 def draw_batches(config: Config, part: str, *, seed: int) -> Iterator[DrawnInput]:
-    """Draws the images of one epoch, in their order and batches.
+    """Draws the images of one epoch, in their order and with the padding of their batches.
 
-    Data loader and preprocessor are the config's own. What is drawn at random comes from the seed:
-    the order, what the workers of the data loader augment as in a training run with that seed, and
-    what is augmented in this process: by the preprocessor, and by a data loader without workers.
+    The data loader and the preprocessor are those of the config. The seed determines everything
+    random: the order, the augmentation in the data loader's workers (the same as in a training run
+    with that seed), and the augmentation in this process, which is done by the preprocessor and by
+    a data loader without workers.
 
     Args:
         config: Config of the training run.
         part: ``train``, ``val`` or ``test``.
-        seed: Seed of the random numbers.
+        seed: Random seed.
 
     Yields:
         The images.
 
     Raises:
-        UserError: The config has no such data, data are missing or wrong, its pipeline fails,
-            or what the preprocessor makes is not a batch of images.
+        UserError: The config has no such data, data are missing or wrong, the pipeline fails,
+            or the preprocessor's output is not a batch of images.
     """
     if config.get(f'{part}_dataloader') is None:
         raise UserError(f'{config.filename} has no {part}_dataloader')
@@ -89,7 +90,7 @@ def draw_batches(config: Config, part: str, *, seed: int) -> Iterator[DrawnInput
 def _choose_drawing(
     config: Config, meta: dict
 ) -> Callable[[np.ndarray, BaseDataElement], np.ndarray]:
-    """What draws the ground truth of a sample over its image."""
+    """Returns the function that draws the ground truth of a sample over its image."""
     if config.default_scope != 'mmpretrain':
         classes, palette = classes_of_dataset(meta)
         return partial(draw_sample, classes=classes, palette=palette, truth=True)
@@ -98,7 +99,7 @@ def _choose_drawing(
 
     def draw_classes(image: np.ndarray, sample: BaseDataElement) -> np.ndarray:
         if 'gt_score' in sample:
-            # All classes of images that were mixed.
+            # Mixed images (Mixup, CutMix) have several classes: show them all.
             sample.set_gt_label(sample.gt_score.nonzero().flatten())
         visualizer.visualize_cls(image, sample, draw_pred=False)
         return visualizer.get_image()
@@ -112,15 +113,15 @@ def _load(loader: DataLoader, config: Config, part: str) -> Iterator[dict]:
             yield from loader
     except UserError:
         raise
-    # The pipeline is the user's, and may raise anything on a file that it was not written for.
+    # The user's pipeline may raise anything on a file that it was not written for.
     except Exception as error:
-        # Workers hand over their whole traceback as text.
+        # Errors from workers contain the worker's whole traceback as text.
         reason = f'{type(error).__name__}: {error}'.strip().splitlines()[-1]
         raise UserError(f'{config.filename}: cannot load {part} data: {reason}') from error
 
 
 def _build_preprocessor(config: Config) -> tuple[nn.Module, bool]:
-    """The model's preprocessor, and whether the images that it gives are RGB."""
+    """Builds the model's preprocessor and tells whether the images it returns are RGB."""
     settings = config.model.get('data_preprocessor') or config.get('data_preprocessor') or {}
     # Images are loaded as BGR.
     return build_module(config).data_preprocessor, bool(
@@ -129,7 +130,7 @@ def _build_preprocessor(config: Config) -> tuple[nn.Module, bool]:
 
 
 def _undo_normalization(tensor: Tensor, preprocessor: nn.Module, *, is_rgb: bool) -> np.ndarray:
-    """[channels, height, width] as the model gets it -> [height, width, 3], uint8, RGB."""
+    """Converts a normalized [channels, height, width] to [height, width, 3], uint8, RGB."""
     if getattr(preprocessor, '_enable_normalize', False):
         tensor = tensor * preprocessor.std + preprocessor.mean
     pixels = tensor.permute(1, 2, 0).cpu()
@@ -140,7 +141,7 @@ def _undo_normalization(tensor: Tensor, preprocessor: nn.Module, *, is_rgb: bool
 
 
 def _loads_annotations_after_resizing(dataset: object) -> bool:
-    """Whether annotations keep the size of the file, as in validation and tests."""
+    """Whether annotations are loaded after resizing, at the file's size, as in validation."""
     pipeline = getattr(getattr(dataset, 'pipeline', None), 'transforms', ())
     names = [type(transform).__name__ for transform in pipeline]
     loading = [index for index, name in enumerate(names) if 'Annotations' in name]
@@ -149,7 +150,7 @@ def _loads_annotations_after_resizing(dataset: object) -> bool:
 
 
 def _scale_annotations(sample: BaseDataElement) -> None:
-    """Brings annotations from the size of the file to that of the image."""
+    """Scales annotations from the size of the file to that of the image."""
     (height, width), (file_height, file_width) = sample.img_shape[:2], sample.ori_shape[:2]
     if 'gt_instances' in sample:
         instances = sample.gt_instances
@@ -164,7 +165,7 @@ def _scale_annotations(sample: BaseDataElement) -> None:
 
 
 def _pad_annotations(sample: BaseDataElement, shape: tuple[int, int]) -> None:
-    """Pads masks and classes of pixels as the image is padded, at the right and at the bottom."""
+    """Pads masks and pixel labels like the image, on the right and at the bottom."""
     if 'gt_instances' in sample and 'masks' in sample.gt_instances:
         sample.gt_instances.masks = sample.gt_instances.masks.pad(shape)
     if 'gt_sem_seg' in sample:

@@ -1,4 +1,4 @@
-"""Reports after a test how well each class is told from the others."""
+"""Reports, after a test, how well each class is told apart from the others."""
 
 import csv
 import io
@@ -29,25 +29,25 @@ from nat_mm.analysis.confusion_figure import (
 from nat_mm.files import whole_file
 
 _MOST_ROWS = 100
-"""Classes up to which all are printed."""
+"""Up to this many classes, all are printed."""
 _ROWS = 20
-"""Of more classes so many are printed, the worst ones."""
+"""With more classes, only this many are printed, worst first."""
 _IOU_NAMES = {'bbox': 'box', 'segm': 'mask'}
 
 Rows = list[dict[str, Any]]
-"""For each class its name, counts and scores."""
+"""One dictionary per class with its name, counts and scores."""
 
 
 @contextmanager
 def class_report(runner: Runner | FlexibleRunner) -> Iterator[None]:
-    """Writes, once the ``with`` block has run a test, what it found out about each class.
+    """Reports on each class once the ``with`` block has run a test.
 
-    Into the run's log folder: ``confusion_matrix.png`` and ``.csv``, and for a detector evaluated
-    by COCO's metric, or a classifier, ``class_scores.csv``; that is logged, too, as mmseg does it
-    for a segmentor.
+    Writes to the run's log folder: ``confusion_matrix.png`` and ``.csv``, and ``class_scores.csv``
+    for a classifier or a detector evaluated by COCO's metric. The scores are also logged, as mmseg
+    does for a segmentor.
 
     Args:
-        runner: A runner whose test loop is built.
+        runner: A runner whose test loop has been built.
     """
     evaluator = getattr(runner.test_loop, 'evaluator', None)
     if not isinstance(evaluator, Evaluator):
@@ -82,14 +82,14 @@ def class_report(runner: Runner | FlexibleRunner) -> Iterator[None]:
 
 
 def make_confusion(scope: str, dataset: Any) -> ConfusionMatrix | None:
-    """Makes the confusion matrix of a toolbox's models.
+    """Creates the confusion matrix for a toolbox's models.
 
     Args:
         scope: The toolbox: ``mmdet``, ``mmseg`` or ``mmpretrain``.
-        dataset: What is tested on.
+        dataset: Test dataset.
 
     Returns:
-        The metric; None if the dataset does not say its classes or its objects.
+        The metric; None if the dataset does not provide its classes or its objects.
     """
     classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
     if not classes:
@@ -101,7 +101,7 @@ def make_confusion(scope: str, dataset: Any) -> ConfusionMatrix | None:
     truth = {}
     for index in range(len(dataset)):
         known = dataset.get_data_info(index)
-        # Of panoptic segments mmdet has a table of its own.
+        # mmdet prints its own table for panoptic segments.
         if 'img_id' not in known or 'instances' not in known or 'segments_info' in known:
             return None
         truth[known['img_id']] = known['instances']
@@ -110,10 +110,10 @@ def make_confusion(scope: str, dataset: Any) -> ConfusionMatrix | None:
 
 @contextmanager
 def record_evaluations() -> Iterator[list[Mapping[str, Any]]]:
-    """Keeps COCO's evaluations in the ``with`` block, of which mmdet keeps the means alone.
+    """Records COCO's evaluations in the ``with`` block; mmdet itself keeps only the means.
 
     Yields:
-        For each dataset pycocotools' evaluations by ``bbox`` and ``segm``, as they come.
+        For each dataset, pycocotools' evaluations by ``bbox`` and ``segm``; filled as they run.
     """
     try:
         from pycocotools.cocoeval import COCOeval
@@ -140,20 +140,20 @@ def record_evaluations() -> Iterator[list[Mapping[str, Any]]]:
 
 
 def rows_of_detector(evaluations: Mapping[str, Any], classes: Sequence[str]) -> Rows:
-    """Average precision of each class.
+    """Returns the average precision of each class.
 
     Args:
         evaluations: pycocotools' evaluations by ``bbox`` and ``segm``.
         classes: The classes in the order of the rows.
 
     Returns:
-        For each class ``images`` that have it, its ``objects``, and ``AP`` and ``AP50`` of boxes
-        and masks, NaN for a class that does not occur.
+        For each class, the number of ``images`` that contain it and of its ``objects``, and ``AP``
+        and ``AP50`` of boxes and masks, NaN for a class that does not occur.
     """
     rows = {}
     for kind, evaluation in evaluations.items():
         truth, params = evaluation.cocoGt, evaluation.params
-        # mmdet's own table of classes takes them to be in the order of the config.
+        # Unlike mmdet's own table, do not assume that the categories are in the config's order.
         for place, category in enumerate(params.catIds):
             annotations = truth.loadAnns(
                 truth.getAnnIds(imgIds=params.imgIds, catIds=[category], iscrowd=False)
@@ -176,14 +176,14 @@ def rows_of_detector(evaluations: Mapping[str, Any], classes: Sequence[str]) -> 
 
 
 def rows_of_classifier(confusion: ConfusionMatrix) -> Rows:
-    """Precision and recall of each class.
+    """Returns the precision and recall of each class.
 
     Args:
-        confusion: The confusion matrix, counted.
+        confusion: The confusion matrix after the run.
 
     Returns:
-        For each class its ``images``, and ``precision`` and ``recall``, NaN where they are
-        undefined.
+        For each class, its number of ``images``, and ``precision`` and ``recall``, NaN where they
+        are undefined.
     """
     matrix = confusion.matrix
     right = np.diagonal(matrix).astype(float)
@@ -211,7 +211,7 @@ def _report_rows(rows: Rows, path: Path) -> None:
 
 
 def _format(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as a table of text."""
+    """Formats the rows as a plain-text table."""
     table = Table(box=None, pad_edge=False)
     for name in rows[0]:
         table.add_column(name, justify='left' if name == 'class' else 'right', no_wrap=True)
@@ -229,6 +229,6 @@ def _cell(value: Any) -> str:
 
 
 def _mean(precision: np.ndarray) -> float:
-    """The mean of what is defined; COCO has -1 where a class does not occur."""
+    """Averages the defined values; COCO has -1 where a class does not occur."""
     defined = precision[precision > -1]
     return float(defined.mean()) if defined.size else float('nan')

@@ -1,4 +1,4 @@
-"""Counts what models take each class for."""
+"""Counts which classes models confuse."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -8,23 +8,23 @@ from mmengine.evaluator import BaseMetric
 from numpy.typing import NDArray
 
 SCORE_THRESHOLD = 0.3
-"""Of the objects that count."""
+"""Lowest score of the predicted objects that count."""
 IOU_THRESHOLD = 0.5
-"""At least so much of a found and a true box, together, is in both."""
+"""Lowest intersection over union at which a predicted and a true box match."""
 
 _Truth = tuple[NDArray, NDArray, NDArray]
 
 
 class ConfusionMatrix(BaseMetric):
-    """Counts how often each class was taken for each, in ``matrix`` once the run has ended.
+    """Counts how often each class was predicted as each class.
 
-    It is a metric without a result, so that runs in several processes collect it as they do others.
+    This is a metric without a result, so that distributed runs collect it like any other.
 
     Attributes:
-        names: Of rows, what is true, and columns, what was predicted.
-        class_count: How many of them are classes of the dataset, the first ones.
-        matrix: [classes, classes], int64; None before the end and in other processes than the main
-            one.
+        names: Names of the rows (true classes) and columns (predicted classes).
+        class_count: How many of the names, counted from the first, are classes of the dataset.
+        matrix: [classes, classes], int64; None until the run has ended, and always None outside
+            the main process.
 
     Args:
         names: Names of the classes.
@@ -43,11 +43,11 @@ class ConfusionMatrix(BaseMetric):
         for sample in data_samples:
             truth, predicted = self._pairs(sample)
             places, counts = np.unique(truth * len(self.names) + predicted, return_counts=True)
-            # For each image, as mmengine drops those that fill up the last batch.
+            # One entry per image, because mmengine drops the images that pad the last batch.
             self.results.append((places, counts))
 
     def compute_metrics(self, results: list) -> dict:
-        """Adds up the images."""
+        """Sums the counts of all images into ``matrix``; there is no score to return."""
         matrix = np.zeros(len(self.names) ** 2, np.int64)
         for places, counts in results:
             matrix[places] += counts
@@ -55,12 +55,12 @@ class ConfusionMatrix(BaseMetric):
         return {}
 
     def _pairs(self, sample: dict) -> tuple[NDArray, NDArray]:
-        """What is true and what was predicted, by number in ``names``."""
+        """Returns the true and the predicted classes as indices into ``names``."""
         raise NotImplementedError
 
 
 class PixelConfusion(ConfusionMatrix):
-    """The classes of pixels, by mmseg's segmentors; those without a class do not count."""
+    """Counts the classes that mmseg's segmentors predict; pixels without a class do not count."""
 
     def _pairs(self, sample: dict) -> tuple[NDArray, NDArray]:
         if 'gt_sem_seg' not in sample:
@@ -74,7 +74,7 @@ class PixelConfusion(ConfusionMatrix):
 
 
 class ImageConfusion(ConfusionMatrix):
-    """The classes of images, by mmpretrain's classifiers; images of several ones do not count."""
+    """Counts the classes that mmpretrain's classifiers predict; multi-label images do not count."""
 
     def _pairs(self, sample: dict) -> tuple[NDArray, NDArray]:
         truth, predicted = sample.get('gt_label'), sample.get('pred_label')
@@ -84,13 +84,14 @@ class ImageConfusion(ConfusionMatrix):
 
 
 class ObjectConfusion(ConfusionMatrix):
-    """The classes of objects, by mmdet's detectors.
+    """Counts the classes of objects that mmdet's detectors predict.
 
-    Found objects from `SCORE_THRESHOLD` on, the highest score first, each take the true object
-    with the highest intersection over union of boxes that none has taken yet, of whatever class, if
-    that is at least `IOU_THRESHOLD`. The last row and column, background, are for found objects
-    where there is none, and for true ones that were missed. Found ones inside of what the dataset
-    ignores, such as crowds, do not count.
+    Predicted objects with a score of at least `SCORE_THRESHOLD` are matched in order of decreasing
+    score. Each takes the still unmatched true object, of any class, whose box has the highest
+    intersection over union with its own, if that is at least `IOU_THRESHOLD`. The last row and
+    column, background, are for predictions without a true object and for true objects that were
+    missed. Unmatched predictions that lie at least half inside a region that the dataset ignores,
+    such as a crowd, do not count.
 
     Args:
         classes: Names of the classes.
@@ -119,16 +120,17 @@ class ObjectConfusion(ConfusionMatrix):
 def match_objects(
     boxes: NDArray, labels: NDArray, truth: _Truth, *, nothing: int
 ) -> tuple[NDArray, NDArray]:
-    """Finds out what the objects of an image were taken for; see `ObjectConfusion`.
+    """Matches the predicted objects of an image to the true ones; see `ObjectConfusion`.
 
     Args:
-        boxes: [n, 4]: x1, y1, x2, y2 of what was found, the highest score first.
-        labels: [n]: its classes.
-        truth: The same of what is there: [m, 4] and [m]; and [m], bool: whether it is ignored.
-        nothing: Number of the background.
+        boxes: [n, 4]: x1, y1, x2, y2 of the predicted boxes, the highest score first.
+        labels: [n]: their classes.
+        truth: The same for the ground truth, [m, 4] and [m], and [m], bool: whether each object is
+            ignored.
+        nothing: Index of the background class.
 
     Returns:
-        What is true and what was predicted, one entry for each pair and each object without one.
+        The true and the predicted classes, one entry for each pair and each unmatched object.
     """
     true_boxes, true_labels, ignored = truth
     shared = _intersections(boxes, true_boxes)

@@ -15,9 +15,9 @@ from nat_mm.files import whole_file
 from nat_mm.fonts import writable, write_plainly
 
 _MOST_NUMBERS = 30
-"""Classes up to which there is room for a number in each cell."""
+"""Up to this many classes, there is room for a number in each cell."""
 _MOST_NAMES = 250
-"""Classes up to which there is room for their names."""
+"""Up to this many classes, there is room for their names."""
 
 
 def shares_of_rows(matrix: NDArray) -> NDArray:
@@ -36,7 +36,7 @@ def write_confusion_table(metric: ConfusionMatrix, path: Path) -> None:
     """Writes the counts as CSV: a row for each true class, a column for each predicted one.
 
     Args:
-        metric: The matrix, counted.
+        metric: The metric after the run.
         path: File to write.
     """
     with whole_file(path) as unfinished, unfinished.open('w', encoding='utf-8', newline='') as file:
@@ -47,18 +47,18 @@ def write_confusion_table(metric: ConfusionMatrix, path: Path) -> None:
 
 
 def draw_confusion(metric: ConfusionMatrix, path: Path) -> None:
-    """Draws the matrix, each row as shares of what is truly of this class.
+    """Draws the matrix, with each row as shares of the samples that truly belong to the class.
 
-    With few classes the shares are also written into the cells, in percent. The order is that of
-    the classes in the config.
+    With few classes, the shares are also written into the cells, in percent. The classes are in the
+    order of the config.
 
     Args:
-        metric: The matrix, counted.
+        metric: The metric after the run.
         path: PNG file to write.
     """
     count = len(metric.names)
     shares = shares_of_rows(metric.matrix)
-    # Inches of a cell, and points of the letters that fit into its height.
+    # Side of a cell in inches, and the font size in points that fits its height.
     cell = float(np.clip(14 / count, 0.11, 0.45)) if count <= _MOST_NAMES else 20 / count
     letters = float(np.clip(cell * 72 * 0.6, 5, 10))
     longest = max(map(len, map(_shorten, metric.names))) if count <= _MOST_NAMES else 0
@@ -67,7 +67,7 @@ def draw_confusion(metric: ConfusionMatrix, path: Path) -> None:
     axes = figure.subplots()
     axes.imshow(shares, cmap='Blues', vmin=0, vmax=1, interpolation='nearest')
     if count <= _MOST_NAMES:
-        # Matplotlib sets the texts of ticks again when it draws them.
+        # Matplotlib sets the tick labels again when it draws them.
         names = [writable(_shorten(name)) for name in metric.names]
         axes.set_xticks(range(count), names, rotation=90, fontsize=letters)
         axes.set_yticks(range(count), names, fontsize=letters)
@@ -100,11 +100,11 @@ def _write_shares(axes: Axes, shares: NDArray, letters: float) -> None:
 
 
 def list_confusions(metric: ConfusionMatrix, *, limit: int = 5) -> list[str]:
-    """The mistakes about the classes with the highest shares, in words.
+    """Describes the most frequent confusions, by share of the true class.
 
     Args:
-        metric: The matrix, counted.
-        limit: How many at most.
+        metric: The metric after the run.
+        limit: Maximum number of confusions to return.
     """
     shares = shares_of_rows(metric.matrix)
     np.fill_diagonal(shares, 0)

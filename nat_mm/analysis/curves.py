@@ -21,16 +21,16 @@ _FEW_VALUES = 50
 
 
 def choose_usual_keys(logs: Sequence[TrainingLog]) -> list[str]:
-    """Chooses what is worth drawing.
+    """Chooses the numbers worth drawing.
 
     Args:
         logs: Logs of training runs.
 
     Returns:
-        Those of `USUAL_KEYS` that any of them has.
+        Those of `USUAL_KEYS` that are in any of the logs.
 
     Raises:
-        UserError: None of them has any.
+        UserError: None of the logs contains any of them.
     """
     keys = [key for key in USUAL_KEYS if any(key in log.keys for log in logs)]
     if not keys:
@@ -44,10 +44,10 @@ def choose_usual_keys(logs: Sequence[TrainingLog]) -> list[str]:
 def write_curves(
     curves: dict[str, dict[str, Curve]], output: Path, *, log_scale: Sequence[str] = ()
 ) -> None:
-    """Draws a panel for each number and writes them into one file, whole or not at all.
+    """Draws a panel for each number and writes them to one file, atomically.
 
     Args:
-        curves: By name of the number, by name of the training run.
+        curves: The curves by name of the number, then by name of the training run.
         output: File to write, with one of `FORMATS` as suffix.
         log_scale: Names of the numbers whose axis is logarithmic.
     """
@@ -70,13 +70,13 @@ def write_curves(
 def draw_panel(
     axes: Axes, curves: dict[str, Curve], *, title: str, colors: dict[str, str] | None = None
 ) -> None:
-    """Draws curves over one another.
+    """Draws several curves into one panel.
 
     Args:
         axes: Where to draw.
-        curves: By name in the legend.
+        curves: The curves by name in the legend.
         title: What they show.
-        colors: Matplotlib's colors by name; None means its own in turn.
+        colors: Matplotlib colors by name of the curve; None for matplotlib's default cycle.
     """
     for name, curve in curves.items():
         axes.plot(

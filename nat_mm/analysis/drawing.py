@@ -11,13 +11,13 @@ from torch import Tensor
 from nat_mm.analysis.windows import AttentionWindow
 
 COLORS = 'inferno'
-"""Color map of weights and heat, from 0 to the highest."""
+"""Color map of weights and heat maps, from 0 to the highest value."""
 LAYER_COLORS = 'viridis_r'
 """Color map of layers, from the first to the last."""
 TOKEN_COLOR = (255, 255, 0)
-"""Cyan, BGR: the outline of the token that attends."""
+"""Cyan, BGR: outline of the token that attends."""
 CELL_COLOR = (110, 110, 110)
-"""Gray: the outline of every cell of its window."""
+"""Gray: outline of every cell of its window."""
 
 Image = NDArray[np.uint8]
 
@@ -31,15 +31,15 @@ def draw_window(
 ) -> Image:
     """Draws a window over an image: the brighter a cell, the higher its weight.
 
-    Colors inside of the window's cells are those of weights, over the image in gray; all else is
-    the image, darker. The token that attends has a cyan outline. Cells in the padding of a small
-    map lie outside of the image and are not drawn.
+    Inside the window's cells, the color of the weight is blended with the image in gray; outside,
+    the image is darkened. The token that attends has a cyan outline. Cells in the padding of a
+    small map lie outside the image and are not drawn.
 
     Args:
         image: [height, width, 3], uint8, BGR.
         window: What to draw.
         scale: Pixels of the image per pixel of the backbone's input, (x, y).
-        highest: The weight that gets the brightest color; by default the window's highest one.
+        highest: The weight that gets the brightest color; by default, the window's highest weight.
 
     Returns:
         A new image of the same shape.
@@ -57,15 +57,15 @@ def draw_window(
 
 
 def draw_fields(image: Image, fields: Sequence[NDArray[np.bool_]]) -> Image:
-    """Draws over an image behind which layer each pixel first reaches a token.
+    """Colors each pixel of an image by the first layer after which it reaches a token.
 
-    Every layer has a color, by `LAYER_COLORS`: its pixels that no layer before it has, and an
-    outline around all that it has. What no layer has is the image, darker.
+    Every layer has a color from `LAYER_COLORS`, which fills the pixels of its field that are in no
+    earlier field and outlines the whole field. The image is darkened where no field reaches.
 
     Args:
         image: [height, width, 3], uint8, BGR.
-        fields: For each layer from the first to the last, the pixels that reach the token, [height,
-            width].
+        fields: For each layer from the first to the last, the pixels that reach the token,
+            [height, width].
 
     Returns:
         A new image of the same shape.
@@ -88,12 +88,12 @@ def draw_fields(image: Image, fields: Sequence[NDArray[np.bool_]]) -> Image:
 
 
 def draw_heat(image: Image, heat: NDArray, *, highest: float | None = None) -> Image:
-    """Draws a map of heat over an image.
+    """Draws a heat map over an image.
 
     Args:
         image: [height, width, 3], uint8, BGR.
         heat: [height, width], not negative.
-        highest: What gets the brightest color; by default the highest value.
+        highest: The value that gets the brightest color; by default, the highest one.
 
     Returns:
         A new image of the same shape.
@@ -108,11 +108,11 @@ def draw_heat(image: Image, heat: NDArray, *, highest: float | None = None) -> I
 
 
 def color_at(name: str, share: float) -> tuple[int, int, int]:
-    """A color of a color map, BGR.
+    """Looks up a color in a color map, BGR.
 
     Args:
         name: Name of one of matplotlib's color maps.
-        share: Place in it, from 0 to 1.
+        share: Position in it, from 0 to 1.
 
     Returns:
         Blue, green and red, each from 0 to 255.
@@ -138,7 +138,7 @@ def _blend(pixels: Image, color: tuple[int, int, int], strength: float) -> Image
 
 
 def _scale(box: Tensor, scale: tuple[float, float]) -> tuple[int, int, int, int]:
-    """(left, top, right, bottom) in whole pixels of an image."""
+    """Scales a box to (left, top, right, bottom) in whole pixels of the image."""
     left, top, right, bottom = box.tolist()
     x, y = scale
     return round(left * x), round(top * y), round(right * x), round(bottom * y)

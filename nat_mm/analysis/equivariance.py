@@ -1,4 +1,4 @@
-"""How well a backbone's features move along with the image."""
+"""Measures how well a backbone's features move along with the image."""
 
 from dataclasses import dataclass
 
@@ -11,13 +11,13 @@ from nat_mm.backbones.base import NeighborhoodBackbone
 
 @dataclass(frozen=True)
 class Equivariance:
-    """What a shift of the image by one token changes in the features of a stage."""
+    """How a shift of the image by one token changes the features of a stage."""
 
     stage: int
     stride: int
     """Image pixels per token, by which the image was shifted to the right and down."""
     change: Tensor
-    """[H, W], float32: of each token seen before and after the shift, the norm of the difference,
+    """[H, W], float32: for each token seen before and after the shift, the norm of the difference
     as a share of the mean norm of a token."""
 
     @property
@@ -32,17 +32,17 @@ class Equivariance:
 def measure_equivariance(backbone: NeighborhoodBackbone, image: Tensor) -> list[Equivariance]:
     """Compares the features of crops of an image that are one token apart.
 
-    For each stage, two crops of equal size differ by the stage's stride on both axes. If attention
-    treated all places alike, the feature of a token would be the same in both, unless it depends on
-    pixels that only one of them has, or on borders.
+    For each stage, two crops of equal size are offset by the stage's stride on both axes. If
+    attention treated all positions alike, the feature of a token would be the same in both crops,
+    unless it depends on pixels that only one of them contains, or on the borders.
 
     Args:
         backbone: A NAT, DiNAT or DiNAT_s with any attention pattern; it runs in eval mode.
-        image: What it takes, [1, in_channels, H, W]. The crops have as many pixels on each side as
-            whole tokens of the last stage fit in, less one token.
+        image: Input of the backbone, [1, in_channels, H, W]. Each side of the crops is as long as
+            the whole tokens of the last stage that fit in the image, minus one token.
 
     Returns:
-        What changes, for each stage that the backbone returns.
+        The change for each stage that the backbone returns.
 
     Raises:
         ValueError: The image is too small for the crops to have 2 x 2 tokens of the last stage.

@@ -1,4 +1,4 @@
-"""Which pixels reach a token, and by how much, over the layers of a backbone."""
+"""Computes which pixels reach a token, and how strongly, through the layers of a backbone."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from nat_mm.analysis.windows import (
 from nat_mm.backbones.base import NeighborhoodBackbone
 from nat_mm.layers import ConvDownsampler, ConvTokenizer, PatchMerging, PatchTokenizer
 
-# Kernel size, stride and padding of each convolution, of what convolves.
+# Kernel size, stride and padding of each convolution in the tokenizers and downsamplers.
 _CONVOLUTIONS = {
     ConvTokenizer: ((3, 2, 1), (3, 2, 1)),
     ConvDownsampler: ((3, 2, 1),),
@@ -33,8 +33,8 @@ _CONVOLUTIONS = {
 class ReceptiveField:
     """The pixels of an image on which the output of a layer at one token depends.
 
-    They are the pixels in ``rows`` and in ``columns``: a window is the product of a set of rows and
-    a set of columns, and so is the union of windows over such a product.
+    The pixels are the product of ``rows`` and ``columns``: a window is the product of a set of rows
+    and a set of columns, and so is the union of windows over such a product.
     """
 
     layer: Layer
@@ -45,12 +45,12 @@ class ReceptiveField:
 
     @property
     def pixels(self) -> Tensor:
-        """[H, W], bool: the pixels."""
+        """[H, W], bool: True at the pixels in the field."""
         return self.rows[:, None] & self.columns
 
 
 def layers_until(layer: Layer, backbone: NeighborhoodBackbone) -> list[Layer]:
-    """The layers of a backbone in the order in which they run, the given one being the last."""
+    """Lists the layers of a backbone in the order in which they run, up to the given one."""
     return [
         Layer(stage, block)
         for stage in range(layer.stage + 1)
@@ -73,7 +73,7 @@ def receptive_fields(
 
     Args:
         backbone: A NAT, DiNAT or DiNAT_s with any attention pattern.
-        image: What it takes, [1, in_channels, H, W]; only its shape matters.
+        image: Input of the backbone, [1, in_channels, H, W]; only its shape matters.
         point: (x, y) in pixels of ``image``; selects the token in whose cell it lies in each stage.
         stage: Last stage, from 0; negative numbers count from the last.
         block: Last layer in that stage, from 0; negative numbers count from the last.
@@ -106,23 +106,23 @@ def attention_rollouts(
     block: int = -1,
     last: int | None = None,
 ) -> list[tuple[Layer, Tensor]]:
-    """How strongly each pixel of an image contributes to a token, by attention rollout.
+    """Computes how strongly each pixel contributes to a token, by attention rollout.
 
     Rollout (arXiv 2005.00928) assumes that half of a layer's output comes from the token itself and
-    half from the tokens that it attends to, by the mean weights over the heads. A downsampler and
-    the tokenizer are assumed to weight a token's whole cell equally, 2 x 2 tokens and 4 x 4 pixels.
-    The share of the zero padding of a map smaller than the window is left out.
+    half from the tokens that it attends to, by the mean weights over the heads. The downsamplers
+    and the tokenizer are assumed to weight a token's whole cell equally: 2 x 2 tokens and 4 x 4
+    pixels. The share of the zero padding of a map smaller than the window is left out.
 
     Args:
         backbone: A NAT, DiNAT or DiNAT_s, with any backend; it runs once, in eval mode.
-        image: What it takes, [1, in_channels, H, W], normalized.
+        image: Input of the backbone, [1, in_channels, H, W], normalized.
         point: (x, y) in pixels of ``image``; selects the token in whose cell it lies in each stage.
         stage: Last stage, from 0; negative numbers count from the last.
         block: Last layer in that stage, from 0; negative numbers count from the last.
         last: Number of layers to return; None for all.
 
     Returns:
-        For each of the ``last`` layers up to the chosen one: the layer, and the shares [H, W],
+        For each of the ``last`` layers up to the chosen one: the layer and its shares, [H, W],
         float32, which sum to 1 unless some are left out.
 
     Raises:
@@ -148,7 +148,7 @@ def attention_rollouts(
 def _axis_field(
     backbone: NeighborhoodBackbone, layers: Sequence[Layer], token: int, length: int
 ) -> Tensor:
-    """Which of an axis's pixels reach a token behind the last of the layers: [length], bool."""
+    """Which pixels on an axis reach a token of the last layer's output: [length], bool."""
     seen = torch.zeros(axis_tokens(length, layers[-1].stage), dtype=torch.bool)
     seen[token] = True
     for layer in reversed(layers):
@@ -160,16 +160,16 @@ def _axis_field(
 
 
 def _under_kernels(backbone: NeighborhoodBackbone, stage: int, seen: Tensor, length: int) -> Tensor:
-    """What the downsampler (for stage 0 the tokenizer) before a stage sees along one axis.
+    """Finds what the downsampler before a stage, or the tokenizer, sees along one axis.
 
     Args:
         backbone: The backbone.
-        stage: The stage.
+        stage: The stage; the tokenizer precedes stage 0.
         seen: Which of the stage's tokens on the axis count, bool.
         length: Pixels of the image on the axis.
 
     Returns:
-        Which tokens of the stage before it (for stage 0: which pixels) reach one of them, bool.
+        Which tokens of the previous stage (for stage 0: which pixels) reach one of them, bool.
     """
     module = backbone.stages[stage - 1].downsample if stage else backbone.patch_embed
     inputs = axis_tokens(length, stage - 1) if stage else length
@@ -186,7 +186,7 @@ def _under_kernels(backbone: NeighborhoodBackbone, stage: int, seen: Tensor, len
 
 
 def _spread_over_cells(shares: Tensor, finer: tuple[int, int]) -> Tensor:
-    """Divides what each token of a map has evenly among the tokens of a finer map in its cell."""
+    """Divides the share of each token evenly among the tokens of a finer map in its cell."""
     for axis, length in enumerate(finer):
         stride = -(-length // shares.shape[axis])
         owner = torch.arange(length) // stride
@@ -198,7 +198,7 @@ def _spread_over_cells(shares: Tensor, finer: tuple[int, int]) -> Tensor:
 def _mean_weights(
     backbone: NeighborhoodBackbone, layer: Layer, query: Tensor, key: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Weights [H', W', k * k], the mean over the heads, and numbers of the neighbors, likewise."""
+    """Returns mean weights over the heads and flat neighbor indices, both [H', W', k * k]."""
     attention = backbone.stages[layer.stage].blocks[layer.block].attn
     weights, neighbors = weights_of(attention, query, key)
     numbers = neighbors[..., 0] * query.shape[2] + neighbors[..., 1]
@@ -206,7 +206,7 @@ def _mean_weights(
 
 
 def _attend_back(shares: Tensor, weights: Tensor, numbers: Tensor) -> Tensor:
-    """Hands the shares [H, W] of tokens on to what they attend to."""
+    """Passes the shares of tokens, [H, W], on to the tokens that they attend to."""
     height, width = shares.shape
     padded_height, padded_width = weights.shape[:2]
     own = weights[:height, :width] * shares[..., None]

@@ -26,13 +26,13 @@ Run = Callable[[nn.Module, torch.Tensor], Any]
 
 @dataclass(frozen=True)
 class ModelCosts:
-    """What a model costs, by the dotted names of its modules; ``''`` names the whole model.
+    """The costs of a model by the dotted names of its modules; ``''`` is the whole model.
 
     Args:
         parameters: Number of parameters of each module.
         multiply_adds: Multiply-adds of each module.
         neighborhood_attention: Multiply-adds of neighborhood attention in the whole model,
-            without its projections.
+            excluding its projections.
     """
 
     parameters: dict[str, int]
@@ -43,19 +43,20 @@ class ModelCosts:
 def count_costs(
     model: nn.Module, shape: tuple[int, int], run: Run, *, compute: bool = False
 ) -> ModelCosts:
-    """Counts what one image costs.
+    """Counts the parameters of a model and its multiply-adds for one image.
 
-    A multiply-add counts as one. Counted are convolutions, matrix products and neighborhood
-    attention and, at fvcore's and mmengine's rates per element, what is below one percent of a
-    usual model: normalization, bilinear interpolation and pooling.
+    A multiply-add counts as one. Convolutions, matrix products and neighborhood attention are
+    counted and, at fvcore's and mmengine's rates per element, operations that make up less than one
+    percent of a typical model: normalization, bilinear interpolation and pooling.
 
     Args:
-        model: Model on the CPU, on 'meta' or built in `WithoutValues`; it is frozen, and its
-            neighborhood attention gets the backend 'portable', whose work is that of every backend.
+        model: Model on the CPU, on 'meta' or built in `WithoutValues`. It is frozen, and its
+            neighborhood attention is set to the backend 'portable', which does the same work as
+            every other backend.
         shape: Height and width of the image.
         run: Runs the model on an image [1, 3, H, W].
-        compute: Whether to compute. Otherwise tensors have no values, see `WithoutValues`, and
-            what the model runs must not depend on them.
+        compute: Whether to compute values. If not, tensors have none (see `WithoutValues`), and the
+            operations that the model runs must not depend on them.
     """
     model.requires_grad_(False).eval()
     for module in model.modules():
@@ -92,7 +93,7 @@ def count_costs(
 
 
 class _Running(nn.Module):
-    """What is run of a model, as a module that can be called with other weights."""
+    """Wraps the run of a model in a module that can be called with other weights."""
 
     def __init__(self, model: nn.Module, run: Run) -> None:
         super().__init__()
@@ -105,7 +106,7 @@ class _Running(nn.Module):
 
 @contextmanager
 def _owners(model: nn.Module, counter: FlopCounterMode) -> Iterator[dict[str, int]]:
-    """Finds what is counted while a module runs but none of the modules that it calls, by name."""
+    """Counts FLOPs by the name of the innermost module that is running."""
     names = {module: name for name, module in model.named_modules()}
     flops = Counter()
     running = ['']
@@ -132,9 +133,9 @@ def _owners(model: nn.Module, counter: FlopCounterMode) -> Iterator[dict[str, in
 
 @contextmanager
 def _without_margins(model: nn.Module) -> Iterator[None]:
-    """Lets stand-alone attention cost what its windows do.
+    """Makes stand-alone attention cost only what its windows cost.
 
-    The queries of the zero margin belong to how the operator is used, not to the pattern.
+    The queries in the zero margin are an artifact of how the operator is used, not of the pattern.
     """
     modules = [module for module in model.modules() if isinstance(module, StandAloneAttention2D)]
     for module in modules:
@@ -149,7 +150,7 @@ def _without_margins(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def _plain_attention() -> Iterator[None]:
-    """Does without the fused operators of global attention, for which there are no formulas."""
+    """Disables the fused operators of global attention, which have no FLOP formulas."""
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -170,7 +171,7 @@ def _per_output_element(multiply_adds: int) -> Callable[..., int]:
 _ELEMENTWISE_FORMULAS = {
     aten.native_layer_norm: _per_input_element(5),
     aten.native_group_norm: _per_input_element(5),
-    aten._native_batch_norm_legit: _per_input_element(5),  # by the statistics of its input
+    aten._native_batch_norm_legit: _per_input_element(5),  # uses batch statistics
     aten._native_batch_norm_legit_no_training: _per_input_element(2),
     aten._adaptive_avg_pool2d: _per_input_element(1),
     aten.upsample_bilinear2d: _per_output_element(4),
@@ -179,7 +180,7 @@ _ELEMENTWISE_FORMULAS = {
 
 
 def _sum_by_module(model: nn.Module, items: Iterable[tuple[str, int]]) -> dict[str, int]:
-    """Adds each value to the module that it is given for and to all around that."""
+    """Adds each value to its module and to all modules that contain it."""
     sums = dict.fromkeys((name for name, _ in model.named_modules()), 0)
     for name, value in items:
         sums[name] += value

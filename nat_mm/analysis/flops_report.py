@@ -1,4 +1,4 @@
-"""Shows what a model costs: a table for people, JSON for programs."""
+"""Reports what a model costs: a table for people, JSON for programs."""
 
 import json
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from nat_mm.analysis.flops import ModelCosts
 
 @dataclass(frozen=True)
 class FlopsReport:
-    """What is shown.
+    """The costs of a model, with what they were counted for.
 
     Args:
         config: Path of the config.
         model: Type of the model.
         shape: Height and width of the image.
-        convention: What is counted, beyond the usual.
+        convention: What is counted, where that needs saying; may be empty.
         costs: What the model costs.
     """
 
@@ -29,7 +29,7 @@ class FlopsReport:
     costs: ModelCosts
 
     def as_json(self) -> str:
-        """All numbers, not rounded; ``modules`` holds every module that has or does something."""
+        """Returns all numbers, unrounded; ``modules`` omits modules with neither cost."""
         costs = self.costs
         report = {
             'config': self.config,
@@ -49,7 +49,7 @@ class FlopsReport:
         return json.dumps(report, indent=2)
 
     def print_table(self, *, depth: int) -> None:
-        """Prints the modules down to a depth, in the order in which the model has them.
+        """Prints the modules down to a depth, in the order of the model.
 
         Modules with less than a thousandth of the parameters and of the multiply-adds are left out.
 

@@ -1,4 +1,4 @@
-"""Tests a backbone without training a head: images are classified by their nearest neighbors."""
+"""Tests a backbone without training a head, by nearest-neighbor classification."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -26,15 +26,15 @@ def vote_of_neighbors(
 ) -> Tensor:
     """Classifies by the labels of the most similar vectors, as DINO does (arXiv 2104.14294).
 
-    A neighbor of cosine similarity s votes for its class with weight ``exp(s / temperature)``.
+    A neighbor with cosine similarity s votes for its class with weight ``exp(s / temperature)``.
 
     Args:
-        features: What to classify, ``[B, C]``; of length 1, as `memory`.
-        memory: Labeled vectors, ``[N, C]``.
+        features: Vectors to classify, ``[B, C]``, of unit length.
+        memory: Labeled vectors, ``[N, C]``, of unit length.
         labels: Their classes, ``[N]``.
         classes: Number of classes.
         neighbors: How many neighbors vote; at most N do.
-        temperature: The smaller, the more the nearest ones count.
+        temperature: The smaller, the more the nearest neighbors count.
 
     Returns:
         The share of each class in the votes, ``[B, classes]``.
@@ -54,9 +54,9 @@ class NearestNeighborTestLoop(TestLoop):
         runner: The runner.
         dataloader: Loads the images to classify.
         evaluator: Metrics of a classifier.
-        memory_dataloader: Config of what loads the labeled images, with the pipeline of the test.
+        memory_dataloader: Loads the labeled images, with the test pipeline.
         neighbors: How many neighbors vote.
-        temperature: The smaller, the more the nearest ones count.
+        temperature: The smaller, the more the nearest neighbors count.
         fp16: Whether the model runs in mixed precision.
 
     Raises:
@@ -86,10 +86,10 @@ class NearestNeighborTestLoop(TestLoop):
         self.temperature = temperature
 
     def run(self) -> dict[str, float]:
-        """Takes the features of the labeled images, then classifies the others."""
+        """Extracts the features of the labeled images, then classifies the test images."""
         self.runner.model.eval()
         batches = [self._extract(batch) for batch in self.memory_dataloader]
-        # Every process has a part of the same length, as the sampler pads them.
+        # Every process has a part of the same length, because the sampler pads them.
         self.memory = torch.cat(all_gather(torch.cat([features for features, _ in batches])))
         labels = [each.gt_label for _, samples in batches for each in samples]
         self.labels = torch.cat(all_gather(torch.cat(labels).to(self.memory.device)))
@@ -119,7 +119,7 @@ class NearestNeighborTestLoop(TestLoop):
 
     @torch.no_grad()
     def _extract(self, batch: Mapping[str, Any]) -> tuple[Tensor, list[Any]]:
-        """The features of a batch, ``[B, C]`` of length 1, and its samples."""
+        """Returns the features of a batch, ``[B, C]`` of unit length, and its samples."""
         model = self.runner.model
         model = model.module if is_model_wrapper(model) else model
         if not hasattr(model, 'extract_feat') or getattr(model, 'head', None) is None:

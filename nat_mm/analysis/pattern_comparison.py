@@ -1,4 +1,4 @@
-"""One backbone with each attention pattern: what it costs, and how it treats its input."""
+"""Compares a backbone's attention patterns: their costs, and how they treat the input."""
 
 import json
 import math
@@ -22,15 +22,15 @@ from nat_mm.backbones.base import NeighborhoodBackbone
 
 @dataclass(frozen=True)
 class PatternRow:
-    """What was found of one attention pattern.
+    """The results for one attention pattern.
 
     Args:
         pattern: One of ``nat_mm.layers.ATTENTION_PATTERNS``.
         parameters: Number of parameters of the backbone.
-        multiply_adds: Of the backbone, for one image.
-        images_per_second: By mode.
-        peak_bytes: By mode; see `nat_mm.analysis.pattern_costs.measure_peak_memory`.
-        equivariance: For each stage.
+        multiply_adds: Multiply-adds of the backbone for one image.
+        images_per_second: Throughput by mode.
+        peak_bytes: Peak memory by mode; see `nat_mm.analysis.pattern_costs.measure_peak_memory`.
+        equivariance: One result per stage.
         field_sides: For each layer, the mean side in pixels of the receptive field of the token in
             the middle of the image.
     """
@@ -44,7 +44,7 @@ class PatternRow:
     field_sides: list[float]
 
     def as_dict(self) -> dict[str, Any]:
-        """All numbers, not rounded; of the equivariance, the error of each stage."""
+        """Returns all numbers, unrounded; for equivariance, the error of each stage."""
         fields = dict(vars(self))
         fields['equivariance'] = {each.stage: each.error for each in self.equivariance}
         return fields
@@ -53,11 +53,11 @@ class PatternRow:
 def build_patterns(
     backbone: NeighborhoodBackbone, config: dict[str, Any], patterns: Sequence[str]
 ) -> dict[str, NeighborhoodBackbone]:
-    """Builds a backbone with each attention pattern and the weights of one.
+    """Builds variants of a backbone with each attention pattern and the same weights.
 
     Args:
-        backbone: Whose weights and device they get.
-        config: What it was built from.
+        backbone: The backbone whose weights and device they get.
+        config: Config that it was built from.
         patterns: Some of ``nat_mm.layers.ATTENTION_PATTERNS``.
 
     Raises:
@@ -81,8 +81,8 @@ def draw_weights(backbone: nn.Module, *, seed: int = 0) -> None:
 
     Args:
         backbone: Changed in place: linear layers get a standard deviation of one over the square
-            root of their inputs, bias tables one of 1.
-        seed: Of the random numbers.
+            root of their inputs, bias tables a standard deviation of 1.
+        seed: Random seed.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -112,13 +112,13 @@ def compare_patterns(
     Args:
         backbones: By pattern, on one device.
         image: Input of the backbone, [1, C, H, W], for the equivariance.
-        shape: Height and width of the images for all else.
-        batch_size: Images at a time for time and memory.
+        shape: Height and width of the images for everything else.
+        batch_size: Images per batch when measuring time and memory.
         modes: Some of ``nat_mm.analysis.pattern_costs.MODES``.
         **timing: Options of `nat_mm.analysis.pattern_costs.measure_seconds`.
 
     Returns:
-        What was found of each, in the order of ``backbones``.
+        One row per pattern, in the order of ``backbones``.
 
     Raises:
         ValueError: The image is too small.
@@ -156,7 +156,7 @@ def compare_patterns(
 
 
 def measure_field_sides(backbone: NeighborhoodBackbone, shape: tuple[int, int]) -> list[float]:
-    """Mean side in pixels of the receptive field of the token in the middle, behind each layer."""
+    """Measures the mean side, in pixels, of the middle token's receptive field after each layer."""
     height, width = shape
     image = torch.empty(1, backbone.in_channels, height, width, device='meta')
     fields = receptive_fields(backbone, image, point=(width / 2, height / 2))
@@ -164,7 +164,7 @@ def measure_field_sides(backbone: NeighborhoodBackbone, shape: tuple[int, int]) 
 
 
 def as_json(rows: Sequence[PatternRow]) -> str:
-    """The rows for programs."""
+    """Formats the rows as JSON for programs."""
     return json.dumps([row.as_dict() for row in rows], indent=2)
 
 

@@ -1,4 +1,4 @@
-"""What it costs to run a backbone: time, and peak memory of its tensors."""
+"""Measures what it costs to run a backbone: time, and peak memory of its tensors."""
 
 import itertools
 import os
@@ -18,11 +18,11 @@ MODES = ('inference', 'training')
 
 
 def make_work(backbone: nn.Module, images: Tensor, mode: str) -> Callable[[], None]:
-    """What is measured: a forward pass, for 'training' with the backward pass.
+    """Returns the work to measure: a forward pass, for 'training' with the backward pass.
 
     Args:
         backbone: The backbone; put into eval or training mode.
-        images: What it takes, [B, C, H, W].
+        images: Its input, [B, C, H, W].
         mode: One of ``MODES``.
     """
     backbone.train(mode == 'training')
@@ -45,13 +45,13 @@ def measure_seconds(
     seconds: float = 1.0,
     clock: Callable[[], float] = wall_clock,
 ) -> dict[str, float]:
-    """Times functions in turns, so that a slow moment of the machine meets all of them.
+    """Times functions in turns, so that a slow moment of the machine affects all of them.
 
     Args:
-        works: What to time, by name.
-        rounds: How often each has its turn.
-        seconds: How long a turn takes at least.
-        clock: Returns the time in seconds; by default, it waits for the GPU first.
+        works: Functions to time, by name.
+        rounds: Number of turns that each gets.
+        seconds: Minimum duration of a turn.
+        clock: Returns the time in seconds; the default waits for the GPU first.
 
     Returns:
         Median seconds per call, by name.
@@ -69,13 +69,14 @@ def measure_seconds(
 
 
 def measure_peak_memory(work: Callable[[], Any], device: torch.device) -> int:
-    """How much more memory PyTorch's tensors take while a function runs than before.
+    """Measures how much more memory PyTorch's tensors take while a function runs than before.
 
-    On the CPU this counts what PyTorch's allocator hands out, not the process's resident memory.
+    On the CPU, this counts what PyTorch's allocator hands out, not the process's resident memory.
 
     Args:
-        work: The function; it is called twice, the first time to leave behind what stays.
-        device: Where its tensors are, a CPU or a GPU of CUDA's.
+        work: The function. It is called twice, so that what the first call leaves allocated does
+            not count.
+        device: Where its tensors are, a CPU or a CUDA GPU.
 
     Returns:
         Bytes.
@@ -102,7 +103,7 @@ def measure_peak_memory(work: Callable[[], Any], device: torch.device) -> int:
 
 @contextmanager
 def _without_messages() -> Iterator[None]:
-    """Keeps the profiler from writing on stderr, past Python, that it starts and finds no GPU."""
+    """Silences what the profiler writes to stderr from C++ when it starts and finds no GPU."""
     sys.stderr.flush()
     stderr = os.dup(2)
     try:

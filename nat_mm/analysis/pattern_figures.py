@@ -1,4 +1,4 @@
-"""Figures of attention patterns side by side."""
+"""Draws figures that compare attention patterns side by side."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,13 +12,14 @@ from nat_mm.files import whole_file
 
 
 def draw_equivariance(rows: Sequence[PatternRow], output: Path) -> None:
-    """Draws for each pattern and stage how much each token changes when the image moves.
+    """Draws, for each pattern and stage, how much each token changes when the image moves.
 
-    The panels of a stage have one scale, from 0 to the highest value inside: what the border's own
-    tokens see of it in the tokenizer changes most, and equally in all patterns.
+    The panels of a stage share one scale, from 0 to the highest value inside the border. The tokens
+    on the border are excluded because they change most, through the tokenizer, and equally so in
+    all patterns.
 
     Args:
-        rows: What was found of each pattern.
+        rows: Results for each pattern.
         output: File to write.
     """
     stages = len(rows[0].equivariance)
@@ -44,7 +45,7 @@ def draw_field_growth(sides: Mapping[str, Sequence[float]], output: Path) -> Non
     """Draws how the receptive field of the token in the middle grows from layer to layer.
 
     Args:
-        sides: By pattern, its side in pixels behind each layer.
+        sides: By pattern, the side of the field in pixels after each layer.
         output: File to write.
     """
     figure = Figure(figsize=(7.2, 4.2), layout='constrained')

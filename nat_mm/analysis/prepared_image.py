@@ -1,4 +1,4 @@
-"""Prepares an image as input of a model's backbone."""
+"""Prepares an image as input for a model's backbone."""
 
 from dataclasses import dataclass
 
@@ -17,17 +17,17 @@ SMALLEST_SIDE = 32
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """An image as input of a backbone.
+    """An image prepared as input for a backbone.
 
-    Positions in it are ``scale`` times those in the original image. It is never cropped, even if a
-    classifier's test pipeline crops, and may be padded on the right and at the bottom.
+    Positions in the tensor are ``scale`` times those in the original image. The image is never
+    cropped, even if a classifier's test pipeline crops, but may be padded on the right and at the
+    bottom.
     """
 
     tensor: Tensor
     """[1, channels, H, W], normalized, on the device of the model."""
     resized: np.ndarray
-    """[height, width, 3], uint8, BGR: what to draw on, in the image's size before
-    padding."""
+    """[height, width, 3], uint8, BGR: the image to draw on, in its size before padding."""
     scale: tuple[float, float]
     """Pixels of the tensor per pixel of the image, (x, y)."""
 
@@ -49,7 +49,7 @@ def prepare_image(
         model: The model, with its ``data_preprocessor``.
         config: Its config, whose test pipeline says how to resize.
         image: From `read_frames`; or [height, width, 3], uint8, BGR.
-        short_side: Length in pixels to which to resize the shorter side instead; at least 32.
+        short_side: Resizes the shorter side to this many pixels, at least 32, instead.
 
     Returns:
         The input of the model's backbone.

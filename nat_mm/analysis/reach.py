@@ -1,4 +1,4 @@
-"""Which tokens a token attends to along one axis, for every attention pattern."""
+"""Computes which tokens a token attends to along one axis, for every attention pattern."""
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from nat_mm.ops.window import axis_window
 
 
 def axis_reach(attention: nn.Module, length: int) -> Tensor:
-    """Whether a token attends to another on an axis of the map.
+    """Computes which tokens attend to which along one axis of the feature map.
 
     In all patterns, a token attends to the product of a set of rows and a set of columns.
 
@@ -22,10 +22,10 @@ def axis_reach(attention: nn.Module, length: int) -> Tensor:
         length: Number of tokens L on the axis.
 
     Returns:
-        [L, L], bool: row i is True at what token i attends to, padding left out.
+        [L, L], bool: row i is True at the tokens that token i attends to, without padding.
 
     Raises:
-        TypeError: The module is of no known pattern.
+        TypeError: The module's attention pattern is unknown.
     """
     position = torch.arange(length)
     distance = position - position[:, None]

@@ -1,4 +1,4 @@
-"""Which pixels a model's output depends on: gradient saliency."""
+"""Computes and draws gradient saliency: which pixels a model's output depends on."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from nat_mm.fonts import write_plainly
 NOISE = 0.15
 """Standard deviation of SmoothGrad's noise, as a share of the range of the input."""
 DIFFERENCE_COLORS = 'coolwarm'
-"""Color map of differences, from -1 over 0 to 1."""
+"""Color map of differences, from -1 to 1."""
 _PANELS_IN_A_ROW = 4
 
 
@@ -29,11 +29,11 @@ class Saliency:
     magnitude: Tensor
     """[H, W], float32, on the CPU: norm over the channels of the gradient at each pixel."""
     label: int | None
-    """Class of the highest logit, where that is the output; None where it is the features' norm."""
+    """Class of the highest logit, if that is the output; None if it is the features' norm."""
 
 
 def saliency(model: nn.Module, image: Tensor, *, samples: int = 1) -> Saliency:
-    """Gradient of a model's output with respect to its input (arXiv 1312.6034).
+    """Computes the gradient of a model's output with respect to its input (arXiv 1312.6034).
 
     The output is the highest logit of mmpretrain's classifiers, and the Euclidean norm of the last
     feature map of any other model's ``backbone``.
@@ -41,8 +41,8 @@ def saliency(model: nn.Module, image: Tensor, *, samples: int = 1) -> Saliency:
     Args:
         model: A model of mmdet, mmseg or mmpretrain, in eval mode.
         image: Its normalized input, [1, C, H, W].
-        samples: Above 1, the mean over as many gradients of the image with noise added (SmoothGrad,
-            arXiv 1706.03825); the seed of the noise is fixed.
+        samples: If above 1, averages the gradients over this many noisy copies of the image
+            (SmoothGrad, arXiv 1706.03825); the seed of the noise is fixed.
 
     Returns:
         The saliency.
@@ -74,17 +74,17 @@ def saliency(model: nn.Module, image: Tensor, *, samples: int = 1) -> Saliency:
 def draw_saliency(
     image: NDArray[np.uint8], drawn: dict[str, tuple[PreparedImage, Saliency]], output: Path
 ) -> None:
-    """Draws an image and beside it the saliency of one or several models.
+    """Draws an image next to the saliency of one or more models.
 
-    Of two models, a last panel shows the difference: red where the first depends more on the image,
-    blue where the second does.
+    For two models, a last panel shows the difference: red where the first depends more on the
+    image, blue where the second does.
 
-    Every map is smoothed a little and has its own scale, as gradients of different models cannot be
-    compared: the brightest color is for the strongest half percent of pixels.
+    Every map is slightly smoothed and has its own scale, because gradients of different models are
+    not comparable: the brightest color marks the strongest half percent of pixels.
 
     Args:
         image: [height, width, 3], uint8, BGR.
-        drawn: By title, what a model got and its saliency.
+        drawn: By title, the input of each model and its saliency.
         output: File to write.
     """
     height, width = image.shape[:2]
@@ -114,14 +114,14 @@ def draw_saliency(
 def difference(
     first: tuple[PreparedImage, Saliency], second: tuple[PreparedImage, Saliency]
 ) -> NDArray[np.float32]:
-    """By how much more one model's output depends on each pixel than another's.
+    """Computes how much more one model's output depends on each pixel than another's.
 
     Args:
-        first: What a model got and its saliency.
-        second: The same of another model; its map is resized to that of the first.
+        first: Input of a model and its saliency.
+        second: The same for another model; its map is resized to that of the first.
 
     Returns:
-        Values from -1 to 1: one map minus the other, each with a scale of its own (`smoothed`).
+        Values from -1 to 1: the first map minus the second, each on its own scale (`smoothed`).
     """
     one, other = smoothed(*first), smoothed(*second)
     if one.shape != other.shape:
@@ -131,10 +131,10 @@ def difference(
 
 
 def smoothed(prepared: PreparedImage, found: Saliency) -> NDArray[np.float32]:
-    """The saliency of an image as it is drawn.
+    """Smooths and scales the saliency of an image for drawing.
 
     Args:
-        prepared: What the model got.
+        prepared: Input of the model.
         found: Its saliency.
 
     Returns:
@@ -148,6 +148,6 @@ def smoothed(prepared: PreparedImage, found: Saliency) -> NDArray[np.float32]:
 
 
 def _is_classifier(model: nn.Module) -> bool:
-    # Not by mmpretrain's class: mmpretrain need not be installed.
+    # Checked by module name, as mmpretrain may not be installed.
     modules = {base.__module__.split('.')[0] for base in type(model).__mro__}
     return 'mmpretrain' in modules and getattr(model, 'with_head', False)

@@ -1,4 +1,4 @@
-"""Reads the logs that mmengine writes of training runs."""
+"""Reads the logs that mmengine writes during training runs."""
 
 import itertools
 import json
@@ -18,9 +18,9 @@ class Curve:
     """How a number changes over a training run.
 
     Attributes:
-        places: Where each value was logged, in `unit`, rising.
+        places: Where each value was logged, in `unit`, ascending.
         values: The values.
-        unit: ``iteration``, or ``epoch`` for what is measured once in an epoch.
+        unit: ``iteration``, or ``epoch`` for values measured once per epoch.
     """
 
     places: list[int]
@@ -34,7 +34,7 @@ class TrainingLog:
 
     Attributes:
         path: File or folder that it was read from.
-        entries: What mmengine wrote, oldest first.
+        entries: Entries that mmengine wrote, oldest first.
     """
 
     path: Path
@@ -53,7 +53,7 @@ class TrainingLog:
         )
 
     def curve(self, key: str) -> Curve:
-        """The values of a number over the training run.
+        """Collects the values of a number over the training run.
 
         Args:
             key: Its name, such as ``loss`` or ``coco/bbox_mAP``.
@@ -62,7 +62,7 @@ class TrainingLog:
             The values and where they were logged.
 
         Raises:
-            UserError: It was not logged.
+            UserError: The number was not logged.
         """
         places, values, unit = [], [], 'iteration'
         last_epoch = 0
@@ -70,7 +70,7 @@ class TrainingLog:
             last_epoch = entry.get('epoch', last_epoch)
             if key not in entry:
                 continue
-            # mmengine numbers validations by epochs, if the run counts those.
+            # mmengine numbers validations by epoch if the run counts epochs.
             if 'iter' not in entry and 0 < entry['step'] <= last_epoch:
                 unit = 'epoch'
             places.append(entry.get('iter', entry['step']))
@@ -83,18 +83,18 @@ class TrainingLog:
 def read_log(path: Path) -> TrainingLog:
     """Reads the log of a training run.
 
-    A work directory may hold several logs, as a resumed run begins another one.
-    They are joined: from its first iteration on, a later one takes the place of an earlier.
+    A work directory may contain several logs, because a resumed run starts a new one. They are
+    joined: from its first iteration on, a later log replaces an earlier one.
 
     Args:
-        path: Work directory of a training run, one of its folders that are named by the time of
-            their start, or a file of JSON lines such as ``vis_data/scalars.json`` there.
+        path: Work directory of a training run, one of its timestamped folders, or a file of JSON
+            lines such as ``vis_data/scalars.json`` in one of those.
 
     Returns:
         The log.
 
     Raises:
-        UserError: There is no log, it is empty, or a line of it is not what mmengine writes.
+        UserError: There is no log, it is empty, or it has a line that mmengine does not write.
     """
     if path.is_file():
         files = [path]

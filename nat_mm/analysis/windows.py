@@ -1,4 +1,4 @@
-"""What the token under a point of an image attends to."""
+"""Finds what the token under a point of an image attends to."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from nat_mm.layers import NATLayer, NeighborhoodAttention2D
 from nat_mm.ops import neighborhood_attention_weights
 
 TOKEN_STRIDE = 4
-"""Image pixels per token of the first stage, on each axis; every later stage has twice as many."""
+"""Image pixels per token of the first stage, on each axis; doubles with every later stage."""
 
 
 class Layer(NamedTuple):
-    """Place of a layer in a backbone, both numbers from 0 as in its parameters' names."""
+    """Position of a layer in a backbone, counted from 0 as in the names of its parameters."""
 
     stage: int
     block: int
@@ -40,7 +40,7 @@ class AttentionWindow:
     neighbors: Tensor
     """[k * k, 2], int64: (row, column) of each of its neighbors, row by row."""
     weights: Tensor
-    """[k * k], float32, of sum 1: the weight of each neighbor."""
+    """[k * k], float32: the weight of each neighbor; they sum to 1."""
     on_map: Tensor
     """[k * k], bool: False for neighbors in the zero padding of a map smaller than the window."""
 
@@ -91,7 +91,7 @@ def _check_pattern(backbone: NeighborhoodBackbone) -> None:
 
 
 def choose_layer(backbone: NeighborhoodBackbone, *, stage: int = -1, block: int = -1) -> Layer:
-    """Resolves negative numbers of a stage and a layer.
+    """Resolves negative indices of a stage and a layer.
 
     Args:
         backbone: The backbone.
@@ -99,7 +99,7 @@ def choose_layer(backbone: NeighborhoodBackbone, *, stage: int = -1, block: int 
         block: Layer of that stage, from 0; negative numbers count from the last.
 
     Returns:
-        The layer, its numbers not negative.
+        The layer, with non-negative indices.
 
     Raises:
         ValueError: There is no such layer, or the stage is not run.
@@ -115,15 +115,15 @@ def choose_layer(backbone: NeighborhoodBackbone, *, stage: int = -1, block: int 
 
 
 def default_stage(backbone: NeighborhoodBackbone, image: Tensor, *, block: int = -1) -> int:
-    """The last stage whose windows span at most half of an image on both axes; if none, the first.
+    """Finds the last stage whose windows span at most half of the image on both axes.
 
     Args:
         backbone: The backbone.
-        image: What it takes, [1, in_channels, H, W]; only its shape matters.
-        block: The layer of each stage whose window counts; the last of stages that have fewer.
+        image: Input of the backbone, [1, in_channels, H, W]; only its shape matters.
+        block: The layer of each stage whose window counts; the last one in stages with fewer.
 
     Returns:
-        The stage, from 0.
+        The stage, from 0; the first stage if there is no such stage.
     """
     found = 0
     for stage, layers in enumerate(backbone.stages[: backbone.out_indices[-1] + 1]):
@@ -143,11 +143,11 @@ def attention_windows(
     block: int = -1,
     head: int | None = None,
 ) -> list[AttentionWindow]:
-    """The windows and attention weights of the tokens under the given points of an image.
+    """Returns the windows and attention weights of the tokens under points of an image.
 
     Args:
         backbone: A NAT, DiNAT or DiNAT_s, with any backend; it runs once, in eval mode.
-        image: What the backbone takes, [1, in_channels, H, W], normalized.
+        image: Input of the backbone, [1, in_channels, H, W], normalized.
         points: (x, y) of each point in pixels of ``image``, 0 <= x < W and 0 <= y < H.
         stage: Stage, from 0; negative numbers count from the last.
         block: Layer of that stage, from 0; negative numbers count from the last.
@@ -158,7 +158,7 @@ def attention_windows(
 
     Raises:
         ValueError: There is no such layer or head, a point is outside the image, or the image has
-            a wrong shape.
+            the wrong shape.
     """
     _check_pattern(backbone)
     layer = choose_layer(backbone, stage=stage, block=block)
@@ -208,13 +208,13 @@ def token_under(image: Tensor, point: tuple[float, float], stage: int) -> tuple[
 
 
 def map_shape(image: Tensor, stage: int) -> tuple[int, int]:
-    """How many rows and columns of tokens a stage has for an image [..., H, W]."""
+    """Returns how many rows and columns of tokens a stage has for an image [..., H, W]."""
     height, width = image.shape[-2:]
     return axis_tokens(height, stage), axis_tokens(width, stage)
 
 
 def axis_tokens(length: int, stage: int) -> int:
-    """How many tokens a stage has along ``length`` pixels of an image."""
+    """Returns how many tokens a stage has along ``length`` pixels of an image."""
     return -(-length // (TOKEN_STRIDE * 2**stage))
 
 
@@ -225,12 +225,12 @@ def record_queries_and_keys(
 
     Args:
         backbone: The backbone; runs in eval mode without gradients.
-        image: What it takes, [1, in_channels, H, W].
+        image: Its input, [1, in_channels, H, W].
         layers: The layers.
 
     Returns:
-        For each layer query and key, [1, H', W', heads, head_dim]. H' and W' are those of the map
-        that is attended to, with the padding of a map smaller than the window.
+        For each layer, query and key, [1, H', W', heads, head_dim]. H' and W' are those of the map
+        that is attended to, including the padding of a map smaller than the window.
 
     Raises:
         ValueError: The image is not one image of the shape that the backbone takes.
@@ -273,13 +273,13 @@ def weights_of(
     *,
     positions: Sequence[tuple[int, int]] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The attention weights of a module's tokens, float32 and without gradients.
+    """Computes the attention weights of a module's tokens, float32 and without gradients.
 
     Args:
         attention: The module.
-        query: As `record_queries_and_keys` gives it; ``key`` likewise.
-        key: See there.
-        positions: See `neighborhood_attention_weights`, also for what is returned.
+        query: Query from `record_queries_and_keys`.
+        key: Key from `record_queries_and_keys`.
+        positions: See `neighborhood_attention_weights`, also for the return value.
     """
     with torch.no_grad():
         weights, neighbors = neighborhood_attention_weights(

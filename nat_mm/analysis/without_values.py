@@ -1,4 +1,4 @@
-"""Builds and runs models on tensors that have shapes and no values."""
+"""Builds and runs models on tensors that have shapes but no values."""
 
 from typing import Any
 
@@ -8,18 +8,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 SMALL = 1000
-"""Elements of the largest tensors that have values, such as those that hold sizes of maps."""
+"""Maximum number of elements of tensors with values, such as those that contain map sizes."""
 
 
 class WithoutValues(TorchDispatchMode):
-    """Context in which only small tensors have values, those that are computed from numbers alone.
+    """Context in which only small tensors that are computed from numbers alone have values.
 
-    All others are on the device 'meta', so that even a large model takes neither much time nor much
-    memory. A model that is built inside has small weights on the CPU and large ones on 'meta'. A
-    model that was built outside runs, too, and stays as it is; values end at an image on 'meta'.
+    All other tensors are on the device 'meta', so that even a large model takes little time and
+    memory. A model built inside the context has small weights on the CPU and large ones on 'meta'.
+    A model built outside also runs and stays unchanged: what is computed from an image on 'meta'
+    has no values.
 
     Raises:
-        RuntimeError: Inside of the ``with`` block, if something needs a value that is not there.
+        RuntimeError: Inside the ``with`` block, if something needs a value that does not exist.
     """
 
     def __torch_dispatch__(
@@ -39,7 +40,7 @@ class WithoutValues(TorchDispatchMode):
                 raise RuntimeError(f'{func} writes values that are not known')
             args, kwargs = tree_map_only(Tensor, _without_value, (args, kwargs))
         elif func is torch.ops.aten._to_copy.default and tensors[0].numel() <= SMALL:
-            # On the device of the image its values would be lost.
+            # Its values would be lost on the device of the image, 'meta'.
             kwargs = {**kwargs, 'device': 'cpu'}
         return func(*args, **kwargs)
 

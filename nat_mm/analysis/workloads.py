@@ -1,4 +1,4 @@
-"""What published FLOPs count of a detector, a segmentor or a classifier, and at which input."""
+"""Defines what published FLOPs count in detectors, segmentors and classifiers, at which input."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from nat_mm.errors import UserError
 from nat_mm.inference.config import find_test_dataset
 
 PROPOSALS = 1000
-"""Regions that go through each box head of a detector."""
+"""Number of regions that go through each box head of a detector."""
 
 MASKS = 100
-"""Regions that go through each mask head, as in the forward method of mmdet's standard heads."""
+"""Number of regions that go through each mask head, as in ``forward`` of mmdet's standard heads."""
 
 
 @dataclass(frozen=True)
@@ -24,9 +24,9 @@ class Workload:
     """One kind of model.
 
     Args:
-        run: Runs a model on an image [1, 3, H, W]; returns whatever comes out.
-        find_shape: Height and width of the image from the config; None if the config has none.
-        convention: What is counted, for the reader.
+        run: Runs a model on an image [1, 3, H, W] and returns its output.
+        find_shape: Finds height and width of the image in the config; None if it has none.
+        convention: What is counted, for the report.
     """
 
     run: Callable[[nn.Module, Tensor], Any]
@@ -35,14 +35,14 @@ class Workload:
 
 
 def find_workload(model: nn.Module, config: Config) -> Workload:
-    """Finds what to run of a model.
+    """Finds the workload of a model.
 
     Args:
         model: Model built from the config.
         config: Config of mmdet, mmseg or mmpretrain.
 
     Raises:
-        UserError: The model is neither detector nor segmentor nor classifier.
+        UserError: The model is not a detector, segmentor or classifier.
     """
     base, workload = _FINDERS[config.default_scope](model)
     if not isinstance(model, base):
@@ -86,7 +86,7 @@ _FINDERS = {
 
 
 def _has_region_heads(model: nn.Module) -> bool:
-    """Whether a detector runs heads on the regions that a dense head proposes, as usual."""
+    """Whether a detector runs standard or cascade heads on the proposals of a dense head."""
     from mmdet.models import CascadeRoIHead, StandardRoIHead, TwoStageDetector
     from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 
@@ -105,14 +105,14 @@ def _run_two_stage_detector(model: nn.Module, image: Tensor) -> list[Any]:
     roi_head = model.roi_head
     for module in roi_head.modules():
         if isinstance(module, SingleRoIExtractor):
-            # Which level a region is taken from depends on values; what is taken has one shape.
+            # The level a region is taken from depends on values; the features' shape does not.
             module.forward = MethodType(_extract_from_first_level, module)
 
     features = model.extract_feat(image)
     outputs = [model.rpn_head(features)]
     if getattr(model, 'with_semantic_head', False):
         outputs.append(model.semantic_head(features))
-    # How many proposals are left of the real ones depends on values; these stand for them.
+    # The number of real proposals depends on values, so placeholders take their place.
     if isinstance(roi_head, StandardRoIHead):
         proposals = [InstanceData(bboxes=image.new_zeros(PROPOSALS, 4))]
         return [*outputs, roi_head.forward(features, proposals, [_sample(image)])]
@@ -144,7 +144,7 @@ def _run_classifier(model: nn.Module, image: Tensor) -> Any:
 def _sample(image: Tensor) -> BaseDataElement:
     from mmdet.structures import DetDataSample
 
-    # Some detectors look for objects even where they have no use for them.
+    # Some detectors access the ground-truth objects even where they do not use them.
     objects = InstanceData(bboxes=image.new_zeros(0, 4), labels=image.new_zeros(0))
     return DetDataSample(metainfo=_metainfo(image), gt_instances=objects)
 
@@ -157,7 +157,7 @@ def _metainfo(image: Tensor) -> dict[str, Any]:
 
 def _find_segmentor_shape(config: Config) -> tuple[int, int] | None:
     scale = _find_in_test_pipeline(config, 'Resize', 'scale')
-    # OpenMMLab's scales are a longest and a shortest side; images count as landscapes.
+    # OpenMMLab's scales are a longest and a shortest side; images are assumed to be landscape.
     return None if scale is None else (min(scale), max(scale))
 
 

@@ -1,1 +1,1 @@
-"""Commands: arguments, messages and exit codes. `main` is the console script ``nat-mm``."""
+"""Implements the commands: arguments, messages and exit codes; `main` is the script ``nat-mm``."""

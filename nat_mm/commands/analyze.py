@@ -47,7 +47,7 @@ from nat_mm.layers import ATTENTION_PATTERNS
 
 RANDOM = 'none'
 MOVE = 32
-"""Pixels by which the image of the equivariance is larger than the others."""
+"""Pixels by which the image for measuring equivariance is larger than the others."""
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -121,7 +121,7 @@ def check_arguments(arguments: argparse.Namespace) -> None:
 
 
 def load_checkpoints(arguments: argparse.Namespace) -> dict[str, Model]:
-    """The models of the checkpoints, by the checkpoints' paths."""
+    """Loads the models of the checkpoints, by path of the checkpoint."""
     return {
         checkpoint: load_model(
             load_config(arguments.config, overrides=arguments.cfg_options),
@@ -143,14 +143,14 @@ def backbone_of(model: Model) -> NeighborhoodBackbone:
 
 
 def random_image(channels: int, shape: tuple[int, int]) -> Tensor:
-    """Smooth random colors, [1, C, H, W]."""
+    """Generates smooth random colors, [1, C, H, W]."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.randn(1, channels, *(length // 8 for length in shape), generator=generator)
     return interpolate(coarse, size=shape, mode='bicubic')
 
 
 def title_of(checkpoint: str, others: Iterable[str]) -> str:
-    """The name of a checkpoint, with its folder where others are called the same."""
+    """Returns the name of a checkpoint, with its folder if another has the same name."""
     path = Path(checkpoint)
     is_unique = sum(Path(other).stem == path.stem for other in others) == 1
     return path.stem if is_unique else f'{path.parent.name}/{path.stem}'
@@ -159,7 +159,7 @@ def title_of(checkpoint: str, others: Iterable[str]) -> str:
 def draw_saliencies(
     models: dict[str, Model], arguments: argparse.Namespace, frame: Frame
 ) -> PreparedImage:
-    """Draws the saliency of each model and returns what the first got."""
+    """Draws the saliency of each model, and returns the input of the first."""
     drawn = {}
     for checkpoint, model in models.items():
         with value_mistakes(frame.file_name):

@@ -1,4 +1,4 @@
-"""Options shared by several commands."""
+"""Defines options shared by several commands."""
 
 import argparse
 import os
@@ -12,7 +12,7 @@ LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
 
 class OverrideAction(DictAction):
-    """mmengine's parser of ``key=value`` pairs, which reports other arguments as a usage error."""
+    """Parses ``key=value`` pairs like mmengine, but reports other arguments as a usage error."""
 
     def __call__(self, parser, namespace, values, option_string=None) -> None:
         try:
@@ -22,11 +22,11 @@ class OverrideAction(DictAction):
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that mmdet's and mmseg's commands have, too.
+    """Adds the options that mmdet's and mmseg's commands also have.
 
     Args:
         parser: Parser of the command; it gets ``--work-dir``, ``--cfg-options``, ``--launcher``
-            and the ``--local-rank`` that older launchers of PyTorch pass.
+            and the ``--local-rank`` that older PyTorch launchers pass.
     """
     parser.add_argument(
         '--work-dir', help='folder for logs and checkpoints; default: work_dirs/<config name>'
@@ -92,10 +92,10 @@ def add_no_check(parser: argparse.ArgumentParser) -> None:
 
 
 def export_local_rank(local_rank: int | None) -> None:
-    """Puts the rank from the command line where mmengine looks for it.
+    """Sets the rank from the command line in the environment, where mmengine looks for it.
 
     Args:
-        local_rank: Value of ``--local-rank``; the environment's ``LOCAL_RANK`` goes before it.
+        local_rank: Value of ``--local-rank``; an existing ``LOCAL_RANK`` takes precedence.
     """
     if local_rank is not None:
         os.environ.setdefault('LOCAL_RANK', str(local_rank))

@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def print_summary(summary: Summary, console: Console) -> None:
-    """Prints what a dataset holds."""
+    """Prints what a dataset contains."""
     console.print(f'\n[bold]{printable(summary.title)}[/bold]', highlight=False)
     for name, value in summary.facts.items():
         console.print(f'  {name}: {value}', highlight=False)

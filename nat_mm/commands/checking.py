@@ -1,4 +1,4 @@
-"""Checks a config and its data before a command works on them."""
+"""Checks a config and its data before a command uses them."""
 
 import sys
 from collections.abc import Sequence
@@ -17,8 +17,8 @@ def require_sound_data(config: Config, *, parts: Sequence[str], files: bool) -> 
 
     Args:
         config: Config of the run.
-        parts: Which parts of the data to look at: ``train``, ``val``, ``test``.
-        files: Whether to look at the files of images, and not only at annotations.
+        parts: Which parts of the data to check: ``train``, ``val``, ``test``.
+        files: Whether to check image files, and not only annotations.
 
     Raises:
         UserError: There are errors.

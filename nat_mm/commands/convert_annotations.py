@@ -44,7 +44,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def describe(annotations: Annotations) -> Table:
-    """A table of the numbers of images and objects in each part."""
+    """Creates a table with the numbers of images and objects in each part."""
     counts = {
         part: Counter(
             each.name

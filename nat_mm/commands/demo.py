@@ -33,10 +33,10 @@ class Task:
     """A model of the demo.
 
     Attributes:
-        name: what to call it; also its folder's name.
+        name: its name and that of its folder.
         config: its config file.
         metrics: key in mmengine's logs -> name in the table.
-        unit: what the logs give for a perfect result, 1 or 100 (percent).
+        unit: value of a perfect result in the logs, 1 or 100 (percent).
     """
 
     name: str
@@ -76,7 +76,7 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def prepare_work_dir(work_dir: Path) -> None:
-    """Removes what an earlier demo left, except its data; refuses a folder with anything else."""
+    """Removes the results of an earlier demo, except its data; refuses folders with other files."""
     if work_dir.exists() and not work_dir.is_dir():
         raise UserError(f'{work_dir} is a file, not a folder')
     if work_dir.exists() and any(work_dir.iterdir()) and not (work_dir / MARKER).is_file():
@@ -92,7 +92,7 @@ def prepare_work_dir(work_dir: Path) -> None:
 
 
 def command(name: str, task: Task, arguments: argparse.Namespace, *more: str) -> tuple[str, ...]:
-    """Command line of `nat-mm train` or `nat-mm test`."""
+    """Returns the command line of `nat-mm train` or `nat-mm test`."""
     overrides = [f'randomness.seed={arguments.seed}']
     if arguments.quick:
         overrides += [
@@ -174,7 +174,7 @@ def main() -> None:
         write_dataset(data, options, overwrite=True)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         raise UserError(str(error)) from error
-    # The configs take their data from there.
+    # The configs read this variable to find the data.
     os.environ['NAT_MM_DEMO_DATA'] = str(data)
 
     checkpoints = train(arguments)

@@ -1,4 +1,4 @@
-"""The option ``--device`` of the commands."""
+"""Defines the option ``--device`` of the commands."""
 
 import argparse
 
@@ -9,7 +9,7 @@ from nat_mm.errors import UserError
 
 
 def add_device_option(parser: argparse.ArgumentParser) -> None:
-    """Adds ``--device``, by default the one that mmengine would take."""
+    """Adds ``--device``; its default is the device that mmengine would choose."""
     parser.add_argument(
         '--device', default=get_device(), help='such as cpu or cuda:0; default: %(default)s'
     )

@@ -1,4 +1,4 @@
-"""Shared by the commands that draw attention and saliency."""
+"""Provides what the commands that draw attention and saliency share."""
 
 import argparse
 from collections.abc import Iterator, Sequence
@@ -27,7 +27,7 @@ def add_drawing_options(parser: argparse.ArgumentParser, *, out_dir: str) -> Non
 
     Args:
         parser: Parser of the command.
-        out_dir: Default of the first.
+        out_dir: Default of ``--out-dir``.
     """
     parser.add_argument(
         '--out-dir', type=Path, default=out_dir, help='folder for the results; default: %(default)s'
@@ -43,18 +43,18 @@ def add_drawing_options(parser: argparse.ArgumentParser, *, out_dir: str) -> Non
 
 
 def find_images(inputs: Sequence[str], out_dir: Path) -> list[Path]:
-    """Lists the images to draw over, and makes the folder of the results.
+    """Lists the images to draw over, and creates the folder of the results.
 
     Args:
         inputs: Images, folders of images and globs.
-        out_dir: Folder of the results, which are called ``NAME.png``.
+        out_dir: Folder of the results, which are named ``NAME.png``.
 
     Returns:
-        The files; their results have names of their own, see `result_names`.
+        The files. Their results have different names; see `result_names`.
 
     Raises:
-        UserError: An input does not exist, is a video, or would be overwritten; or there cannot
-            be such a folder.
+        UserError: An input does not exist, is a video, or would be overwritten; or the folder
+            cannot be created.
     """
     images = []
     for medium in find_inputs(inputs):
@@ -71,7 +71,7 @@ def find_images(inputs: Sequence[str], out_dir: Path) -> list[Path]:
 
 
 def result_path(out_dir: Path, name: str) -> Path:
-    """Where the drawing of an image goes."""
+    """Returns the path for the drawing of an image."""
     return out_dir / f'{name}.png'
 
 
@@ -80,13 +80,13 @@ def read_images(images: Sequence[Path], loader: ImageLoader) -> Iterator[Frame]:
 
     Args:
         images: The files.
-        loader: Loads them, as a model's test pipeline does.
+        loader: Loads them like a model's test pipeline.
 
     Yields:
-        Those that can be read.
+        The images that can be read.
 
     Raises:
-        UserError: At the end, if some cannot be read.
+        UserError: At the end, if some images cannot be read.
     """
     left_out = LeftOut()
     frames = read_frames(images, left_out, loader=loader)
@@ -99,7 +99,7 @@ def read_images(images: Sequence[Path], loader: ImageLoader) -> Iterator[Frame]:
 
 @contextmanager
 def value_mistakes(subject: str) -> Iterator[None]:
-    """Turns each ValueError inside the ``with`` block into a `UserError` about ``subject``."""
+    """Converts a ValueError inside the ``with`` block to a `UserError` about ``subject``."""
     try:
         yield
     except ValueError as error:

@@ -144,7 +144,7 @@ def load_weights(backbone: NeighborhoodBackbone, config: Config, checkpoint: str
 
 
 def export_backbone(config: Config, arguments: argparse.Namespace) -> str:
-    """Exports the backbone, and returns what the user should know."""
+    """Exports the backbone, and returns a message for the user."""
     backbone = build_backbone(config)
     load_weights(backbone, config, arguments.checkpoint)
     difference = write_backbone(backbone, Path(arguments.target))
@@ -155,7 +155,7 @@ def export_backbone(config: Config, arguments: argparse.Namespace) -> str:
 
 
 def read_folder(model: Model, folder: str | None) -> list[np.ndarray]:
-    """The images of a folder, [height, width, 3], uint8."""
+    """Reads the images of a folder, [height, width, 3], uint8."""
     if folder is None:
         return []
     media = find_inputs([folder])
@@ -167,7 +167,7 @@ def read_folder(model: Model, folder: str | None) -> list[np.ndarray]:
 
 
 def export_model(config: Config, arguments: argparse.Namespace) -> str:
-    """Exports the whole model, and returns what the user should know."""
+    """Exports the whole model, and returns a message for the user."""
     model = load_model(config, arguments.checkpoint, device='cpu')
     images = read_folder(model, arguments.images)
     calibration = read_folder(model, arguments.int8)

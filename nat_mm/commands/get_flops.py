@@ -62,7 +62,7 @@ def choose_shape(
 
 
 def build(config: Config) -> nn.Module:
-    """Builds the model, without values if that is possible."""
+    """Builds the model, without values if possible."""
     try:
         with WithoutValues():
             return build_module(config)
@@ -87,7 +87,7 @@ def count(
                 file=sys.stderr,
             )
             return count_costs(build_with_values(), shape, workload.run, compute=True)
-    # A model may be anyone's, and raise anything.
+    # A user's own model may raise anything.
     except Exception as error:
         height, width = shape
         raise UserError(
@@ -99,7 +99,7 @@ def count(
 def main(arguments: Sequence[str] | None = None) -> None:
     arguments = parse_arguments(arguments)
     check_arguments(arguments)
-    # Models log what they please; stdout is for the result.
+    # Some models print messages, but stdout is only for the result.
     with redirect_stdout(sys.stderr):
         config = load_config(arguments.config, overrides=arguments.cfg_options)
         model = build(config)

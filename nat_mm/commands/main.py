@@ -1,4 +1,4 @@
-"""The console script ``nat-mm``, which runs a command by its name."""
+"""Implements the console script ``nat-mm``, which runs a command by name."""
 
 import sys
 from importlib import import_module
@@ -29,7 +29,7 @@ COMMANDS = {
 
 
 def main() -> None:
-    """Runs the command that the first argument names; ``nat-mm --help`` lists them."""
+    """Runs the command named by the first argument; ``nat-mm --help`` lists them."""
     name = sys.argv[1] if len(sys.argv) > 1 else '--help'
     if name in ('-h', '--help'):
         print(_usage())

@@ -61,14 +61,14 @@ def check_arguments(arguments: argparse.Namespace) -> None:
 
 
 def legend(arguments: argparse.Namespace) -> list[str]:
-    """The names of the trainings: given ones, or those of the folders."""
+    """Returns the names of the training runs: the given ones, or those of the folders."""
     if arguments.legend is not None:
         return arguments.legend
     return [training_name(path) for path in arguments.logs]
 
 
 def training_name(path: Path) -> str:
-    """The name of the work directory, or of what else a log is read from."""
+    """Returns the name of the work directory, or of another folder or file with the log."""
     folder = path.absolute()
     if folder.suffix == '.json' and folder.parent.name == 'vis_data':
         # work_dir/20260131_235959/vis_data/scalars.json
@@ -94,5 +94,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def curves_of(key: str, logs: dict[str, TrainingLog], *, required: bool) -> dict:
-    """The curves of a number by the name of the training run; those without it may be left out."""
+    """Returns the curves of a number by training run; skips runs without it unless required."""
     return {name: log.curve(key) for name, log in logs.items() if required or key in log.keys}

@@ -130,7 +130,7 @@ def check_arguments(arguments: argparse.Namespace) -> None:
 
 
 def read_tiling(arguments: argparse.Namespace) -> Tiling | None:
-    """The tiles that are asked for."""
+    """Returns the requested tiles."""
     if arguments.tile is None:
         return None
     overlap = arguments.tile // 8 if arguments.overlap is None else arguments.overlap

@@ -1,4 +1,4 @@
-"""Shows on a terminal how far a check is."""
+"""Shows the progress of a check on a terminal."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +11,9 @@ from nat_mm.data.progress import Progress
 
 @contextmanager
 def show_progress() -> Iterator[Progress]:
-    """Gives a `Progress` that draws bars on stderr, which vanish when the ``with`` block ends.
+    """Provides a `Progress` that draws bars on stderr until the ``with`` block ends.
 
-    Where stderr is no terminal nothing is drawn.
+    Nothing is drawn if stderr is not a terminal.
     """
     console = Console(stderr=True)
     with ProgressBar(console=console, transient=True, disable=not console.is_terminal) as bar:

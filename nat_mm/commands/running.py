@@ -1,4 +1,4 @@
-"""Runs a command, and reports user errors in one line with exit code 2."""
+"""Runs a command, and reports user errors in one line and with exit code 2."""
 
 import sys
 import textwrap
@@ -8,11 +8,10 @@ from nat_mm.errors import CheckpointError, UserError
 
 
 def run_command(main: Callable[[], None]) -> None:
-    """Runs a command and turns mistakes of its user into one line on stderr and exit code 2.
+    """Runs a command, and reports mistakes of the user in one line on stderr with exit code 2.
 
-    These are `UserError` and `CheckpointError`.
-
-    Any other exception is a fault of the program and keeps its traceback.
+    These are `UserError` and `CheckpointError`. Any other exception is a bug in the program and
+    keeps its traceback.
 
     Args:
         main: The command.
@@ -26,7 +25,7 @@ def run_command(main: Callable[[], None]) -> None:
 
 
 def printable(text: str) -> str:
-    """Escapes what a terminal would obey or cannot show, as there may be in the name of a file."""
+    """Escapes control and unprintable characters, which the names of files may contain."""
     return ''.join(
         character if character.isprintable() else ascii(character)[1:-1] for character in text
     )

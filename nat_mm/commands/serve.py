@@ -126,7 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             overrides=arguments.cfg_options,
         )
         app = build_app(model, limits, name=Path(arguments.config).stem)
-        # What has arrived is answered, or given up, within its time.
+        # Requests that have arrived are answered or given up within the timeout.
         with served(app, listener, last_seconds=int(limits.timeout) + 1) as ended:
             print(f'{local_address(listener)}docs (Ctrl-C to stop)', flush=True)
             exit_on_signals()

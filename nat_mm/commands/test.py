@@ -61,7 +61,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def drawing_hook(config: Config, arguments: argparse.Namespace) -> Hook | None:
-    """What draws every image; None if the config's own hook does, as it is not a toolbox's."""
+    """Returns the hook that draws every image; None if the config has a custom hook for that."""
     own = config.get('default_hooks', {}).get('visualization') or {}
     if own.get('type', TOOLBOX_HOOKS[0]) in TOOLBOX_HOOKS:
         return DrawingHook(
@@ -72,13 +72,13 @@ def drawing_hook(config: Config, arguments: argparse.Namespace) -> Hook | None:
         )
     own.update(draw=True, show=arguments.show, wait_time=arguments.wait_time)
     if arguments.show_dir:
-        # mmdet puts a relative path below the work directory.
+        # mmdet would resolve a relative path against the work directory.
         own.test_out_dir = os.path.abspath(arguments.show_dir)
     return None
 
 
 def save_predictions(config: Config, out: str) -> None:
-    """Adds what writes the predictions of a detector or classifier to the evaluators."""
+    """Adds an evaluator that writes the predictions of a detector or classifier."""
     model, dump = {
         'mmdet': ('detector', 'DumpDetResults'),
         'mmpretrain': ('classifier', 'DumpResults'),
@@ -91,7 +91,7 @@ def save_predictions(config: Config, out: str) -> None:
 
 
 def augment(config: Config, arguments: argparse.Namespace) -> None:
-    """Wraps the model and changes the pipeline for test-time augmentation."""
+    """Wraps the model and replaces the pipeline for test-time augmentation."""
     if not config.get('tta_model') or not config.get('tta_pipeline'):
         raise UserError(f'--tta needs tta_model and tta_pipeline in {arguments.config}')
     if config.default_scope == 'mmdet' and 'mask_head' in config.model.get('roi_head', {}):
@@ -102,7 +102,7 @@ def augment(config: Config, arguments: argparse.Namespace) -> None:
             if evaluator.type == 'CocoMetric':
                 evaluator.metric = 'bbox'
     if 'data_preprocessor' in config:
-        # mmengine would give it to the model around the augmented one.
+        # Otherwise, mmengine would give it to the wrapper instead of the model inside.
         config.model.setdefault('data_preprocessor', config.pop('data_preprocessor'))
     config.model = ConfigDict(**config.tta_model, module=config.model)
     dataset = config.test_dataloader.dataset

@@ -68,7 +68,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def apply_arguments(config: Config, arguments: argparse.Namespace) -> None:
-    """Writes the options of the command line into the config."""
+    """Applies the command-line options to the config."""
     config.launcher = arguments.launcher
     if arguments.amp and config.optim_wrapper.type not in MIXED_PRECISION_WRAPPERS:
         if config.optim_wrapper.type != 'OptimWrapper':
@@ -86,10 +86,10 @@ def apply_arguments(config: Config, arguments: argparse.Namespace) -> None:
 
 
 def find_start(config: Config, resume: str | None) -> dict[str, Any] | None:
-    """Reads the checkpoint from which to start and writes it into the config."""
+    """Reads the checkpoint to start from, and sets its path in the config."""
     if resume == 'auto' or (config.get('resume') and not config.get('load_from')):
         found = find_last_checkpoint(config.work_dir, quiet=not is_main_process(config.launcher))
-        # Without one yet, a job that is restarted again and again begins here.
+        # If there is none yet, start anew, so that jobs that get restarted can always resume.
         if found is not None:
             config.resume = True
             config.load_from, checkpoint = found
@@ -101,7 +101,7 @@ def find_start(config: Config, resume: str | None) -> dict[str, Any] | None:
 
 
 def keep_order_of_data(config: Config, checkpoint: dict[str, Any]) -> None:
-    """Takes the seed of the run that is resumed, which shuffled its data, unless told another."""
+    """Uses the seed with which the resumed run shuffled its data, unless the config sets one."""
     seed = checkpoint['meta'].get('seed')
     if seed is not None and (type(seed) is not int or not 0 <= seed < 2**32):
         raise UserError(
@@ -156,8 +156,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not arguments.no_check and is_main_process(config.launcher):
             parts = [part for part in ('train', 'val') if config.get(f'{part}_cfg')]
             require_sound_data(config, parts=parts, files=True)
-        # Not mmengine's Runner but this command takes the work dir, as a Runner writes its config
-        # there before it is known whether it trains.
+        # Occupy the work directory here, because mmengine's Runner writes its config there before
+        # it is known whether training will start.
         with ExitStack() as stack:
             if is_main_process(config.launcher):
                 stack.enter_context(occupied_work_dir(config.work_dir))

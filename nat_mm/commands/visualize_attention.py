@@ -91,7 +91,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def points_of(
     frame: Frame, given: Sequence[tuple[float, float]] | None
 ) -> Sequence[tuple[float, float]]:
-    """The given points, or those that show what a window is like inside and at borders."""
+    """Returns the given points, or default ones that show windows inside and at the borders."""
     height, width = frame.image.shape[:2]
     for x, y in given or ():
         if not (0 <= x < width and 0 <= y < height):

@@ -61,14 +61,14 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def title(name: str, found: Saliency, classes: Sequence[str] | None) -> str:
-    """Says which model it is and, of a classifier, what it sees."""
+    """Returns the model's name, followed by the predicted class for a classifier."""
     if found.label is None:
         return name
     return f'{name}: {classes[found.label] if classes else f"class {found.label}"}'
 
 
 def load_again(frame: Frame, model: Model) -> Frame:
-    """Loads an image as another model's config asks for."""
+    """Loads an image again as required by another model's config."""
     left_out = LeftOut()
     for again in read_frames([frame.medium], left_out, loader=model.loader):
         return again

@@ -56,7 +56,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def find_demo_models(work_dir: Path) -> list[tuple[str, str, dict[str, Any]]]:
-    """Config, last checkpoint and its content, for each model that nat-mm demo has trained."""
+    """Finds config, last checkpoint and its content for each model that nat-mm demo trained."""
     models = []
     for name, config in DEMO.items():
         found = find_last_checkpoint(str(work_dir / name), resumable=False)
@@ -81,7 +81,7 @@ def check_arguments(arguments: argparse.Namespace) -> None:
 
 
 def load_models(arguments: argparse.Namespace) -> dict[str, Model]:
-    """The models, by names for the page."""
+    """Loads the models, by the name on the page."""
     sources = [(*model, None) for model in arguments.model or []]
     sources = sources or find_demo_models(arguments.work_dir)
     stems = [Path(config).stem for config, *_ in sources]

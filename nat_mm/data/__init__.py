@@ -1,1 +1,1 @@
-"""Finds what is wrong with data before training."""
+"""Finds problems with data before training."""

@@ -1,4 +1,4 @@
-"""Says in one line which file broke the loading of data while a run goes on."""
+"""Reports in one line which file failed to load during a run."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -19,13 +19,14 @@ from nat_mm.inference.images import UnreadableInput
 
 
 class BrokenSampleError(UserError):
-    """A sample that could not be loaded; the message is one line that names its file.
+    """A sample could not be loaded; the message is one line that names its file.
 
-    A worker of a DataLoader hands over only the class of an exception and a text with its
-    traceback, from which torch makes the exception anew. This one finds its message in that text.
+    From a DataLoader worker, torch passes on only the class of an exception and a text with its
+    traceback, and creates the exception anew from these. This class extracts its message from that
+    text.
 
     Args:
-        message: What is wrong, or the text that torch made of it.
+        message: What is wrong, or torch's text with the traceback.
     """
 
     def __init__(self, message: str):
@@ -34,12 +35,12 @@ class BrokenSampleError(UserError):
 
 
 def name_broken_samples(loader: DataLoader, config: Config, part: str) -> None:
-    """Makes the datasets of a loader raise BrokenSampleError for what cannot be loaded.
+    """Makes the datasets of a loader raise BrokenSampleError for samples that cannot be loaded.
 
-    Samples that a pipeline leaves out, by returning None, are replaced as before.
+    Samples that a pipeline skips by returning None are still replaced by others.
 
     Args:
-        loader: The data loader; its workers must not run yet.
+        loader: The data loader; its workers must not have started.
         config: Config of the run.
         part: ``train``, ``val`` or ``test``.
     """
@@ -52,13 +53,13 @@ def name_broken_samples(loader: DataLoader, config: Config, part: str) -> None:
 
 @contextmanager
 def loading_mistakes(config: Config) -> Iterator[None]:
-    """Turns what torch raises when a worker of a data loader fails or dies.
+    """Converts what torch raises when a data loader's worker fails or dies to a UserError.
 
     Args:
         config: Config of the run inside the ``with`` block.
 
     Raises:
-        UserError: A worker could not load data, was killed or has died.
+        UserError: A worker could not load data, was killed or died.
     """
     try:
         yield
@@ -67,7 +68,7 @@ def loading_mistakes(config: Config) -> Iterator[None]:
     except Exception as error:
         text = str(error)
         if re.match(r'Caught \w+ in DataLoader worker process', text):
-            # Workers hand over their whole traceback as text.
+            # The text contains the worker's whole traceback; its last line is the error.
             reason = text.strip().splitlines()[-1]
             raise UserError(f'{config.filename}: cannot load data: {reason}') from error
         found = re.search(r'DataLoader worker \(pid(?:\(s\))? [\d, ]+\) (.*?)[.\n]', f'{text}\n')
@@ -85,12 +86,12 @@ def loading_mistakes(config: Config) -> Iterator[None]:
 
 
 class _NamingPreparation:
-    """Takes the place of a dataset's ``prepare_data``.
+    """Replaces a dataset's ``prepare_data``.
 
     Args:
         dataset: The dataset.
-        where: How messages begin that blame no file.
-        check: Says what is wrong with a loaded sample.
+        where: Prefix of messages that do not name a file.
+        check: Describes what is wrong with a loaded sample, if anything.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class _NamingPreparation:
             sample = type(dataset).prepare_data(dataset, index)
         except BrokenSampleError:
             raise
-        # The pipeline is the user's, and may raise anything on a file that it was not written for.
+        # The user's pipeline may raise anything on a file that it was not written for.
         except Exception as error:
             raise BrokenSampleError(self._explain(index, error)) from error
         problem = self._find_problem(index, sample) if isinstance(sample, dict) else None
@@ -145,7 +146,7 @@ class _NamingPreparation:
 
 
 def _inner_datasets(dataset: Any) -> Iterator[BaseDataset]:
-    """The datasets that read files, inside of wrappers such as RepeatDataset."""
+    """Yields the datasets that read files, unwrapping wrappers such as RepeatDataset."""
     if isinstance(dataset, BaseDataset):
         yield dataset
         return
@@ -166,17 +167,17 @@ def _list_paths(info: Mapping[str, Any]) -> list[str]:
 
 
 def _is_image(path: str) -> bool:
-    """Whether it is a local file, and not one of the formats of scans and arrays."""
+    """Whether a path is a local file and not in a format for medical scans or arrays."""
     return '://' not in path and not path.endswith(('.npy', '.npz', '.nii', '.nii.gz', '.pkl'))
 
 
 def _find_damage(path: str) -> str | None:
-    """Why an image whose header can be read cannot be decoded."""
+    """Describes why an image with a readable header cannot be decoded; None if it can."""
     try:
         with Image.open(path) as image:
             image.load()
     except UnidentifiedImageError:
-        # Of a format that only OpenCV knows.
+        # In a format that only OpenCV knows.
         return None
     except Exception as error:
         return f'is a damaged image: {error}'
@@ -184,7 +185,7 @@ def _find_damage(path: str) -> str | None:
 
 
 def _has_odd_labels(sample: Mapping[str, Any]) -> bool:
-    """Whether labels of pixels have several channels, or another size than the image."""
+    """Whether the pixel labels have several channels or a different size than the image."""
     labels = getattr(getattr(sample.get('data_samples'), 'gt_sem_seg', None), 'data', None)
     image = sample.get('inputs')
     if not isinstance(labels, Tensor) or not isinstance(image, Tensor):
@@ -195,7 +196,7 @@ def _has_odd_labels(sample: Mapping[str, Any]) -> bool:
 
 
 def _find_label_problem(info: Mapping[str, Any]) -> str | None:
-    """Whether a label image has several channels, or another size than its image."""
+    """Describes a label image with several channels or a different size than its image."""
     try:
         image, label = (read_header(info[name]) for name in ('img_path', 'seg_map_path'))
     except (KeyError, TypeError, UnreadableInput):
@@ -214,7 +215,7 @@ def _find_label_problem(info: Mapping[str, Any]) -> str | None:
 
 
 def _make_check(config: Config) -> Callable[[Mapping[str, Any]], str | None] | None:
-    """What compares the labels of a sample with the classes of the model."""
+    """Creates the function that checks the labels of a sample against the model's classes."""
     if config.default_scope == 'mmseg' and _has_cross_entropy(config):
         counts = [max(count.value, 2) for count in find_counts(config)]
         if counts:
@@ -235,7 +236,7 @@ def _has_cross_entropy(config: Config) -> bool:
 
 
 class _PixelCheck:
-    """Compares the pixels of labels with the classes, as a loss says only that one is wrong.
+    """Checks label values against the classes; a loss would only say that some label is wrong.
 
     Args:
         classes: The number of classes.
@@ -263,7 +264,7 @@ class _PixelCheck:
 
 
 class _ImageCheck:
-    """Compares the class of an image with the classes of a classifier.
+    """Checks the class of an image against the classes of a classifier.
 
     Args:
         classes: The number of classes.

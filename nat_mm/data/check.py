@@ -1,4 +1,4 @@
-"""Finds what is wrong with a config and its data, before a training run."""
+"""Finds problems with a config and its data before a training run."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -22,10 +22,10 @@ from nat_mm.inference.datasets import PARTS
 
 @dataclass(frozen=True)
 class Report:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
-        summaries: What each dataset holds.
+        summaries: What each dataset contains.
         findings: What is wrong.
     """
 
@@ -34,12 +34,12 @@ class Report:
 
     @property
     def errors(self) -> list[Finding]:
-        """What training would fail of, or learn something else from than the user wants."""
+        """Findings that would make training fail, or learn something other than intended."""
         return [each for each in self.findings if each.is_error]
 
     @property
     def warnings(self) -> list[Finding]:
-        """What may be meant so."""
+        """Findings that may be intended."""
         return [each for each in self.findings if not each.is_error]
 
 
@@ -54,14 +54,14 @@ def check_config(
 ) -> Report:
     """Checks a config and the data that it names, without loading a dataset or a model.
 
-    Whether parts of the model fit is looked at with the ``train`` part.
+    Whether the parts of the model fit together is checked along with the ``train`` part.
 
     Args:
         config: Config of the run.
-        parts: Which parts of the data to look at: ``train``, ``val``, ``test``.
-        thorough: Whether to read every file to its end where a sample is read otherwise.
-        files: Whether to look at the files of images, and not only at annotations.
-        summarize: Whether to say what those datasets hold, too, that have to be loaded for it.
+        parts: Which parts of the data to check: ``train``, ``val``, ``test``.
+        thorough: Whether to read all files completely where otherwise a sample is read.
+        files: Whether to check image files, and not only annotations.
+        summarize: Whether to also summarize datasets that have to be loaded for that.
         progress: Called every now and then.
 
     Returns:
@@ -77,7 +77,7 @@ def check_config(
             sources[part] = find_sources(config, part)
         except UserError as error:
             findings.append(Finding(str(error)))
-    # What is missing is said once.
+    # Missing paths have been reported already.
     present = {
         part: [source for source in each if not describe_path_problem(source.config, part)]
         for part, each in sources.items()
@@ -92,7 +92,7 @@ def check_config(
     else:
         findings.append(Finding(f'{config.filename} has no model'))
     if has_model and 'train' in parts:
-        # What does not fit would fail, or not be trained; the results of tests are none the worse.
+        # Parts that do not fit fail or stay untrained in training; they do not affect test results.
         checks['model'] = lambda: find_model_problems(config)
     if has_model and files:
         checks['label images'] = lambda: _check_label_images(config, present, thorough)
@@ -102,7 +102,7 @@ def check_config(
         try:
             for found in check():
                 (summaries if isinstance(found, Summary) else findings).append(found)
-        # Data are the user's, and may be what nobody thought of. It is no reason not to train.
+        # Users' data can be unlike anything a check expects, which is no reason not to train.
         except Exception as error:
             findings.append(
                 Finding(
@@ -110,7 +110,7 @@ def check_config(
                     is_error=False,
                 )
             )
-    # A file that is trained and tested on is wrong once.
+    # Report a file used for both training and testing once.
     return Report(summaries, list(dict.fromkeys(findings)))
 
 
@@ -118,7 +118,7 @@ def _count_samples(sources: Mapping[str, Sequence[DataSource]]) -> Iterator[Summ
     for each in sources.values():
         for source in each:
             if not is_coco(source):
-                with suppress(Exception):  # the checks say what is wrong
+                with suppress(Exception):  # the other checks report what is wrong
                     yield summarize_samples(source, source.place)
 
 
@@ -131,11 +131,11 @@ def _check_label_images(
 
 
 def summarize_errors(report: Report, config: Config) -> str:
-    """The first error in one line, and how many there are.
+    """Returns the first error in one line, and the number of others.
 
     Args:
-        report: It has errors.
-        config: What was checked.
+        report: A report with errors.
+        config: The config that was checked.
     """
     first, *others = report.errors
     more = f' (and {len(others)} more: nat-mm check {config.filename} lists them)'

@@ -1,4 +1,4 @@
-"""Remembers which configs and data were found sound, so that they are not checked again."""
+"""Caches which configs and data passed the checks, so that they are not checked again."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ from nat_mm.inference.datasets import find_inner
 
 PACKAGES = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain')
 WITHOUT_EFFECT = ('work_dir', 'resume', 'load_from', 'launcher', 'randomness', 'visualizer')
-"""Keys of a config that no check reads, and that differ from run to run."""
+"""Keys of a config that no check reads and that differ from run to run."""
 
 
 def check_once(
@@ -30,16 +30,16 @@ def check_once(
     files: bool = True,
     progress: Progress = no_progress,
 ) -> Report:
-    """Checks a config and its data as `check_config` does, unless they were found sound before.
+    """Checks a config and its data like `check_config`, unless they passed before.
 
-    What has errors is checked again each time. Otherwise what was found is kept in the user's cache
-    folder until the config, an annotation file, a folder of images or a package changes. A file
-    that was changed within a folder does not count.
+    Results with errors are not cached. Other results are kept in the user's cache folder until the
+    config, an annotation file, a folder of images or a package changes. Changing the content of a
+    file within a folder goes unnoticed.
 
     Args:
         config: Config of the run.
-        parts: Which parts of the data to look at: ``train``, ``val``, ``test``.
-        files: Whether to look at the files of images, and not only at annotations.
+        parts: Which parts of the data to check: ``train``, ``val``, ``test``.
+        files: Whether to check image files, and not only annotations.
         progress: Called every now and then.
 
     Returns:
@@ -76,7 +76,7 @@ def _fingerprint(config: Config, parts: Sequence[str], files: bool) -> str:
 
 
 def _states(config: Config, part: str) -> Iterator[tuple]:
-    """Time and size of what the data of one part are read from."""
+    """Yields modification time and size of the files and folders with the data of one part."""
     loader = config.get(f'{part}_dataloader') or {}
     for _, dataset in find_inner(loader.get('dataset'), ''):
         for path in local_paths(dataset).values():

@@ -1,4 +1,4 @@
-"""Says in one line what is wrong with data, while they are built and after."""
+"""Reports in one line what is wrong with a dataset, while it is built and afterwards."""
 
 import os
 from collections.abc import Iterator
@@ -15,10 +15,10 @@ from nat_mm.inference.config import config_mistakes
 
 @contextmanager
 def data_mistakes(config: Config, part: str) -> Iterator[None]:
-    """Checks the paths of data, and turns exceptions that wrong data cause while they are built.
+    """Checks the paths of the data, and converts the exceptions that bad data cause.
 
     Args:
-        config: Config from which the data are built inside the ``with`` block.
+        config: Config from which the dataset is built inside the ``with`` block.
         part: ``train``, ``val`` or ``test``.
 
     Raises:
@@ -37,7 +37,7 @@ def data_mistakes(config: Config, part: str) -> Iterator[None]:
 
 
 def check_dataset(config: Config, dataset: BaseDataset, part: str) -> None:
-    """Checks a dataset that was built.
+    """Checks a dataset that has been built.
 
     Args:
         config: Config of the run.

@@ -1,4 +1,4 @@
-"""Cityscapes with panoptic segments, which mmdetection 3.3 does not have as a dataset."""
+"""Dataset of Cityscapes with panoptic segments, which mmdetection 3.3 lacks."""
 
 from typing import Any
 
@@ -29,10 +29,11 @@ class ThingsFirst(COCOPanoptic):
 
 @DATASETS.register_module()
 class CityscapesPanopticDataset(CocoPanopticDataset):
-    """Cityscapes as the ``createPanopticImgs`` of its scripts prepares it, with 19 classes.
+    """Cityscapes as prepared by ``createPanopticImgs`` of its scripts, with 19 classes.
 
-    ``ann_file`` is its ``cityscapes_panoptic_{train,val}.json``, ``data_prefix`` has the folder
-    ``leftImg8bit/{train,val}`` as ``img`` and that of the segments' PNGs as ``seg``.
+    ``ann_file`` is the ``cityscapes_panoptic_{train,val}.json`` that the script writes;
+    ``data_prefix`` has the folder ``leftImg8bit/{train,val}`` as ``img`` and that of the segments'
+    PNGs as ``seg``.
     """
 
     METAINFO = {
@@ -44,9 +45,9 @@ class CityscapesPanopticDataset(CocoPanopticDataset):
     COCOAPI = ThingsFirst
 
     def parse_data_info(self, raw_data_info: dict[str, Any]) -> dict[str, Any]:
-        """Finds an image in the folder of its city and its segments' PNG, which have two names.
+        """Sets the paths of an image, in the folder of its city, and of its segments' PNG.
 
-        The annotations give a third name as the image's, which no file has.
+        Their names differ, and the annotations give a third name, which no file has.
         """
         image = raw_data_info['raw_img_info']
         name = image['img_id']

@@ -1,4 +1,4 @@
-"""Compares what the heads of a model assume about classes with the classes of the data."""
+"""Compares the numbers of classes that a model's heads assume with the classes of the data."""
 
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,9 +23,9 @@ _OTHER_CLASSES = {
     'test_cfg',
     'train_cfg',
 }
-"""Parts of a model that have ``num_classes`` of something else, or do not look at it."""
+"""Parts of a model whose ``num_classes`` means something else or is not used."""
 _OTHER_HEADS = {'STDCHead', 'VPDDepthHead'}
-"""Heads for edges and depths, not classes."""
+"""Heads that predict edges or depths, not classes."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class _Count:
     """A number of classes that a part of a model assumes.
 
     Attributes:
-        key: Where the config has it, or would have it if it is a default.
+        key: Key of the number in the config, even if it is a default that the config omits.
         value: The number.
-        is_given: Whether the config has it; otherwise it is the default of the class.
-        owner: The config of the part.
+        is_given: Whether the config sets it; otherwise it is the default of the class.
+        owner: Config of the part.
     """
 
     key: str
@@ -51,10 +51,10 @@ class _Count:
 def find_class_count_problems(
     config: Config, sources: Mapping[str, Sequence[DataSource]]
 ) -> Iterator[Finding]:
-    """Compares the classes of the parts of the data, and every head's number of classes with them.
+    """Compares the classes of the datasets with each other and with those of every head.
 
     Args:
-        config: Config of the run, of any framework.
+        config: Config of the run, for any framework.
         sources: The datasets of ``train``, ``val`` and ``test``.
 
     Yields:
@@ -76,7 +76,7 @@ def find_class_count_problems(
                 f'{source.place} has no classes, which {source.part} needs: write '
                 'metainfo=dict(classes=(...)) with the names in the order of their values'
             )
-    # The heads of those that read have words for classes, and trackers take data of other classes.
+    # Models with a language model have words for classes; trackers take data with other classes.
     is_closed = not {'language_model', 'tracker'} & config.model.keys()
     if named and is_closed:
         yield from _compare_parts(named)
@@ -92,10 +92,10 @@ def find_counts(config: Config, name: str = 'num_classes') -> list[_Count]:
 
     Args:
         config: Config of the run.
-        name: Of the argument.
+        name: Name of the argument.
 
     Returns:
-        Those that the config gives and the defaults of registered classes, in the config's order.
+        The numbers in the config and the defaults of registered classes, in the config's order.
     """
     with MODELS.switch_scope_and_registry(config.default_scope) as registry:
         return list(_walk(config.model, 'model', name, registry))
@@ -114,10 +114,10 @@ def _walk(part: Any, place: str, name: str, registry: Registry) -> Iterator[_Cou
     elif kind.__name__ in _OTHER_HEADS:
         return
     value = part.get(name)
-    # Heads that count classes may be made of those that count things and stuff.
+    # A head with num_classes may have a base class that counts things and stuff.
     if value is None and kind is not None and (name == 'num_classes' or 'num_classes' not in part):
         value = _find_default(kind, name)
-    # Losses of mmdet have -1 where the head tells them.
+    # mmdet's losses have -1 if the head sets the number.
     if type(value) is int and value >= 0 and not part.get('class_agnostic'):
         yield _Count(f'{place}.{name}', value, name in part, part)
     for key, child in part.items():
@@ -126,7 +126,7 @@ def _walk(part: Any, place: str, name: str, registry: Registry) -> Iterator[_Cou
 
 
 def _find_default(kind: type, name: str) -> Any:
-    """The default of an argument, also where a class hands it on to its base; None without one."""
+    """Finds the default of an argument, even if a class passes it on to its base; else None."""
     for each in kind.__mro__:
         if '__init__' not in vars(each):
             continue
@@ -139,7 +139,7 @@ def _find_default(kind: type, name: str) -> Any:
 
 
 def _is_coco(source: DataSource) -> bool:
-    """Whether names match the data to the classes, which the checks of COCO's files look at."""
+    """Whether the dataset finds its classes by name in COCO files, which have their own checks."""
     return hasattr(source.dataset, 'COCOAPI')
 
 
@@ -150,7 +150,7 @@ def _is_semantic(source: DataSource) -> bool:
 def _compare_parts(named: Sequence[tuple[DataSource, list[str]]]) -> Iterator[Finding]:
     first, expected = named[0]
     for source, classes in named[1:]:
-        # The folders of classifiers are compared as folders.
+        # Class folders of classifiers are compared in `find_folder_problems`.
         if classes == expected or _is_coco(source) or hasattr(source.dataset, 'folder_to_idx'):
             continue
         if find_class_names(source, from_folders=False) is None:
@@ -210,14 +210,14 @@ def _gives_classes(source: DataSource) -> bool:
 def _expected_counts(
     config: Config, source: DataSource, classes: list[str]
 ) -> Iterator[tuple[_Count, int]]:
-    """Numbers of classes in the model, each with what it should be."""
+    """Yields the numbers of classes in the model, each with the number expected."""
     counts = find_counts(config)
     if config.default_scope == 'mmpretrain':
-        # Other models, such as those that describe images, have no classes.
+        # Other models, such as captioning models, have no classes.
         counts = [each for each in counts if each.key.startswith('model.head.')]
     if config.default_scope == 'mmseg':
         for count in counts:
-            # A foreground of one channel may be counted with its background or alone.
+            # With one output channel, the foreground may be counted with or without the background.
             is_binary = count.value == 1 and count.owner.get('out_channels') in (None, 1)
             yield count, 1 if is_binary and len(classes) == 2 else len(classes)
         return
@@ -233,7 +233,7 @@ def _expected_counts(
     for name, number in expected.items():
         yield from ((count, number) for count in find_counts(config, name))
     for count in counts:
-        # The semantic branch of two-stage detectors has classes of its own.
+        # The semantic branch of two-stage detectors has separate classes.
         if '.semantic_head.' not in count.key:
             yield count, expected['num_things_classes']
 
@@ -265,7 +265,7 @@ def _compare_mixing(config: Config) -> Iterator[Finding]:
 
 
 def _compare_weights(config: Config) -> Iterator[Finding]:
-    """Weights of classes in losses: one for each class, and for the background where it is one."""
+    """Checks the class weights of losses: one per class, plus the background if it is a class."""
     counts = find_counts(config)
     if config.default_scope == 'mmdet':
         stuff = {
@@ -283,7 +283,7 @@ def _compare_weights(config: Config) -> Iterator[Finding]:
                 weights = loss.get('class_weight') if isinstance(loss, dict) else None
                 if not isinstance(weights, list | tuple):
                     continue
-                # Heads that classify masks, SAN's by the name that it gives the loss.
+                # Mask classification heads; SAN's is recognized by the name of its loss.
                 classifies_masks = key == 'loss_cls' or 'loss_cls' in loss.get('loss_name', '')
                 has_background = classifies_masks and not loss.get('use_sigmoid')
                 expected = count.value + has_background
@@ -297,7 +297,7 @@ def _compare_weights(config: Config) -> Iterator[Finding]:
 
 
 def _compare_top(config: Config, parts: Iterable[str]) -> Iterator[Finding]:
-    """Accuracy among the k likeliest, of fewer than k classes."""
+    """Finds top-k accuracies of models with fewer than k classes."""
     head = config.model.get('head') or {}
     if config.default_scope != 'mmpretrain' or type(head.get('num_classes')) is not int:
         return

@@ -1,4 +1,4 @@
-"""Finds what is wrong with datasets in COCO's format, and with the annotations of evaluators."""
+"""Finds problems with datasets in COCO's format and with the annotations of evaluators."""
 
 import os
 import sys
@@ -31,7 +31,7 @@ from nat_mm.data.sources import DataSource, find_class
 from nat_mm.data.summaries import Summary, summarize_coco
 
 TOLERANCE = 2
-"""Pixels by which a box may stick out of its image before a warning says so."""
+"""Pixels by which a box may extend beyond its image without a warning."""
 
 BOXES_ONLY = (
     'to train boxes without masks, set model.roi_head.mask_head=None, with_mask=False in '
@@ -46,16 +46,16 @@ def check_coco(
     images: bool = True,
     progress: Progress = no_progress,
 ) -> Iterator[Finding | Summary]:
-    """Checks the datasets in COCO's format of a config and what evaluates on them.
+    """Checks a config's datasets in COCO's format and their evaluators.
 
     Args:
         config: Config of the run.
         sources: Datasets by part.
-        images: Whether to look at the image files.
+        images: Whether to check the image files.
         progress: Called every now and then.
 
     Yields:
-        What is wrong, and what each dataset holds.
+        What is wrong, and what each dataset contains.
     """
     reader = _Reader(progress)
     shown: dict[str, list[Listed]] = {}
@@ -98,8 +98,8 @@ def check_coco(
 
 
 def is_coco(source: DataSource) -> bool:
-    """Whether a dataset reads COCO's format as mmdet's CocoDataset does."""
-    # Its class exists only where this has been imported.
+    """Whether a dataset reads COCO's format like mmdet's CocoDataset."""
+    # Unless this module has been imported, no dataset can be an instance of its class.
     module = sys.modules.get('mmdet.datasets.coco')
     return module is not None and isinstance(source.dataset, module.CocoDataset)
 
@@ -111,7 +111,7 @@ def is_panoptic(source: DataSource) -> bool:
 
 
 class _Reader:
-    """Reads each annotation file once, and says once what is wrong with its layout."""
+    """Reads each annotation file once, and reports once what is wrong with its layout."""
 
     def __init__(self, progress: Progress):
         self.progress = progress
@@ -129,7 +129,7 @@ class _Reader:
 
 
 def find_entry_problems(coco: CocoFile) -> Iterator[Finding]:
-    """Lists the entries of a file that no one can read."""
+    """Lists the malformed entries of a file."""
     for faults, total in (
         (coco.image_faults, len(coco.image_ids)),
         (coco.faults, len(coco.ids)),
@@ -140,7 +140,7 @@ def find_entry_problems(coco: CocoFile) -> Iterator[Finding]:
 
 
 def find_annotation_problems(source: DataSource, coco: CocoFile) -> Iterator[Finding]:
-    """Lists annotations that a dataset cannot use, or would leave out.
+    """Lists annotations that a dataset cannot use or would leave out.
 
     Args:
         source: The dataset.
@@ -225,7 +225,7 @@ def _find_mask_problems(
 
 
 class _Teller:
-    """Makes one finding of the annotations that have something wrong."""
+    """Summarizes the annotations with the same problem in one finding."""
 
     def __init__(self, coco: CocoFile):
         self.coco = coco
@@ -248,7 +248,7 @@ class _Teller:
 
 
 def _sizes(coco: CocoFile) -> np.ndarray:
-    """[annotations, 2], width and height of the image; NaN where that is not known."""
+    """Returns [annotations, 2]: width and height of each image; NaN if the image is unknown."""
     if not len(coco.image_sizes):
         return np.full((len(coco.images), 2), np.nan)
     sizes = coco.image_sizes[coco.images]
@@ -263,7 +263,7 @@ def _sticks_out(coco: CocoFile) -> np.ndarray:
 
 
 def _are_corners(coco: CocoFile) -> bool:
-    """Whether boxes have two corners each in place of a corner and a size."""
+    """Whether the boxes consist of two corners instead of a corner and a size."""
     starts, ends, sizes = coco.boxes[:, :2], coco.boxes[:, 2:], _sizes(coco)
     fit = (ends > starts).all(axis=1) & (ends <= sizes + TOLERANCE).all(axis=1)
     out = _sticks_out(coco)
@@ -271,7 +271,7 @@ def _are_corners(coco: CocoFile) -> bool:
 
 
 def _used(source: DataSource, coco: CocoFile) -> np.ndarray:
-    """By annotation, whether mmdet makes an instance of it."""
+    """Tells for each annotation whether mmdet makes an instance of it."""
     classes = source.dataset.metainfo.get('classes') or ()
     in_classes = np.array([*(name in classes for name in coco.category_names), False], bool)
     sizes = _sizes(coco)
@@ -283,7 +283,7 @@ def _used(source: DataSource, coco: CocoFile) -> np.ndarray:
 
 def wants_masks(source: DataSource) -> bool:
     """Whether a dataset's pipeline loads masks."""
-    # Panoptic datasets have PNGs for them.
+    # Panoptic datasets have their masks in PNGs.
     return not is_panoptic(source) and any(
         getattr(each, 'with_mask', False) for each in source.transforms
     )
@@ -306,7 +306,7 @@ def _find_evaluator_problems(
     if all(coco is not each for each in files.values()):
         yield from find_entry_problems(coco)
         for source in sources[:1]:
-            # Instances have categories only for things.
+            # Instance annotations have categories only for things.
             key = 'classes' if is_panoptic(source) is of_segments else 'thing_classes'
             yield from find_class_problems(source, coco, name=f'{place}.ann_file', key=key)
         if files and len(files) == len(sources):

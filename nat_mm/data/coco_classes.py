@@ -9,7 +9,7 @@ from nat_mm.data.findings import Finding, shorten
 from nat_mm.data.sources import DataSource
 
 LISTED = 12
-"""How many names are shown before only those are that differ."""
+"""Up to this many names are shown in full."""
 
 
 def find_class_problems(
@@ -17,13 +17,13 @@ def find_class_problems(
 ) -> Iterator[Finding]:
     """Compares the classes of a dataset with the categories of an annotation file.
 
-    mmdet finds the categories by name, and then pairs them with the classes by position.
+    mmdet looks up the categories by name but then pairs them with the classes by position.
 
     Args:
         source: The dataset.
         coco: An annotation file.
-        name: What the message calls the file; None for the path alone.
-        key: Which classes of metainfo are in the file; ``thing_classes`` for the instances of a
+        name: Name of the file's config key for the message; None for the path alone.
+        key: Key of metainfo with the classes of the file; ``thing_classes`` for the instances of a
             panoptic dataset.
 
     Yields:
@@ -83,13 +83,13 @@ def find_class_problems(
 
 
 def find_differing_classes(sources: Mapping[str, Sequence[DataSource]]) -> Iterator[Finding]:
-    """Compares the classes of all datasets with those of the first one, which a model learns.
+    """Compares the classes of all datasets with those of the first, which the model learns.
 
     Args:
         sources: Datasets by part.
 
     Yields:
-        What is wrong, at most one finding for each dataset.
+        What is wrong, at most one finding per dataset.
     """
     every = [source for each in sources.values() for source in each]
     if not every:
@@ -109,9 +109,9 @@ def find_differing_classes(sources: Mapping[str, Sequence[DataSource]]) -> Itera
 
 
 def _pairs_by_position(kind: type) -> bool:
-    """Whether a dataset's class loads categories as mmdet's CocoDataset does."""
+    """Whether a dataset class loads categories like mmdet's CocoDataset."""
     loader, reader = kind.load_data_list, kind.COCOAPI
-    # A reader of its own may bring the categories into order.
+    # A custom reader may sort the categories.
     return (
         loader.__module__ in ('mmdet.datasets.coco', 'mmdet.datasets.objects365')
         and reader.__module__.partition('.')[0] == 'mmdet'
@@ -119,7 +119,7 @@ def _pairs_by_position(kind: type) -> bool:
 
 
 def _origin(source: DataSource) -> str:
-    """Where classes come from that the config does not name."""
+    """Explains where the classes come from if the config does not set them."""
     metainfo = source.config.get('metainfo') or {}
     if 'classes' in metainfo:
         return ''
@@ -132,7 +132,7 @@ def _as_tuple(names: Sequence[str]) -> str:
 
 
 def _difference(names: Sequence[str], others: Sequence[str]) -> str:
-    """A list of names, or what tells it from another one if it is long."""
+    """Formats a list of names; if it is long, only how it differs from another list."""
     if max(len(names), len(others)) <= LISTED:
         return repr(tuple(names))
     if len(names) != len(others):

@@ -1,4 +1,4 @@
-"""Reads annotation files of COCO into columns, without holding their objects in memory."""
+"""Reads COCO annotation files into columns, without keeping their objects in memory."""
 
 import json
 import math
@@ -17,8 +17,9 @@ from nat_mm.data.progress import Progress, no_progress
 NO_MASK, MASK, PARTLY_SHORT, SHORT, TINY = range(5)
 """Values of `CocoFile.masks`.
 
-Some or all polygons of short masks have fewer than 6 or an odd number of coordinates, which mmdet
-leaves out; of tiny ones the first has fewer than 5, which pycocotools takes for something else.
+mmdet leaves out polygons with fewer than 6 or an odd number of coordinates: in `PARTLY_SHORT` masks
+these are some of the polygons, in `SHORT` masks all. In `TINY` masks, the first polygon also has
+fewer than 5 coordinates, so that pycocotools mistakes it for something else.
 """
 
 _MAGIC = {
@@ -33,25 +34,25 @@ _STEP = 20_000
 
 
 class NotCocoError(ValueError):
-    """A file that cannot be read as COCO; the message says why, not which file."""
+    """A file cannot be read as COCO; the message says why, but does not name the file."""
 
 
 class Faults:
-    """Counts what is wrong with entries of a file, by kind, and keeps the first of each."""
+    """Counts the faults in a file's entries by kind, and keeps the first example of each."""
 
     def __init__(self) -> None:
         self.kinds: dict[str, list] = {}
 
     def add(self, kind: str, example: str) -> None:
-        """Counts an entry of which something is wrong."""
+        """Counts a faulty entry."""
         found = self.kinds.setdefault(kind, [0, example])
         found[0] += 1
 
     def describe(self, total: int) -> Iterator[str]:
-        """One line for each kind.
+        """Yields one line per kind.
 
         Args:
-            total: How many entries there are.
+            total: Number of entries.
         """
         for kind, (count, example) in self.kinds.items():
             yield f'{kind} ({count} of {total}, first: {example})'
@@ -59,27 +60,28 @@ class Faults:
 
 @dataclass
 class CocoFile:
-    """The content of an annotation file; what is said of annotations holds for panoptic segments.
+    """The content of an annotation file; in panoptic files, segments count as annotations.
 
     Attributes:
         path: The file.
         has_annotations: Whether it has a list of annotations.
-        image_ids: By image.
-        file_names: By image.
-        image_sizes: [images, 2], width and height; 0 where the file has none.
-        category_ids: By category.
-        category_names: By category.
-        ids: By annotation.
-        images: By annotation, index of its image, -1 if the file does not have that.
-        categories: By annotation, index of its category, -1 if the file does not have that.
-        boxes: [annotations, 4], left, top, width, height; NaN if it has none.
-        areas: By annotation; NaN if it has none.
-        crowds: By annotation, whether it is a crowd.
-        ignored: By annotation, whether mmdet passes over it.
-        masks: By annotation, `NO_MASK`, `MASK`, `PARTLY_SHORT`, `SHORT` or `TINY`.
+        image_ids: Id of each image.
+        file_names: File name of each image.
+        image_sizes: [images, 2], width and height; 0 if the file has none.
+        category_ids: Id of each category.
+        category_names: Name of each category.
+        ids: Id of each annotation.
+        images: Index of each annotation's image; -1 if the file does not contain it.
+        categories: Index of each annotation's category; -1 if the file does not contain it.
+        boxes: [annotations, 4], left, top, width, height; NaN if an annotation has none.
+        areas: Area of each annotation; NaN if it has none.
+        crowds: Whether each annotation is a crowd.
+        ignored: Whether mmdet skips each annotation.
+        masks: For each annotation, `NO_MASK`, `MASK`, `PARTLY_SHORT`, `SHORT` or `TINY`.
         image_faults: What is wrong with images.
+        category_faults: What is wrong with categories.
         faults: What is wrong with annotations.
-        mask_faults: What is wrong with masks, for those who use them.
+        mask_faults: What is wrong with masks, which matters only if they are used.
     """
 
     path: str
@@ -104,7 +106,7 @@ class CocoFile:
 
     @property
     def where(self) -> str:
-        """How messages begin."""
+        """Prefix of messages about the file."""
         return f'annotation file {os.path.abspath(self.path)}'
 
 
@@ -122,7 +124,7 @@ def read_coco(
         Its content.
 
     Raises:
-        NotCocoError: It is not JSON, or not laid out as COCO is.
+        NotCocoError: It is not JSON, or does not have COCO's layout.
     """
     lists = _read_lists(path)
     coco = CocoFile(path, has_annotations='annotations' in lists)
@@ -133,9 +135,9 @@ def read_coco(
 
 
 def _read_lists(path: str) -> dict[str, Sequence]:
-    """The lists of images, categories and annotations, whose entries `_decode` takes.
+    """Reads the lists of images, categories and annotations, with entries for `_decode`.
 
-    With msgspec they are still JSON: 860,000 polygons take gigabytes as Python's objects.
+    Entries read with msgspec are still JSON: as Python objects, 860,000 polygons take gigabytes.
     """
     content = Path(path).read_bytes()
     for magic, reason in _MAGIC.items():
@@ -149,7 +151,7 @@ def _read_lists(path: str) -> dict[str, Sequence]:
             if name in ('images', 'categories', 'annotations')
         }
     except msgspec.DecodeError:
-        # Not JSON, or with NaN, which Python's reader and thus pycocotools takes.
+        # Not JSON, or with NaN, which Python's json and thus pycocotools accept.
         try:
             lists = json.loads(content.decode('utf-8'))
         except ValueError as error:
@@ -163,7 +165,7 @@ def _read_lists(path: str) -> dict[str, Sequence]:
         if name in lists and not isinstance(lists[name], list):
             raise NotCocoError(f'is not COCO: it has no list {name!r}')
     missing = [name for name in ('images', 'annotations', 'categories') if name not in lists]
-    if missing and missing != ['annotations']:  # tests whose annotations are secret have none
+    if missing and missing != ['annotations']:  # test sets with secret annotations have none
         raise NotCocoError(f'is not COCO: it has no list {missing[0]!r}')
     return lists
 
@@ -192,7 +194,7 @@ def _read_images(coco: CocoFile, entries: Sequence) -> None:
     for number, image in enumerate(_decode(entries, 'images')):
         identity, name = image.get('id'), image.get('file_name')
         if name is None and isinstance(image.get('coco_url'), str):
-            # LVIS has the folder and the name in it.
+            # LVIS gives folder and file name in the URL.
             name = image['coco_url'].replace('http://images.cocodataset.org/', '')
         size = image.get('width'), image.get('height')
         example = f'number {number}' if identity is None else f'id {identity!r:.40}'

@@ -1,4 +1,4 @@
-"""Looks at the image files of datasets in COCO's format."""
+"""Checks the image files of datasets in COCO's format."""
 
 import io
 import os
@@ -17,17 +17,17 @@ from nat_mm.data.progress import Progress
 from nat_mm.data.sources import DataSource
 
 TOLERANCE = 2
-"""Pixels by which the size of an image may differ from what the annotations say."""
+"""Pixels by which the size of an image may differ from that in the annotations."""
 
 Listed = list[tuple[str, tuple[float, float]]]
-"""Paths of images, and width and height that the annotations give for each, 0 if they do not."""
+"""Path of each image, and its width and height according to the annotations, 0 if not given."""
 
 _KNOWN_CLASSES = {'CocoDataset', 'CocoPanopticDataset', 'LVISV1Dataset', 'Objects365V1Dataset'}
-"""Whose methods find and filter images as `list_images` does."""
+"""Classes whose methods find and filter images like `list_images`."""
 
 
 def list_images(source: DataSource, coco: CocoFile) -> Listed:
-    """Lists the images of a dataset, without those that it filters out.
+    """Lists the images of a dataset without those that it filters out.
 
     Args:
         source: The dataset.
@@ -65,8 +65,8 @@ def list_images(source: DataSource, coco: CocoFile) -> Listed:
 
 
 def _load_list(dataset: BaseDataset) -> Listed:
-    """The images of a dataset that finds or filters them in a way of its own."""
-    # What else is wrong with it shows when it is loaded for training.
+    """Lists the images of a dataset with custom methods to find or filter them."""
+    # Other problems show when the dataset is loaded for training.
     with suppress(Exception), redirect_stdout(io.StringIO()):
         entries = [dataset.get_data_info(index) for index in range(len(dataset))]
         return [
@@ -79,7 +79,7 @@ def _load_list(dataset: BaseDataset) -> Listed:
 def find_image_problems(
     source: DataSource, coco: CocoFile, images: Listed, progress: Progress
 ) -> Iterator[Finding]:
-    """Looks whether image files exist, are images, and have the size that the annotations say.
+    """Checks that image files exist, are images, and have the size given in the annotations.
 
     Args:
         source: The dataset.
@@ -104,7 +104,7 @@ def find_image_problems(
     headers = read_headers([path for path, _ in images], progress, what)
     for (path, expected), header in zip(images, headers, strict=True):
         if not isinstance(header, ImageHeader):
-            # OpenCV knows formats that Pillow does not.
+            # OpenCV may know a format that Pillow does not.
             reason = find_image_problem(path)
             if reason:
                 unreadable.setdefault(reason, []).append(path)
@@ -140,7 +140,7 @@ def find_image_problems(
 
 
 def find_shared_images(listed: Mapping[str, Sequence[Listed]]) -> Iterator[Finding]:
-    """Looks for images that a model is both trained and tested on.
+    """Finds images that a model is both trained and tested on.
 
     Args:
         listed: Images of each dataset by part.
@@ -181,7 +181,7 @@ def _explain_size(size: tuple[int, int], expected: tuple[float, float], header: 
 
 
 def _hint_at_prefix(source: DataSource, path: str) -> str:
-    """Where a missing file is instead, if the prefix of the images is wrong."""
+    """Hints at where a missing file is if the image prefix or the suffix is wrong."""
     prefix = source.dataset.data_prefix.get('img') or ''
     name = os.path.basename(path)
     for place in (os.path.join(prefix, name), os.path.join(source.dataset.data_root or '', name)):

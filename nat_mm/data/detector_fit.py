@@ -1,4 +1,4 @@
-"""Finds what does not fit in detectors: heads of regions, DETR, and necks that need even sizes."""
+"""Finds mismatches in detectors: RoI heads, DETR, and necks that need divisible image sizes."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +19,7 @@ from nat_mm.data.model_parts import Described, Part, find_parts, find_steps, run
 from nat_mm.data.shape_trace import Failure, ShapeTrace, is_feature_maps
 
 USUAL_LEVELS = 4
-"""How many levels DINO and other successors of deformable DETR take from stride 8 on."""
+"""Number of levels, starting at stride 8, that DINO and other deformable DETR variants take."""
 ODD_SIZE = (501, 619)
 REGIONS = 3
 PartOf = Callable[[str, nn.Module, dict[str, Any]], Part]
@@ -28,7 +28,7 @@ PartOf = Callable[[str, nn.Module, dict[str, Any]], Part]
 def find_roi_head_problems(
     trace: ShapeTrace, model: dict[str, Any], part_of: PartOf
 ) -> Iterator[Finding]:
-    """Compares the maps with those from which regions are taken, and runs the heads of regions."""
+    """Checks the feature maps against what the RoI extractors expect, and runs the RoI heads."""
     owner, config = getattr(trace.model, 'roi_head', None), model.get('roi_head')
     if owner is None or not isinstance(config, dict):
         return
@@ -36,7 +36,7 @@ def find_roi_head_problems(
     extractors: list[Part] = []
     for kind in ('bbox', 'mask'):
         own = find_parts(owner, config, f'{kind}_roi_extractor', place)
-        # A mask head without an extractor shares that of the boxes.
+        # A mask head without an extractor shares that of the box head.
         extractors = [part_of(*each) for each in own] or extractors
         heads = find_parts(owner, config, f'{kind}_head', place)
         for extractor, head in zip(extractors, heads, strict=False):
@@ -82,7 +82,7 @@ def _check_region_head(
 
 
 def find_detr_problems(trace: ShapeTrace, part: Part) -> Iterator[Finding]:
-    """Compares levels and channels of the maps with those of DETR and its successors."""
+    """Checks levels and channels of the maps against what DETR and its variants expect."""
     model, given = part.module, part.given
     channels = getattr(model, 'embed_dims', None)
     if not hasattr(model, 'decoder') or channels is None or not is_feature_maps(given):
@@ -124,7 +124,7 @@ def find_detr_problems(trace: ShapeTrace, part: Part) -> Iterator[Finding]:
 def find_odd_size_problems(
     trace: ShapeTrace, config: Config, maps: Sequence[torch.Tensor]
 ) -> Iterator[Finding]:
-    """Whether a detector's neck takes the sizes that its images are padded to."""
+    """Checks that a detector's neck accepts the sizes to which its images are padded."""
     if config.default_scope != 'mmdet' or not is_feature_maps(maps):
         return
     preprocessor = config.model.get('data_preprocessor') or {}

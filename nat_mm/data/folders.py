@@ -1,4 +1,4 @@
-"""Finds what is wrong with the folders and lists that tell the classes of a classifier's images."""
+"""Finds problems with the folders and lists that define the classes of a classifier's images."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,19 +14,19 @@ from nat_mm.data.sources import DataSource
 from nat_mm.inference.datasets import PARTS
 
 MOST_HEADERS = 50_000
-"""Of the images of a dataset, evenly spread, whose headers are read: ImageNet's take minutes."""
+"""Maximum number of headers read per dataset, evenly spread: all of ImageNet would take minutes."""
 
 
 def find_class_names(source: DataSource, *, from_folders: bool = True) -> Sequence[str] | None:
-    """The classes of a dataset.
+    """Finds the classes of a dataset.
 
     Args:
         source: The dataset, of any framework.
-        from_folders: Whether the folders of a classifier's images count, where the config names
-            no classes.
+        from_folders: Whether to use the folders of a classifier's images if the config names no
+            classes.
 
     Returns:
-        Their names; a str where the config has one in place of a tuple; None without classes.
+        Their names; a str if the config has one instead of a tuple; None without classes.
     """
     classes = source.dataset.metainfo.get('classes')
     if classes or not from_folders or not _numbers_folders(source.dataset):
@@ -38,14 +38,14 @@ def find_class_names(source: DataSource, *, from_folders: bool = True) -> Sequen
 def find_folder_problems(
     config: Config, sources: Mapping[str, Sequence[DataSource]]
 ) -> Iterator[Finding]:
-    """Looks at the images of classifiers, and at what tells their classes.
+    """Checks the images of classifiers, and what defines their classes.
 
-    These are folders of images, one for each class, or a list of files with their numbers.
-    mmpretrain numbers the folders of each part of the data for itself, in alphabetical order, so
-    they are compared as well.
+    Classes are defined by folders of images, one per class, or by a list of files with class
+    numbers. mmpretrain numbers the folders of each part of the data separately, in alphabetical
+    order, so the folders of different parts are also compared.
 
     Args:
-        config: Config of the run; of other frameworks there is nothing to look at.
+        config: Config of the run; configs for other frameworks than mmpretrain are skipped.
         sources: The datasets of ``train``, ``val`` and ``test``.
 
     Yields:
@@ -60,7 +60,7 @@ def find_folder_problems(
         dataset = source.dataset
         if not _reads_files(dataset) or not _is_local(dataset.img_prefix, dataset.ann_file):
             continue
-        # Tests mostly have the data of the validation.
+        # Test and validation data are usually the same.
         place = (os.path.abspath(dataset.img_prefix or '.'), dataset.ann_file, dataset.with_label)
         if place in seen:
             continue
@@ -79,7 +79,7 @@ def find_folder_problems(
 
 
 def _reads_files(dataset: BaseDataset) -> bool:
-    """Whether it reads folders or lists as mmpretrain's CustomDataset does."""
+    """Whether a dataset reads folders or lists like mmpretrain's CustomDataset."""
     from mmpretrain.datasets import CustomDataset
 
     return (
@@ -89,7 +89,7 @@ def _reads_files(dataset: BaseDataset) -> bool:
 
 
 def _numbers_folders(dataset: BaseDataset) -> bool:
-    """Whether the classes are the folders."""
+    """Whether the classes of a dataset are its folders."""
     has_labels = getattr(dataset, 'with_label', False) and not dataset.ann_file
     return has_labels and hasattr(dataset, 'img_prefix')
 
@@ -100,7 +100,7 @@ def _is_local(*paths: object) -> bool:
 
 def _list_folders(folder: str | Path) -> list[str]:
     with os.scandir(folder) as entries:
-        # As mmengine lists them: hidden ones too.
+        # Include hidden folders, as mmengine does.
         return sorted(each.name for each in entries if each.is_dir())
 
 
@@ -157,7 +157,7 @@ def _find_problems_of_folders(source: DataSource) -> Iterator[Finding]:
 
 
 def _walk_files(folder: Path) -> Iterator[str]:
-    """Paths of files below a folder and relative to it, without hidden ones."""
+    """Yields the paths of the files below a folder, relative to it, except hidden ones."""
     for parent, folders, files in os.walk(folder, followlinks=True):
         folders.sort()
         inner = os.path.relpath(parent, folder)
@@ -167,7 +167,7 @@ def _walk_files(folder: Path) -> Iterator[str]:
 
 
 def _compare_with_classes(source: DataSource, folder: Path, names: list[str]) -> Iterator[Finding]:
-    """Compares the folders with the classes, of which mmpretrain takes the first for the first."""
+    """Compares the folders with the classes; mmpretrain pairs them by position."""
     classes = source.dataset.metainfo.get('classes')
     if not classes or isinstance(classes, str):
         return
@@ -237,7 +237,7 @@ def _compare_folders(
 def _find_problems_of_list(
     config: Config, source: DataSource, numbered: tuple[DataSource, list[str]] | None
 ) -> Iterator[Finding]:
-    """Looks at a file of lines with an image and, after a blank, the number of its class."""
+    """Checks a list of images, one per line, each followed by a space and its class number."""
     dataset = source.dataset
     if not os.path.isfile(dataset.ann_file):
         yield Finding(
@@ -314,7 +314,7 @@ def _begins_at_one(lines: list[str], limit: int | None) -> str:
 def _compare_list(
     source: DataSource, paths: dict[str, int | None], numbered: tuple[DataSource, list[str]] | None
 ) -> Iterator[Finding]:
-    """Compares the numbers with those of folders of the same names, in another part of the data."""
+    """Compares the class numbers with those of the same folders in another part of the data."""
     if numbered is None or not source.dataset.with_label:
         return
     other, names = numbered
@@ -330,7 +330,7 @@ def _compare_list(
 
 
 def _find_unreadable(paths: Sequence[Path]) -> Iterator[Finding]:
-    """Reads the headers of images, of many a spread sample."""
+    """Reads the headers of images; of more than `MOST_HEADERS`, an evenly spread sample."""
     sample = paths[:: -(-len(paths) // MOST_HEADERS) or 1]
     with ThreadPoolExecutor(8) as pool:
         problems = list(pool.map(find_image_problem, sample))

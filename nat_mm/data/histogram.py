@@ -1,4 +1,4 @@
-"""Draws how instances spread over classes and sizes."""
+"""Draws how instances are distributed over classes and sizes."""
 
 import io
 from collections.abc import Sequence
@@ -11,14 +11,14 @@ from nat_mm.data.summaries import Summary
 from nat_mm.errors import UserError
 
 BARS = 40
-"""Classes of which a bar is drawn; those with the most instances."""
+"""Maximum number of classes drawn as bars, those with the most instances."""
 
 
 def draw_histograms(summaries: Sequence[Summary], file_format: str) -> bytes:
     """Draws a row of histograms for each dataset.
 
     Args:
-        summaries: What the datasets hold.
+        summaries: What the datasets contain.
         file_format: ``png``, ``pdf`` or ``svg``.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Reads the headers of images, without decoding them."""
+"""Reads the headers of images without decoding them."""
 
 import functools
 import io
@@ -18,22 +18,23 @@ from nat_mm.inference.images import UnreadableInput, check_regular
 
 _ORIENTATION = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)
-# Pillow's names of the formats whose orientation OpenCV reads only in some releases.
+# Pillow's names of formats whose EXIF orientation only some releases of OpenCV apply.
 _TURNED_BY_SOME_OPENCV = ('WEBP', 'AVIF')
 _STEP = 1000
 
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What the header of an image says.
+    """The content of an image's header.
 
     Attributes:
-        width: In pixels, of the image as it is stored.
-        height: In pixels, of the image as it is stored.
-        mode: Pillow's name for channels and bits: ``L`` one channel of 8 bits, ``P`` indices of a
-            palette, ``1`` one bit, ``I;16`` one channel of 16 bits, ``RGB``, ``RGBA``.
-        is_sideways: Whether EXIF says that the image is shown turned by 90 degrees, as OpenCV and
-            mmcv read it unless told to ignore that.
+        width: Width of the stored image in pixels.
+        height: Height of the stored image in pixels.
+        mode: Pillow's name for channels and bits: ``L`` for one channel of 8 bits, ``P`` for
+            indices into a palette, ``1`` for one bit, ``I;16`` for one channel of 16 bits, ``RGB``,
+            ``RGBA``.
+        is_sideways: Whether OpenCV and mmcv rotate the image by 90 degrees, as EXIF says, unless
+            told to ignore the orientation.
     """
 
     width: int
@@ -43,31 +44,31 @@ class ImageHeader:
 
     @property
     def shown_size(self) -> tuple[int, int]:
-        """Width and height as mmcv reads the image, with EXIF's orientation applied."""
+        """Width and height of the image as read by mmcv, with the EXIF orientation applied."""
         size = self.width, self.height
         return size[::-1] if self.is_sideways else size
 
 
 def read_header(path: str | Path) -> ImageHeader:
-    """Reads the header of an image. Several threads may do so at once.
+    """Reads the header of an image; thread-safe.
 
     Args:
         path: The file.
 
     Returns:
-        What it says.
+        The header.
 
     Raises:
-        UnreadableInput: The file does not exist, cannot be opened, or is no image that Pillow
-            knows; the message says which of these, not the path.
+        UnreadableInput: The file does not exist, cannot be opened, or is not an image in a format
+            that Pillow knows; the message says which, but does not contain the path.
     """
     try:
         check_regular(os.stat(path))
         with open(path, 'rb') as file, warnings.catch_warnings():
-            # The header of a huge image is as small as any.
+            # Reading only the header of a huge image is harmless.
             warnings.simplefilter('ignore', Image.DecompressionBombWarning)
             image = Image.open(file)
-            # Asked for EXIF, Pillow would decode a PNG that has none.
+            # For a PNG without EXIF, getexif() would decode the whole image.
             has_exif = 'exif' in image.info or image.format == 'TIFF'
             orientation = image.getexif().get(_ORIENTATION) if has_exif else None
             is_sideways = orientation in _SIDEWAYS and _is_turned_by_opencv(image.format)
@@ -81,15 +82,15 @@ def read_header(path: str | Path) -> ImageHeader:
     except OSError as error:
         raise UnreadableInput(f'cannot be read: {error.strerror or error}') from error
     except Exception as error:
-        # Pillow's readers of headers refuse a damaged one by almost any exception.
+        # Pillow may raise almost any exception on a damaged header.
         raise UnreadableInput(f'has a damaged header: {error}') from error
 
 
 @functools.cache
 def _is_turned_by_opencv(image_format: str) -> bool:
-    """Whether the installed OpenCV turns images of a format as EXIF says.
+    """Whether the installed OpenCV applies the EXIF orientation to images of a format.
 
-    OpenCV 5.0 turns WebP and 4.12 does not; AVIF is turned by neither.
+    For WebP, OpenCV 5.0 does and 4.12 does not; for AVIF, neither does.
     """
     if image_format not in _TURNED_BY_SOME_OPENCV:
         return True
@@ -116,10 +117,10 @@ def read_headers(
     Args:
         paths: The files.
         progress: Called every now and then.
-        what: What progress is called with.
+        what: Description that is passed to ``progress``.
 
     Yields:
-        For each, what its header says, or why it cannot be read: see `read_header`.
+        For each file, its header, or why it cannot be read; see `read_header`.
     """
     for number, path in enumerate(paths):
         if number % _STEP == 0:
@@ -129,14 +130,14 @@ def read_headers(
 
 
 def find_image_problem(path: str | Path) -> str | None:
-    """Says why a file cannot be loaded as an image. Several threads may do so at once.
+    """Describes why a file cannot be loaded as an image; thread-safe.
 
     Args:
         path: The file.
 
     Returns:
-        What follows its path in a message, such as ``is not an image``; None if its header can be
-        read, or OpenCV decodes it, which knows other formats than Pillow.
+        The part of the message after the path, such as ``is not an image``; None if Pillow can read
+        the header, or OpenCV, which knows other formats, can decode the image.
     """
     try:
         read_header(path)

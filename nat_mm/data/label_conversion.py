@@ -1,4 +1,4 @@
-"""Converts label images to PNGs of one channel."""
+"""Converts label images to single-channel PNGs."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -16,16 +16,16 @@ _WITHOUT_ALPHA = {'RGBA': 'RGB', 'LA': 'L', 'PA': 'P'}
 
 
 def parse_mapping(entries: Sequence[str]) -> tuple[dict[int, int], dict[Color, int]]:
-    """Reads entries such as ``255=1`` and ``128,0,0=3``.
+    """Parses entries such as ``255=1`` and ``128,0,0=3``.
 
     Args:
-        entries: What is on the left becomes the value on the right.
+        entries: Each maps the value or color on the left to the value on the right.
 
     Returns:
-        New values by old ones, and by colors: red, green, blue.
+        New values by old value, and by color (red, green, blue).
 
     Raises:
-        UserError: An entry is something else.
+        UserError: An entry has another form.
     """
     values: dict[int, int] = {}
     colors: dict[Color, int] = {}
@@ -55,21 +55,21 @@ def convert_labels(
     values: Mapping[int, int] | None = None,
     colors: Mapping[Color, int] | None = None,
 ) -> dict[int, int]:
-    """Converts the label images of a folder and writes them under the same names as PNGs.
+    """Converts the label images in a folder and writes them as PNGs with the same names.
 
     Args:
-        labels: The folder; folders in it are searched too.
-        out_dir: Where the results go.
-        values: New values by old ones; others stay.
-        colors: New values by colors, red, green, blue. Without any, images with channels must
-            have equal ones.
+        labels: The folder; its subfolders are searched, too.
+        out_dir: Folder for the results.
+        values: New values by old value; other values stay.
+        colors: New values by color (red, green, blue). Without any, the channels of an image must
+            be equal.
 
     Returns:
-        How many pixels have each value.
+        Number of pixels with each value.
 
     Raises:
-        UserError: There are no label images, one cannot be read or has a color or value that has
-            no place in the results, or these would overwrite them.
+        UserError: There are no label images, one cannot be read or has a color or value that cannot
+            be converted, or the results would overwrite label images or each other.
     """
     paths = sorted(path for path in labels.rglob('*') if path.suffix.lower() in SUFFIXES)
     if not paths:
@@ -81,7 +81,7 @@ def convert_labels(
         raise UserError(f'{labels} has label images that differ only in the suffix of their names')
     pixels = np.zeros(256, np.int64)
     for path in paths:
-        # All of them before the first is written, as one may be refused.
+        # Convert all before writing the first, in case one is refused.
         pixels += np.bincount(_convert(path, values or {}, colors or {}).ravel(), minlength=256)
     for path, result in results.items():
         write_image(result, _convert(path, values or {}, colors or {}))
@@ -91,7 +91,7 @@ def convert_labels(
 def _convert(path: Path, values: Mapping[int, int], colors: Mapping[Color, int]) -> np.ndarray:
     try:
         with Image.open(path) as image:
-            # The values of palette images are indices here, and those of 1-bit images 0 and 1.
+            # Palette images yield their indices here, and 1-bit images 0 and 1.
             array = np.asarray(image.convert(_WITHOUT_ALPHA.get(image.mode, image.mode)))
     except Exception as error:
         raise UserError(f'{path} cannot be read: {error}') from error

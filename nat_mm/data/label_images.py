@@ -1,4 +1,4 @@
-"""Finds what is wrong with label images, in which the value of a pixel is its class."""
+"""Finds problems with label images, in which the value of a pixel is its class."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,7 +18,7 @@ from nat_mm.data.sources import DataSource
 from nat_mm.inference.images import SUFFIXES, UnreadableInput
 
 _SAMPLE = 100
-"""Of the label images of a dataset, evenly spread, whose pixels are read."""
+"""Number of label images of a dataset, evenly spread, whose pixels are read."""
 _GRAY_MODES = ('1', 'L', 'P', 'I', 'I;16', 'I;16B', 'I;16L', 'F')
 _FRAMEWORKS = ('mmcv', 'mmdet', 'mmengine', 'mmpretrain', 'mmseg', 'nat_mm')
 
@@ -30,7 +30,7 @@ class _Pair:
     Attributes:
         image: Path of the image.
         label: Path of the label image.
-        size: Width and height of the image that its annotations say; None if they do not.
+        size: Width and height of the image according to its annotations; None if not given.
     """
 
     image: str
@@ -41,16 +41,16 @@ class _Pair:
 def find_label_image_problems(
     source: DataSource, *, config: Config | None = None, thorough: bool = False
 ) -> Iterator[Finding]:
-    """Looks at the label images of a dataset, and whether each fits an image.
+    """Checks the label images of a dataset, and whether each fits its image.
 
-    These are the labels of mmseg's datasets, and those beside COCO's annotations: of mmdet's
-    semantic branches and panoptic segments.
+    These are the labels of mmseg's datasets, and those that complement COCO annotations in mmdet,
+    for semantic branches and panoptic segments.
 
     Args:
-        source: The dataset; others without label images have nothing to look at.
-        config: Config of the run, for the classes and values that its heads ignore and count.
+        source: The dataset; skipped if it has no label images.
+        config: Config of the run, for the number of classes and the values that its heads ignore.
             Default: 255 is ignored.
-        thorough: Whether to read the pixels of all label images, not of 100 that are evenly spread.
+        thorough: Whether to read the pixels of all label images, instead of 100 evenly spread ones.
 
     Yields:
         What is wrong.
@@ -104,7 +104,7 @@ def find_label_image_problems(
 
 
 def spread(values: Sequence[Any], limit: int) -> list[Any]:
-    """At most so many of the values, evenly spread, with the first and the last."""
+    """Picks evenly spread values up to a limit, including the first and the last."""
     if len(values) <= limit:
         return list(values)
     step = (len(values) - 1) / (limit - 1)
@@ -112,7 +112,7 @@ def spread(values: Sequence[Any], limit: int) -> list[Any]:
 
 
 def find_loader(dataset: BaseDataset) -> BaseTransform | None:
-    """The transform that loads label images, None if the pipeline has none."""
+    """Finds the transform that loads label images; None if the pipeline has none."""
     for each in _flatten(getattr(dataset.pipeline, 'transforms', ())):
         if isinstance(each, LoadAnnotations) and each.with_seg:
             return each
@@ -120,7 +120,7 @@ def find_loader(dataset: BaseDataset) -> BaseTransform | None:
 
 
 def _flatten(transforms: Iterable[Any]) -> Iterator[Any]:
-    """Transforms, also those inside of others such as TestTimeAug and RandomChoice."""
+    """Yields transforms, including those inside others such as TestTimeAug and RandomChoice."""
     for each in transforms:
         if isinstance(each, list | tuple):
             yield from _flatten(each)
@@ -173,7 +173,7 @@ def _describe_no_images(source: DataSource) -> Finding:
 
 
 def _count_suffixes(folder: str) -> dict[str, int]:
-    """How many files below a folder have each suffix, the most frequent first."""
+    """Counts the files below a folder by suffix; returns the 5 most frequent, highest first."""
     counts: dict[str, int] = {}
     for _, _, files in os.walk(folder):
         for name in files:
@@ -184,7 +184,7 @@ def _count_suffixes(folder: str) -> dict[str, int]:
 
 
 def _find_left_out(dataset: BaseDataset, key: str, pairs: Sequence[_Pair]) -> Iterator[Finding]:
-    """Files of the folders that no pair has."""
+    """Finds files in the folders that are in none of the pairs."""
     folder, labels = (os.path.abspath(dataset.data_prefix[each]) for each in ('img_path', key))
     others = {
         suffix: count
@@ -216,7 +216,7 @@ def _find_left_out(dataset: BaseDataset, key: str, pairs: Sequence[_Pair]) -> It
 
 
 def _find_bad_lines(dataset: BaseDataset, pairs: Sequence[_Pair]) -> Iterator[Finding]:
-    """Lines of a list that has names without suffix."""
+    """Finds bad lines in a list of images, whose names must have no suffix."""
     if not hasattr(dataset, 'img_suffix') or not os.path.isfile(dataset.ann_file):
         return
     lines = Path(dataset.ann_file).read_text(encoding='utf-8', errors='replace').splitlines()
@@ -243,7 +243,7 @@ def _compare_headers(
     is_panoptic: bool,
     has_own_loader: bool,
 ) -> Iterator[Finding]:
-    """Compares images with labels by their headers, and lists the labels that can be read."""
+    """Compares images and labels by their headers, and adds labels that fit to ``sound``."""
     loads = [each for each in _flatten(dataset.pipeline.transforms) if _is_image_loader(each)]
     flag = str(getattr(loads[0], 'color_type', 'color')) if loads else 'color'
     applies_exif = flag != 'unchanged' and not flag.endswith('ignore_orientation')
@@ -252,7 +252,7 @@ def _compare_headers(
         return _find_pair_problem(
             pair,
             applies_exif=applies_exif,
-            # Other loaders read formats that nothing here knows.
+            # Custom loaders may read formats that are unknown here.
             reads_image=bool(loads) and pair.size is None,
             modes=('RGB', 'RGBA', 'P') if is_panoptic else _GRAY_MODES,
             has_own_loader=has_own_loader,
@@ -288,8 +288,8 @@ def _find_pair_problem(
     modes: Sequence[str],
     has_own_loader: bool,
 ) -> tuple[str, str] | None:
-    """What is wrong with an image or its label: of which kind, and the text."""
-    # Where annotations have sizes, the images are compared with these by others.
+    """Returns kind and description of a problem with an image or its label; None without one."""
+    # If the annotations give sizes, the check of COCO's images compares the images with these.
     if pair.size is None and not os.path.exists(pair.image):
         return 'missing image', f'{pair.image} does not exist'
     if not os.path.exists(pair.label):
@@ -321,7 +321,7 @@ def _find_pair_problem(
 
 
 def _try_header(path: str) -> ImageHeader | str | None:
-    """The header; what is wrong with the file; None if only OpenCV can read it."""
+    """Returns the header, a description of the problem, or None if only OpenCV can read it."""
     try:
         return read_header(path)
     except UnreadableInput:
@@ -338,7 +338,7 @@ def _describe_mode(path: str, mode: str, modes: Sequence[str]) -> str:
 
 
 def _describe_other_suffixes(dataset: BaseDataset, pair: _Pair) -> str:
-    """Which files lie where a label is missing."""
+    """Describes which files there are in the folder of a missing label."""
     if not hasattr(dataset, 'seg_map_suffix') or not hasattr(dataset, 'img_suffix'):
         return ''
     folder = os.path.dirname(pair.label)

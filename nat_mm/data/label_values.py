@@ -21,13 +21,13 @@ _MOST_SHOWN = 8
 
 @dataclass(frozen=True)
 class _Limits:
-    """Which classes are counted and which values ignored.
+    """Which label values are classes and which are ignored.
 
     Attributes:
-        classes: The number of classes.
-        names: Those of the classes.
-        ignored: Values that all heads ignore in training, and metrics in validation and tests.
-        ignored_by: The config's key of each head and metric that ignores a value of its own.
+        classes: Number of classes.
+        names: Names of the classes.
+        ignored: Values ignored by all heads in training, and by the metrics otherwise.
+        ignored_by: The value that each head and metric ignores, by its key in the config.
     """
 
     classes: int
@@ -45,16 +45,16 @@ def find_value_problems(
     of: int,
     is_sure: bool,
 ) -> Iterator[Finding]:
-    """Reads label images as a pipeline does, and compares their values with the classes.
+    """Reads label images like the pipeline, and compares their values with the classes.
 
     Args:
         source: Their dataset.
         loader: The pipeline's transform that loads them.
         paths: The label images.
         config: Config of the run; None if only the dataset is known.
-        of: How many label images the dataset has.
-        is_sure: Whether nothing in the pipeline can change the values that is not known here;
-            otherwise there are only warnings.
+        of: Number of label images of the dataset.
+        is_sure: Whether the pipeline has only known transforms; others might change the values, so
+            that problems are reported as warnings.
 
     Yields:
         What is wrong.
@@ -112,7 +112,7 @@ def find_value_problems(
         others = [key for key, value in limits.ignored_by.items() if value == number]
         yield Finding(
             _describe_beyond(source, found, beyond, classes, limits, others, reduces=reduces),
-            # A metric counts the pixels that heads ignore as mistakes, and goes on.
+            # A metric only counts the pixels that heads ignore as mistakes.
             is_error=is_sure and (source.part == 'train' or not others),
         )
         return
@@ -120,14 +120,14 @@ def find_value_problems(
 
 
 def describe_colors(path: str, palette: Sequence[Sequence[int]] | None) -> str:
-    """How to convert a label image of colors.
+    """Explains how to convert a label image with colors.
 
     Args:
         path: The label image.
         palette: Colors of the classes.
 
     Returns:
-        The rest of a sentence about it.
+        Text to append to a message about the image.
     """
     try:
         with Image.open(path) as image:
@@ -150,7 +150,7 @@ def describe_colors(path: str, palette: Sequence[Sequence[int]] | None) -> str:
 
 
 def ignored_values(config: Config) -> dict[str, int]:
-    """The label value that each head of a segmentor ignores, by the key of the config."""
+    """Returns the label value that each head of a segmentor ignores, by its key in the config."""
     ignored = {}
     for name in ('decode_head', 'auxiliary_head'):
         heads = config.model.get(name) or ()
@@ -163,7 +163,7 @@ def ignored_values(config: Config) -> dict[str, int]:
 def _find_limits(source: DataSource, loader: Any, config: Config | None) -> _Limits | None:
     names = source.dataset.metainfo.get('classes') or ()
     if not hasattr(source.dataset, 'reduce_zero_label'):
-        # A semantic branch of mmdet, whose classes the model alone knows.
+        # For a semantic branch of mmdet, only the model knows the classes.
         model = config.model if config is not None else {}
         head = model.get('semantic_head') or (model.get('roi_head') or {}).get('semantic_head')
         count = (head or {}).get('num_classes')
@@ -188,7 +188,7 @@ def _find_limits(source: DataSource, loader: Any, config: Config | None) -> _Lim
 
 
 def _find_odd_padding(source: DataSource, config: Config | None) -> Iterator[Finding]:
-    """Whether the labels of padding are ignored, where images are padded for batches."""
+    """Checks that the labels of padding are ignored if images are padded for batches."""
     if config is None or source.part != 'train' or config.default_scope != 'mmseg':
         return
     settings = config.model.get('data_preprocessor') or config.get('data_preprocessor') or {}
@@ -209,7 +209,7 @@ def _is_changed_by_opencv(path: str) -> bool:
 
 
 def _read_values(paths: Sequence[str], backend: str) -> dict[int, str]:
-    """The values of label images in ascending order, each with the first image that has it."""
+    """Reads the values of label images, ascending, each with the first image that contains it."""
 
     def read(path: str) -> np.ndarray:
         try:
@@ -229,7 +229,7 @@ def _read_values(paths: Sequence[str], backend: str) -> dict[int, str]:
 
 
 def _class_of(value: int, *, reduces: bool, label_map: Mapping[int, int] | None) -> int:
-    """The class that mmseg's LoadAnnotations makes of a value."""
+    """Converts a label value to a class like mmseg's LoadAnnotations."""
     value %= 256
     if reduces:
         value = 255 if value in (0, 255) else value - 1
@@ -307,7 +307,7 @@ def _describe_beyond(
 
 
 def _are_gray_levels(values: Sequence[int]) -> bool:
-    """Whether values are spread over the range of a gray image."""
+    """Whether the values are spread over the range of a grayscale image."""
     values = [value for value in values if value not in (0, 255)]
     return max(values) >= 100 and min(np.diff([0, *values])) >= 10
 
@@ -321,7 +321,7 @@ def _find_unused(
     read: int,
     of: int,
 ) -> Iterator[Finding]:
-    """Classes that no label has."""
+    """Finds classes that occur in no label image."""
     reduces = bool(getattr(source.dataset, 'reduce_zero_label', False))
     missing = [number for number in range(limits.classes) if number not in present]
     names = [limits.names[number] if limits.names else number for number in missing]
@@ -329,7 +329,7 @@ def _find_unused(
         f' that were read, of {of}' if read < of else ''
     )
     last = limits.classes - 1
-    # Of many classes a sample lacks some by chance.
+    # A sample may lack several classes by chance.
     tells = read == of or len(missing) == 1
     if tells and reduces and 0 in values and last in missing and 0 not in missing:
         yield Finding(

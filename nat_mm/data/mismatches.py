@@ -1,4 +1,4 @@
-"""Says in one line why a neck or a head does not fit what it is given."""
+"""Explains in one line why a neck or a head does not fit its input."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -12,25 +12,25 @@ from nat_mm.data.model_parts import Part
 from nat_mm.data.shape_trace import Failure, ShapeTrace, is_feature_maps
 
 TOLERANCE = 1.4
-"""How far a stride may be from the quotient of the sides of image and map, which are rounded."""
+"""Allowed ratio between a stride and the measured one, as the sides of feature maps are rounded."""
 SMALLEST_SIDE = 5
 STRIDE_KEYS = ('strides', 'featmap_strides', 'point_strides')
 
 
 def explain_failure(trace: ShapeTrace, part: Part, failure: Failure) -> str | None:
-    """Says which value of the config made a part fail.
+    """Explains which value of the config made a part fail.
 
     Args:
         trace: The trace in which it failed.
-        part: What failed.
-        failure: How.
+        part: The part that failed.
+        failure: How it failed.
 
     Returns:
-        One line; None if the config is not known to be wrong: not all that works in training also
-        works without memory.
+        One line; None if the config is not known to be wrong, because some operations that work in
+        training do not run on the meta device.
     """
     error = failure.error
-    # What PyTorch or mmcv-lite cannot do, or parts that are called with something else.
+    # Not supported by PyTorch or mmcv-lite, or the part takes other inputs.
     if isinstance(error, TypeError | NotImplementedError) or 'meta' in str(error):
         return None
     return (
@@ -43,7 +43,7 @@ def explain_failure(trace: ShapeTrace, part: Part, failure: Failure) -> str | No
 
 
 def find_wrong_channels(trace: ShapeTrace, part: Part) -> str | None:
-    """Compares the channels of feature maps with ``in_channels``, where a part has it."""
+    """Compares the channels of feature maps with the ``in_channels`` of a part, if it has any."""
     if not is_feature_maps(part.given) and not _are_vectors(part.given):
         return None
     declared = part.config.get('in_channels', getattr(part.module, 'in_channels', None))
@@ -82,13 +82,13 @@ def find_wrong_channels(trace: ShapeTrace, part: Part) -> str | None:
 def find_wrong_strides(
     trace: ShapeTrace, part: Part, declared: Sequence[Any], *, all_levels: bool
 ) -> str | None:
-    """Compares strides that a part assumes with those of the feature maps that it is given.
+    """Compares the strides that a part assumes with those of the feature maps that it receives.
 
     Args:
         trace: The trace, for the size of the image.
         part: The part.
-        declared: The strides, by level; each a number or a pair of width and height.
-        all_levels: Whether the part needs one stride for each map; otherwise it takes the first.
+        declared: The stride of each level: a number, or a pair for width and height.
+        all_levels: Whether the part needs one stride per map; otherwise, it takes the first maps.
 
     Returns:
         One line, or None.
@@ -98,7 +98,7 @@ def find_wrong_strides(
     pairs = [each if isinstance(each, list | tuple) else (each, each) for each in declared]
     measured = [measure_stride(trace, each) for each in part.given]
     fits = len(pairs) == len(measured) if all_levels else len(pairs) <= len(measured)
-    # How many cells small maps have depends as much on padding as on strides.
+    # The size of small maps depends as much on padding as on strides.
     large = [min(each.shape[2:]) >= SMALLEST_SIDE for each in part.given]
     near = [_is_near(*each) for each in zip(pairs, measured, strict=False)]
     if fits and all(is_near for is_near, is_large in zip(near, large, strict=False) if is_large):
@@ -114,7 +114,7 @@ def find_wrong_strides(
         'or of the neck (start_level, num_outs)'
     )
     if all_levels and right[-len(shown) :] == shown:
-        # Only the finest levels are too many, which neither anchors nor assigners are made for.
+        # The only difference is extra fine levels, for which no anchors or assigners are designed.
         advice = _advise_last_stages(trace, part, len(shown)) or advice
     return (
         f'{place} is {shown}, but {part.giver} gives {describe_maps(part.given)} of '
@@ -123,13 +123,13 @@ def find_wrong_strides(
 
 
 def measure_stride(trace: ShapeTrace, feature: Tensor) -> tuple[float, float]:
-    """Pixels of the image for each cell of a feature map, along width and height."""
+    """Returns the image pixels per cell of a feature map, along width and height."""
     height, width = trace.image_size
     return width / feature.shape[3], height / feature.shape[2]
 
 
 def describe_maps(maps: Sequence[Tensor]) -> str:
-    """Says how many maps there are, and their channels."""
+    """Describes the number of feature maps and their channels."""
     channels = [each.shape[1] for each in maps]
     kind = 'vector' if maps[0].ndim == 2 else 'feature map'
     number = f'1 {kind}' if len(maps) == 1 else f'{len(maps)} {kind}s'
@@ -145,7 +145,7 @@ def _is_near(declared: Sequence[float], measured: Sequence[float]) -> bool:
 
 
 def _nominal(trace: ShapeTrace, feature: Tensor) -> int:
-    """The stride in whole pixels, a power of two if it is near one."""
+    """Returns the stride in whole pixels, rounded to a power of two if it is close to one."""
     stride = measure_stride(trace, feature)[0]
     power = 2 ** round(math.log2(stride))
     return power if abs(power - stride) < power / 8 else round(stride)
@@ -166,7 +166,7 @@ def _find_wrong_index(part: Part) -> str | None:
 
 
 def _find_wrong_side(part: Part) -> str | None:
-    """Compares ``roi_feat_size`` of a head of regions with the side of what is extracted."""
+    """Compares the ``roi_feat_size`` of an RoI head with the size of the extracted features."""
     declared = getattr(part.module, 'roi_feat_size', None)
     if not declared or not is_feature_maps(part.given):
         return None
@@ -180,7 +180,7 @@ def _find_wrong_side(part: Part) -> str | None:
 
 
 def _find_unpooled(part: Part, failure: Failure) -> str | None:
-    """Whether a classifier's head gets maps where it wants vectors."""
+    """Reports a classifier's head that gets feature maps but needs vectors."""
     if not isinstance(failure.module, nn.Linear) or not is_feature_maps(part.given):
         return None
     if part.place != 'model.head':
@@ -192,7 +192,7 @@ def _find_unpooled(part: Part, failure: Failure) -> str | None:
 
 
 def _describe_layer(trace: ShapeTrace, part: Part, failure: Failure) -> str | None:
-    """Which layer takes another number of channels than it gets."""
+    """Describes the layer that gets a different number of channels than it takes."""
     module = failure.module
     if not failure.inputs or module not in trace.names:
         return None
@@ -217,7 +217,7 @@ def _describe_layer(trace: ShapeTrace, part: Part, failure: Failure) -> str | No
 
 
 def _last_stages(trace: ShapeTrace, given: Sequence[Any], count: int) -> tuple[int, ...] | None:
-    """The backbone's ``out_indices`` with which it gives only the last of its maps."""
+    """Returns the ``out_indices`` with which the backbone returns only its last ``count`` maps."""
     indices = getattr(getattr(trace.model, 'backbone', None), 'out_indices', None)
     if not isinstance(indices, list | tuple) or not 0 < count < len(given) == len(indices):
         return None
@@ -225,7 +225,7 @@ def _last_stages(trace: ShapeTrace, given: Sequence[Any], count: int) -> tuple[i
 
 
 def _advise_last_stages(trace: ShapeTrace, part: Part, count: int) -> str | None:
-    """What to write so that a head gets the last levels of a neck that has one for each stage."""
+    """Advises how to give a head only the last levels of a neck with one level per stage."""
     indices = _last_stages(trace, part.given, count)
     channels = getattr(getattr(trace.model, 'neck', None), 'in_channels', None)
     if not indices or part.giver != 'model.neck' or not isinstance(channels, list | tuple):
@@ -250,7 +250,7 @@ def _are_vectors(values: Any) -> bool:
 
 
 def _find_key(config: Any, declared: Sequence[Any], path: str = '') -> str | None:
-    """Where a part's config has strides, such as ``anchor_generator.strides``."""
+    """Finds the key of the strides in a part's config, such as ``anchor_generator.strides``."""
     return next(_walk_keys(config, list(declared), path), None)
 
 

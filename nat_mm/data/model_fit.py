@@ -1,4 +1,4 @@
-"""Finds parts of a model that do not fit together, from the shapes of one forward pass."""
+"""Finds parts of a model that do not fit together, using the shapes of one forward pass."""
 
 import dataclasses
 import math
@@ -31,15 +31,15 @@ def find_model_problems(config: Config) -> Iterator[Finding]:
     """Compares the backbone's feature maps with what neck and heads assume.
 
     The model is built on PyTorch's meta device and its parts run there once, which takes no memory
-    and little time. What cannot run there is not looked at.
+    and little time. Parts that cannot run there are skipped.
 
     Args:
         config: Config of the run.
 
     Yields:
         What does not fit: numbers of levels, strides, channels, sizes that a neck cannot take,
-        batch normalization of single values, outputs that no head takes; palettes, and settings of
-        the training run.
+        batch normalization over single values, outputs that no head uses; also problems with
+        palettes and with settings of the training run.
     """
     yield from find_setting_problems(config)
     yield from find_palette_problems(config)
@@ -63,7 +63,7 @@ def _find_problems(config: Config) -> Iterator[Finding]:
         yield Finding(_describe_refusal(error))
         return
     except Exception:
-        # Building the real model says what is wrong, unless it fails only without memory.
+        # If the model is really wrong, building it for training will say so.
         return
     if not isinstance(getattr(trace.model, 'backbone', None), nn.Module):
         return
@@ -106,7 +106,7 @@ def _find_wrong_mean(config: Config, channels: int) -> str | None:
 
 
 def _find_wrong_weights(model: dict[str, Any]) -> str | None:
-    """Whether mmseg would hand the weights of another backbone to ours."""
+    """Reports ``model.pretrained``, with which mmseg would give our backbone other weights."""
     name = str(model.backbone.get('type'))
     if name not in BACKBONES or not model.get('pretrained'):
         return None
@@ -118,7 +118,7 @@ def _find_wrong_weights(model: dict[str, Any]) -> str | None:
 
 
 def _describe_refusal(error: AssertionError) -> str:
-    """What a constructor asserts."""
+    """Describes a failed assertion in a constructor."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     owners = [frame.f_locals.get('self') for frame in frames]
     names = [type(each).__name__ for each in owners if isinstance(each, nn.Module)]
@@ -127,10 +127,10 @@ def _describe_refusal(error: AssertionError) -> str:
 
 
 def _find_image_size(config: Config) -> tuple[int, int]:
-    """Height and width of the images that the model is trained with, if the config has them."""
+    """Finds height and width of the training images in the config, or uses a default."""
     preprocessor = config.model.get('data_preprocessor') or {}
     if config.default_scope == 'mmdet':
-        # SSD's anchors are for one size, as its last maps are not divided by their strides.
+        # SSD's anchors are for one size: its last maps are not the image divided by the stride.
         generator = (config.model.get('bbox_head') or {}).get('anchor_generator') or {}
         augments = preprocessor.get('batch_augments') or []
         padding = [each.get('size') for each in augments if isinstance(each, dict)]
@@ -149,9 +149,9 @@ def _find_image_size(config: Config) -> tuple[int, int]:
 
 
 def _find_heads(model: nn.Module, config: dict[str, Any]) -> Iterator[Described]:
-    """The heads that take the feature maps of backbone and neck, and nothing else."""
+    """Yields the heads that take only the feature maps of backbone or neck."""
     for name in ('rpn_head', 'bbox_head', 'mask_head', 'decode_head', 'auxiliary_head', 'head'):
-        # DETR's takes what its decoder gives.
+        # DETR's head takes the output of its decoder.
         if name != 'bbox_head' or not hasattr(model, 'decoder'):
             for place, module, head_config in find_parts(model, config, name):
                 if not hasattr(module, 'pixel_decoder'):
@@ -159,21 +159,21 @@ def _find_heads(model: nn.Module, config: dict[str, Any]) -> Iterator[Described]
     for name in ('panoptic_head', 'decode_head'):
         decoder = getattr(getattr(model, name, None), 'pixel_decoder', None)
         if isinstance(decoder, nn.Module):
-            # Mask2FormerHead does not use the strides that mmdet's own configs give it.
+            # Mask2FormerHead does not use the strides in mmdet's own configs.
             head_config = {key: value for key, value in config[name].items() if key != 'strides'}
             yield f'model.{name}', decoder, head_config
 
 
 def _check_head(trace: ShapeTrace, part: Part) -> Iterator[Finding]:
-    """Runs a head, and compares the strides of what makes its anchors or points."""
+    """Runs a head, and checks the strides of its anchor or point generator."""
     result = trace.run(part.module, part.given)
     failed = isinstance(result, Failure)
     if failed and isinstance(result.error, TypeError | NotImplementedError):
-        # It takes something else, as CondInst's mask head does, or is run otherwise.
+        # It takes other inputs, like CondInst's mask head, or is called in another way.
         return
     text = explain_failure(trace, part, result) if failed else None
     if text is None and trace.name(part.module).endswith('pixel_decoder'):
-        # Deformable attention does not run without memory.
+        # Deformable attention does not run on the meta device.
         text = find_wrong_channels(trace, part)
     part = dataclasses.replace(part, given=trace.inputs.get(part.module, part.given))
     for generator in vars(part.module).values():
@@ -184,12 +184,12 @@ def _check_head(trace: ShapeTrace, part: Part) -> Iterator[Finding]:
 
 
 def _check_single_values(trace: ShapeTrace, config: Config) -> Iterator[Finding]:
-    """Whether batch normalization gets one value of each channel, which PyTorch refuses."""
+    """Reports batch normalization over a single value per channel, which PyTorch refuses."""
     loader = config.get('train_dataloader') or {}
     launcher = config.get('launcher')
     single = [module for module, values in trace.normalized.items() if values == 1]
     if launcher not in (None, 'none'):
-        # It counts the values of all processes.
+        # SyncBatchNorm normalizes over all processes.
         single = [each for each in single if not isinstance(each, SyncBatchNorm)]
     if loader.get('batch_size') != 1 or not single:
         return
@@ -199,7 +199,7 @@ def _check_single_values(trace: ShapeTrace, config: Config) -> Iterator[Finding]
         f'train_dataloader.batch_size is 1, but model.{trace.name(single[0])} normalizes maps of '
         '1 x 1 over the batch and needs more than one image: write batch_size=2 or more, or '
         f"norm_cfg=dict(type='GN', num_groups={groups}) in {' and '.join(heads)}",
-        # Without a launcher in the config, as nat-mm check has it, there may be more processes.
+        # If the config has no launcher, as in nat-mm check, there may be more than one process.
         is_error=launcher is not None
         or not all(isinstance(each, SyncBatchNorm) for each in single),
     )

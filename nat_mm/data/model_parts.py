@@ -1,4 +1,4 @@
-"""The necks and heads of a model, each with its place in the config."""
+"""Finds the necks and heads of a model, each with its key in the config."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,19 +10,19 @@ from torch import nn
 from nat_mm.data.shape_trace import ShapeTrace
 
 Described = tuple[str, nn.Module, dict[str, Any]]
-"""Where the config has a part, the part, and its config."""
+"""Key of a part in the config, the part, and its config."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A neck or head, and what it is given.
+    """A neck or head and its input.
 
     Attributes:
-        place: Where the config has it, such as ``model.neck``.
+        place: Its key in the config, such as ``model.neck``.
         module: The built part.
         config: Its config.
-        given: What the part before gives, most often feature maps ``[2, C, H, W]``.
-        giver: Where the config has the part before.
+        given: Output of the preceding part, usually feature maps ``[2, C, H, W]``.
+        giver: Key of the preceding part in the config.
     """
 
     place: str
@@ -35,7 +35,7 @@ class Part:
 def find_parts(
     owner: nn.Module, config: dict[str, Any], name: str, place: str = 'model'
 ) -> Iterator[Described]:
-    """A part of a model, or each of several, by its place in the config."""
+    """Yields a part of a model, or each of several, with its key in the config."""
     module, part_config = getattr(owner, name, None), config.get(name)
     if not isinstance(module, nn.Module):
         return
@@ -49,10 +49,10 @@ def find_parts(
 
 
 def run_necks(trace: ShapeTrace, config: Config, features: Any) -> tuple[Part | None, Any]:
-    """Runs the necks on what the backbone gives.
+    """Runs the necks on the output of the backbone.
 
     Returns:
-        The last neck that ran, if there is any, and what came out.
+        The last neck that ran, if any, and its output.
     """
     part, giver = None, 'model.backbone'
     for place, module, part_config in find_parts(trace.model, config.model, 'neck'):
@@ -64,7 +64,7 @@ def run_necks(trace: ShapeTrace, config: Config, features: Any) -> tuple[Part | 
 
 
 def find_steps(config: Config) -> list[dict[str, Any]]:
-    """The steps that prepare an image for training, those of inner datasets included."""
+    """Lists the transforms of the training pipeline, including those of inner datasets."""
     steps = []
     dataset = (config.get('train_dataloader') or {}).get('dataset')
     while isinstance(dataset, dict):

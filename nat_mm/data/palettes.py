@@ -1,4 +1,4 @@
-"""Finds palettes that do not fit the classes, with which nothing would be drawn."""
+"""Finds palettes that do not fit the classes, with which drawing would fail."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,13 +12,13 @@ from nat_mm.inference.palettes import Color, complete_palette, is_color
 
 
 def find_palette_problems(config: Config) -> Iterator[Finding]:
-    """Looks for classes without a color, and for colors that are none.
+    """Finds classes without a color and invalid colors.
 
     Args:
         config: Config of the run.
 
     Yields:
-        A warning for each, as `complete_palettes` makes the palette fit.
+        Warnings only, because `complete_palettes` makes the palettes fit.
     """
     places = {}
     for place, dataset in _find_datasets(config):
@@ -32,7 +32,7 @@ def find_palette_problems(config: Config) -> Iterator[Finding]:
             problem = f'has {len(palette)} color(s) for {count} classes'
         else:
             continue
-        # The same palette is often that of several datasets.
+        # Several datasets often share a palette.
         places.setdefault(problem, place)
     for problem, place in places.items():
         yield Finding(
@@ -44,7 +44,7 @@ def complete_palettes(config: Config) -> None:
     """Gives every class of every dataset a color, so that mmdet and mmseg can draw it.
 
     Args:
-        config: Config of the run, which is changed.
+        config: Config of the run, modified in place.
     """
     for _, dataset in _find_datasets(config):
         palette = find_full_palette(config, dataset)
@@ -53,7 +53,7 @@ def complete_palettes(config: Config) -> None:
 
 
 def find_full_palette(config: Config, dataset: dict[str, Any]) -> list[Color] | None:
-    """Makes up the colors that a dataset's palette lacks.
+    """Completes a dataset's palette with generated colors.
 
     Args:
         config: Config of the run.
@@ -74,8 +74,8 @@ def find_full_palette(config: Config, dataset: dict[str, Any]) -> list[Color] | 
             return None
         is_right = isinstance(palette, list) and count >= len(classes)
     else:
-        # Without a palette mmseg makes one up. One for all the classes that the dataset's type has
-        # is right for some of them, too.
+        # mmseg generates a missing palette. A palette for all classes of the dataset's type is also
+        # right for a subset of them.
         is_subset = _of_type(config, dataset, 'classes') is not None
         is_right = count in (0, len(classes)) or (is_subset and count > len(classes))
     if is_right and all(map(is_color, palette)):
@@ -90,7 +90,7 @@ def _find_datasets(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _walk(dataset: Any, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Configs of datasets, those inside of wrappers such as RepeatDataset included."""
+    """Yields the configs of datasets, including those inside wrappers such as RepeatDataset."""
     if not isinstance(dataset, dict):
         return
     yield place, dataset
@@ -101,7 +101,7 @@ def _walk(dataset: Any, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _known(config: Config, dataset: dict[str, Any], name: str) -> Any:
-    """What a dataset's config, or else its type, says of its data."""
+    """Looks up metainfo in a dataset's config or else in its type."""
     metainfo = dataset.get('metainfo')
     if isinstance(metainfo, dict) and metainfo.get(name) is not None:
         return metainfo[name]

@@ -1,4 +1,4 @@
-"""Looks for the files and folders that a config names."""
+"""Checks the files and folders that a config names."""
 
 import os
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ LOCAL_BACKENDS = ('local', 'disk')
 
 
 def find_path_problems(config: Config, part: str) -> Iterator[Finding]:
-    """Looks for the folders and annotation files of the datasets and evaluators of one part.
+    """Checks the folders and annotation files of the datasets and evaluators of one part.
 
     Args:
         config: Config of the run.
@@ -37,7 +37,7 @@ def find_path_problems(config: Config, part: str) -> Iterator[Finding]:
 
 
 def describe_path_problem(dataset: ConfigDict, part: str) -> str | None:
-    """Says which file or folder of a dataset is missing or empty.
+    """Describes which file or folder of a dataset is missing or empty.
 
     Args:
         dataset: Config of the dataset.
@@ -57,7 +57,7 @@ def describe_path_problem(dataset: ConfigDict, part: str) -> str | None:
 
 
 def find_evaluators(config: Config, part: str) -> Iterator[tuple[str, ConfigDict]]:
-    """The place and the config of each evaluator of one part of the data."""
+    """Yields key and config of each evaluator of one part of the data."""
     evaluators = config.get(f'{part}_evaluator') or ()
     if isinstance(evaluators, dict):
         yield f'{part}_evaluator', evaluators
@@ -67,13 +67,13 @@ def find_evaluators(config: Config, part: str) -> Iterator[tuple[str, ConfigDict
 
 
 def is_local(settings: Any) -> bool:
-    """Whether the config of a dataset, transform or evaluator reads ordinary files."""
+    """Whether a dataset, transform or evaluator reads ordinary files, by its config."""
     arguments = settings.get('backend_args') or settings.get('file_client_args') or {}
     return arguments.get('backend', 'local') in LOCAL_BACKENDS
 
 
 def local_paths(dataset: dict) -> dict[str, str]:
-    """The files and folders that a dataset config names, joined to its data_root."""
+    """Returns the files and folders that a dataset config names, joined to its data_root."""
     if not is_local(dataset):
         return {}
     named = {'ann_file': dataset.get('ann_file')}
@@ -90,7 +90,7 @@ def local_paths(dataset: dict) -> dict[str, str]:
 
 
 def describe_empty(part: str) -> str:
-    """The message for a dataset without images.
+    """Returns the message for a dataset without images.
 
     Args:
         part: ``train``, ``val`` or ``test``.

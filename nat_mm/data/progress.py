@@ -1,10 +1,10 @@
-"""How long checks say how far they are."""
+"""Defines how long checks report their progress."""
 
 from collections.abc import Callable
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
+"""Called with what is being done, the amount done, and the total amount."""
 
 
 def no_progress(what: str, done: int, total: int) -> None:
-    """A `Progress` that tells nobody."""
+    """A `Progress` that does nothing."""

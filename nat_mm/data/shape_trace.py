@@ -1,4 +1,4 @@
-"""Sends the shape of an image through a model whose tensors have no memory."""
+"""Traces the shape of an image through a model on the meta device, without memory."""
 
 import copy
 import logging
@@ -21,12 +21,12 @@ BATCH = 2
 
 @dataclass(frozen=True)
 class Failure:
-    """What a part of the model raised.
+    """The failure of a part of the model.
 
     Attributes:
         error: The exception.
-        module: The innermost module that ran.
-        inputs: The tensors that it was given.
+        module: The innermost module that was running.
+        inputs: Its input tensors.
     """
 
     error: Exception
@@ -35,19 +35,19 @@ class Failure:
 
 
 class ShapeTrace:
-    """A model without memory, and what its parts made of the shape of an image.
+    """A model on the meta device, and the shapes that it computes from that of an image.
 
     Args:
         config: Config of the run.
         image_size: Height and width of the image, in pixels.
-        channels: Of the image.
+        channels: Number of channels of the image.
 
     Attributes:
         model: The model, in training mode.
         image_size: Height and width of the image.
-        inputs: By module, the feature maps that its forward method was given.
-        normalized: The layers of batch normalization that ran in training mode, each with the
-            number of values of one channel that one image gave.
+        inputs: The feature maps passed to each module's forward method.
+        normalized: For each batch normalization layer that ran in training mode, the number of
+            values per channel and image.
     """
 
     def __init__(self, config: Config, image_size: tuple[int, int], channels: int) -> None:
@@ -61,14 +61,14 @@ class ShapeTrace:
             module.register_forward_pre_hook(self._see)
 
     def image(self) -> torch.Tensor:
-        """Images ``[2, channels, H, W]``."""
+        """Creates images, ``[2, channels, H, W]``."""
         return torch.empty(BATCH, self.channels, *self.image_size, device='meta')
 
     def run(self, module: nn.Module, *inputs: Any) -> Any:
         """Runs a part of the model.
 
         Returns:
-            What it returns, or a `Failure`.
+            Its output, or a `Failure`.
         """
         try:
             with torch.no_grad(), _quiet(), _ShapesAlone():
@@ -77,7 +77,7 @@ class ShapeTrace:
             return _describe(error, module)
 
     def name(self, module: nn.Module) -> str:
-        """Where the model has a module, such as ``neck.lateral_convs.0``."""
+        """Returns the dotted name of a module in the model, such as ``neck.lateral_convs.0``."""
         return self.names[module]
 
     def _see(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
@@ -90,7 +90,7 @@ class ShapeTrace:
 
 
 def is_feature_maps(value: Any) -> bool:
-    """Whether these are maps ``[B, C, H, W]`` of one level or more."""
+    """Whether a value is a non-empty list of feature maps ``[B, C, H, W]``."""
     return (
         isinstance(value, list | tuple)
         and len(value) > 0
@@ -101,7 +101,7 @@ def is_feature_maps(value: Any) -> bool:
 def build_without_memory(config: Config) -> nn.Module:
     """Builds the model of a config, in training mode, on PyTorch's meta device."""
     description = copy.deepcopy(config.model)
-    # mmpretrain's configs have it beside the model.
+    # mmpretrain's configs have it next to the model.
     if config.get('data_preprocessor'):
         description.setdefault('data_preprocessor', config.data_preprocessor)
     scope = DefaultScope.overwrite_default_scope(config.default_scope)
@@ -111,10 +111,10 @@ def build_without_memory(config: Config) -> nn.Module:
 
 
 class _WithoutMemory(TorchFunctionMode):
-    """Makes parameters on the meta device.
+    """Creates parameters on the meta device.
 
-    Numbers that constructors compute, such as rates of stochastic depth by ``linspace``, are real,
-    as they are read.
+    Numbers that constructors compute and read, such as stochastic depth rates by ``linspace``, keep
+    their values.
     """
 
     factories = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)
@@ -129,10 +129,10 @@ class _WithoutMemory(TorchFunctionMode):
 
 
 class _ShapesAlone(TorchFunctionMode):
-    """Takes results of normalization and resizing from shapes alone.
+    """Derives the results of normalization and resizing from shapes alone.
 
-    On the meta device PyTorch goes through each step of these in Python, which took up to two
-    thirds of the time of a trace. What does not fit goes there, to be refused.
+    On the meta device, PyTorch runs each step of these in Python, which took up to two thirds of
+    the time of a trace. Inputs that do not fit are still passed to PyTorch, which refuses them.
     """
 
     def __torch_function__(
@@ -149,7 +149,7 @@ class _ShapesAlone(TorchFunctionMode):
 def _result_shape(
     function: Any, maps: torch.Tensor, argument: Any = None, *_: Any, **kwargs: Any
 ) -> tuple[int, ...] | None:
-    """The shape of a result, where the arguments fit."""
+    """Returns the shape of the result; None if the arguments do not fit."""
     if function is functional.interpolate:
         size = kwargs.get('size')
         fits = isinstance(size, tuple) and len(size) == maps.ndim - 2 and min(size) > 0
@@ -157,7 +157,7 @@ def _result_shape(
     if function is functional.layer_norm:
         fits = maps.shape[maps.ndim - len(argument) :] == tuple(argument)
     else:
-        # PyTorch refuses single values of a channel in training.
+        # In training, PyTorch refuses a single value per channel.
         fits = argument is not None and argument.shape == maps.shape[1:2]
         fits = fits and maps.numel() > argument.numel()
     return tuple(maps.shape) if fits else None
@@ -165,7 +165,7 @@ def _result_shape(
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the warnings and logs that the real model gives again."""
+    """Suppresses warnings and logs, which building the real model will repeat."""
     previous = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

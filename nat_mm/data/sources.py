@@ -1,4 +1,4 @@
-"""The datasets that a config names, before they load anything."""
+"""Finds the datasets that a config names, before they load anything."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,9 +20,9 @@ class DataSource:
 
     Attributes:
         part: ``train``, ``val`` or ``test``.
-        place: Where the config has it, such as ``train_dataloader.dataset.dataset``.
-        config: The config of the dataset.
-        dataset: The dataset, built but not loaded: it knows its class, ``metainfo``, joined
+        place: Its key in the config, such as ``train_dataloader.dataset.dataset``.
+        config: Config of the dataset.
+        dataset: The dataset, built but not loaded: it has its class, ``metainfo``, joined
             ``ann_file`` and ``data_prefix``, and ``pipeline``.
     """
 
@@ -33,16 +33,15 @@ class DataSource:
 
     @property
     def transforms(self) -> list[Any]:
-        """The transforms of the pipeline, in their order."""
+        """The transforms of the pipeline, in order."""
         return list(getattr(getattr(self.dataset, 'pipeline', None), 'transforms', ()))
 
 
 def find_sources(config: Config, part: str) -> list[DataSource]:
-    """Builds the datasets of one part of the data, without loading them.
+    """Builds the datasets of one part of the data without loading them.
 
-    Those inside of wrappers such as RepeatDataset and ConcatDataset are returned, not the wrappers.
-    Datasets that do not inherit from mmengine's BaseDataset, or cannot be built without loading,
-    cannot be looked into and are left out.
+    Wrappers such as RepeatDataset and ConcatDataset are replaced by the datasets inside. Datasets
+    that do not inherit from mmengine's BaseDataset or cannot be built without loading are left out.
 
     Args:
         config: Config of the run.
@@ -67,7 +66,7 @@ def find_sources(config: Config, part: str) -> list[DataSource]:
             description = {**each, 'lazy_init': True}
             palette = find_full_palette(config, each)
             if palette is not None:
-                # mmseg would refuse it.
+                # mmseg would refuse an incomplete palette.
                 description['metainfo'] = {**(each.get('metainfo') or {}), 'palette': palette}
             try:
                 dataset = DATASETS.build(description)
@@ -76,14 +75,14 @@ def find_sources(config: Config, part: str) -> list[DataSource]:
                     continue
                 raise
             except AssertionError as error:
-                # How upstream refuses a value, or a file of PascalVOCDataset that is missing.
+                # Upstream rejects values, and missing files of PascalVOCDataset, by assertions.
                 raise UserError(f'{config.filename}: {place}: {_explain(each, error)}') from error
         sources.append(DataSource(part, place, each, dataset))
     return sources
 
 
 def find_class(registry: Registry, settings: ConfigDict, config: Config) -> type | None:
-    """The class that a config names.
+    """Finds the class that a config names.
 
     Args:
         registry: mmengine's registry of such classes.

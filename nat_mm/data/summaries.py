@@ -1,4 +1,4 @@
-"""What a dataset holds, in numbers."""
+"""Summarizes datasets in numbers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,18 +9,18 @@ from nat_mm.data.coco_file import CocoFile
 from nat_mm.data.sources import DataSource
 
 SMALL, MEDIUM = 32**2, 96**2
-"""Pixels below which COCO calls an object small, and below which medium."""
+"""Areas in pixels below which COCO calls an object small and medium, respectively."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a dataset holds.
+    """The content of a dataset in numbers.
 
     Attributes:
         title: Which dataset it is.
-        facts: Numbers of the whole dataset, by what they count.
+        facts: Numbers for the whole dataset, by what they count.
         classes: For each class, numbers by what they count.
-        distributions: Values of which a histogram can be drawn, by what they measure.
+        distributions: Values for histograms, by what they measure.
     """
 
     title: str
@@ -30,12 +30,12 @@ class Summary:
 
 
 def summarize_coco(coco: CocoFile, title: str, classes: Sequence[str]) -> Summary:
-    """Counts what an annotation file has of some classes.
+    """Counts the images and annotations in a file, by category.
 
     Args:
         coco: The file.
         title: Which dataset it is.
-        classes: Names of the classes; the others are counted together.
+        classes: Names of the dataset's classes; categories that are not among them are marked.
     """
     names = coco.category_names
     known = coco.categories >= 0
@@ -76,7 +76,7 @@ def summarize_coco(coco: CocoFile, title: str, classes: Sequence[str]) -> Summar
 
 
 def summarize_samples(source: DataSource, title: str) -> Summary:
-    """Loads a dataset of any kind and counts its images, those of each class if they have one.
+    """Loads a dataset of any kind and counts its images, per class if they have one.
 
     Args:
         source: The dataset.

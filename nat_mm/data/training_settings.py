@@ -1,4 +1,4 @@
-"""Finds settings of a training run that contradict one another."""
+"""Finds contradictory settings of a training run."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -16,20 +16,20 @@ IOU_NAMES = {
 
 
 RELEASED = 'shi-labs.com/projects/'
-"""Where the authors' weights are."""
+"""Where the authors' weights are hosted."""
 RELEASED_MEAN = [123.675, 116.28, 103.53]
-"""Of the images, red first, that these were trained with."""
+"""Mean of the images, red first, with which these were trained."""
 
 
 def find_setting_problems(config: Config) -> Iterator[Finding]:
-    """Looks for what would stop a run at its first batch or validation, or make it learn less.
+    """Finds settings that would stop a run at its first batch or validation, or impair training.
 
     Args:
         config: Config of the run.
 
     Yields:
-        How a segmentor's images are padded, which colors released weights get, which metric
-        chooses the best checkpoint, and schedules that are longer than the run.
+        Problems with the padding of a segmentor's images, the colors that released weights get, the
+        metric that selects the best checkpoint, and schedules longer than the run.
     """
     yield from _find_padding_problem(config)
     yield from _find_color_problem(config)
@@ -52,7 +52,7 @@ def _find_padding_problem(config: Config) -> Iterator[Finding]:
 
 
 def _find_color_problem(config: Config) -> Iterator[Finding]:
-    """Whether released weights get images with the mean of another model's, such as YOLOX's."""
+    """Checks that released weights do not get another model's mean, such as YOLOX's."""
     model = config.get('model') or {}
     backbone = model.get('backbone')
     initial = backbone.get('init_cfg') if isinstance(backbone, dict) else None
@@ -77,7 +77,7 @@ def _find_color_problem(config: Config) -> Iterator[Finding]:
 
 
 def _find_metric_problem(config: Config) -> Iterator[Finding]:
-    """Whether ``save_best`` names a metric that the evaluators give."""
+    """Checks that ``save_best`` names a metric of the evaluators."""
     hook = (config.get('default_hooks') or {}).get('checkpoint') or {}
     wanted = hook.get('save_best')
     evaluators = config.get('val_evaluator')
@@ -95,7 +95,7 @@ def _find_metric_problem(config: Config) -> Iterator[Finding]:
 
 
 def _name_metrics(evaluator: Any) -> list[str] | None:
-    """The names of an evaluator's metrics, None if it is not known which it has."""
+    """Lists the names of an evaluator's metrics; None if they are unknown."""
     if not isinstance(evaluator, dict) or evaluator.get('metric_items'):
         return None
     kind = str(evaluator.get('type')).rpartition('.')[2]
@@ -118,7 +118,7 @@ def _name_metrics(evaluator: Any) -> list[str] | None:
 
 
 def _find_long_schedules(config: Config) -> Iterator[Finding]:
-    """Schedules that end after the run, so that the learning rate falls less than meant."""
+    """Finds schedules longer than the run, so that the learning rate falls less than intended."""
     run = config.get('train_cfg') or {}
     schedulers = config.get('param_scheduler') or []
     schedulers = [schedulers] if isinstance(schedulers, dict) else schedulers

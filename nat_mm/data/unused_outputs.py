@@ -1,4 +1,4 @@
-"""Finds outputs of the backbone that no head takes, which stops training in several processes."""
+"""Finds outputs of the backbone that no head uses, which stops distributed training."""
 
 from collections.abc import Iterator
 
@@ -10,14 +10,14 @@ from nat_mm.data.shape_trace import ShapeTrace
 
 
 def find_unused_outputs(trace: ShapeTrace, config: Config) -> Iterator[Finding]:
-    """Looks for norms of the backbone that get no gradient.
+    """Finds norms of the backbone that get no gradient.
 
     DistributedDataParallel waits for the gradient of every parameter and stops at the second
-    iteration, unless it is told otherwise. A single process trains.
+    iteration, unless told otherwise. Training in a single process works.
 
     Args:
-        trace: Of the model.
-        config: Config of the run; only with a ``launcher`` there are several processes.
+        trace: Trace of the model.
+        config: Config of the run; it is distributed only with a ``launcher``.
     """
     backbone = trace.model.backbone
     wrapper = config.get('model_wrapper_cfg') or config
@@ -46,7 +46,11 @@ def find_unused_outputs(trace: ShapeTrace, config: Config) -> Iterator[Finding]:
 
 
 def _find_taken(trace: ShapeTrace, config: Config) -> tuple[str, set[int], str] | None:
-    """Which outputs are taken, by position, why, and what else to write; None if not known."""
+    """Finds the outputs that are used.
+
+    Returns:
+        The reason, the positions of the outputs, and what else to change; None if unknown.
+    """
     model, count = trace.model, len(trace.model.backbone.out_indices)
     neck = getattr(model, 'neck', None)
     start = getattr(neck, 'start_level', 0)

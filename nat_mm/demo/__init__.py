@@ -1,7 +1,7 @@
-"""A small generated dataset for the demo: textured objects over real photographs.
+"""Generates a small dataset for the demo: textured objects over real photographs.
 
-``nat-mm make-scenes FOLDER`` writes it, with COCO instance annotations and
-ADE20K-style label maps of the same scenes. It needs opencv, pycocotools and scikit-image.
+``nat-mm make-scenes FOLDER`` writes the dataset, with COCO instance annotations and ADE20K-style
+label maps of the same scenes. It needs opencv, pycocotools and scikit-image.
 """
 
 from nat_mm.demo.kinds import KINDS, PALETTE

@@ -1,8 +1,8 @@
-"""Surfaces of the objects: textures, colors and lighting.
+"""Paints the surfaces of objects: textures, colors and lighting.
 
-As with things in the world, most objects of a kind share a pattern and a range of hues, while the
-pattern's scale, direction and contrast, the colors' brightness and saturation, grain and light are
-drawn for each object.
+As in the real world, most objects of a kind share a pattern and a range of hues. The scale,
+direction and contrast of the pattern, the brightness and saturation of the colors, grain and light
+are drawn for each object.
 """
 
 import cv2
@@ -11,9 +11,9 @@ import numpy as np
 from nat_mm.demo.kinds import TYPICAL_HUE, TYPICAL_PATTERN
 
 _TYPICAL_SHARE = 0.85
-"""Share of the objects that have their kind's typical pattern; the others have any."""
+"""Share of objects that have their kind's typical pattern; the others have a random one."""
 _HUE_DEVIATION = 8
-"""Standard deviation of the hue within a kind, in half degrees; neighbors are 20 or more apart."""
+"""Standard deviation of the hue within a kind, in half degrees; kinds are 20 or more apart."""
 
 
 def _smooth_noise(height: int, width: int, cells: int, rng: np.random.Generator) -> np.ndarray:
@@ -22,7 +22,7 @@ def _smooth_noise(height: int, width: int, cells: int, rng: np.random.Generator)
 
 
 def _pattern(kind: str, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """float32 [height, width] in [0, 1]: how much of the second color each pixel gets."""
+    """Returns float32 [height, width] in [0, 1]: share of the second color at each pixel."""
     y, x = np.mgrid[:height, :width].astype(np.float32) / max(height, width)
     angle = rng.uniform(0, np.pi)
     along = np.cos(angle) * x + np.sin(angle) * y
@@ -47,7 +47,7 @@ def _pattern(kind: str, height: int, width: int, rng: np.random.Generator) -> np
 
 
 def _color(kind: str, rng: np.random.Generator) -> np.ndarray:
-    """float32 [3], BGR in [0, 1]."""
+    """Draws a color of a kind: float32 [3], BGR in [0, 1]."""
     hue = round(TYPICAL_HUE[kind] + rng.normal(0, _HUE_DEVIATION)) % 180
     saturation, brightness = rng.integers(110, 256, size=2)
     pixel = np.array([[[hue, saturation, brightness]]], np.uint8)
@@ -55,7 +55,7 @@ def _color(kind: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def _two_colors(kind: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Two BGR colors: both typical of the kind, or a typical one and a shade of it."""
+    """Draws two BGR colors: both typical of the kind, or a typical one and a shade of it."""
     first = _color(kind, rng)
     if rng.random() < 0.5:
         return first, _color(kind, rng)
@@ -67,9 +67,9 @@ def paint_surface(kind: str, coverage: np.ndarray, rng: np.random.Generator) -> 
 
     Args:
         kind: one of :data:`nat_mm.demo.kinds.KINDS`.
-        coverage: float32 [height, width] in [0, 1], how much of each pixel the object covers; its
+        coverage: float32 [height, width] in [0, 1]: how much of each pixel the object covers; its
             edges catch the light.
-        rng: source of all choices.
+        rng: source of randomness.
 
     Returns:
         float32 [height, width, 3], BGR in [0, 1].

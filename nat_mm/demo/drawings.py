@@ -1,4 +1,4 @@
-"""Draws predictions beside ground truth, and training curves."""
+"""Draws predictions next to ground truth, and training curves."""
 
 import contextlib
 import io
@@ -35,7 +35,7 @@ def draw_predictions(config: Config, checkpoint: Path, output: Path, *, count: i
         config: config of a detector (mmdet) or a segmentor (mmseg).
         checkpoint: its trained weights.
         output: PNG file to write.
-        count: number of images, taken evenly from the test dataset.
+        count: number of images, evenly spread over the test dataset.
     """
     with (
         DefaultScope.overwrite_default_scope(config.default_scope),
@@ -47,7 +47,7 @@ def draw_predictions(config: Config, checkpoint: Path, output: Path, *, count: i
     for index in np.linspace(0, len(dataset) - 1, min(count, len(dataset)), dtype=int):
         sample = model.module.test_step(pseudo_collate([dataset[index]]))[0]
         image = cv2.cvtColor(cv2.imread(sample.img_path), cv2.COLOR_BGR2RGB)
-        # Enlarged, as letters have a smallest size.
+        # Enlarge the image, because letters have a minimum size.
         image = cv2.resize(image, None, fx=_ENLARGE, fy=_ENLARGE, interpolation=cv2.INTER_CUBIC)
         draw = partial(
             draw_sample,
@@ -84,7 +84,7 @@ def _enlarge(sample: BaseDataElement) -> BaseDataElement:
 
 
 def _write_pairs(pairs: list[list[np.ndarray]], colors: dict[str, Color], output: Path) -> None:
-    """Writes the pairs in two columns, with the classes' colors below."""
+    """Writes the pairs in two columns, with a legend of the classes' colors below."""
     rows = (len(pairs) + 1) // 2
     figure = Figure(figsize=(12, 3.1 * rows + 0.5), layout='constrained')
     grid = figure.subplots(rows, 4, squeeze=False)
@@ -106,7 +106,7 @@ def draw_curves(curves: dict[str, tuple[TrainingLog, dict[str, str], float]], ou
 
     Args:
         curves: by title: the log of the training run, the metrics to draw (key in the log -> name
-            in the legend), and what the log gives for a perfect result.
+            in the legend), and the value of a perfect result in the log.
         output: PNG file to write.
     """
     figure = Figure(figsize=(10, 3.4 * len(curves)), layout='constrained')

@@ -1,4 +1,4 @@
-"""The kinds of objects in the generated dataset: names, outlines and typical looks."""
+"""Defines the kinds of objects in the generated dataset: names, outlines and typical looks."""
 
 from collections.abc import Callable
 
@@ -32,7 +32,7 @@ def _cross(rng: np.random.Generator) -> Contours:
 
 
 def _crescent(rng: np.random.Generator) -> Contours:
-    """A unit disc without a smaller disc whose center lies at (shift, 0)."""
+    """Outlines a unit disc minus a smaller disc with its center at (shift, 0)."""
     radius = rng.uniform(0.72, 0.86)
     shift = rng.uniform(0.45, 0.62)
     x = (1 - radius**2 + shift**2) / (2 * shift)
@@ -85,7 +85,7 @@ PALETTE: tuple[tuple[int, int, int], ...] = (
 TYPICAL_HUE: dict[str, int] = {
     'star': 28, 'ring': 105, 'cross': 75, 'crescent': 55, 'arrow': 178, 'flower': 150,
 }  # fmt: skip
-"""Middle of the hues of each kind, in OpenCV's half degrees, 0 to 179."""
+"""Mean hue of each kind, in OpenCV's half degrees, 0 to 179."""
 TYPICAL_PATTERN: dict[str, str] = {
     'star': 'gradient',
     'ring': 'grooves',
@@ -94,19 +94,19 @@ TYPICAL_PATTERN: dict[str, str] = {
     'arrow': 'checks',
     'flower': 'dots',
 }
-"""What most objects of each kind are covered with, see nat_mm.demo.appearance."""
+"""Pattern of most objects of each kind; see nat_mm.demo.appearance."""
 
 
 def sample_outline(kind: str, rng: np.random.Generator) -> Contours:
-    """Draws one outline of a kind, with its own proportions (points of a star, width of a ring).
+    """Samples an outline of a kind with random proportions (points of a star, width of a ring).
 
     Args:
         kind: one of :data:`KINDS`.
-        rng: source of the proportions.
+        rng: source of randomness.
 
     Returns:
-        Closed contours, each [points, 2] (x, y) within about [-1.3, 1.3]; where two overlap,
-        there is a hole (even-odd rule).
+        Closed contours, each [points, 2] (x, y) within about [-1.3, 1.3]; there is a hole where two
+        overlap (even-odd rule).
 
     Raises:
         ValueError: if the kind is unknown.

@@ -1,27 +1,27 @@
-"""What the generated dataset looks like."""
+"""Defines the options of the generated dataset."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetOptions:
-    """Options of the generated dataset; equal options give byte-identical files.
+    """Options of the generated dataset; equal options produce byte-identical files.
 
     Attributes:
-        seed: source of everything random, >= 0.
+        seed: random seed, >= 0.
         train_scenes: number of training images, >= 1.
         val_scenes: number of validation images, >= 1.
         image_size: side of the square images in pixels, >= 64.
-        min_objects: fewest objects drawn in an image, >= 1.
-        max_objects: most objects drawn in an image.
+        min_objects: minimum number of objects drawn in an image, >= 1.
+        max_objects: maximum number of objects drawn in an image.
         object_size: smallest and largest diameter of an object, before stretching, as shares of
             image_size.
         min_visible_fraction: share of an object that must be visible for it to be annotated, in
             (0, 1].
-        min_area: fewest visible pixels of an annotated object.
+        min_area: minimum number of visible pixels of an annotated object.
 
     Raises:
-        ValueError: if a value is out of its range.
+        ValueError: if a value is out of range.
     """
 
     seed: int = 0

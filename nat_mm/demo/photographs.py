@@ -1,4 +1,4 @@
-"""Background photographs: those that scikit-image's wheel carries, nothing is downloaded."""
+"""Samples backgrounds from the photographs in scikit-image's wheel, without any download."""
 
 from functools import cache
 from importlib.resources import files
@@ -13,14 +13,14 @@ PHOTOGRAPHS = (
     'grass.png', 'gravel.png', 'hubble_deep_field.jpg', 'ihc.png', 'moon.png',
     'motorcycle_left.png', 'page.png', 'rocket.jpg', 'text.png',
 )  # fmt: skip
-"""File names."""
+"""File names of the photographs."""
 
 SHARES = {'train': (0.0, 0.6), 'val': (0.6, 1.0)}
-"""Which part of every photograph's width serves which split: no pixel serves both."""
+"""Part of every photograph's width that each split uses: no pixel is used by both."""
 
 
 GAINS = ((0.75, 1.15), (0.85, 1.15))
-"""Ranges of the random factors on all of a background and on each of its colors."""
+"""Ranges of the random factors for a whole background and for each of its color channels."""
 
 
 @cache
@@ -46,7 +46,7 @@ def sample_background(split: str, size: int, rng: np.random.Generator) -> np.nda
     Args:
         split: 'train' or 'val'.
         size: side of the result in pixels.
-        rng: source of all choices.
+        rng: source of randomness.
 
     Returns:
         float32 [size, size, 3], BGR in [0, 1].

@@ -25,7 +25,7 @@ _DETAILS = {
 
 @dataclass(frozen=True)
 class Run:
-    """One command: a name for the user, its arguments, and the file for its full output."""
+    """One command: its name for the user, its arguments, and the file for its full output."""
 
     name: str
     arguments: tuple[str, ...]
@@ -33,25 +33,25 @@ class Run:
 
 
 def exit_on_signals() -> None:
-    """Makes SIGINT and SIGTERM an ordinary exit, by which run_side_by_side stops its commands."""
+    """Makes SIGINT and SIGTERM raise SystemExit, so that run_side_by_side stops its commands."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: sys.exit(128 + number))
 
 
 def run_side_by_side(runs: list[Run]) -> None:
-    """Runs commands at the same time, the processor cores shared evenly, until all have ended.
+    """Runs commands at the same time, with the CPU cores shared evenly, until all have ended.
 
     Prints one short line whenever mmengine logs progress. When a command fails, the others are
     stopped.
 
     Args:
-        runs: what to run.
+        runs: the commands to run.
 
     Raises:
-        UserError: if a command fails; the message has its last line and its output file.
+        UserError: if a command fails; the message contains its last line and its output file.
     """
     environment = {**os.environ, 'PYTHONUNBUFFERED': '1'}
-    # Small maps keep several threads of one process busy badly, but two processes well.
+    # On small feature maps, two processes use the cores better than several threads of one.
     threads = max(1, len(os.sched_getaffinity(0)) // len(runs))
     environment.setdefault('OMP_NUM_THREADS', str(threads))
     processes = []
@@ -95,7 +95,7 @@ def run_side_by_side(runs: list[Run]) -> None:
 
 
 def _show_progress(run: Run, process: subprocess.Popen, last_line: deque) -> None:
-    """Copies the output to its file, and the gist of the progress lines to the terminal."""
+    """Copies the output to its file, and prints a summary of the progress lines."""
     started = time.monotonic()
     with open(run.output, 'w', buffering=1) as file:
         for line in process.stdout:

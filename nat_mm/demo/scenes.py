@@ -1,4 +1,4 @@
-"""Composes one scene: objects of random kinds, one over another, on a photograph."""
+"""Composes a scene: overlapping objects of random kinds on a photograph."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ _OVERSAMPLING = 4
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One annotated object: index into KINDS, and its visible pixels as bool [size, size]."""
+    """An annotated object: its index in KINDS, and its visible pixels as bool [size, size]."""
 
     kind: int
     mask: np.ndarray
@@ -27,13 +27,13 @@ class SceneObject:
 
 @dataclass(frozen=True)
 class Scene:
-    """One image with its annotations.
+    """An image with its annotations.
 
     Attributes:
         image: uint8 [size, size, 3], BGR.
         instances: annotated objects, from back to front; their masks never overlap.
-        labels: uint8 [size, size]: 0 unlabeled (what shows of objects too hidden to be annotated),
-            1 background, 2 + index of the kind elsewhere.
+        labels: uint8 [size, size]: 0 for unlabeled pixels (of objects too hidden to be annotated),
+            1 for the background, 2 + index of the kind for objects.
     """
 
     image: np.ndarray
@@ -42,7 +42,7 @@ class Scene:
 
 
 def _project(points: np.ndarray, diameter: float, view: np.ndarray) -> np.ndarray:
-    """Stretches, tilts (perspective), turns and scales an outline; centered, in pixels."""
+    """Stretches, tilts (perspective), rotates and scales an outline; centered, in pixels."""
     aspect, angle, tilt_x, tilt_y = view
     points = points * [np.sqrt(aspect), 1 / np.sqrt(aspect)]
     points = points / (1 + points @ np.array([[tilt_x], [tilt_y]]))
@@ -51,9 +51,9 @@ def _project(points: np.ndarray, diameter: float, view: np.ndarray) -> np.ndarra
 
 
 def _draw_coverage(kind: str, options: DatasetOptions, rng: np.random.Generator) -> np.ndarray:
-    """Coverage of one random object, tightly cut: float32 [height, width] in [0, 1]."""
+    """Draws the coverage of a random object, tightly cropped: float32 [height, width] in [0, 1]."""
     contours = sample_outline(kind, rng)
-    # Drawn evenly on a log scale: as many small objects as large ones.
+    # Uniform on a log scale, for as many small objects as large ones.
     diameter = options.image_size * np.exp(rng.uniform(*np.log(options.object_size)))
     view = np.array(
         [rng.uniform(0.7, 1.4), rng.uniform(-0.7, 0.7), *rng.uniform(-0.2, 0.2, size=2)]
@@ -70,7 +70,7 @@ def _draw_coverage(kind: str, options: DatasetOptions, rng: np.random.Generator)
 
 
 def _place(patch: np.ndarray, top: int, left: int, size: int) -> np.ndarray:
-    """Puts a patch on an empty square canvas; what lies outside is cut off."""
+    """Puts a patch on an empty square canvas, cropping what lies outside."""
     canvas = np.zeros((size, size, *patch.shape[2:]), np.float32)
     height, width = patch.shape[:2]
     y0, x0, y1, x1 = max(top, 0), max(left, 0), min(top + height, size), min(left + width, size)
@@ -87,10 +87,10 @@ def _cast_shadow(image: np.ndarray, coverage: np.ndarray, rng: np.random.Generat
 
 
 def make_scene(split: str, index: int, options: DatasetOptions) -> Scene:
-    """Composes scene number ``index`` of a split; the same arguments give the same scene.
+    """Composes scene number ``index`` of a split; the same arguments produce the same scene.
 
     Args:
-        split: 'train' or 'val', which decides the background photographs.
+        split: 'train' or 'val', which determines the parts of the background photographs.
         index: number of the scene, from 0.
         options: seed, sizes and numbers of objects.
     """

@@ -1,4 +1,4 @@
-"""Writes the generated scenes as a COCO dataset and as an ADE20K-style one."""
+"""Writes the generated scenes as a COCO dataset and an ADE20K-style dataset."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from nat_mm.demo.scenes import SceneObject, make_scene
 SPLITS = ('train', 'val')
 
 _OPTIONS_FILE = 'options.json'
-# Raise it with every change of what equal options draw, so that older data is not reused.
+# Increase this whenever equal options draw something else, so that older data is not reused.
 _DRAWING_VERSION = 1
 
 
@@ -30,7 +30,7 @@ def write_dataset(
     overwrite: bool = False,
     progress: bool = True,
 ) -> bool:
-    """Writes the dataset, unless the folder already holds it.
+    """Writes the dataset, unless the folder already contains it.
 
     The folder gets, for both splits (``train``, ``val``)::
 
@@ -38,7 +38,7 @@ def write_dataset(
         annotations/instances_SPLIT.json      COCO instance annotations, masks as RLE
         labels/SPLIT/00000.png                ADE20K-style label maps, uint8 [size, size]:
                                               0 unlabeled, 1 background, 2 + index into KINDS
-        options.json                          what it was made with
+        options.json                          options of the dataset
 
     As for ADE20K, set ``reduce_zero_label=True``: unlabeled pixels are then ignored, and class 0 is
     the background. The files are written to a temporary folder, which is renamed at the end, so an
@@ -47,15 +47,15 @@ def write_dataset(
     Args:
         folder: where to write; created with its parents.
         options: None means the defaults of :class:`DatasetOptions`.
-        overwrite: replace a dataset that this function wrote earlier with other options.
-        progress: show a progress bar.
+        overwrite: whether to replace a dataset that this function wrote with other options.
+        progress: whether to show a progress bar.
 
     Returns:
-        True if the dataset was written, False if it was there already.
+        True if the dataset was written, False if it already existed.
 
     Raises:
-        FileExistsError: if the folder is a file, holds anything but a generated dataset, or
-            holds one with other options and overwrite is False.
+        FileExistsError: if the folder is a file, contains anything but a generated dataset, or
+            contains one with other options and overwrite is False.
     """
     folder = Path(folder)
     options = options or DatasetOptions()
@@ -91,7 +91,7 @@ def _as_json(options: DatasetOptions) -> dict:
 
 
 def _read_description(folder: Path) -> dict | None:
-    """What a generated dataset was made with, None for an empty folder."""
+    """Reads the options of a generated dataset; None for an empty folder."""
     if not folder.is_dir():
         raise FileExistsError(f'{folder} is a file, not a folder')
     if not any(folder.iterdir()):
@@ -142,7 +142,7 @@ def _write_image(path: Path, image: np.ndarray, parameters: list[int]) -> None:
 
 
 def _annotation(instance: SceneObject, annotation_id: int, image_id: int) -> dict:
-    # RLE, because COCO polygons know no holes and most masks here have some.
+    # RLE, because COCO polygons cannot have holes, and most masks here have some.
     run_lengths = coco_mask.encode(np.asfortranarray(instance.mask.astype(np.uint8)))
     return {
         'id': annotation_id,

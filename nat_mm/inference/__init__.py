@@ -1,1 +1,1 @@
-"""From config, checkpoint and images to predictions."""
+"""Loads configs and checkpoints, and predicts images."""

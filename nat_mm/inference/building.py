@@ -1,7 +1,7 @@
-"""Tells apart why mmengine cannot build an object from a config.
+"""Distinguishes mistakes in a config from bugs when mmengine cannot build an object.
 
-Its registries raise plain KeyError and TypeError, as faults of the program do. Here they raise
-subclasses of these where the config is wrong.
+mmengine's registries raise plain KeyError and TypeError for both. Here they raise subclasses of
+these if the config is wrong.
 """
 
 import functools
@@ -15,20 +15,20 @@ from mmengine.config import Config
 from mmengine.registry import Registry
 
 _NO_ARGUMENTS = {'type', '_scope_', 'convert_to_iter_based', 'epoch_length'}
-"""Keys that mmengine takes for itself."""
+"""Keys that mmengine does not pass on as arguments."""
 
 
 class UnknownTypeError(KeyError):
-    """A config has no ``type``, or one that is not registered."""
+    """A config has no ``type`` or one that is not registered."""
 
 
 class BadArgumentError(TypeError):
-    """A config has an argument that its ``type`` does not know, or lacks one, or is no config.
+    """A config has an argument that its ``type`` does not know, lacks one, or is not a config.
 
     Args:
         message: What is wrong.
-        kind: The ``type`` as the config has it.
-        argument: The argument that it does not know, None if that is not what is wrong.
+        kind: The ``type`` as given in the config.
+        argument: The unknown argument; None if something else is wrong.
     """
 
     def __init__(self, message: str, kind: Any = None, argument: str | None = None):
@@ -77,7 +77,7 @@ def _extend_registries() -> None:
 def _find_mistake(
     registry: Registry, cfg: Any, defaults: dict[str, Any], error: Exception
 ) -> Exception | None:
-    """The error of a config that could not be built, None if the config is not to blame."""
+    """Returns the error of a config that cannot be built; None if the config is not at fault."""
     if not isinstance(cfg, dict | Config):
         return BadArgumentError(str(error))
     arguments = {**defaults, **cfg}
@@ -103,10 +103,10 @@ def _find_mistake(
 
 
 def _known_arguments(target: Any) -> set[str] | None:
-    """The arguments of a function or class, those of its bases included if it hands others on.
+    """Lists the arguments of a function or class, including its bases' if it passes others on.
 
     Returns:
-        The names; None if it takes any.
+        The names; None if any are accepted.
     """
     functions = [target]
     if inspect.isclass(target):

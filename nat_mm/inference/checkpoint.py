@@ -1,4 +1,4 @@
-"""Checks a checkpoint before a command relies on it."""
+"""Reads and checks a checkpoint before a command relies on it."""
 
 import os
 import sys
@@ -23,10 +23,10 @@ def read_for_model(source: str) -> dict[str, Any]:
         source: Local path or URL.
 
     Returns:
-        What the file holds, the weights under ``state_dict``.
+        The content of the file, with the weights under ``state_dict``.
 
     Raises:
-        UserError: The file is missing, truncated, not a checkpoint, or carries code.
+        UserError: The file is missing, truncated, not a checkpoint, or contains code.
     """
     if '://' not in source and not os.path.isfile(source):
         raise UserError(f'checkpoint not found: {source}')
@@ -37,7 +37,7 @@ def read_for_model(source: str) -> dict[str, Any]:
         raise UserError(
             f'cannot download checkpoint {source}: {error.reason}. Give the path of a copy instead'
         ) from error
-    # Nothing but the unpickler runs here, and a damaged file can make it raise anything.
+    # Only the unpickler runs here, and a damaged file can make it raise anything.
     except Exception as error:
         reason = ' '.join(str(error).split())
         prefix = '' if source in reason else f'cannot read checkpoint {source}: '
@@ -45,15 +45,15 @@ def read_for_model(source: str) -> dict[str, Any]:
 
 
 def check_checkpoint_fits(model: nn.Module, checkpoint: dict[str, Any], *, source: str) -> None:
-    """Checks that a checkpoint has every parameter of a model; says on stderr what else differs.
+    """Checks that a checkpoint has every parameter of a model; prints other differences to stderr.
 
     Args:
-        model: Model into which the checkpoint is going to be loaded.
+        model: Model into which the checkpoint will be loaded.
         checkpoint: Result of `read_for_model`.
-        source: Where the checkpoint came from, for the messages.
+        source: Origin of the checkpoint, for the messages.
 
     Raises:
-        UserError: A parameter is missing or has another shape, so results would come from
+        UserError: A parameter is missing or has a different shape, so that results would come from
             random weights.
     """
     model = _unwrap(model)
@@ -83,12 +83,12 @@ def check_any_key_fits(model: nn.Module, checkpoint: dict[str, Any], *, source: 
     """Checks that a checkpoint from which training starts fits a model at all.
 
     Args:
-        model: Model into which the checkpoint is going to be loaded.
+        model: Model into which the checkpoint will be loaded.
         checkpoint: Result of `read_for_model`.
-        source: Where the checkpoint came from, for the message.
+        source: Origin of the checkpoint, for the message.
 
     Raises:
-        UserError: Not one key fits.
+        UserError: No key fits.
     """
     model = _unwrap(model)
     report = compare_keys(model.state_dict(), checkpoint['state_dict'])
@@ -100,11 +100,11 @@ def check_any_key_fits(model: nn.Module, checkpoint: dict[str, Any], *, source: 
 
 
 def check_resumable(checkpoint: dict[str, Any], *, source: str) -> None:
-    """Checks that a checkpoint holds the state of a training run, not only weights.
+    """Checks that a checkpoint contains the state of a training run, not only weights.
 
     Args:
         checkpoint: Result of `read_for_model`.
-        source: Where the checkpoint came from, for the message.
+        source: Origin of the checkpoint, for the message.
 
     Raises:
         UserError: It does not.
@@ -123,7 +123,7 @@ def check_resumable(checkpoint: dict[str, Any], *, source: str) -> None:
 
 @contextmanager
 def weight_mistakes(config: Config) -> Iterator[None]:
-    """Turns exceptions that the pretrained weights of a config cause while a run starts.
+    """Converts exceptions that a config's pretrained weights cause at the start of a run.
 
     Args:
         config: Config of the run inside the ``with`` block.
@@ -144,7 +144,7 @@ def weight_mistakes(config: Config) -> Iterator[None]:
 
 
 def _unwrap(model: nn.Module) -> nn.Module:
-    """The model inside of distributed training and of test-time augmentation."""
+    """Returns the model inside wrappers for distributed training and test-time augmentation."""
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = cast(nn.Module, model.module)
     return model

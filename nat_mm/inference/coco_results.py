@@ -1,4 +1,4 @@
-"""Writes objects as COCO's evaluation reads them."""
+"""Writes objects in the format of COCO's evaluation."""
 
 import json
 import os
@@ -11,17 +11,17 @@ from nat_mm.inference.results import DetectionResult
 
 
 class CocoResults:
-    """A list of objects as ``pycocotools.coco.COCO.loadRes`` takes it, and the images it is about.
+    """Writes lists of objects, for ``pycocotools.coco.COCO.loadRes``, and of their images.
 
     ``results.json`` has an entry for each object; see `DetectionResult.to_coco`. ``images.json``
     is a COCO file without annotations: ``images`` with ``id``, ``file_name``, ``height``,
-    ``width`` and, of videos, ``frame``, from 0; and ``categories``. Both files are at their place
-    once `close` was called; nothing is written before the first image.
+    ``width`` and, for videos, ``frame``, counted from 0; and ``categories``. Both files exist under
+    their final names after `close`; nothing is written before the first image.
 
     Format: https://cocodataset.org/#format-results
 
     Args:
-        folder: Where the files go.
+        folder: Folder for the files.
         classes: Names of the model's classes.
     """
 
@@ -48,7 +48,7 @@ class CocoResults:
             self._separator = ','
 
     def close(self) -> None:
-        """Finishes the files and puts them in their place."""
+        """Completes the files and moves them to their final names."""
         if self._file is None:
             return
         with self._file as file:

@@ -1,4 +1,4 @@
-"""Reads config files, and tells mistakes in them from faults of the program."""
+"""Reads config files, and distinguishes mistakes in them from bugs in the program."""
 
 import os
 import traceback
@@ -31,8 +31,8 @@ def load_config(
     Args:
         source: Config file, ``package::path`` or a name in the model zoo; see `find_config`.
         overrides: Values of ``--cfg-options``, keyed by dotted name.
-        work_dir: Value of ``--work-dir``. Without it the config's own ``work_dir`` holds, and
-            without that ``work_dirs/<name of the config>``.
+        work_dir: Value of ``--work-dir``. Defaults to the config's own ``work_dir``, or else to
+            ``work_dirs/<name of the config>``.
 
     Returns:
         The config.
@@ -77,7 +77,7 @@ def _explain_parse_error(path: str, error: Exception) -> str:
 
 
 def find_test_dataset(config: Config) -> dict[str, Any]:
-    """The dataset of the tests, within those around it such as RepeatDataset; empty if none."""
+    """Returns the test dataset, inside any wrappers such as RepeatDataset; empty if none."""
     dataset = (config.get('test_dataloader') or {}).get('dataset') or {}
     while 'dataset' in dataset:
         dataset = dataset['dataset']
@@ -86,10 +86,10 @@ def find_test_dataset(config: Config) -> dict[str, Any]:
 
 @contextmanager
 def config_mistakes(config: Config) -> Iterator[None]:
-    """Turns exceptions that a wrong config causes while objects are built from it.
+    """Converts exceptions that a wrong config causes while objects are built from it.
 
-    These are: a type that is not registered, an argument that a constructor does not know or
-    misses, and any ValueError, which is how constructors refuse a value. Everything else passes.
+    These are a type that is not registered, an argument that is missing or unknown to a
+    constructor, and any ValueError, by which constructors refuse a value. All others propagate.
 
     Args:
         config: Config from which objects are built inside the ``with`` block.
@@ -112,7 +112,7 @@ def config_mistakes(config: Config) -> Iterator[None]:
 
 
 def _find_key(value: object, key: str, kind: object, path: str = '') -> str | None:
-    """Where a nested config has a key beside that ``type``, such as ``model.backbone.``."""
+    """Finds where a nested config has a key next to that ``type``, such as ``model.backbone.``."""
     if isinstance(value, dict):
         if key in value and value.get('type') == kind:
             return path

@@ -1,4 +1,4 @@
-"""Writes the names of the classes, which a config gives once, wherever else it needs them."""
+"""Copies the class names that a config sets once to wherever else it needs them."""
 
 import json
 import os
@@ -14,19 +14,20 @@ EXAMPLE = "dataset_classes = ('cat', 'dog')"
 
 
 def apply_dataset_classes(config: Config) -> None:
-    """Applies ``dataset_classes`` of a config, which the configs for fine-tuning have.
+    """Applies ``dataset_classes``, which the configs for fine-tuning have, to a config.
 
-    It is the names of the classes, or ``'from_annotations'`` for those of the categories in the
-    COCO annotations of training, in their order. They become ``metainfo.classes`` of every
-    dataset, and their number ``num_classes`` of every head. A config without it is left alone.
+    The value lists the names of the classes, or is ``'from_annotations'`` for the categories of the
+    COCO annotations for training, in their order. The names become ``metainfo.classes`` of every
+    dataset, and their number becomes ``num_classes`` of every head. A config without
+    ``dataset_classes`` is left unchanged.
 
     Args:
-        config: Config of a detector or segmentor. Changed in place; ``dataset_classes`` is the
-            names then.
+        config: Config of a detector or segmentor. Changed in place; afterwards,
+            ``dataset_classes`` lists the names.
 
     Raises:
         UserError: ``dataset_classes`` is something else, the annotations cannot be read, or a
-            dataset has other ``metainfo.classes`` already.
+            dataset already has different ``metainfo.classes``.
     """
     if 'dataset_classes' not in config:
         return
@@ -66,7 +67,7 @@ def _is_names(value: Any) -> bool:
 
 
 def _read_categories(config: Config, datasets: list[dict[str, Any]]) -> tuple[str, ...]:
-    """The names of the categories in the first dataset's annotations."""
+    """Reads the names of the categories from the first dataset's annotations."""
     files = [
         os.path.join(dataset.get('data_root') or '', dataset['ann_file'])
         for dataset in datasets
@@ -106,7 +107,7 @@ def _read_categories(config: Config, datasets: list[dict[str, Any]]) -> tuple[st
 
 
 def _set_class_counts(part: Any, count: int) -> None:
-    """Sets every ``num_classes`` within the config of a model."""
+    """Sets every ``num_classes`` in the config of a model."""
     if isinstance(part, dict):
         if 'num_classes' in part:
             part['num_classes'] = count

@@ -1,4 +1,4 @@
-"""Where a config has its datasets."""
+"""Finds the datasets in a config."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,14 +7,14 @@ PARTS = ('train', 'val', 'test')
 
 
 def find_inner(dataset: Any, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The configs of the datasets that read files, inside of wrappers such as RepeatDataset.
+    """Finds the configs of the datasets that read files, inside wrappers such as RepeatDataset.
 
     Args:
-        dataset: Config of a dataset; anything else has none.
-        place: Where the config has it.
+        dataset: Config of a dataset; nothing is found in anything else.
+        place: Its key in the config.
 
     Yields:
-        The place and the config of each.
+        Key and config of each.
     """
     if not isinstance(dataset, dict):
         return

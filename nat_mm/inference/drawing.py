@@ -1,7 +1,7 @@
-"""Draws what is in an image, found or true, over it: a class has the same color everywhere.
+"""Draws predictions or ground truth over an image, each class in the same color everywhere.
 
-mmdet's visualizer gives every mask a random shade, and mmdet's and mmseg's have lines and letters
-of a fixed size, which hide small images and vanish in large ones.
+mmdet's visualizer gives every mask a random shade, and mmdet's and mmseg's visualizers draw lines
+and letters of a fixed size, which hide small images and vanish in large ones.
 """
 
 import math
@@ -20,17 +20,17 @@ from nat_mm.inference.mask_crops import MaskCrop
 from nat_mm.inference.palettes import Color, complete_palette
 
 OPACITY = 0.5
-"""Of masks and label maps: 0 shows the image alone, 1 hides it."""
+"""Opacity of masks and label maps: 0 shows only the image, 1 hides it."""
 
 _ROWS = 256
-"""Of large images these are worked on at once: it takes less memory, and half of the time."""
+"""Number of image rows processed at once, which saves memory and half of the time."""
 _SEARCHED_SIDE = 384
-"""Pixels: label maps are made smaller than this to find places for the names."""
+"""In pixels: label maps are downscaled to at most this size to find places for the names."""
 
 
 @dataclass(frozen=True)
 class _Region:
-    """The largest connected part of a class in a map."""
+    """The largest connected part of a class in a label map."""
 
     label: int
     box: Box
@@ -39,10 +39,10 @@ class _Region:
 
 
 def classes_of_dataset(meta: Mapping[str, Any]) -> tuple[list[str], list[Color]]:
-    """Names and colors of a dataset's classes.
+    """Returns names and colors of a dataset's classes.
 
     Args:
-        meta: Its ``metainfo``; without ``classes``, numbers take their place.
+        meta: Its ``metainfo``; without ``classes``, they are named by number.
     """
     classes = list(meta.get('classes') or (f'class {label}' for label in range(256)))
     return classes, complete_palette(meta.get('palette'), len(classes))
@@ -76,9 +76,9 @@ def draw_sample(
         sample: A data sample of mmdet, mmseg or mmpretrain, with maps as large as the image.
         classes: Names of the classes.
         palette: Their colors, see `complete_palette`.
-        truth: Whether to draw the ground truth, otherwise the prediction.
+        truth: Whether to draw the ground truth instead of the prediction.
         score_threshold: Lowest score of the objects that are drawn.
-        opacity: Of masks and label maps, from 0 to 1.
+        opacity: Opacity of masks and label maps, from 0 to 1.
         with_labels: Whether to write the names of the classes.
 
     Returns:
@@ -118,13 +118,13 @@ class _Painter:
         self.image = np.array(image, order='C')
         self._classes, self._palette, self._opacity = classes, palette, opacity
         self._labels = Labels(self.image) if with_labels else None
-        # One pixel up to 0.3 megapixels, three at 3, ten at 30.
+        # 1 pixel up to 0.3 megapixels, 3 at 3 megapixels, 10 at 30.
         self._line_width = max(1, round(math.sqrt(image.shape[0] * image.shape[1]) / 550))
 
     def draw_objects(
         self, objects: BaseDataElement, score_threshold: float, *, with_masks: bool = True
     ) -> set[int]:
-        """Masks, boxes and names with scores; the highest score on top.
+        """Draws masks, boxes, and names with scores, the highest score on top.
 
         Returns:
             The labels that were drawn.
@@ -134,7 +134,7 @@ class _Painter:
         order, notes = list(range(len(labels))), [''] * len(labels)
         if 'scores' in objects:
             scores = _array(objects.scores.float())
-            # Not by taking them out of the objects, which would copy masks of gigabytes.
+            # Filtering the objects themselves would copy gigabytes of masks.
             order = [n for n in np.argsort(-scores).tolist() if scores[n] >= score_threshold]
             notes = [f'{score:.2f}' for score in scores]
         for number in reversed(order):
@@ -155,7 +155,7 @@ class _Painter:
     def draw_segments(
         self, numbers: np.ndarray, objects: BaseDataElement | None, score_threshold: float
     ) -> None:
-        """Panoptic segments, with an outline; the objects among them have boxes and scores."""
+        """Draws outlined panoptic segments; the objects among them get boxes and scores."""
         from mmdet.evaluation import INSTANCE_OFFSET
 
         labels = numbers % INSTANCE_OFFSET
@@ -171,12 +171,12 @@ class _Painter:
         self._name_regions(labels, without=with_score)
 
     def draw_label_map(self, labels: np.ndarray) -> None:
-        """A class for every pixel; what has none is darker."""
+        """Draws the class of every pixel; pixels without a class are darkened."""
         self._blend(labels, void_is_black=True)
         self._name_regions(labels)
 
     def draw_class(self, sample: BaseDataElement, kind: str) -> None:
-        """The classes of the image, in its upper left corner."""
+        """Writes the classes of the image in its upper left corner."""
         for label in _array(sample.get(f'{kind}_label')).flatten().tolist():
             has_score = kind == 'pred' and 'pred_score' in sample
             note = f'{float(sample.pred_score[label]):.2f}' if has_score else ''
@@ -198,7 +198,7 @@ class _Painter:
         cv2.drawContours(self.image, outlines, -1, color, self._line_width)
 
     def _blend(self, labels: np.ndarray, *, void_is_black: bool) -> None:
-        """Blends in the classes' colors; void is what is no class."""
+        """Blends in the colors of the classes; pixels without a class are void."""
         count = len(self._classes)
         colors = np.zeros((count + 1, 3), np.uint8)
         colors[:count] = self._palette[:count]
@@ -213,7 +213,7 @@ class _Painter:
         np.copyto(image, mixed, where=where[..., None])
 
     def _name_regions(self, labels: np.ndarray, *, without: Collection[int] = ()) -> None:
-        """Writes the name of each class on its largest region, or beside a small one."""
+        """Writes the name of each class on its largest region, or next to it if it is small."""
         if self._labels is None:
             return
         for region in sorted(_regions(labels), key=lambda region: -region.area):
@@ -230,7 +230,7 @@ class _Painter:
 
 
 def _regions(labels: np.ndarray) -> Iterator[_Region]:
-    """The largest connected part of each class."""
+    """Finds the largest connected part of each class."""
     step = -(-max(labels.shape) // _SEARCHED_SIDE)
     small = labels[::step, ::step]
     for label in np.unique(small):
@@ -241,7 +241,7 @@ def _regions(labels: np.ndarray) -> Iterator[_Region]:
         left, top, width, height, area = statistics[part].tolist()
         cut = parts[top : top + height, left : left + width] == part
         left, top = left + x, top + y
-        # Zeros around it, since the border of the image is one of the region, too.
+        # Pad with zeros, because the border of the image is also one of the region.
         depth = cv2.distanceTransform(np.pad(cut, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
         row, column = np.unravel_index(int(depth.argmax()), depth.shape)
         box = (left * step, top * step, (left + width) * step, (top + height) * step)
@@ -250,21 +250,21 @@ def _regions(labels: np.ndarray) -> Iterator[_Region]:
 
 
 def _boxes(objects: BaseDataElement) -> np.ndarray:
-    """[n, 4], float; zeros where there are none."""
+    """Returns [n, 4], float; zeros if there are no boxes."""
     boxes = objects.get('bboxes')
     if boxes is None:
         return np.zeros((len(objects.labels), 4))
-    # mmdet's datasets have objects of its own for boxes.
+    # mmdet's datasets wrap boxes in its own class.
     boxes = np.nan_to_num(_array(getattr(boxes, 'tensor', boxes)).astype(float))
     return boxes.clip(-(2**15), 2**15)  # OpenCV's coordinates have 32 bits
 
 
 def _masks(objects: BaseDataElement) -> np.ndarray | list[MaskCrop] | None:
-    """[n, height, width], or crops of large images, or None."""
+    """Returns [n, height, width]; for large images, a list of crops; None without masks."""
     masks = objects.get('masks')
     if masks is None or isinstance(masks, list):
         return masks
-    # mmdet's datasets have polygons, or bitmaps of its own.
+    # mmdet's datasets have its own classes for polygons and bitmaps.
     return _array(masks.to_ndarray() if hasattr(masks, 'to_ndarray') else masks)
 
 

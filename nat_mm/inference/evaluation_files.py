@@ -1,4 +1,4 @@
-"""Writes label images and drawings of what a model predicts while it is tested."""
+"""Writes a model's predictions as label images and drawings during a test."""
 
 import os
 import re
@@ -19,13 +19,13 @@ _DEFAULT_THRESHOLD = 0.3
 
 
 class ImageNames:
-    """Names files after the images of a dataset, so that no two get the same.
+    """Names files after the images of a dataset so that no two get the same name.
 
-    Each has the path that its image has below the dataset's folder of images.
+    Each file gets the path of its image relative to the dataset's image folder.
 
     Args:
-        dataset: The dataset; those inside of wrappers count.
-        folder: Where the files go.
+        dataset: The dataset; wrappers are replaced by the datasets inside.
+        folder: Folder for the files.
     """
 
     def __init__(self, dataset: Any, folder: Path) -> None:
@@ -43,11 +43,11 @@ class ImageNames:
             self._root = None
 
     def path(self, image: str, suffix: str | None = None) -> Path:
-        """Where the file of an image goes.
+        """Returns the path of the file for an image.
 
         Args:
             image: Path of the image.
-            suffix: Of the file; None keeps that of the image.
+            suffix: Suffix of the file; None keeps that of the image.
         """
         place = re.sub(r'^[a-zA-Z][a-zA-Z0-9+.-]+://', '', image)
         if place == image:
@@ -63,10 +63,10 @@ class ImageNames:
 
 
 class LabelImageHook(Hook):
-    """Writes what a segmentor predicts as label images, numbered as those of the ground truth.
+    """Writes a segmentor's predictions as label images, numbered like the ground truth.
 
     Args:
-        folder: Where they go.
+        folder: Folder for the label images.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -94,15 +94,16 @@ class LabelImageHook(Hook):
 
 
 class DrawingHook(Hook):
-    """Draws what a model predicts over the images, and the ground truth beside it.
+    """Draws a model's predictions over the images, next to the ground truth.
 
-    The images are loaded as the config's test pipeline loads them, where the toolboxes' own hooks
-    decode each as a photograph, and call the drawings of ``a/1.jpg`` and ``b/1.jpg`` by one name.
+    The images are loaded as in the config's test pipeline. The toolboxes' own hooks, in contrast,
+    decode each image as a photograph, and give the drawings of ``a/1.jpg`` and ``b/1.jpg`` the same
+    name.
 
     Args:
-        folder: Where the drawings go; None writes none.
+        folder: Folder for the drawings; None writes none.
         show: Whether to show each in a window.
-        wait_time: Seconds for which it is shown.
+        wait_time: Seconds for which each is shown.
         score_threshold: Lowest score of the objects that are drawn.
     """
 
@@ -124,7 +125,7 @@ class DrawingHook(Hook):
         self._names = ImageNames(runner.test_loop.dataloader.dataset, folder)
         self._count = 0
         if self._folder is None:
-            # It would keep what is shown.
+            # Otherwise its backends would save what is shown.
             runner.visualizer._vis_backends = {}
 
     def after_test_iter(
@@ -136,7 +137,7 @@ class DrawingHook(Hook):
     ) -> None:
         for index, sample in enumerate(outputs or ()):
             path = sample.get('img_path')
-            if path is None:  # of a dataset that is not made of image files
+            if path is None:  # from a dataset without image files
                 image = to_drawing(data_batch['inputs'][index].permute(1, 2, 0).cpu().numpy())
             else:
                 image = self._loader.load_source(path).drawing
@@ -161,7 +162,7 @@ class DrawingHook(Hook):
 
 
 def _inner(dataset: Any) -> Iterator[Any]:
-    """A dataset, or those inside of it if it is a wrapper such as ConcatDataset."""
+    """Yields a dataset, or those inside it if it is a wrapper such as ConcatDataset."""
     if hasattr(dataset, 'datasets'):
         for each in dataset.datasets:
             yield from _inner(each)

@@ -1,4 +1,4 @@
-"""Reads the images that a command is given."""
+"""Reads the images that are passed to a command."""
 
 import os
 import stat
@@ -16,7 +16,7 @@ from nat_mm.errors import UserError
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.ppm', '.pgm', '.tif', '.tiff', '.webp')
 
 MEGAPIXELS = 50
-"""Of the largest image that is decoded by default: a small file can hold a huge one.
+"""Size of the largest image that is decoded by default, as a small file can contain a huge one.
 
 A detector that finds 20 masks in an image of this size takes 3.3 GB, 0.2 GB of it for the drawing.
 """
@@ -28,11 +28,11 @@ _PILLOW = threading.Lock()
 
 
 class UnreadableInput(Exception):  # noqa: N818 - it is reported, and the rest goes on
-    """An input that cannot be read, or not to its end; the message says why."""
+    """An input cannot be read, or only partly; the message says why."""
 
 
 def read_image_file(path: Path, *, max_megapixels: float = float('inf')) -> bytes:
-    """Reads an image file, without decoding it, after a look at its size.
+    """Reads an image file without decoding it, after checking its size.
 
     Args:
         path: The file.
@@ -42,9 +42,9 @@ def read_image_file(path: Path, *, max_megapixels: float = float('inf')) -> byte
         The content of the file.
 
     Raises:
-        UnreadableInput: The path is that of a pipe, device or folder, or the image is too large
-            or too long and thin.
-        OSError: It cannot be opened.
+        UnreadableInput: The path is a pipe, device or folder, or the image is too large or too
+            elongated.
+        OSError: The file cannot be opened.
     """
     with _open_regular(path) as file:
         size = image_size(file)
@@ -55,32 +55,32 @@ def read_image_file(path: Path, *, max_megapixels: float = float('inf')) -> byte
 
 
 def image_size(file: BinaryIO) -> tuple[int, int] | None:
-    """Width and height of an image as its header says, without decoding it.
+    """Reads width and height of an image from its header, without decoding it.
 
     Args:
-        file: The image; it is left where it began.
+        file: The image; rewound to its start afterwards.
 
     Returns:
-        The size in pixels; None if Pillow does not know the format. OpenCV, which decodes images,
-        knows others, of which it refuses those beyond 2**30 pixels.
+        The size in pixels; None if Pillow does not know the format. OpenCV, which decodes the
+        images, knows others, but refuses images of more than 2**30 pixels.
     """
     try:
         with _PILLOW:
-            # Pillow's own limit is for those who decode with it.
+            # Pillow's own limit is meant for decoding.
             limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
             try:
                 return Image.open(file).size
             finally:
                 Image.MAX_IMAGE_PIXELS = limit
     except Exception:
-        # Its readers of headers refuse a damaged one by almost any exception.
+        # Pillow may raise almost any exception on a damaged header.
         return _tiff_size(file)
     finally:
         file.seek(0)
 
 
 def _tiff_size(file: BinaryIO) -> tuple[int, int] | None:
-    """Width and height of a TIFF file whose channels Pillow does not know, such as five."""
+    """Reads width and height of a TIFF file that Pillow does not know, such as of five channels."""
     try:
         file.seek(0)
         header = file.read(8)
@@ -95,11 +95,11 @@ def _tiff_size(file: BinaryIO) -> tuple[int, int] | None:
 
 
 def check_size(width: int, height: int, max_megapixels: float) -> None:
-    """Checks that an image is small enough to be worked on.
+    """Checks that an image is small enough to be processed.
 
     Raises:
-        UnreadableInput: It is not, or so long that a pipeline that resizes the shorter side to a
-            few hundred pixels would make it huge.
+        UnreadableInput: It is too large, or so elongated that a pipeline that resizes the shorter
+            side to a few hundred pixels would make it huge.
     """
     if width * height > max_megapixels * 1e6:
         raise UnreadableInput(
@@ -115,24 +115,24 @@ def check_bytes(count: int, max_megapixels: float) -> None:
     """Checks that a file or an image takes no more bytes than the largest image would.
 
     Raises:
-        UnreadableInput: It does.
+        UnreadableInput: It takes more.
     """
     if count > max_megapixels * 1e6 * _BYTES_PER_PIXEL:
         raise UnreadableInput(f'too large a file for {max_megapixels:g} megapixels')
 
 
 def check_regular(status: os.stat_result) -> None:
-    """Checks that something is a file, as a pipe waits for a writer and a device may never end.
+    """Checks for a regular file, as a pipe waits for a writer and a device may never end.
 
     Raises:
-        UnreadableInput: It is not.
+        UnreadableInput: It is not a regular file.
     """
     if not stat.S_ISREG(status.st_mode):
         raise UnreadableInput('not a file, but a folder, pipe, socket or device')
 
 
 def _open_regular(path: Path) -> BinaryIO:
-    check_regular(os.stat(path))  # opening a device may do something
+    check_regular(os.stat(path))  # opening a device may have side effects
     file = open(path, 'rb', opener=_open_without_waiting)  # noqa: SIM115 - the caller closes it
     try:
         check_regular(os.fstat(file.fileno()))
@@ -147,19 +147,18 @@ def _open_without_waiting(path: str, flags: int) -> int:
 
 
 def to_drawing(image: np.ndarray) -> np.ndarray:
-    """An image of any kind as one to draw on.
+    """Converts an image of any kind to one to draw on.
 
     Args:
-        image: [height, width] or [height, width, channels], numbers. Four and more channels begin
-            with blue, green and red; of two, the first one is shown.
+        image: [height, width] or [height, width, channels], numbers. The first three of four or
+            more channels are blue, green and red; of two channels, the first is shown.
 
     Returns:
-        [height, width, 3], uint8, BGR, which is the image itself where it is such a one.
-        Values other than uint8 are stretched, from the half percent of darkest to the half percent
-        of brightest ones.
+        [height, width, 3], uint8, BGR; the image itself if it already is such an array. Values of
+        other types are stretched so that only the darkest and brightest half percent are clipped.
 
     Raises:
-        UnreadableInput: The shape is that of no image.
+        UnreadableInput: The shape is not that of an image.
     """
     if image.ndim == 2:
         image = image[..., None]
@@ -178,21 +177,21 @@ def _stretch(values: np.ndarray) -> np.ndarray:
     values = np.where(finite, values, 0)
     some = values[finite][:: max(1, values.size // _PIXELS_OF_A_PERCENTILE)]
     low, high = np.percentile(some, (0.5, 99.5)) if some.size else (0, 0)
-    if high <= low:  # a few bright pixels on a plain ground, or none
+    if high <= low:  # a uniform image, except for a few pixels at most
         low, high = values.min(), values.max()
     span = max(float(high) - float(low), float(np.finfo(np.float32).tiny))
     return np.clip((values - low) / span * 255, 0, 255).round().astype(np.uint8)
 
 
 def check_not_overwritten(inputs: Iterable[Path], outputs: Iterable[Path]) -> None:
-    """Checks that no result takes the place of an input.
+    """Checks that no result overwrites an input.
 
     Args:
         inputs: Files that are read.
-        outputs: Files that are going to be written, and folders that are going to be filled.
+        outputs: Files that will be written and folders that will be filled.
 
     Raises:
-        UserError: One of them is also an input, or the folder of one.
+        UserError: An output is also an input or the folder of one.
     """
     taken = {os.path.realpath(place) for path in inputs for place in (path, path.parent)}
     for output in outputs:

@@ -1,4 +1,4 @@
-"""Finds and reads what a prediction is made for: images, videos and cameras."""
+"""Finds and reads the inputs of a prediction: images, videos and cameras."""
 
 import glob
 import os
@@ -23,14 +23,14 @@ _OPEN_VIDEOS = 100
 
 _FAULTS_OF_AN_IMAGE = (
     UnreadableInput,
-    ValueError,  # of a model or an encoder: too small, too large
-    cv2.error,  # of a pipeline: resized to nothing
+    ValueError,  # from a model or an encoder: too small, too large
+    cv2.error,  # from a pipeline: resized to nothing
     ZeroDivisionError,  # likewise
     MemoryError,
     torch.OutOfMemoryError,
 )
 _TEXTS_ABOUT_AN_IMAGE = (
-    # PyTorch has no exceptions of its own for these.
+    # PyTorch has no specific exceptions for these.
     'allocate memory',
     "Kernel size can't be greater than actual input size",
     'Padding size should be less than the corresponding input dimension',
@@ -39,7 +39,7 @@ _TEXTS_ABOUT_AN_IMAGE = (
 _URL = re.compile(r'[a-zA-Z][a-zA-Z0-9+.-]+://')
 
 _LONGEST_NAME = 255 - len('.json')
-"""Bytes of a name to which a result's suffix is added; file systems take 255 with it."""
+"""Maximum bytes of a name without a result's suffix; file systems allow 255 in total."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,14 +47,14 @@ class Frame:
     """An image to predict.
 
     Attributes:
-        image: What is drawn on: [height, width, 3], uint8, BGR.
-        name: Path of its results without suffix: ``street``, or of a video ``clip/000000``.
-        file_name: Name of the file that it is from; of a camera ``camera0``.
+        image: The image to draw on: [height, width, 3], uint8, BGR.
+        name: Path of its results without suffix: ``street``, or for a video ``clip/000000``.
+        file_name: Name of the file that it is from; ``camera0`` for a camera.
         video: The video that it is from, if any.
-        number: Which image of the video it is, from 0.
+        number: Its index in the video, from 0.
         medium: The result of `find_inputs` that it was read from.
-        results: What the config's loader read, for the rest of the pipeline; see `LoadedImage`.
-            None takes ``image`` for what a decoder returned.
+        results: What the config's loader returned, for the rest of the pipeline; see `LoadedImage`.
+            If None, ``image`` is used as if a decoder had returned it.
     """
 
     image: np.ndarray
@@ -66,7 +66,7 @@ class Frame:
     results: dict[str, Any] | None = None
 
     def describe(self) -> dict:
-        """What the data that are written say of where it is from."""
+        """Returns the origin of the image as it is written to the results."""
         place: dict[str, str | int | None] = {'image': self.file_name}
         if self.video is not None:
             place['frame'] = self.number
@@ -74,11 +74,11 @@ class Frame:
 
 
 class LeftOut(dict[Path | Video, str]):
-    """Why inputs are left out, by input.
+    """The reasons why inputs are left out, by input.
 
     Attributes:
-        unexpected: The first error that may be a fault of the program instead of an image; None if
-            there is none.
+        unexpected: The first error that may be due to a bug rather than an image; None if there is
+            none.
     """
 
     def __init__(self) -> None:
@@ -86,15 +86,15 @@ class LeftOut(dict[Path | Video, str]):
         self.unexpected: Exception | None = None
 
     def add(self, medium: Path | Video, error: Exception, *, doing: str) -> None:
-        """Notes why an input is left out; its first reason stays.
+        """Records why an input is left out; keeps the first reason for each.
 
         Args:
             medium: The input.
             error: What happened.
-            doing: What cannot be done with it, for the reason: ``cannot be loaded``.
+            doing: What cannot be done with it, such as ``cannot be loaded``, to begin the reason.
 
         Raises:
-            UserError: The error is one: it is not about this input alone.
+            UserError: The error is a UserError, which does not concern only this input.
         """
         if isinstance(error, UserError):
             raise error
@@ -118,21 +118,22 @@ def _is_fault_of_image(error: Exception) -> bool:
 def find_inputs(inputs: Iterable[str], *, max_frames: int | None = None) -> list[Path | Video]:
     """Lists images, videos and cameras.
 
+    Only folders and cameras are opened; `read_frames` finds out whether files can be read.
+
     Args:
-        inputs: Each the index of a camera, if no file has that name; a file, which is a video if
-            it has one of `VIDEO_SUFFIXES` and else an image; a folder, whose entries with the
+        inputs: Each is the index of a camera, if no file has that name; a file, which is a video if
+            it has one of `VIDEO_SUFFIXES` and an image otherwise; a folder, whose entries with the
             suffix of an image are taken in order of their names; or a glob such as
-            ``photos/**/*.jpg``, whose files are taken in order of their paths. Nothing is opened
-            but folders and cameras: whether the rest can be read, `read_frames` finds out.
+            ``photos/**/*.jpg``, whose files are taken in order of their paths.
         max_frames: How many images of each video or camera are read; None means all.
 
     Returns:
-        Paths of images, and videos; their results have names of their own, see `result_names`.
+        Paths of images, and videos. Their results have different names; see `result_names`.
 
     Raises:
-        UserError: An input does not exist or is a URL, a folder cannot be listed or holds no image,
-            a glob matches no file, two inputs would have results of the same name, a camera is not
-            the only input, or a camera is not available.
+        UserError: An input does not exist or is a URL, a folder cannot be listed or contains no
+            image, a glob matches no file, two inputs would have results with the same name, a
+            camera is not the only input, or a camera is not available.
     """
     found = [medium for entry in inputs for medium in _expand(entry, max_frames)]
     _check_names(found)
@@ -145,14 +146,14 @@ def find_inputs(inputs: Iterable[str], *, max_frames: int | None = None) -> list
 
 
 def result_names(media: Sequence[Path | Video]) -> dict[Path | Video, str]:
-    """What the results of inputs are called.
+    """Names the results of inputs.
 
     Args:
         media: Results of `find_inputs`.
 
     Returns:
-        Of each the name without suffix. If files in different folders have the same one, each gets
-        its path below the folder that holds all of them: ``cam0/0001`` and ``cam1/0001``.
+        The name of each without suffix. If any files in different folders have the same name, all
+        are named by their paths relative to the common folder: ``cam0/0001`` and ``cam1/0001``.
     """
     names = {medium: _name(medium) for medium in media}
     files = {medium: _file(medium) for medium in media}
@@ -180,9 +181,9 @@ def read_frames(
 
     Args:
         media: Results of `find_inputs`.
-        left_out: Gets the reason for each that cannot be read. A video to which the caller adds
-            one is left where it is.
-        loader: Loads the images; by default as ``LoadImageFromFile`` without arguments does.
+        left_out: Receives the reason for each input that cannot be read. If the caller adds a
+            reason for a video, reading it stops.
+        loader: Loads the images; by default, like ``LoadImageFromFile`` without arguments.
         max_megapixels: Size of the largest images that are decoded.
 
     Yields:
@@ -198,7 +199,7 @@ def read_frames(
         except OSError as error:
             left_out[medium] = error.strerror or str(error)
         except Exception as error:
-            # Loaders may be the user's, and raise anything.
+            # A user's custom loader may raise anything.
             left_out.add(medium, error, doing='cannot be loaded')
 
 
@@ -229,13 +230,13 @@ def _read(
 
 
 def list_unreadable(unreadable: dict[Path | Video, str], media: Sequence[Path | Video]) -> str:
-    """Says which inputs were left out, and why."""
+    """Describes which inputs were left out, and why."""
     entries = (f'{medium} ({reason})' for medium, reason in unreadable.items())
     return f'{len(unreadable)} of {len(media)} inputs cannot be read: {", ".join(entries)}'
 
 
 def count_frames(media: Sequence[Path | Video]) -> int | None:
-    """How many images there are to read, as far as the videos say; opens the videos.
+    """Counts the images to read, according to the videos' own information; opens the videos.
 
     Args:
         media: Results of `find_inputs`.
@@ -243,7 +244,7 @@ def count_frames(media: Sequence[Path | Video]) -> int | None:
     Returns:
         The number, or None if it is not known.
     """
-    # They stay open until they are read, and a process may have about 1000 open files.
+    # Videos stay open until they are read, and a process may have about 1000 open files.
     if sum(isinstance(medium, Video) for medium in media) > _OPEN_VIDEOS:
         return None
     counts = [medium.frame_count() if isinstance(medium, Video) else 1 for medium in media]

@@ -1,4 +1,4 @@
-"""Lets Ctrl-C stop a command only where nothing is half done."""
+"""Lets Ctrl-C stop a command only where nothing is left half done."""
 
 import signal
 import threading
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def delayed_interrupt() -> Iterator[None]:
-    """Makes a Ctrl-C that comes inside the ``with`` block take effect at its end."""
+    """Delays the effect of a Ctrl-C inside the ``with`` block until its end."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

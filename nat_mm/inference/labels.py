@@ -1,4 +1,4 @@
-"""Writes names over an image: inside of it, legible, and apart where there is room."""
+"""Writes names over an image: inside it, legible, and without overlap where there is room."""
 
 import functools
 import math
@@ -14,12 +14,12 @@ from nat_mm.inference.palettes import Color
 Box = tuple[float, float, float, float]
 
 _SMALLEST_FONT = 10
-"""Pixels: smaller letters cannot be read."""
+"""In pixels: smaller letters are illegible."""
 _COVERED = 1 / 5
-"""Of the image at most is covered by names, so that they do not hide a small one; the first box has
-a name anyway."""
+"""Maximum share of the image covered by names, so that they do not hide a small image; the first
+box is named anyway."""
 _OVERLAP = 1 / 10
-"""Of a name at most is covered by others, or it is left out."""
+"""Maximum share of a name that overlaps others; beyond that, it is left out."""
 
 
 class Labels:
@@ -37,23 +37,23 @@ class Labels:
         self._taken = np.zeros((0, 4))
 
     def size(self, name: str) -> tuple[int, int]:
-        """Width and height of a name with its box, in pixels, at most those of the image."""
+        """Returns width and height of a name with its box, in pixels, at most the image's."""
         width, height = self._render(name, '').shape[::-1]
         return min(width, self.width), min(height, self.height)
 
     def write(
         self, name: str, color: Color, box: Box, *, note: str = '', center: bool = False
     ) -> None:
-        """Writes a name at the place near a box where it covers least of the names before it.
+        """Writes a name near a box, where it overlaps least with the names written before.
 
-        It is left out where names would cover each other, or too much of the image.
+        The name is left out if names would cover each other or too much of the image.
 
         Args:
             name: The name.
             color: Color of its background.
-            box: Left, top, right and bottom of what has this name, in pixels.
-            note: What stands behind the name, also where the name is shortened to fit.
-            center: Whether it goes into the middle of the box, otherwise above the box.
+            box: Left, top, right and bottom of the named object or region, in pixels.
+            note: Text after the name; kept even if the name is shortened to fit.
+            center: Whether the name goes into the middle of the box instead of above it.
         """
         letters = self._render(name, note)[: self.height, : self.width]
         height, width = letters.shape
@@ -74,7 +74,7 @@ class Labels:
     def _places(
         self, box: Box, width: int, height: int, *, center: bool
     ) -> Iterator[tuple[int, int]]:
-        """Upper left corners inside the image, the best first."""
+        """Yields candidates for the name's upper left corner inside the image, the best first."""
         left, top, right, bottom = box
         middle = (left + right - width) / 2
         wished = [(left, top - height), (left, top), (left, bottom), (left, bottom - height)]
@@ -100,7 +100,7 @@ class Labels:
 
 @functools.lru_cache(maxsize=1024)
 def _render(name: str, note: str, font_size: int, padding: int, widest: int) -> np.ndarray:
-    """[height, width], uint8: how strongly the letters cover each pixel of the name's box."""
+    """Renders the letters to [height, width], uint8: how much they cover each pixel of the box."""
     font = _load_font(find_font(name), font_size)
     text = _fit(writable(name), note, font, widest - 2 * padding)
     left, _, right, _ = font.getbbox(text)
@@ -112,7 +112,7 @@ def _render(name: str, note: str, font_size: int, padding: int, widest: int) -> 
 
 
 def _fit(name: str, note: str, font: ImageFont.FreeTypeFont, widest: int) -> str:
-    """The name with its note, shortened until it is narrow enough."""
+    """Joins name and note, shortening the name until they are narrow enough."""
     text = f'{name} {note}'.strip()
     for kept in range(len(name) - 1, 0, -1):
         if font.getlength(text) <= widest:
@@ -127,7 +127,7 @@ def _load_font(path: Path, size: int) -> ImageFont.FreeTypeFont:
 
 
 def _color_on(background: Color) -> Color:
-    """Black or white, whichever has more contrast with a color (WCAG 2's relative luminance)."""
+    """Returns black or white, whichever contrasts more with a color (WCAG 2's luminance)."""
     shares = np.array(background) / 255
     linear = np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
     return (0, 0, 0) if linear @ (0.2126, 0.7152, 0.0722) > 0.179 else (255, 255, 255)

@@ -1,4 +1,4 @@
-"""Loads images as the test pipeline of a config does, and what to draw on beside them."""
+"""Loads images like the test pipeline of a config, along with versions to draw on."""
 
 import io
 from dataclasses import dataclass
@@ -32,11 +32,11 @@ _GRAY = ('grayscale', 'grayscale_ignore_orientation')
 
 @dataclass(frozen=True, eq=False)
 class LoadedImage:
-    """An image as the first transforms of a pipeline leave it.
+    """An image as loaded by the first transform of a pipeline.
 
     Attributes:
-        results: What they pass on, ``img`` among it: [height, width] or [height, width, channels],
-            of any numbers.
+        results: What the transform passes on, including ``img``: [height, width] or
+            [height, width, channels], of any numeric type.
         drawing: The image to draw on: [height, width, 3], uint8, BGR.
     """
 
@@ -45,14 +45,13 @@ class LoadedImage:
 
 
 class ImageLoader:
-    """Loads images as the test pipeline of a config does.
+    """Loads images like the test pipeline of a config.
 
     Args:
-        config: The config. None loads as ``LoadImageFromFile`` without arguments does.
+        config: The config. None loads images like ``LoadImageFromFile`` without arguments.
 
     Attributes:
-        others: Descriptions of the transforms that come after the one that loads, without those
-            that load annotations.
+        others: Configs of the other transforms, without those that load annotations.
 
     Raises:
         UserError: The config has no test pipeline, or its loader cannot be built.
@@ -68,14 +67,14 @@ class ImageLoader:
         if not pipeline:
             raise UserError(f'{config.filename} has no test_dataloader with a pipeline')
         transforms = [each for each in pipeline if 'Annotation' not in _type_name(each)]
-        # A loader of another name comes first, as nothing else can.
+        # A loader with another name must be the first transform.
         loaders = [each for each in transforms if 'Load' in _type_name(each)] or transforms[:1]
         self._description = loaders[0]
         self.others = [each for each in transforms if each is not self._description]
         with config_mistakes(config), DefaultScope.overwrite_default_scope(config.default_scope):
             try:
                 self._load = TRANSFORMS.build(self._description)
-            except (ImportError, RuntimeError) as error:  # mmseg's say so where GDAL is missing
+            except (ImportError, RuntimeError) as error:  # mmseg's raise these without GDAL
                 raise UserError(f'{config.filename}: {error}') from error
 
     def load_file(self, path: Path, *, max_megapixels: float = float('inf')) -> LoadedImage:
@@ -89,8 +88,8 @@ class ImageLoader:
             The image.
 
         Raises:
-            UnreadableInput: It is no image, or too large; see `read_image_file`.
-            OSError: It cannot be opened.
+            UnreadableInput: It is not an image, or too large; see `read_image_file`.
+            OSError: The file cannot be opened.
         """
         content = read_image_file(path, max_megapixels=max_megapixels)
         loaded = self._load_content(content, path, max_megapixels)
@@ -108,7 +107,7 @@ class ImageLoader:
             The image.
 
         Raises:
-            UnreadableInput: It is no image whose size can be told, damaged, or too large.
+            UnreadableInput: It is not an image of known size, is damaged, or is too large.
         """
         size = image_size(io.BytesIO(content))
         if size is None:
@@ -124,7 +123,7 @@ class ImageLoader:
     def _load_content(
         self, content: bytes, path: Path | None, max_megapixels: float
     ) -> LoadedImage:
-        """Loads a file whose header was looked at; a path is needed unless `_decodes_files`."""
+        """Loads a file whose header has been checked; needs a path unless `_decodes_files`."""
         if not content:
             raise UnreadableInput(_NO_IMAGE)
         try:
@@ -133,7 +132,7 @@ class ImageLoader:
             else:
                 loaded = self._load_by_path(str(path))
         except Exception as error:
-            # Decoders refuse a damaged file by various exceptions of their own.
+            # Decoders raise various exceptions of their own on damaged files.
             if type(error).__module__.split('.')[0] not in _DECODERS:
                 raise
             loaded = None
@@ -144,16 +143,16 @@ class ImageLoader:
         return loaded
 
     def load_source(self, path: str) -> LoadedImage:
-        """Loads an image of the config's own dataset, which may lie elsewhere than on this machine.
+        """Loads an image of the config's own dataset, which may not be on this machine.
 
         Args:
-            path: What the dataset says of where it is.
+            path: Its location according to the dataset.
 
         Returns:
             The image.
 
         Raises:
-            UnreadableInput: It is no image.
+            UnreadableInput: It is not an image.
         """
         if self._decodes_files:
             content = fileio.get(path, backend_args=self._load.backend_args)
@@ -165,17 +164,17 @@ class ImageLoader:
         return loaded
 
     def load_array(self, image: np.ndarray) -> LoadedImage:
-        """Takes an image in memory for what a decoder returned.
+        """Treats an image in memory as if a decoder had returned it.
 
         Args:
-            image: [height, width, 3], uint8, BGR. If the config's loader may return
-                other arrays, also such a one.
+            image: [height, width, 3], uint8, BGR; or another array that the config's loader may
+                return.
 
         Returns:
             The image.
 
         Raises:
-            TypeError: It is no such array.
+            TypeError: It is not such an array.
         """
         if not self.takes(image):
             raise TypeError(
@@ -189,14 +188,14 @@ class ImageLoader:
         return LoadedImage(self._results(image), drawing)
 
     def takes(self, image: np.ndarray) -> bool:
-        """Whether `load_array` takes an array."""
+        """Whether `load_array` accepts an array."""
         if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3:
             return True
         always_8_bit = self._decodes_files and self._load.color_type != 'unchanged'
         return not always_8_bit and image.ndim in (2, 3) and image.dtype.kind in 'buif'
 
     def loads_like(self, other: 'ImageLoader') -> bool:
-        """Whether another loader makes the same of the same file."""
+        """Whether another loader loads the same file in the same way."""
         return self._key == other._key
 
     @property
@@ -211,19 +210,19 @@ class ImageLoader:
         return getattr(type(self._load), 'transform', None) is LoadImageFromFile.transform
 
     def _load_by_path(self, path: str) -> LoadedImage | None:
-        """Leaves a file to a loader that opens it itself."""
+        """Loads a file with a loader that opens it itself."""
         results = self._load({'img_path': path})
         if results is None:
             return None
         return LoadedImage(results, to_drawing(np.asarray(results['img'])))
 
     def _decode(self, content: bytes, max_megapixels: float) -> LoadedImage | None:
-        """Does what `LoadImageFromFile` does with the content of a file."""
+        """Decodes the content of a file like `LoadImageFromFile`."""
         if self._load.imdecode_backend == 'tifffile':
             import tifffile
 
             with tifffile.TiffFile(io.BytesIO(content)) as file:
-                # All pages of the file, where the header tells of the first one.
+                # Check all pages of the file; the header describes only the first.
                 check_bytes(sum(page.nbytes for page in file.pages), max_megapixels)
         image = mmcv.imfrombytes(
             content, flag=self._load.color_type, backend=self._load.imdecode_backend

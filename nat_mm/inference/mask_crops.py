@@ -1,4 +1,4 @@
-"""Masks of objects without the empty image around them."""
+"""Crops the masks of objects to their non-empty part."""
 
 from dataclasses import dataclass
 
@@ -9,11 +9,11 @@ from pycocotools import mask as coco_mask
 
 @dataclass(frozen=True, eq=False)
 class MaskCrop:
-    """The part of a mask that has pixels: in an image of 50 megapixels a mask takes 50 MB.
+    """The non-empty part of a mask; a whole mask takes 50 MB in an image of 50 megapixels.
 
     Attributes:
-        left: Column of its first pixel in the image.
-        top: Row of its first pixel in the image.
+        left: Column of its left edge in the image.
+        top: Row of its upper edge in the image.
         mask: [height, width], bool; 0 x 0 for an empty mask.
     """
 
@@ -27,11 +27,11 @@ class MaskCrop:
 
         Args:
             mask: [height, width], bool or numbers.
-            left: Column of the image at which the mask begins.
-            top: Row of the image at which it begins.
+            left: Column of the mask's left edge in the image.
+            top: Row of its upper edge in the image.
 
         Returns:
-            The crop; a view where the mask has bool.
+            The crop; a view if the mask is bool.
         """
         mask = mask.astype(bool, copy=False)
         x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
@@ -39,12 +39,12 @@ class MaskCrop:
 
     @property
     def box(self) -> tuple[int, int, int, int]:
-        """Left, top, right and bottom in the image."""
+        """Left, top, right and bottom of the crop in the image."""
         height, width = self.mask.shape
         return self.left, self.top, self.left + width, self.top + height
 
     def united(self, other: 'MaskCrop') -> 'MaskCrop':
-        """The pixels that are in either."""
+        """Returns the union of two masks."""
         if not self.mask.size or not other.mask.size:
             return self if self.mask.size else other
         starts, ends = np.minimum(self.box, other.box)[:2], np.maximum(self.box, other.box)[2:]
@@ -56,18 +56,18 @@ class MaskCrop:
         return MaskCrop(left, top, mask)
 
     def in_image(self, height: int, width: int) -> np.ndarray:
-        """The whole mask, [height, width], bool."""
+        """Returns the whole mask, [height, width], bool."""
         mask = np.zeros((height, width), bool)
         left, top, right, bottom = self.box
         mask[top:bottom, left:right] = self.mask
         return mask
 
     def encode(self, height: int, width: int) -> dict:
-        """COCO's run-length encoding of the whole mask, as ``pycocotools.mask.encode`` returns it.
+        """Encodes the whole mask as COCO's RLE, like ``pycocotools.mask.encode``.
 
         Args:
-            height: Of the image.
-            width: Of the image.
+            height: Height of the image.
+            width: Width of the image.
         """
         left, top, right, bottom = self.box
         columns = np.zeros((right - left, height), bool)  # the encoding goes down the columns

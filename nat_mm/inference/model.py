@@ -32,7 +32,7 @@ from nat_mm.inference.video import Video
 from nat_mm.inference.zoo import published_weights
 
 RANDOM = 'none'
-"""In place of a checkpoint: leave the weights random."""
+"""Passed instead of a checkpoint to leave the weights random."""
 
 
 def load_model(
@@ -62,7 +62,7 @@ def load_model(
 
     Raises:
         UserError: The config or checkpoint cannot be read, they do not fit each other, or no
-            weights were published for the config. It is a ValueError.
+            weights were published for the config. UserError is a ValueError.
     """
     if checkpoint is not None and str(checkpoint) != RANDOM:
         # Reports a missing checkpoint before the slow import of a toolbox.
@@ -110,7 +110,7 @@ def build_module(config: Config) -> nn.Module:
     if config.get('model') is None:
         raise UserError(f'{config.filename} has no model')
     description = config.model.copy()
-    # mmpretrain's configs have it beside the model.
+    # mmpretrain's configs have it next to the model.
     if config.get('data_preprocessor'):
         description.setdefault('data_preprocessor', config.data_preprocessor)
     with config_mistakes(config), DefaultScope.overwrite_default_scope(config.default_scope):
@@ -120,7 +120,7 @@ def build_module(config: Config) -> nn.Module:
 class Model:
     """A model that takes images and returns results.
 
-    `load_model` returns it. Use models from one thread at a time, since OpenMMLab's scope and
+    Created by `load_model`. Use models from one thread at a time, because OpenMMLab's scope and
     matplotlib are global.
 
     Attributes:
@@ -165,7 +165,7 @@ class Model:
 
     @property
     def label_dtype(self) -> type[np.unsignedinteger]:
-        """Of a label map that has indices of the classes: uint8, or uint16 above 256 classes."""
+        """Data type of a label map with class indices: uint8, or uint16 above 256 classes."""
         return np.uint8 if len(self.dataset_meta['classes']) <= 256 else np.uint16
 
     def predict(
@@ -223,7 +223,7 @@ class Model:
     def infer(self, frames: Sequence[Frame]) -> list[BaseDataElement]:
         """Runs the model on a batch of images.
 
-        Images that are too small for a backbone of nat_mm are padded at the right and at the
+        Images that are too small for a backbone of nat_mm are padded on the right and at the
         bottom.
 
         Args:
@@ -233,7 +233,7 @@ class Model:
             The toolbox's data sample for each image.
 
         Raises:
-            UnreadableInput: The config's test pipeline leaves an image out.
+            UnreadableInput: The config's test pipeline drops an image.
         """
         with DefaultScope.overwrite_default_scope(self.scope):
             batch = pseudo_collate([self._prepare(frame) for frame in frames])
@@ -260,17 +260,17 @@ class Model:
 
     @cached_property
     def loader(self) -> ImageLoader:
-        """Loads images as the config's test pipeline does."""
+        """Loads images like the config's test pipeline."""
         return ImageLoader(self.config)
 
     @cached_property
     def _pipeline(self) -> Callable[[dict], dict | None]:
-        """The config's test pipeline for images that are loaded."""
+        """The rest of the config's test pipeline, for images that have been loaded."""
         with config_mistakes(self.config), DefaultScope.overwrite_default_scope(self.scope):
             return Compose(self.loader.others)
 
     def loaded(self, frame: Frame) -> dict[str, Any]:
-        """What the config's loader made of an image, or makes of the one that is drawn on."""
+        """Returns the config loader's results for an image, or makes them from its drawing."""
         return frame.results or self.loader.load_array(frame.image).results
 
     def _prepare(self, frame: Frame) -> dict:
@@ -281,7 +281,7 @@ class Model:
 
 
 def batches(frames: Iterable[Frame], batch_size: int) -> Iterable[list[Frame]]:
-    """Groups consecutive images of one shape, as mmseg needs them."""
+    """Groups consecutive images of the same shape, as mmseg requires."""
     batch: list[Frame] = []
     for frame in frames:
         if batch and (len(batch) == batch_size or _shape(frame) != _shape(batch[0])):
@@ -297,7 +297,7 @@ def _shape(frame: Frame) -> tuple[int, ...]:
 
 
 def _read(entry: str | Path | np.ndarray, loader: ImageLoader) -> list[Frame]:
-    """The images of one input of `Model.predict`."""
+    """Reads the images of one input of `Model.predict`."""
     if isinstance(entry, np.ndarray):
         loaded = loader.load_array(entry)
         return [Frame(loaded.drawing, 'image', 'image', results=loaded.results)]
@@ -322,7 +322,7 @@ def _count_classes(module: nn.Module) -> int:
 
 
 def _test_dataset_meta(config: Config) -> dict[str, Any]:
-    """Classes and palette of the config's test dataset, if it has any."""
+    """Returns classes and palette of the config's test dataset, if it has any."""
     dataset = find_test_dataset(config)
     kind = dataset.get('type')
     with DefaultScope.overwrite_default_scope(config.default_scope):
@@ -332,13 +332,13 @@ def _test_dataset_meta(config: Config) -> dict[str, Any]:
 
 
 def _reduces_zero_label(config: Config) -> bool:
-    """Whether 0 is no class in the label images of the config's test dataset."""
+    """Whether 0 is not a class in the label images of the config's test dataset."""
     dataset = find_test_dataset(config)
     try:
         with DefaultScope.overwrite_default_scope(config.default_scope):
-            # Many datasets of mmseg say it in their code.
+            # Many datasets of mmseg set it in their code.
             built = DATASETS.build({**dataset, 'lazy_init': True, 'pipeline': []})
     except Exception:
-        # The dataset may need files that are not here.
+        # The dataset may need files that are not available.
         built = None
     return bool(getattr(built, 'reduce_zero_label', dataset.get('reduce_zero_label', False)))

@@ -1,4 +1,4 @@
-"""Settings of a model that an image or a user asks to change for a while."""
+"""Changes settings of a model temporarily, as an image or a user requires."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -12,11 +12,11 @@ from nat_mm.backbones.base import SMALLEST_INPUT, NeighborhoodBackbone
 
 @contextmanager
 def low_scores_kept(model: nn.Module, threshold: float) -> Iterator[None]:
-    """Lowers the score thresholds of a detector inside of the ``with`` block.
+    """Lowers the score thresholds of a detector inside the ``with`` block.
 
     Args:
         model: The model.
-        threshold: What they become, where they are higher.
+        threshold: New value of thresholds that are higher.
     """
     with ExitStack() as stack:
         for module in model.modules():
@@ -39,12 +39,12 @@ def _nested(settings: Any) -> Iterator[dict]:
 def small_images_padded(model: nn.Module, images: Sequence[Tensor]) -> Iterator[None]:
     """Makes a preprocessor pad images that are too small for a backbone of nat_mm.
 
-    They are padded at the right and at the bottom, as the toolboxes pad, who take the results of
-    the padding away. Other backbones take small images, or say themselves that they do not.
+    They are padded on the right and at the bottom, as usual in the toolboxes, which crop the
+    padding from the results. Other backbones accept small images or report the problem themselves.
 
     Args:
         model: A model of mmdet, mmseg or mmpretrain.
-        images: What its preprocessor is going to get, each [channels, height, width].
+        images: Inputs of its preprocessor, each [channels, height, width].
     """
     smallest = min(min(image.shape[-2:]) for image in images)
     if smallest >= SMALLEST_INPUT or not any(
@@ -54,7 +54,7 @@ def small_images_padded(model: nn.Module, images: Sequence[Tensor]) -> Iterator[
         return
     preprocessor: Any = model.data_preprocessor
     with ExitStack() as stack:
-        # mmseg's. That of OneDL's fork has a pad_size_divisor, too, which it does not read.
+        # mmseg's preprocessor. That of OneDL's fork also has a pad_size_divisor, but ignores it.
         if hasattr(preprocessor, 'test_cfg'):
             name = 'test_cfg'
             padded: Any = _pad_in_tests(preprocessor.test_cfg or {})
@@ -67,7 +67,7 @@ def small_images_padded(model: nn.Module, images: Sequence[Tensor]) -> Iterator[
 
 
 def _pad_in_tests(settings: dict) -> dict:
-    """Settings of mmseg's padding in tests, which pad to the smallest input at least."""
+    """Adapts the settings of mmseg's padding in tests to pad to the smallest input or more."""
     if settings.get('size_divisor') is not None:
         return {**settings, 'size_divisor': math.lcm(settings['size_divisor'], SMALLEST_INPUT)}
     height, width = settings.get('size') or (0, 0)

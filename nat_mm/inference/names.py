@@ -1,4 +1,4 @@
-"""mmengine's hub and inferencers know the models of nat_mm by the names that `load_model` takes."""
+"""Teaches mmengine's hub and inferencers the model names that `load_model` accepts."""
 
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def name_own_models() -> None:
-    """Changes the inferencers as soon as they are imported."""
+    """Patches the inferencers as soon as they are imported."""
     nat_mm_startup.when_imported('mmengine.infer.infer', _name_for_inferencers)
 
 
@@ -29,12 +29,12 @@ def _name_for_inferencers(infer: ModuleType) -> None:
 
 
 def build_for_hub(cfg_path: str, pretrained: bool, **kwargs: Any) -> 'nn.Module':
-    """A model as ``mmengine.hub.get_model`` returns it; `nat_mm_startup` calls this.
+    """Builds a model for ``mmengine.hub.get_model``; called by `nat_mm_startup`.
 
     Args:
         cfg_path: ``nat_mm::`` and the path of a config.
         pretrained: Whether to load the published weights.
-        **kwargs: Arguments of the model in place of the config's.
+        **kwargs: Arguments of the model that override the config's.
     """
     from nat_mm.inference.model import RANDOM, load_model
 
@@ -42,6 +42,6 @@ def build_for_hub(cfg_path: str, pretrained: bool, **kwargs: Any) -> 'nn.Module'
     model = load_model(
         cfg_path, None if pretrained else RANDOM, device='cpu', overrides=overrides
     ).module
-    # As mmengine's: a Runner is not to initialize pretrained weights anew.
+    # As in mmengine, so that a Runner does not reinitialize pretrained weights.
     model._is_init = pretrained  # type: ignore[assignment]
     return model.train()

@@ -1,4 +1,4 @@
-"""Colors of classes, the same in every run, and where a config or a checkpoint has too few."""
+"""Generates class colors, the same in every run, also where a config or checkpoint lacks some."""
 
 import colorsys
 from typing import Any
@@ -12,23 +12,22 @@ _GOLDEN_RATIO = 0.618034
 
 
 def make_palette(count: int) -> list[Color]:
-    """Distinct colors, RGB from 0 to 255."""
+    """Generates distinct colors, RGB from 0 to 255."""
     hues = (index * _GOLDEN_RATIO % 1 for index in range(count))
     colors = (colorsys.hsv_to_rgb(hue, 0.65, 0.95) for hue in hues)
     return [(round(255 * r), round(255 * g), round(255 * b)) for r, g, b in colors]
 
 
 def complete_palette(palette: Any, count: int) -> list[Color]:
-    """Makes up the colors that a palette lacks.
+    """Generates the colors that a palette lacks.
 
     Args:
         palette: List of [red, green, blue], from 0 to 255, one for each class, or a single color
-            for the first class. Whatever else it is, such as mmdet's ``'random'``, counts as
-            lacking.
+            for the first class. Anything else, such as mmdet's ``'random'``, counts as missing.
         count: Number of classes.
 
     Returns:
-        ``count`` colors. Those that the palette has stay with their class; the others are distinct.
+        ``count`` colors. Existing colors stay with their class; the others are distinct.
     """
     if isinstance(palette, np.ndarray):
         palette = palette.tolist()
@@ -45,7 +44,7 @@ def complete_palette(palette: Any, count: int) -> list[Color]:
 
 
 def is_color(value: Any) -> bool:
-    """Whether this is [red, green, blue], whole numbers from 0 to 255."""
+    """Whether a value is [red, green, blue], integers from 0 to 255."""
     if isinstance(value, np.ndarray):
         value = value.tolist()
     if not isinstance(value, list | tuple) or len(value) != 3:

@@ -1,4 +1,4 @@
-"""Predicts images and videos with a loaded model, and writes what comes out."""
+"""Predicts images and videos with a loaded model, and writes the results."""
 
 import functools
 import os
@@ -34,7 +34,7 @@ from nat_mm.inference.tiling import Tiling, check_tiles_fit, infer_tiled
 from nat_mm.inference.video import Video, VideoWriter, import_pyav
 
 Infer = Callable[[Sequence[Frame]], list[BaseDataElement]]
-"""Finds what is in images."""
+"""Predicts a batch of images."""
 
 DATA_SUFFIXES = sorted({suffix for suffixes in SUFFIXES.values() for suffix in suffixes})
 
@@ -44,9 +44,8 @@ class Outcome:
     """How a prediction ended.
 
     Attributes:
-        predicted: Number of images whose results are written.
-        unreadable: The reason for each input that could not be read or predicted, or not to its
-            end.
+        predicted: Number of images whose results were written.
+        unreadable: The reason for each input that could not be fully read or predicted.
         interrupted: Whether Ctrl-C stopped it.
     """
 
@@ -56,10 +55,10 @@ class Outcome:
 
 
 def check_outputs(media: Sequence[Path | Video], out_dir: Path) -> None:
-    """Checks that results can be written, and take the place of nothing that is worth keeping.
+    """Checks that results can be written without overwriting anything worth keeping.
 
     Args:
-        media: What is going to be predicted.
+        media: Inputs to predict.
         out_dir: Folder of the results.
 
     Raises:
@@ -106,29 +105,28 @@ def predict_all(
 ) -> Outcome:
     """Predicts images and videos, writes the results, and shows the progress.
 
-    Images are loaded as the config's test pipeline loads them. What cannot be read or predicted is
-    left out. Ctrl-C ends it; everything predicted so far is
-    kept, and videos and lists are finished.
+    Images are loaded as in the config's test pipeline. Inputs that cannot be read or predicted are
+    left out. Ctrl-C ends the prediction; everything predicted so far is kept, and videos and lists
+    are completed.
 
     Args:
-        media: What is predicted; results of `find_inputs`.
-        model: What predicts it.
+        media: Inputs to predict; results of `find_inputs`.
+        model: The model.
         out_dir: Folder of the results.
         score_threshold: Lowest score of the objects that are drawn and written, 0 to 1.
-        opacity: Of drawn masks and label maps, 0 to 1.
-        batch_size: Number of images predicted at once, where they are of the same size.
-        fps: Images in a second of the videos that are written; None means as many as each
-            input has.
+        opacity: Opacity of drawn masks and label maps, 0 to 1.
+        batch_size: Number of images predicted at once if they have the same size.
+        fps: Frames per second of the videos that are written; None means that of each input.
         max_megapixels: Size of the largest images that are decoded.
         tiling: Tiles in which each image is predicted, ``batch_size`` of them at once; None
             predicts whole images.
 
     Returns:
-        What was predicted and what not.
+        What was predicted and what was not.
 
     Raises:
-        UserError: A result cannot be written, or the model predicts no tiles.
-        Exception: Nothing could be predicted, for another reason than faults of the images.
+        UserError: A result cannot be written, or the model cannot predict tiles.
+        Exception: Nothing could be predicted, for a reason other than faulty images.
     """
     outcome = Outcome()
     left_out = outcome.unreadable
@@ -173,14 +171,14 @@ def predict_all(
 class ResultWriter:
     """Writes the results of images, and draws them into images and videos.
 
-    As a context manager it finishes videos and lists at the end of the ``with`` block, also when
-    an exception ends it.
+    As a context manager, it completes videos and lists at the end of the ``with`` block, even after
+    an exception.
 
     Args:
         model: The model whose results are written.
-        out_dir: Where they go.
-        opacity: Of drawn masks and label maps, 0 to 1.
-        fps: Images in a second of the videos; None means as many as the input has.
+        out_dir: Folder of the results.
+        opacity: Opacity of drawn masks and label maps, 0 to 1.
+        fps: Frames per second of the videos; None means that of the input.
     """
 
     def __init__(
@@ -207,14 +205,14 @@ class ResultWriter:
             stack.callback(self._finish_video)
 
     def write(self, result: Result) -> None:
-        """Writes what was found in an image.
+        """Writes the result of an image.
 
         Args:
-            result: The result. Those of one video come one after the other.
+            result: The result. Those of one video must be written consecutively.
 
         Raises:
             UserError: A file cannot be written.
-            ValueError: The image is too large for a file of its drawing; nothing is written.
+            ValueError: The drawing is too large for its image format; nothing is written.
         """
         frame = result.frame
         drawing = result.draw(opacity=self._opacity)[..., ::-1]
@@ -235,7 +233,7 @@ class ResultWriter:
     def _start_video(self, frame: Frame, video: Video, drawing: np.ndarray) -> VideoWriter:
         self._finish_video()
         name = os.path.dirname(frame.name)
-        # A shorter or interrupted run must not leave the images of a longer one behind its own.
+        # Remove the results of an earlier, longer run, which would follow those of this one.
         for path in (self._out_dir / 'results' / name).glob('*.*'):
             if path.stem.isdecimal():
                 path.unlink()
@@ -253,7 +251,7 @@ class ResultWriter:
 
 
 class _SpeedColumn(ProgressColumn):
-    """Images per second."""
+    """Shows images per second."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
@@ -275,7 +273,7 @@ def _progress() -> Progress:
 def _infer(
     infer: Infer, batch: Sequence[Frame], left_out: LeftOut
 ) -> Iterable[tuple[Frame, BaseDataElement]]:
-    """Predicts a batch, or if that fails each image alone, and leaves out those that fail."""
+    """Predicts a batch; if that fails, predicts each image alone and leaves out those that fail."""
     try:
         samples = infer(batch)
     except Exception as error:
@@ -287,7 +285,7 @@ def _infer(
 
 
 def _leave_out(frame: Frame, error: Exception, left_out: LeftOut) -> None:
-    """Notes that an image cannot be predicted."""
+    """Records that an image cannot be predicted."""
     if frame.medium is None:
         raise error
     height, width = frame.image.shape[:2]

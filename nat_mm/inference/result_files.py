@@ -1,4 +1,4 @@
-"""Writes results as data."""
+"""Writes results as data files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,23 +15,23 @@ SUFFIXES = {
     'segmentation': ('.png',),
     'classification': ('.json',),
 }
-"""Of the files that a result can have; it always has the first one."""
+"""Suffixes of the files that a result can have; the first one always exists."""
 
 
 class ResultFiles:
-    """The data of results, below a folder.
+    """Writes the data of results to a folder.
 
-    ``results/NAME`` with a suffix from `SUFFIXES` holds one image's: JSON as `Result.describe` has
-    it; of a segmentor a label image, with the names of the numbers in ``classes.json``; of a
-    panoptic model also a PNG as COCO has for panoptic segments. ``coco`` holds the objects of all
-    images of a detector; see `CocoResults`.
+    ``results/NAME`` with a suffix from `SUFFIXES` contains the result of one image: JSON from
+    `Result.describe`; for a segmentor, a label image, with the names of its numbers in
+    ``classes.json``; for a panoptic model, also a PNG in COCO's format for panoptic segments.
+    ``coco`` contains the objects of all images of a detector; see `CocoResults`.
 
-    Label images are numbered as those of the ground truth: class 0 is 1 where the config's dataset
-    has ``reduce_zero_label``, as in ADE20K, and 0 elsewhere.
+    Label images are numbered like the ground truth: class 0 is 1 if the config's dataset has
+    ``reduce_zero_label``, as for ADE20K, and 0 otherwise.
 
     Args:
         model: The model whose results are written.
-        folder: Where the files go.
+        folder: Folder for the files.
     """
 
     def __init__(self, model: Model, folder: Path) -> None:
@@ -40,12 +40,12 @@ class ResultFiles:
         self._coco = CocoResults(folder / 'coco', model.classes)
 
     def paths(self, name: str) -> list[Path]:
-        """Where the data of an image go, by its `Frame.name`."""
+        """Returns the paths for the data of an image, by its `Frame.name`."""
         suffixes = SUFFIXES[self._model.task]
         return [self.folder / 'results' / f'{name}{suffix}' for suffix in suffixes]
 
     def write(self, result: Result) -> None:
-        """Writes what was found in an image."""
+        """Writes the result of an image."""
         paths = self.paths(result.frame.name)
         if isinstance(result, SegmentationResult):
             classes, first = self._model.classes, self._model.first_label
@@ -59,7 +59,7 @@ class ResultFiles:
         write_json(paths[0], result.describe())
 
     def close(self) -> None:
-        """Finishes the files that hold the data of all images, if there are any."""
+        """Completes the files with the data of all images, if there are any."""
         self._coco.close()
 
 
@@ -68,25 +68,25 @@ def write_labels(path: Path, labels: np.ndarray, *, classes: int, first: int) ->
 
     Args:
         path: File to write, ``.png``.
-        labels: [height, width], indices of classes.
-        classes: How many classes there are.
+        labels: [height, width], class indices.
+        classes: Number of classes.
         first: Number of the first class in the file.
     """
     write_bytes(path, encode_labels(labels, classes=classes, first=first))
 
 
 def encode_labels(labels: np.ndarray, *, classes: int, first: int) -> bytes:
-    """A label image as PNG; see `write_labels`."""
+    """Encodes a label image as PNG; see `write_labels`."""
     dtype = np.uint8 if classes + first <= 256 else np.uint16
-    # Not added in 64 bits, which large images have no memory for.
+    # Adding in 64 bits would take too much memory for large images.
     return encode_image('.png', np.add(labels.astype(dtype), first, dtype=dtype))
 
 
 def encode_segments(segments: np.ndarray) -> bytes:
-    """Panoptic segments as PNG, as COCO has them.
+    """Encodes panoptic segments as PNG in COCO's format.
 
     Args:
-        segments: [height, width], int: numbers of segments.
+        segments: [height, width], int: segment numbers.
     """
     from panopticapi.utils import id2rgb
 
@@ -94,7 +94,7 @@ def encode_segments(segments: np.ndarray) -> bytes:
 
 
 def class_numbers(classes: Sequence[str], first: int) -> list[str | None]:
-    """Names of classes by their number in label images; None for a number that is of no class.
+    """Lists class names by their number in label images; None for a number without a class.
 
     Args:
         classes: The names, by index.

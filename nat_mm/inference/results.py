@@ -1,4 +1,4 @@
-"""Results of models, as arrays, in COCO's format, and drawn over the image."""
+"""Provides the results of models as arrays, in COCO's format, and drawn over the image."""
 
 from abc import ABC, abstractmethod
 from functools import cached_property
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nat_mm.inference.model import Model
 
 SHOWN_CLASSES = 5
-"""Classes of a classifier's result that are described, the likeliest ones."""
+"""How many of a classifier's classes are described, the most likely ones."""
 
 
 class Result(ABC):
@@ -69,7 +69,7 @@ class Result(ABC):
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """The result as a dict for JSON."""
+        """Returns the result as a dict for JSON."""
 
     def save(self, path: str | Path, *, opacity: float = OPACITY, with_labels: bool = True) -> None:
         """Draws the result and writes it to a file.
@@ -154,7 +154,7 @@ class DetectionResult(Result):
 
     @cached_property
     def segments(self) -> np.ndarray | None:
-        """[height, width], int: segment of each pixel of a panoptic model, 0 for none.
+        """[height, width], int: segment number of each pixel, 0 for none; None if not panoptic.
 
         The label of a segment is its number modulo mmdet's ``INSTANCE_OFFSET``, 1000.
         """
@@ -164,7 +164,7 @@ class DetectionResult(Result):
         return np.where(numbers == len(self.model.classes), 0, numbers)
 
     def describe(self, *, with_masks: bool = True) -> dict[str, Any]:
-        """The result as a dict for JSON.
+        """Returns the result as a dict for JSON.
 
         Args:
             with_masks: Whether to encode masks.
@@ -172,8 +172,8 @@ class DetectionResult(Result):
         Returns:
             ``image``, ``height``, ``width`` and ``instances``, each with ``label``, ``class_name``,
             ``score``, ``bbox`` (x1, y1, x2, y2 in pixels) and, if the model has masks, ``mask``
-            (COCO's run-length encoding). For a panoptic model, also ``segments``, each with its
-            number in `segments` as ``id``, ``label``, ``class_name`` and ``area`` in pixels.
+            (COCO's RLE). For a panoptic model, also ``segments``, each with ``id`` (its number in
+            `segments`), ``label``, ``class_name`` and ``area`` in pixels.
         """
         instances = self._described if with_masks else self._without_masks()
         result = {**self._describe_image(), 'instances': instances}
@@ -182,17 +182,16 @@ class DetectionResult(Result):
         return result
 
     def to_coco(self, image_id: int = 1) -> list[dict[str, Any]]:
-        """The objects in COCO's results format, for ``pycocotools.coco.COCO.loadRes``.
+        """Returns the objects in COCO's results format, for ``pycocotools.coco.COCO.loadRes``.
 
         Format: https://cocodataset.org/#format-results
 
         Args:
-            image_id: The image's number in the annotation file.
+            image_id: The image's id in the annotation file.
 
         Returns:
-            For each object ``image_id``, ``category_id``, which is the label plus 1, ``bbox`` (x,
-            y, width, height in pixels), ``score`` and, if the model has masks, ``segmentation``
-            (run-length encoding).
+            For each object, ``image_id``, ``category_id`` (the label plus 1), ``bbox`` (x, y,
+            width, height in pixels), ``score`` and, if the model has masks, ``segmentation`` (RLE).
         """
         entries = []
         for instance in self._described:
@@ -275,7 +274,7 @@ class SegmentationResult(Result):
         return [each['class_name'] for each in self._shares()]
 
     def describe(self) -> dict[str, Any]:
-        """The result as a dict for JSON.
+        """Returns the result as a dict for JSON.
 
         Returns:
             ``image``, ``height``, ``width`` and ``classes``, the classes in the image, most
@@ -284,14 +283,14 @@ class SegmentationResult(Result):
         return {**self._describe_image(), 'classes': self._shares()}
 
     def to_coco(self, image_id: int = 1) -> list[dict[str, Any]]:
-        """The label map in COCO's stuff format, with one entry for each class that occurs.
+        """Returns the label map in COCO's stuff format, with one entry for each class that occurs.
 
         Args:
-            image_id: The image's number in the annotation file.
+            image_id: The image's id in the annotation file.
 
         Returns:
-            ``image_id``, ``category_id``, which is the label plus 1, and ``segmentation``
-            (run-length encoding).
+            For each class, ``image_id``, ``category_id`` (the label plus 1) and ``segmentation``
+            (RLE).
         """
         from pycocotools import mask
 
@@ -326,7 +325,7 @@ class ClassificationResult(Result):
 
     @property
     def scores(self) -> np.ndarray:
-        """[classes], float32, from 0 to 1, the largest one first."""
+        """[classes], float32, from 0 to 1, in descending order."""
         return self._sorted[0]
 
     @property
@@ -341,7 +340,7 @@ class ClassificationResult(Result):
         return [classes[label] for label in self.labels]
 
     def describe(self) -> dict[str, Any]:
-        """The result as a dict for JSON.
+        """Returns the result as a dict for JSON.
 
         Returns:
             ``image``, ``height``, ``width`` and ``classes``, the five most likely ones, each with
@@ -365,4 +364,4 @@ RESULT_TYPES: dict[str, type[Result]] = {
     'mmseg': SegmentationResult,
     'mmpretrain': ClassificationResult,
 }
-"""By the toolbox whose model found it."""
+"""Types of results by toolbox."""

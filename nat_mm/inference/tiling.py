@@ -1,9 +1,9 @@
 """Predicts large images tile by tile, as if they were predicted whole.
 
 Each pixel of a label map comes from the tile in which it is farthest from an edge, at least half of
-the overlap. So a model whose receptive field reaches no farther gives the label map of the whole
-image, and only the scores of one tile are in memory. mmseg's slide mode keeps those of the whole
-image, and averages in what it found at the edges of tiles.
+the overlap. Thus, a model whose receptive field reaches no farther produces the same label map as
+for the whole image, and only the scores of one tile are in memory. mmseg's slide mode, in contrast,
+keeps the scores of the whole image, and also averages those at the edges of tiles.
 
 Objects that more than one tile can see are merged by sahi's greedy non-maximum merging.
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from nat_mm.inference.model import Model
 
 _SAME_OBJECT = 0.5
-"""Of the smaller of two boxes, how much the other one covers where they are of one object."""
+"""Share of the smaller of two boxes that the other covers if both are of the same object."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class _Tile:
 
 
 Found = Iterator[tuple[_Tile, BaseDataElement]]
-"""What a model has found in each tile."""
+"""The predictions for each tile."""
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,13 @@ class Tiling:
             )
 
     def starts(self, length: int) -> list[int]:
-        """Where the tiles begin on a side of an image of so many pixels."""
+        """Returns where the tiles begin along a side of an image of ``length`` pixels."""
         step = self.size - self.overlap
         count = 1 + max(0, -(-(length - self.size) // step))
         return [max(0, min(number * step, length - self.size)) for number in range(count)]
 
     def tiles(self, height: int, width: int) -> list[_Tile]:
-        """The tiles of an image, row by row; all have the same shape."""
+        """Returns the tiles of an image, row by row; all have the same shape."""
         return [
             _Tile(left, top, min(left + self.size, width), min(top + self.size, height))
             for top in self.starts(height)
@@ -83,8 +83,11 @@ class Tiling:
         ]
 
     def kept(self, start: int, length: int) -> slice:
-        """Which pixels of a side come from the tile that begins at a start: up to the middles of
-        what it shares with its neighbors.
+        """Returns which pixels come from a tile: up to the middle of the overlaps on each side.
+
+        Args:
+            start: Where the tile begins along a side of the image.
+            length: Pixels of the image along that side.
         """
         starts = self.starts(length)
         cuts = [(left + self.size + right) // 2 for left, right in pairwise(starts)]
@@ -96,7 +99,7 @@ def check_tiles_fit(model: 'Model') -> None:
     """Checks that tiles make sense for a model.
 
     Raises:
-        UserError: The model is a classifier; or it is a detector, and sahi, which merges its
+        UserError: The model is a classifier, or it is a detector and sahi, which merges its
             objects, is not installed.
     """
     if model.task == 'classification':
@@ -115,22 +118,22 @@ def infer_tiled(
 ) -> list[BaseDataElement]:
     """Runs a detector or segmentor on images, tile by tile.
 
-    Each tile goes through the config's test pipeline as an image of its own. The images themselves
-    are in memory.
+    Each tile goes through the config's test pipeline as a separate image. The whole images are kept
+    in memory.
 
     Args:
         model: The model.
         frames: The images.
         tiling: The tiles.
-        tiles_at_once: Tiles that are predicted at once.
+        tiles_at_once: Number of tiles predicted at once.
         lowest_score: Drops objects of a detector with lower scores.
 
     Returns:
-        The toolbox's data sample for each image: of a segmentor with ``pred_sem_seg`` in uint8 or
-        uint16; of a detector with ``pred_instances``, whose ``masks`` are a list of `MaskCrop`.
+        The toolbox's data sample for each image: for a segmentor, with ``pred_sem_seg`` in uint8 or
+        uint16; for a detector, with ``pred_instances``, whose ``masks`` are a list of `MaskCrop`.
 
     Raises:
-        UserError: See `check_tiles_fit`; or the model finds panoptic segments.
+        UserError: See `check_tiles_fit`; or the model predicts panoptic segments.
     """
     check_tiles_fit(model)
     whole = []
@@ -146,7 +149,7 @@ def infer_tiled(
 def _put_together(
     found: Found, tiling: Tiling, frame: Frame, dtype: type[np.unsignedinteger]
 ) -> BaseDataElement:
-    """The label map of an image."""
+    """Assembles the label map of an image."""
     height, width = frame.image.shape[:2]
     labels = np.empty((height, width), dtype)
     for tile, sample in found:
@@ -162,7 +165,7 @@ def _put_together(
 
 
 def _collect(found: Found, tiling: Tiling, frame: Frame, lowest_score: float) -> BaseDataElement:
-    """The objects of an image."""
+    """Collects the objects of an image."""
     parts = []
     for tile, sample in found:
         if 'pred_panoptic_seg' in sample:
@@ -191,7 +194,7 @@ def _cut(frame: Frame, loaded: dict, tile: _Tile) -> Frame:
 
 
 def _in_image(found: InstanceData, tile: _Tile, lowest_score: float) -> InstanceData:
-    """Objects of a tile at their places in the image."""
+    """Moves the objects of a tile to their position in the image."""
     found = found[found.scores >= lowest_score].cpu()
     moved = InstanceData(
         bboxes=found.bboxes + found.bboxes.new_tensor([tile.left, tile.top] * 2),
@@ -200,14 +203,14 @@ def _in_image(found: InstanceData, tile: _Tile, lowest_score: float) -> Instance
     )
     if 'masks' in found:
         masks = found.masks.numpy()
-        # Copies, as a view keeps the masks of the tile in memory.
+        # Copy, because a view would keep the masks of the whole tile in memory.
         crops = [MaskCrop.of(mask, left=tile.left, top=tile.top) for mask in masks]
         moved.masks = [replace(crop, mask=crop.mask.copy()) for crop in crops]
     return moved
 
 
 def _merge(parts: Sequence[InstanceData], tiling: Tiling, height: int, width: int) -> InstanceData:
-    """Makes one object of those that several tiles have found, the highest score first."""
+    """Merges objects that several tiles have found; returns all, the highest score first."""
     from sahi.postprocess.combine import batched_greedy_nmm
 
     found = InstanceData.cat(parts)
@@ -217,7 +220,7 @@ def _merge(parts: Sequence[InstanceData], tiling: Tiling, height: int, width: in
         starts = np.array(tiling.starts(length))
         begins, ends = boxes[:, axis, None], boxes[:, axis + 2, None]
         seen_by *= ((starts < ends) & (starts + tiling.size > begins)).sum(axis=1)
-    # Where one tile alone sees an object the model itself has removed duplicates.
+    # If only one tile sees an object, the model itself has removed duplicates.
     has_area = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
     shared = np.flatnonzero((seen_by > 1) & has_area)
     described = np.column_stack([boxes, found.scores, found.labels])[shared].astype(np.float32)

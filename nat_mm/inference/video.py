@@ -18,16 +18,16 @@ from nat_mm.files import unfinished_path
 from nat_mm.inference.images import UnreadableInput, check_regular, check_size
 
 USUAL_FPS = 25.0
-"""Of a video or camera that does not say how many frames it has in a second."""
+"""Frame rate of a video or camera that does not specify one."""
 
-# OpenCV 5 has it in cv2.utils.logging, OpenCV 4 in cv2.
+# OpenCV 5 has setLogLevel in cv2.utils.logging, OpenCV 4 in cv2.
 _set_log_level = getattr(cv2.utils, 'logging', cv2).setLogLevel
 _SILENT = 0
 
-# Some containers only estimate how many frames they hold.
+# Some containers only estimate how many frames they contain.
 _SHARE_OF_COMPLETE_VIDEO = 0.9
 
-# Twice as fast as x264's default, and drawn lines and letters stay sharp.
+# Twice as fast as x264's default; drawn lines and letters stay sharp.
 _ENCODER_OPTIONS = {'preset': 'veryfast', 'crf': '20'}
 _BT601 = 6
 _LARGEST_DENOMINATOR = 65535
@@ -39,7 +39,7 @@ class Video:
 
     Attributes:
         source: Path of the file, or index of the camera.
-        max_frames: How many frames are read at most; None means all, of a camera without end.
+        max_frames: Maximum number of frames to read; None means all, without end for a camera.
     """
 
     source: Path | int
@@ -47,12 +47,12 @@ class Video:
 
     @property
     def name(self) -> str:
-        """What its results are called."""
+        """Name of its results."""
         return f'camera{self.source}' if self.path is None else self.path.stem
 
     @property
     def path(self) -> Path | None:
-        """The file, None for a camera."""
+        """The file; None for a camera."""
         return None if isinstance(self.source, int) else self.source
 
     @property
@@ -63,7 +63,7 @@ class Video:
         return f'camera {self.source}' if self.is_camera else str(self.source)
 
     def frame_count(self) -> int | None:
-        """How many frames are going to be read, as the file says; None if that is not known."""
+        """Returns how many frames will be read according to the file; None if unknown."""
         if self.is_camera:
             return self.max_frames
         try:
@@ -73,11 +73,11 @@ class Video:
         return min((count for count in counts if count is not None), default=None)
 
     def fps(self) -> float:
-        """Frames in a second; `USUAL_FPS` of a camera, and of a file that does not say it."""
+        """Returns frames per second; `USUAL_FPS` for a camera or a file that does not say."""
         return USUAL_FPS if self.is_camera else self._file.fps
 
     def check_camera(self) -> None:
-        """Checks that a camera gives images, before anything else takes time.
+        """Checks that a camera delivers images, before anything else takes time.
 
         Raises:
             UserError: It does not.
@@ -94,15 +94,16 @@ class Video:
     def images(self, *, max_megapixels: float) -> Iterator[np.ndarray]:
         """Reads the frames one by one, each [height, width, 3], uint8, BGR.
 
-        A file is opened once, by whichever method needs it first, and closed after its last frame:
-        it can be read once.
+        A file is opened once, by whichever method needs it first, and closed after its last frame,
+        so that it can be read only once.
 
         Args:
             max_megapixels: Largest size of a frame.
 
         Raises:
-            UnreadableInput: There is none, they are too large, or after the last one that could be
-                read, far fewer than the file should hold.
+            UnreadableInput: There are no frames, or they are too large. Also raised after the last
+                readable frame if far fewer were read than the file should contain, or if a camera
+                without ``max_frames`` stopped.
             UserError: PyAV, which reads videos, is not installed.
         """
         frames = self._camera_images() if self.is_camera else self._file.images(max_megapixels)
@@ -137,7 +138,7 @@ class Video:
             capture.release()
 
     def _open_camera(self) -> cv2.VideoCapture:
-        # What cannot be read is reported by this program, in one line.
+        # Silence OpenCV, because unreadable cameras are reported by this program, in one line.
         os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
         level = _set_log_level(_SILENT)
         try:
@@ -150,19 +151,19 @@ class _VideoFile:
     """A video file, open until its frames have been read.
 
     Attributes:
-        frame_count: How many frames there are, as the file says; None if it does not.
-        fps: Frames in a second.
+        frame_count: Number of frames according to the file; None if it does not say.
+        fps: Frames per second.
 
     Raises:
-        UnreadableInput: The path is no video's.
+        UnreadableInput: The file is not a video.
         OSError: The file cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
         self._av = import_pyav()
-        check_regular(os.stat(path))  # FFmpeg would wait for somebody who writes to a pipe
+        check_regular(os.stat(path))  # FFmpeg would wait for a writer to a pipe
         try:
-            # With the scheme, since FFmpeg would take a name such as `concat:x` for an address.
+            # Without the scheme, FFmpeg would interpret a name such as `concat:x` as a URL.
             self._container = self._av.open(f'file:{path}')
             self._stream = self._container.streams.video[0]
         except OSError:
@@ -180,7 +181,7 @@ class _VideoFile:
         return round(self._container.duration / self._av.time_base * self.fps) or None
 
     def images(self, max_megapixels: float) -> Generator[np.ndarray, None, None]:
-        """Decodes the frames, all as large as the first one, and closes the file."""
+        """Decodes the frames, all scaled to the size of the first, and closes the file."""
         with self._container:
             check_size(self._stream.width, self._stream.height, max_megapixels)
             size: dict[str, int] = {}
@@ -196,24 +197,24 @@ class _VideoFile:
                 try:
                     yield from packet.decode()
                 except self._av.InvalidDataError:
-                    continue  # the frames after a damaged one may be whole
+                    continue  # the frames after a damaged one may be intact
         except self._av.FFmpegError:
             return  # the caller compares the number of frames
 
 
 class VideoWriter:
-    """Writes an MP4 file (H.264), which is at its place once it is closed.
+    """Writes an MP4 file (H.264), which gets its final name when it is closed.
 
-    An odd height or width grows by a pixel, as the pixel format that all browsers play,
-    ``yuv420p``, has only even ones.
+    An odd height or width grows by one pixel, because ``yuv420p``, the pixel format that all
+    browsers play, allows only even ones.
 
     Args:
-        path: File to write; its folder is made if need be.
-        fps: Frames in a second.
+        path: File to write; its folder is created if needed.
+        fps: Frames per second.
         size: Height and width of the images, in pixels.
 
     Raises:
-        UnreadableInput: There is no H.264 video of this size and speed.
+        UnreadableInput: H.264 does not support this size or frame rate.
         UserError: PyAV, which writes videos, is not installed.
     """
 
@@ -224,7 +225,7 @@ class VideoWriter:
         height, width = size
         self._border = height % 2, width % 2
         self._unfinished = unfinished_path(path)
-        # The index at the start: a browser plays the video while it is still loading.
+        # With the index at the start, a browser plays the video while it is still loading.
         self._container = self._av.open(
             f'file:{self._unfinished}', 'w', options={'movflags': 'faststart'}
         )
@@ -233,7 +234,7 @@ class VideoWriter:
             self._stream = self._container.add_stream('libx264', rate, _ENCODER_OPTIONS)
             self._stream.width, self._stream.height = width + width % 2, height + height % 2
             self._stream.pix_fmt = 'yuv420p'
-            # Says how PyAV converts colors; without it players guess from the size.
+            # Tells players how PyAV converts colors; otherwise they guess from the size.
             self._stream.codec_context.colorspace = _BT601
             self._container.start_encoding()
         except (self._av.FFmpegError, ValueError, OverflowError) as error:
@@ -255,14 +256,14 @@ class VideoWriter:
         self._container.mux(self._stream.encode(frame))
 
     def close(self) -> None:
-        """Finishes the file and puts it in its place."""
+        """Completes the file and moves it to its final name."""
         self._container.mux(self._stream.encode())
         self._container.close()
         os.replace(self._unfinished, self.path)
 
 
 def import_pyav() -> ModuleType:
-    """Imports PyAV, which only videos need.
+    """Imports PyAV, which is needed only for videos.
 
     Raises:
         UserError: It is not installed.

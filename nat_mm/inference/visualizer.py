@@ -1,4 +1,4 @@
-"""Draws results in the runs of mmdet and mmseg as predictions are drawn."""
+"""Makes runs of mmdet and mmseg draw results in the same style as predictions."""
 
 from typing import Any
 
@@ -13,19 +13,19 @@ from mmengine.visualization import Visualizer
 from nat_mm.inference.drawing import OPACITY, classes_of_dataset, draw_sample
 
 REPLACED = ('DetLocalVisualizer', 'SegLocalVisualizer')
-"""Visualizers with the same arguments of ``add_datasample``."""
+"""Visualizers whose ``add_datasample`` has the same arguments."""
 
 _KEPT_SETTINGS = ('name', 'vis_backends', 'save_dir')
 
 
 @VISUALIZERS.register_module()
 class ResultVisualizer(Visualizer):
-    """Takes the place of mmdet's ``DetLocalVisualizer`` and mmseg's ``SegLocalVisualizer``.
+    """Replaces mmdet's ``DetLocalVisualizer`` and mmseg's ``SegLocalVisualizer``.
 
     Args:
         name: Name of the instance.
-        opacity: Of masks, segments and label maps, from 0 to 1.
-        **options: Of mmengine's ``Visualizer``.
+        opacity: Opacity of masks, segments and label maps, from 0 to 1.
+        **options: Arguments of mmengine's ``Visualizer``.
     """
 
     def __init__(
@@ -48,19 +48,19 @@ class ResultVisualizer(Visualizer):
         pred_score_thr: float = 0.3,
         step: int = 0,
     ) -> None:
-        """Draws the ground truth and beside it the prediction, as far as the sample has them.
+        """Draws the ground truth and the prediction side by side, if the sample has them.
 
         Args:
-            name: What the image is called.
+            name: Name of the image.
             image: [height, width, 3], uint8, RGB.
-            data_sample: What was found in it, and what is.
+            data_sample: Its prediction and ground truth.
             draw_gt: Whether to draw the ground truth.
             draw_pred: Whether to draw the prediction.
-            show: Whether to show it in a window; otherwise it is written.
-            wait_time: Seconds to show it.
-            out_file: File to write; None writes it by the visualizer's backends.
+            show: Whether to show the drawing in a window instead of writing it.
+            wait_time: Seconds for which it is shown.
+            out_file: File to write; None writes to the visualizer's backends.
             pred_score_thr: Lowest score of the objects that are drawn.
-            step: Number of the step, for the backends.
+            step: Step number, for the backends.
         """
         drawn = [image]
         if data_sample is not None:
@@ -91,11 +91,11 @@ class ResultVisualizer(Visualizer):
 
 
 def replace_visualizer(config: Config, *, opacity: float) -> None:
-    """Makes a config use `ResultVisualizer`, unless it has a visualizer of the user's own.
+    """Makes a config use `ResultVisualizer`, unless it has a custom visualizer.
 
     Args:
         config: Config of a detector or segmentor.
-        opacity: Of masks, segments and label maps.
+        opacity: Opacity of masks, segments and label maps.
     """
     settings = config.get('visualizer') or {}
     if settings.get('type', REPLACED[0]) in REPLACED:

@@ -1,4 +1,4 @@
-"""The model zoo: configs and published weights by name."""
+"""Finds configs and published weights in the model zoo by name."""
 
 import difflib
 import importlib.util
@@ -13,7 +13,7 @@ def find_config(source: str | Path) -> Path:
     """Finds a config file.
 
     Args:
-        source: A file; ``package::path``, a config that an installed toolbox brings, such as
+        source: A file; ``package::path`` for a config from an installed package, such as
             ``mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py`` or ``nat_mm::...``; or the name of a
             model in nat_mm's model zoo, such as ``mask_rcnn_nat_tiny_3x_coco``.
 
@@ -48,18 +48,18 @@ def find_config(source: str | Path) -> Path:
 
 
 def is_model(name: str) -> bool:
-    """Whether the model zoo has a model of this name."""
+    """Whether the model zoo has a model with this name."""
     return name in read_model_zoo()
 
 
 def published_weights(config: str | Path) -> str | None:
-    """URL of the weights that the authors published for a config.
+    """Returns the URL of the weights that the authors published for a config.
 
     Args:
         config: Config file.
 
     Returns:
-        The URL; None if the config is not in the model zoo.
+        The URL; None if the config is not in the model zoo or has no published weights.
     """
     entry = read_model_zoo().get(Path(config).stem)
     if entry is None or (FOLDER / entry['Config']).resolve() != Path(config).resolve():

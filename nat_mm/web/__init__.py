@@ -1,10 +1,10 @@
-"""The page of ``tools/web_demo.py``: a model's view of an image, in the browser."""
+"""Implements the page of ``tools/web_demo.py``: a model's view of an image, in the browser."""
 
 import os
 
-# Gradio would tell its makers of every start and ask them for its newest version; it reads these
-# when it is imported, which only modules of this package do.
+# Gradio would report every start to its makers and ask them for the newest version. It reads these
+# variables when it is imported, which only modules of this package do.
 os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'
 os.environ['HF_HUB_DISABLE_TELEMETRY'] = '1'
-# It would also keep a record of every event, to be summed up anew after each.
+# It would also record all events, and summarize them anew after each.
 os.environ['GRADIO_ANALYTICS_MAX_EVENTS'] = '1'

@@ -15,7 +15,7 @@ from nat_mm.web.models import PageModel
 
 @dataclass(frozen=True)
 class StageChoices:
-    """What there is to choose from in one stage.
+    """The choices within a stage.
 
     Attributes:
         stride: Image pixels per token.
@@ -35,7 +35,7 @@ def list_stages(model: PageModel) -> list[StageChoices]:
         model: A model.
 
     Returns:
-        Those that run; none if the model's backbone has no neighborhood attention.
+        The stages that run; none if the model's backbone has no neighborhood attention.
     """
     backbone = _find_backbone(model)
     if backbone is None:
@@ -55,19 +55,19 @@ def draw_clicked_window(
     block: int,
     head: int | None,
 ) -> tuple[np.ndarray, str]:
-    """Draws the neighbors of a token over the image, the higher their weight the brighter.
+    """Draws the neighbors of a token over the image; brighter means a higher weight.
 
     Args:
         model: The model.
-        finding: What it found in the image.
+        finding: Its result for the image.
         point: (x, y) in the image.
         stage: Stage of the backbone, from 0.
         block: Layer of the stage, from 0.
         head: Attention head, from 0; None for the mean over all.
 
     Returns:
-        The drawing, as large as `PackedFinding.enlarged_image`, BGR, and the scale of
-        its colors with a sentence about it, as HTML.
+        The drawing, BGR, with the size of `PackedFinding.enlarged_image`, and its color scale with
+        a sentence about the weights, as HTML.
     """
     frame = finding.frame()
     frame = replace(frame, results=model.model.loaded(frame))

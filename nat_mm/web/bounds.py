@@ -1,44 +1,44 @@
-"""What the page's visitors may use of the computer that serves it; docs/tools.md lists it."""
+"""Limits what the page's visitors may use of the server's resources; listed in docs/tools.md."""
 
 FILE_MEGABYTES = 20
-"""Of the largest file that is taken."""
+"""Size of the largest file that is accepted."""
 
 MEGAPIXELS = 50
-"""Of the largest image that is decoded: a small file can hold a huge one."""
+"""Size of the largest image that is decoded, because a small file can contain a huge one."""
 
 LONGEST_SIDE = 1333
-"""Of an image, in pixels, as the model gets it; larger ones are made smaller."""
+"""Longest side of an image passed to the model, in pixels; larger images are downscaled."""
 
 VISITORS = 50
-"""Whose findings are kept; those of the one longest away are dropped first."""
+"""Number of visitors whose results are kept; those of the least recent visitor go first."""
 
 KEPT_MEGABYTES = 400
-"""Of all findings that are kept, in memory and as files."""
+"""Total size of the results that are kept, in memory and as files."""
 
 WAITING_MEGABYTES = 400
-"""Of all uploads that are being received or wait for the model, which removes them."""
+"""Total size of uploads that are being received or are waiting for a model to read them."""
 
 WAITING_FILES = 1000
-"""Such uploads; more than there are connections, so that slow ones alone do not fill it."""
+"""Number of such uploads; above the number of connections, so that slow ones cannot use up all."""
 
 WAITING_SECONDS = 900
-"""After which an upload that no model has looked at is removed."""
+"""Time after which an upload that no model has read is removed."""
 
 QUEUE_LENGTH = 200
-"""Events of all visitors that wait for a model."""
+"""Number of events of all visitors that may wait for a model."""
 
 EVENTS_PER_VISITOR = 8
-"""Events of one visitor that wait, or whose results have not been fetched."""
+"""Number of events of one visitor that may wait, or whose results have not been fetched."""
 
 EVENT_KILOBYTES = 16
-"""Of what the page says about one event."""
+"""Size of the largest message from the page about one event."""
 
 PAGES = 500
-"""Open pages of which Gradio remembers what they show; it takes about 0.1 MB for each."""
+"""Number of open pages whose state Gradio keeps, which takes about 0.1 MB each."""
 
 STREAMS = 300
-"""Of the open connections, how many may stay open to wait for results: two for each open page.
-`nat_mm.serving.connections` has the other bounds of connections."""
+"""Number of connections that may stay open to wait for results: two for each open page.
+`nat_mm.serving.connections` has the other limits on connections."""
 
 SHOWN_NAME = 100
-"""Characters of a file's name that are shown."""
+"""Number of characters of a file name that are shown."""

@@ -1,4 +1,4 @@
-"""Images to start with: generated scenes, as the demo's models know them."""
+"""Provides example images: generated scenes like those for which the demo's models are trained."""
 
 from pathlib import Path
 
@@ -10,10 +10,10 @@ COUNT = 6
 
 
 def write_examples(folder: Path) -> list[Path]:
-    """Writes scenes that no model of the demo was trained on.
+    """Writes scenes on which none of the demo's models was trained.
 
     Args:
-        folder: Where they go.
+        folder: Folder for the scenes.
 
     Returns:
         The files.

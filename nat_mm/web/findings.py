@@ -1,4 +1,4 @@
-"""What models found in images, kept small for as long as a visitor may come back to it."""
+"""Keeps the results of models in compressed form for as long as a visitor may need them."""
 
 import zlib
 from dataclasses import dataclass
@@ -12,20 +12,20 @@ from torch import Tensor
 from nat_mm.inference.inputs import Frame
 
 DRAWN_SIDE = 768
-"""About the longest side, in pixels, to which small images are enlarged before drawing on them:
-letters have a smallest size."""
+"""Approximate longest side, in pixels, to which small images are enlarged before drawing on them,
+because letters have a minimum size."""
 
 _MAPS = {'pred_instances': 'masks', 'pred_sem_seg': 'data', 'pred_panoptic_seg': 'sem_seg'}
-"""What is as large as the image, by the part of a sample that holds it."""
+"""Name of the image-sized maps in each part of a sample."""
 
 _FOUND = (*_MAPS, 'pred_score', 'pred_label')
 
 
 class PackedMap:
-    """Masks, a label map or an image, compressed without loss.
+    """Masks, a label map or an image, losslessly compressed.
 
     Args:
-        values: Of any shape; bool, integers or floating-point numbers.
+        values: Tensor of any shape; bool, integers or floating-point numbers.
     """
 
     def __init__(self, values: Tensor) -> None:
@@ -41,11 +41,11 @@ class PackedMap:
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Compressed size in bytes."""
         return len(self._content)
 
     def unpack(self) -> Tensor:
-        """The values, to the bit."""
+        """Restores the exact values."""
         array = np.frombuffer(zlib.decompress(self._content), self._stored_dtype)
         if self._dtype.kind == 'b':
             array = np.unpackbits(array, count=int(np.prod(self._shape)))
@@ -54,14 +54,14 @@ class PackedMap:
 
 @dataclass(frozen=True, eq=False)
 class PackedFinding:
-    """What a model found in an image; made by `pack_finding`.
+    """The result of a model for an image; created by `pack_finding`.
 
     Attributes:
         model: Name of the model.
-        file_name: What the image's file is called.
-        height: Of the image, in pixels.
-        width: Of the image, in pixels.
-        seconds: Time that the model took, with preparing its input.
+        file_name: Name of the image's file.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+        seconds: Time that the model took, including preprocessing.
     """
 
     model: str
@@ -76,17 +76,17 @@ class PackedFinding:
 
     @property
     def size(self) -> int:
-        """Bytes, without what every finding has."""
+        """Size in bytes, without the small parts that every result has."""
         packed = [*self._maps.values(), *([self._pixels] if self._pixels else [])]
         return len(self._png) + sum(each.size for each in packed)
 
     @property
     def enlargement(self) -> int:
-        """How many pixels wide and high each pixel is drawn."""
+        """Factor by which the image is enlarged on both axes for drawing."""
         return max(1, round(DRAWN_SIDE / max(self.height, self.width)))
 
     def frame(self) -> Frame:
-        """The image."""
+        """Restores the image."""
         image = cv2.imdecode(np.frombuffer(self._png, np.uint8), cv2.IMREAD_COLOR)
         results = None
         if self._pixels is not None:
@@ -95,12 +95,12 @@ class PackedFinding:
         return Frame(image, 'image', self.file_name, results=results)
 
     def enlarged_image(self) -> np.ndarray:
-        """The image as it is drawn on, BGR."""
+        """Returns the enlarged image to draw on, BGR."""
         size = (self.width * self.enlargement, self.height * self.enlargement)
         return cv2.resize(self.frame().image, size, interpolation=cv2.INTER_CUBIC)
 
     def sample(self) -> BaseDataElement:
-        """What was found, on the CPU, in pixels of the image."""
+        """Restores the toolbox's data sample, on the CPU, in pixels of the image."""
         sample = self._sample.clone()
         for name, packed in self._maps.items():
             part = getattr(sample, name).clone()
@@ -112,17 +112,17 @@ class PackedFinding:
 def pack_finding(
     model: str, frame: Frame, sample: BaseDataElement, *, seconds: float, lowest_score: float
 ) -> PackedFinding:
-    """Keeps of a model's output what the page draws and writes.
+    """Packs what the page draws and writes of a model's output.
 
     Args:
         model: Name of the model.
-        frame: The image; its ``results`` are kept, too, if there are any.
-        sample: What the model found in it, as the toolbox describes it.
+        frame: The image; its ``results``, if any, are also kept.
+        sample: The toolbox's data sample with the model's output.
         seconds: Time that the model took.
-        lowest_score: Objects below it are left out.
+        lowest_score: Objects with lower scores are left out.
 
     Returns:
-        The finding.
+        The packed result.
     """
     kept = type(sample)(metainfo=sample.metainfo)
     maps = {}

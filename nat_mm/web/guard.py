@@ -1,4 +1,4 @@
-"""Lets through what the page needs and nothing else: Gradio serves and believes far more."""
+"""Passes only those requests that the page needs; Gradio alone serves and trusts far more."""
 
 import functools
 import json
@@ -34,14 +34,14 @@ _ASSET = re.compile(
 _FILE = re.compile(rf'{_API}/file=(.+)', re.DOTALL)
 _HEARTBEAT = re.compile(rf'{_API}/heartbeat/([^/]+)')
 _SESSION = re.compile(r'[0-9A-Za-z-]{1,64}', re.ASCII)
-"""What a browser calls itself; Gradio's page takes about 11 letters and digits."""
+"""The name that a browser gives its session; Gradio's page uses about 11 letters and digits."""
 
 _LONGEST_TEXT = 300
 _LARGEST_NUMBER = 2**53
 _LARGEST_REQUEST = FILE_MEGABYTES * 10**6 + FORM_BYTES
-"""In bytes: a file, and what a form has beside it."""
+"""In bytes: a file, and the rest of its form."""
 _CHUNK_BYTES = 65_536
-"""Of a file that are in memory for a client that gets it."""
+"""Bytes of a file that are in memory while a client receives it."""
 
 _CROWD = 'Too many people are using this page right now. Please try again in a minute.'
 
@@ -49,14 +49,15 @@ _CROWD = 'Too many people are using this page right now. Please try again in a m
 class Guard:
     """ASGI application between browsers and Gradio.
 
-    It answers for files and uploads itself, and passes on an event only as the page could have sent
-    it, with the name of an upload replaced by its path. All else of a request is dropped.
+    It handles files and uploads itself, and passes on events only in the form in which the page
+    could have sent them, with the names of uploads replaced by their paths. Everything else in a
+    request is dropped.
 
     Args:
         app: Gradio's application.
         page: The page.
-        uploads: Where uploads go.
-        served: The one folder of which browsers get files.
+        uploads: Where uploads are stored.
+        served: The only folder from which browsers get files.
     """
 
     def __init__(self, app: ASGIApp, page: gr.Blocks, uploads: Uploads, served: Path) -> None:
@@ -65,7 +66,7 @@ class Guard:
         self._events = {
             number: event
             for number, event in page.fns.items()
-            # Gradio calls it where a visitor has gone.
+            # Gradio itself triggers this event when a visitor has left.
             if not any(name == 'unload' for _, name in event.targets)
         }
         self._uploads = uploads
@@ -80,7 +81,7 @@ class Guard:
         try:
             response = await self._answer(request, send)
         except HTTPException as error:
-            # As Gradio's page shows it.
+            # In the form that Gradio's page shows.
             if request.url.path == _UPLOAD:
                 response = PlainTextResponse(error.detail, error.status_code)
             else:
@@ -93,7 +94,7 @@ class Guard:
             await response(scope, receive, send)
 
     async def _answer(self, request: CountedRequest, send: Send) -> Response | None:
-        """Answers a request; None if Gradio did."""
+        """Answers a request; returns None if Gradio has answered it."""
         path = request.url.path
         if request.method in ('GET', 'HEAD'):
             if _ASSET.fullmatch(path):
@@ -104,7 +105,7 @@ class Guard:
                 _check_session(heartbeat[1])
                 return await self._stream(self._pass_on(request, send))
             if path == f'{_API}/upload_progress':
-                # An upload ends before its page would see progress.
+                # An upload ends before its page could show progress.
                 return Response('data: {"msg": "done"}\n\n', media_type='text/event-stream')
             if path == f'{_API}/queue/data':
                 session = _check_session(request.query_params.get('session_hash'))
@@ -112,7 +113,7 @@ class Guard:
                     raise HTTPException(404, 'Nothing is on its way to this page.')
                 return await self._stream(self._pass_on_results(request, send, session))
         elif request.method == 'POST':
-            # No other page that is open in the same browser may use this one.
+            # Other pages that are open in the same browser must not use this one.
             if request.headers.get('sec-fetch-site', 'same-origin') not in ('same-origin', 'none'):
                 raise HTTPException(403, 'This request comes from another page.')
             if path == _UPLOAD:
@@ -142,10 +143,10 @@ class Guard:
         await self._app(scope, receive, send)
 
     async def _pass_on_results(self, request: CountedRequest, send: Send, session: str) -> None:
-        """Tells a page of the results of its events for as long as it is open.
+        """Streams results to a page for as long as the page is open.
 
-        Gradio ends this stream whenever no event of the page waits. An event that the page tells of
-        before it has heard of that would stay without a result: it counts on the old stream.
+        Gradio ends this stream whenever no event of the page is waiting. An event that the page
+        sends before it notices would never get a result, because the page relies on the old stream.
         """
         is_ended, has_begun = True, False
 
@@ -172,7 +173,7 @@ class Guard:
         try:
             await passing_on
         except Exception as error:
-            # Gradio raises where a visitor leaves before their results are there.
+            # Gradio raises if a visitor leaves before their results are ready.
             logging.getLogger(__name__).info('A stream of events ended early: %r', error)
         finally:
             self._streams -= 1
@@ -182,7 +183,7 @@ class Guard:
             path = Path(os.path.realpath(name))
             if not path.is_relative_to(self._served):
                 raise FileNotFoundError(name)
-            # Once it is open, it may go with what is drawn next.
+            # Once opened, the file may be deleted when the next drawing replaces it.
             file = path.open('rb')
         except (OSError, ValueError) as error:
             raise HTTPException(404, 'There is no such file.') from error
@@ -217,7 +218,7 @@ class Guard:
         events = self._queue.pending_event_ids_session
         messages = self._queue.pending_messages_per_session
         if len(events) > 2 * len(messages) + 100:
-            # Gradio forgets the messages of those longest away, but not that there were events.
+            # Gradio drops the messages of the least recent visitors, but not their event lists.
             for other in [other for other in events if other not in messages]:
                 del events[other]
         waiting = events.get(session, ())
@@ -225,7 +226,7 @@ class Guard:
             raise HTTPException(503, _CROWD)
 
     def _read_event(self, body: bytes) -> dict[str, Any]:
-        """The event that a browser tells of, as Gradio takes it."""
+        """Converts an event that a browser sent to the form that Gradio expects."""
         try:
             said = json.loads(body)
             event = self._events[said['fn_index']]
@@ -247,7 +248,7 @@ class Guard:
             raise HTTPException(400, 'This is not an event of this page.') from error
 
     def _read_file(self, value: Any) -> dict | None:
-        """What Gradio calls the file of an upload."""
+        """Returns Gradio's description of an uploaded file."""
         if value is None:
             return None
         path = self._uploads.path(value['path'])
@@ -285,7 +286,7 @@ def _check_scalar(value: Any) -> Any:
 
 
 def _check_index(event_data: Any) -> Any:
-    """What was selected: a number, or the two of a point."""
+    """Returns the selected index: a number, or the two numbers of a point."""
     index = (event_data or {}).get('index')
     if isinstance(index, list) and len(index) <= 2:
         return [_check_scalar(value) for value in index]

@@ -1,4 +1,4 @@
-"""What happens on the page, for each visitor apart."""
+"""Handles the page's events for each visitor separately."""
 
 import functools
 import threading
@@ -22,17 +22,17 @@ from nat_mm.web.uploads import RefusalError, Uploads, read_upload
 from nat_mm.web.visitors import Visit, Visitors
 
 MEAN = 'mean'
-"""Choice of the mean over all heads."""
+"""Option for the mean over all heads."""
 
 THRESHOLD = 0.3
-"""Lowest score of the objects that are shown at first."""
+"""Initial lowest score of the objects that are shown."""
 
 Choices = list[tuple[str, str]]
-"""What a dropdown offers: what is shown, and what comes back."""
+"""Options of a dropdown, each with the text that is shown and the value that is sent."""
 
 
 def one_at_a_time(handler: Callable) -> Callable:
-    """Lets handlers wait for each other, and tells a visitor what the page does not do for them."""
+    """Makes handlers wait for each other, and shows a `RefusalError` to the visitor."""
 
     @functools.wraps(handler)
     def handle(*arguments: Any) -> Any:
@@ -49,13 +49,13 @@ def one_at_a_time(handler: Callable) -> Callable:
 class Handlers:
     """The functions behind the page's events.
 
-    They get what browsers say, as far as `nat_mm.web.guard` lets it through: a number, a text or
-    nothing for each choice. What is not offered counts as not chosen.
+    They receive what browsers send, as far as `nat_mm.web.guard` lets it through: a number, a text
+    or nothing for each option. Values that are not offered count as not chosen.
 
     Args:
-        models: The models to choose from; their names differ.
+        models: The models to choose from, with unique names.
         uploads: The files that visitors have sent.
-        served: An empty folder, from which browsers get files.
+        served: An empty folder from which browsers get files.
     """
 
     def __init__(self, models: Sequence[PageModel], uploads: Uploads, served: Path) -> None:
@@ -69,7 +69,7 @@ class Handlers:
 
     @one_at_a_time
     def upload(self, file: Any, model: Any, threshold: Any, request: gr.Request) -> tuple | dict:
-        """Finds what is in an uploaded file; says so if it is no image."""
+        """Predicts an uploaded file; warns if it is not an image."""
         if file is None:
             return gr.skip()
         path = Path(file['path'])
@@ -83,7 +83,7 @@ class Handlers:
     def choose_example(
         self, event: gr.EventData, model: Any, threshold: Any, request: gr.Request
     ) -> tuple | dict:
-        """Finds what is in one of the example images."""
+        """Predicts one of the example images."""
         if not _is_number(event.index) or event.index not in range(len(self.examples)):
             return gr.skip()
         frame = read_upload(self.examples[int(event.index)], loader=self._loader(model))
@@ -91,10 +91,10 @@ class Handlers:
 
     @one_at_a_time
     def choose_model(self, model: Any, threshold: Any, request: gr.Request) -> tuple | dict:
-        """Finds what another model sees in the same image."""
+        """Predicts the same image with another model."""
         visit = self.visitors.find(request.session_hash)
-        # An image that was dropped meanwhile was seen by this model already: to draw it again would
-        # take the image away under a click.
+        # An image dropped in the meantime has already been predicted by this model; drawing it
+        # again would replace the image under a click.
         if visit is None or visit.finding.model == self._model(model):
             return gr.skip()
         if not self._loader(model).loads_like(self._loader(visit.finding.model)):
@@ -105,9 +105,9 @@ class Handlers:
 
     @one_at_a_time
     def redraw(self, threshold: Any, request: gr.Request) -> tuple | dict:
-        """Draws the same finding with another threshold: image, status, legend, files."""
+        """Redraws a result with another threshold; updates image, status, legend and files."""
         visit = self.visitors.find(request.session_hash)
-        # The page says so, too, when the slider appears.
+        # The page also sends this event when the slider appears.
         if visit is None or visit.threshold == _threshold(threshold):
             return gr.skip()
         drawn = self._draw(visit, threshold)
@@ -123,7 +123,7 @@ class Handlers:
         if visit is None or not _is_point(event.index):
             return gr.skip()
         finding = visit.finding
-        # Browsers give the middle of a screen's pixel, rounded.
+        # Browsers report the middle of a screen pixel, rounded.
         visit.point = tuple(
             min(max(value, 0), (side - 1) * finding.enlargement) / finding.enlargement
             for value, side in zip(event.index, (finding.width, finding.height), strict=True)
@@ -132,7 +132,7 @@ class Handlers:
 
     @one_at_a_time
     def look(self, stage: Any, block: Any, head: Any, request: gr.Request) -> tuple | dict:
-        """Draws what the token clicked last attends to: image, hint, caption."""
+        """Draws what the last clicked token attends to; updates image, hint and caption."""
         visit = self.visitors.find(request.session_hash)
         if visit is None or visit.point is None:
             return gr.skip()
@@ -151,11 +151,11 @@ class Handlers:
         )
 
     def describe(self, model: Any) -> str:
-        """What a model is, and which classes it knows."""
+        """Describes a model and its classes as HTML."""
         return self.models[self._model(model)].describe()
 
     def offer(self, model: Any) -> tuple:
-        """Offers what a model has: threshold, hint, choices, stage, block, head."""
+        """Offers a model's options; updates threshold, hint, choices, stage, block and head."""
         model = self._model(model)
         stages = self.stages[model]
         threshold = gr.update(visible=self.models[model].has_threshold)
@@ -179,11 +179,14 @@ class Handlers:
 
     @one_at_a_time
     def leave(self, request: gr.Request) -> None:
-        """Removes what is kept for a visitor who has gone."""
+        """Removes what is kept for a visitor who has left."""
         self.visitors.leave(request.session_hash)
 
     def _find(self, frame: Frame, model: Any, threshold: Any, request: gr.Request) -> tuple:
-        """Start, results, image, status, legend, files, attention, hint, caption."""
+        """Predicts an image, and returns the updates for ``found`` in `nat_mm.web.page`.
+
+        These are start, results, image, status, legend, files, attention, hint and caption.
+        """
         finding = self.models[self._model(model)].find(frame)
         visit = self.visitors.keep(request.session_hash, finding)
         drawn = self._draw(visit, threshold)
@@ -211,8 +214,8 @@ class Handlers:
         finding = visit.finding
         if not self.stages[finding.model]:
             return gr.skip()
-        # A click may overtake what the page is about to offer after another choice: what another
-        # stage or model offered counts as not chosen, and means what is going to be offered.
+        # A click may arrive before the page shows the options of a newly chosen stage or model:
+        # the previous options count as not chosen, which selects the defaults of the new ones.
         number, chosen = self._stage(finding.model, stage)
         blocks = [value for _, value in offer_blocks(number, chosen)]
         heads = [value for _, value in offer_heads(number, chosen)]
@@ -222,7 +225,7 @@ class Handlers:
             point=visit.point,
             stage=number,
             block=blocks.index(block) if block in blocks else len(blocks) - 1,
-            # The first one is the mean.
+            # The first option is the mean.
             head=heads.index(head) - 1 if head in heads[1:] else None,
         )
         path = visit.renew_folder('attention', inside=self.served) / 'attention.png'
@@ -240,29 +243,29 @@ class Handlers:
     def _stage(self, model: str, number: Any) -> tuple[int, StageChoices]:
         stages = self.stages[model]
         numbers = [value for _, value in offer_stages(stages)]
-        # The third stage has most layers, in all architectures.
+        # In all architectures, the third stage has the most layers.
         index = numbers.index(number) if number in numbers else min(2, len(stages) - 1)
         return index, stages[index]
 
 
 def offer_stages(stages: Sequence[StageChoices]) -> Choices:
-    """What the page offers of a model's stages."""
+    """Returns the options for a model's stages."""
     return [(f'{index} ({stage.stride} px)', str(index)) for index, stage in enumerate(stages)]
 
 
 def offer_blocks(number: int, stage: StageChoices) -> Choices:
-    """What the page offers of the blocks of a stage, from 0."""
+    """Returns the options for the blocks of a stage, counted from 0."""
     return [(str(block), f'{number}.{block}') for block in range(stage.blocks)]
 
 
 def offer_heads(number: int, stage: StageChoices) -> Choices:
-    """What the page offers of the heads of a stage, from 0."""
+    """Returns the options for the heads of a stage: their mean, and each head, from 0."""
     heads = [MEAN, *map(str, range(stage.heads))]
     return [(head, f'{number}.{head}') for head in heads]
 
 
 def _file(path: Path, name: str) -> dict:
-    """Tells the page of a file."""
+    """Describes a file for the page."""
     return FileData(path=str(path), orig_name=name, size=path.stat().st_size).model_dump()
 
 

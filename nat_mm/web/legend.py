@@ -1,4 +1,4 @@
-"""What the colors of images mean, and which classes a model knows, as HTML."""
+"""Writes legends of the colors in images, and lists of a model's classes, as HTML."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from torch import Tensor
 from nat_mm.analysis.drawing import COLORS, color_at
 
 LONGEST = 40
-"""Entries that are shown at most."""
+"""Maximum number of entries shown."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class Entry:
 
     Attributes:
         name: Name of the class.
-        note: What was found of it.
-        share: Length of the bar behind the note, from 0 to 1.
-        color: In which it is drawn, RGB, or None.
+        note: Its count, its share of the pixels, or its score, as text.
+        share: Length of the bar before the note, from 0 to 1.
+        color: Color in which it is drawn, RGB, or None.
     """
 
     name: str
@@ -38,10 +38,10 @@ def list_entries(
     palette: list[tuple[int, int, int]],
     threshold: float,
 ) -> list[Entry]:
-    """Lists the classes that a model found in an image, the most frequent first.
+    """Lists the classes that a model found in an image, the most frequent or likely first.
 
     Args:
-        sample: What a model found: instances, panoptic segments, a label map or one class.
+        sample: Output of a model: instances, panoptic segments, a label map or scores of classes.
         classes: Names of the classes.
         palette: Their colors.
         threshold: Lowest score of the instances that count.
@@ -104,10 +104,10 @@ def write_legend(entries: list[Entry]) -> str:
 def write_classes(
     kind: str, classes: Sequence[str], palette: Sequence[tuple[int, int, int]] | None
 ) -> str:
-    """Writes what a model knows as HTML: how many classes, and when opened which.
+    """Writes the number of a model's classes as HTML that expands to their names.
 
     Args:
-        kind: What the model is.
+        kind: Description of the model.
         classes: Names of the classes.
         palette: The colors in which they are drawn, or None.
 
@@ -126,7 +126,7 @@ def write_classes(
 
 
 def write_scale(highest: float) -> str:
-    """Writes the scale of the colors of weights as HTML.
+    """Writes the color scale of attention weights as HTML.
 
     Args:
         highest: The weight with the brightest color.
@@ -147,5 +147,5 @@ def _write_swatch(color: tuple[int, int, int] | None) -> str:
 
 
 def _count_pixels(labels: Tensor, number: int) -> np.ndarray:
-    """Counts the pixels of each class; labels beyond the last class mean none."""
+    """Counts the pixels of each class; labels beyond the last class are not counted."""
     return np.bincount(labels.flatten().numpy(), minlength=number)[:number]

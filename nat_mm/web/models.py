@@ -1,4 +1,4 @@
-"""The models of the page: what they find in an image, drawn and as files."""
+"""Wraps the models of the page: predicts images, and draws and writes the results."""
 
 import time
 from dataclasses import dataclass, replace
@@ -17,16 +17,16 @@ from nat_mm.web.findings import PackedFinding, pack_finding
 from nat_mm.web.legend import Entry, list_entries, write_classes
 
 LOWEST_SCORE = 0.05
-"""Objects below it are not kept, so that no threshold shows them."""
+"""Objects with lower scores are not kept, so that they cannot be shown at any threshold."""
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """What the page shows of a finding.
+    """What the page shows of a result.
 
     Attributes:
-        files: All files for download by the names that they get there; the image with what was
-            found is the first.
+        files: All files for download, by the name of the download, starting with the image with
+            the result drawn over it.
         entries: The legend.
     """
 
@@ -37,12 +37,13 @@ class Drawing:
 class PageModel:
     """A model that the page offers.
 
-    Two threads must not use models at once: OpenMMLab's scope and matplotlib are global.
+    Models must be used from one thread at a time, because OpenMMLab's scope and matplotlib are
+    global.
 
     Args:
-        name: What the page calls it.
+        name: Its name on the page.
         model: The model itself.
-        opacity: Of masks, segments and label maps, from 0 to 1.
+        opacity: Opacity of masks, segments and label maps, from 0 to 1.
     """
 
     def __init__(self, name: str, model: Model, *, opacity: float = OPACITY) -> None:
@@ -52,7 +53,7 @@ class PageModel:
         self.opacity = opacity
 
     def describe(self) -> str:
-        """What the model is, and which classes it knows, as HTML."""
+        """Describes the model and its classes as HTML."""
         kind = f'{type(self.model.module).__name__} of {self.model.scope}'
         palette = None if self.model.task == 'classification' else self.model.palette
         return write_classes(kind, self.model.classes, palette)
@@ -64,7 +65,7 @@ class PageModel:
             frame: An image.
 
         Returns:
-            What it found.
+            The packed result.
         """
         started = time.perf_counter()
         with self.model.low_scores_kept(LOWEST_SCORE):
@@ -75,7 +76,7 @@ class PageModel:
         )
 
     def _without_copy(self, frame: Frame) -> Frame:
-        """An image without what was loaded, where that can be made from what is drawn on."""
+        """Drops the loaded array of an image if it can be restored from the image to draw on."""
         if frame.results is None:
             return frame
         made = self.model.loader.load_array(frame.image).results['img']
@@ -83,12 +84,12 @@ class PageModel:
         return replace(frame, results=None) if same else frame
 
     def draw(self, finding: PackedFinding, *, threshold: float, folder: Path) -> Drawing:
-        """Draws a finding and writes it as data, without running the model.
+        """Draws a result and writes it as data, without running the model.
 
         Args:
-            finding: What `find` returned.
+            finding: Return value of `find`.
             threshold: Lowest score of the objects that are drawn and written.
-            folder: A folder for the files.
+            folder: Folder for the files.
 
         Returns:
             The files and the legend.
@@ -100,7 +101,7 @@ class PageModel:
             score_threshold=threshold,
         )
         image = folder / 'image_found.png'
-        # The legend has the names of what covers the image.
+        # The regions of a label map are named only in the legend.
         drawn = enlarged.draw(opacity=self.opacity, with_labels=self.model.task != 'segmentation')
         write_image(image, drawn[..., ::-1])
         data = ResultFiles(self.model, folder)
@@ -121,7 +122,7 @@ class PageModel:
 
 
 def _enlarge(sample: BaseDataElement, factor: int) -> BaseDataElement:
-    """A copy of a sample for an image whose sides are so many times as long."""
+    """Copies a sample for an image that is enlarged by a factor."""
 
     def repeat(maps: Tensor) -> Tensor:
         return maps.repeat_interleave(factor, dim=-2).repeat_interleave(factor, dim=-1)

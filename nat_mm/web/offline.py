@@ -1,17 +1,17 @@
-"""Keeps the page from asking any other server for anything."""
+"""Keeps the page from requesting anything from other servers."""
 
 import re
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-# Gradio's HTML names servers of fonts, which no font of ours needs, and a script that only matters
-# inside of other pages.
+# Gradio's HTML refers to font servers, which the page's fonts do not need, and to a script that is
+# only needed when the page is embedded in another one.
 _OUTSIDE = re.compile(
     rb'<link\b[^>]*\bhref="https?://[^>]*>|<script\b[^>]*\bsrc="https?://[^>]*></script>'
     rb'|<meta\b[^>]*\bcontent="https?://[^>]*>'
 )
-# Browsers refuse whatever else were to come from elsewhere. Gradio's own page needs inline scripts
-# and styles, and hands images on as data and blobs.
+# Makes browsers block anything else from other servers. Gradio's own page needs inline scripts and
+# styles, and passes images as data and blobs.
 _POLICY = (
     b"default-src 'self' data: blob: 'unsafe-inline' 'unsafe-eval'; "
     b"form-action 'self'; base-uri 'self'; object-src 'none'"
@@ -19,10 +19,10 @@ _POLICY = (
 
 
 class OfflinePage:
-    """ASGI middleware that takes outside addresses out of the HTML and forbids to fetch any.
+    """ASGI middleware that removes external URLs from the HTML and blocks requests to any.
 
     Args:
-        app: The application that it is put around.
+        app: The wrapped application.
     """
 
     def __init__(self, app: ASGIApp) -> None:

@@ -1,4 +1,4 @@
-"""The page itself: what is on it, and which handler each event calls."""
+"""Builds the page: its elements, and the handler that each event calls."""
 
 from pathlib import Path
 
@@ -18,16 +18,16 @@ START = f"""
 """
 IMAGE = {'interactive': False, 'show_label': False, 'buttons': ['fullscreen'], 'height': 410}
 QUEUED = {
-    # One event at a time uses models, and sees what the one before it left.
+    # Only one event at a time uses models, and it sees the state that the previous one left.
     'concurrency_id': 'models',
     'concurrency_limit': 1,
     'api_visibility': 'private',
-    # Handlers take what browsers say as it is: Gradio would answer a wrong choice by a traceback.
+    # Handlers get the raw values from browsers; Gradio would raise a traceback for invalid ones.
     'preprocess': False,
     'postprocess': False,
 }
 LOOK = {
-    # Fonts of the visitor's system: other ones would have to come from somewhere.
+    # The fonts of the visitor's system, as others would have to be downloaded.
     'theme': gr.themes.Default(
         primary_hue='teal',
         font=['system-ui', 'sans-serif'],
@@ -41,10 +41,10 @@ def build_page(handlers: Handlers) -> gr.Blocks:
     """Builds the page.
 
     Args:
-        handlers: What happens on it.
+        handlers: Handlers of its events.
 
     Returns:
-        The page, to be launched.
+        The page, ready to be launched.
     """
     names = list(handlers.models)
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:

@@ -30,7 +30,7 @@ class ServedPage:
 
     Attributes:
         local_url: Its address on this computer.
-        handlers: What happens on it.
+        handlers: Handlers of its events.
     """
 
     local_url: str
@@ -38,7 +38,7 @@ class ServedPage:
     _ended: threading.Event
 
     def wait(self) -> None:
-        """Waits until it is not served any more."""
+        """Waits until the page is no longer served."""
         wait_for(self._ended)
 
 
@@ -50,27 +50,27 @@ class _PageConnection(BoundedConnection):
 def serve(
     models: Mapping[str, Model], *, host: str, port: int, opacity: float = OPACITY
 ) -> Iterator[ServedPage]:
-    """Serves the page inside the ``with`` block, from a thread of its own.
+    """Serves the page inside the ``with`` block, from a separate thread.
 
-    All files, uploads too, lie in a temporary folder that is removed at the end.
+    All files, including uploads, are in a temporary folder that is removed at the end.
 
     Args:
-        models: Models to choose from, at least one, by what the page calls them.
+        models: Models to choose from, at least one, by their name on the page.
         host: Address to listen on.
         port: Port to listen on.
-        opacity: Of drawn masks and label maps, from 0 to 1.
+        opacity: Opacity of drawn masks and label maps, from 0 to 1.
 
     Yields:
         The page.
 
     Raises:
-        UserError: Nothing can listen there.
+        UserError: The server cannot listen on this address or port.
     """
     with listen(host, port) as listener, TemporaryDirectory(prefix='nat_mm_web_') as folder:
         uploads, handed_out = Path(folder, 'uploads'), Path(folder, 'served')
         uploads.mkdir()
         handed_out.mkdir()
-        # What Gradio takes for uploads; files of the other folder it hands on without copying them.
+        # Gradio treats files in this folder as uploads, and serves those in the other in place.
         os.environ['GRADIO_TEMP_DIR'] = str(uploads)
         gr.set_static_paths(handed_out)
         page_models = [PageModel(name, model, opacity=opacity) for name, model in models.items()]
@@ -85,10 +85,10 @@ def serve(
 
 
 def _application(page: gr.Blocks) -> FastAPI:
-    """Gradio's application, with all of it off that the page does without."""
+    """Creates Gradio's application, with everything disabled that the page does not need."""
     page.queue(api_open=False)
     page.state_session_capacity = PAGES
-    # Gradio checks only then that what an event calls an upload is one.
+    # Only then does Gradio check that files in events really are uploads.
     page.has_launched = True
     return gr.mount_gradio_app(
         FastAPI(openapi_url=None),

@@ -1,4 +1,4 @@
-"""Receives what visitors drop on the page, and reads it."""
+"""Receives and reads the files that visitors drop on the page."""
 
 import secrets
 import threading
@@ -27,11 +27,11 @@ _CROWD = 'Too many files are waiting for a model. Please try again in a minute.'
 
 
 class RefusalError(Exception):
-    """Something that the page does not do; the message is for the visitor who asked for it."""
+    """The page refuses a request; the message is for the visitor."""
 
 
 class UploadError(RefusalError):
-    """A file that is no image for the page."""
+    """A file is not an image that the page accepts."""
 
 
 @dataclass
@@ -42,13 +42,13 @@ class _Upload:
 
 
 class Uploads:
-    """Files that visitors have sent and no model has looked at yet.
+    """Files that visitors have sent and no model has read yet.
 
-    Each has a name that was made here, and goes when it is taken; so none can be named that was not
-    sent, and none is read twice.
+    Each gets a generated name and is removed when it is read. Thus, only files that were sent can
+    be named, and none is read twice.
 
     Args:
-        folder: Where they lie; nothing else does.
+        folder: Folder that contains only these files.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -57,13 +57,13 @@ class Uploads:
         self._lock = threading.Lock()
 
     def begin(self) -> str:
-        """Makes room for one more, at the cost of those that waited too long.
+        """Registers a new upload, after removing those that have waited too long.
 
         Returns:
             Its name.
 
         Raises:
-            RefusalError: There are too many.
+            RefusalError: There are too many uploads.
         """
         name = secrets.token_hex(16)
         with self._lock:
@@ -79,15 +79,16 @@ class Uploads:
         return name
 
     def grow(self, name: str, content: bytes) -> None:
-        """Appends to one that is being received.
+        """Appends to an upload that is being received.
 
         Args:
             name: Its name.
             content: The next bytes.
 
         Raises:
-            UploadError: It is too large.
-            RefusalError: All of them are, or it was removed since it took too long.
+            UploadError: The upload is too large.
+            RefusalError: All uploads together are too large, or this one was removed because it
+                took too long.
         """
         with self._lock:
             upload = self._uploads.get(name)
@@ -99,17 +100,17 @@ class Uploads:
             if total + len(content) > WAITING_MEGABYTES * 10**6:
                 raise RefusalError(_CROWD)
             upload.size += len(content)
-            # Not later: once it is removed, this would make it again.
+            # Write while holding the lock: after a removal, this would create the file again.
             with upload.path.open('ab') as file:
                 file.write(content)
 
     def path(self, name: object) -> Path | None:
-        """Where the file of that name lies; None if there is none."""
+        """Returns the path of the upload with that name; None if there is none."""
         upload = self._uploads.get(name) if isinstance(name, str) else None
         return None if upload is None else upload.path
 
     def remove(self, name: str) -> None:
-        """Removes it, if it is there."""
+        """Removes an upload, if it exists."""
         with self._lock:
             upload = self._uploads.pop(name, None)
         if upload is not None:
@@ -117,31 +118,31 @@ class Uploads:
 
 
 def shown_name(name: object) -> str:
-    """What the page calls a file, which its visitor may have given any name.
+    """Returns a safe name to show for a file, which may have any name.
 
     Args:
-        name: The name that came with the file.
+        name: The name that was sent with the file.
 
     Returns:
-        Its last part, without what cannot be printed, and not too long.
+        The last part of its path, without unprintable characters, shortened to `SHOWN_NAME`.
     """
     last = name.replace('\\', '/').rpartition('/')[2] if isinstance(name, str) else ''
     return ''.join(filter(str.isprintable, last))[:SHOWN_NAME].strip('. ') or 'image'
 
 
 def read_upload(path: Path, name: str | None = None, *, loader: ImageLoader | None = None) -> Frame:
-    """Reads an image and makes it small enough for a page.
+    """Reads an image, and downscales it for the page if needed.
 
     Args:
         path: The file.
-        name: What it is called; by default as the file is.
-        loader: Loads it; by default as ``LoadImageFromFile`` without arguments does.
+        name: Name of the image; by default, that of the file.
+        loader: Loads the image; by default, like ``LoadImageFromFile`` without arguments.
 
     Returns:
-        The image, neither side above `LONGEST_SIDE`.
+        The image, with neither side above `LONGEST_SIDE`.
 
     Raises:
-        UploadError: It is no image, damaged, or too large or too small.
+        UploadError: The file is not an image, damaged, too large or too small.
     """
     name = path.name if name is None else name
     try:
@@ -175,8 +176,8 @@ def read_upload(path: Path, name: str | None = None, *, loader: ImageLoader | No
 
 def _shrink(image: np.ndarray, factor: float) -> np.ndarray:
     if image.dtype not in (np.uint8, np.uint16):
-        image = image.astype(np.float32)  # OpenCV resizes no other integers
-    if image.ndim == 3 and image.shape[2] > 4:  # nor so many channels at once
+        image = image.astype(np.float32)  # OpenCV cannot resize other integer types
+    if image.ndim == 3 and image.shape[2] > 4:  # nor more than four channels at once
         return np.dstack([_shrink(channel, factor) for channel in np.moveaxis(image, 2, 0)])
     return cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
 

@@ -1,4 +1,4 @@
-"""What is kept for each visitor of the page, and for how long."""
+"""Keeps the results of each visitor of the page, within bounds."""
 
 import secrets
 import shutil
@@ -11,13 +11,13 @@ from nat_mm.web.findings import PackedFinding
 from nat_mm.web.uploads import RefusalError
 
 REMEMBERED = 20 * VISITORS
-"""Visitors of whom is known that their finding was dropped."""
+"""Number of visitors for whom it is remembered that their result was dropped."""
 
 Point = tuple[float, float]
 
 
 class DroppedError(RefusalError):
-    """A visitor's finding made room for those of others."""
+    """A visitor's result was dropped to make room for those of others."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -31,9 +31,9 @@ class Visit:
     """What is kept for a visitor.
 
     Attributes:
-        finding: What a model found in their image.
-        point: Where they clicked in it, (x, y) in its pixels.
-        threshold: Lowest score of what is drawn.
+        finding: The result of a model for their image.
+        point: Where they clicked in the image, (x, y) in its pixels.
+        threshold: Lowest score of the objects that are drawn.
     """
 
     finding: PackedFinding
@@ -43,20 +43,20 @@ class Visit:
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Size in bytes, including files."""
         files = (file for folder in self._folders.values() for file in folder.rglob('*'))
         return self.finding.size + sum(file.stat().st_size for file in files if file.is_file())
 
     def renew_folder(self, name: str, *, inside: Path) -> Path:
-        """Removes the folder of what was drawn last, and makes one for what will be.
+        """Removes the folder of the last drawing, and creates one for the next.
 
         Args:
             name: What is drawn.
-            inside: Where the folder goes.
+            inside: Parent of the folder.
 
         Returns:
-            An empty folder, whose name cannot be guessed and was never used: browsers would show
-            again what they got under that address before.
+            An empty folder with an unguessable name that was never used before: for a known URL,
+            browsers would show cached content.
         """
         self._remove(name)
         folder = inside / secrets.token_hex(16)
@@ -75,10 +75,10 @@ class Visit:
 
 
 class Visitors:
-    """What is kept for all visitors, in the order in which they were last here.
+    """What is kept for all visitors, in the order of their last activity.
 
-    Sessions are what the visitors' browsers call themselves, by which they are found again, and
-    nothing else.
+    A session is the name that a visitor's browser gives itself. It only serves to find the visitor
+    again.
     """
 
     def __init__(self) -> None:
@@ -86,16 +86,16 @@ class Visitors:
         self._dropped: OrderedDict[str, None] = OrderedDict()
 
     def find(self, session: str) -> Visit | None:
-        """What is kept for a visitor.
+        """Finds what is kept for a visitor.
 
         Args:
-            session: Whose.
+            session: The visitor's session.
 
         Returns:
-            It; None if no model has found anything for them yet.
+            What is kept; None if no model has produced a result for them yet.
 
         Raises:
-            DroppedError: It made room for others.
+            DroppedError: It was dropped to make room for others.
         """
         if session in self._dropped:
             raise DroppedError
@@ -104,11 +104,11 @@ class Visitors:
         return self._visits.get(session)
 
     def keep(self, session: str, finding: PackedFinding) -> Visit:
-        """Keeps a finding in place of the visitor's last one.
+        """Keeps a result in place of the visitor's previous one.
 
         Args:
-            session: Whose.
-            finding: It.
+            session: The visitor's session.
+            finding: The result.
 
         Returns:
             What is kept for them from now on.
@@ -118,17 +118,17 @@ class Visitors:
         return self._visits[session]
 
     def leave(self, session: str) -> None:
-        """Removes what is kept for a visitor, who has gone."""
+        """Removes what is kept for a visitor."""
         self._dropped.pop(session, None)
         visit = self._visits.pop(session, None)
         if visit is not None:
             visit.remove_folders()
 
     def make_room(self) -> None:
-        """Drops what is kept for those longest away until it is within the bounds."""
+        """Drops what is kept for the least recent visitors until all is within the bounds."""
         sizes = {session: visit.size for session, visit in self._visits.items()}
         total = sum(sizes.values())
-        # The one who is here stays, whatever the size.
+        # The most recent visitor stays, whatever the size.
         for session in list(sizes)[:-1]:
             if len(self._visits) <= VISITORS and total <= KEPT_MEGABYTES * 10**6:
                 break

@@ -1,4 +1,4 @@
-# Data and schedule of a detector of boxes, for annotations without masks.
+# Data and schedule for a box detector, for annotations without masks.
 _base_ = './detection.py'
 
 scale = (640, 320)

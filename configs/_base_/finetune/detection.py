@@ -1,11 +1,11 @@
-# A detector with masks, on COCO annotations.
+# Data and schedule for a detector with masks, with COCO annotations.
 _base_ = './training.py'
 default_scope = 'mmdet'
 
-# nat-mm's commands read them from the training annotations and set num_classes of the heads.
+# nat-mm's commands read the classes from the training annotations and set num_classes of the heads.
 dataset_classes = 'from_annotations'
 
-# The longest long side and the short side to which images are resized.
+# Maximum long side and maximum short side to which images are resized.
 scale = (640, 320)
 loader = dict(num_workers=2, persistent_workers=True)
 train_dataloader = dict(

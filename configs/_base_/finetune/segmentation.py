@@ -1,12 +1,12 @@
-# A segmentor, on label PNGs.
+# Data and schedule for a segmentor, with label PNGs.
 _base_ = './training.py'
 default_scope = 'mmseg'
 
-# The names of the classes, in the order of the pixels' values. nat-mm's commands also set
-# num_classes of the heads.
+# The names of the classes, in the order of the pixel values. nat-mm's commands also set num_classes
+# of the heads.
 dataset_classes = None
 
-# The longest long side and the short side to which images are resized.
+# Maximum long side and maximum short side to which images are resized.
 scale = (1280, 320)
 crop_size = (320, 320)
 loader = dict(num_workers=2, persistent_workers=True)

@@ -1,4 +1,4 @@
-# Schedule and runtime for fine-tuning on few images, on a CPU if need be: a hundredth of the 90,000
+# Schedule and runtime for fine-tuning on few images, possibly on a CPU: a hundredth of the 90,000
 # iterations on COCO, in float32.
 custom_imports = dict(imports=['nat_mm'], allow_failed_imports=False)
 
@@ -15,7 +15,7 @@ auto_scale_lr = dict(enable=False, base_batch_size=2)
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
-    # No weight decay of norms and of the relative positional biases.
+    # No weight decay for norms and relative positional biases.
     paramwise_cfg=dict(
         norm_decay_mult=0.0, bias_decay_mult=0.0, custom_keys=dict(rpb=dict(decay_mult=0.0))
     ),

@@ -12,14 +12,14 @@ param_scheduler = [
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=6e-5, betas=(0.9, 0.999), weight_decay=0.01),
-    # No weight decay of norms and of the relative positional biases.
+    # No weight decay for norms and relative positional biases.
     paramwise_cfg=dict(custom_keys=dict(norm=dict(decay_mult=0.0), rpb=dict(decay_mult=0.0))),
 )
 
 # The learning rate is for batches of 16 images: 8 GPUs with 2 images each.
 auto_scale_lr = dict(enable=False, base_batch_size=16)
 
-# mmsegmentation's schedules set the hooks, its default_runtime.py does not.
+# In mmsegmentation, the schedules set the hooks, not default_runtime.py.
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),

@@ -1,3 +1,3 @@
-# Each process has the whole model (DistributedDataParallel).
+# Each process holds the whole model (DistributedDataParallel).
 runner_type = 'FlexibleRunner'
 strategy = dict(type='DDPStrategy')

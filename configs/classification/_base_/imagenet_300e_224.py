@@ -6,6 +6,6 @@ _base_ = [
     './default_runtime.py',
 ]
 
-# For each batch one of them, as likely as the other.
+# One of them is applied to each batch, with equal probability.
 augments = [dict(type='Mixup', alpha=0.8), dict(type='CutMix', alpha=1.0)]
 model = dict(train_cfg=dict(augments=augments))

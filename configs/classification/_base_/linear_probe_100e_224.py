@@ -1,4 +1,5 @@
-# DINO's schedule for a linear head on frozen features; its rate, 1e-3 for 256 images, for 1024.
+# DINO's schedule for a linear head on frozen features; its learning rate, 1e-3 for batches of 256
+# images, is scaled to 1024.
 _base_ = [
     'mmpretrain::_base_/schedules/imagenet_sgd_coslr_100e.py',
     './models/classifier.py',
@@ -6,7 +7,7 @@ _base_ = [
     './default_runtime.py',
 ]
 model = dict(head=dict(loss=dict(_delete_=True, type='CrossEntropyLoss')))
-# Random crops and mirror images alone.
+# Only random crops and flips.
 train_pipeline = [*_base_.train_pipeline[:3], _base_.train_pipeline[-1]]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 optim_wrapper = dict(optimizer=dict(lr=4e-3, weight_decay=0.0))

@@ -1,4 +1,4 @@
-# Swin-Tiny: NAT's skeleton with Swin's attention, tokenizer, downsamplers and proportions.
+# Swin-Tiny: NAT's structure with Swin's attention, tokenizer, downsamplers and proportions.
 _base_ = '../_base_/imagenet_300e_224.py'
 model = dict(
     backbone=dict(

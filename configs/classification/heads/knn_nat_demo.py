@@ -1,4 +1,4 @@
-# The small one.
+# A small k-NN classifier.
 _base_ = ['./knn_nat_tiny_in1k_224.py', '../../_base_/heads.py']
 model = dict(
     backbone=dict(_delete_=True, **_base_.nat_demo, out_indices=(3,)),

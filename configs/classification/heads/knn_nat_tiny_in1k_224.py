@@ -1,4 +1,4 @@
-# The vote of the 20 nearest training images; nothing is trained, and the head is not used.
+# Classifies by a vote of the 20 nearest training images; nothing is trained, the head is not used.
 _base_ = '../nat/nat_tiny_in1k_224.py'
 custom_imports = dict(imports=['nat_mm', 'nat_mm.analysis.nearest_neighbors'])
 test_cfg = dict(

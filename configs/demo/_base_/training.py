@@ -1,4 +1,4 @@
-# What both trainings of the demo share: schedule and runtime.
+# Schedule and runtime that both training runs of the demo share.
 custom_imports = dict(imports=['nat_mm'], allow_failed_imports=False)
 
 iterations = 1000

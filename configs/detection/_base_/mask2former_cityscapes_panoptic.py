@@ -77,7 +77,8 @@ val_dataloader = dict(
     )
 )
 test_dataloader = val_dataloader
-# Cityscapes names segments otherwise than images, so the metric cannot find them by itself.
+# Cityscapes names segment files differently from images, so that the metric cannot find them by
+# itself, and converts the ground truth of the dataset instead.
 val_evaluator = dict(
     _delete_=True,
     type='CocoPanopticMetric',

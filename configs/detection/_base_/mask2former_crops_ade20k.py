@@ -1,5 +1,6 @@
-# Values that the Mask2Former configs of ADE20K take as `_base_.NAME`, as published: short sides of
-# half to double of 640 in training, crops of any classes, 160,000 iterations of 16 images.
+# Values that the Mask2Former configs for ADE20K use as `_base_.NAME`, as published: short sides of
+# 0.5 to 2 times 640 in training, crops of any classes, 160,000 iterations with batches of 16
+# images.
 crop_steps = [
     dict(
         type='RandomChoiceResize',

@@ -1,5 +1,6 @@
-# Values that the Mask2Former configs of Cityscapes take as `_base_.NAME`, as published: short sides
-# of half to double of 1024 in training, crops of any classes, 90,000 iterations of 16 images.
+# Values that the Mask2Former configs for Cityscapes use as `_base_.NAME`, as published: short sides
+# of 0.5 to 2 times 1024 in training, crops of any classes, 90,000 iterations with batches of 16
+# images.
 crop_steps = [
     dict(
         type='RandomChoiceResize',

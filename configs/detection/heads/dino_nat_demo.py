@@ -1,5 +1,5 @@
-# A small DINO: three layers each and 100 queries. Its embed_dims stay 256, as they stand in nine
-# places of mmdet's config.
+# A small DINO: 3 encoder and decoder layers each, and 100 queries. Its embed_dims stay at 256,
+# because they are set in nine places of mmdet's config.
 _base_ = './dino_nat_tiny_12e_coco.py'
 model = dict(
     num_queries=100,

@@ -1,4 +1,4 @@
-# A small Mask2Former: three layers each and 50 queries.
+# A small Mask2Former: 3 layers each in pixel decoder and transformer decoder, and 50 queries.
 _base_ = './mask2former_nat_tiny_50e_coco.py'
 model = dict(
     backbone=dict(_delete_=True, **_base_.nat_demo, out_indices=(0, 1, 2, 3)),

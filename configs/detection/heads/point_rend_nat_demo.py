@@ -1,4 +1,4 @@
-# A small PointRend. Its heads keep 256 channels, as they stand in six places of mmdet's config.
+# A small PointRend. Its heads keep 256 channels, which are set in six places of mmdet's config.
 _base_ = './point_rend_nat_tiny_1x_coco.py'
 model = dict(
     backbone=dict(_delete_=True, **_base_.nat_demo, out_indices=(0, 1, 2, 3)),

@@ -5,7 +5,7 @@ model = dict(
     backbone=dict(_delete_=True, **_base_.nat_tiny, out_indices=(1, 2, 3)),
     neck=dict(in_channels=[128, 256, 512]),
 )
-# A quarter of the learning rate, as mmdet has it for RTMDet with a Swin.
+# A quarter of the learning rate, as in mmdet's RTMDet with Swin.
 optim_wrapper = dict(
     optimizer=dict(lr=1e-3), paramwise_cfg=dict(custom_keys=dict(rpb=_base_.no_decay))
 )

@@ -1,4 +1,4 @@
-# mmdet's schedule for RTMDet with a Swin.
+# mmdet's schedule for RTMDet with Swin.
 _base_ = ['mmdet::rtmdet/rtmdet_l_swin_b_4xb32-100e_coco.py', '../../_base_/heads.py']
 custom_imports = dict(imports=['nat_mm'], allow_failed_imports=False)
 model = dict(

@@ -5,7 +5,7 @@ model = dict(
     backbone=dict(_delete_=True, **_base_.nat_tiny, out_indices=(1, 2, 3)),
     neck=dict(in_channels=[128, 256, 512]),
 )
-# A learning rate for batches of 64 images, which falls to a twentieth as YOLOX's own.
+# A learning rate for batches of 64 images, which falls to a twentieth like YOLOX's own.
 adamw = dict(_base_.adamw, optimizer=dict(_base_.adamw.optimizer, lr=4e-4))
 optim_wrapper = dict(_delete_=True, **adamw)
 param_scheduler = [

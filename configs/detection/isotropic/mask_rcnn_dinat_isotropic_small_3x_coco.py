@@ -5,7 +5,7 @@ model = dict(
         _delete_=True,
         type='NATIsotropic',
         arch='dinat_small',
-        # As far apart as the 50 rows of tokens of an image of 800 rows allow.
+        # The largest dilation that fits the 50 rows of tokens of an image with 800 rows.
         dilations=(1, 7) * 6,
         init_cfg=dict(type='Pretrained', checkpoint=weights + 'dinat_isotropic_small_in1k_224.pth'),
     ),

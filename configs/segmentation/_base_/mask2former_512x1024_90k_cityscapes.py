@@ -1,6 +1,6 @@
 _base_ = 'mmseg::mask2former/mask2former_r50_8xb2-90k_cityscapes-512x1024.py'
 
-# mmseg's heads build parts of mmdet. nat_mm comes first: mmdet needs its operators.
+# mmseg's heads build parts of mmdet. nat_mm is imported first, because mmdet needs its operators.
 custom_imports = dict(imports=['nat_mm', 'mmdet.models'], allow_failed_imports=False)
 
 # As published; mmseg's own config limits the share of one class in a crop.

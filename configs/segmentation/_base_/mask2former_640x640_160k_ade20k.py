@@ -1,10 +1,10 @@
 _base_ = 'mmseg::mask2former/mask2former_r50_8xb2-160k_ade20k-512x512.py'
 
-# mmseg's heads build parts of mmdet. nat_mm comes first: mmdet needs its operators.
+# mmseg's heads build parts of mmdet. nat_mm is imported first, because mmdet needs its operators.
 custom_imports = dict(imports=['nat_mm', 'mmdet.models'], allow_failed_imports=False)
 
-# Images as published: short side 640, half to double in training; mmseg's own
-# configs limit the share of one class in a crop and test with a short side of 512.
+# Images as published: short side 640, and 0.5 to 2 times as much in training; mmseg's own configs
+# limit the share of one class in a crop and test with a short side of 512.
 crop_size = (640, 640)
 data_preprocessor = dict(size=crop_size)
 model = dict(data_preprocessor=data_preprocessor)

@@ -1,4 +1,4 @@
-"""Annotated images, whatever format they were read from."""
+"""Represents annotated images independently of their file format."""
 
 import math
 import os
@@ -16,7 +16,7 @@ from nat_mm.errors import UserError
 from nat_mm.inference.images import SUFFIXES, UnreadableInput
 
 _TOLERANCE = 0.01
-"""How far points may lie outside of an image, as a share of its sides: tools round differently."""
+"""How far points may lie outside an image, as a share of its sides: tools round differently."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +26,10 @@ class AnnotatedObject:
     Attributes:
         name: Its class.
         box: x, y, width and height, in pixels.
-        polygons: Its outline, each x1, y1, x2, y2, ... in pixels.
-        mask: Its pixels, where it has no polygons, as COCO's compressed run lengths. With neither,
-            only the box is known.
-        is_ignored: Whether neither finding it nor missing it is a mistake: ``iscrowd`` in COCO.
+        polygons: Its outline, each polygon as x1, y1, x2, y2, ... in pixels.
+        mask: Its pixels as COCO's compressed RLE if it has no polygons. Without either, only the
+            box is known.
+        is_ignored: Whether neither detecting nor missing it is a mistake: ``iscrowd`` in COCO.
     """
 
     name: str
@@ -45,11 +45,11 @@ class AnnotatedImage:
 
     Attributes:
         path: The image file.
-        width: In pixels, with EXIF's orientation applied.
-        height: Likewise.
-        objects: In the order of the annotations.
-        part: ``train`` or ``val`` if the source says so.
-        unlabeled: Areas of no class, whose pixels a segmentor ignores.
+        width: Width in pixels, with the EXIF orientation applied.
+        height: Height, likewise.
+        objects: The objects in the order of the annotations.
+        part: ``train`` or ``val`` if the source specifies it.
+        unlabeled: Areas without a class, whose pixels a segmentor ignores.
     """
 
     path: Path
@@ -62,12 +62,12 @@ class AnnotatedImage:
 
 @dataclass(frozen=True)
 class Annotations:
-    """What a folder of annotations holds.
+    """The content of a folder of annotations.
 
     Attributes:
         images: All images.
         classes: The names of the classes, in the order of the categories.
-        left_out: How often something was left out, by what it is.
+        left_out: How often something was left out, by description.
     """
 
     images: list[AnnotatedImage]
@@ -76,12 +76,12 @@ class Annotations:
 
 
 def encode_mask(pixels: np.ndarray) -> dict[str, Any]:
-    """A mask [height, width], bool, as COCO's compressed run lengths."""
+    """Encodes a mask [height, width], bool, as COCO's compressed RLE."""
     return coco_mask.encode(np.asfortranarray(pixels.astype(np.uint8)))
 
 
 def find_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
-    """All files below a folder that end so, in order; hidden ones are left out.
+    """Lists all files below a folder with the given suffixes, sorted, except hidden ones.
 
     Raises:
         UserError: There is no such folder.
@@ -98,15 +98,15 @@ def find_files(folder: Path, suffixes: Sequence[str]) -> list[Path]:
 
 
 def find_image(name: str, folders: Iterable[Path], *, annotations: Path) -> Path:
-    """Finds the image of an annotation file: by the name that it gives, or by its own.
+    """Finds the image of an annotation file, by the name given there or by that of the file.
 
     Args:
-        name: What the annotation file calls its image; folders in it are not looked at.
+        name: Name of the image in the annotation file; folders in it are ignored.
         folders: Where the image may be.
         annotations: The annotation file.
 
     Raises:
-        UserError: It is in none of the folders.
+        UserError: The image is in none of the folders.
     """
     folders = list(dict.fromkeys(folders))
     name = name.replace('\\', '/').rpartition('/')[2]
@@ -120,10 +120,10 @@ def find_image(name: str, folders: Iterable[Path], *, annotations: Path) -> Path
 
 
 def read_size(path: Path) -> tuple[int, int]:
-    """Width and height of an image as training reads it.
+    """Reads the width and height of an image as it is loaded for training.
 
     Raises:
-        UserError: It is no image.
+        UserError: The file is not an image.
     """
     try:
         return read_header(path).shown_size
@@ -132,12 +132,12 @@ def read_size(path: Path) -> tuple[int, int]:
 
 
 def clip_points(points: Sequence[float], size: tuple[int, int], *, place: str) -> tuple[float, ...]:
-    """Moves points that lie a little outside of an image to its border.
+    """Moves points slightly outside an image to its border.
 
     Args:
         points: x1, y1, x2, y2, ... in pixels.
         size: Width and height of the image.
-        place: Where they are from, for the message.
+        place: Origin of the points, for the message.
 
     Returns:
         The points.
@@ -161,14 +161,14 @@ def clip_points(points: Sequence[float], size: tuple[int, int], *, place: str) -
 def enclose(
     polygons: Sequence[Sequence[float]], *, place: str
 ) -> tuple[float, float, float, float]:
-    """The box around polygons: x, y, width and height.
+    """Computes the box around polygons: x, y, width and height.
 
     Args:
-        polygons: Each x1, y1, x2, y2, ... in pixels.
-        place: Where they are from, for the message.
+        polygons: Each as x1, y1, x2, y2, ... in pixels.
+        place: Origin of the polygons, for the message.
 
     Raises:
-        UserError: It is empty.
+        UserError: The box is empty.
     """
     x = [value for polygon in polygons for value in polygon[0::2]]
     y = [value for polygon in polygons for value in polygon[1::2]]
@@ -181,7 +181,7 @@ def enclose(
 
 
 def part_of(path: Path, root: Path) -> str | None:
-    """``train``, ``val`` or ``test`` if a folder above a file says so; otherwise None."""
+    """Returns ``train``, ``val`` or ``test`` if a folder above a file says so, or else None."""
     for folder in path.relative_to(root).parent.parts:
         for part in ('train', 'val', 'test'):
             if folder.lower().startswith(part):
@@ -190,10 +190,10 @@ def part_of(path: Path, root: Path) -> str | None:
 
 
 def read_text(path: Path) -> str:
-    """The text of a file.
+    """Reads a text file.
 
     Raises:
-        UserError: It cannot be read, or is no text.
+        UserError: It cannot be read, or is not UTF-8 text.
     """
     try:
         return path.read_text(encoding='utf-8-sig')

@@ -36,17 +36,17 @@ _CORNERS_OF_CIRCLE = 64
 def read_labelme(source: Path) -> Annotations:
     """Reads a folder in labelme's format.
 
-    Shapes of one label with the same group are one object. Points and lines are left out, as are
+    Shapes with the same label and group form one object. Points and lines are left out, as are
     shapes named ``_background_`` and ``__ignore__``; label images ignore the pixels of the latter.
-    Folders that begin with ``train`` and ``val`` are the parts of the data, one that begins with
-    ``test`` is left out.
+    Folders with names starting with ``train`` and ``val`` are the parts of the data; those starting
+    with ``test`` are left out.
 
     Args:
-        source: The folder, with the JSON files beside the images or where their ``imagePath``
-            says, and with or without a ``labels.txt`` of the names of the classes.
+        source: The folder. The images are where the ``imagePath`` of the JSON files says, or next
+            to these files; a ``labels.txt`` may list the names of the classes.
 
     Returns:
-        The annotations; classes are in the order of ``labels.txt``, or else of the alphabet.
+        The annotations; classes are in the order of ``labels.txt``, or else alphabetical.
 
     Raises:
         UserError: There is nothing to read, or something is wrong with a file.
@@ -118,7 +118,7 @@ def _read_image(file: Path, part: str | None, left_out: Counter[str]) -> Annotat
 
 
 def _find_image(name: str, file: Path) -> Path:
-    """The image where the JSON file says, or beside that file."""
+    """Finds the image where the JSON file says, or next to that file."""
     path = file.parent / name.replace('\\', '/')
     return path if name and path.is_file() else find_image(name, [file.parent], annotations=file)
 
@@ -156,7 +156,7 @@ def _read_points(points: Any, place: str) -> list[tuple[float, float]]:
 def _draw_circle(
     center: tuple[float, float], edge: tuple[float, float], size: tuple[int, int]
 ) -> list[tuple[float, float]]:
-    """The circle's points; those outside of the image are moved to its border."""
+    """Returns points on the circle; those outside the image are moved to its border."""
     radius = math.dist(center, edge)
     angles = (2 * math.pi * step / _CORNERS_OF_CIRCLE for step in range(_CORNERS_OF_CIRCLE))
     return [
@@ -171,7 +171,7 @@ def _draw_circle(
 def _read_mask(
     mask: Any, name: str, points: list[tuple[float, float]], size: tuple[int, int], place: str
 ) -> AnnotatedObject:
-    """An object whose pixels are given as a PNG, at the first of the points."""
+    """Reads an object whose pixels are given as a PNG with its corner at the first point."""
     try:
         with Image.open(io.BytesIO(base64.b64decode(mask, validate=True))) as image:
             pixels = np.array(image.convert('L')) > 0
@@ -197,7 +197,7 @@ def _from_mask(name: str, mask: dict[str, Any]) -> AnnotatedObject:
 
 
 def _join(group: list[AnnotatedObject], file: Path) -> AnnotatedObject:
-    """One object of several shapes."""
+    """Joins several shapes into one object."""
     first = group[0]
     if len(group) == 1:
         return first

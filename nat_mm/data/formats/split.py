@@ -11,22 +11,22 @@ from nat_mm.errors import UserError
 def split_images(
     images: list[AnnotatedImage], *, val_fraction: float, seed: int
 ) -> list[AnnotatedImage]:
-    """Gives every image its part, ``train`` or ``val``.
+    """Assigns every image to a part, ``train`` or ``val``.
 
-    If the source has images for either, that is kept, and images of neither are for training.
-    Otherwise both parts get about the same share of each class's images: the rarest class is
+    If the source has images for both, that split is kept, and images of neither are for training.
+    Otherwise, each part gets about its share of every class's images: the rarest class is
     distributed first (iterative stratification, Sechidis et al. 2011).
 
     Args:
         images: The images.
         val_fraction: Share of the images for validation, between 0 and 1.
-        seed: Decides which; the same seed gives the same split.
+        seed: Random seed; the same seed gives the same split.
 
     Returns:
         The images with their parts, in the same order.
 
     Raises:
-        UserError: There are fewer than two images, or ``val_fraction`` is out of its range.
+        UserError: There are fewer than two images, or ``val_fraction`` is out of range.
     """
     if not 0 < val_fraction < 1:
         raise UserError(
@@ -49,7 +49,7 @@ def is_split(images: list[AnnotatedImage]) -> bool:
 
 
 def _stratify(images: list[AnnotatedImage], val_fraction: float, seed: int) -> set[int]:
-    """The indices of the images for validation: at least one, and not all."""
+    """Chooses the indices of the images for validation: at least one, but not all."""
     shares = {'train': 1 - val_fraction, 'val': val_fraction}
     classes = [{each.name for each in image.objects} for image in images]
     waiting = Counter(name for names in classes for name in names)

@@ -1,4 +1,4 @@
-"""Reads Pascal VOC: one XML file with boxes for each image, as LabelImg and CVAT write it, too."""
+"""Reads Pascal VOC's format, one XML file per image, which LabelImg and CVAT also write."""
 
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -28,15 +28,15 @@ _CORNERS = ('xmin', 'ymin', 'xmax', 'ymax')
 def read_voc(source: Path) -> Annotations:
     """Reads a folder in Pascal VOC's format.
 
-    Objects marked as difficult are ignored in training and tests, as in VOC's own evaluation. A
-    ``SegmentationObject/NAME.png`` gives the masks of an image's objects. Where
-    ``ImageSets/Main`` has both ``train.txt`` and ``val.txt``, they say which images are used.
-    Without these, folders that begin with ``train`` and ``val`` are the parts of the data, and one
-    that begins with ``test`` is left out.
+    Objects marked as difficult are ignored in training and testing, as in VOC's own evaluation. A
+    ``SegmentationObject/NAME.png`` provides the masks of an image's objects. If
+    ``ImageSets/Main`` has both ``train.txt`` and ``val.txt``, these list the images to use.
+    Otherwise, folders with names starting with ``train`` and ``val`` are the parts of the data, and
+    those starting with ``test`` are left out.
 
     Args:
         source: The folder, with ``Annotations`` and ``JPEGImages``; or any folder in which the
-            XML files lie beside the images.
+            XML files are next to the images.
 
     Returns:
         The annotations; classes are in alphabetical order.
@@ -64,7 +64,7 @@ def read_voc(source: Path) -> Annotations:
 
 
 def _read_parts(source: Path, names: set[str]) -> dict[str, str]:
-    """``train`` or ``val`` for each image that ``ImageSets/Main`` lists; empty without both."""
+    """Reads the part of each image from the two lists in ``ImageSets/Main``; empty without both."""
     lists = {part: source / 'ImageSets' / 'Main' / f'{part}.txt' for part in ('train', 'val')}
     parts: dict[str, str] = {}
     if not all(path.is_file() for path in lists.values()):
@@ -99,7 +99,7 @@ def _read_image(file: Path, source: Path, part: str | None) -> AnnotatedImage:
 
 def _check_size(root: ElementTree.Element, size: tuple[int, int], file: Path, path: Path) -> None:
     written = tuple(root.findtext(f'size/{side}', '0').strip() for side in ('width', 'height'))
-    # Some tools leave the size out or write zeros.
+    # Some tools omit the size or write zeros.
     if '0' not in written and written != tuple(map(str, size)):
         raise UserError(
             f'{file} is for an image of {written[0]} x {written[1]} pixels, but {path} has '
@@ -136,7 +136,7 @@ def _read_object(
 
 
 def _read_masks(path: Path, size: tuple[int, int], count: int) -> list[dict[str, Any] | None]:
-    """The mask of each object; None for each without a mask image."""
+    """Reads the mask of each object; they are all None without a mask image."""
     if not path.is_file():
         return [None] * count
     if read_size(path) != size:

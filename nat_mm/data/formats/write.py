@@ -20,24 +20,24 @@ IGNORED_LABEL = 255
 
 
 def write_coco(annotations: Annotations, target: Path, *, label_images: bool = False) -> None:
-    """Writes annotated images in the folders of COCO, all or nothing.
+    """Writes annotated images in COCO's folder layout, all or nothing.
 
-    The folder gets, for ``train`` and ``val``::
+    For ``train`` and ``val``, the folder gets::
 
         images/PART/NAME.jpg                   hard links to the images, or copies
         annotations/instances_PART.json        COCO annotations
         labels/PART/NAME.png                   with ``label_images``: uint8 [height, width], 0 for
-                                               the background, 1 for the first class, ..., 255
-                                               for what is ignored; later objects cover earlier
+                                               the background, 1 for the first class, ..., 255 for
+                                               ignored pixels; later objects cover earlier ones
 
     Args:
-        annotations: What to write; every image has its part.
+        annotations: What to write; every image has a part.
         target: A folder that does not exist or is empty.
-        label_images: Whether label images are written, too.
+        label_images: Whether to also write label images.
 
     Raises:
-        UserError: The folder is not empty, images have the same name, or label images are wanted
-            of objects without masks.
+        UserError: The folder is not empty, images have the same name, label images are requested
+            for objects without masks, or there are too many classes for label images.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise UserError(f'{target} exists and is not an empty folder: choose another one')
@@ -94,14 +94,14 @@ def _write_part(
 
 
 def _name_files(images: list[AnnotatedImage]) -> dict[str, AnnotatedImage]:
-    """A file name for each image: its own, or if several have the same, its folders' before it."""
+    """Names a file for each image: its own name, prefixed by its folders if that is not unique."""
     stems = Counter(image.path.stem.lower() for image in images)
     named: dict[str, AnnotatedImage] = {}
     taken: dict[str, Path] = {}
     for image in images:
         is_alone = stems[image.path.stem.lower()] == 1
         name = image.path.name if is_alone else '_'.join(image.path.parts[-3:]).lstrip('/')
-        # Label images differ in their stem only.
+        # All label images end with .png, so that stems must be unique.
         other = taken.setdefault(Path(name).stem.lower(), image.path)
         if name in named and other == image.path:
             raise UserError(
@@ -116,12 +116,12 @@ def _name_files(images: list[AnnotatedImage]) -> dict[str, AnnotatedImage]:
 def _link(source: Path, target: Path) -> None:
     try:
         os.link(source.resolve(), target)
-    except OSError:  # another disk, or one without hard links
+    except OSError:  # on another disk, or one without hard links
         shutil.copyfile(source, target)
 
 
 def _segmentation(each: AnnotatedObject, image: AnnotatedImage) -> dict[str, Any]:
-    """``segmentation`` and ``area`` in COCO; of a box only the area."""
+    """Returns COCO's ``segmentation`` and ``area``; for a box, only the area."""
     if not each.polygons and each.mask is None:
         return dict(area=each.box[2] * each.box[3])
     area = float(coco_mask.area(_encode(each, image)))
@@ -132,7 +132,7 @@ def _segmentation(each: AnnotatedObject, image: AnnotatedImage) -> dict[str, Any
 
 
 def _encode(each: AnnotatedObject, image: AnnotatedImage) -> dict[str, Any]:
-    """The pixels of an object, as run lengths."""
+    """Encodes the pixels of an object as RLE."""
     if each.mask is not None:
         return each.mask
     polygons = [list(polygon) for polygon in each.polygons]

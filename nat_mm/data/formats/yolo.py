@@ -1,4 +1,4 @@
-"""Reads YOLO's format: a text file for each image, with a box or polygon a line."""
+"""Reads YOLO's format: a text file for each image, with one box or polygon per line."""
 
 from pathlib import Path
 from typing import Any
@@ -26,14 +26,14 @@ _NOT_LABELS = ('classes.txt', 'readme')
 def read_yolo(source: Path) -> Annotations:
     """Reads a folder in YOLO's format.
 
-    A line is a class and the center, width and height of a box, or a class and the points of a
-    polygon, all as shares of the image's width and height. Labels are in a folder ``labels`` where
-    images are in a folder ``images``, or beside them. Folders that begin with ``train`` and
-    ``val`` are the parts of the data, one that begins with ``test`` is left out. An image without
-    labels has no objects.
+    A line consists of a class and the center, width and height of a box, or a class and the points
+    of a polygon, all as fractions of the image's width and height. If the images are in a folder
+    ``images``, their labels are in the corresponding folder ``labels``; otherwise, they are next to
+    the images. Folders with names starting with ``train`` and ``val`` are the parts of the data;
+    those starting with ``test`` are left out. An image without labels has no objects.
 
     Args:
-        source: The folder, with the names of the classes in ``data.yaml``, or one a line in
+        source: The folder, with the names of the classes in ``data.yaml``, or one per line in
             ``classes.txt`` or ``obj.names``.
 
     Returns:
@@ -73,7 +73,7 @@ def read_yolo(source: Path) -> Annotations:
 
 
 def _read_settings(source: Path) -> tuple[dict[str, Any], Path | None]:
-    """The YAML file that names the classes; empty without one."""
+    """Reads the YAML file that names the classes; empty without one."""
     found = {}
     for path in find_files(source, ('.yaml', '.yml')):
         try:
@@ -122,7 +122,7 @@ def _read_classes(
 
 
 def _label_path(image: Path, source: Path) -> Path:
-    """Where the labels of an image are: in ``labels`` instead of the last ``images``, or beside."""
+    """Returns the label file of an image: in ``labels`` instead of ``images``, or next to it."""
     parts = list(image.relative_to(source).with_suffix('.txt').parts)
     folders = [index for index, part in enumerate(parts[:-1]) if part == 'images']
     if folders:

@@ -1,6 +1,6 @@
-# The augmentation published for NAT and DiNAT is Swin's: RandAugment (magnitude 9, deviation 0.5),
-# random erasing in a quarter of the images; tests use a center crop after resizing to 256. The
-# authors' training resizes bilinearly or bicubically at random; here it is always bicubic.
+# The augmentation published for NAT and DiNAT is Swin's: RandAugment (magnitude 9, deviation 0.5)
+# and random erasing in a quarter of the images; tests use a center crop after resizing to 256. The
+# authors resize training images bilinearly or bicubically at random; here it is always bicubic.
 _base_ = 'mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py'
 
 # mmpretrain's own commands set these; its configs do not.
@@ -9,7 +9,7 @@ train_dataloader = dict(batch_size=128, **loader)
 val_dataloader = dict(batch_size=128, **loader)
 test_dataloader = val_dataloader
 
-# Used by `tools/test.py --tta`: the mean score of each image and its mirror image.
+# Used by `tools/test.py --tta`: averages the scores of each image and its mirror image.
 tta_model = dict(type='AverageClsScoreTTA')
 tta_pipeline = [
     *_base_.test_pipeline[:-1],

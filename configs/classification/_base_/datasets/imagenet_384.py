@@ -4,7 +4,7 @@ train_pipeline = [
     dict(step, scale=384) if step['type'] == 'RandomResizedCrop' else step
     for step in _base_.train_pipeline
 ]
-# Published: the whole short side, cropped to a square.
+# As published: the short side is resized to 384, and the image is cropped to a square.
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='ResizeEdge', scale=384, edge='short', backend='pillow', interpolation='bicubic'),

@@ -1,4 +1,4 @@
-# The output norm of the last stage (`norm3`) is the released classifiers' final `norm`.
+# The output norm of the last stage (`norm3`) is the final `norm` of the released classifiers.
 model = dict(
     type='ImageClassifier',
     backbone=dict(type='NAT', arch='mini', out_indices=(3,)),

@@ -1,6 +1,6 @@
-# Published: 300 epochs, of which 20 warm-up, and 10 more at the lowest rate. The authors' cosine
-# begins at epoch 0 and is covered by the warm-up there, mmengine's begins after it: at most 1.1%
-# apart.
+# Published: 300 epochs, including 20 of warm-up, and 10 more at the lowest learning rate. The
+# authors' cosine starts at epoch 0, hidden by the warm-up; mmengine's starts after it. They differ
+# by at most 1.1%.
 max_epochs = 310
 train_cfg = dict(by_epoch=True, max_epochs=max_epochs, val_interval=1)
 val_cfg = dict()
@@ -22,7 +22,7 @@ param_scheduler = [
 optim_wrapper = dict(
     type='AutocastOptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-3, betas=(0.9, 0.999), weight_decay=0.05),
-    # Biases, norms and layer scales are vectors. The authors' models ask for no decay of rpb.
+    # Biases, norms and layer scales are vectors. The authors' models exclude rpb from weight decay.
     paramwise_cfg=dict(
         bias_decay_mult=0.0, flat_decay_mult=0.0, custom_keys={'.rpb': dict(decay_mult=0.0)}
     ),

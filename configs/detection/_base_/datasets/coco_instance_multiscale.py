@@ -1,7 +1,7 @@
 _base_ = 'mmdet::_base_/datasets/coco_instance.py'
 
 # The multi-scale augmentation of DETR (arXiv 2005.12872) with the authors' sizes: half of the
-# images are resized to a random short side, the others are resized, cropped and resized again.
+# images are resized to a random short side; the others are resized, cropped and resized again.
 resize = dict(
     type='RandomChoiceResize',
     scales=[(short_side, 1333) for short_side in range(480, 801, 32)],
@@ -35,7 +35,7 @@ train_pipeline = [
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 
-# Used by `tools/test.py --tta`. mmdet merges boxes only, so masks are not tested then.
+# Used by `tools/test.py --tta`. mmdet merges only boxes, so that masks are not tested.
 tta_model = dict(
     type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100)
 )

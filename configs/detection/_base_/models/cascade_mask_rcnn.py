@@ -1,7 +1,7 @@
 _base_ = 'mmdet::_base_/models/cascade-mask-rcnn_r50_fpn.py'
 
-# Four convolutions and one linear layer with synchronised BN, boxes per class, GIoU on decoded
-# boxes: the cascade heads of the published experiments. The three stages differ only in the
+# The cascade heads of the published experiments: four convolutions and one linear layer with
+# synchronized BN, boxes per class, and GIoU on decoded boxes. The three stages differ only in the
 # scale of their box targets.
 bbox_heads = [
     dict(
