@@ -120,9 +120,9 @@ def _prepare_fork() -> None:
 
 
 def leave_out_log_details() -> None:
-    """Skips what takes runs in this process seconds and only serves the log.
+    """Skips work that takes seconds and only serves the log of runs in this process.
 
-    That is formatting the config and listing the compilers and libraries of the system.
+    It formats the config and lists the compilers and libraries of the system.
     """
     mmengine.config.config.FormatCode = lambda text, **_: (text, False)
     mmengine.runner.runner.collect_env = dict

@@ -1,4 +1,4 @@
-"""Tests confusion matrices against counts by hand, and what is written of them."""
+"""Tests confusion matrices against counts by hand, and the files written from them."""
 
 import csv
 

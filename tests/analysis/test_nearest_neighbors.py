@@ -1,4 +1,4 @@
-"""Tests the vote of nearest neighbors and classifiers tested with it."""
+"""Tests the nearest-neighbor vote, and testing a classifier with it."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""Tests what is measured for attention patterns."""
+"""Tests the measurements of attention patterns."""
 
 import time
 
@@ -80,8 +80,7 @@ def test_too_small_an_image_is_refused_and_training_mode_stays(backbones):
 
 def test_receptive_fields_grow(backbones):
     sides = {name: measure_field_sides(each, (160, 160)) for name, each in backbones.items()}
-    # The tokenizer's two 3 x 3 convolutions of stride 2 see 7 pixels, and 4 more for each further
-    # token.
+    # The tokenizer's two 3 x 3 convolutions of stride 2 span 7 pixels, plus 4 per further token.
     assert sides['neighborhood'] == sides['sasa'] == [15, 23, 47, 63]
     assert sides['full'] == [160] * 4
     assert sides['shifted_window'][0] == 15

@@ -35,7 +35,7 @@ def small_model(request, load):
 
 @pytest.fixture
 def batch():
-    """Images whose sides are no whole number of tokens, with their labels."""
+    """Images whose sides are not a whole number of tokens, with their labels."""
     from mmpretrain.structures import DataSample
 
     generator = torch.Generator().manual_seed(0)

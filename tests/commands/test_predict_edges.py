@@ -1,4 +1,4 @@
-"""Tests tools/predict.py with inputs that could hang it, exhaust the memory or end it."""
+"""Tests tools/predict.py with inputs that could hang it, exhaust the memory or crash it."""
 
 import contextlib
 import os
@@ -190,7 +190,7 @@ def test_limit_of_megapixels(folder, left_out):
     ids=lambda error: type(error).__name__,
 )
 def test_image_that_takes_all_memory(error, folder, left_out, monkeypatch):
-    """The other image of its batch is still predicted."""
+    """The other image of the batch is still predicted."""
     shutil.copy(folder / 'zz.jpg', folder / 'aa.jpg')
     infer, calls = Model.infer, []
 
@@ -211,7 +211,7 @@ def test_image_that_takes_all_memory(error, folder, left_out, monkeypatch):
 def test_image_that_is_smaller_than_a_backbone_takes(
     size, folder, predict, configs, trained, tmp_path
 ):
-    """Such an image is padded, alone and in a batch."""
+    """Small images are padded, alone and in a batch."""
     height, width = size
     write_noise(folder / 'small.png', height, width)
     write_noise(folder / 'small2.png', height, width)

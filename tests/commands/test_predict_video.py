@@ -126,7 +126,7 @@ def test_coco_without_any_object(run, video):
 
 
 def test_segmentor_on_a_video_and_on_its_images(run, tmp_path):
-    """An animation has odd height and width, which an MP4 file cannot have."""
+    """The animation has an odd height and width, which an MP4 file cannot have."""
     images = [Image.fromarray(np.full((95, 127, 3), 60 * number, np.uint8)) for number in range(3)]
     images[0].save(tmp_path / 'clip.gif', save_all=True, append_images=images[1:], duration=80)
     for number, image in enumerate(read_video(tmp_path / 'clip.gif')[0]):

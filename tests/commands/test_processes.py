@@ -38,7 +38,7 @@ def run(environment, tmp_path):
 
 @pytest.fixture(scope='module')
 def python(environment, tmp_path_factory):
-    """Replaces the interpreter where its start is not what is tested."""
+    """A quick stand-in for the interpreter, for tests that are not about its start."""
     with warm(sys.executable, tmp_path_factory.mktemp('warm'), environment) as python:
         yield python
 
@@ -94,7 +94,7 @@ def test_scripts_say_how_they_are_used(script, run):
 
 
 def test_script_tests_in_several_processes(run, tmp_path):
-    """A fake Python prints its arguments."""
+    """The script runs a fake Python that prints its arguments."""
     (tmp_path / 'python').write_text('#!/bin/sh\necho "$@"\n')
     (tmp_path / 'python').chmod(0o755)
     result = run(
@@ -109,7 +109,7 @@ def test_script_tests_in_several_processes(run, tmp_path):
 
 
 def test_slurm_scripts_start_the_commands(run, tmp_path):
-    """A fake srun prints its arguments."""
+    """The scripts run a fake srun that prints its arguments."""
     (tmp_path / 'srun').write_text('#!/bin/sh\necho "$@"\n')
     (tmp_path / 'srun').chmod(0o755)
     path = f'{tmp_path}:/usr/bin:/bin'

@@ -88,7 +88,7 @@ test_dataloader = dict(dataset=dict(
 def test_detector_of_photographs_on_their_side(
     configs, trained, test, predict, two_folders, tmp_path
 ):
-    """The config's loader does not turn them; two folders contain files of the same names."""
+    """The config's loader does not rotate the images; both folders have files of the same names."""
     images = two_folders / 'images'
     exif = Image.Exif()
     exif[0x0112] = 6

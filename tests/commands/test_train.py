@@ -99,7 +99,7 @@ def test_amp_trains_in_bf16_on_a_cpu(train, configs, trained, tmp_path):
 
 
 def test_cascade_trains_on_a_cpu_as_shipped(train, small_data, tmp_path):
-    """It keeps SyncBN and mixed precision; only its depths, channels and data are smaller."""
+    """The config keeps SyncBN and mixed precision; only depths, channels and data are smaller."""
     leaf = ROOT / 'configs' / 'detection' / 'nat' / 'cascade_mask_rcnn_nat_mini_3x_coco.py'
     data = [
         'train_dataloader.num_workers=0',
@@ -209,7 +209,7 @@ def test_infinite_loss_is_one_line(train, configs, tmp_path):
 
 
 def test_full_disk_is_one_line(train, configs, tmp_path):
-    """The log fits, and the second checkpoint does not."""
+    """The log fits, but the second checkpoint does not."""
     options = ['default_hooks.checkpoint.interval=1', 'default_hooks.checkpoint.max_keep_ckpts=1']
     ends = ['train_cfg.max_iters=1', 'train_cfg.val_interval=100']
     arguments = [str(configs['segmentation']), '--work-dir', str(tmp_path), '--cfg-options']

@@ -15,7 +15,7 @@ def test_region_is_pooled_where_it_lies(dtype):
         out_channels=1,
         featmap_strides=[4],
     )
-    # Every cell contains its own column number. All are at most 255, so exact in bf16.
+    # Every cell contains its column number, at most 255, which bf16 represents exactly.
     features = torch.arange(256.0, dtype=dtype).repeat(1, 1, 8, 1)
     rois = torch.tensor([[0, 1001.0, 4, 1005, 8]])  # the center is at column 1003 / 4 - 1 / 2
     pooled = extractor([features], rois)

@@ -261,7 +261,7 @@ def test_what_occurs_many_times_is_looked_at_once(tmp_path):
 
 
 def test_attributes_of_containers_and_tensors_are_left_out(tmp_path):
-    """They would replace methods that are called later."""
+    """Attributes would replace methods that are called later."""
     weight, bias = torch.ones(2), nn.Parameter(torch.zeros(1))
     weight.numel = bias
     state = {'items': bias, '_metadata': {'': {'version': 1}}}

@@ -48,7 +48,7 @@ def sample(plane, y, x):
 
 
 def define_deform_conv(x, offset, mask, weight, bias, groups, deform_groups):
-    """Computes it cell by cell as defined, with mmcv's order of offsets: y and x alternate."""
+    """Convolves cell by cell as defined, with mmcv's order of offsets: y and x alternate."""
     out_channels, channels, kernel_h, kernel_w = weight.shape
     output = torch.zeros(len(x), out_channels, *offset.shape[2:], dtype=x.dtype)
     for b, c_out, row, column in torch.cartesian_prod(*map(torch.arange, output.shape)).tolist():

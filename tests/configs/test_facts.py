@@ -177,7 +177,7 @@ def describe_crop(pipeline):
 
 
 def as_json(value):
-    """Converts tuples to lists, as in JSON, and dicts and lists recursively."""
+    """Converts a value to plain dicts and lists, as in JSON."""
     if isinstance(value, dict):
         return {key: as_json(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
@@ -186,7 +186,7 @@ def as_json(value):
 
 
 def check_warmup(rates, facts):
-    """Allows for mmengine reaching the full rate one step before the given end."""
+    """Checks the warm-up; mmengine reaches the full rate one step before the given end."""
     warmup, rate = facts['lr_config']['warmup_iters'], facts['optimizer']['lr']
     assert rates[0] == pytest.approx(rate * facts['lr_config']['warmup_ratio'])
     assert rates[warmup // 2] == pytest.approx(rate / 2, rel=0.01)

@@ -1,4 +1,4 @@
-"""Tests that small head configs train and that all pass the levels that their heads expect."""
+"""Tests that small head configs train and that all have the levels that their heads expect."""
 
 from collections.abc import Sequence
 

@@ -96,7 +96,7 @@ def test_label_beyond_the_classes(workers, configs, data):
 
 
 def test_label_beyond_the_classes_where_nothing_is_lost(configs, data):
-    """The validation metric ignores such pixels, and Dice clamps them."""
+    """The validation metric ignores labels beyond the classes, and Dice clamps them."""
     for folder in ('training', 'validation'):
         label = data / f'annotations/{folder}/01.png'
         cv2.imwrite(str(label), np.full((96, 128), 10, np.uint8))

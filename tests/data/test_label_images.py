@@ -215,7 +215,7 @@ def test_label_of_equal_channels(root):
 
 
 def test_palette_images(root):
-    """Pillow, mmseg's default, returns their values, and OpenCV their colors."""
+    """Pillow, mmseg's default, reads the palette's indices; OpenCV reads its colors."""
     write(root / 'labels/1.png', labels_of(0, 1, 2), mode='P')
     assert problems_of(root) == []
     steps = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', imdecode_backend='cv2')]

@@ -28,7 +28,7 @@ COLUMNS = {
     'mIoU(ms+flip)': 'miou(ms+flip)',
     'Top 1 Accuracy': 'top_1_accuracy',
 }
-"""The names that mim uses for the metafiles' metrics, below their datasets."""
+"""The names that mim uses for the metafiles' metrics, after the name of the dataset."""
 
 
 def run(root, *options):

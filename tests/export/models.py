@@ -21,7 +21,7 @@ CLASSES = 3
 
 @MODELS.register_module(force=True)
 class Pyramid(nn.Module):
-    """Replaces a backbone of nat_mm, and is quick to trace."""
+    """A backbone that is quicker to trace than nat_mm's."""
 
     def __init__(self, levels: int = len(CHANNELS)) -> None:
         super().__init__()

@@ -57,7 +57,7 @@ def file(
 
 @pytest.mark.parametrize('runtime', RUNTIMES)
 def test_mask_rcnn(file: Path, mask_rcnn: Model, runtime: str) -> None:
-    """Images have other sizes than those that the export and its own check use."""
+    """The images differ in size from those that the export and its own check use."""
     if runtime == 'openvino':
         pytest.importorskip('openvino')
     run = RUNTIMES[runtime](file)

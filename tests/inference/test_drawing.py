@@ -71,7 +71,7 @@ def test_mask_has_the_color_of_its_class(opacity, truth):
 
 
 def test_same_colors_in_every_drawing():
-    """Other objects next to it do not matter, though mmdet gives them random shades."""
+    """Colors do not depend on other objects, though mmdet gives objects random shades."""
     first = draw(detection(), with_labels=False)
     np.testing.assert_array_equal(first, draw(detection(), with_labels=False))
     alone = draw(detection(), with_labels=False, score_threshold=0.7)

@@ -142,7 +142,7 @@ def test_wrong_input(models, inputs, options, error, message):
 
 
 def test_scores_below_the_threshold_of_the_config(models, folder, monkeypatch):
-    """They are found only if they are asked for."""
+    """Detections below it are returned only if asked for."""
     model = models['detection']
     own = model.module.roi_head.test_cfg
     monkeypatch.setitem(own, 'score_thr', 0.4)

@@ -1,4 +1,4 @@
-"""Tests that tiled images give the same results as whole ones, without their memory."""
+"""Tests that tiled images give the same results as whole ones, with less memory."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A stand-in for the Hugging Face Hub that huggingface_hub is pointed to."""
+"""Points huggingface_hub to a stand-in for the Hugging Face Hub."""
 
 import pytest
 

@@ -158,7 +158,7 @@ def test_no_code_in_a_file_is_run(hub):
 
 @pytest.mark.parametrize('suffix', ['safetensors', 'bin'])
 def test_backbone_starts_from_the_layout_of_hugging_face(hub, suffix):
-    """Both init_cfg and load_pretrained take such checkpoints."""
+    """Both init_cfg and load_pretrained load that layout."""
     authors = make_classifier()
     weights = to_huggingface(authors, model_type='nat', source='test')
     if suffix == 'bin':

@@ -1,4 +1,4 @@
-"""Tests Hugging Face's models that contain a Dinat on our operator."""
+"""Tests Hugging Face's models that contain a Dinat, running on our operator."""
 
 import importlib
 import sys
@@ -96,7 +96,7 @@ def test_float32_is_within_1e_5_of_the_definition(by_definition):
 
 
 def test_output_attentions(by_definition):
-    """The last layer of each stage returns them, as in transformers; the rest is unchanged."""
+    """Each stage's last layer returns attentions, as in transformers; the rest is unchanged."""
     model = make('DinatModel').double().eval()
     image = torch.randn(1, 3, 97, 105, dtype=torch.float64)
     with torch.no_grad():
@@ -197,7 +197,7 @@ def test_model_made_before_the_import_and_a_second_import(monkeypatch):
 
 
 def test_a_natten_without_the_old_functions_does_not_matter(monkeypatch):
-    """modeling_dinat imports two of them if it finds any natten."""
+    """modeling_dinat imports two of the old functions if it finds any natten."""
     from transformers.models import dinat
 
     name = 'transformers.models.dinat.modeling_dinat'

@@ -56,7 +56,7 @@ def test_norms_and_activation_are_recomputed_in_backward_and_linear_layers_are_n
     ('setting', 'again'), [(None, 0), (False, 0), (True, 1)], ids=['default', 'off', 'on']
 )
 def test_on_other_devices_nothing_is_recomputed_unless_asked_for(monkeypatch, setting, again):
-    """A host needs longer to recompute than a GPU for the layer; here, the device is meta."""
+    """Recomputing takes the host longer than the layer takes a GPU. The device here is meta."""
     monkeypatch.setattr(memory, '_SETTING', setting)
     layer = NATLayer(8, 2, kernel_size=3).to('meta')
     x = torch.empty(1, 5, 6, 8, requires_grad=True, device='meta')

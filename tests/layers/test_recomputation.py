@@ -110,7 +110,7 @@ def test_within_activation_checkpointing(division, monkeypatch):
 
 
 def test_kept_tensors_go_through_hooks_that_are_there(division, monkeypatch):
-    """Such hooks are those of ``save_on_cpu`` and activation checkpointing."""
+    """Examples of such hooks are those of ``save_on_cpu`` and activation checkpointing."""
     layer, x = make_layer(), make_map()
     packed, unpacked = [], []
 

@@ -78,7 +78,7 @@ def test_heads(built):
 
 @pytest.mark.parametrize('built', RUN, indirect=True)
 def test_optimizer(built):
-    """Each parameter is its own group; its kind determines its rate and weight decay."""
+    """Each parameter has its own group; its kind determines its rate and weight decay."""
     task, config, model = built
     facts = FACTS[task]['optimizer']
     rates = facts['lr'] * facts['backbone_multiplier'], facts['lr']

@@ -43,9 +43,9 @@ def set_threads():
 def quick_interpreter() -> Iterator[None]:
     """Skips work of Triton's interpreter that has no effect but takes two thirds of its time.
 
-    The interpreter computes sums and products of integers again in 64 bits, for checks that it
-    skips unless it debugs. It replaces Triton's functions at each call of a function by a kernel,
-    not only at the first. It makes the same table of types for each operation.
+    The interpreter recomputes sums and products of integers in 64 bits for checks that run only
+    when debugging. It replaces Triton's functions at each call of a function by a kernel, not only
+    the first, and rebuilds the same table of types for each operation.
     """
     if importlib.util.find_spec('triton') is None:
         yield

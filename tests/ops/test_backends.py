@@ -177,7 +177,7 @@ def test_command_ends_quietly_when_nobody_reads_on():
 
 @needs_kernel
 def test_command_reports_a_mistake_in_one_line():
-    """The command runs in a process for its exit code."""
+    """The command runs in its own process because of its exit code."""
     environment = {**os.environ, 'NAT_MM_CPU_ISA': 'bogus'}
     process = ForkedPython([sys.executable, '-m', 'nat_mm.ops'], env=environment)
     output = process.stdout.read()

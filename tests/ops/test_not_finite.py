@@ -63,7 +63,7 @@ def test_gradient_of_the_output_that_is_not_finite(number):
 @pytest.mark.parametrize(('case', 'token'), PLACES, ids=['inside', 'corner', 'dilated'])
 @pytest.mark.parametrize('place', ['query', 'key', 'value'])
 def test_on_other_devices_it_reaches_the_tiles_around_it(case, token, place, monkeypatch):
-    """In backward, also the keys that these tiles attend to; everything else is right."""
+    """Backward also reaches the keys that these tiles attend to; everything else is right."""
     monkeypatch.setattr(portable, '_spreads', lambda result: False)
     inputs = spoilt(case, token, place, torch.nan)
     query_reached, key_reached = (torch.zeros(1, case.height, case.width, 1, 1) for _ in 'qk')

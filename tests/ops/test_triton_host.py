@@ -129,7 +129,7 @@ def test_what_is_kept_is_bounded(launched, monkeypatch):
 
 
 def test_threads_get_the_launches_of_their_problems(launched, monkeypatch):
-    """This holds even while cached launches are evicted."""
+    """Each thread gets its own launches even while cached ones are evicted."""
     monkeypatch.setattr(launch, 'MOST_PREPARED', 2)
     errors = []
 

@@ -198,7 +198,7 @@ def _make_environment(environment: Path, wheel: Path) -> Path:
 
 @pytest.fixture(scope='session')
 def warm_python(installed_python, tmp_path_factory) -> Iterator[Path]:
-    """Replaces `installed_python` where its start is not what is tested."""
+    """A quick stand-in for `installed_python`, for tests that are not about its start."""
     folder = tmp_path_factory.mktemp('warm')
     with warm(installed_python, folder, _environment()) as python:
         yield python

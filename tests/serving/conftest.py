@@ -79,7 +79,7 @@ def start(models: dict[str, Model], faults: list[str]) -> Iterator[Start]:
             listener = stack.enter_context(listen('127.0.0.1', 0))
             app = build_app(models[task], Limits(**limits), name='small')
             stack.enter_context(served(app, listener))
-            # Plain HTTP needs no verification; this saves reading certificates for 100 ms.
+            # Plain HTTP has nothing to verify; this saves 100 ms of reading certificates.
             address = local_address(listener)
             client = httpx.Client(base_url=address, timeout=60, verify=False)
             return stack.enter_context(client)

@@ -1,4 +1,4 @@
-"""Small backbones with two stages that contain everything that a backbone does."""
+"""Small two-stage backbones that contain every part of a full backbone."""
 
 import resource
 from collections.abc import Callable, Iterator

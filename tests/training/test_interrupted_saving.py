@@ -114,7 +114,7 @@ def test_what_a_killed_run_left_is_cleaned_up(options, copies):
 
 
 def test_mmengine_alone_loses_checkpoints(copies, monkeypatch):
-    """If it lost none, the tests above would prove nothing, or mmengine has fixed it."""
+    """If mmengine lost none, the tests above would miss the fault, or mmengine has fixed it."""
     undo_repair(monkeypatch.setattr)
     lost = 0
     for work_dir in copies().values():

@@ -94,7 +94,7 @@ def test_weights_that_a_gradient_has_spoilt_are_not_saved(tmp_path, monkeypatch)
 
 
 def test_infinite_buffers_are_saved(tmp_path):
-    """Masks are such buffers."""
+    """Masks are an example of infinite buffers."""
     runner = build_tiny(tmp_path, custom_hooks=[dict(type='StopOnNonFiniteLoss')])
     runner.model.ballast = torch.full((3,), float('-inf'))
     runner.train()

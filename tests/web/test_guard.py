@@ -310,7 +310,7 @@ FILLED = {
 
 
 def test_routes_of_gradio_that_the_page_does_without(client):
-    """This covers all other routes, including those of future versions."""
+    """All of Gradio's other routes are refused, including those of future versions."""
     routes = [
         (method, route.path)
         for route in _routes(App.create_app(gr.Blocks()))

@@ -195,7 +195,7 @@ def test_click_shows_the_window_of_the_token(model, map_height, page, image):
 
 
 def test_click_overtakes_the_choice_of_a_stage(page, image):
-    """The click on a stage with one block comes while the page still sends another's block 1."""
+    """A click on a stage with one block comes while the page still sends another one's block 1."""
     choose(page, '#model', SEGMENTOR)
     show(page, image)
     late = []

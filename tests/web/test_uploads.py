@@ -111,7 +111,7 @@ def test_image_is_called_what_its_visitor_calls_it(tmp_path):
 
 
 def test_upload_that_takes_too_long(tmp_path, monkeypatch):
-    """It makes room for another; data that still arrives is refused, and nothing of it is left."""
+    """A slow upload makes room for another; its late data is refused, and nothing of it is left."""
     monkeypatch.setattr(uploads, 'WAITING_SECONDS', 0)
     received = uploads.Uploads(tmp_path)
     late = received.begin()
