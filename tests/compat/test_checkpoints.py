@@ -106,7 +106,7 @@ def test_code_is_refused_and_does_not_run(tmp_path, call, name, zipped):
 
 make_array, make_scalar = np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0]
 OBJECTS, FLOATS = np.dtype('O'), np.dtype('f8')
-# With zeros, NumPy would find null pointers instead of objects if it were called.
+# Zeros, which NumPy would read as None in place of objects, should it ever be called.
 NO_ADDRESSES = np.zeros(2, np.int64)
 
 

@@ -1,4 +1,4 @@
-"""``python -m tests.gpu``, or ``make test-gpu``: runs the tests that need a GPU and times them.
+"""``python -m tests.gpu``, or ``make test-gpu``: runs the tests that need a GPU and reports times.
 
 Requires PyTorch with Triton, numpy and pytest. With pytest-xdist, the tests run in parallel; with
 mmdet, Swin's attention is timed, too.

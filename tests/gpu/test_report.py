@@ -128,7 +128,7 @@ def test_on_a_gpu_a_graph_of_all_sets_is_recorded_once_and_replayed(monkeypatch)
 
 @pytest.mark.usefixtures('short_maps')
 def test_backends_are_timed_with_a_bias_and_without(monkeypatch):
-    """Only backends that can serve are timed; here triton can, since it interprets its kernels."""
+    """Only backends that can serve are timed; here, triton is made to claim that it can."""
     monkeypatch.setattr(BACKENDS['triton'], 'unsupported_reasons', lambda *_: [])
     stage = StageMap(7, 9, 16, 2)
     names = list(gpu._operators(stage, CPU, torch.float32, 'forward'))

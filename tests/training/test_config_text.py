@@ -1,4 +1,4 @@
-"""Tests that the text of a config is cached after yapf has formatted it."""
+"""Tests that what yapf makes of a config's text is cached."""
 
 import sys
 from types import SimpleNamespace
