@@ -1,4 +1,4 @@
-"""Data that several areas of the tests use."""
+"""Fixtures, lanes and process settings that all tests share."""
 
 import copy
 import functools
@@ -22,20 +22,20 @@ from mmengine.logging import MMLogger
 
 from tests.loading import Run, load_command
 
-# Triton reads it when it is imported: without a GPU its kernels are interpreted.
+# Triton reads this when it is imported: without a GPU, its kernels are interpreted.
 os.environ['TRITON_INTERPRET'] = '1'
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # Under nohup, or in the background of a script. Tests send it to themselves and to commands.
+    # Background jobs of a script ignore SIGINT, but tests send it to themselves and to commands.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 if 'PYTEST_XDIST_WORKER' in os.environ:
-    # Workers share the cores; with several threads each they would wait for one another.
-    assert 'torch' not in sys.modules  # which reads it when it is imported
+    # Workers share the cores. With several threads each, they would wait for one another.
+    assert 'torch' not in sys.modules  # torch reads the variable when it is imported
     os.environ.setdefault('OMP_NUM_THREADS', '1')
 
-# For each base in another package mmengine asks pkg_resources whether that package is installed and
-# reads all of its metafiles, about 100: a second and more for each config.
+# For each base in another package, mmengine asks pkg_resources whether that package is installed
+# and reads all of its about 100 metafiles: a second or more per config.
 config_module.is_installed = functools.cache(config_module.is_installed)
 config_utils.load = functools.cache(config_utils.load)
 
@@ -43,7 +43,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def read_shipped_configs_once() -> None:
-    """Keeps what mmengine reads of a config that no test changes, 50 ms for each with its bases."""
+    """Caches shipped configs, which no test changes; reading one with its bases takes 50 ms."""
     folders = str(ROOT / 'configs'), sysconfig.get_path('purelib')
     read = Config._file2dict
     results = {}
@@ -57,7 +57,7 @@ def read_shipped_configs_once() -> None:
             return copy.deepcopy(results[key])
         result = read(filename, *arguments, **options)
         _, text, _ = result
-        if '{{$' not in text:  # else it depends on environment variables
+        if '{{$' not in text:  # otherwise it depends on environment variables
             results[key] = copy.deepcopy(result)
         return result
 
@@ -68,8 +68,8 @@ read_shipped_configs_once()
 
 
 def read_onnx_functions_once() -> None:
-    """Keeps the 500 functions of onnxscript, which PyTorch's exporter parses for each model."""
-    # Only now, with OMP_NUM_THREADS set.
+    """Caches the 500 functions of onnxscript, which PyTorch's exporter parses for each model."""
+    # This imports torch, so OMP_NUM_THREADS must be set by now.
     from torch.onnx._internal._lazy_import import onnxscript_apis
 
     find = type(onnxscript_apis).__getattr__
@@ -150,20 +150,20 @@ LANES = {
         'tests/web',
     ),
 }
-"""By marker of pyproject.toml: folders, files, or how the ids of tests in a file begin."""
+"""Maps markers of pyproject.toml to folders, files, or the start of test ids in a file."""
 
 
 def pytest_collectstart() -> None:
-    """Keeps the garbage collector from going through what imports make, again and again."""
+    """Stops the garbage collector from scanning what imports create again and again."""
     gc.disable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests of each lane, and sorts them for several workers.
+    """Adds the markers of their lanes to the tests, and sorts them for several workers.
 
-    A worker that runs out of tests takes the last ones of another. Those of the operator prepare
-    nothing, so they come last; those of the web page share a server and a browser, so they come
-    first and stay with one worker.
+    A worker that runs out of tests takes the last ones of another. The operator's tests need no
+    expensive fixtures, so they come last. The web page's tests share a server and a browser, so
+    they come first and stay with one worker.
     """
     items.sort(key=lambda item: (not _is_in('web', item), _is_in('ops', item)))
     for item in items:
@@ -179,7 +179,7 @@ def _is_in(folder: str, item: pytest.Item) -> bool:
 
 @functools.cache
 def _read_lanes(path: str) -> list[tuple[str, str]]:
-    """Lanes that a file of tests is in, and how the ids of the tests begin that are in them."""
+    """Returns each lane with tests in a file, and how the ids of these tests begin."""
     found = []
     for lane, places in LANES.items():
         for place in places:
@@ -192,7 +192,7 @@ def _read_lanes(path: str) -> list[tuple[str, str]]:
 
 
 def pytest_collection_finish() -> None:
-    """Lets the garbage collector work again."""
+    """Re-enables the garbage collector."""
     gc.enable()
 
 
@@ -200,10 +200,10 @@ frozen_modules = 0
 
 
 def pytest_runtest_setup() -> None:
-    """Spares the garbage collector the millions of objects that imports have made.
+    """Exempts the millions of objects that imports created from garbage collection.
 
-    mmengine lets it collect for every dataset that it builds. Tests import more than the
-    collection does: what their commands need.
+    mmengine runs the garbage collector for every dataset that it builds. Running tests imports more
+    than collecting them: the modules that their commands need.
     """
     global frozen_modules
     if len(sys.modules) > frozen_modules + 200:
@@ -218,10 +218,10 @@ HEIGHT, WIDTH = 96, 128
 
 @pytest.fixture(scope='session')
 def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Writes images of one dark box and one bright disc each, as COCO and as ADE20K have them.
+    """Images with one dark box and one bright disc each, in COCO's and in ADE20K's format.
 
-    Below the returned folder: ``images/{training,validation}/*.jpg``; label images
-    ``annotations/{training,validation}/*.png`` with 1 for background, 2 for box, 3 for disc; and
+    The returned folder contains ``images/{training,validation}/*.jpg``; label images
+    ``annotations/{training,validation}/*.png`` with 1 for background, 2 for box and 3 for disc; and
     ``coco/{training,validation}.json`` with the categories box and disc.
     """
     root = tmp_path_factory.mktemp('small_data')
@@ -244,9 +244,9 @@ def write_small_data(root: Path) -> None:
 
 @pytest.fixture(scope='session', autouse=True)
 def unformatted_configs() -> Iterator[None]:
-    """Leaves out the formatting of configs for the log, half of a second each."""
+    """Skips formatting configs for the log, which takes half a second each."""
     with pytest.MonkeyPatch.context() as patch:
-        # mmengine imports the function at its start, onedl-mmengine where it needs it.
+        # mmengine imports the function at module level, onedl-mmengine where it is needed.
         for module in ('mmengine.config.config', 'yapf.yapflib.yapf_api'):
             patch.setattr(f'{module}.FormatCode', lambda text, **_: (text, False), raising=False)
         yield
@@ -254,7 +254,7 @@ def unformatted_configs() -> Iterator[None]:
 
 @pytest.fixture(scope='session', autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keeps what is remembered of checked data out of the user's cache folder."""
+    """Keeps the cache of checked data out of the user's cache folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
         yield
@@ -262,10 +262,10 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope='session', autouse=True)
 def impatient_data_loaders() -> Iterator[None]:
-    """Kills the workers of lost data loaders after 0.2 s, not 5 s each.
+    """Kills the workers of lost data loaders after 0.2 s instead of 5 s each.
 
-    An error from a worker, and a runner, keep a data loader in a cycle of references. The garbage
-    collector closes its queues first, so that workers never hear that they shall end.
+    An error from a worker, or a runner, keeps a data loader in a reference cycle. The garbage
+    collector closes the loader's queues first, so the workers are never told to stop.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL', 0.2)
@@ -274,12 +274,12 @@ def impatient_data_loaders() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def open_log_streams() -> None:
-    """Gives mmengine's loggers of earlier tests a stream in place of the one that capsys closed."""
+    """Gives mmengine's loggers of earlier tests a stream in place of one that capsys closed."""
     for logger in MMLogger._instance_dict.values():
         for handler in logger.handlers:
             stream = getattr(handler, 'stream', None)
             if getattr(stream, 'closed', False) and not isinstance(handler, logging.FileHandler):
-                handler.stream = sys.__stdout__  # setStream would flush the closed one
+                handler.stream = sys.__stdout__  # setStream would flush the closed stream
 
 
 @pytest.fixture(scope='session')

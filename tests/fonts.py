@@ -1,4 +1,4 @@
-"""A font for tests: there need not be any on the computer that has Chinese characters."""
+"""A font for tests, since the machine may have none with Chinese characters."""
 
 from pathlib import Path
 
@@ -7,11 +7,11 @@ from fontTools.pens.ttGlyphPen import TTGlyphPen
 
 
 def write_font(path: Path, characters: str) -> Path:
-    """Writes a font that has a full square for each character, and for nothing else.
+    """Writes a font with a full square for each given character and no other glyphs.
 
     Args:
         path: File to write.
-        characters: What it has.
+        characters: Characters that the font contains.
     """
     names = ['.notdef', *(f'uni{ord(character):04X}' for character in characters)]
     pen = TTGlyphPen(None)

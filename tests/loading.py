@@ -1,4 +1,4 @@
-"""Commands as functions."""
+"""Commands as functions, and Python command lines run in this process."""
 
 import importlib
 import importlib.metadata
@@ -26,5 +26,5 @@ def run_python(words: list[str]) -> None:
 
 
 def name_for_mim(module: str) -> str:
-    """Name of the package that brings a module: ``mim`` asks for it, and the forks' are others."""
+    """Returns the distribution name of a module for ``mim``; the forks' names differ."""
     return importlib.metadata.packages_distributions()[module][0]

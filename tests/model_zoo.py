@@ -1,4 +1,4 @@
-"""What the metafiles of the model zoo say."""
+"""Reads the metafiles of the model zoo."""
 
 import functools
 from pathlib import Path
@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 
 @functools.cache
 def read_model_zoo() -> dict[str, dict]:
-    """The entries of all metafiles in model-index.yml, by the names of their configs."""
+    """Returns the entries of all metafiles in model-index.yml by the names of their configs."""
     index = yaml.safe_load((ROOT / 'model-index.yml').read_text())
     loader = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
     metafiles = [yaml.load((ROOT / path).read_text(), loader) for path in index['Import']]
@@ -18,6 +18,6 @@ def read_model_zoo() -> dict[str, dict]:
 
 
 def image_size(entry: dict) -> tuple[int, int]:
-    """Height and width of the image that the published FLOPs are for."""
+    """Returns the height and width of the image that the published FLOPs are for."""
     height, width = entry['Metadata']['Input Size'].split('x')
     return int(height), int(width)

@@ -1,10 +1,10 @@
-"""Imports what processes need that :mod:`tests.processes` forks."""
+"""Imports what the processes that :mod:`tests.processes` forks need."""
 
 import sys
 
 from tests.warm_python import preload
 
-sys.modules['transformers'] = None  # mmdet imports it where it is installed; it takes seconds
-# mmengine before nat_mm, as in the commands of mmdet and mmseg.
+sys.modules['transformers'] = None  # mmdet imports it if it is installed, which takes seconds
+# mmengine comes before nat_mm, as in the commands of mmdet and mmseg.
 preload(('mmengine.runner', 'nat_mm.commands.train', 'mmdet.apis', 'mmseg.apis', 'pytest'))
 del sys.modules['transformers']

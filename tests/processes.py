@@ -1,4 +1,4 @@
-"""Processes of their own for tests, without the seconds that imports take."""
+"""Separate processes for tests, without the seconds that imports take."""
 
 import multiprocessing
 import os
@@ -21,20 +21,21 @@ import torch
 from nat_mm.ops.backends import cpu
 from tests.loading import run_python
 
-TIMEOUT = 900  # seconds, for the slowest test on a machine that others keep busy
+TIMEOUT = 900  # seconds, enough for the slowest test on a busy machine
 
 
 def run_alone(function: Callable, *arguments: object) -> object:
-    """Calls a function of a module in a process where nothing ran before but imports.
+    """Calls a function of a module in a process that has run nothing but imports.
 
-    It is forked from a process that stays until the tests end and has imported nat_mm, mmdet and
-    mmseg. Its environment variables are those of the first call, but Triton compiles there.
+    The process is forked from one that has imported nat_mm, mmdet and mmseg and that lives until
+    the tests end. Its environment variables are those of the first call, except that Triton
+    compiles kernels there instead of interpreting them.
     """
     return run_together(function, [arguments])[0]
 
 
 def run_together(function: Callable, arguments_of_each: list[tuple]) -> list:
-    """Calls a function in several such processes at the same time; returns what each returned."""
+    """Calls a function in several such processes at once and returns all results."""
     context = start_fork_server()
     with ProcessPoolExecutor(
         len(arguments_of_each), mp_context=context, initializer=_prepare_fork
@@ -44,20 +45,20 @@ def run_together(function: Callable, arguments_of_each: list[tuple]) -> list:
 
 
 def start(function: Callable, *arguments: object) -> BaseProcess:
-    """Calls a function in such a process, without waiting for its end."""
+    """Calls a function in such a process without waiting for it to end."""
     process = start_fork_server().Process(target=function, args=arguments)
     process.start()
     return process
 
 
 class ForkedPython:
-    """A process of a Python command, as :class:`subprocess.Popen` starts it, forked.
+    """A Python command in a forked process, with the interface of :class:`subprocess.Popen`.
 
     Args:
-        command: The interpreter, which is ours whatever it says, and ``-m MODULE`` or a file, with
-            arguments.
-        env: Its environment variables.
-        others: What else `subprocess.Popen` takes: all output is read as text from `stdout`.
+        command: An interpreter, then ``-m MODULE`` or a file, with arguments. The interpreter is
+            ignored: it is always the current one.
+        env: Environment variables of the process.
+        others: Other options of `subprocess.Popen`, ignored: `stdout` has all output as text.
     """
 
     def __init__(self, command: Sequence[object], *, env: dict[str, str], **others: object) -> None:
@@ -103,7 +104,7 @@ def _run_command(
 
 
 def start_fork_server() -> ForkServerContext:
-    """Starts the process that all others are forked from, unless it runs."""
+    """Starts the process that all others are forked from unless it is already running."""
     context = multiprocessing.get_context('forkserver')
     context.set_forkserver_preload(['tests.preloaded'])
     with pytest.MonkeyPatch.context() as patch:
@@ -113,25 +114,25 @@ def start_fork_server() -> ForkServerContext:
 
 
 def _prepare_fork() -> None:
-    """Lets the kernel use threads, of which none had started before the fork; saves log details."""
+    """Allows the kernel to use threads, as none had started before the fork; skips log details."""
     cpu._is_forked = False
     leave_out_log_details()
 
 
 def leave_out_log_details() -> None:
-    """Keeps runs in this process from spending seconds on what they only log.
+    """Skips work that takes seconds and only serves the log of runs in this process.
 
-    That is the formatted config, and what compilers and libraries the system has.
+    It formats the config and lists the compilers and libraries of the system.
     """
     mmengine.config.config.FormatCode = lambda text, **_: (text, False)
     mmengine.runner.runner.collect_env = dict
 
 
 def write_stubs(folder: Path) -> None:
-    """Writes modules that save new processes seconds, for the beginning of their ``sys.path``.
+    """Writes modules that save new processes seconds if first on their ``sys.path``.
 
-    mmengine formats each config with yapf, only to log it. mmdet and mmpretrain import
-    transformers where it is installed, as it is for our tests but not for our users.
+    mmengine formats each config with yapf only to log it. mmdet and mmpretrain import transformers
+    if it is installed, as it is for our tests but not for our users.
     """
     (folder / 'yapf/yapflib').mkdir(parents=True)
     formatter = 'def FormatCode(text, **_):\n    return text, False\n'
@@ -140,14 +141,14 @@ def write_stubs(folder: Path) -> None:
 
 
 def free_port() -> int:
-    """A port of this computer that nothing listens on."""
+    """Returns a port of this computer that nothing listens on."""
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         return probe.getsockname()[1]
 
 
 def ranks(number: int) -> list[dict[str, str]]:
-    """The environment variables that torchrun gives to each of its processes."""
+    """Returns the environment variables that torchrun gives to each of its processes."""
     port = str(free_port())
     return [
         {

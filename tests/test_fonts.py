@@ -1,4 +1,4 @@
-"""Names of classes are written as they are, in any language that a font here has."""
+"""Tests that class names are drawn unchanged in any language that an installed font covers."""
 
 import warnings
 
@@ -15,7 +15,7 @@ from tests.fonts import write_font
 
 @pytest.fixture(autouse=True)
 def installed(monkeypatch):
-    """The fonts of the computer: none at first."""
+    """The fonts of the computer, at first none."""
     paths = []
     monkeypatch.setattr(font_manager, 'findSystemFonts', lambda: [str(path) for path in paths])
     yield paths
@@ -29,7 +29,7 @@ def forget():
 
 @pytest.fixture
 def squares(installed, tmp_path):
-    """A font with 猫 and a."""
+    """A font with the characters 猫 and a."""
     forget()
     installed.append(write_font(tmp_path / 'squares.ttf', '猫a'))
     return installed[0]
@@ -79,7 +79,7 @@ def rendered(draw):
     canvas = FigureCanvasAgg(figure)
     draw(figure)
     with warnings.catch_warnings():
-        warnings.simplefilter('error')  # matplotlib warns of what a font does not have
+        warnings.simplefilter('error')  # matplotlib warns about characters that a font lacks
         canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., 0]
 

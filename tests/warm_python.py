@@ -1,8 +1,9 @@
-"""A Python that starts in no time: forked from one that has imported PyTorch and the like.
+"""A Python that starts at once, forked from a process that has imported PyTorch and others.
 
-As a script this is that one, a server; :func:`warm` starts it and writes a command that may be used
-in place of the interpreter, by other programs too. OpenMMLab and nat_mm are not imported before the
-fork: a command imports them in its own order, with the hooks that Python's start has installed.
+As a script, this file is that process, a server; :func:`warm` starts it and writes a command that
+other programs, too, can use in place of the interpreter. OpenMMLab and nat_mm are not imported
+before the fork: a command imports them in its own order, with the hooks that Python installs at
+startup.
 """
 
 import array
@@ -41,12 +42,12 @@ sys.exit(int(status or 1))
 
 @contextmanager
 def warm(python: Path, folder: Path, environment: dict[str, str]) -> Iterator[Path]:
-    """Gives a command that does what an interpreter does.
+    """Yields a command that behaves like an interpreter.
 
     Args:
         python: The interpreter.
-        folder: Where the command is written.
-        environment: The environment variables that it is started with: what the imports read.
+        folder: Folder that the command is written to.
+        environment: Environment variables of the server, which the imports read.
     """
     address, command = folder / 'socket', folder / 'python'
     command.write_text(CLIENT.format(python=sys.executable, address=str(address)))
@@ -55,7 +56,7 @@ def warm(python: Path, folder: Path, environment: dict[str, str]) -> Iterator[Pa
         [python, '-W', 'ignore', __file__, address],
         cwd=folder,
         env=environment,
-        stdin=subprocess.PIPE,  # which closes when this process ends, however it does
+        stdin=subprocess.PIPE,  # closes when this process ends, however it ends
         stdout=subprocess.PIPE,
     )
     with server:
@@ -64,10 +65,10 @@ def warm(python: Path, folder: Path, environment: dict[str, str]) -> Iterator[Pa
 
 
 def preload(names: Iterable[str]) -> None:
-    """Imports modules, as far as they are installed, for processes forked from this one.
+    """Imports those modules that are installed, for processes forked from this one.
 
-    The garbage collector leaves them alone from then on: else each fork goes through them, and
-    copies the memory for that.
+    From then on, the garbage collector ignores their objects. Otherwise each fork would scan them
+    and thereby copy their memory.
     """
     gc.disable()
     for name in names:
@@ -78,7 +79,7 @@ def preload(names: Iterable[str]) -> None:
 
 
 def serve(address: str) -> None:
-    """Runs in a fork whatever a client sends, until standard input is closed."""
+    """Runs what each client sends in a fork, until standard input is closed."""
     preload(IMPORTED)
     assert not sys.modules.keys() & set(NOT_IMPORTED)
     with socket.socket(socket.AF_UNIX) as server:
@@ -97,7 +98,7 @@ def serve(address: str) -> None:
 
 
 def answer(client: socket.socket) -> None:
-    """Runs in a fork of its own what a client sends, and answers with its exit code."""
+    """Runs what a client sent in another fork and answers with its exit code."""
     streams = array.array('i')
     size = socket.CMSG_SPACE(3 * streams.itemsize)
     _, [(_, _, numbers)], *_ = client.recvmsg(1, size)
@@ -121,7 +122,7 @@ def run_for(
     folder: str,
     environment: dict[str, str],
 ) -> None:
-    """Runs what a client sent; multiprocessing ends this process without tidying its memory up."""
+    """Runs what a client sent; multiprocessing ends this process without freeing its memory."""
     client.close()
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
@@ -133,7 +134,7 @@ def run_for(
 
 
 def run(words: list[str]) -> None:
-    """Does what the interpreter does with its command line."""
+    """Runs a command line as the interpreter does."""
     sys.executable, *words = words
     if words[0] == '-u':
         del words[0]
@@ -146,6 +147,6 @@ def run(words: list[str]) -> None:
 
 
 if __name__ == '__main__':
-    from loading import run_python  # which lies beside this file
+    from loading import run_python  # in the same folder as this file
 
     serve(sys.argv[1])

@@ -1,4 +1,4 @@
-"""Small backbones and images to look into."""
+"""Small backbones and images to analyze."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ DILATIONS = ((1, 4), (1, 2), (1, 2), (1,))
 
 
 def make_backbone(kind: str, **options):
-    """A small backbone with random weights whose attention is uneven."""
+    """Makes a small backbone with random weights and non-uniform attention."""
     torch.manual_seed(0)
     options = {**SIZES, **options}
     if kind != 'NAT':
@@ -24,6 +24,6 @@ def make_backbone(kind: str, **options):
 
 @pytest.fixture
 def image():
-    """Random input of a backbone, [1, 3, 96, 132]."""
+    """Random input for a backbone, [1, 3, 96, 132]."""
     generator = torch.Generator().manual_seed(1)
     return torch.randn(1, 3, 96, 132, generator=generator)

@@ -1,4 +1,4 @@
-"""The commands that draw what models look at."""
+"""Tests the commands that show what models look at."""
 
 import json
 from collections.abc import Callable
@@ -51,7 +51,7 @@ class Files(NamedTuple):
 
 @pytest.fixture(scope='module')
 def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
-    """Configs of a small DiNAT and a small Swin, a checkpoint of the first, and an image."""
+    """Configs of a small DiNAT and a small Swin, a checkpoint of the DiNAT, and an image."""
     folder = tmp_path_factory.mktemp('visualization')
     for name, backbone in (('nat', NAT), ('swin', SWIN)):
         (folder / f'{name}.py').write_text(CONFIG.format(backbone=backbone))
@@ -114,7 +114,7 @@ def test_without_points_the_centre_and_borders_are_shown(files, attention, tmp_p
         lambda image, window, **options: drawn.append(window) or image,
     )
     attention([files.nat, 'none', files.image, '--out-dir', str(tmp_path)])
-    # Of 12 x 17 tokens in stage 1, windows of 3 x 3 with dilation 2 span half.
+    # The default stage is 1, where 3 x 3 windows with dilation 2 span half of 12 x 17 tokens.
     assert [window.layer for window in drawn] == [(1, 1)] * 3
     assert [window.token for window in drawn] == [(6, 8), (6, 0), (11, 16)]
 
@@ -196,7 +196,7 @@ def analyze() -> Callable:
 
 @pytest.fixture(scope='module')
 def plain(files) -> str:
-    """The config of a small NAT, without dilations."""
+    """The config of a small NAT without dilations."""
     backbone = NAT.replace('DiNAT', 'NAT').replace('dilations=((1, 3), (1, 2)), ', '')
     path = files.folder / 'plain.py'
     path.write_text(CONFIG.format(backbone=backbone))

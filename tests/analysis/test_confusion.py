@@ -1,4 +1,4 @@
-"""What classes are taken for: counted by hand, and written."""
+"""Tests confusion matrices against counts by hand, and the files written from them."""
 
 import csv
 
@@ -147,7 +147,7 @@ def test_table(tmp_path):
 
 @pytest.mark.parametrize('classes', [1, 2, 40, 300])
 def test_figure(classes, tmp_path):
-    """Each class has at least a few pixels; names may be anything."""
+    """Each class gets at least two pixels, and names may contain anything."""
     names = ['$cost_{$', 'x' * 80, *map(str, range(classes))][-classes:]
     metric = matrix_of(names, np.eye(classes, dtype=int))
     draw_confusion(metric, tmp_path / 'figure.png')

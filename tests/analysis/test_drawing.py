@@ -1,4 +1,4 @@
-"""What is drawn where."""
+"""Tests where the figures draw their elements."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from tests.ops.oracle import neighbors as oracle_neighbors
 
 
 def make_window(token, shape, dilation, stride=8):
-    """A window of 3 x 3 with weights that rise from the first neighbor to the last."""
+    """Makes a 3 x 3 window whose weights rise from the first neighbor to the last."""
     rows = oracle_neighbors(token[0], max(shape[0], 3 * dilation), 3, dilation)
     columns = oracle_neighbors(token[1], max(shape[1], 3 * dilation), 3, dilation)
     neighbors = torch.tensor([[row, column] for row in rows for column in columns])

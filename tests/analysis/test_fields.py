@@ -1,4 +1,4 @@
-"""Receptive fields against autograd, and attention rollout against dense matrices."""
+"""Tests receptive fields against autograd and attention rollout against dense matrices."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from tests.ops.oracle import neighbors as oracle_neighbors
 
 
 def output_of(backbone, image, layer):
-    """What a layer returns, [H', W', C], with gradients."""
+    """Returns the output of a layer, [H', W', C], with gradients."""
     outputs = []
     block = backbone.stages[layer.stage].blocks[layer.block]
     handle = block.register_forward_hook(lambda module, args, output: outputs.append(output))
@@ -100,7 +100,7 @@ def test_fields_grow_within_a_stage():
 
 
 def dense_attention(backbone, image, layer):
-    """The mean weights of all tokens on all tokens as a matrix, by the definition."""
+    """Computes the weights of all tokens on all tokens, averaged over heads, by definition."""
     attention = backbone.stages[layer.stage].blocks[layer.block].attn
     query, key = (tensor[0] for tensor in record_queries_and_keys(backbone, image, [layer])[layer])
     height, width, heads, head_dim = query.shape
@@ -131,8 +131,8 @@ def test_rollout_multiplies_the_weights_of_the_layers():
     image = torch.randn(1, 3, 36, 36)
     rollouts = attention_rollouts(backbone, image, point=(20, 26), stage=1, block=0)
     assert [layer for layer, _ in rollouts] == [(0, 0), (0, 1), (1, 0)]
-    # Each token of stage 0 gets all of its 4 x 4 pixels, each of stage 1 its 2 x 2 tokens if they
-    # are on the map of 9 x 9.
+    # A token of stage 0 gets all of its 4 x 4 pixels, a token of stage 1 those of its 2 x 2 tokens
+    # that are on the 9 x 9 map.
     merged = torch.zeros(5, 5, 9, 9)
     for y in range(9):
         for x in range(9):

@@ -1,4 +1,4 @@
-"""From an image to the input of a backbone."""
+"""Tests how an image becomes the input of a backbone."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ PREPROCESSORS = {
     'mmpretrain': dict(type='ClsDataPreprocessor', to_rgb=True),
 }
 SHAPES = {
-    # resized (height, width), and padded
+    # resized (height, width), then padded
     'mmdet': ((64, 77), (64, 96)),
     'mmseg': ((60, 160), (64, 160)),
     'mmpretrain': ((70, 84), (70, 84)),
@@ -31,7 +31,7 @@ SHAPES = {
 
 
 def make_model(scope):
-    """A model of a toolbox as far as `prepare_image` sees it, and its config."""
+    """Makes a config and a model of a toolbox, reduced to what `prepare_image` reads."""
     pipeline = [dict(type='LoadImageFromFile'), *RESIZE[scope], dict(type='PackInputs')]
     config = Config(
         dict(default_scope=scope, test_dataloader=dict(dataset=dict(pipeline=pipeline)))
@@ -56,7 +56,7 @@ def test_images_are_resized_as_in_tests_but_not_cropped(scope):
 def test_channels_are_normalized_in_the_order_of_the_model(scope):
     model, config = make_model(scope)
     image = np.empty((50, 60, 3), np.uint8)
-    image[:] = (38, 24, 12)  # blue, green, red: each its mean and one standard deviation
+    image[:] = (38, 24, 12)  # blue, green, red: each its mean plus one standard deviation
     prepared = prepare_image(model, config, image)
     height, width = prepared.resized.shape[:2]
     torch.testing.assert_close(

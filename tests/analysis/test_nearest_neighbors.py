@@ -1,4 +1,4 @@
-"""The vote of nearest neighbors, and testing a classifier with it."""
+"""Tests the nearest-neighbor vote, and testing a classifier with it."""
 
 import json
 import math
@@ -34,7 +34,7 @@ def test_only_the_nearest_vote():
 
 @pytest.fixture
 def config(tmp_path):
-    """Images in two colors, whose features tell them apart whatever the weights are."""
+    """A config for images in two colors, whose features differ whatever the weights are."""
     rng = np.random.default_rng(0)
     for part in ('train', 'val'):
         for name, color in (('dark', 40), ('light', 200)):

@@ -1,4 +1,4 @@
-"""What is measured of attention patterns."""
+"""Tests the measurements of attention patterns."""
 
 import time
 
@@ -25,7 +25,7 @@ MEBIBYTE = 2**20
 
 @pytest.fixture
 def backbones():
-    """A small backbone with each pattern, all with the same random weights."""
+    """A small backbone for each pattern, all with the same random weights."""
     options = {key: value for key, value in CONFIG.items() if key != 'type'}
     backbone = make_backbone('NAT', **options)
     draw_weights(backbone)
@@ -47,10 +47,10 @@ def test_sliding_windows_move_with_the_image_and_others_do_not(backbones):
     found = {name: measure_equivariance(each, image) for name, each in backbones.items()}
     for each in found.values():
         assert [(one.stage, one.stride) for one in each] == [(0, 4), (1, 8)]
-        # Crops of 224 x 192 pixels, less the token that only one of them has.
+        # Tokens of 224 x 192 crops, without the row and the column that only one crop has.
         assert [tuple(one.change.shape) for one in each] == [(55, 47), (27, 23)]
     for pattern in ('neighborhood', 'sasa'):
-        # In the middle, no window of two layers of 3 x 3 meets a border.
+        # In the middle, the windows of two 3 x 3 layers touch no border.
         assert all(one.error < 1e-5 for one in found[pattern])
         assert all(one.change[0].mean() > 0.01 for one in found[pattern])
     assert all(one.error > 0.1 for one in found['shifted_window'])
@@ -64,7 +64,7 @@ def test_change_is_the_difference_of_features_of_the_same_pixels(backbones):
     with torch.no_grad():
         still = backbone(image[..., 8:, 8:])[1][0]
         moved = backbone(image[..., :96, :72])[1][0]
-    # Row r of the one lies at pixel 8 + 8 r, of the other at 8 r.
+    # Row r of `still` starts at pixel 8 + 8 r of the image, row r of `moved` at 8 r.
     difference = (moved[:, 1 + 3, 1 + 5] - still[:, 3, 5]).norm()
     expected = difference / still[:, :-1, :-1].norm(dim=0).mean()
     torch.testing.assert_close(found.change[3, 5], expected)
@@ -80,7 +80,7 @@ def test_too_small_an_image_is_refused_and_training_mode_stays(backbones):
 
 def test_receptive_fields_grow(backbones):
     sides = {name: measure_field_sides(each, (160, 160)) for name, each in backbones.items()}
-    # The tokenizer's two 3 x 3 convolutions of stride 2 see 7 pixels, 4 more for each next token.
+    # The tokenizer's two 3 x 3 convolutions of stride 2 span 7 pixels, plus 4 per further token.
     assert sides['neighborhood'] == sides['sasa'] == [15, 23, 47, 63]
     assert sides['full'] == [160] * 4
     assert sides['shifted_window'][0] == 15
@@ -91,9 +91,9 @@ def test_peak_memory_is_that_of_the_tensors_that_live_at_a_time():
         first = torch.zeros(MEBIBYTE)
         second = first + 1
         del first
-        third = second * 2  # with the second 8 MiB: as much as the first two
+        third = second * 2  # 8 MiB together with the second, as much as the first two
         del second
-        return torch.cat([third] * 2)  # 12 MiB with the third
+        return torch.cat([third] * 2)  # 12 MiB together with the third
 
     assert measure_peak_memory(work, torch.device('cpu')) / MEBIBYTE == pytest.approx(12, abs=0.1)
 
@@ -106,7 +106,7 @@ def test_memory_that_stays_from_call_to_call_is_not_counted(capfd):
         layer(torch.ones(1, 512)).sum().backward()
 
     peak = measure_peak_memory(work, torch.device('cpu'))
-    assert 1 * MEBIBYTE <= peak < 1.2 * MEBIBYTE  # the gradient that is added to the other
+    assert 1 * MEBIBYTE <= peak < 1.2 * MEBIBYTE  # the new gradient, which is added to the old one
     assert capfd.readouterr().err == ''
 
 

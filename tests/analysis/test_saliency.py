@@ -1,4 +1,4 @@
-"""Gradient saliency of models whose gradients are known."""
+"""Tests gradient saliency on models whose gradients are known."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from tests.analysis.conftest import make_backbone
 
 
 class LinearModel(nn.Module):
-    """A detector as far as saliency sees it, whose one feature is a weighted sum of the pixels."""
+    """A detector reduced to what saliency uses, with a weighted sum of the pixels as feature."""
 
     def __init__(self, weight):
         super().__init__()
@@ -22,7 +22,7 @@ class LinearModel(nn.Module):
 
 
 def make_classifier(weights):
-    """A classifier of mmpretrain whose logits are weighted sums of the pixels."""
+    """Makes an mmpretrain classifier whose logits are weighted sums of the pixels."""
     from mmpretrain.models import BaseClassifier
 
     class Classifier(BaseClassifier):
@@ -63,7 +63,7 @@ def test_samples_are_the_mean_over_noisy_images():
     torch.testing.assert_close(plain.magnitude, image[0, 0])
     smooth = saliency(Square(), image, samples=50).magnitude
     assert smooth[:, 1:].mean().item() == pytest.approx(2, abs=0.02)
-    # |noise| of standard deviation 0.15 * 2 has the mean 0.3 * sqrt(2 / pi).
+    # The mean of |noise| with standard deviation 0.15 * 2 is 0.3 * sqrt(2 / pi).
     assert smooth[:, 0].mean().item() == pytest.approx(0.239, abs=0.03)
     torch.testing.assert_close(smooth, saliency(Square(), image, samples=50).magnitude)
     with pytest.raises(ValueError, match='samples must be at least 1, got 0'):

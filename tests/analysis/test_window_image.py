@@ -1,4 +1,4 @@
-"""docs/window.py, which draws the windows of the documentation."""
+"""Tests docs/window.py, which draws the windows shown in the documentation."""
 
 import importlib.util
 from pathlib import Path
@@ -37,5 +37,5 @@ def test_as_many_cells_are_drawn_as_tokens_are_attended_to(script, tmp_path):
     image = cv2.imread(str(tmp_path / 'window.png'))
     blue_green_red = [int(script.NEIGHBOR[start : start + 2], 16) for start in (5, 3, 1)]
     cells, _ = cv2.connectedComponents((image == blue_green_red).all(-1).astype(np.uint8))
-    # 48 in each of six maps, some of them cut in two by a dashed line, and one in the legend.
+    # Each of six maps has 48 cells, some cut in two by a dashed line, and the legend has one.
     assert 6 * 48 + 1 <= cells - 1 < 6 * 48 * 1.5

@@ -1,4 +1,4 @@
-"""The window of the token under a point, against the attention module itself."""
+"""Tests the window of the token under a point against the attention module itself."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ POINTS = [(0, 0), (131.5, 95.5), (70, 20)]
 
 
 def recorded_call(backbone, image, stage, block):
-    """Input of an attention module, behind its norm, and the module's result."""
+    """Returns an attention module, its input after the norm, and its output."""
     layer = backbone.stages[stage].blocks[block]
     seen = {}
     layer.attn.register_forward_hook(
@@ -24,7 +24,7 @@ def recorded_call(backbone, image, stage, block):
 
 
 def attend_by_windows(attention, x, windows):
-    """What the module makes of the tokens, computed from the windows of every head."""
+    """Computes the module's output for the tokens from the windows of every head."""
     height, width = x.shape[1:3]
     outputs = []
     for of_heads in zip(*windows, strict=True):

@@ -1,4 +1,4 @@
-"""Which tensors have values while FLOPs are counted, and what needs those that have none."""
+"""Tests which tensors have values while FLOPs are counted, and what fails without values."""
 
 import pytest
 import torch

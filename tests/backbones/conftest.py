@@ -1,4 +1,4 @@
-"""Small backbones of full structure."""
+"""Small backbones with the full structure."""
 
 from collections.abc import Callable
 
@@ -19,7 +19,7 @@ SMALL = {
 
 @pytest.fixture
 def make_nat() -> Callable[..., NAT]:
-    """Makes a small NAT; the same weights at each call."""
+    """Makes a small NAT, with the same weights on each call."""
 
     def make(**options) -> NeighborhoodBackbone:
         torch.manual_seed(0)
@@ -30,7 +30,7 @@ def make_nat() -> Callable[..., NAT]:
 
 @pytest.fixture
 def make_dinat() -> Callable[..., DiNAT]:
-    """Makes a small DiNAT; the same weights at each call."""
+    """Makes a small DiNAT, with the same weights on each call."""
 
     def make(**options) -> NeighborhoodBackbone:
         torch.manual_seed(0)
@@ -41,7 +41,7 @@ def make_dinat() -> Callable[..., DiNAT]:
 
 @pytest.fixture
 def make_dinat_s() -> Callable[..., DiNAT_s]:
-    """Makes a small DiNAT_s; the same weights at each call."""
+    """Makes a small DiNAT_s, with the same weights on each call."""
 
     def make(**options) -> NeighborhoodBackbone:
         torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Architecture table, explicit arguments, wrong arguments, registration."""
+"""Tests the architecture table, explicit arguments, wrong arguments and registration."""
 
 import importlib
 

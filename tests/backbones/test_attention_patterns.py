@@ -1,4 +1,4 @@
-"""Backbones with other attention patterns, tokenizers and downsamplers."""
+"""Tests backbones with other attention patterns, tokenizers and downsamplers."""
 
 import pytest
 import torch

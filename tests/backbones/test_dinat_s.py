@@ -1,4 +1,4 @@
-"""What DiNAT_s has of its own; test_features.py has what all backbones share."""
+"""Tests what only DiNAT_s has; test_features.py tests what all backbones share."""
 
 import pytest
 import torch
@@ -64,7 +64,7 @@ def test_registered():
 
 @pytest.mark.parametrize('size', [(32, 40), (33, 47), (35, 62)], ids=str)
 def test_tokenizer_and_downsampler_are_swins(size):
-    """With mmdet's modules; it has merging's channels in another order, [C, 4] and not [4, C]."""
+    """Both match mmdet's modules, but its merging orders channels as [C, 4], not [4, C]."""
     torch.manual_seed(0)
     swin = SwinTransformer(embed_dims=8, depths=(1, 1), num_heads=(1, 1), strides=(4, 2),
                            out_indices=(0, 1))  # fmt: skip

@@ -1,4 +1,4 @@
-"""What the backbones return."""
+"""Tests the features that backbones return."""
 
 import copy
 import math
@@ -26,14 +26,14 @@ def test_feature_shapes(family, size, request):
         (2, 32 * 2**i, math.ceil(size[0] / (4 * 2**i)), math.ceil(size[1] / (4 * 2**i)))
         for i in range(4)
     ]
-    # mmcv's compiled RoIAlign needs it
+    # mmcv's compiled RoIAlign needs contiguous maps.
     assert all(each.is_contiguous() for each in features)
 
 
 @pytest.mark.parametrize('training', [True, False], ids=['training', 'evaluation'])
 @pytest.mark.parametrize('family', ['make_nat', 'make_dinat', 'make_dinat_s'])
 def test_traced_with_gradients(family, training, request):
-    """As torch.jit.trace does without no_grad."""
+    """Tracing without ``no_grad`` keeps the features and the gradients."""
     model = request.getfixturevalue(family)(drop_path_rate=0.0).train(training)
     traced = torch.jit.trace(model, torch.randn(1, 3, 64, 96))
     image = torch.randn(1, 3, 64, 96)

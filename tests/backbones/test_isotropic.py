@@ -1,4 +1,4 @@
-"""NATIsotropic and the detector on it; facts and files of the published classifiers."""
+"""Tests NATIsotropic, a detector on it, and the facts and files of published classifiers."""
 
 import copy
 import json
@@ -34,7 +34,7 @@ def make(**options):
 
 @pytest.fixture(params=PUBLISHED, ids=lambda facts: facts['name'])
 def published(request):
-    """Facts, config and model, without memory for its weights, of each published classifier."""
+    """Facts, config and model of each published classifier, without memory for its weights."""
     facts = request.param
     config = Config.fromfile(CONFIGS / f'{facts["name"]}_in1k_{facts["resolution"]}.py')
     init_default_scope(config.default_scope)
@@ -82,7 +82,7 @@ def test_published_parameters_and_flops(published):
 
 
 def authors_shapes(*, embed_dim, depth, num_heads, mlp_ratio, table, tokens, classes):
-    """Key by key the shapes in the authors' file; ``tokens`` only of ViT-rpb."""
+    """Returns the shapes in the authors' file by key; ``tokens`` is nonzero for ViT-rpb only."""
     shapes = {}
 
     def add(name, *shape):
@@ -126,14 +126,14 @@ def test_authors_file_fits_the_config(published):
 
 
 def authors_index(size):
-    """Where the bias of each pair of tokens stands in a table that is seen as one row."""
+    """Returns the index of each token pair's bias in the flattened table."""
     places = torch.cartesian_prod(torch.arange(size), torch.arange(size))
     offsets = places[None, :] - places[:, None] + size - 1
     return offsets[..., 0] * (2 * size - 1) + offsets[..., 1]
 
 
 def authors_vitrpb(weights, image, *, heads):
-    """The authors' ViT-rpb, from its weights alone."""
+    """Computes the authors' ViT-rpb from its weights alone."""
 
     def apply(function, x, name):
         shape = x.shape[-1:] if function is layer_norm else ()

@@ -1,4 +1,4 @@
-"""Names and numbers of parameters: a contract with the released checkpoints."""
+"""Tests the names and numbers of parameters, a contract with the released checkpoints."""
 
 import pytest
 import torch
@@ -81,10 +81,10 @@ def test_shapes(make_nat):
 def test_published_number_of_parameters_of_the_classifier(family, arch, published_millions):
     with torch.device('meta'):
         model = family(arch=arch, out_indices=(3,))
-    # the classifier has one norm, like ours with one output, and a head for 1000 classes
+    # The classifier has one norm, like ours with one output, and a head for 1000 classes.
     head = model.norm3.weight.numel() * 1000 + 1000
     millions = (sum(each.numel() for each in model.parameters()) + head) / 1e6
-    assert millions == pytest.approx(published_millions, abs=1.0)  # 0.5, and rounding
+    assert millions == pytest.approx(published_millions, abs=1.0)  # 200.94 is published as 200
 
 
 @pytest.mark.parametrize('family', [NAT, DiNAT, DiNAT_s], ids=lambda family: family.__name__)

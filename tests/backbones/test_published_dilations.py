@@ -1,4 +1,4 @@
-"""The published dilations work on images of any size, though they belong to one size each."""
+"""Tests that published dilations, each meant for one image size, work on images of any size."""
 
 import json
 import math
@@ -16,7 +16,7 @@ LARGER_SIZES = [(333, 501), (640, 517), (1023, 1024)]
 
 
 def published_dilations():
-    """Of each published list, the different dilations of each stage; each such list once."""
+    """Returns the distinct dilations per stage of each published list, without duplicates."""
     lists = {}
     for experiment in FACTS['experiments']:
         if dilations := experiment['arch'].get('dilations'):

@@ -1,4 +1,4 @@
-"""Freezing, modes, stochastic depth and activation checkpointing."""
+"""Tests freezing, modes, stochastic depth and activation checkpointing."""
 
 import pytest
 import torch
@@ -52,7 +52,7 @@ def test_frozen_weights_do_not_move(make_nat):
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.1)
     image = torch.randn(2, 3, 32, 40)
     first = model(image)
-    assert torch.equal(first[1], model(image)[1])  # no dropout before
+    assert torch.equal(first[1], model(image)[1])  # no dropout in frozen stages
     sum(each.sum() for each in first).backward()
     optimizer.step()
     moved = {name for name, value in model.state_dict().items() if not value.equal(before[name])}

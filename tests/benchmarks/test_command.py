@@ -28,7 +28,7 @@ def run(monkeypatch, *arguments):
 def test_quick_benchmark_gives_tables_json_and_plot_of_all_sections(tmp_path, monkeypatch, capsys):
     files = [tmp_path / 'figures.json', tmp_path / 'figures.png']
     threads = torch.get_num_threads()
-    start_fork_server()  # for the processes whose memory is measured
+    start_fork_server()  # forks the processes whose memory is measured
     run(monkeypatch, '--quick', '--threads', 1, '--json', files[0], '--plot', files[1])
     torch.set_num_threads(threads)
 
@@ -103,7 +103,7 @@ def test_missing_packages_are_named_with_the_command_that_installs_them(
     tmp_path, monkeypatch, capsys, arguments, module, needed, extras
 ):
     monkeypatch.chdir(tmp_path)
-    # None makes an import fail; what has imported the package already must be imported anew.
+    # None makes an import fail. Modules that have imported the package must be imported again.
     for name in ('backbone', 'memory', 'module', 'plot', 'workloads'):
         monkeypatch.delitem(sys.modules, f'benchmarks.{name}', raising=False)
     for name in [each for each in sys.modules if each.startswith(f'{needed}.')]:

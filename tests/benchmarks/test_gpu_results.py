@@ -1,4 +1,4 @@
-"""The tables of what was measured on a GPU."""
+"""Tests the tables of GPU measurements."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ def test_the_documented_tables_are_those_of_the_results():
 
 
 def test_least_bytes_are_those_of_the_tensors():
-    """Of query, key, value, output; in backward also of both gradients of each."""
+    """Forward moves query, key, value and output; backward moves them and their gradients."""
     tokens = 2 * 5 * 7 * 3
     vectors, numbers = tokens * 32 * 2, tokens * 4
     assert gpu_results.least_bytes('5x7/3', 2, 32, 'forward') == 4 * vectors + numbers
@@ -33,6 +33,6 @@ def test_ratios_are_to_our_own_time_on_the_same_map(tmp_path):
     path = tmp_path / 'results.json'
     path.write_text(json.dumps(dict(results, backbone=[])))
     operator, comparison, *_ = gpu_results.tables(path)
-    # 64 tokens of 4 x 8 numbers of 2 bytes and one of 4: 4.352 us at 1 GB/s
+    # 64 tokens of 4 x 8 two-byte numbers and one of four bytes: 4.352 us at 1 GB/s
     assert operator.splitlines()[2].startswith('| 8x8/1 | 2 us | 0.5 |')
     assert comparison.splitlines()[2:] == ['| other | 8x8/1 | 1.5 | 4.0 |']

@@ -4,7 +4,7 @@ from benchmarks.timing import alternating_medians
 
 
 class FakeMachine:
-    """A clock, and functions that move it on."""
+    """A clock, and functions that advance it."""
 
     def __init__(self):
         self.now = 0.0
@@ -25,7 +25,7 @@ class FakeMachine:
 
 def test_medians_of_functions_that_take_turns():
     machine = FakeMachine()
-    # The first two calls of each do not count.
+    # The first two calls of each function do not count.
     functions = {
         'slow': machine.function('slow', [90, 5, 5, 100, 6, 4, 7]),
         'fast': machine.function('fast', [90, 1, 1, 3, 2, 50, 2]),

@@ -1,4 +1,4 @@
-"""Files of checkpoints."""
+"""Writes checkpoint files for tests."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +12,7 @@ Save = Callable[..., str]
 
 @pytest.fixture
 def save(tmp_path: Path) -> Save:
-    """Saves a checkpoint and gives its path."""
+    """Saves a checkpoint and returns its path."""
 
     def save_to_file(checkpoint: Any, name: str = 'checkpoint.pth') -> str:
         torch.save(checkpoint, tmp_path / name)

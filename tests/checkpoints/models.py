@@ -1,4 +1,4 @@
-"""Small backbones, and classifiers as the authors publish theirs."""
+"""Small backbones, and classifiers in the authors' published format."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ StateDict = dict[str, torch.Tensor]
 
 
 def make_backbone(family: str = 'NAT', **options: Any) -> torch.nn.Module:
-    """Makes a backbone, with other weights at every call."""
+    """Makes a backbone, with different weights on each call."""
     if family != 'NAT':
         options.setdefault('dilations', DILATIONS)
     backbone = FAMILIES[family](**{**SMALL, **options}).eval()
@@ -25,7 +25,7 @@ def make_backbone(family: str = 'NAT', **options: Any) -> torch.nn.Module:
 
 
 def make_classifier(family: str = 'NAT', **options: Any) -> StateDict:
-    """Makes the state dict of an ImageNet classifier with the keys of the authors'."""
+    """Makes the state dict of an ImageNet classifier with the authors' keys."""
     state_dict = dict(make_backbone(family, out_indices=(3,), **options).state_dict())
     for kind in ('weight', 'bias'):
         state_dict[f'norm.{kind}'] = state_dict.pop(f'norm3.{kind}')
@@ -35,7 +35,7 @@ def make_classifier(family: str = 'NAT', **options: Any) -> StateDict:
 
 
 class ImageClassifier(torch.nn.Module):
-    """What mmpretrain's ``ImageClassifier`` computes in tests, with the same parameter names."""
+    """Mirrors mmpretrain's ``ImageClassifier`` at test time, with the same parameter names."""
 
     def __init__(self, backbone: torch.nn.Module) -> None:
         super().__init__()
@@ -49,7 +49,7 @@ class ImageClassifier(torch.nn.Module):
 
 
 def assert_same(found: StateDict, wanted: StateDict) -> None:
-    """Checks that two state dicts have the same keys and, to the bit, the same values."""
+    """Checks that two state dicts have the same keys and bitwise equal values."""
     assert found.keys() == wanted.keys()
     for key, tensor in wanted.items():
         assert found[key].dtype == tensor.dtype, key

@@ -1,4 +1,4 @@
-"""Checkpoint files: written whole or not at all, read without running code, streamed."""
+"""Tests that checkpoint files are written whole or not at all, read without code, and streamed."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from tests.processes import run_alone
 
 
 class RunsCode:
-    """On unpickling, makes a folder."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, path):
         self.path = path
@@ -26,7 +26,7 @@ class RunsCode:
 
 @pytest.fixture(params=['pth', 'safetensors'])
 def checkpoint(request, save, tmp_path):
-    """A classifier in a file of either format."""
+    """A classifier saved in either format."""
     path = tmp_path / f'classifier.{request.param}'
     convert_checkpoint(save(make_classifier(), 'source.pth'), str(path))
     (tmp_path / 'source.pth').unlink()
@@ -137,7 +137,7 @@ def test_names_and_colors_of_the_classes_are_kept(save, tmp_path, source, target
 
 @pytest.fixture
 def limit_file_size():
-    """Makes the writing of larger files fail, as a full disk does."""
+    """Makes writing beyond a file size fail, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -157,8 +157,8 @@ def test_full_disk_leaves_nothing(save, tmp_path, limit_file_size, suffix, share
     assert os.listdir(tmp_path) == ['checkpoint.pth']
 
 
-# One stage of 8 layers of 512 channels: the largest tensor has 3 MiB, all have 59 MiB, of which
-# 24 MiB are projections to query, key and value.
+# One stage of 8 layers with 512 channels: the largest tensor has 3 MiB, all have 59 MiB, of which
+# 24 MiB are the projections to query, key and value.
 CHANNELS, LAYERS, MIB = 512, 8, 2**20
 
 
@@ -168,7 +168,7 @@ def own_memory():
 
 
 def measure(source, folder):
-    """Bytes above those of this process that conversions needed at most."""
+    """Returns the most bytes that conversions needed beyond those already in use."""
     finished, highest, before = threading.Event(), 0, own_memory()
 
     def watch():
@@ -189,7 +189,7 @@ def measure(source, folder):
 
 
 def measure_second(small, large, folder):
-    """The first conversions import and allocate what any need."""
+    """Measures after a first round, which imports and allocates what any conversion needs."""
     measure(small, folder)
     return measure(large, folder)
 

@@ -1,4 +1,4 @@
-"""Hugging Face's Nat and Dinat: the same outputs there and here, and exact round trips."""
+"""Tests that Hugging Face's Nat and Dinat give the same outputs and survive round trips exactly."""
 
 import importlib
 from types import SimpleNamespace
@@ -21,8 +21,8 @@ FAMILIES = {'nat': 'NAT', 'dinat': 'DiNAT'}
 def theirs(request):
     """A model type of transformers.
 
-    transformers 5 has no Nat, which is its Dinat with dilation 1 everywhere, and in whose
-    classifiers keys begin with another name.
+    transformers 5 has no Nat. It equals Dinat with dilation 1 everywhere, except that the keys of
+    its classifiers begin with another name.
     """
     from transformers.models.dinat import configuration_dinat, modeling_dinat
 
@@ -41,14 +41,14 @@ def theirs(request):
         return model
 
     def state_dict(model):
-        """Weights of a model, with the keys that its type has."""
+        """Returns the weights of a model with the keys of its type."""
         return rename(model.state_dict(), 'dinat', model_type)
 
     def load(model, weights):
         model.load_state_dict(rename(weights, model_type, 'dinat'), strict=True)
 
     def save(model, folder, suffix):
-        """Saves a model as transformers does: version 5 writes safetensors only."""
+        """Saves a model as transformers does; version 5 writes safetensors only."""
         model.save_pretrained(folder)
         path = folder / 'model.safetensors'
         weights = rename(load_file(path), 'dinat', model_type)
@@ -70,7 +70,7 @@ def theirs(request):
 
 
 def rename(weights, old, new):
-    """Changes the name with which the keys of classifiers begin."""
+    """Replaces the name that the keys of classifiers begin with."""
     return {
         f'{new}.{key.removeprefix(old + ".")}' if key.startswith(f'{old}.') else key: tensor
         for key, tensor in weights.items()
@@ -78,8 +78,8 @@ def rename(weights, old, new):
 
 
 STAGES = ['stage1', 'stage2', 'stage3', 'stage4']
-# The stages of the smaller image are 8 x 11, 4 x 6, 2 x 3 and 1 x 2; kernel size times dilation
-# reaches 9 in the first for DiNAT, and is 3 in the last.
+# The stages of the smaller image are 8 x 11, 4 x 6, 2 x 3 and 1 x 2. Kernel size times dilation
+# reaches 9 in DiNAT's first stage and is 3 in the last.
 IMAGES = {'smaller than the windows': (32, 42), 'larger': (105, 97)}
 
 

@@ -1,4 +1,4 @@
-"""Recognising and converting layouts: classifiers, backbones, and what is refused."""
+"""Tests recognizing and converting layouts: classifiers, backbones, and what is refused."""
 
 import argparse
 
@@ -36,7 +36,7 @@ def convert(state_dict, to):
 
 
 def authors_scores(backbone, weights, image):
-    """Last norm, average over positions, linear head, as in the authors' classifiers."""
+    """Applies the authors' classifier: last norm, average over positions, linear head."""
     (features,) = backbone(image)
     return features.mean((2, 3)) @ weights['head.weight'].T + weights['head.bias']
 
@@ -92,7 +92,7 @@ def test_classifier_to_model_and_back_is_exact(save, tmp_path, family, suffix):
     load_pretrained(model, paths[1])
     assert torch.equal(model.norm3.bias, weights['norm.bias'])
     if suffix == 'pth':
-        # what the authors' own load_state_dict takes
+        # The authors' own load_state_dict takes these weights.
         assert_same(torch.load(paths[1]), weights)
 
 

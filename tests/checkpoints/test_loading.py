@@ -1,4 +1,4 @@
-"""Loading of pretrained backbones: what fits, what is reported, what is refused."""
+"""Tests loading pretrained backbones: what fits, what is reported, what is refused."""
 
 import logging
 import os
@@ -44,7 +44,7 @@ def log(monkeypatch):
 
 @pytest.fixture
 def classifier():
-    """State dict of a classifier that has a NAT as its trunk."""
+    """The state dict of a classifier whose trunk is a NAT."""
     state_dict = make_nat(out_indices=(3,)).state_dict()
     for kind in ('weight', 'bias'):
         state_dict[f'norm.{kind}'] = state_dict.pop(f'norm3.{kind}')
@@ -265,7 +265,7 @@ def test_truncated_file(classifier, save, kept):
 
 
 class RunsCode:
-    """On unpickling, makes a folder."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, path):
         self.path = path

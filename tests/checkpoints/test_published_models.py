@@ -1,7 +1,7 @@
-"""Detectors and segmentors that the authors trained with mmdet 2.19 and mmseg 0.20.
+"""Tests detectors and segmentors that the authors trained with mmdet 2.19 and mmseg 0.20.
 
-``published_keys.txt`` lists the keys beside ``backbone.`` and their shapes that these versions give
-the authors' Mask R-CNN, Cascade Mask R-CNN and UPerNet on a NAT-Mini.
+``published_keys.txt`` lists the keys outside ``backbone.``, with their shapes, that these versions
+give the authors' Mask R-CNN, Cascade Mask R-CNN and UPerNet on a NAT-Mini.
 """
 
 from pathlib import Path
@@ -24,7 +24,7 @@ METHODS = {
 
 @pytest.fixture(scope='module')
 def published():
-    """Shapes by key by method."""
+    """The shapes of each method by key."""
     methods = {}
     for line in (Path(__file__).parent / 'published_keys.txt').read_text().splitlines():
         key, _, shape = line.partition(' ')
@@ -51,7 +51,7 @@ def test_keys_of_the_matching_config(published, method, folder):
         if not key.startswith('backbone.')
     }
     if folder == 'dinat_s':
-        # other channels, 96 instead of 64 in the first stage
+        # The channels differ: 96 instead of 64 in the first stage.
         assert shapes.keys() == published[method].keys()
     else:
         assert shapes == published[method]

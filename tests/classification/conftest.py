@@ -17,7 +17,7 @@ CONFIGS = {path.stem: path for path in sorted((ROOT / 'configs/classification').
 
 
 def config_name(facts: dict) -> str:
-    """The name that the config of a published classifier has, such as nat_mini_in1k_224."""
+    """Returns the name of a published classifier's config, such as nat_mini_in1k_224."""
     data = 'in22k_in1k' if facts['pretraining'] else 'in1k'
     kernel = '' if facts['kernel_size'] == 7 else '_{0}x{0}'.format(facts['kernel_size'])
     return f'{facts["name"].lower().replace("-", "_")}_{data}_{facts["resolution"]}{kernel}'
@@ -82,5 +82,5 @@ def facts() -> dict[str, dict]:
 
 @pytest.fixture
 def model_zoo() -> dict[str, dict]:
-    """What the metafiles say of each config, by its name."""
+    """The entry of each config in the metafiles, by its name."""
     return MODEL_ZOO

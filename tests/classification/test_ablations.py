@@ -1,4 +1,4 @@
-"""The configs that compare attention patterns, tokenizers, downsamplers and kernel sizes."""
+"""Tests the configs that compare attention patterns, tokenizers, downsamplers and kernel sizes."""
 
 import copy
 import importlib

@@ -1,4 +1,4 @@
-"""The authors' classifiers, head included, fit the configs; their files are built from the keys."""
+"""Tests the authors' classifiers with the configs, heads included; files are built from keys."""
 
 import io
 import math
@@ -30,7 +30,7 @@ WITH_LAYER_SCALE = ('NAT-Small', 'NAT-Base', 'DiNAT-Base')
 
 
 def published_shapes(name, *, kernel_size):
-    """Key by key the shapes that the authors' file of a classifier holds."""
+    """Returns the shapes in the authors' file of a classifier by key."""
     family, size = name.split('-')
     alike = 'DiNAT_s' if family == 'DiNAT_s' else 'NAT'
     wide = {'NAT': 'Tiny', 'DiNAT_s': 'Small'}[alike]
@@ -128,7 +128,7 @@ def family(request):
 
 @pytest.fixture
 def checkpoint(family, tmp_path):
-    """A file as the authors', of a small classifier of two classes."""
+    """A file in the authors' format with a small classifier of two classes."""
     generator = torch.Generator().manual_seed(0)
     scale = bool(FAMILIES[family][2])
     shapes = authors_shapes(family, **SMALL, mlp_ratio=2, layer_scale=scale, classes=2)
@@ -166,7 +166,7 @@ def config(family, tmp_path):
 
 
 def scores_by_hand(config, checkpoint):
-    """Scores of the images, from the authors' last norm, mean over the image and head."""
+    """Computes the images' scores with the authors' last norm, mean over the image and head."""
     weights = torch.load(checkpoint)
     backbone = MODELS.build(config.model.backbone)
     backbone.load_state_dict(weights, strict=False)
@@ -193,7 +193,7 @@ def test_test_command_takes_the_authors_file(config, checkpoint, test, tmp_path)
     printed = io.StringIO()
     with redirect_stdout(printed), redirect_stderr(printed):
         test([str(config), str(checkpoint), '--out', str(out), '--work-dir', str(tmp_path)])
-    # What mmengine and this command say of missing and unexpected keys.
+    # What mmengine and this command say about missing and unexpected keys.
     assert 'do not match exactly' not in printed.getvalue()
     assert 'warning: checkpoint' not in printed.getvalue()
     scores = torch.stack([sample['pred_score'] for sample in pickle.loads(out.read_bytes())])
@@ -201,7 +201,7 @@ def test_test_command_takes_the_authors_file(config, checkpoint, test, tmp_path)
 
 
 def test_fine_tuning_starts_with_the_last_norm(config, checkpoint):
-    """From another number of classes: all but the head is loaded."""
+    """With another number of classes, everything but the head is loaded."""
     config = Config.fromfile(config)
     init_default_scope(config.default_scope)
     config.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=str(checkpoint))

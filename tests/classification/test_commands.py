@@ -1,4 +1,4 @@
-"""The commands on a small classifier, configured as a user would: training, testing, mistakes."""
+"""Tests commands on a small classifier configured as by a user: training, testing, mistakes."""
 
 import json
 import pickle
@@ -55,7 +55,7 @@ randomness = dict(seed=0)
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-    """Folders train and val with a folder of images for each class."""
+    """Folders train and val, each with a folder of images for each class."""
     root = tmp_path_factory.mktemp('folders')
     rng = np.random.default_rng(0)
     for part, count in (('train', 8), ('val', 3)):
@@ -83,7 +83,7 @@ def commands(train, test, predict):
 
 @pytest.fixture(autouse=True)
 def fresh_visualizer():
-    """Lets each run write to its own work directory, as a process of its own."""
+    """Lets each run write to its own work directory, as if in its own process."""
     forget_visualizers()
 
 
@@ -94,11 +94,11 @@ def forget_visualizers():
 
 @pytest.fixture(scope='module')
 def trained(commands, config, tmp_path_factory):
-    """The checkpoint of a finished training."""
+    """The checkpoint of a finished training run."""
     forget_visualizers()
     work_dir = tmp_path_factory.mktemp('trained')
-    # With this alpha almost all of a mixed image is from one of the two. Otherwise how much is
-    # from which decides the loss more than 16 steps do.
+    # With this alpha, almost all of a mixed image comes from one of the two. Otherwise the shares
+    # affect the loss more than 16 steps of training do.
     options = [f'model.train_cfg.augments.{index}.alpha=0.01' for index in (0, 1)]
     commands['train']([config, '--work-dir', str(work_dir), '--cfg-options', *options])
     return work_dir / 'epoch_4.pth'
@@ -152,7 +152,7 @@ def test_prediction(commands, config, trained, data, tmp_path):
 
 
 def test_browsing(config, tmp_path, monkeypatch):
-    """With the classes of both, where two images are mixed."""
+    """Mixed images have the classes of both of their sources."""
     labels = []
     draw = UniversalVisualizer.visualize_cls
 
@@ -168,13 +168,13 @@ def test_browsing(config, tmp_path, monkeypatch):
     assert set(labels) == {(0,), (1,), (0, 1)}
     for label, brightness in (((1,), 60), ((0,), 190)):
         found = [picture for picture, own in zip(pictures, labels, strict=True) if own == label]
-        # Below the letters.
+        # These rows are below the letters.
         assert np.mean([picture[-8:] for picture in found]) == pytest.approx(brightness, abs=4)
 
 
 @pytest.fixture
 def mistake(commands, config, tmp_path):
-    """Runs a training that should be refused, and returns the message."""
+    """Starts a training run that must be refused and returns the message."""
 
     def run(*options):
         with pytest.raises(UserError) as raised:
@@ -192,7 +192,7 @@ def test_missing_folder(mistake, data):
 def test_missing_imagenet(mistake, config, tmp_path):
     options = ('type=ImageNet', 'split=train', 'data_prefix=', f'data_root={tmp_path}/gone')
     message = mistake(*(f'train_dataloader.dataset.{option}' for option in options))
-    # The other one is that the head does not have ImageNet's 1000 classes.
+    # The other error is that the head does not have ImageNet's 1000 classes.
     more = f' (and 1 more: nat-mm check {config} lists them)'
     assert message == f'the folder of ImageNet does not exist: {tmp_path}/gone/train{more}'
 

@@ -1,4 +1,4 @@
-"""The classification configs say what the published classifiers are."""
+"""Tests that the classification configs match the published classifiers."""
 
 import pytest
 
@@ -46,7 +46,7 @@ def test_backbone(classifier, model):
     stages = getattr(model.backbone, FAMILIES[family])
     for index, stage in enumerate(stages):
         tokens = facts['resolution'] // (4 * 2**index)
-        # A dilation as large as the map allows in every second layer, none in the last stage.
+        # Every second layer has the largest dilation that fits the map, but none in the last stage.
         widest = tokens // facts['kernel_size'] if family != 'NAT' and index < 3 else 1
         for number, block in enumerate(stage.blocks):
             assert block.attn.kernel_size == facts['kernel_size']
@@ -65,7 +65,7 @@ def test_resolution(classifier):
     resolution = facts['resolution']
     assert [step.scale for step in train] == [resolution]
     assert test['CenterCrop'].crop_size == resolution
-    # The authors' crop of 0.875 of the short side at 224, of all of it at 384.
+    # The authors crop 0.875 of the short side at 224 and all of it at 384.
     assert test['ResizeEdge'].scale == {224: 256, 384: 384}[resolution]
     for part in ('train', 'test'):
         pipeline = config[f'{part}_dataloader'].dataset.pipeline

@@ -1,4 +1,4 @@
-"""The classifiers cost what was published, at the resolution of their test pipelines."""
+"""Tests that classifiers cost the published FLOPs at the resolution of their test pipelines."""
 
 import copy
 
@@ -13,7 +13,7 @@ pytest.importorskip('mmpretrain', reason='classification needs mmpretrain')
 @pytest.mark.parametrize(
     'classifier',
     [
-        # DiNAT's up to Base have the costs of NAT's.
+        # DiNATs up to Base cost as much as the NATs.
         *('nat_mini_in1k_224', 'nat_small_in1k_224', 'dinat_base_in1k_224'),
         *('dinat_large_in22k_in1k_224', 'dinat_large_in22k_in1k_384'),
         'dinat_large_in22k_in1k_384_11x11',

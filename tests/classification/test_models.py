@@ -1,4 +1,4 @@
-"""Small classifiers of each family in mmpretrain: loss, gradients, predictions."""
+"""Tests small classifiers of each family in mmpretrain: loss, gradients, predictions."""
 
 import math
 
@@ -35,7 +35,7 @@ def small_model(request, load):
 
 @pytest.fixture
 def batch():
-    """Pictures of which none fits a whole number of tokens, with their labels."""
+    """Images whose sides are not a whole number of tokens, with their labels."""
     from mmpretrain.structures import DataSample
 
     generator = torch.Generator().manual_seed(0)
@@ -50,7 +50,7 @@ def test_every_parameter_gets_a_gradient(small_model, batch):
     losses = small_model(**data, mode='loss')
     assert losses.keys() == {'loss'}
     losses['loss'].backward()
-    # Labels as likely as each other, before training.
+    # Before training, all labels are equally likely.
     assert losses['loss'].item() == pytest.approx(math.log(CLASSES), rel=0.1)
     for name, parameter in small_model.named_parameters():
         assert torch.isfinite(parameter.grad).all(), name
@@ -65,7 +65,7 @@ def test_scores_are_probabilities(small_model, batch):
     assert scores.shape == (3, CLASSES)
     torch.testing.assert_close(scores.sum(1), torch.ones(3))
     assert [int(sample.pred_label) for sample in samples] == scores.argmax(1).tolist()
-    # Of the same image alone the same.
+    # An image alone gets the same scores.
     alone = {'inputs': batch['inputs'][1:2], 'data_samples': batch['data_samples'][1:2]}
     with torch.no_grad():
         (sample,) = small_model.test_step(alone)

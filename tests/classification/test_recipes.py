@@ -1,4 +1,4 @@
-"""The classification configs train as published: schedules, regularization, augmentation."""
+"""Tests that classification configs train as published: schedules, regularization, augmentation."""
 
 import pytest
 import torch
@@ -8,11 +8,11 @@ from torch import nn, optim
 
 pytest.importorskip('mmpretrain', reason='classification needs mmpretrain')
 
-ITERATIONS = 5  # in an epoch of the tests
+ITERATIONS = 5  # per epoch in these tests
 
 
 def learning_rates(config):
-    """The learning rate of each iteration of a training with short epochs."""
+    """Returns the learning rate of each iteration of a training run with short epochs."""
     optimizer = optim.SGD(nn.Linear(1, 1).parameters(), lr=config.optim_wrapper.optimizer.lr)
     schedulers = []
     for scheduler in config.param_scheduler:

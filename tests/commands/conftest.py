@@ -1,4 +1,4 @@
-"""Small experiments derived from the shipped configs, and how to run the commands on them."""
+"""Small experiments derived from the shipped configs, and fixtures that run commands on them."""
 
 import os
 from pathlib import Path
@@ -139,7 +139,7 @@ def write_configs(folder: Path, data: Path) -> dict[str, Path]:
 def trained(
     train: Run, configs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
-    """The last checkpoint of a finished training, by task."""
+    """The last checkpoint of a finished training run, by task."""
     last = {'detection': 'epoch_2.pth', 'segmentation': 'iter_6.pth'}
     checkpoints = {}
     for task, name in last.items():
@@ -147,7 +147,7 @@ def trained(
         forget_visualizers()
         arguments = [str(configs[task]), '--work-dir', str(work_dir)]
         if task == 'segmentation':
-            # With a tenth of it, six steps change the loss as much as their dropout does.
+            # With a tenth of this rate, six steps change the loss no more than dropout does.
             arguments += ['--cfg-options', 'optim_wrapper.optimizer.lr=6e-4']
         train(arguments)
         checkpoints[task] = work_dir / name
@@ -156,7 +156,7 @@ def trained(
 
 @pytest.fixture(autouse=True)
 def fresh_visualizer() -> None:
-    """Lets each run in this process write to its own work directory, as a process of its own."""
+    """Lets each run in this process write to its own work directory, as if in its own process."""
     forget_visualizers()
 
 
@@ -167,7 +167,7 @@ def forget_visualizers() -> None:
 
 @pytest.fixture(scope='session')
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Environment for processes: as if nat_mm were installed, with its start-up file."""
+    """Environment for processes, as if nat_mm were installed with its start-up file."""
     folder = tmp_path_factory.mktemp('site')
     write_stubs(folder)
     (folder / 'sitecustomize.py').write_text('import nat_mm_startup\nnat_mm_startup.start()\n')

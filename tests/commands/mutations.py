@@ -1,4 +1,4 @@
-"""Checkpoints that are damaged at random places, or hold what nobody expects."""
+"""Makes checkpoints that are damaged at random places or contain unexpected values."""
 
 import copy
 import io
@@ -52,17 +52,17 @@ OF_TRAINING = (
     'optimizer', 'optimizer.state', 'optimizer.param_groups', 'param_schedulers', 'state_dict',
     'ema_state_dict',
 )  # fmt: skip
-"""Places in a checkpoint of mmengine's that matter to prediction, and to resuming."""
+"""Places in an mmengine checkpoint that matter to prediction, and to resuming."""
 
 Write = Callable[[Path], None]
 
 
 def damaged(checkpoint: Path, safetensors: Path) -> Iterator[tuple[str, Write]]:
-    """Copies of a checkpoint of mmengine's, and of one in safetensors' format, with wrong bytes.
+    """Makes copies with wrong bytes of an mmengine checkpoint and of one in safetensors format.
 
     Yields:
-        The name of each, which says what is wrong, and a function that writes it; the same in
-        every run.
+        The name of each copy, which says what is wrong, and a function that writes it; the same
+        in every run.
     """
     legacy = io.BytesIO()
     content = read_checkpoint(str(checkpoint))
@@ -86,10 +86,10 @@ def damaged(checkpoint: Path, safetensors: Path) -> Iterator[tuple[str, Write]]:
 
 
 def unexpected(checkpoint: Path, places: Iterable[str]) -> Iterator[tuple[str, Write]]:
-    """Copies of a checkpoint with a value of another kind at a place such as ``meta.iter``.
+    """Makes copies of a checkpoint with a value of another kind at a place such as ``meta.iter``.
 
     Yields:
-        The name of each, which says what is wrong, and a function that writes it.
+        The name of each copy, which says what is wrong, and a function that writes it.
     """
     content = read_checkpoint(str(checkpoint))
     for place in places:
@@ -103,7 +103,7 @@ def _writer(change: Callable[[bytes, random.Random], bytes], data: bytes, seed: 
 
 def _flip(data: bytes, rng: random.Random) -> bytes:
     changed = bytearray(data)
-    # The first bytes and the last ones say what the others are.
+    # The first and the last bytes describe the others.
     places = rng.randrange(2000), -1 - rng.randrange(2000), rng.randrange(len(data))
     changed[rng.choice(places)] ^= 1 << rng.randrange(8)
     return bytes(changed)
@@ -114,7 +114,7 @@ def _cut(data: bytes, rng: random.Random) -> bytes:
 
 
 def _swap_globals(data: bytes, rng: random.Random) -> bytes:
-    """Lets the pickle of a checkpoint name another class or function somewhere."""
+    """Replaces the name of a class or function somewhere in the pickle of a checkpoint."""
     changed = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(changed, 'w') as new:
         for name in old.namelist():
@@ -130,7 +130,7 @@ def _swap_globals(data: bytes, rng: random.Random) -> bytes:
 
 
 def _lie(data: bytes, rng: random.Random) -> bytes:
-    """Changes what the header of a safetensors file says."""
+    """Falsifies the header of a safetensors file."""
     length = int.from_bytes(data[:8], 'little')
     header, numbers = json.loads(data[8 : 8 + length]), data[8 + length :]
     tensor = header[rng.choice([name for name in header if name != '__metadata__'])]

@@ -1,4 +1,4 @@
-"""tools/browse_dataset.py: the images are what the model gets."""
+"""Tests that tools/browse_dataset.py shows the images that the model gets."""
 
 from types import SimpleNamespace
 
@@ -23,7 +23,7 @@ def browse():
 
 @pytest.fixture
 def pictures(browse, configs, tmp_path, capsys):
-    """Browses a config, and returns the images, BGR, and the files they are of."""
+    """Browses a config and returns the images (BGR) and their source files."""
 
     def run(task, *arguments, folder='out'):
         browse([str(configs[task]), '--out-dir', str(tmp_path / folder), *map(str, arguments)])
@@ -49,7 +49,7 @@ def test_same_seed_same_pictures(task, pictures, tmp_path):
 
 
 def test_detection_batch_is_padded(pictures):
-    """Where nothing is drawn, an image shows the file; its padding is gray, the mean color."""
+    """Images show their files except where boxes are drawn; padding has the mean color, a gray."""
     resize = 'train_dataloader.dataset.pipeline.2.scale="(100,75)"'
     (drawn, *_), (source, *_) = pictures('detection', '--number', 2, '--cfg-options', resize)
     assert drawn.shape == (96, 128, 3)  # 75 x 100, padded to multiples of 32
@@ -59,13 +59,13 @@ def test_detection_batch_is_padded(pictures):
         np.median(abs(drawn[:75, :100].astype(int) - which)) for which in (image, image[:, ::-1])
     )
     assert min(straight, flipped) <= 1
-    # Boxes and discs are drawn upon: in color, while the files are gray.
+    # Boxes and discs are drawn in color, while the files are gray.
     assert np.ptp(drawn[:75, :100].astype(int), axis=2).max() > 50
 
 
 @pytest.mark.parametrize('phase', ['val', 'test'])
 def test_truth_is_scaled_like_the_image(phase, pictures):
-    """Resized to double size, the colors of the truth cover the box and the disc."""
+    """At double size, the colors of the ground truth cover the box and the disc."""
     resize = f'{phase}_dataloader.dataset.pipeline.1.scale="(256,192)"'
     arguments = ['--phase', phase, '--number', 1, '--cfg-options', resize]
     (drawn,), (source,) = pictures('detection', *arguments)
@@ -74,11 +74,11 @@ def test_truth_is_scaled_like_the_image(phase, pictures):
     gray = cv2.resize(cv2.imread(source, cv2.IMREAD_GRAYSCALE), (256, 192))
     objects = (gray < 60) | (gray > 200)
     assert colored[objects].mean() > 0.9
-    assert colored[~objects].mean() < 0.25  # with names and outlines
+    assert colored[~objects].mean() < 0.25  # names and outlines are also colored
 
 
 def test_segmentation_truth(pictures):
-    """The box is red and the disc blue, as in the config's palette; what is too small is padded."""
+    """The box is red and the disc blue, as in the config's palette; small images are padded."""
     crop = 'train_dataloader.dataset.pipeline.2.crop_size="(96,40)"'
     size = 'model.data_preprocessor.size="(96,64)"'
     drawn, _ = pictures('segmentation', '--number', 6, '--cfg-options', crop, size)
@@ -86,7 +86,7 @@ def test_segmentation_truth(pictures):
     means = [104, 116, 124]  # blue, green, red, halved by the black of no class
     for picture in drawn:
         padding = abs(picture[:, 40:].astype(int) - np.array(means) / 2).max(axis=2) <= 2
-        assert padding.mean() > 0.8  # the names of classes may reach into it
+        assert padding.mean() > 0.8  # class names may reach into the padding
     blue, green, red = np.stack(drawn)[:, :, :40].astype(int).transpose(3, 0, 1, 2)
     assert ((red - blue > 80) & (green < 30)).any()
     assert ((blue - red > 80) & (green > 90)).any()
@@ -94,7 +94,7 @@ def test_segmentation_truth(pictures):
 
 @HOOKS.register_module()
 class KeepInputs(Hook):
-    """Keeps the first batch that a model is trained on."""
+    """Keeps the first training batch."""
 
     inputs = None
 
@@ -105,7 +105,7 @@ class KeepInputs(Hook):
 
 
 def test_batch_is_that_of_the_training(pictures, train, configs, tmp_path):
-    """With the same seed, a worker of the data loader draws the same random numbers."""
+    """With the same seed, a data loader worker draws the same random numbers as in training."""
     options = ['train_dataloader.num_workers=1', 'randomness.seed=7']
     work_dir = ['--work-dir', str(tmp_path / 'work_dir')]
     short = ['train_cfg.max_iters=1', 'train_cfg.val_interval=1']

@@ -1,4 +1,4 @@
-"""tools/check.py, and the same before training and tests."""
+"""Tests tools/check.py and the same checks before training and testing."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from nat_mm.errors import UserError
 
 @pytest.fixture
 def run(configs, capsys):
-    """Runs the command and returns its exit code and what it prints."""
+    """Runs the command and returns its exit code and output."""
 
     def call(*arguments, task='detection'):
         try:
@@ -29,7 +29,7 @@ def run(configs, capsys):
 
 @pytest.fixture
 def annotations(small_data, tmp_path):
-    """A copy of the annotations of the training data, and the option that names it."""
+    """A copy of the training annotations, and the option that names it."""
     path = tmp_path / 'annotations.json'
     shutil.copy(small_data / 'coco' / 'training.json', path)
     return path, f'train_dataloader.dataset.ann_file={path}'
@@ -92,7 +92,7 @@ def test_histogram_of_another_format(configs):
 
 @pytest.fixture
 def before_training(configs, monkeypatch, tmp_path, capsys):
-    """Runs train.py up to the training; returns what it prints and whether it would train."""
+    """Runs train.py up to training; returns its output and whether it would train."""
     trained = []
     monkeypatch.setattr(train, 'train', lambda config, resume: trained.append(True))
 

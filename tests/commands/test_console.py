@@ -1,4 +1,4 @@
-"""What training prints before its first iteration, and where the rest is."""
+"""Tests what training prints before its first iteration and where the rest is logged."""
 
 import pytest
 
@@ -15,7 +15,7 @@ FOR_THE_FILE = (
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-    """A few scenes of the demo."""
+    """A few scenes of the demo dataset."""
     folder = tmp_path_factory.mktemp('scenes')
     options = DatasetOptions(train_scenes=2, val_scenes=1, image_size=64)
     write_dataset(folder, options, progress=False)
@@ -41,6 +41,6 @@ def test_first_iteration_is_within_forty_lines(train, data, name, tmp_path, monk
     assert not any(part in '\n'.join(lines) for part in FOR_THE_FILE)
     content = log.read_text()
     assert [part for part in FOR_THE_FILE if part not in content] == []
-    # Results are printed as before.
+    # Results are still printed.
     result = 'segm_mAP_copypaste' if name.startswith('mask_rcnn') else 'per class results'
     assert any(result in line for line in lines[first:])

@@ -1,4 +1,4 @@
-"""tools/convert_checkpoint.py, and checkpoints of mmdet 2.x and mmseg 0.x in tools/test.py."""
+"""Tests tools/convert_checkpoint.py, and mmdet 2.x and mmseg 0.x checkpoints in tools/test.py."""
 
 import os
 import pickle
@@ -28,7 +28,7 @@ def convert() -> Callable[..., None]:
 
 @pytest.fixture
 def refused(convert, capsys):
-    """Runs a conversion that should be refused, and returns the message."""
+    """Runs a conversion that must be refused and returns the message."""
 
     def run(*arguments: object) -> str:
         with pytest.raises(SystemExit) as raised:
@@ -45,9 +45,9 @@ def refused(convert, capsys):
 
 @pytest.fixture(scope='session')
 def checkpoints(configs, tmp_path_factory) -> dict[str, Path]:
-    """By task, a checkpoint as mmcv 1.4 saves it while mmdet 2.19 or mmseg 0.20 trains.
+    """A checkpoint of each task as mmcv 1.4 saves it when mmdet 2.19 or mmseg 0.20 trains.
 
-    The last layers find class 1 of the detector, and class 2 of the segmentor, everywhere.
+    The last layers predict class 1 of the detector and class 2 of the segmentor everywhere.
     """
     return {task: save_old_checkpoint(configs, task, tmp_path_factory) for task in CLASSES}
 
@@ -90,7 +90,7 @@ def save_old_checkpoint(configs, task, tmp_path_factory):
 
 
 def predictions(test, config, checkpoint, work_dir):
-    """What a model predicts for the test images: scores, boxes and labels, or label images."""
+    """Returns predictions for the test images: scores, boxes and labels, or label images."""
     out = work_dir / ('out.pkl' if 'detection' in config.name else 'out')
     test([str(config), str(checkpoint), '--work-dir', str(work_dir), '--out', str(out)])
     if out.is_dir():
@@ -117,7 +117,7 @@ def test_published_checkpoint_predicts_the_same_converted_or_not(
         assert 'do not match exactly' not in captured.err + captured.out
     for one, other in zip(*found, strict=True):
         np.testing.assert_array_equal(one, other)
-    # In label images as ADE20K has them, 0 is no class.
+    # In label images in ADE20K's format, 0 is no class.
     labels = found[0][2::3] if task == 'detection' else [each - 1 for each in found[0]]
     assert len(labels) == 3
     assert all((each == CLASSES[task].index('disc')).all() for each in labels)

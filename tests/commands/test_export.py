@@ -1,4 +1,4 @@
-"""tools/export.py: what onnxruntime computes, and what is refused."""
+"""Tests tools/export.py: what onnxruntime computes and what is refused."""
 
 import functools
 import re
@@ -21,11 +21,11 @@ from nat_mm.inference.config import load_config
 from tests.export.models import build_segmentor
 from tests.loading import load_command
 
-# Images of sizes that the export and its own check do not see.
+# Images of sizes that neither the export nor its own check uses.
 SHAPES = [(1, 32, 32), (3, 75, 33), (1, 128, 96)]
 
 SMALL = {'depths': [1, 1], 'num_heads': [1, 2], 'out_indices': [0, 1]}
-# DiNAT's second stage is not dilated, as all of NAT.
+# DiNAT's second stage has no dilation, like all of NAT.
 FAMILIES = {
     'DiNAT': {'type': 'DiNAT', 'dilations': [[3], [1]]},
     'DiNAT_s': {'type': 'DiNAT_s', 'dilations': [[3], [2]]},
@@ -33,7 +33,7 @@ FAMILIES = {
 
 
 def overrides(values):
-    """Options of the command that set values of the backbone."""
+    """Returns options of the command that set values of the backbone."""
     pairs = (f'model.backbone.{key}={value}'.replace(' ', '') for key, value in values.items())
     return ['--cfg-options', *pairs]
 
@@ -47,7 +47,7 @@ def export():
 
 @pytest.fixture
 def refused(export, capsys):
-    """Runs an export that should be refused, and returns the message."""
+    """Runs an export that must be refused and returns the message."""
 
     def run(*arguments):
         with pytest.raises(SystemExit) as raised:
@@ -63,10 +63,10 @@ def refused(export, capsys):
 
 @pytest.fixture(scope='module')
 def exported(export, configs, tmp_path_factory):
-    """Exports a backbone of a family, once: to trace one takes seconds.
+    """Exports a backbone of a family, only once because tracing takes seconds.
 
     Returns:
-        The backbone, the arguments of the command but for OUT, and OUT.
+        The backbone, the arguments of the command without OUT, and OUT.
     """
 
     @functools.cache
@@ -89,7 +89,7 @@ def exported(export, configs, tmp_path_factory):
 
 @pytest.mark.parametrize('family', FAMILIES)
 def test_onnxruntime_computes_the_features(exported, family):
-    """Of images of any size, also where maps are smaller than a window."""
+    """The features match for images of any size, even where maps are smaller than a window."""
     backbone, _, target = exported(family)
     assert [path.name for path in target.parent.glob('*.onnx*')] == ['backbone.onnx']
     session = onnxruntime.InferenceSession(target, providers=['CPUExecutionProvider'])
@@ -173,7 +173,7 @@ def test_another_backbone(refused, configs, tmp_path):
 
 
 def test_a_segmentor(tmp_path, capsys):
-    """The whole model, in int8, with what the command says of it."""
+    """The whole model is exported in int8, and the command reports it."""
     model = build_segmentor()
     config, weights, out = (tmp_path / name for name in ('small.py', 'small.pth', 'small.onnx'))
     model.config.dump(config)

@@ -1,4 +1,4 @@
-"""tools/get_flops.py: published figures, other counters, both outputs, and what it refuses."""
+"""Tests tools/get_flops.py: published figures, other counters, both outputs, and refusals."""
 
 import io
 import json
@@ -23,7 +23,7 @@ from tests.model_zoo import ROOT, image_size, read_model_zoo
 MODEL_ZOO = read_model_zoo()
 TOOL = load_command('get_flops')
 
-# The smallest of each family and method.
+# The smallest model of each family and method.
 EXPERIMENTS = [
     'mask_rcnn_nat_mini_3x_coco',
     'cascade_mask_rcnn_nat_mini_3x_coco',
@@ -36,7 +36,7 @@ EXPERIMENTS = [
     'upernet_dinat_s_tiny_512x512_160k_ade20k',
 ]
 
-# Published by others, on images of the same sizes: parameters (M), multiply-adds (G).
+# Published by others for images of the same sizes: parameters (M), multiply-adds (G).
 OTHERS = {
     'mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py': (48, 267),
     'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py': (38, 239),
@@ -44,7 +44,7 @@ OTHERS = {
 
 
 def report(config, *arguments):
-    """What the command prints as JSON."""
+    """Returns what the command prints as JSON."""
     with redirect_stdout(io.StringIO()) as printed:
         TOOL.main([str(config), '--json', *arguments])
     return json.loads(printed.getvalue())
@@ -62,7 +62,7 @@ def segmentor(configs):
 
 @pytest.fixture
 def mistake(capsys):
-    """The one line on stderr with which the command ends."""
+    """Runs the command, which must fail, and returns its one line on stderr."""
 
     def run(*arguments):
         with pytest.raises(SystemExit) as exit_info:
@@ -88,7 +88,7 @@ def write_config(tmp_path):
 
 
 def build(config):
-    """A model and its workload."""
+    """Builds a model and its workload."""
     config = load_config(str(config))
     model = MODELS.build(config.model).eval()
     return model, find_workload(model, config)
@@ -102,7 +102,7 @@ def test_published_figures(name):
     assert round(printed['parameters'], -6) == entry['Metadata']['Parameters']
     published = entry['Metadata']['FLOPs']
     assert printed['multiply_adds'] == pytest.approx(published, rel=0.01)
-    # They are rounded, and found so exactly by the same conventions.
+    # The published figures are rounded; the same conventions give them exactly.
     assert round(printed['multiply_adds'], -9) == published
 
 
@@ -116,7 +116,7 @@ def test_published_figures_of_others(write_config, name, published):
 
 
 class AsModule(nn.Module):
-    """A workload as a module that can be traced."""
+    """A workload as a traceable module."""
 
     def __init__(self, model: nn.Module, workload: Workload) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ def test_agrees_with_mmengine(configs, task):
     analyzer = FlopAnalyzer(AsModule(model, workload), (torch.zeros(1, 3, *shape),))
     analyzer.set_op_handle(**flop_handles())
     analyzer.unsupported_ops_warnings(False)
-    # mmengine also counts an average over a whole map and interpolation to the nearest pixel.
+    # mmengine also counts averaging over a whole map and nearest-neighbor interpolation.
     assert costs.multiply_adds[''] == pytest.approx(analyzer.total(), rel=1e-3)
     assert costs.multiply_adds[''] <= analyzer.total()
 
@@ -147,7 +147,7 @@ def test_values_change_nothing(configs):
 
 
 def test_neighborhood_attention_by_its_formula(segmentor):
-    # tokens times channels of each stage; the last map, 2 x 3, is padded to the kernel's 3 x 3
+    # Tokens times channels of each stage. The last map, 2 x 3, is padded to the kernel's 3 x 3.
     queries = 16 * 24 * 32 + 8 * 12 * 64 + 4 * 6 * 128 + 3 * 3 * 256
     assert segmentor['neighborhood_attention_multiply_adds'] == 2 * 3 * 3 * queries
 
@@ -162,7 +162,7 @@ def test_backend_changes_nothing(configs, segmentor, backend):
 def test_modules_add_up(detector):
     for key in ('parameters', 'multiply_adds'):
         counts = {name: counted[key] for name, counted in detector['modules'].items()}
-        # The backbone calls the downsampler of a level, the attention the norm beside it.
+        # A level's downsampler is called by the backbone, and a layer's norm by its attention.
         for parent in ('backbone', 'backbone.levels', 'backbone.levels.0', 'rpn_head', 'roi_head'):
             children = [
                 count for name, count in counts.items() if name.rpartition('.')[0] == parent
@@ -172,9 +172,9 @@ def test_modules_add_up(detector):
 
 def test_regions(detector):
     box, mask = (detector['modules'][f'roi_head.{head}_head'] for head in ('bbox', 'mask'))
-    # two linear layers, the classes with background, and the boxes of both classes
+    # two linear layers, the classes including background, and the boxes of both classes
     assert box['multiply_adds'] == 1000 * (32 * 7 * 7 * 64 + 64 * 64 + 64 * 3 + 64 * 8)
-    # a convolution on 14 x 14, one that doubles that, and the masks of both classes
+    # a convolution on 14 x 14, one that doubles the size, and the masks of both classes
     assert mask['multiply_adds'] == 100 * (
         14 * 14 * 32 * 32 * 9 + 14 * 14 * 32 * 32 * 4 + 28 * 28 * 32 * 2
     )

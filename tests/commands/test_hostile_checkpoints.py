@@ -1,4 +1,4 @@
-"""Over 300 wrong checkpoints through all that reads them: no crash, no traceback, one line each."""
+"""Feeds over 300 corrupt checkpoints to all readers: no crash, no traceback, one line each."""
 
 import contextlib
 import copy
@@ -40,12 +40,12 @@ WORKERS = 2
 QUICK = ('init_cfg', 'convert')
 ALL = (*QUICK, 'test', 'predict', 'train --resume')
 OF_MODELS = (*QUICK, 'predict')
-"""Readers of damaged files that mmengine can read, of other damaged files, and of other values."""
+"""Readers for damaged files that mmengine reads, other damaged files, and unexpected values."""
 
 
 @pytest.fixture(scope='module')
 def small(train, configs, tmp_path_factory) -> tuple[Path, Path]:
-    """Config and checkpoint of a small segmentor, trained for two iterations."""
+    """The config and a checkpoint of a small segmentor trained for two iterations."""
     folder = tmp_path_factory.mktemp('small')
     config = folder / 'small.py'
     config.write_text(SMALL.format(base=configs['segmentation']))
@@ -55,7 +55,7 @@ def small(train, configs, tmp_path_factory) -> tuple[Path, Path]:
 
 @pytest.fixture(scope='module')
 def sources(small, small_data, tmp_path_factory) -> dict[str, Path]:
-    """What the wrong checkpoints are made from, and what they are read with."""
+    """The sources of the corrupt checkpoints, and the files that they are read with."""
     config, checkpoint = small
     folder = tmp_path_factory.mktemp('sources')
     convert_checkpoint(str(checkpoint), str(folder / 'weights.safetensors'))
@@ -76,7 +76,7 @@ def test_wrong_checkpoints(sources, tmp_path):
     try:
         results = run_together(read_all, [(sources, *each) for each in enumerate(folders)])
     except BrokenProcessPool:
-        # Files are removed once they have been read.
+        # Files are removed after reading, so the ones left are suspects.
         left = [path for folder in folders for path in folder.glob('*.*')]
         pytest.fail(f'a process died while it read one of {left}')
     assert sum(count for count, _ in results) >= 300
@@ -84,10 +84,10 @@ def test_wrong_checkpoints(sources, tmp_path):
 
 
 def read_all(sources: dict[str, Path], part: int, folder: Path) -> tuple[int, list[str]]:
-    """Lets readers read every WORKERS-th of the wrong files.
+    """Passes every WORKERS-th corrupt file to its readers.
 
     Returns:
-        The number of files, and what was not right.
+        The number of files, and what went wrong.
     """
     torch.set_num_threads(1)
     readers = make_readers(sources, folder / 'out')
@@ -101,7 +101,7 @@ def read_all(sources: dict[str, Path], part: int, folder: Path) -> tuple[int, li
     for name, write, names in files:
         path = folder / name
         write(path)
-        # What mmengine can read, such as another weight, takes the commands seconds.
+        # The commands take seconds for what mmengine can read, such as a changed weight.
         names = QUICK if names is ALL and readers['mmengine'](str(path)) == 'read' else names
         outcomes = {reader: readers[reader](str(path)) for reader in names}
         complaints += [
@@ -114,7 +114,7 @@ def read_all(sources: dict[str, Path], part: int, folder: Path) -> tuple[int, li
 
 
 def make_readers(sources: dict[str, Path], out: Path) -> dict[str, Callable[[str], str]]:
-    """What reads checkpoints; each says ``read``, ``refused``, or what was not right."""
+    """Makes readers of checkpoints that return ``read``, ``refused``, or what went wrong."""
     config, picture = str(sources['config']), str(sources['picture'])
     parsed = functools.cache(load_config)
 
@@ -145,7 +145,7 @@ def make_readers(sources: dict[str, Path], out: Path) -> dict[str, Callable[[str
 
 
 def library(read: Callable, *arguments, **options) -> str:
-    """Calls a function, which must work or raise a ValueError of one line."""
+    """Calls a function that must work or raise a ValueError with a one-line message."""
     try:
         read(*arguments, **options)
     except ValueError as error:
@@ -156,7 +156,7 @@ def library(read: Callable, *arguments, **options) -> str:
 
 
 def command(tool: ModuleType, *arguments: str) -> str:
-    """Runs a command, which must work or end with one line and exit code 2."""
+    """Runs a command that must work or exit with code 2 after a one-line message."""
     errors = io.StringIO()
     forget_visualizers()
     try:

@@ -1,4 +1,4 @@
-"""The short form of ``make soak``: real processes are killed, and their training runs go on."""
+"""Runs the short form of ``make soak``: kills real processes and resumes their training runs."""
 
 from tests.soak.kills import Soak
 

@@ -1,4 +1,4 @@
-"""--mirror of the commands that read published weights."""
+"""Tests --mirror of the commands that read published weights."""
 
 from urllib.error import URLError
 
@@ -28,7 +28,7 @@ CONFIG = str(ROOT / 'configs/demo/upernet_nat_demo.py')
 
 @pytest.fixture
 def asked(monkeypatch):
-    """What was to be downloaded, and whether from a mirror first."""
+    """The URLs that were to be downloaded, and whether mirrors would be asked first."""
     found = []
 
     def read(url, *_):
@@ -51,7 +51,7 @@ def test_mirror(command, asked, tmp_path, monkeypatch):
 
 
 def test_mirror_of_the_page(asked):
-    """Without its server, which takes long to import."""
+    """Skips the server, which is slow to import."""
     command = load_command('web_demo')
     for options in ([], ['--mirror']):
         arguments = command.parse_arguments([*options, '--model', CONFIG, URL])

@@ -1,4 +1,4 @@
-"""tools/plot_logs.py and what it draws with."""
+"""Tests tools/plot_logs.py and what it draws."""
 
 import json
 import math
@@ -19,7 +19,7 @@ def plot():
 
 
 def by_epoch(first, last, loss, per_epoch=10, interval=5):
-    """The log of a detector's epochs: losses by iteration, a validation after each epoch."""
+    """Makes the log of a detector: losses by iteration and a validation after each epoch."""
     entries = []
     for epoch in range(first, last + 1):
         for inside in range(interval, per_epoch + 1, interval):
@@ -30,7 +30,7 @@ def by_epoch(first, last, loss, per_epoch=10, interval=5):
 
 
 def by_iteration(*steps):
-    """The log of a segmentor: no epochs, a validation every 100 iterations."""
+    """Makes the log of a segmentor: no epochs, and a validation every 100 iterations."""
     entries = []
     for step in steps:
         entries.append({'lr': 0.1, 'loss': 1 / step, 'iter': step, 'step': step})
@@ -69,7 +69,7 @@ def test_where_a_log_is_found(path, tmp_path):
 
 
 def test_resumed_training(tmp_path):
-    """The second epoch was trained again after a stop in the third."""
+    """The second epoch was trained again after a run had stopped in the third."""
     write_log(tmp_path, by_epoch(1, 3, loss=2.0)[:-1], start='20260101_000000')
     write_log(tmp_path, by_epoch(2, 3, loss=1.0), start='20260102_000000')
     log = read_log(tmp_path)
@@ -88,14 +88,14 @@ def test_training_that_is_being_logged(tmp_path, capsys):
 
 @pytest.fixture
 def runs(tmp_path):
-    """Work directories of a detector and of a segmentor."""
+    """The work directories of a detector and a segmentor."""
     write_log(tmp_path / 'det', by_epoch(1, 3, loss=2.0))
     write_log(tmp_path / 'seg', by_iteration(50, 100))
     return [str(tmp_path / 'det'), str(tmp_path / 'seg')]
 
 
 def test_picture(plot, runs, tmp_path, capsys):
-    """Panels for the loss, the boxes and the classes of pixels."""
+    """There are panels for the loss, the boxes and the classes of pixels."""
     out = tmp_path / 'new' / 'curves.png'
     plot([*runs, '--out', str(out)])
     assert capsys.readouterr().out == f'{out}\n'
@@ -116,7 +116,7 @@ def test_formats_for_printing(suffix, start, plot, runs, tmp_path):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """What is drawn into each panel."""
+    """The curves drawn into each panel."""
     panels = {}
 
     def draw(axes, curves, *, title, colors):
@@ -153,7 +153,7 @@ def test_name_of_a_file_is_that_of_its_work_dir(plot, runs, drawn, tmp_path):
 
 
 def test_values_that_are_no_numbers(tmp_path, plot):
-    """A loss that is not finite any more leaves a gap."""
+    """A loss that becomes NaN leaves a gap."""
     write_log(tmp_path / 'run', [*by_iteration(10, 20), {'loss': math.nan, 'iter': 30, 'step': 30}])
     plot([str(tmp_path / 'run'), '--out', str(tmp_path / 'curves.png')])
     assert np.ptp(cv2.imread(str(tmp_path / 'curves.png'))) == 255

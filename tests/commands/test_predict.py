@@ -1,4 +1,4 @@
-"""tools/predict.py: images and data of what was found, and what it refuses."""
+"""Tests tools/predict.py: images and data of the predictions, and what it refuses."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ def pictures(small_data, tmp_path):
 
 @pytest.fixture
 def mistake(predict, configs, trained, tmp_path):
-    """Runs a prediction that should be refused, and returns the message."""
+    """Runs a prediction that must be refused and returns the message."""
 
     def run(*arguments, task='segmentation'):
         model = [str(configs[task]), str(trained[task])]
@@ -88,7 +88,7 @@ def test_score_threshold(predict, configs, trained, pictures, tmp_path):
 
 
 def test_segmentor(predict, configs, trained, pictures, tmp_path):
-    """Pictures of two sizes, which mmseg cannot put into one batch."""
+    """The images have two sizes, which mmseg cannot put into one batch."""
     image = cv2.imread(str(pictures / '01.jpg'))
     cv2.imwrite(str(pictures / '01.jpg'), image[:80])
     arguments = [str(configs['segmentation']), str(trained['segmentation']), str(pictures)]

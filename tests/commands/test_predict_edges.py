@@ -1,4 +1,4 @@
-"""tools/predict.py among inputs that would hang it, fill the memory or end it."""
+"""Tests tools/predict.py with inputs that could hang it, exhaust the memory or crash it."""
 
 import contextlib
 import os
@@ -25,14 +25,14 @@ NOT_A_FILE = 'not a file, but a folder, pipe, socket or device'
 
 
 def write_huge_png(path, width=30000, height=30000):
-    """A small file with an image that takes gigabytes."""
+    """Writes a small file whose image takes gigabytes."""
 
     def chunk(kind, content):
         checksum = zlib.crc32(kind + content)
         return struct.pack('>I', len(content)) + kind + content + struct.pack('>I', checksum)
 
     compressor = zlib.compressobj(9)
-    row = bytes(1 + (width + 7) // 8)  # 1 bit a pixel
+    row = bytes(1 + (width + 7) // 8)  # 1 bit per pixel
     content = b''.join(compressor.compress(row) for _ in range(height)) + compressor.flush()
     header = struct.pack('>IIBBBBB', width, height, 1, 0, 0, 0, 0)
     chunks = [(b'IHDR', header), (b'IDAT', content), (b'IEND', b'')]
@@ -55,7 +55,7 @@ def write_clip(folder, height, width):
 
 @pytest.fixture
 def folder(small_data, tmp_path):
-    """A folder with one image that can be predicted, last in the order of names."""
+    """A folder with one image that can be predicted, last by name."""
     folder = tmp_path / 'pictures'
     folder.mkdir()
     shutil.copy(small_data / 'images' / 'validation' / '00.jpg', folder / 'zz.jpg')
@@ -64,7 +64,7 @@ def folder(small_data, tmp_path):
 
 @pytest.fixture
 def left_out(predict, configs, trained, tmp_path):
-    """Predicts, and returns the message about what was left out; ``zz`` has to be predicted."""
+    """Predicts and returns the message about inputs left out; ``zz`` must be predicted."""
 
     def run(*arguments, task='segmentation'):
         model = [str(configs[task]), str(trained[task])]
@@ -80,7 +80,7 @@ def left_out(predict, configs, trained, tmp_path):
 
 
 def make_special_files(folder, suffix):
-    """Whatever may stand in a folder and is no file; returns the names."""
+    """Makes whatever a folder may contain that is not a file; returns the names."""
     (folder / f'folder{suffix}').mkdir()
     os.mkfifo(folder / f'pipe{suffix}')
     (folder / f'device{suffix}').symlink_to('/dev/zero')
@@ -96,7 +96,7 @@ def make_special_files(folder, suffix):
 def test_what_is_no_file_is_left_out(way, folder):
     names = make_special_files(folder, '.jpg')
     if way == 'one by one':
-        names.remove('folder.jpg')  # its images would be predicted
+        names.remove('folder.jpg')  # images in this folder would be predicted
         entries = [str(folder / name) for name in (*names, 'zz.jpg')]
     else:
         entries = [str(folder if way == 'folder' else folder / '*.jpg')]
@@ -117,7 +117,7 @@ def test_what_is_no_file_but_has_the_name_of_a_video(folder, left_out):
 
 
 def test_pipe_that_takes_the_place_of_a_file(folder, monkeypatch):
-    """Between the look at it and the opening."""
+    """A file turns into a pipe between being checked and being opened."""
     os.mkfifo(folder / 'pipe.jpg')
     regular = (folder / 'zz.jpg').stat()
     real = os.stat
@@ -167,7 +167,7 @@ def test_wrong_limit_of_megapixels(number, predict, folder):
 
 
 def test_format_that_only_opencv_knows(tmp_path):
-    """Its size is known after decoding only, and checked then."""
+    """The size of an HDR file is known only after decoding, and checked then."""
     image = np.zeros((30, 50, 3), np.float32)
     assert cv2.imwrite(str(tmp_path / 'light.hdr'), image)
     load = ImageLoader().load_file
@@ -190,13 +190,13 @@ def test_limit_of_megapixels(folder, left_out):
     ids=lambda error: type(error).__name__,
 )
 def test_image_that_takes_all_memory(error, folder, left_out, monkeypatch):
-    """In a batch with another one, which is predicted."""
+    """The other image of the batch is still predicted."""
     shutil.copy(folder / 'zz.jpg', folder / 'aa.jpg')
     infer, calls = Model.infer, []
 
     def fail(model, images):
         calls.append(len(images))
-        if len(calls) <= 2:  # the batch, and its first image alone
+        if len(calls) <= 2:  # the batch, then its first image alone
             raise error
         return infer(model, images)
 
@@ -211,7 +211,7 @@ def test_image_that_takes_all_memory(error, folder, left_out, monkeypatch):
 def test_image_that_is_smaller_than_a_backbone_takes(
     size, folder, predict, configs, trained, tmp_path
 ):
-    """It is padded, alone and in a batch."""
+    """Small images are padded, alone and in a batch."""
     height, width = size
     write_noise(folder / 'small.png', height, width)
     write_noise(folder / 'small2.png', height, width)

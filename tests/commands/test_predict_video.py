@@ -1,4 +1,4 @@
-"""tools/predict.py: videos, cameras, globs, and being interrupted."""
+"""Tests tools/predict.py on videos, cameras and globs, and when it is interrupted."""
 
 import json
 import re
@@ -26,7 +26,7 @@ FPS = 12.5
 
 
 def write_video(path, frames=FRAMES, height=96, width=128):
-    """A video of a bright disc that moves to the right on gray."""
+    """Writes a video of a bright disc that moves to the right on gray."""
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'mp4v'), FPS, (width, height))
     for number in range(frames):
         image = np.full((height, width, 3), 120, np.uint8)
@@ -37,7 +37,7 @@ def write_video(path, frames=FRAMES, height=96, width=128):
 
 
 def read_video(path):
-    """Its images, and how many it has in a second."""
+    """Returns the images of a video and their number per second."""
     capture = cv2.VideoCapture(str(path))
     images = []
     while True:
@@ -54,7 +54,7 @@ def video(tmp_path):
 
 @pytest.fixture
 def run(predict, configs, trained, tmp_path):
-    """Predicts into the folder that it returns."""
+    """Predicts and returns the output folder."""
 
     def start(*arguments, task='segmentation'):
         model = [str(configs[task]), str(trained[task])]
@@ -66,7 +66,7 @@ def run(predict, configs, trained, tmp_path):
 
 @pytest.fixture
 def mistake(run):
-    """Runs a prediction that should be refused, and returns the message."""
+    """Runs a prediction that must be refused and returns the message."""
 
     def start(*arguments, **options):
         with pytest.raises(UserError) as raised:
@@ -92,7 +92,7 @@ def test_detector_on_a_video(run, video):
 
 
 def check_coco(folder, frames):
-    """The files hold what the JSON files of the images do, as COCO's evaluation reads them."""
+    """Checks that COCO's evaluation reads from the files what the images' JSON files contain."""
     images = COCO(str(folder / 'images.json'))
     results = images.loadRes(str(folder / 'results.json'))
     assert images.loadCats(images.getCatIds()) == [
@@ -126,7 +126,7 @@ def test_coco_without_any_object(run, video):
 
 
 def test_segmentor_on_a_video_and_on_its_images(run, tmp_path):
-    """An animation of odd height and width, which an MP4 file cannot have."""
+    """The animation has an odd height and width, which an MP4 file cannot have."""
     images = [Image.fromarray(np.full((95, 127, 3), 60 * number, np.uint8)) for number in range(3)]
     images[0].save(tmp_path / 'clip.gif', save_all=True, append_images=images[1:], duration=80)
     for number, image in enumerate(read_video(tmp_path / 'clip.gif')[0]):
@@ -154,7 +154,7 @@ def test_a_shorter_run_leaves_nothing_of_a_longer_one(run, video):
 
 
 def test_broken_videos_do_not_stop_the_rest(mistake, video, small_data, tmp_path):
-    # An AVI file ends with its index, without which OpenCV still reads what is before it.
+    # An AVI file ends with its index. Without the index, OpenCV still reads the frames before.
     content = write_video(tmp_path / 'cut.avi', frames=12).read_bytes()
     (tmp_path / 'cut.avi').write_bytes(content[: len(content) * 3 // 4])
     (tmp_path / 'text.mov').write_text('not a video')
@@ -190,7 +190,7 @@ def test_file_with_the_number_of_a_camera(tmp_path, monkeypatch):
 
 
 class Camera:
-    """Stands in for ``cv2.VideoCapture``: gives a number of gray images."""
+    """Replaces ``cv2.VideoCapture`` and yields a few gray images."""
 
     frames = 4
 
@@ -269,7 +269,7 @@ def test_option_out_of_range(option, value, mistake, video):
 
 
 def check_interrupted(out, count):
-    """The results of the first images of a video are complete, and nothing else is there."""
+    """Checks that the results of a video's first images are complete and nothing else is left."""
     assert len(read_video(out / 'videos' / 'clip.mp4')[0]) == count
     names = sorted(path.stem for path in (out / 'results' / 'clip').iterdir())
     assert names == [f'{number:06d}' for number in range(count)]
@@ -301,7 +301,7 @@ def test_interrupt_while_predicting(run, video, monkeypatch, tmp_path, capsys):
 
 @pytest.mark.parametrize('task', ['detection', 'segmentation'])
 def test_signal_while_results_are_written(task, run, video, monkeypatch, tmp_path):
-    """The image that is being written is still finished, in the video and in the data."""
+    """The image being written is still finished, in the video and in the data."""
     write = ResultFiles.write
 
     def interrupted_write(files, result):

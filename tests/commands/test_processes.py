@@ -1,6 +1,6 @@
-"""The commands as processes: exit codes, distributed runs, and mmsegmentation's own commands.
+"""Tests commands as processes: exit codes, distributed runs, and mmsegmentation's own commands.
 
-mmdet's own commands and the inferencers are tested in tests/packaging.
+tests/packaging tests mmdet's own commands and the inferencers.
 """
 
 import json
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def run(environment, tmp_path):
-    """Runs a command in an empty folder to its end."""
+    """Runs a command to its end in an empty folder."""
 
     def start(*command, **variables):
         return subprocess.run(
@@ -38,7 +38,7 @@ def run(environment, tmp_path):
 
 @pytest.fixture(scope='module')
 def python(environment, tmp_path_factory):
-    """What can be used in place of the interpreter where its start is not what is tested."""
+    """A quick stand-in for the interpreter, for tests that are not about its start."""
     with warm(sys.executable, tmp_path_factory.mktemp('warm'), environment) as python:
         yield python
 
@@ -66,7 +66,7 @@ def run_as_a_rank(environment, arguments):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='tests gloo, which runs without a GPU')
 def test_two_processes_train_and_test(run, python, configs, trained, test, tmp_path):
-    """With BN instead of SyncBN; two processes measure what one does."""
+    """Training uses BN instead of SyncBN, and two processes measure what one does."""
     options = ['train_cfg.max_iters=2', 'train_cfg.val_interval=2']
     result = run(
         *(ROOT / 'tools' / 'dist_train.sh', configs['segmentation'], '2'),
@@ -94,7 +94,7 @@ def test_scripts_say_how_they_are_used(script, run):
 
 
 def test_script_tests_in_several_processes(run, tmp_path):
-    """With a Python that prints its arguments."""
+    """The script runs a fake Python that prints its arguments."""
     (tmp_path / 'python').write_text('#!/bin/sh\necho "$@"\n')
     (tmp_path / 'python').chmod(0o755)
     result = run(
@@ -109,7 +109,7 @@ def test_script_tests_in_several_processes(run, tmp_path):
 
 
 def test_slurm_scripts_start_the_commands(run, tmp_path):
-    """With an srun that prints its arguments."""
+    """The scripts run a fake srun that prints its arguments."""
     (tmp_path / 'srun').write_text('#!/bin/sh\necho "$@"\n')
     (tmp_path / 'srun').chmod(0o755)
     path = f'{tmp_path}:/usr/bin:/bin'

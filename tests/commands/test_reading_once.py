@@ -1,4 +1,4 @@
-"""Commands read their checkpoint once, though both they and mmengine look into it."""
+"""Tests that commands read a checkpoint once, though both they and mmengine use it."""
 
 from collections import Counter
 from pathlib import Path
@@ -11,7 +11,7 @@ from nat_mm.commands import web_demo
 
 @pytest.fixture
 def reads(monkeypatch) -> Counter[str]:
-    """How often each file is read, by its path."""
+    """How often each file is read, by path."""
     counts = Counter()
     load = torch.load
 
@@ -20,7 +20,7 @@ def reads(monkeypatch) -> Counter[str]:
         return load(file, *arguments, **options)
 
     monkeypatch.setattr(torch, 'load', count)
-    # onedl-mmengine keeps a function of its own.
+    # onedl-mmengine has its own function.
     name = 'mmengine.runner.checkpoint._safe_torch_load'
     monkeypatch.setattr(name, count, raising=False)
     return counts

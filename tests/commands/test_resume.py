@@ -1,4 +1,4 @@
-"""Which checkpoint ``--resume`` takes, and what it says of those that it passes over."""
+"""Tests which checkpoint ``--resume`` takes and what it says about those it passes over."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ STATE = {
 
 @pytest.fixture
 def save(tmp_path):
-    """Writes a checkpoint, newer than those before."""
+    """Writes a checkpoint that is newer than the previous ones."""
 
     def write(name, state=STATE):
         path = tmp_path / name
@@ -45,7 +45,7 @@ def note(tmp_path):
 
 
 def warnings(capsys):
-    """What the command says, beside mmengine's log."""
+    """Returns the warnings of the command, without mmengine's log."""
     lines = capsys.readouterr().err.splitlines()
     return [line for line in lines if line.startswith('warning: ')]
 
@@ -108,7 +108,7 @@ def test_a_damaged_note_is_passed_over(content, reason, save, note, tmp_path, ca
 
 
 def test_without_a_note_the_newest_is_taken(save, tmp_path):
-    """As after a kill between the first checkpoint and its note."""
+    """Simulates a run killed after writing its first checkpoint but before last_checkpoint."""
     save('epoch_1.pth')
     save('epoch_2.pth')
     save('best_score_epoch_1.pth')
@@ -146,7 +146,7 @@ def test_a_note_without_a_checkpoint_is_a_mistake(note, tmp_path):
 
 
 def test_where_no_run_has_saved_there_is_none(save, tmp_path):
-    """A job that is restarted again and again begins so, also beside weights to start from."""
+    """A job that is restarted repeatedly begins like this, even next to weights to start from."""
     assert find_last_checkpoint(str(tmp_path / 'nowhere')) is None
     assert find_last_checkpoint(str(tmp_path)) is None
     save('pretrained.pth', {'state_dict': STATE['state_dict']})

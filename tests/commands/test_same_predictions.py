@@ -1,4 +1,4 @@
-"""tools/predict.py and tools/test.py see the same images and write the same results."""
+"""Tests that tools/predict.py and tools/test.py see the same images and write the same results."""
 
 import json
 import pickle
@@ -17,7 +17,7 @@ PARTS = ('cam0', 'cam1')
 
 @pytest.fixture
 def two_folders(small_data, tmp_path):
-    """Images and label images of equal names in two folders, and COCO's annotations of them."""
+    """Images and label images with the same names in two folders, and their COCO annotations."""
     root = tmp_path / 'data'
     coco = json.loads((small_data / 'coco' / 'validation.json').read_text())
     for image in coco['images']:
@@ -45,7 +45,7 @@ def found_below(folder):
 
 
 def test_segmentor_of_16_bits(configs, trained, test, predict, two_folders, tmp_path):
-    """Loaded as the config says, from folders with files of equal names."""
+    """Images are loaded as the config says, from folders with files of the same names."""
     images = two_folders / 'images'
     for path in images.rglob('*.jpg'):
         deep = cv2.imread(str(path)).astype(np.uint16) * 257
@@ -88,7 +88,7 @@ test_dataloader = dict(dataset=dict(
 def test_detector_of_photographs_on_their_side(
     configs, trained, test, predict, two_folders, tmp_path
 ):
-    """Whose loader leaves them so, in folders with files of equal names."""
+    """The config's loader does not rotate the images; both folders have files of the same names."""
     images = two_folders / 'images'
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -138,7 +138,7 @@ test_evaluator = dict(ann_file='{two_folders}/coco.json')
 
 
 def test_video_and_folder_of_one_name(predict, tmp_path):
-    """The images of the video would lie among the results of the folder."""
+    """The results of the video's images would be mixed with those of the folder."""
     (tmp_path / 'a').mkdir()
     for name in ('a.mp4', 'a/x.jpg', 'x.jpg'):
         (tmp_path / name).touch()

@@ -1,4 +1,4 @@
-"""tools/train.py logs for TensorBoard where the config says so."""
+"""Tests that tools/train.py logs for TensorBoard if the config says so."""
 
 import json
 
@@ -26,7 +26,7 @@ def test_training_logs_the_same_numbers_as_in_json(train, configs, tmp_path):
 
 
 def backends(**settings):
-    """The types of backends of a config with these settings after the switch."""
+    """Returns the backend types of a config with these settings after the switch is applied."""
     config = Config(settings)
     apply_tensorboard(config)
     return [backend['type'] for backend in config.get('visualizer', {}).get('vis_backends', [])]

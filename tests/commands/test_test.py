@@ -1,4 +1,4 @@
-"""tools/test.py: metrics, images, saved predictions, and what it refuses."""
+"""Tests tools/test.py: metrics, images, saved predictions, and what it refuses."""
 
 import csv
 import json
@@ -15,19 +15,19 @@ from tests.commands.conftest import forget_visualizers
 
 
 def metrics(work_dir):
-    """What the run in a work directory measured."""
+    """Returns the metrics of the run in a work directory."""
     (path,) = work_dir.glob('*/*.json')
     return json.loads(path.read_text())
 
 
 def read_table(work_dir, name):
-    """The rows of a CSV file of the run in a work directory."""
+    """Reads the rows of a CSV file of the run in a work directory."""
     (path,) = work_dir.glob(f'*/{name}')
     return list(csv.DictReader(path.read_text().splitlines()))
 
 
 def confusion(work_dir):
-    """The confusion matrix of that run; it is drawn, too."""
+    """Returns the confusion matrix of that run, after checking that it was also drawn."""
     (path,) = work_dir.glob('*/confusion_matrix.png')
     assert cv2.imread(str(path)) is not None
     rows = read_table(work_dir, 'confusion_matrix.csv')
@@ -36,7 +36,7 @@ def confusion(work_dir):
 
 @pytest.fixture
 def mistake(test, configs, tmp_path):
-    """Runs a test that should be refused, and returns the message."""
+    """Runs a test that must be refused and returns the message."""
 
     def run(checkpoint, *arguments, task='detection'):
         work_dir = ['--work-dir', str(tmp_path / 'work_dir')]
@@ -81,7 +81,7 @@ def test_detector(test, configs, trained, tmp_path, capsys):
 
 @pytest.mark.parametrize('task', ['detection', 'segmentation'])
 def test_fewer_colors_than_classes(test, configs, trained, tmp_path, task):
-    """mmdet's visualizer and mmseg's dataset refuse them."""
+    """mmdet's visualizer and mmseg's dataset refuse such a palette."""
     test(
         [
             str(configs[task]),
@@ -193,7 +193,7 @@ def test_tta_without_a_pipeline(mistake, trained):
 
 
 def test_opacity(test, configs, trained, small_data, tmp_path):
-    """Of --show-dir, where ground truth and prediction are side by side."""
+    """The opacity applies to --show-dir, where ground truth and prediction are side by side."""
     drawn = {}
     for opacity in ('0', '1'):
         forget_visualizers()
@@ -204,8 +204,8 @@ def test_opacity(test, configs, trained, small_data, tmp_path):
         (path,) = shown.rglob('*00*.png')
         drawn[opacity] = cv2.imread(str(path))[:, :128].astype(int)
     image = cv2.imread(str(small_data / 'images' / 'validation' / '00.jpg'))
-    assert np.percentile(abs(drawn['0'] - image), 75) == 0  # names are drawn in any case
-    # The box is red and the disc blue, whatever is behind them.
+    assert np.percentile(abs(drawn['0'] - image), 75) == 0  # names are always drawn
+    # The box is red and the disc blue, whatever the image shows there.
     for color in ([0, 0, 255], [255, 0, 0]):
         assert (drawn['1'] == color).all(axis=2).sum() > 500
 

@@ -1,4 +1,4 @@
-"""tools/train.py: training, resuming, and what its options change."""
+"""Tests tools/train.py: training, resuming, and what its options change."""
 
 import json
 import os
@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def logged(work_dir):
-    """What the newest run in a work directory logged at each training iteration."""
+    """Returns what the newest run in a work directory logged at each training iteration."""
     newest = max(work_dir.glob('*/vis_data/scalars.json'))
     rows = [json.loads(line) for line in newest.read_text().splitlines()]
     return [row for row in rows if 'loss' in row]
@@ -44,7 +44,7 @@ def test_segmentor_is_trained(trained):
 
 
 def test_resume_continues_after_the_last_checkpoint(train, configs, trained, tmp_path):
-    """As if the run had been killed between two checkpoints."""
+    """Simulates a run killed between two checkpoints."""
     finished = trained['detection'].parent
     shutil.copy(finished / 'epoch_1.pth', tmp_path)
     (tmp_path / 'last_checkpoint').write_text('/gone/epoch_1.pth')
@@ -52,7 +52,7 @@ def test_resume_continues_after_the_last_checkpoint(train, configs, trained, tmp
     whole, resumed = logged(finished), logged(tmp_path)
     assert [row['step'] for row in resumed] == [4, 5, 6]
     assert [row['lr'] for row in resumed] == [row['lr'] for row in whole[3:]]
-    # The first batch after the checkpoint meets the same weights; only its flips are drawn anew.
+    # The first batch after the checkpoint meets the same weights; only its random flips differ.
     assert resumed[0]['loss'] == pytest.approx(whole[3]['loss'], rel=0.1)
 
 
@@ -99,7 +99,7 @@ def test_amp_trains_in_bf16_on_a_cpu(train, configs, trained, tmp_path):
 
 
 def test_cascade_trains_on_a_cpu_as_shipped(train, small_data, tmp_path):
-    """With its SyncBN and mixed precision; smaller only in its depths, channels and data."""
+    """The config keeps SyncBN and mixed precision; only depths, channels and data are smaller."""
     leaf = ROOT / 'configs' / 'detection' / 'nat' / 'cascade_mask_rcnn_nat_mini_3x_coco.py'
     data = [
         'train_dataloader.num_workers=0',
@@ -109,7 +109,7 @@ def test_cascade_trains_on_a_cpu_as_shipped(train, small_data, tmp_path):
         'train_dataloader.dataset.data_prefix.img=images/training',
         'train_dataloader.dataset.metainfo.classes=box,disc',
         'train_dataloader.dataset.indices=1',
-        # In the pipeline, the augmentation becomes one small size.
+        # In the pipeline, augmentation is reduced to one small size.
         'train_dataloader.dataset.pipeline.3.transforms.0.0.scales=[(128,96)]',
         'train_dataloader.dataset.pipeline.3.transforms.1.0.scales=[(128,96)]',
         'train_dataloader.dataset.pipeline.3.transforms.1.2.scales=[(128,96)]',
@@ -140,7 +140,7 @@ def test_cascade_trains_on_a_cpu_as_shipped(train, small_data, tmp_path):
     schedule = [
         'train_cfg.max_epochs=1',
         'default_hooks.logger.interval=1',
-        # A checkpoint of a gigabyte is not needed.
+        # Skips a checkpoint of one gigabyte.
         'default_hooks.checkpoint.interval=2',
         'default_hooks.checkpoint.save_last=False',
     ]
@@ -155,7 +155,7 @@ def test_auto_scale_lr(train, configs, tmp_path):
     options = ['train_cfg.max_iters=1', 'train_cfg.val_interval=1']
     arguments = [str(configs['segmentation']), '--work-dir', str(tmp_path), '--auto-scale-lr']
     train([*arguments, '--cfg-options', *options])
-    # Batches of 2 images where the rate belongs to 16.
+    # Batches have 2 images, but the learning rate is for 16.
     assert logged(tmp_path)[0]['lr'] == pytest.approx(6e-5 * 2 / 16)
 
 
@@ -209,7 +209,7 @@ def test_infinite_loss_is_one_line(train, configs, tmp_path):
 
 
 def test_full_disk_is_one_line(train, configs, tmp_path):
-    """The log fits, and the second checkpoint does not."""
+    """The log fits, but the second checkpoint does not."""
     options = ['default_hooks.checkpoint.interval=1', 'default_hooks.checkpoint.max_keep_ckpts=1']
     ends = ['train_cfg.max_iters=1', 'train_cfg.val_interval=100']
     arguments = [str(configs['segmentation']), '--work-dir', str(tmp_path), '--cfg-options']
@@ -225,7 +225,7 @@ def test_full_disk_is_one_line(train, configs, tmp_path):
 
 
 def test_seed_of_the_resumed_run_shuffles_its_data(train, configs, tmp_path, monkeypatch):
-    """The config has none, so a run draws its own."""
+    """The config has no seed, so a run draws one."""
     config = tmp_path / 'unseeded.py'
     config.write_text(f"_base_ = '{configs['segmentation']}'\nrandomness = dict(seed=None)\n")
     ends = 'train_cfg.max_iters={} train_cfg.val_interval=100 default_hooks.checkpoint.interval=1'

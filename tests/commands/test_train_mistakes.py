@@ -1,4 +1,4 @@
-"""tools/train.py says in one line what is wrong with its input."""
+"""Tests that tools/train.py says in one line what is wrong with its input."""
 
 import json
 
@@ -12,7 +12,7 @@ from nat_mm.errors import UserError
 
 @pytest.fixture
 def mistake(train, configs, tmp_path):
-    """Runs a training that should be refused, and returns the message."""
+    """Starts a training run that must be refused and returns the message."""
 
     def run(*options, task='detection', arguments=(), config=None):
         config = str(config or configs[task])

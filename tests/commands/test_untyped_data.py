@@ -1,4 +1,4 @@
-"""A config that does not say of which type its data are."""
+"""Tests a config that does not give the type of its dataset or evaluator."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A work dir has one training run at a time, and what cannot be one is a line."""
+"""Tests that a work directory has one training run at a time, and one line for unusable ones."""
 
 import os
 import re
@@ -18,7 +18,7 @@ FULL = OSError(28, 'No space left on device', 'scalars.json')
 
 @pytest.fixture
 def occupy(tmp_path):
-    """Starts a process that occupies tmp_path until it is killed; returns its number."""
+    """Starts a process that occupies tmp_path until it is killed; returns its process id."""
     children = []
 
     def start():
@@ -60,7 +60,7 @@ def test_the_lock_of_a_killed_run_is_taken_over(occupy, tmp_path):
 
 
 def test_a_worker_that_outlives_its_run_does_not_hold_the_lock(tmp_path):
-    """As a data loader's do for seconds after a kill."""
+    """A data loader's workers live on for seconds after a kill."""
     with occupied_work_dir(str(tmp_path)):
         worker = os.fork()
         if not worker:

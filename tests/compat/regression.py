@@ -1,4 +1,4 @@
-"""A training run of milliseconds."""
+"""A training run that takes milliseconds."""
 
 import torch
 from mmengine.model import BaseModel
@@ -17,7 +17,7 @@ class Regression(BaseModel):
 
 
 def train(work_dir, epochs, name, *, runner_type=Runner, **options):
-    """Trains for some epochs of 4 iterations; ``options`` are the runner's."""
+    """Trains for some epochs of 4 iterations; ``options`` go to the runner."""
     torch.manual_seed(0)
     runner = runner_type(
         model=Regression(),
@@ -26,7 +26,7 @@ def train(work_dir, epochs, name, *, runner_type=Runner, **options):
         train_cfg={'by_epoch': True, 'max_epochs': epochs},
         optim_wrapper={'optimizer': {'type': 'AdamW', 'lr': 0.01}},
         param_scheduler={'type': 'CosineAnnealingLR', 'T_max': 4, 'end': 4},
-        # mmengine's FlexibleRunner cannot load the averages.
+        # mmengine's FlexibleRunner cannot load the averages of EMAHook.
         custom_hooks=[{'type': 'EMAHook'}] if runner_type is Runner else None,
         default_scope='mmengine',
         experiment_name=name,
@@ -37,7 +37,7 @@ def train(work_dir, epochs, name, *, runner_type=Runner, **options):
 
 
 def resume(path, work_dir, *, runner_type=Runner, **options):
-    """Resumes from a checkpoint, to the end of the third epoch."""
+    """Resumes from a checkpoint and trains to the end of the third epoch."""
     return train(
         work_dir, 3, str(path), runner_type=runner_type, load_from=str(path), resume=True, **options
     )

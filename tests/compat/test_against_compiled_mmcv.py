@@ -1,7 +1,7 @@
-"""The replacements of mmcv's operators against the compiled ones, where those are installed.
+"""Compares the replacements of mmcv's operators with the compiled ones, if installed.
 
-What exists only in mmcv's CUDA build, such as focal loss, RoIPool and deformable attention, is
-compared with its definition in the other tests of the operators.
+The other tests of the operators compare what exists only in mmcv's CUDA build, such as focal loss,
+RoIPool and deformable attention, with its definition.
 """
 
 import mmcv._ext as compiled
@@ -27,7 +27,7 @@ def random_detections(count, seed):
     generator = torch.Generator().manual_seed(seed)
     corners = torch.rand(count, 2, generator=generator) * 300
     sizes = torch.rand(count, 2, generator=generator) * 100
-    scores = (torch.randperm(count, generator=generator) + 1) / (count + 1)  # no two alike
+    scores = (torch.randperm(count, generator=generator) + 1) / (count + 1)  # all different
     return torch.cat([corners, corners + sizes], dim=1), scores
 
 
@@ -151,7 +151,7 @@ def test_overlaps(mode, aligned):
 
 
 def run(operator, inputs, monkeypatch, module=None):
-    """The output and the gradients, with the operators of a module in place of compiled ones."""
+    """Returns output and gradients, with a module's operators in place of the compiled ones."""
     for name in vars(module) if module else ():
         if hasattr(compiled, name):
             monkeypatch.setattr(compiled, name, getattr(module, name))

@@ -1,4 +1,4 @@
-"""Boxes keep their place when the features are bf16."""
+"""Tests that boxes keep their positions when the features are bf16."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ def test_region_is_pooled_where_it_lies(dtype):
         out_channels=1,
         featmap_strides=[4],
     )
-    # Every cell holds its own column, up to 255, which bf16 holds exactly.
+    # Every cell contains its column number, at most 255, which bf16 represents exactly.
     features = torch.arange(256.0, dtype=dtype).repeat(1, 1, 8, 1)
     rois = torch.tensor([[0, 1001.0, 4, 1005, 8]])  # the center is at column 1003 / 4 - 1 / 2
     pooled = extractor([features], rois)
@@ -24,7 +24,7 @@ def test_region_is_pooled_where_it_lies(dtype):
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16], ids=str)
 def test_proposal_lies_where_its_anchor_is(dtype):
-    with DefaultScope.overwrite_default_scope('mmdet'):  # whatever other tests have left there
+    with DefaultScope.overwrite_default_scope('mmdet'):  # overrides what other tests have set
         head = RPNHead(
             in_channels=8,
             anchor_generator={

@@ -1,4 +1,4 @@
-"""The config inside a checkpoint is not executed."""
+"""Tests that the config inside a checkpoint is not executed."""
 
 import pytest
 import torch
@@ -13,14 +13,14 @@ RUNNERS = [Runner, FlexibleRunner]
 
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory):
-    """Path of a checkpoint after 2 epochs of 4 iterations."""
+    """The path of a checkpoint after 2 epochs of 4 iterations."""
     work_dir = tmp_path_factory.mktemp('trained')
     train(work_dir, 2, 'checkpoint-configs')
     return work_dir / 'epoch_2.pth'
 
 
 def program(marker):
-    # mmengine would not run a function of an imported module, but this.
+    # mmengine would not run a function of an imported module, but it would run this.
     return f'__import__("os").mkdir({str(marker)!r})\nmodel = dict()\n'
 
 

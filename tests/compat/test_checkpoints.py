@@ -1,4 +1,4 @@
-"""mmengine's checkpoints load with weights_only; files with code and damaged files do not."""
+"""Tests that mmengine's checkpoints load with weights_only, but damaged files and code do not."""
 
 import copyreg
 import os
@@ -62,7 +62,7 @@ def replace_any(data, names, replacement):
 
 
 class Call:
-    """Pickles as the call of a function, whose result may be given a state."""
+    """Pickles as a function call, optionally with a state for its result."""
 
     def __init__(self, function, *arguments, state=None):
         self.call = (function, arguments) if state is None else (function, arguments, state)
@@ -72,11 +72,11 @@ class Call:
 
 
 class New(Call):
-    """Pickles as a new object of a class, made without its constructor."""
+    """Pickles as a new object of a class, created without calling its constructor."""
 
     @property
     def __class__(self):
-        return self.call[0]  # pickle compares it
+        return self.call[0]  # pickle compares this class
 
     def __reduce_ex__(self, protocol):
         kind, arguments, *state = self.call
@@ -106,7 +106,7 @@ def test_code_is_refused_and_does_not_run(tmp_path, call, name, zipped):
 
 make_array, make_scalar = np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0]
 OBJECTS, FLOATS = np.dtype('O'), np.dtype('f8')
-# Zeros, so that a NumPy that is called finds None in the place of objects.
+# Zeros, which NumPy would read as None in place of objects, should it ever be called.
 NO_ADDRESSES = np.zeros(2, np.int64)
 
 
@@ -261,7 +261,7 @@ def test_what_occurs_many_times_is_looked_at_once(tmp_path):
 
 
 def test_attributes_of_containers_and_tensors_are_left_out(tmp_path):
-    """They would take the place of methods that are called later."""
+    """Attributes would replace methods that are called later."""
     weight, bias = torch.ones(2), nn.Parameter(torch.zeros(1))
     weight.numel = bias
     state = {'items': bias, '_metadata': {'': {'version': 1}}}

@@ -1,4 +1,4 @@
-"""mmdet reads annotations that lack what COCO leaves optional."""
+"""Tests that mmdet reads annotations without the fields that COCO leaves optional."""
 
 import json
 
@@ -10,7 +10,7 @@ SQUARE = [10.0, 10, 30, 10, 30, 30, 10, 30]
 
 @pytest.fixture
 def annotations():
-    """A square of 20 x 20 pixels and a crowd beside it, whole."""
+    """A square of 20 x 20 pixels and a crowd next to it, with all fields."""
     mask = {'size': [50, 60], 'counts': [2000, 200, 800]}
     return [
         {

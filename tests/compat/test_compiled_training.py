@@ -1,4 +1,4 @@
-"""``compile`` in a config trains as without it."""
+"""Tests that ``compile`` in a config does not change training."""
 
 import pytest
 import torch
@@ -8,13 +8,13 @@ from tests.training.tiny_run import train_tiny
 
 OPTIMIZER = dict(
     optimizer=dict(type='AdamW', lr=0.1, weight_decay=0.1),
-    # Each parameter gets a group of its own.
+    # Each parameter gets its own group.
     paramwise_cfg=dict(norm_decay_mult=0.0),
 )
 
 
 def train_compiled(folder):
-    """Trains as mmengine's `compile` does, without what depends on the machine's compilers."""
+    """Trains as with mmengine's `compile`, but independently of the machine's compilers."""
     torch._dynamo.reset()
     return train_tiny(folder, optim_wrapper=OPTIMIZER, compile=dict(backend='eager'))
 

@@ -1,4 +1,4 @@
-"""mmengine's configs in pure Python with modules of the standard library."""
+"""Tests mmengine's pure Python configs that use modules of the standard library."""
 
 import torch
 from mmengine.config import Config

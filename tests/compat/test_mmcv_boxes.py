@@ -1,4 +1,4 @@
-"""mmcv's operators on boxes and regions against their definitions."""
+"""Tests mmcv's operators on boxes and regions against their definitions."""
 
 import math
 from itertools import pairwise
@@ -22,7 +22,7 @@ ALIGNED = pytest.mark.parametrize('aligned', [False, True], ids=['all-pairs', 'a
 
 @pytest.fixture
 def served_pooling(monkeypatch):
-    # mmcv's CPU build has no such operators.
+    # mmcv's CPU build lacks these operators.
     for operator in (
         roi_pool_forward, roi_pool_backward, deform_roi_pool_forward, deform_roi_pool_backward,
     ):  # fmt: skip
@@ -43,7 +43,7 @@ def random_rotated_boxes(count, seed=0):
 
 
 def rectangle(box):
-    """The corners of a box of 4 numbers, or of 5, rotated from x towards y."""
+    """Returns the polygon of a box of 4 numbers, or of 5: rotated from x towards y."""
     if len(box) == 4:
         x1, y1, x2, y2 = box
         return Polygon([(x1, y1), (x2, y1), (x2, y2), (x1, y2)])
@@ -101,7 +101,7 @@ def test_rotated_boxes_with_common_edges(angle, center):
 
 
 def test_rotated_boxes_whose_edges_lie_on_one_line():
-    # mmcv's operator is wrong in a fifth of these.
+    # mmcv's operator gives wrong results for a fifth of these boxes.
     boxes = random_rotated_boxes(500) * torch.tensor([10, 10, 5, 5, 1])
     halves = boxes / torch.tensor([1, 1, 1, 2, 1])
     ious = torch.zeros(500)
@@ -161,7 +161,7 @@ def define_nms_rotated(boxes, scores, threshold):
 @pytest.mark.parametrize('with_labels', [False, True])
 def test_nms_rotated(with_labels):
     boxes, scores = random_rotated_boxes(80), (torch.randperm(80) + 1) / 81
-    # mmcv's operators read no labels either: they suppress boxes of all classes.
+    # mmcv's operators ignore labels, too: they suppress boxes of all classes.
     labels = torch.arange(80) % 3 if with_labels else None
     dets, kept = nms_rotated(boxes, scores, 0.2, labels)
     assert kept.tolist() == define_nms_rotated(boxes, scores, 0.2)
@@ -178,7 +178,7 @@ def test_batched_nms_of_rotated_boxes():
 
 
 def define_roi_pool(features, rois, size, scale):
-    """The definition, bin by bin, with whole regions at the borders: mmcv rounds bins only."""
+    """Pools bin by bin as defined, with full regions at the borders: mmcv rounds only bins."""
     output = torch.zeros(len(rois), features.size(1), *size, dtype=features.dtype)
     height, width = features.shape[2:]
     for index, (image, x1, y1, x2, y2) in enumerate(rois.tolist()):
@@ -196,7 +196,7 @@ def define_roi_pool(features, rois, size, scale):
     return output
 
 
-# Partly outside, wholly outside, smaller than a cell, and ordinary ones.
+# The regions are ordinary, partly outside, wholly outside and smaller than a cell.
 ROIS = torch.tensor(
     [[0, 1.3, 2.1, 19.7, 11.2], [1, -8, -3, 9.3, 31], [1, 40, 40, 60, 60], [0, 5.2, 5.2, 5.2, 5.2]]
 )
@@ -218,7 +218,7 @@ def test_roi_pool_of_nothing():
     features = torch.randn(1, 3, 10, 13, requires_grad=True)
     pool = RoIPool((3, 2))
     assert pool(features, torch.zeros(0, 5)).shape == (0, 3, 3, 2)
-    # Corners in the wrong order: no cells.
+    # With its corners in the wrong order, the region has no cells.
     pooled = pool(features, torch.tensor([[0, 8.0, 8, 2, 2]]))
     pooled.sum().backward()
     assert not pooled.any()
@@ -234,7 +234,8 @@ def test_roi_pool_in_low_precision_rounds_only_the_features(dtype):
     pooled.sum().backward()
     exact = define_roi_pool(features.detach().double(), ROIS.to(dtype), (3, 2), 0.6)
     assert torch.equal(pooled, exact.to(dtype))
-    # One cell for every bin but the two of the last row of the second region, and the third region.
+    # One cell per bin, except the two bins in the last row of the second region, and the third
+    # region.
     assert features.grad.sum() == 3 * (6 + 4 + 6)
 
 
@@ -252,7 +253,7 @@ def test_deform_roi_pool(ratio):
     expected = mmcv.ops.roi_align(features, rois, (3, 2), 0.6, ratio, 'avg', True)
     torch.testing.assert_close(pool(features, None), expected)
     torch.testing.assert_close(pool(features, torch.zeros_like(offset)), expected)
-    # Displaced by a whole region's size, a region is read where another one lies.
+    # A region displaced by its whole size reads where another region lies.
     beside = rois.clone()
     beside[:, [1, 3]] += 0.1 * 4 * (rois[:, 3] - rois[:, 1])[:, None]
     expected = mmcv.ops.roi_align(features, beside, (3, 2), 0.6, ratio, 'avg', True)

@@ -1,6 +1,6 @@
-"""mmcv's deformable, masked and reassembling convolutions against their definitions.
+"""Tests mmcv's deformable, masked and reassembling convolutions against their definitions.
 
-Through ``mmcv.ops``, so that a compiled mmcv is held to the same definitions.
+The tests go through ``mmcv.ops``, so a compiled mmcv is compared with the same definitions.
 """
 
 import math
@@ -37,7 +37,7 @@ GROUPS = pytest.mark.parametrize(
 
 
 def sample(plane, y, x):
-    """What a plane, given as nested lists, has at a place between its cells; 0 outside."""
+    """Interpolates a plane, given as nested lists, at a point between its cells; 0 outside."""
     top, left = math.floor(y), math.floor(x)
     value = 0.0
     for row in (top, top + 1):
@@ -48,7 +48,7 @@ def sample(plane, y, x):
 
 
 def define_deform_conv(x, offset, mask, weight, bias, groups, deform_groups):
-    """The definition, cell by cell, with mmcv's order of the offsets: y and x in turn."""
+    """Convolves cell by cell as defined, with mmcv's order of offsets: y and x alternate."""
     out_channels, channels, kernel_h, kernel_w = weight.shape
     output = torch.zeros(len(x), out_channels, *offset.shape[2:], dtype=x.dtype)
     for b, c_out, row, column in torch.cartesian_prod(*map(torch.arange, output.shape)).tolist():
@@ -123,7 +123,7 @@ def test_offsets_that_lead_just_out_of_the_image_have_no_gradient(modulated):
 
 
 def test_offsets_of_a_larger_map_are_taken_as_they_lie_in_memory():
-    # mmdet's DyHead has such maps, and its checkpoints were trained with mmcv's operator.
+    # mmdet's DyHead passes such maps, and its checkpoints were trained with mmcv's operator.
     torch.manual_seed(0)
     x, weight, bias = torch.randn(2, 2, 3, 4), torch.randn(3, 2, 3, 3), torch.randn(3)
     offset, mask = torch.randn(2, 18, 6, 8), torch.rand(2, 9, 6, 8)
@@ -151,7 +151,7 @@ def test_im2col_step_changes_nothing():
 
 @pytest.fixture
 def served_deform_conv(monkeypatch):
-    # mmcv's CPU build has no bf16.
+    # mmcv's CPU build does not support bf16.
     for operator in (
         deform_conv_forward, deform_conv_backward_input, deform_conv_backward_parameters,
         modulated_deform_conv_forward, modulated_deform_conv_backward,
@@ -200,7 +200,7 @@ def test_saconv():
 
 
 def test_masked_conv_is_a_convolution_at_the_chosen_places(monkeypatch):
-    # mmcv's CPU build has no such operators.
+    # mmcv's CPU build lacks these operators.
     monkeypatch.setattr(extension, 'masked_im2col_forward', masked_im2col_forward)
     monkeypatch.setattr(extension, 'masked_col2im_forward', masked_col2im_forward)
     torch.manual_seed(0)
@@ -212,7 +212,7 @@ def test_masked_conv_is_a_convolution_at_the_chosen_places(monkeypatch):
 
 
 def define_carafe(features, masks, kernel_size, groups, scale):
-    """The definition, cell by cell."""
+    """Computes CARAFE cell by cell as defined."""
     batch, channels, height, width = features.shape
     output = torch.zeros(batch, channels, height * scale, width * scale, dtype=features.dtype)
     for b, c, row, column in torch.cartesian_prod(*map(torch.arange, output.shape)).tolist():
@@ -228,7 +228,7 @@ def define_carafe(features, masks, kernel_size, groups, scale):
 
 @pytest.fixture
 def served_carafe(monkeypatch):
-    # mmcv's CPU build has no such operators.
+    # mmcv's CPU build lacks these operators.
     for operator in (carafe_forward, carafe_backward, carafe_naive_forward, carafe_naive_backward):
         monkeypatch.setattr(extension, operator.__name__, operator)
 
@@ -251,7 +251,7 @@ def test_carafe(carafe_inputs):
 
 @pytest.mark.usefixtures('served_carafe')
 def test_carafe_naive_backward(carafe_inputs):
-    # mmcv calls it for CUDA tensors only.
+    # mmcv calls this operator only for CUDA tensors.
     output = mmcv.ops.carafe(*carafe_inputs, 3, 2, 2)
     grad = torch.randn_like(output)
     expected = torch.autograd.grad(output, carafe_inputs, grad)

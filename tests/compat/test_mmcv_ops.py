@@ -1,4 +1,4 @@
-"""The replacements of mmcv's operators against their definitions."""
+"""Tests the replacements of mmcv's operators against their definitions."""
 
 import mmcv._ext as extension
 import mmcv.ops
@@ -35,7 +35,7 @@ def random_boxes(count):
 
 
 def overlap(first, second, offset):
-    """IoU of two boxes given as lists of four numbers."""
+    """Returns the IoU of two boxes given as lists of four numbers."""
 
     def area(x1, y1, x2, y2):
         return max(x2 - x1 + offset, 0) * max(y2 - y1 + offset, 0)
@@ -111,7 +111,7 @@ def test_roi_align_samples_a_plane_exactly(mode, aligned):
     rois = torch.tensor([[0, 4.0, 6, 20, 14]])  # 16 wide and 8 high
     output, _ = align(features, rois, (2, 4), ratio=2, mode=mode, aligned=aligned)
 
-    # Bins of 4 by 4 with samples at 1/4 and 3/4; cell centers are at half-integers if aligned.
+    # Bins are 4 by 4 with samples at 1/4 and 3/4. If aligned, cell centers are at half-integers.
     shift = 0.5 if aligned else 0.0
     x, y = torch.tensor([6.0, 10, 14, 18]) - shift, torch.tensor([8.0, 12]) - shift
     reach = 1.0 if mode == MAX else 0.0
@@ -189,7 +189,7 @@ def test_sigmoid_focal_loss_of_extreme_logits_is_finite():
 
 @pytest.fixture
 def served_softmax_focal_loss(monkeypatch):
-    # mmcv's CPU build has no such operators.
+    # mmcv's CPU build lacks these operators.
     for operator in (softmax_focal_loss_forward, softmax_focal_loss_backward):
         monkeypatch.setattr(extension, operator.__name__, operator)
 
@@ -200,7 +200,7 @@ def served_softmax_focal_loss(monkeypatch):
 def test_softmax_focal_loss(weighted, reduction):
     torch.manual_seed(0)
     logits = (torch.randn(8, 4, dtype=torch.float64) * 4).requires_grad_()
-    target = torch.tensor([0, 1, 2, 3, 0, 1, 2, -1])  # -1 is no class
+    target = torch.tensor([0, 1, 2, 3, 0, 1, 2, -1])  # -1 is not a class
     weight = torch.rand(4, dtype=torch.float64) if weighted else None
 
     def loss(logits, reduction=reduction):
@@ -228,7 +228,7 @@ def test_softmax_focal_loss_of_extreme_logits_is_finite():
 
 
 def define_psamask(windows, psa_type, size):
-    """The definition, cell by cell: each place has a weight for the places of its window."""
+    """Computes the mask as defined: each position has weights for the positions in its window."""
     batch, _, height, width = windows.shape
     spread = torch.zeros(batch, height, width, height, width, dtype=windows.dtype)
     for y, x, i, j in torch.cartesian_prod(*map(torch.arange, (height, width, *size))).tolist():
@@ -279,7 +279,7 @@ def test_deformable_attention_and_its_gradients():
 
 @LOW_PRECISION
 def test_deformable_attention_keeps_low_precision_dtypes(dtype, monkeypatch):
-    # mmcv calls its operators here for CUDA tensors only, but they do not care.
+    # mmcv calls these operators only for CUDA tensors, but they also work on the CPU.
     monkeypatch.setattr(extension, 'ms_deform_attn_forward', ms_deform_attn_forward)
     monkeypatch.setattr(extension, 'ms_deform_attn_backward', ms_deform_attn_backward)
     shapes, inputs = deformable_attention_inputs(dtype)

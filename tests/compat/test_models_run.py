@@ -1,4 +1,4 @@
-"""The five kinds of model train and predict on whatever mmcv is installed."""
+"""Tests that the five kinds of models train and predict with any mmcv that is installed."""
 
 import pytest
 import torch
@@ -76,11 +76,11 @@ def build_detector(name):
     config = get_config(f'mmdet::{DETECTORS[name]}').model
     config.backbone = tiny_resnet('mmdet')
     shrink(config, {256: CHANNELS, 1024: 2 * CHANNELS, 2048: 2 * CHANNELS, 128: CHANNELS // 2})
-    # Regions and points that the heads are trained on and that are looked at for predictions.
+    # The numbers of regions and points used in training and prediction.
     shrink(config, {512: 64, 1000: 100, 2000: 100, 12544: 112})
     if name != 'mask2former':
         final = config.test_cfg.get('rcnn', config.test_cfg)
-        final.update(score_thr=0.0, max_per_img=5)  # an untrained model is sure of nothing
+        final.update(score_thr=0.0, max_per_img=5)  # an untrained model has low scores
         config.neck.in_channels = BACKBONE_CHANNELS
         return DET_MODELS.build(config)
     head = config.panoptic_head
@@ -113,7 +113,7 @@ def tiny_resnet(scope):
 
 
 def shrink(node, replacements):
-    """Replace widths (and types) everywhere in a model config."""
+    """Replaces widths (and types) everywhere in a model config."""
     for key, value in list(node.items() if isinstance(node, dict) else enumerate(node)):
         if isinstance(value, dict | list):
             shrink(value, replacements)

@@ -1,4 +1,4 @@
-"""Only the listed warnings are silenced."""
+"""Tests that only the listed warnings are silenced."""
 
 import warnings
 

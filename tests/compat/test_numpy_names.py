@@ -1,4 +1,4 @@
-"""Metrics that use names which NumPy removed."""
+"""Tests metrics that use names removed from NumPy."""
 
 import copy
 
@@ -12,11 +12,11 @@ RANKING = {
     'topk': 3,
     'target_indices': True,
 }
-"""One query whose only match has the second rank."""
+"""One query whose only match ranks second."""
 
 
 def evaluate_one_video() -> float:
-    """The average precision of YouTube-VIS where the only track is found."""
+    """Returns the average precision of YouTube-VIS when the only track is found."""
     from mmdet.evaluation.functional.ytviseval import YTVISeval
 
     evaluation = YTVISeval()

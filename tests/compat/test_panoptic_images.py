@@ -1,4 +1,4 @@
-"""A panoptic prediction is drawn, also one without any segment."""
+"""Tests that panoptic predictions are drawn, even one without segments."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""mmdet's panoptic quality, with the true number where it can be counted by hand."""
+"""Tests mmdet's panoptic quality against values that can be counted by hand."""
 
 import json
 
@@ -15,13 +15,13 @@ CLASSES = {
     'stuff_classes': ('stuff',),
 }
 VOID = 2
-# Two things of 8 pixels in 8 x 8 pixels of stuff.
+# Two things of 8 pixels each, in 8 x 8 pixels of stuff.
 FIRST, SECOND = (slice(0, 2), slice(0, 4)), (slice(6, 8), slice(0, 4))
 
 
 @pytest.fixture
 def truth(tmp_path):
-    """Annotation file of one image; its segments are in the folder beside."""
+    """The annotation file of one image; its segments are in the folder next to it."""
     segments = np.full((8, 8), 70000)
     segments[FIRST], segments[SECOND] = 300, 5
     infos = [
@@ -56,7 +56,7 @@ def evaluate(truth, segments, **options):
 
 
 def predicted():
-    """Segments as Mask2Former gives them: thing n is 1000 * n, stuff is 1."""
+    """Returns segments as Mask2Former does: thing n is 1000 * n, stuff is 1."""
     segments = np.full((8, 8), 1, np.int32)
     segments[FIRST], segments[SECOND] = 1000, 2000
     return segments
@@ -78,7 +78,7 @@ def test_a_partly_wrong_prediction(truth):
     segments[SECOND] = 1
     segments[0, :2] = VOID
     result = evaluate(truth, segments)
-    # Of two things one is found, with 6 of its 8 pixels; stuff has 8 pixels too many.
+    # One of two things is found, with 6 of its 8 pixels; stuff has 8 pixels too many.
     assert result['coco_panoptic/PQ_th'] == pytest.approx(100 * (6 / 8) / 1.5)
     assert result['coco_panoptic/PQ_st'] == pytest.approx(100 * 48 / 56)
 

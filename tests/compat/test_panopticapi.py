@@ -1,4 +1,4 @@
-"""What stands in for panopticapi: colors of segments, and panoptic quality."""
+"""Tests the replacement of panopticapi: colors of segments, and panoptic quality."""
 
 import pickle
 from pathlib import Path
@@ -23,7 +23,7 @@ CATEGORIES = {
 
 @pytest.fixture
 def counts():
-    """Of category 7 two found, one invented and one missed; of 8 one missed; 9 found; 10 absent."""
+    """Category 7 has two found, one invented, one missed; 8 one missed; 9 one found; 10 none."""
     stat = PQStat()
     stat[7].iou, stat[7].tp, stat[7].fp, stat[7].fn = 0.9 + 0.7, 2, 1, 1
     stat[8].fn = 1

@@ -1,4 +1,4 @@
-"""Repairs are active where the installed versions are broken ones."""
+"""Tests that repairs are active exactly where the installed versions are broken."""
 
 import ast
 import inspect
@@ -12,7 +12,7 @@ from nat_mm.compat import __main__ as command
 
 @pytest.fixture
 def install(monkeypatch):
-    """Pretends that just these distributions are installed."""
+    """Pretends that exactly these distributions are installed."""
 
     def pretend(**versions):
         def version(distribution):

@@ -1,4 +1,4 @@
-"""Scores of a test in several processes are written once."""
+"""Tests that the scores of a test in several processes are written once."""
 
 import json
 import logging
@@ -9,7 +9,7 @@ from mmengine.hooks import LoggerHook
 
 
 def end_test_epoch(rank, monkeypatch, folder):
-    """Ends a test, in the process of a rank, as the runner does."""
+    """Ends a test as the runner does in the process of a rank."""
     monkeypatch.setattr('mmengine.dist.utils.get_rank', lambda group=None: rank)
     hook = LoggerHook()
     hook.json_log_path = 'scores.json'

@@ -1,4 +1,4 @@
-"""mmseg draws on images of any memory layout."""
+"""Tests that mmseg draws on images of any memory layout."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The import hooks, in fresh interpreters that do not read site-packages' own .pth files."""
+"""Tests the import hooks in fresh interpreters that do not read site-packages' .pth files."""
 
 import importlib.util
 import os
@@ -20,7 +20,7 @@ INSTALLED = "any(type(finder).__module__ == 'nat_mm_startup' for finder in sys.m
 
 @pytest.fixture
 def folder(tmp_path):
-    """An import path that has nat_mm_startup and nothing else outside the standard library."""
+    """An import path that contains only nat_mm_startup besides the standard library."""
     (tmp_path / MODULE.name).write_text(MODULE.read_text())
     return tmp_path
 

@@ -1,6 +1,6 @@
-"""OpenMMLab without the repairs: a test fails once upstream needs its repair no more.
+"""Tests OpenMMLab without the repairs; a test fails once upstream no longer needs its repair.
 
-What was replaced is still there: the repairs keep it as ``__wrapped__``.
+What a repair replaces remains available as ``__wrapped__``.
 """
 
 import ast
@@ -48,7 +48,7 @@ IS_FORK = is_installed('onedl-mmengine')
 
 @contextmanager
 def still_broken(name, errors=AssertionError):
-    """A block with what upstream should do, which fails with one of these errors."""
+    """Wraps code that upstream should support but that fails with one of these errors."""
     status = find_status(name)
     if not status.active:
         pytest.skip(f'not needed here: {status.reason}')
@@ -220,7 +220,7 @@ WARNS_SINCE = {
     'pkg_resources is deprecated as an API': ('setuptools', '80.9'),
     '`broadcast_buffers` is deprecated': ('torch', '2.13'),
 }
-"""Releases whose users see a warning, where not all that nat_mm allows warn."""
+"""The first releases whose users see a warning, if not all releases that nat_mm allows warn."""
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,7 @@ def load_in_scope(name: str) -> Experiment:
 @functools.cache
 def build(name: str) -> nn.Module:
     config, _ = load_in_scope(name)
-    # On the meta device nothing is drawn at random, which takes most of the time.
+    # Building on the meta device skips drawing random weights, which takes most of the time.
     with torch.device('meta'):
         return MODELS.build(config.model)
 
@@ -92,5 +92,5 @@ def facts() -> dict[str, dict]:
 
 @pytest.fixture(scope='session')
 def model_zoo() -> dict[str, dict]:
-    """What the metafiles say of each config, by its name."""
+    """The entry of each config in the metafiles, by its name."""
     return read_model_zoo()

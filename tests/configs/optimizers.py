@@ -1,4 +1,4 @@
-"""Which weight decay each parameter gets."""
+"""Finds the weight decay of each parameter."""
 
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
@@ -6,7 +6,7 @@ from torch import nn
 
 
 def find_weight_decay(model: nn.Module, config: Config) -> dict[str, float]:
-    """The weight decay of every parameter, by name."""
+    """Returns the weight decay of every parameter by name."""
     wrapper = build_optim_wrapper(model, config.optim_wrapper)
     names = {parameter: name for name, parameter in model.named_parameters()}
     decay = {
@@ -19,7 +19,7 @@ def find_weight_decay(model: nn.Module, config: Config) -> dict[str, float]:
 
 
 def find_norms(backbone: nn.Module) -> set[str]:
-    """Names of the parameters of a backbone's norms in the model around it."""
+    """Returns the names of the backbone's norm parameters in the model around it."""
     return {
         f'backbone.{name}.{weight}'
         for name, module in backbone.named_modules()

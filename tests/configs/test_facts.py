@@ -1,4 +1,4 @@
-"""The configs say what the published experiments did."""
+"""Tests that the configs match the published experiments."""
 
 import ast
 import dataclasses
@@ -51,7 +51,7 @@ def test_weights_are_those_of_the_config(experiment, model_zoo):
     model = f'{facts["backbone"].lower()}_{config.model.backbone.arch}'
     method = re.sub('[ -]', '', facts['method']).lower()
     names = {f'{model}_{method}.pth', f'{method}_{model}.pth'}
-    # The authors write some with a d: cascadedmaskrcnn.
+    # The authors spell some with a d: cascadedmaskrcnn.
     weights = model_zoo[facts['name']]['Weights'].rpartition('/')[2]
     assert weights.replace('cascaded', 'cascade') in names
 
@@ -107,7 +107,7 @@ def test_segmentation_scales_belong_to_the_crop(segmentation_experiment, model_z
 
 
 def describe(config):
-    """What a resolved config says, in the form of the published facts."""
+    """Describes a resolved config in the form of the published facts."""
     model, wrapper = config.model, config.optim_wrapper
     head = model.neck if 'neck' in model else model.decode_head
     description = {
@@ -150,7 +150,7 @@ def describe(config):
 
 
 def describe_architecture(backbone):
-    """The values that the config gives, and for the others those of the named architecture."""
+    """Returns values from the config, and those of the named architecture where it gives none."""
     fields = [field.name for field in dataclasses.fields(Architecture)]
     table = MODELS.get(backbone.type).architectures
     given = {field: backbone.get(field) for field in fields}
@@ -165,7 +165,7 @@ def describe_architecture(backbone):
 
 
 def describe_weight_decay(paramwise):
-    """The names of parameters without weight decay."""
+    """Returns the names of parameters without weight decay."""
     assert paramwise.keys() == {'custom_keys'}
     assert all(keys == {'decay_mult': 0.0} for keys in paramwise.custom_keys.values())
     return sorted(paramwise.custom_keys)
@@ -177,7 +177,7 @@ def describe_crop(pipeline):
 
 
 def as_json(value):
-    """Dicts as dicts and tuples as lists, as JSON has them."""
+    """Converts a value to plain dicts and lists, as in JSON."""
     if isinstance(value, dict):
         return {key: as_json(part) for key, part in value.items()}
     if isinstance(value, list | tuple):
@@ -186,7 +186,7 @@ def as_json(value):
 
 
 def check_warmup(rates, facts):
-    """mmengine reaches the full rate one step before the given end."""
+    """Checks the warm-up; mmengine reaches the full rate one step before the given end."""
     warmup, rate = facts['lr_config']['warmup_iters'], facts['optimizer']['lr']
     assert rates[0] == pytest.approx(rate * facts['lr_config']['warmup_ratio'])
     assert rates[warmup // 2] == pytest.approx(rate / 2, rel=0.01)
@@ -194,14 +194,14 @@ def check_warmup(rates, facts):
 
 
 def repr_schedule(config):
-    """Learning rate and schedulers as text, which a cache can compare."""
+    """Returns the learning rate and schedulers as text, which a cache can compare."""
     schedulers = [dict(scheduler) for scheduler in config.param_scheduler]
     return repr((config.optim_wrapper.optimizer.lr, schedulers))
 
 
 @functools.cache
 def learning_rates(schedule, *, iterations, epochs):
-    """The rate at each iteration, then at each epoch, with the config's schedulers."""
+    """Returns the rate at each iteration, then at each epoch, with the config's schedulers."""
     rate, schedulers = ast.literal_eval(schedule)
     optimizer = optim.SGD(nn.Linear(1, 1).parameters(), lr=rate)
     schedulers = [

@@ -1,4 +1,4 @@
-"""The configs for fine-tuning on few images."""
+"""Tests the configs for fine-tuning on few images."""
 
 import json
 

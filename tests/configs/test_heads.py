@@ -1,4 +1,4 @@
-"""The configs of heads: the small ones train, and all have the levels that their heads take."""
+"""Tests that small head configs train and that all have the levels that their heads expect."""
 
 from collections.abc import Sequence
 
@@ -35,10 +35,10 @@ STRIDES = {
     'segmentation/segformer': [4, 8, 16, 32],
     'segmentation/point_rend': [4, 8, 16, 32],
 }
-"""The strides of the maps that each family's heads take."""
+"""The strides of the maps that each family's heads expect."""
 
 IMAGE = (64, 96)
-# What takes most of the time: regions, and points of masks.
+# Regions and mask points take most of the time.
 FEWER = {
     'max_per_img': 5,
     'nms_pre': 50,
@@ -49,7 +49,7 @@ FEWER = {
 
 
 def load(name: str) -> Config:
-    """A config with one layer in each stage, which changes neither levels nor strides."""
+    """Loads a config with one layer per stage, which changes neither levels nor strides."""
     config = Config.fromfile(CONFIGS[name])
     init_default_scope(config.default_scope)
     config.model.backbone.update(depths=(1, 1, 1, 1), init_cfg=None)
@@ -61,7 +61,7 @@ def find_family(name: str) -> str:
 
 
 def make_batch(config: Config) -> dict:
-    """Two random images and their ground truth."""
+    """Makes two random images and their ground truth."""
     generator = torch.Generator().manual_seed(0)
     images = [
         torch.randint(0, 256, (3, *IMAGE), generator=generator, dtype=torch.uint8) for _ in range(2)
@@ -109,8 +109,8 @@ def make_class(config: Config) -> object:
 
 
 def build_smaller(config: Config) -> nn.Module:
-    """The model, for smaller images, with fewer points and layers."""
-    # mmpretrain's configs have it beside the model.
+    """Builds the model for smaller images, with fewer points and layers."""
+    # mmpretrain's configs have the preprocessor next to the model.
     preprocessor = config.model.setdefault('data_preprocessor', config.get('data_preprocessor'))
     preprocessor.pop('batch_augments', None)
     if 'size' in preprocessor:
@@ -123,11 +123,11 @@ def build_smaller(config: Config) -> nn.Module:
         if part in config.model:
             config.model[part].num_layers = 1
     if config.model.type == 'PointRend':
-        # mmdet's fails where only some images of a batch have no detection.
+        # mmdet's PointRend fails if only some images of a batch have no detection.
         config.model.test_cfg.rcnn.score_thr = 0.0
     torch.manual_seed(0)
     model = MODELS.build(config.model)
-    if hasattr(model, 'level_embed'):  # DINO's holds what was in memory before init_weights()
+    if hasattr(model, 'level_embed'):  # uninitialized in DINO before init_weights()
         torch.nn.init.normal_(model.level_embed)
     return model
 
@@ -143,7 +143,7 @@ def test_small_config_trains_and_predicts(name):
         data = model.data_preprocessor(make_batch(config), True)
         loss, _ = model.parse_losses(model(**data, mode='loss'))
         wrapper.backward(loss)
-        # DistributedDataParallel needs a gradient of every parameter.
+        # DistributedDataParallel needs a gradient for every parameter.
         assert [key for key, value in trained.items() if value.grad is None] == []
         assert all(torch.isfinite(value.grad).all() for value in trained.values())
         backbone = {key: value for key, value in trained.items() if key.startswith('backbone.')}
@@ -155,7 +155,7 @@ def test_small_config_trains_and_predicts(name):
     is_probe = 'linear_probe' in name
     assert any(key.startswith('backbone.') for key in trained) != is_probe
     model.eval()
-    with torch.no_grad():  # As in tests: PointRend writes into its predictions.
+    with torch.no_grad():  # As in testing: PointRend writes into its predictions.
         assert len(model.test_step(make_batch(config))) == 2
 
 
@@ -182,7 +182,7 @@ def test_levels_and_strides(name, monkeypatch):
 
 
 def find_assumed_strides(model: nn.Module) -> list[list[int]]:
-    """The strides of anchors, points and regions."""
+    """Returns the strides of anchors, points and regions."""
     found = []
     for module in model.modules():
         generator = getattr(module, 'prior_generator', None)

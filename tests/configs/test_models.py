@@ -1,4 +1,4 @@
-"""The models, optimizers and published sizes of the configs."""
+"""Tests the models, optimizers and published sizes of the configs."""
 
 import pytest
 from torch import nn
@@ -10,7 +10,7 @@ def test_number_of_parameters_is_the_published(built, model_zoo):
     model, _, facts = built
     published = model_zoo[facts['name']]['Metadata']['Parameters']
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    # Published as a whole number of millions.
+    # The published number is in whole millions.
     assert parameters == pytest.approx(published, abs=0.5e6)
 
 
@@ -62,7 +62,7 @@ def test_weight_decay_spares_norms_and_rpb(built):
     norms = find_norms(model.backbone)
     tables = {name for name in decay if name.endswith('.rpb')}
     layers = sum(facts['arch']['depths'])
-    # Two norms per layer, one per downsampler and per output, and the tokenizer's.
+    # Two norms per layer, one per downsampler and output, and one in the tokenizer.
     assert len(norms) == 2 * (2 * layers + 3 + 4 + 1)
     assert len(tables) == layers
     assert {name for name, value in decay.items() if value == 0} == norms | tables

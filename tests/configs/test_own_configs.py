@@ -1,4 +1,4 @@
-"""Configs made of OpenMMLab's bases and ours: those that docs/config.md prints train as it says."""
+"""Tests that the configs in docs/config.md, on OpenMMLab's and our bases, train as described."""
 
 import re
 
@@ -16,7 +16,7 @@ PRINTED = dict(
     re.findall(r'^```python title="(\w+\.py)"\n(.*?)^```', PAGE, re.MULTILINE | re.DOTALL)
 )
 SETTINGS = {'my_config.py': (1e-4, 0.05, 500), 'my_upernet.py': (6e-5, 0.01, 1500)}
-"""Learning rate, weight decay and iterations of warm-up."""
+"""Learning rate, weight decay and warm-up iterations."""
 
 MINIATURE = dict(arch=None, embed_dim=32, depths=(1,) * 4, num_heads=(1, 2, 4, 8), init_cfg=None)
 CHANNELS = [32, 64, 128, 256]
@@ -48,7 +48,7 @@ SMALLER_SIZES = {(1333, 800): (128, 96), (2048, 512): (128, 96), (512, 512): (64
 
 @pytest.fixture(params=SETTINGS)
 def name(request):
-    """The title of each complete config of the page."""
+    """The title of each complete config on the page."""
     return request.param
 
 

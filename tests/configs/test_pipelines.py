@@ -1,4 +1,4 @@
-"""The data pipelines of the configs, on an image made here."""
+"""Tests the data pipelines of the configs on generated images."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ CONFIGS = Path(__file__).parents[2] / 'configs'
 
 
 def load(path, small_data):
-    """A config with its data moved to the small dataset."""
+    """Loads a config and points its data to the small dataset."""
     config = Config.fromfile(CONFIGS / path)
     init_default_scope(config.default_scope)
     for part, name in (('train', 'training'), ('val', 'validation'), ('test', 'validation')):
@@ -37,7 +37,7 @@ SEGMENTORS = {
 
 @pytest.fixture(params=SEGMENTORS)
 def segmentation(request, small_data):
-    """A config of each crop size, and that size."""
+    """A config for each crop size, and that size."""
     return load(SEGMENTORS[request.param], small_data), request.param
 
 
@@ -55,7 +55,7 @@ def test_detection_training_pipeline_is_multi_scale(detection):
             assert truth.masks.masks.shape[1:] == (height, width)
             assert max(height, width) <= 1333
             sizes.add(min(height, width))
-            # The images are 4:3, so another shape was cropped to at most 384 x 600.
+            # The images are 4:3, so any other shape was cropped to at most 384 x 600.
             cropped += abs(width / height - 4 / 3) > 0.02
     assert len(sizes) > 5
     assert sizes <= set(range(480, 801, 32))

@@ -1,4 +1,4 @@
-"""Datasets in COCO's format, to be spoilt."""
+"""Datasets in COCO's format that tests can corrupt."""
 
 import copy
 import json
@@ -21,14 +21,14 @@ FOLDERS = {'train': 'training', 'val': 'validation'}
 
 @pytest.fixture
 def content(small_data: Path) -> dict[str, dict]:
-    """What the annotation files hold, by part; `write` writes it."""
+    """The contents of the annotation files by part; `write` writes them."""
     names = {part: small_data / 'coco' / f'{folder}.json' for part, folder in FOLDERS.items()}
     return {part: json.loads(path.read_text()) for part, path in names.items()}
 
 
 @pytest.fixture
 def config(small_data: Path, tmp_path: Path) -> Config:
-    """A config of datasets and evaluators, whose annotation files `write` writes."""
+    """A config of datasets and evaluators whose annotation files `write` writes."""
     return make_config(small_data, tmp_path)
 
 

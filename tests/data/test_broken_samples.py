@@ -1,4 +1,4 @@
-"""Samples that cannot be loaded while a run goes on are named in one line."""
+"""Tests that samples that fail to load during a run are reported in one line."""
 
 import os
 import pickle
@@ -19,7 +19,7 @@ from tests.conftest import write_small_data
 
 @pytest.fixture
 def data(tmp_path):
-    """A folder of its own with the small data, to break it."""
+    """A separate folder with the small dataset, which tests can corrupt."""
     write_small_data(tmp_path)
     return tmp_path
 
@@ -30,7 +30,7 @@ def configs(data):
 
 
 def load_all(path, part='train', workers=0, deleted=None, **overrides):
-    """Loads each sample of a part once, in order, after a file was deleted meanwhile."""
+    """Loads each sample of a part once, in order, after a file was deleted in the meantime."""
     config = load_config(path, overrides=overrides)
     settings = config[f'{part}_dataloader']
     settings.update(num_workers=workers, sampler=dict(type='DefaultSampler', shuffle=False))
@@ -96,7 +96,7 @@ def test_label_beyond_the_classes(workers, configs, data):
 
 
 def test_label_beyond_the_classes_where_nothing_is_lost(configs, data):
-    """The metric of the validation leaves such pixels out, and Dice clamps them."""
+    """The validation metric ignores labels beyond the classes, and Dice clamps them."""
     for folder in ('training', 'validation'):
         label = data / f'annotations/{folder}/01.png'
         cv2.imwrite(str(label), np.full((96, 128), 10, np.uint8))
@@ -143,7 +143,7 @@ def test_inside_of_wrappers(wrapper, configs, data):
 
 
 def test_datasets_can_be_sent_to_processes(configs):
-    """Where workers are not forked, the dataset is pickled for them."""
+    """If workers are not forked, the dataset is pickled for them."""
     config = load_config(configs['segmentation'])
     loader = Runner.build_dataloader(config.train_dataloader, seed=0)
     name_broken_samples(loader, config, 'train')
@@ -169,14 +169,14 @@ def test_worker_that_is_killed(configs):
     options = {'train_dataloader.dataset.pipeline': [dict(type='KillWorker')]}
     message = message_of(configs['segmentation'], workers=1, **options)
     start = f'{configs["segmentation"]}: a worker that loads data '
-    # Which of the two is a matter of time.
+    # Which of the two appears depends on timing.
     ends = ('is killed by signal: Killed', 'exited unexpectedly')
     assert message.startswith(tuple(f'{start}{end}; it may have run out of memory' for end in ends))
     assert 'lower num_workers or batch_size' in message
 
 
 def test_training(train, configs, data):
-    """Of a loop that counts steps, which starts its workers when it is made, without a check."""
+    """The loop counts steps, so its workers start when it is built; the check is off."""
     image = data / 'images/training/03.jpg'
     image.write_bytes(image.read_bytes()[:4])
     options = ['train_dataloader.num_workers=1', 'train_cfg.max_iters=2']

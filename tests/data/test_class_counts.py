@@ -1,4 +1,4 @@
-"""Numbers of classes in a model are compared with the classes of the data."""
+"""Tests that the numbers of classes in a model are compared with the classes of the data."""
 
 import copy
 from pathlib import Path
@@ -24,7 +24,7 @@ LEAVES = sorted(path for path in CONFIGS.glob('*/*/*.py') if '_base_' not in pat
 
 @pytest.fixture(scope='module')
 def read():
-    """Reads a config once and gives copies of it."""
+    """Reads a config once and returns copies of it."""
     configs = {}
 
     def read(name):
@@ -43,7 +43,7 @@ def problems_of(config):
 
 @pytest.fixture
 def errors(read):
-    """The errors that overrides of a config cause."""
+    """Returns the errors that overrides of a config cause."""
 
     def find(name, **overrides):
         config = read(name)
@@ -92,7 +92,7 @@ def test_every_head(name, count, read):
     config = with_own_data(read, name, NAMES)
     keys = [f'model.{head}.num_classes' for head in HEADS[name]]
     config.merge_from_dict(dict.fromkeys(keys, count))
-    # Batches are mixed with the classes that it knows, and five of them are looked at.
+    # Mixing of batches and accuracy among the top 5 also depend on the number of classes.
     config.merge_from_dict({'data_preprocessor.num_classes': count, 'val_evaluator.topk': (1,)})
     config.test_evaluator = config.val_evaluator
     found = [each.text for each in problems_of(config)]
@@ -127,7 +127,7 @@ def test_classes_that_are_forgotten(errors):
 
 
 def test_masks_without_classes_of_their_own(read):
-    """Class-agnostic masks are the same for every number of classes."""
+    """Class-agnostic masks are the same for any number of classes."""
     config = read(DETECTOR)
     config.model.roi_head.mask_head.update(class_agnostic=True, num_classes=3)
     assert problems_of(config) == []
@@ -151,7 +151,7 @@ def test_detector_of_one_stage(head, read):
 
 
 def test_loss_that_counts_classes(read):
-    """SeesawLoss counts 1203 classes unless it is told."""
+    """SeesawLoss assumes 1203 classes by default."""
     config = with_own_data(read, DETECTOR, NAMES)
     config.model.roi_head.mask_head.num_classes = 6
     config.model.roi_head.bbox_head.update(num_classes=6, loss_cls=dict(type='SeesawLoss'))

@@ -1,4 +1,4 @@
-"""What is wrong with annotations in COCO's format is found before training."""
+"""Tests that faults of annotations in COCO's format are found before training."""
 
 import json
 import math
@@ -20,7 +20,7 @@ def check(config, content, write):
         write()
         sources = {part: find_sources(config, part) for part in parts}
         found = list(check_coco(config, sources, images=images))
-        # One finding for a file that several datasets read.
+        # A file that several datasets read gives one finding.
         findings = dict.fromkeys(each for each in found if isinstance(each, Finding))
         errors = [each.text for each in findings if each.is_error]
         return errors, [each.text for each in findings if not each.is_error]

@@ -1,4 +1,4 @@
-"""Classes of a config are compared with the categories of its annotation files."""
+"""Tests that the classes of a config are compared with the categories of its annotation files."""
 
 import copy
 

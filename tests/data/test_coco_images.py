@@ -1,4 +1,4 @@
-"""The image files of datasets in COCO's format are looked at before training."""
+"""Tests that image files of datasets in COCO's format are checked before training."""
 
 import shutil
 
@@ -120,7 +120,7 @@ def test_orientation(stored, suffix, check, content, images):
     exif[0x0112] = 6
     size = (128, 96) if stored == 'upright' else (96, 128)
     Image.new('RGB', size).save(images / name, exif=exif)
-    # What mmcv reads decides.
+    # The size that mmcv reads decides.
     loaded = cv2.imread(str(images / name)).shape[:2]
     errors, _ = check()
     assert bool(errors) == (loaded != (96, 128))

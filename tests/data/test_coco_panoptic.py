@@ -1,4 +1,4 @@
-"""Datasets in COCO's panoptic format are checked as those with instances are."""
+"""Tests that datasets in COCO's panoptic format are checked like those with instances."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Folders and lists that tell the classes of a classifier's images."""
+"""Tests folders and lists that define the classes of a classifier's images."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ NAMES = ('bird', 'cat', 'dog')
 
 @pytest.fixture
 def root(tmp_path):
-    """Folders train and val with a folder of two images for each class."""
+    """Folders train and val, each with a folder of two images for each class."""
     for part in ('train', 'val'):
         for name in NAMES:
             for index in range(2):
@@ -76,7 +76,7 @@ def test_sound_folders(root):
 
 
 def test_validation_lacks_a_class(root):
-    """The labels of those behind it would all be wrong, without any error in mmpretrain."""
+    """All labels after the missing class would be wrong, without any error from mmpretrain."""
     remove(root / 'val/cat')
     expected = (
         "the folders of val and train differ: val lacks the classes 'cat' of train (make empty "
@@ -101,7 +101,7 @@ def test_last_class_is_missing(root):
 
 
 def test_name_is_spelt_differently(root):
-    """The numbers stay the same, so that nothing is learned or measured wrongly."""
+    """The class numbers stay the same, so nothing is learned or measured wrongly."""
     (root / 'val/dog').rename(root / 'val/dogs')
     assert "lacks the classes 'dog' of train" in warning_of(root)
 
@@ -121,7 +121,7 @@ def test_classes_in_another_order(classes, root):
 
 
 def test_titles_of_classes(root):
-    """Names that are no folders, as ImageNet's, are in the order of the folders."""
+    """Class names other than the folders', such as ImageNet's, are in the order of the folders."""
     assert problems_of(root, train=dict(classes=['Bird', 'Cat', 'Dog'])) == []
 
 

@@ -1,4 +1,4 @@
-"""Label images become PNGs of class numbers."""
+"""Tests that label images are converted to PNGs of class numbers."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from nat_mm.errors import UserError
 
 @pytest.fixture
 def convert(tmp_path, capsys):
-    """Converts one label image, and returns its mode, its values and what is printed."""
+    """Converts one label image and returns its mode, its values and the output."""
 
     def convert(image, *mapping):
         (tmp_path / 'labels/day').mkdir(parents=True)

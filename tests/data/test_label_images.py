@@ -1,4 +1,4 @@
-"""Label images are compared with their images and with the classes."""
+"""Tests that label images are compared with their images and with the classes."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ HEIGHT, WIDTH = 6, 8
 
 @pytest.fixture
 def root(tmp_path):
-    """Three images of 8 x 6 pixels and their labels, with the values 0, 1 and 2."""
+    """Three images of 8 x 6 pixels and their label images, with the values 0, 1 and 2."""
     for index in range(3):
         write(tmp_path / f'images/{index}.jpg', np.zeros((HEIGHT, WIDTH, 3), np.uint8))
         write(tmp_path / f'labels/{index}.png', labels_of(0, 1, 2))
@@ -34,7 +34,7 @@ def write(path, array, mode=None, **options):
 
 
 def labels_of(*values, dtype=np.uint8):
-    """An image in which each of the values is."""
+    """Makes a label image that contains each of the values."""
     return np.resize(np.array(values, dtype), (HEIGHT, WIDTH))
 
 
@@ -69,7 +69,7 @@ def make_config(root, *, part='train', **overrides):
 
 
 def problems_of(root, *, part='train', thorough=False, **overrides):
-    """Errors and warnings, as (text without the path of the data, whether it is an error)."""
+    """Returns errors and warnings as (text without the data's path, whether it is an error)."""
     init_default_scope('mmseg')
     dataset = {f'{part}_dataloader__dataset__{key}': each for key, each in overrides.items()}
     model = {
@@ -161,7 +161,7 @@ def test_lists(content, expected, root):
 
 
 def test_list_of_some_images(root):
-    """The others are not looked at."""
+    """Images that are not in the list are not checked."""
     (root / 'list.txt').write_text('0\n2\n')
     (root / 'labels/1.png').write_text('no image')
     assert problems_of(root, ann_file='list.txt') == []
@@ -184,7 +184,7 @@ def test_label_of_another_size(root):
 
 @pytest.mark.parametrize(('color_type', 'fits'), [('color', False), ('unchanged', True)])
 def test_image_turned_by_exif(color_type, fits, root):
-    """OpenCV turns it, and then it is not as the label; 'unchanged' leaves it."""
+    """OpenCV turns the image, so it no longer matches the label; 'unchanged' does not turn it."""
     exif = Image.Exif()
     exif[ORIENTATION] = 6
     write(root / 'images/1.jpg', np.zeros((HEIGHT, WIDTH, 3), np.uint8), exif=exif)
@@ -215,7 +215,7 @@ def test_label_of_equal_channels(root):
 
 
 def test_palette_images(root):
-    """Pillow, mmseg's default, gives their values, OpenCV their colors."""
+    """Pillow, mmseg's default, reads the palette's indices; OpenCV reads its colors."""
     write(root / 'labels/1.png', labels_of(0, 1, 2), mode='P')
     assert problems_of(root) == []
     steps = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', imdecode_backend='cv2')]
@@ -340,7 +340,7 @@ def test_own_value_that_is_ignored(root):
 
 
 def test_subset_of_the_classes_of_a_dataset(root):
-    """mmseg maps the labels of the others to 255, by the names that the dataset knows."""
+    """mmseg maps the labels of other classes to 255, by the names that the dataset defines."""
     for index in range(3):
         write(root / f'labels/{index}.png', labels_of(0, 1, 18, 255))
     classes = dict(classes=('road', 'bicycle'))

@@ -1,4 +1,4 @@
-"""Necks and heads that do not fit their backbone are named, and all that fit pass."""
+"""Tests that necks and heads that do not fit their backbone are reported, and others pass."""
 
 from pathlib import Path
 
@@ -36,7 +36,7 @@ RESNET = 'mmpretrain::resnet/resnet50_8xb32_in1k.py'
 
 
 def load(tmp_path: Path, base: str, model: dict | None = None, **rest) -> Config:
-    """A config of the toolboxes with a small NAT, or without ``model`` with its own backbone."""
+    """Loads a toolbox config with a small NAT, or without ``model`` with its own backbone."""
     lines = [f'_base_ = {base!r}', *(f'{key} = {value!r}' for key, value in rest.items())]
     if model is not None:
         backbone = {'_delete_': True, **NAT, **model.get('backbone', {})}

@@ -1,4 +1,4 @@
-"""Palettes that do not fit the classes are named, and completed."""
+"""Tests that palettes that do not fit the classes are reported and completed."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ RED, GREEN, BLUE = [250, 0, 0], [0, 250, 0], [0, 0, 250]
 
 
 def make_config(kind: str, palette=None, **metainfo) -> Config:
-    """A config whose test dataset has three classes."""
+    """Makes a config whose test dataset has three classes."""
     scope = {'CocoDataset': 'mmdet', 'BaseSegDataset': 'mmseg', 'ADE20KDataset': 'mmseg'}[kind]
     metainfo = {'classes': CLASSES, **metainfo}
     if palette is not None:

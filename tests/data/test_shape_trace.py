@@ -1,4 +1,4 @@
-"""Shapes that a trace takes a shorter way to are those that PyTorch gives."""
+"""Tests that the shortcuts of a trace give the same shapes as PyTorch."""
 
 import pytest
 import torch
@@ -40,7 +40,7 @@ WRONG = {
 
 @pytest.fixture
 def run(monkeypatch):
-    """Sends maps ``[2, 8, 5, 6]`` through one step of a model."""
+    """Runs one step of a model on maps ``[2, 8, 5, 6]``."""
 
     def call(step):
         model = nn.Sequential(Layer(step))

@@ -1,4 +1,4 @@
-"""Datasets that cannot be built, or not looked into."""
+"""Tests datasets that cannot be built or inspected."""
 
 import pytest
 from mmengine.config import Config

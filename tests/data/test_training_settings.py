@@ -1,4 +1,4 @@
-"""Settings that contradict one another are named before training."""
+"""Tests that contradictory settings are reported before training."""
 
 from pathlib import Path
 

@@ -27,9 +27,9 @@ def test_quick_demo_runs_every_step_and_again_over_its_own_folder(tmp_path, monk
     (work_dir / 'detector/left_over.pth').touch()
     (work_dir / '.nat_mm_demo').touch()
 
-    # Its processes are forked, since each that is not imports OpenMMLab anew.
+    # Forks the demo's processes, since new ones would import OpenMMLab again.
     monkeypatch.setattr(runs.subprocess, 'Popen', ForkedPython)
-    monkeypatch.setattr(demo, 'exit_on_signals', lambda: None)  # pytest wants the signals
+    monkeypatch.setattr(demo, 'exit_on_signals', lambda: None)  # pytest needs the signals
     monkeypatch.setenv('NAT_MM_DEMO_DATA', 'set by the demo')
     arguments = ['--quick', '--seed', '1', '--work-dir', str(work_dir)]
     monkeypatch.setattr(sys, 'argv', ['demo.py', *arguments])

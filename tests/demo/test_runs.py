@@ -30,7 +30,7 @@ def test_progress_is_shown_in_short_and_all_output_is_kept(tmp_path, capsys):
 def test_commands_run_at_the_same_time_with_the_cores_shared(tmp_path, monkeypatch):
     monkeypatch.setattr('os.sched_getaffinity', lambda pid: set(range(6)))
     monkeypatch.delenv('OMP_NUM_THREADS', raising=False)
-    # Each waits for the other's file, so that one after the other would never end.
+    # Each command waits for the other's file, so running one after the other would never end.
     code = (
         'import os, sys, time, pathlib\n'
         'print(os.environ["OMP_NUM_THREADS"])\n'

@@ -103,7 +103,7 @@ def test_objects_occlude_one_another_and_vary_in_size():
     assert {i.kind for scene in all_scenes for i in scene.instances} == set(range(len(KINDS)))
     assert np.percentile(areas, 90) > 4 * np.percentile(areas, 10)
     assert any((scene.labels == 0).any() for scene in all_scenes), 'nothing was hidden'
-    # Even where a mask has a hole, a frame around it that holds another mask means overlap.
+    # Even for masks with holes, boxes that share pixels mean that objects overlap.
     frames_share_pixels = 0
     for scene in all_scenes:
         covered = np.zeros(scene.labels.shape, int)

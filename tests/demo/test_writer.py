@@ -44,7 +44,7 @@ def write(folder):
 
 
 def test_files_are_byte_identical_in_another_process(dataset, tmp_path):
-    """Which has another seed of hashes, and so another order of sets."""
+    """The other process has a different hash seed, and so a different order of sets."""
     run_alone(write, tmp_path / 'again')
     assert contents(tmp_path / 'again') == contents(dataset)
 

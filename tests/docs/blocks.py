@@ -1,4 +1,4 @@
-"""The code that pages of Markdown show: fenced blocks, and commands within the text."""
+"""The code that Markdown pages show: fenced blocks, and commands within the text."""
 
 import re
 import shlex
@@ -12,7 +12,7 @@ CONFIG_PAGES = tuple(sorted(str(p.relative_to(ROOT)) for p in ROOT.glob('configs
 
 EXECUTED = ('sh', 'python')
 SHOWN = ('text', 'json', 'cpp')
-"""Languages of blocks that hold no commands; tests/export/test_deploy.py compiles C++."""
+"""Languages of blocks without commands; tests/export/test_deploy.py compiles the C++."""
 
 _BLOCK = re.compile(r'^```([^\n]*)\n(.*?)^```$', flags=re.DOTALL | re.MULTILINE)
 _INLINE = re.compile(r'(?<!`)`([^`]+)`(?!`)')
@@ -31,14 +31,14 @@ class Block:
     text: str
 
     def commands(self) -> list[str]:
-        """The commands of a shell block, each on one line, without comments."""
+        """Returns the commands of a shell block, each on one line, without comments."""
         joined = re.sub(r'\\\n\s*', '', self.text)
         lines = (re.sub(r'(^|\s)#.*', '', line).strip() for line in joined.splitlines())
         return [line for line in lines if line]
 
 
 def read_blocks(page: str) -> list[Block]:
-    """The fenced blocks of a page, in order."""
+    """Returns the fenced blocks of a page in order."""
     text = (ROOT / page).read_text()
     blocks = []
     for match in _BLOCK.finditer(text):
@@ -50,13 +50,13 @@ def read_blocks(page: str) -> list[Block]:
 
 
 def shell_commands(pages: tuple[str, ...]) -> list[str]:
-    """All commands in shell blocks of pages."""
+    """Returns all commands in the shell blocks of pages."""
     blocks = [block for page in pages for block in read_blocks(page) if block.language == 'sh']
     return [command for block in blocks for command in block.commands()]
 
 
 def inline_commands(page: str) -> Iterator[list[str]]:
-    """The words of every command within the text of a page, up to the first placeholder."""
+    """Yields the words of every command within the text of a page, up to the first placeholder."""
     text = _BLOCK.sub('', (ROOT / page).read_text())
     for match in _INLINE.finditer(text):
         command = ' '.join(match[1].split())

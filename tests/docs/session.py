@@ -1,4 +1,4 @@
-"""Executes what a page shows, from its first block to its last, in one folder."""
+"""Executes the blocks of a page, from the first to the last, in one folder."""
 
 import contextlib
 import io
@@ -31,13 +31,13 @@ PRINTED = re.compile(r'^print\(.*\)  # (.+)$', flags=re.MULTILINE)
 
 
 def run_elsewhere(command: str, table: Mapping[str, str] = RUN_ELSEWHERE) -> str | None:
-    """The test that executes a command, if that is not done here."""
+    """Returns the test that executes a command, if it is executed elsewhere."""
     found = (test for pattern, test in table.items() if re.fullmatch(pattern, command))
     return next(found, None)
 
 
 class Session:
-    """Executes blocks in the current folder; Python code shares its names from block to block."""
+    """Executes blocks in the current folder; Python blocks share their variables."""
 
     def __init__(self) -> None:
         self.names = {'__name__': '__main__'}
@@ -46,7 +46,7 @@ class Session:
     def run(self, block: Block) -> None:
         """Executes a block: builds a config, runs Python code, or runs commands.
 
-        What Python code prints must be what a comment after ``print(...)`` says, or the next block
+        The output of Python code must match the comment after ``print(...)``, or the next block
         with the title Output.
         """
         if block.language == 'python' and block.title:
@@ -64,7 +64,7 @@ class Session:
             assert self.output == block.text
 
     def run_code(self, block: Block) -> str:
-        """Runs Python code; returns what it printed."""
+        """Runs Python code and returns its output."""
         code = compile(block.text, f'{block.page}:{block.line}', 'exec')
         with contextlib.redirect_stdout(io.StringIO()) as output:
             exec(code, self.names)
@@ -72,14 +72,14 @@ class Session:
 
 
 def build_model(path: str) -> None:
-    """Builds the model of a config, without its weights."""
+    """Builds the model of a config without its weights."""
     config = Config.fromfile(path)
     config.model.backbone.init_cfg = None
     build_without_memory(config)
 
 
 def run_command(command: str) -> None:
-    """Runs a command of a page, with the substitutions."""
+    """Runs a command of a page with the substitutions."""
     words = shlex.split(command)
     if run_elsewhere(command):
         for config in words:
@@ -104,7 +104,7 @@ def run_command(command: str) -> None:
 
 
 def substitute(command: str, words: list[str]) -> list[str]:
-    """Puts smaller configs, local files and added options in place."""
+    """Substitutes smaller configs and local files, and adds options."""
     for beginning, options in ADDED_OPTIONS.items():
         if command.startswith(beginning):
             words = [*words, *shlex.split(options)]
@@ -129,7 +129,7 @@ def make_smaller(config: str) -> Path:
 
 
 def run_command_here(words: list[str]) -> None:
-    """Runs ``python WORDS`` in this process, since a new one would import OpenMMLab anew."""
+    """Runs ``python WORDS`` in this process, since a new one would import OpenMMLab again."""
     for kind in (Visualizer, *Visualizer.__subclasses__()):
         kind._instance_dict.clear()
     before, environment, exit_code = sys.argv, dict(os.environ), 0
@@ -145,9 +145,9 @@ def run_command_here(words: list[str]) -> None:
 
 
 def check_make(arguments: list[str]) -> None:
-    """Checks that a target exists and that what it would run is executed by a test."""
+    """Checks that a make target exists and that a test executes what it would run."""
     command = ['make', '--dry-run', *arguments]
-    # `make test` may have started this one: its options are not the reader's.
+    # `make test` may have started this process, but its options are not the reader's.
     environment = {name: value for name, value in os.environ.items() if not name.startswith('MAKE')}
     result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
@@ -155,19 +155,19 @@ def check_make(arguments: list[str]) -> None:
     recipe = result.stdout.strip().splitlines()[-1]
     recipe = re.sub(r'^(?:\w+=\S+ )*\S+/bin/python ', 'python ', recipe)
     if recipe.startswith('python -m pytest'):
-        return  # the suite, of which this is a part
+        return  # this test is part of the suite
     assert run_elsewhere(recipe), f'make {target} runs {recipe}, which no test executes'
 
 
 def check_paths(arguments: list[str]) -> None:
-    """Checks that what pytest is to run exists; these files are part of the suite anyway."""
+    """Checks that the files passed to pytest exist; they are part of the suite anyway."""
     paths = [word for word in arguments if '/' in word]
     assert paths
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
 def check_requirements(requirements: list[str]) -> None:
-    """Checks that what pip is to install goes with what is installed here."""
+    """Checks that requirements for pip agree with what is installed here."""
     with (ROOT / 'pyproject.toml').open('rb') as file:
         project = tomllib.load(file)['project']
     options = ('-e', '-v', '.')

@@ -1,4 +1,4 @@
-"""What is executed otherwise than the pages show it, so that all of it takes a minute, offline."""
+"""Changes to what the pages show, so that executing all of it takes a minute, offline."""
 
 SMALLER_DETECTOR = """
 load_from = 'downloads/nat_mini_maskrcnn.pth'
@@ -74,13 +74,13 @@ SMALLER_CONFIGS = {
     'configs/detection/nat/mask_rcnn_nat_tiny_3x_coco.py': SMALLER_DETECTOR,
     'configs/segmentation/nat/upernet_nat_mini_512x512_160k_ade20k.py': SMALLER_SEGMENTOR,
 }
-"""What is added to a config, in a file that inherits from it and stands in for it."""
+"""Settings to add to a config, in a file that inherits from it and replaces it."""
 
 REPLACED_WORDS = {
     'work_dirs/my_detector/iter_900.pth': 'work_dirs/my_detector/iter_2.pth',
     'work_dirs/my_segmentor/iter_900.pth': 'work_dirs/my_segmentor/iter_2.pth',
 }
-"""Checkpoints of the shorter training runs above. URLs become `downloads/` and their last part."""
+"""Checkpoints of the shorter training runs above. URLs become `downloads/` plus their last part."""
 
 ADDED_OPTIONS = {
     'nat-mm make-scenes': '--train-scenes 4 --val-scenes 2 --image-size 64',
@@ -90,7 +90,7 @@ ADDED_OPTIONS = {
         'default_hooks.checkpoint.interval=2 train_dataloader.batch_size=2'
     ),
 }
-"""Options added to commands that begin so; of an option given twice, the last one holds."""
+"""Options added to commands that begin like this; if an option is repeated, the last one wins."""
 
 RUN_ELSEWHERE = {
     r'mim (train|test) mmdet my_config\.py .*': (
@@ -166,7 +166,7 @@ RUN_ELSEWHERE = {
     ),
     r'python -m mkdocs build .*': 'tests/docs/test_site.py::test_site_is_built_without_warnings',
 }
-"""Commands that tests of their own execute, by pattern."""
+"""Commands, as patterns, with the separate tests that execute them."""
 
 CONFIG_PAGES_RUN_ELSEWHERE = {
     r'(?:nat-mm train|python tools/train\.py) configs/detection/\w+/.*': (
@@ -188,4 +188,4 @@ CONFIG_PAGES_RUN_ELSEWHERE = {
         'tests/classification/test_commands.py::test_testing_measures_and_saves'
     ),
 }
-"""The same for the pages beside the configs, whose models those tests make smaller."""
+"""The same for the pages next to the configs; those tests make their models smaller."""

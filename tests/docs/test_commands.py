@@ -1,4 +1,4 @@
-"""Every command and every piece of code that README.md and the pages of docs/ show is executed."""
+"""Executes every command and all code that README.md and the pages of docs/ show."""
 
 import ast
 import json
@@ -52,7 +52,7 @@ DEMO_MODELS = {'detector': 'mask_rcnn_nat_demo', 'segmentor': 'upernet_nat_demo'
 def prepared(tmp_path_factory) -> Path:
     """A copy of the repository as `make demo` leaves it, with COCO, released weights and a video.
 
-    All of it is smaller: few generated scenes, two steps of training, small models for the weights.
+    Everything is smaller: few generated scenes, two training steps, small models for the weights.
     """
     folder = tmp_path_factory.mktemp('pages')
     for name in ('configs', 'docs', 'tools'):
@@ -72,7 +72,7 @@ def prepared(tmp_path_factory) -> Path:
 
 
 def write_coco(scenes: Path, folder: Path) -> None:
-    """Makes generated scenes look like COCO: its folders, its categories."""
+    """Makes generated scenes look like COCO, with its folders and categories."""
     names = DATASETS.get('mmdet.CocoDataset').METAINFO['classes']
     (folder / 'annotations').mkdir(parents=True)
     for part in ('train', 'val'):
@@ -106,11 +106,11 @@ def write_video(path: Path) -> None:
 
 @pytest.fixture
 def folder(prepared, tmp_path, monkeypatch) -> Path:
-    """The prepared folder, copied and entered."""
+    """A copy of the prepared folder, set as the current folder."""
     copy = shutil.copytree(prepared, tmp_path / 'here', symlinks=True)
     monkeypatch.chdir(copy)
     monkeypatch.setitem(os.environ, 'MPLBACKEND', 'Agg')
-    monkeypatch.setitem(sys.modules, 'natten', None)  # a page puts a stand-in there
+    monkeypatch.setitem(sys.modules, 'natten', None)  # one page inserts a stand-in
     monkeypatch.setitem(sys.modules, 'natten.functional', None)
     monkeypatch.setattr('nat_mm.inference.config.find_config', find_smaller_config)
     monkeypatch.setattr('nat_mm.inference.model.published_weights', find_smaller_weights)
@@ -118,7 +118,7 @@ def folder(prepared, tmp_path, monkeypatch) -> Path:
 
 
 def find_smaller_config(source: str | Path) -> Path:
-    """What `load_model` finds by a name: of the model zoo a smaller model."""
+    """Finds a config as `load_model` does, but returns a smaller one for the model zoo."""
     found = zoo.find_config(source)
     path = f'configs/{found.as_posix().rpartition("/configs/")[2]}'
     is_replaced = zoo.is_model(str(source)) and path in SMALLER_CONFIGS
@@ -126,7 +126,7 @@ def find_smaller_config(source: str | Path) -> Path:
 
 
 def find_smaller_weights(config: str | Path) -> str | None:
-    """The weights of a smaller model, or the published ones."""
+    """Returns the weights of a smaller model, or the published ones."""
     return Config.fromfile(config).get('load_from') or zoo.published_weights(config)
 
 
@@ -158,12 +158,12 @@ def test_commands_within_the_text_are_those_of_blocks():
 
 
 def mentioned() -> list[list[str]]:
-    """Commands within the text of all pages."""
+    """Returns the commands within the text of all pages."""
     return [words for page in PAGES for words in inline_commands(page)]
 
 
 def runs(command: str) -> bool:
-    """Whether a command that is no placeholder's beginning can be executed."""
+    """Returns whether a command without placeholders can be executed."""
     if command.startswith(('make ', 'pip install ')):
         run_command(command)
         return True

@@ -1,4 +1,4 @@
-"""The model zoo: metafiles as mim reads them, and the pages made from them."""
+"""Tests the model zoo: metafiles as mim reads them, and the pages generated from them."""
 
 import re
 import shutil
@@ -28,7 +28,7 @@ COLUMNS = {
     'mIoU(ms+flip)': 'miou(ms+flip)',
     'Top 1 Accuracy': 'top_1_accuracy',
 }
-"""What mim calls the metrics of the metafiles, below their datasets."""
+"""The names that mim uses for the metafiles' metrics, after the name of the dataset."""
 
 
 def run(root, *options):
@@ -38,7 +38,7 @@ def run(root, *options):
 
 @pytest.fixture
 def copy(tmp_path):
-    """The script and the metafiles, without anything that the script writes."""
+    """The script and the metafiles without the files that the script writes."""
     for path in ('docs/model_zoo.py', 'model-index.yml', *(ROOT / 'configs').glob('*/*/*.yml')):
         target = tmp_path / (ROOT / path).relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def copy(tmp_path):
 
 @pytest.fixture(scope='module')
 def found():
-    """What ``mim search`` finds: a row for each model."""
+    """What ``mim search`` finds: one row for each model."""
     index = load(str(ROOT / 'model-index.yml'))
     index.check(silent=False)
     return convert2df(index)

@@ -1,4 +1,4 @@
-"""docs/reproduction.md: every published experiment, as the script compares it with its config."""
+"""Tests that docs/reproduction.md has each published experiment compared with its config."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The page on security names tests that exist."""
+"""Tests that the security page names tests that exist."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""The site that `make docs` builds."""
+"""Tests the site that `make docs` builds."""
 
 import re
 import runpy
@@ -21,7 +21,7 @@ HEADING = re.compile(r'^#+ (.+)$', flags=re.MULTILINE)
 
 @pytest.fixture(scope='module')
 def site(tmp_path_factory) -> Path:
-    """The site, built as `make docs` does, but elsewhere."""
+    """The site, built as by `make docs`, but in another folder."""
     folder = tmp_path_factory.mktemp('site')
     result = subprocess.run(
         [sys.executable, '-m', 'mkdocs', 'build', '--strict', '--site-dir', folder],
@@ -84,7 +84,7 @@ def test_architecture_is_drawn(tmp_path):
 
 @pytest.mark.parametrize('page', [*PAGES, *CONFIG_PAGES])
 def test_links_lead_somewhere(page):
-    """In the repository, where GitHub shows the pages; the build checks those of the site."""
+    """Links work in the repository, where GitHub shows the pages; the build checks the site's."""
     for link in LINK.findall((ROOT / page).read_text()):
         parts = urlsplit(link)
         if parts.scheme:

@@ -1,4 +1,4 @@
-"""Small detectors and segmentors whose scores differ from object to object."""
+"""Small detectors and segmentors whose scores differ between objects."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +21,7 @@ CLASSES = 3
 
 @MODELS.register_module(force=True)
 class Pyramid(nn.Module):
-    """In place of a backbone of nat_mm: quick to trace."""
+    """A backbone that is quicker to trace than nat_mm's."""
 
     def __init__(self, levels: int = len(CHANNELS)) -> None:
         super().__init__()
@@ -203,13 +203,13 @@ def _build(
         module = build_module(config)
         for parameter in module.parameters():
             if parameter.dim() > 1:
-                # Large enough for scores far apart.
+                # These weights are large enough for scores that are far apart.
                 nn.init.kaiming_normal_(parameter)
     return Model(module.eval(), config, {'classes': ('a', 'b', 'c'), 'palette': [(0, 0, 0)] * 3})
 
 
 def write_small_segmentor(path: Path) -> None:
-    """Writes a file with the inputs and outputs of an exported segmentor: the largest channel."""
+    """Writes an exported segmentor whose label is the image's largest channel."""
     network = onnx.parser.parse_model("""<ir_version: 10, opset_import: ["": 18]>
         network (float[1, 3, h, w] network_image, int64[2] content, int64[2] size)
         => (int64[1, height, width] labels, float[1, height, width] scores) {

@@ -1,4 +1,4 @@
-"""The program that docs/deploy.md shows in C++."""
+"""Tests the C++ program that docs/deploy.md shows."""
 
 import shutil
 import subprocess

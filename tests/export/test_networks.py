@@ -1,4 +1,4 @@
-"""What is exported predicts as mmdet and mmseg do; here still in PyTorch."""
+"""Tests that networks to be exported, here still in PyTorch, predict as mmdet and mmseg do."""
 
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
@@ -23,7 +23,7 @@ Build = Callable[..., Model]
 
 
 def in_pytorch(network: Any, outputs: tuple[str, ...]) -> Callable[..., Mapping[str, np.ndarray]]:
-    """Runs a network as a runtime would run it after the export."""
+    """Runs a network as a runtime would after the export."""
 
     def run(image: np.ndarray) -> Mapping[str, np.ndarray]:
         size = torch.tensor(image.shape[2:])
@@ -50,7 +50,7 @@ def test_detectors(detector: Build, name: str) -> None:
 
 @pytest.mark.parametrize('name', ['Mask R-CNN', 'RetinaNet'])
 def test_results_are_for_the_size_before_resizing(detector: Build, name: str) -> None:
-    """And boxes end where the padding begins."""
+    """Boxes also end where the padding begins."""
     model = detector(name)
     network = ExportedDetector(model.module)
     image = torch.randn(1, 3, 96, 160, generator=torch.Generator().manual_seed(0))
@@ -76,7 +76,7 @@ def test_segmentor(segmentor: Build) -> None:
 
 
 def test_one_class(segmentor: Build) -> None:
-    """mmseg tells one class from the rest by a threshold."""
+    """mmseg separates one class from the rest by a threshold."""
     model = segmentor(**{'model.decode_head.num_classes': 2, 'model.decode_head.out_channels': 1})
     network = ExportedSegmentor(model.module)
     image = next(generated_images())
@@ -99,7 +99,7 @@ def test_adaptive_pooling(size: Any) -> None:
 
 
 def test_masks_are_pasted_as_in_mmdet() -> None:
-    """Partly outside of the image, too."""
+    """Masks partly outside the image are included."""
     from mmdet.models.roi_heads.mask_heads.fcn_mask_head import _do_paste_mask
 
     masks = torch.rand(3, 5, 5)

@@ -1,4 +1,4 @@
-"""Exported models in onnxruntime and OpenVINO."""
+"""Tests exported models in onnxruntime and OpenVINO."""
 
 import re
 from collections.abc import Callable
@@ -41,7 +41,7 @@ def mask_rcnn(detector: Build) -> Model:
 
 @pytest.fixture(scope='module')
 def exported(mask_rcnn: Model) -> onnx.ModelProto:
-    """Mask R-CNN for images that are prepared already."""
+    """Mask R-CNN exported for preprocessed images."""
     return model_to_onnx(mask_rcnn, preprocess=False)
 
 
@@ -57,7 +57,7 @@ def file(
 
 @pytest.mark.parametrize('runtime', RUNTIMES)
 def test_mask_rcnn(file: Path, mask_rcnn: Model, runtime: str) -> None:
-    """On images of other sizes than the export and its own check have."""
+    """The images differ in size from those that the export and its own check use."""
     if runtime == 'openvino':
         pytest.importorskip('openvino')
     run = RUNTIMES[runtime](file)
@@ -90,7 +90,7 @@ def test_nothing_is_left_of_a_model_that_differs(
 
 @pytest.mark.parametrize('scale', [(1333, 800), (2048, 512), (100, 100)], ids=str)
 def test_sizes_are_those_of_mmcv(scale: tuple[int, int]) -> None:
-    """The integers of the exported formula, for many sizes."""
+    """The exported formula gives the same integers for many sizes."""
     rng = np.random.default_rng(0)
     for height, width in rng.integers(32, 4000, (500, 2)).tolist():
         sides = np.array([height, width])
@@ -139,7 +139,7 @@ def test_images_are_prepared_as_in_the_pipeline(detector: Build, resize: str) ->
         assert prepared.shape == batch['inputs'].shape
         assert (*content,) == sample.img_shape
         assert (*size,) == sample.ori_shape == image.shape[:2]
-        # OpenCV rounds in fixed point.
+        # OpenCV rounds to fixed-point numbers.
         step = 0 if resize == 'none' else 1 / 60
         np.testing.assert_allclose(prepared, batch['inputs'], atol=step + 1e-5, rtol=0)
 
@@ -148,7 +148,7 @@ def test_images_are_prepared_as_in_the_pipeline(detector: Build, resize: str) ->
     ('test_cfg', 'divisor'), [(None, 1), (dict(size_divisor=48), 48)], ids=['none', 'test_cfg']
 )
 def test_segmentors_are_padded_as_in_tests(segmentor: Build, test_cfg: Any, divisor: int) -> None:
-    """Not as in training: OneDL's preprocessor has that as its ``pad_size_divisor``."""
+    """Padding in training is ignored; OneDL's preprocessor stores it in ``pad_size_divisor``."""
     model = segmentor()
     preprocessor = SegDataPreProcessor(size_divisor=32, test_cfg=test_cfg)
     preprocessor.pad_size_divisor = 32

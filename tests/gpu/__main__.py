@@ -1,7 +1,7 @@
-"""``python -m tests.gpu``, or ``make test-gpu``: the tests that need a GPU, then a report of times.
+"""``python -m tests.gpu``, or ``make test-gpu``: runs the tests that need a GPU and reports times.
 
-Needs PyTorch with Triton, numpy and pytest; with pytest-xdist the tests run side by side, and with
-mmdet Swin's attention is timed, too.
+Requires PyTorch with Triton, numpy and pytest. With pytest-xdist, the tests run in parallel; with
+mmdet, Swin's attention is timed, too.
 """
 
 import argparse
@@ -22,7 +22,7 @@ WORKERS = 4
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs all, writes the report and returns the tests' exit code."""
+    """Runs everything, writes the report and returns the tests' exit code."""
     parser = argparse.ArgumentParser(
         prog='python -m tests.gpu',
         description='Tests every backend on a GPU, then times them and writes a report.',
@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not torch.cuda.is_available():
         print('no GPU was found (torch.cuda.is_available() is False), so nothing was tested')
         return 0
-    try:  # now rather than after minutes
+    try:  # fails now rather than after minutes
         out.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         parser.error(f'--out: cannot make the folder of {out}: {error.strerror}')
@@ -59,11 +59,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def pytest_options() -> list[str]:
-    """Arguments of pytest."""
-    # Without tests/conftest.py, which tells Triton to interpret and imports OpenMMLab, and without
-    # a cache in a checkout that may be read-only.
+    """Returns the arguments for pytest."""
+    # Skips tests/conftest.py, which makes Triton interpret and imports OpenMMLab, and the cache, as
+    # the checkout may be read-only.
     options = [str(FOLDER), '--confcutdir', str(FOLDER), '-p', 'no:cacheprovider']
-    if importlib.util.find_spec('xdist'):  # workers compile side by side
+    if importlib.util.find_spec('xdist'):  # workers compile in parallel
         options += ['--numprocesses', str(WORKERS)]
     return [*options, '--durations', '0', '-q']
 

@@ -1,4 +1,4 @@
-"""A backbone on a GPU, trained in the ways that users train it: ``make test-gpu``."""
+"""Tests a backbone on a GPU, trained in the ways that users train it: ``make test-gpu``."""
 
 import copy
 
@@ -29,7 +29,7 @@ def make_image():
 
 
 def run(model, image):
-    """Features and gradients of all parameters, in float32."""
+    """Returns features and the gradients of all parameters in float32."""
     features = model(image)
     parameters = [each for each in model.parameters() if each.requires_grad]
     loss = sum(each.float().relu().square().mean() for each in features)
@@ -37,13 +37,13 @@ def run(model, image):
 
 
 def largest_error(found, exact):
-    """Of the errors of each tensor, relative to the largest of its kind's norms."""
+    """Returns the largest error of a tensor, relative to the tensor's norm."""
     pairs = list(zip(found, exact, strict=True))
     return max(float((mine - its).norm() / its.norm().clamp_min(1e-6)) for mine, its in pairs)
 
 
 def train(model, autocast):
-    """Losses of a few steps towards a fixed target, with what AMP on that type takes."""
+    """Returns the losses of a few steps to a fixed target, with a gradient scaler for float16."""
     image = make_image()
     torch.manual_seed(2)
     target = [torch.randn_like(each) for each in model(image)]
@@ -69,7 +69,7 @@ def test_like_the_reference_on_the_cpu():
     image = make_image()
     with torch.backends.cudnn.flags(
         enabled=True, allow_tf32=False
-    ):  # convolutions take TF32 by default
+    ):  # convolutions use TF32 by default
         found = [each.cpu() for each in run(model, image)]
     assert largest_error(found, run(twin, image.cpu())) < 1e-3
 

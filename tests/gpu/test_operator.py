@@ -1,4 +1,4 @@
-"""Every backend on a GPU, against reference in float64: ``make test-gpu``."""
+"""Tests every backend on a GPU against the reference in float64: ``make test-gpu``."""
 
 import os
 
@@ -18,7 +18,7 @@ DEVICE = 'cuda'
 NAMES = ('triton', 'natten', 'portable')
 LARGEST_ERROR = {torch.float32: 2e-5, torch.float16: 5e-3, torch.bfloat16: 3e-2}
 NATTEN_FLOAT32_ERROR = 3e-3
-"""NATTEN may multiply float32 with TF32."""
+"""NATTEN may multiply float32 numbers in TF32."""
 EVERY_DTYPE = [Case(29, 31, 7), Case(50, 84, 7, 2)]
 BFLOAT16 = [
     Case(3, 3, 3),
@@ -46,7 +46,7 @@ def needs(name, inputs, case):
 
 
 def outcome(case, name, inputs):
-    """Output and gradients."""
+    """Returns the output and the gradients."""
     return with_gradients(lambda *tensors: run(case, name, *tensors), inputs)
 
 
@@ -119,7 +119,7 @@ def test_tiles_by_trial(monkeypatch):
 
 
 def test_in_a_cuda_graph():
-    """Forward and backward pass, replayed on other numbers than it was recorded with."""
+    """Forward and backward are replayed on other numbers than those recorded."""
     case = Case(29, 31, 7)
     inputs = [t.requires_grad_() for t in on_gpu(case, dtype=torch.bfloat16)]
     needs('triton', inputs, case)
@@ -128,7 +128,7 @@ def test_in_a_cuda_graph():
         output = run(case, 'triton', *inputs)
         return output.detach(), *torch.autograd.grad(output, inputs, torch.ones_like(output))
 
-    side = torch.cuda.Stream()  # compiles, which a recording must not
+    side = torch.cuda.Stream()  # compiles the kernels, which a recording must not do
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         differentiate()
@@ -174,7 +174,7 @@ def test_auto_takes_triton():
 
 
 def test_offsets_beyond_32_bits():
-    """A batch of more than 2**31 numbers; its last image against the same image alone."""
+    """In a batch of more than 2**31 numbers, the last image gives the same output as alone."""
     batch, size = 520, 256
     if torch.cuda.mem_get_info()[0] < 24 * 2**30:
         pytest.skip('needs 24 GiB of free memory')

@@ -1,4 +1,4 @@
-"""The report of times on a GPU, tried on the CPU, and what is said where there is no GPU."""
+"""Tests the report of GPU times on the CPU, and the message if there is no GPU."""
 
 import runpy
 import sys
@@ -24,7 +24,7 @@ def short_maps(monkeypatch):
 
 
 def tables(report):
-    """Rows of cells of each table."""
+    """Returns the rows of cells of each table."""
     blocks = [block for block in report.split('\n\n') if block.startswith('|')]
     return [
         [[cell.strip() for cell in line.strip('|').split('|')] for line in block.splitlines()]
@@ -47,7 +47,7 @@ def test_report_times_every_way():
     assert f'torch {torch.__version__}' in report
     assert '- natten: supports only CUDA tensors' in report
     found = tables(report)
-    assert len(found) == 4  # operator and module, in two types
+    assert len(found) == 4  # operator and module, each in two types
     for number, table in enumerate(found):
         check_table(table, ['NA, portable', 'Swin', 'Swin, shifted'] if number % 2 else OPERATORS)
 
@@ -62,13 +62,13 @@ def test_report_without_mmdet_leaves_out_swin(monkeypatch):
 
 
 def test_times_are_those_of_one_call(monkeypatch):
-    """Medians of a loop over all sets of inputs, divided by their number."""
+    """Times are medians of a loop over all sets of inputs, divided by the number of sets."""
     monkeypatch.setattr(gpu_timing.time, 'perf_counter', iter(range(10_000)).__next__)
     made = []
     functions = {'a': [lambda: made.append(1), lambda: made.append(2)], 'b': [lambda: None] * 4}
     times = gpu_timing.time_all(functions, CPU, QUICK)
     assert times == {'a': (1 / 2, 1 / gpu_timing.HOST_CALLS), 'b': (1 / 4, 1 / 5)}
-    assert made[:2] == [1, 2]  # every set is tried
+    assert made[:2] == [1, 2]  # every set is used
     assert gpu_timing.Times(1.5e-3, 1.2e-5).cells() == ('1.5000', '12')
 
 
@@ -95,7 +95,7 @@ def test_what_fails_does_not_take_the_rest_with_it():
 
 
 class StandIn:
-    """Of PyTorch's CUDA graphs and streams: says when a graph is recorded."""
+    """Replaces PyTorch's CUDA graphs and streams, and logs when a graph is recorded."""
 
     def __init__(self, log):
         self.log = log
@@ -120,7 +120,7 @@ def test_on_a_gpu_a_graph_of_all_sets_is_recorded_once_and_replayed(monkeypatch)
         monkeypatch.setattr(torch.cuda, name, silent)
     calls = [lambda: log.append(1), lambda: log.append(2)]
     replay = gpu_timing._record(calls, torch.device('cuda'))
-    assert log == [1, 2, 'begin', 1, 2, 'end']  # before it is recorded it has to be tried
+    assert log == [1, 2, 'begin', 1, 2, 'end']  # the calls run once before they are recorded
     replay()
     replay()
     assert log[-2:] == ['replay', 'replay']
@@ -128,7 +128,7 @@ def test_on_a_gpu_a_graph_of_all_sets_is_recorded_once_and_replayed(monkeypatch)
 
 @pytest.mark.usefixtures('short_maps')
 def test_backends_are_timed_with_a_bias_and_without(monkeypatch):
-    """Where they can serve: here triton, by its interpreter's leave."""
+    """Only backends that can serve are timed; here, triton is made to claim that it can."""
     monkeypatch.setattr(BACKENDS['triton'], 'unsupported_reasons', lambda *_: [])
     stage = StageMap(7, 9, 16, 2)
     names = list(gpu._operators(stage, CPU, torch.float32, 'forward'))
@@ -138,7 +138,7 @@ def test_backends_are_timed_with_a_bias_and_without(monkeypatch):
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a GPU')
 def test_without_a_gpu_one_line_says_so(monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', ['tests.gpu'])
-    monkeypatch.delitem(sys.modules, command.__name__)  # it is to be run, not imported
+    monkeypatch.delitem(sys.modules, command.__name__)  # runpy must run it, not import it
     with pytest.raises(SystemExit) as end:
         runpy.run_module('tests.gpu', run_name='__main__')
     assert end.value.code == 0
@@ -148,7 +148,7 @@ def test_without_a_gpu_one_line_says_so(monkeypatch, capsys):
 
 @pytest.fixture
 def gpu_at_hand(monkeypatch):
-    """Lets the command find a GPU, with neither tests nor times; returns what it ran, in order."""
+    """Makes the command find a GPU but skip tests and timing; returns what it ran, in order."""
     ran = []
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
     monkeypatch.setattr(command.pytest, 'main', lambda options: ran.append('tests') or 1)
@@ -162,7 +162,7 @@ def gpu_at_hand(monkeypatch):
 def test_the_report_goes_where_it_is_asked_to(gpu_at_hand, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     out = tmp_path / 'new folder' / 'report.md'
-    assert command.main(['--out', str(out)]) == 1  # as the tests
+    assert command.main(['--out', str(out)]) == 1  # the exit code of the tests
     assert gpu_at_hand == ['tests', 'times']
     assert out.read_text() == '# tests for GPUs: FAILED, see what this command printed\n'
     assert capsys.readouterr().out.splitlines()[-1] == f'{out} can be pasted into an issue'

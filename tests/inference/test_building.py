@@ -1,4 +1,4 @@
-"""A wrong config raises another class of error than a fault of the program."""
+"""Tests that a wrong config and a fault of the program raise different classes of errors."""
 
 import pytest
 from mmengine.registry import Registry

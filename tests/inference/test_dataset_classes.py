@@ -1,4 +1,4 @@
-"""Classes that a config names once, or that it takes from its annotations."""
+"""Tests classes that a config names only once or takes from its annotations."""
 
 import json
 
@@ -34,7 +34,7 @@ def write_config(folder, base, text=''):
 
 
 def class_counts(config):
-    """Every ``num_classes`` of the model."""
+    """Returns every ``num_classes`` of the model."""
     waiting, found = [config.model.to_dict()], []
     while waiting:
         each = waiting.pop()

@@ -1,4 +1,4 @@
-"""Drawings: a class has one color, names can be read, and the image can be seen."""
+"""Tests that drawings have one color per class, readable names and a visible image."""
 
 import itertools
 
@@ -34,7 +34,7 @@ def make_masks():
 
 
 def detection(scores=(0.9, 0.5), labels=(2, 0)):
-    """The same objects found, with masks as models have them, and true, as datasets do."""
+    """Makes the same objects as predictions, with masks as from models, and as ground truth."""
     sample, masks = DetDataSample(), make_masks()
     common = {'labels': torch.tensor(labels), 'bboxes': torch.tensor(BOXES, dtype=torch.float32)}
     sample.pred_instances = InstanceData(
@@ -71,7 +71,7 @@ def test_mask_has_the_color_of_its_class(opacity, truth):
 
 
 def test_same_colors_in_every_drawing():
-    """Also with other objects beside it, which mmdet gives random shades."""
+    """Colors do not depend on other objects, though mmdet gives objects random shades."""
     first = draw(detection(), with_labels=False)
     np.testing.assert_array_equal(first, draw(detection(), with_labels=False))
     alone = draw(detection(), with_labels=False, score_threshold=0.7)
@@ -98,7 +98,7 @@ def test_panoptic_segments():
     assert abs(drawn[:, 32:58] - mixed(PALETTE[1], 0.5)).max() <= 1
     for columns in (slice(62, 74), slice(77, 90)):
         assert abs(drawn[:, columns] - mixed(PALETTE[2], 0.5)).max() <= 1
-    assert (drawn[:, 75] == 255).all()  # between two of one class
+    assert (drawn[:, 75] == 255).all()  # the border between two segments of one class
     boxes = DetDataSample(pred_panoptic_seg=sample.pred_panoptic_seg)
     boxes.pred_instances = detection().pred_instances
     assert (draw(boxes, with_labels=False)[10, 10:30] == PALETTE[2]).all()
@@ -132,7 +132,7 @@ def test_names_are_inside_and_apart(size, monkeypatch):
     for left, top, right, bottom in written:
         assert 0 <= left < right <= width
         assert 0 <= top < bottom <= height
-        # Letters of at least 10 pixels, and in a large image not smaller than in a small one.
+        # Letters are at least 10 pixels high, and not smaller in a large image than in a small one.
         assert bottom - top >= min(10, height, (height * width) ** 0.5 / 50)
     for one, other in itertools.combinations(written, 2):
         sides = np.minimum(one[2:], other[2:]) - np.maximum(one[:2], other[:2])
@@ -210,7 +210,7 @@ def test_opacity_out_of_range(opacity):
 
 
 def test_visualizer_of_runs(tmp_path):
-    """Ground truth and prediction beside each other, in the colors of `draw_sample`."""
+    """Ground truth and prediction are side by side, in the colors of `draw_sample`."""
     visualizer = ResultVisualizer(opacity=0.3)
     visualizer.dataset_meta = {'classes': CLASSES, 'palette': PALETTE}
     out_file = tmp_path / 'drawn.png'

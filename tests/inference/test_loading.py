@@ -1,4 +1,4 @@
-"""Images are loaded as the config's test pipeline loads them, and drawn on in 8 bits."""
+"""Tests that images are loaded as in the config's test pipeline, and drawn on in 8 bits."""
 
 import json
 
@@ -23,7 +23,7 @@ MANY = np.random.default_rng(2).integers(0, 4096, (HEIGHT, WIDTH, 5), dtype=np.u
 
 @TRANSFORMS.register_module()
 class ReadBands:
-    """A loader of a user's own: it opens the file itself, and says nothing of its kind."""
+    """A user's own loader, which opens files itself and does not say which kinds it reads."""
 
     def __call__(self, results: dict) -> dict:
         image = np.load(results['img_path'])
@@ -146,7 +146,7 @@ def test_loader_of_another_name_opens_the_file(files):
     assert loaded.results['bands'] == 5
     assert loaded.drawing.shape == (HEIGHT, WIDTH, 3)
     assert [each['type'] for each in loader.others] == ['PackSegInputs']
-    with pytest.raises(ValueError, match='pickle'):  # as numpy says; it is not for us to guess
+    with pytest.raises(ValueError, match='pickle'):  # numpy's own message is kept
         loader.load_file(files / 'photo.png')
 
 

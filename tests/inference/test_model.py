@@ -1,4 +1,4 @@
-"""The front door: `nat_mm.load_model`, what it takes, and what its results hold."""
+"""Tests `nat_mm.load_model`, the inputs it takes, and what its results contain."""
 
 import json
 from pathlib import Path
@@ -35,7 +35,7 @@ model = dict(
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory) -> Path:
-    """Two images of other shapes, and a small classifier's config."""
+    """Two images of different shapes, and the config of a small classifier."""
     folder = tmp_path_factory.mktemp('front_door')
     generator = np.random.default_rng(0)
     for name, shape in {'a.png': (60, 84, 3), 'b.png': (72, 64, 3)}.items():
@@ -142,7 +142,7 @@ def test_wrong_input(models, inputs, options, error, message):
 
 
 def test_scores_below_the_threshold_of_the_config(models, folder, monkeypatch):
-    """They are found when asked for, and only then."""
+    """Detections below it are returned only if asked for."""
     model = models['detection']
     own = model.module.roi_head.test_cfg
     monkeypatch.setitem(own, 'score_thr', 0.4)
@@ -257,7 +257,7 @@ def test_commands_take_names(capsys):
 
 
 def test_mmengine_hub_builds_from_the_same_names():
-    for _ in range(2):  # the function that was imported stays the same
+    for _ in range(2):  # the imported function stays the same
         with DefaultScope.overwrite_default_scope('mmengine'):
             model = get_model('nat_mm::demo/upernet_nat_demo.py')
         assert type(model).__name__ == 'EncoderDecoder'

@@ -1,4 +1,4 @@
-"""Images in tiles: the same as whole ones, without what whole ones take."""
+"""Tests that tiled images give the same results as whole ones, with less memory."""
 
 import json
 from pathlib import Path
@@ -23,11 +23,11 @@ from tests.loading import load_command
 
 CONFIGS = Path(nat_mm.__file__).parent / '.mim' / 'configs'
 RADIUS = 4
-"""How far a pixel of the segmentor below looks: four convolutions of 3 x 3."""
+"""How far a pixel of the segmentor below sees, through four 3 x 3 convolutions."""
 
 
 def convolution(channels, seed):
-    """Integer weights, so that sums are the same in any order."""
+    """Makes a layer with integer weights, so that sums are the same in any order."""
     layer = nn.Conv2d(channels, 4, 3, padding=1, bias=False)
     generator = torch.Generator().manual_seed(seed)
     layer.weight.data = torch.randint(-1, 2, layer.weight.shape, generator=generator).float()
@@ -78,7 +78,7 @@ def detector() -> Model:
 
 @pytest.fixture
 def seeing_detector(detector, monkeypatch) -> Model:
-    """A detector that finds each connected bright region; its brightness is its class."""
+    """A detector that finds each connected bright region and takes its brightness as class."""
     monkeypatch.setattr(detector, 'infer', lambda frames: [find_regions(f) for f in frames])
     return detector
 
@@ -97,7 +97,7 @@ def find_regions(frame):
             labels.append(label)
     found = InstanceData()
     found.bboxes = torch.tensor(boxes).float().reshape(-1, 4)
-    # A larger part of an object is more certain.
+    # Larger parts of an object have higher scores.
     found.scores = torch.tensor([0.5 + mask.mean() / 2 for mask in masks]).float()
     found.labels = torch.tensor(labels).long()
     found.masks = torch.from_numpy(np.array(masks).reshape(-1, *frame.image.shape[:2]))
@@ -132,7 +132,7 @@ def test_pixels_that_look_farther_than_half_of_the_overlap_differ_at_seams_only(
         near[:, cut - RADIUS : cut + RADIUS] = True
     for cut in rows:
         near[cut - RADIUS : cut + RADIUS] = True
-    # The last tile is moved back, so that it shares more than it must.
+    # The last tile is moved back, so it overlaps more than it must.
     assert not differs[~near].any()
 
 
@@ -158,13 +158,13 @@ def test_tiles_cover_a_side(length, starts):
 
 
 def scene():
-    """Two classes, with objects on a seam, on a corner of four tiles, side by side, and inside."""
+    """Makes two classes of objects: on a seam, on a corner of four tiles, side by side, inside."""
     image = np.zeros((150, 211, 3), np.uint8)
     image[20:40, 40:75] = 100  # on the seam of columns 48 to 64
     image[42:70, 44:66] = 200  # on a corner
     image[48:60, 70:90] = 100  # on the seam of rows
     cv2.circle(image, (125, 110), 14, (200, 200, 200), 4)  # a ring: its hole stays open
-    image[10:20, 20:30] = 100  # inside of one tile
+    image[10:20, 20:30] = 100  # inside one tile
     image[140:150, 200:211] = 200  # in the last corner
     return image
 

@@ -1,4 +1,4 @@
-"""Video files: what is written, and how they are read."""
+"""Tests how video files are written and read."""
 
 import struct
 import sys
@@ -19,7 +19,7 @@ COLORS = [(30, 160, 240), (230, 40, 20), (10, 200, 30)]
 
 
 def color_bars(height=48, width=96):
-    """Three upright bars, [height, width, 3], BGR."""
+    """Makes three vertical bars, [height, width, 3], BGR."""
     return np.repeat(np.array([COLORS], np.uint8), width // 3, axis=1).repeat(height, axis=0)
 
 
@@ -104,7 +104,7 @@ def test_size_that_the_codec_does_not_have(tmp_path):
 
 
 def test_video_of_a_phone_that_was_held_upright(bars):
-    """Such a file says that its frames are to be turned."""
+    """Such a file says that its frames must be rotated."""
     upright = struct.pack('>9i', 0, 1 << 16, 0, -1 << 16, 0, 0, 0, 0, 1 << 30)
     content = bytearray(bars.read_bytes())
     matrix = content.index(b'tkhd') + 44

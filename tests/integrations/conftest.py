@@ -1,4 +1,4 @@
-"""A stand-in for the Hugging Face Hub, and huggingface_hub pointed to it."""
+"""Points huggingface_hub to a stand-in for the Hugging Face Hub."""
 
 import pytest
 
@@ -9,7 +9,8 @@ from tests.integrations.hub_server import stand_in
 def hub(monkeypatch, tmp_path):
     """An empty stand-in, an empty cache and no token; retries do not wait.
 
-    huggingface_hub reads the environment when it is imported, which other tests have done.
+    This patches constants, since huggingface_hub reads the environment when it is imported, which
+    other tests may have done.
     """
     huggingface_hub = pytest.importorskip('huggingface_hub')
     constants = huggingface_hub.constants
@@ -27,7 +28,7 @@ def hub(monkeypatch, tmp_path):
 
 @pytest.fixture
 def offline(hub, monkeypatch):
-    """Turns on what HF_HUB_OFFLINE=1 does."""
+    """Turns on the effect of HF_HUB_OFFLINE=1."""
 
     def turn_on():
         monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)

@@ -1,4 +1,4 @@
-"""A stand-in for the Hugging Face Hub: as much of its interface as downloads and uploads need."""
+"""A stand-in for the Hugging Face Hub with as much interface as downloads and uploads need."""
 
 import base64
 import hashlib
@@ -17,8 +17,8 @@ class StandIn(ThreadingHTTPServer):
 
     Attributes:
         repositories: Files by path, by revision, by ``owner/name``.
-        private: Repositories that only the token sees.
-        gated: Repositories that everyone sees and only the token reads.
+        private: Repositories that are visible only with the token.
+        gated: Repositories that are visible to everyone but readable only with the token.
         requests: Method, path and token of each request.
     """
 
@@ -118,7 +118,7 @@ class _Handler(BaseHTTPRequestHandler):
         return (self.headers.get('Authorization') or '').removeprefix('Bearer ') or None
 
     def _files(self, repository, revision):
-        """The files of a revision; where there are none, says why."""
+        """Returns the files of a revision, or refuses the request with a reason."""
         revisions = self.server.repositories.get(repository)
         hidden = repository in self.server.private and self._token() != TOKEN
         if revisions is None or hidden:

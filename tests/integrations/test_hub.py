@@ -1,4 +1,4 @@
-"""Checkpoints by hf://owner/name, from a stand-in of the Hub and from the cache."""
+"""Tests checkpoints given as hf://owner/name, from a stand-in for the Hub and from the cache."""
 
 import io
 import sys
@@ -130,7 +130,7 @@ def test_offline_and_not_in_the_cache(hub, offline):
 
 
 def test_a_hub_that_does_not_answer(hub, monkeypatch):
-    """What is in the cache is used, with a file's name or without."""
+    """The cache is used, with or without a file name."""
     hub.add('owner/name', {'a.pth': b'1'})
     hub.add('owner/other', {'a.pth': b'1'})
     known = download('hf://owner/name')
@@ -158,7 +158,7 @@ def test_no_code_in_a_file_is_run(hub):
 
 @pytest.mark.parametrize('suffix', ['safetensors', 'bin'])
 def test_backbone_starts_from_the_layout_of_hugging_face(hub, suffix):
-    """By init_cfg and by load_pretrained."""
+    """Both init_cfg and load_pretrained load that layout."""
     authors = make_classifier()
     weights = to_huggingface(authors, model_type='nat', source='test')
     if suffix == 'bin':
@@ -176,7 +176,7 @@ def test_backbone_starts_from_the_layout_of_hugging_face(hub, suffix):
 
 
 def test_load_from(hub):
-    """What a runner calls."""
+    """This is the call that a runner makes."""
     hub.add('owner/name', {'epoch_1.pth': pickled({'state_dict': WEIGHTS, 'meta': {'epoch': 1}})})
     found = CheckpointLoader.load_checkpoint('hf://owner/name/epoch_1.pth', map_location='cpu')
     assert_close(found['state_dict'], WEIGHTS)
@@ -194,7 +194,7 @@ MIRROR = 'hf://shi-labs/nat-mini-in1k-224'
 
 @pytest.fixture
 def publish(hub, monkeypatch, tmp_path):
-    """Names the URL of a published file in the model zoo, beside its mirror."""
+    """Sets the URL of a published file in the model zoo, next to its mirror."""
     monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch'))
 
     def name(host):

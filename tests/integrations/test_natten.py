@@ -1,4 +1,4 @@
-"""NATTEN 0.17's functions and modules: argument order, layouts, values and derivatives."""
+"""Tests NATTEN 0.17's functions and modules: argument order, layouts, values and derivatives."""
 
 import sys
 
@@ -44,7 +44,7 @@ def test_two_halves_on_a_map_are_the_operator():
 
 
 def test_two_halves_of_a_sequence_by_the_definition():
-    """At a border the window is shifted; neighbors come in order, the bias by distance."""
+    """At a border, the window is shifted; neighbors come in order, the bias by distance."""
     query, key, value = sequences(7)
     rpb = table(5)
     scores = natten.na1d_qk(query, key, 3, 2, rpb=rpb)
@@ -113,7 +113,7 @@ def test_module_for_maps_is_ours(rel_pos_bias):
 
 @pytest.mark.parametrize('size', [(17,), (9, 11)], ids=['sequence', 'map'])
 def test_module_with_dropout_of_weights_uses_the_same_parameters(size):
-    """With dropout the two halves run in training, without it the fused operator."""
+    """With dropout, the two halves run in training; without it, the fused operator runs."""
     kind = natten.NeighborhoodAttention1D if len(size) == 1 else natten.NeighborhoodAttention2D
     torch.manual_seed(0)
     module = kind(32, 4, 3, dilation=2, rel_pos_bias=True, attn_drop=1e-12)
@@ -205,7 +205,7 @@ def test_code_that_imports_natten(provided):
 
     assert (natten2dav, natten2dqkrpb) == (natten.natten2dav, natten.natten2dqkrpb)
     assert FromNatten is natten.NeighborhoodAttention2D
-    natten.provide_natten()  # once more changes nothing
+    natten.provide_natten()  # a second call changes nothing
     assert sys.modules['natten'].functional.na2d is natten.na2d
 
 

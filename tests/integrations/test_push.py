@@ -1,4 +1,4 @@
-"""Uploads to a stand-in of the Hub, and what loads from there again."""
+"""Tests uploads to a stand-in for the Hub, and loading them again."""
 
 import pytest
 import torch

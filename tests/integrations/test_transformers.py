@@ -1,4 +1,4 @@
-"""Hugging Face's models with a Dinat in them, on our operator."""
+"""Tests Hugging Face's models that contain a Dinat, running on our operator."""
 
 import importlib
 import sys
@@ -33,7 +33,7 @@ def make(kind, **options):
 
 
 def attend_by_definition(self, hidden_states, output_attentions=False):
-    """Weights of every token's neighbors, and the sum of their values, without an operator."""
+    """Returns the neighbors' weighted sum, and optionally the weights, without an operator."""
     heads = (self.num_attention_heads, self.attention_head_size)
     query, key, value = (
         project(hidden_states).unflatten(-1, heads)
@@ -59,7 +59,7 @@ def by_definition(monkeypatch):
     return run
 
 
-# The stages of the smaller image are 8 x 11, 4 x 6, 2 x 3 and 1 x 2: less than a window.
+# The stages of the smaller image are 8 x 11, 4 x 6, 2 x 3 and 1 x 2, smaller than a window.
 @pytest.mark.parametrize('size', [(32, 42), (97, 105)], ids=['smaller than windows', 'larger'])
 @pytest.mark.parametrize(
     ('kind', 'options', 'outputs'),
@@ -96,7 +96,7 @@ def test_float32_is_within_1e_5_of_the_definition(by_definition):
 
 
 def test_output_attentions(by_definition):
-    """Of the last layer of each stage, as transformers collects them; the rest is unchanged."""
+    """Each stage's last layer returns attentions, as in transformers; the rest is unchanged."""
     model = make('DinatModel').double().eval()
     image = torch.randn(1, 3, 97, 105, dtype=torch.float64)
     with torch.no_grad():
@@ -120,7 +120,7 @@ def test_dropout_of_weights_in_training():
 
 
 def small_segmentor(kind):
-    """A segmentor with a Dinat, and what it needs to train on two images."""
+    """Makes a segmentor with a Dinat and the inputs to train it on two images."""
     backbone = transformers.DinatConfig(**SMALL, out_features=STAGES)
     sizes = {
         'backbone_config': backbone,
@@ -197,7 +197,7 @@ def test_model_made_before_the_import_and_a_second_import(monkeypatch):
 
 
 def test_a_natten_without_the_old_functions_does_not_matter(monkeypatch):
-    """modeling_dinat imports two of them where it finds any natten."""
+    """modeling_dinat imports two of the old functions if it finds any natten."""
     from transformers.models import dinat
 
     name = 'transformers.models.dinat.modeling_dinat'

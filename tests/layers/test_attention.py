@@ -1,4 +1,4 @@
-"""NeighborhoodAttention2D: numbers, padding of small maps, names, wrong arguments."""
+"""Tests NeighborhoodAttention2D: values, padding of small maps, names, wrong arguments."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from nat_mm.layers import NeighborhoodAttention2D, nat_layer
 
 
 def window(position, length, kernel_size, dilation):
-    """The neighbors of a position on one axis and their indices into the bias table."""
+    """Returns the neighbors of a position on one axis and their indices into the bias table."""
     same_class = [i for i in range(length) if i % dilation == position % dilation]
     rank = same_class.index(position)
     start = min(max(rank - kernel_size // 2, 0), len(same_class) - kernel_size)
@@ -17,7 +17,7 @@ def window(position, length, kernel_size, dilation):
 
 
 def plain_attention(module, x):
-    """One token and one head at a time, from the module's parameters."""
+    """Computes one token and one head at a time from the module's parameters."""
     _, height, width, channels = x.shape
     size = channels // module.num_heads
     projected = x @ module.qkv.weight.T + module.qkv.bias

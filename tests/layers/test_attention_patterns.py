@@ -1,4 +1,4 @@
-"""The attention patterns that neighborhood attention is compared with."""
+"""Tests the attention patterns that neighborhood attention is compared with."""
 
 import pytest
 import torch
@@ -60,7 +60,7 @@ def test_patterns_agree_on_a_map_of_one_window(pattern):
 
 
 def unfolded_attention(module, x):
-    """Stand-alone attention by a convolution's padding and windows."""
+    """Computes stand-alone attention with the padding and windows of a convolution."""
     batch, height, width, channels = x.shape
     size, dilation, heads = module.kernel_size, module.dilation, module.num_heads
     margin = dilation * (size // 2)
@@ -110,7 +110,7 @@ def test_stand_alone_attention_is_neighborhood_attention_inside_a_map():
 
 
 def swin_attention(module, x):
-    """Torchvision's, which needs the table turned around and spread over pairs of tokens."""
+    """Runs torchvision's attention, which needs the table flipped and expanded to token pairs."""
     from torchvision.models.swin_transformer import shifted_window_attention
 
     size = module.window_size

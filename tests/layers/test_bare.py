@@ -1,4 +1,4 @@
-"""The layers and the operator where there is PyTorch and nothing else."""
+"""Tests the layers and the operator with nothing but PyTorch installed."""
 
 import os
 import subprocess

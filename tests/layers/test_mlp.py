@@ -1,4 +1,4 @@
-"""The MLP on maps that it takes a piece at a time."""
+"""Tests the MLP on maps that it processes in pieces."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from nat_mm.ops import memory
 
 @pytest.fixture
 def small_pieces(monkeypatch):
-    """Hidden maps of 16 float64 channels are split into pieces of 3 tokens."""
+    """Splits hidden maps of 16 float64 channels into pieces of 3 tokens."""
     monkeypatch.setattr(memory, 'LARGEST_BYTES', 1000)
     monkeypatch.setattr(memory, 'PIECE_BYTES', 400)
 

@@ -1,4 +1,4 @@
-"""NATLayer, tokenizer and downsampler."""
+"""Tests NATLayer, tokenizer and downsampler."""
 
 from collections import Counter
 
@@ -56,7 +56,7 @@ def test_norms_and_activation_are_recomputed_in_backward_and_linear_layers_are_n
     ('setting', 'again'), [(None, 0), (False, 0), (True, 1)], ids=['default', 'off', 'on']
 )
 def test_on_other_devices_nothing_is_recomputed_unless_asked_for(monkeypatch, setting, again):
-    """Here on none at all: a host needs longer for it than a GPU for the layer."""
+    """Recomputing takes the host longer than the layer takes a GPU. The device here is meta."""
     monkeypatch.setattr(memory, '_SETTING', setting)
     layer = NATLayer(8, 2, kernel_size=3).to('meta')
     x = torch.empty(1, 5, 6, 8, requires_grad=True, device='meta')
@@ -131,7 +131,7 @@ def test_drop_path_drops_whole_samples_and_scales_up_the_others():
 
 @pytest.mark.parametrize('layer_scale', [None, 0.5])
 def test_branches_of_16_bits_are_added_in_those_of_the_map(layer_scale):
-    """As under autocast; the same samples are dropped as in float32."""
+    """As under autocast, branches have 16 bits; the same samples are dropped as in float32."""
     layer = NATLayer(8, 2, drop_path_rate=0.5, layer_scale=layer_scale).train()
     x, branch = torch.randn(2, 64, 2, 2, 8).unbind()
     found = []

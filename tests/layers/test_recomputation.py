@@ -1,4 +1,4 @@
-"""What the layers keep for backward, alone and beside other ways of keeping less."""
+"""Tests what the layers keep for backward, alone and with other ways to keep less."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def make_map():
 
 
 def run(layer, x, call=None):
-    """The output of a layer and its gradients."""
+    """Returns the output of a layer and its gradients."""
     torch.manual_seed(2)
     y = call(layer, x) if call else layer(x)
     return y, *torch.autograd.grad(y.float().square().sum(), [x, *layer.parameters()])
@@ -45,7 +45,7 @@ def run_without(monkeypatch, *arguments):
 
 
 def kept_bytes(module, x):
-    """Bytes that forward leaves for backward, without the parameters."""
+    """Returns the bytes that forward keeps for backward, without the parameters."""
     kept = {}
 
     def pack(tensor):
@@ -72,13 +72,13 @@ def test_same_values_and_gradients(division, autocast, monkeypatch):
     found = run(layer, x, call)
     if not autocast:
         torch.testing.assert_close(found, expected)
-    for each, wanted in zip(found, expected, strict=True):  # pieces are added up in bfloat16
+    for each, wanted in zip(found, expected, strict=True):  # pieces are summed in bfloat16
         assert (each - wanted).norm() <= 0.01 * wanted.norm()
 
 
 @pytest.mark.parametrize('autocast', [False, True], ids=['float32', 'autocast'])
 def test_mlp_keeps_its_input_and_in_one_piece_the_hidden_map(division, autocast):
-    """The norm's output and that of the activation are not kept."""
+    """The outputs of the norm and of the activation are not kept."""
     norm, mlp = memory.LayerNorm(CHANNELS), Mlp(CHANNELS, HIDDEN)
     hidden = TOKENS * HIDDEN * (2 if autocast else 4) if division == 'whole' else 0
     weights = (2 * CHANNELS * HIDDEN + CHANNELS + HIDDEN) * 2 if autocast else 0  # cast copies
@@ -110,7 +110,7 @@ def test_within_activation_checkpointing(division, monkeypatch):
 
 
 def test_kept_tensors_go_through_hooks_that_are_there(division, monkeypatch):
-    """As those of ``save_on_cpu`` and of activation checkpointing."""
+    """Examples of such hooks are those of ``save_on_cpu`` and activation checkpointing."""
     layer, x = make_layer(), make_map()
     packed, unpacked = [], []
 

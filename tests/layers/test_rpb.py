@@ -1,4 +1,4 @@
-"""Relative position bias tables follow the kernel size of the module they are loaded into."""
+"""Tests that relative positional bias tables adapt to the kernel size of their new module."""
 
 import pytest
 import torch

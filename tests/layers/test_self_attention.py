@@ -1,4 +1,4 @@
-"""SelfAttention2D: numbers, gradients, maps of other sizes, wrong arguments."""
+"""Tests SelfAttention2D: values, gradients, maps of other sizes, wrong arguments."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def make_attention(**options):
 
 
 def plain_attention(module, x, table):
-    """One pair of tokens and one head at a time, from the module's parameters."""
+    """Computes one pair of tokens and one head at a time from the module's parameters."""
     _, height, width, channels = x.shape
     size = channels // module.num_heads
     query, key, value = (x @ module.qkv.weight.T + module.qkv.bias).split(channels, dim=-1)

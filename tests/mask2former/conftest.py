@@ -1,4 +1,4 @@
-"""Panoptic annotations of the small data, and the commands on small models."""
+"""Panoptic annotations of the small dataset, and commands run on small models."""
 
 import functools
 import json
@@ -21,10 +21,11 @@ from tests.mask2former.small import RUN, SHIPPED, shipped_config, small_config
 
 @pytest.fixture(scope='session')
 def data(small_data: Path) -> Path:
-    """The small data, with panoptic annotations of the same images in ``panoptic``.
+    """The small dataset, with panoptic annotations of the same images in ``panoptic``.
 
-    The categories are box (1) and disc (2), things, and background (3), stuff. In ``cityscapes``,
-    they are Cityscapes' person, car and road, and the files are as its scripts write them.
+    The categories are the things box (1) and disc (2) and the stuff background (3). In
+    ``cityscapes``, they are Cityscapes' person, car and road, and the files are as written by its
+    scripts.
     """
     for part in ('training', 'validation'):
         write_panoptic(small_data, part)
@@ -43,7 +44,7 @@ def write_panoptic(root: Path, part: str) -> None:
         segments = np.zeros(labels.shape, np.int64)
         segments_info = []
         for label, category in ((1, 3), (2, 1), (3, 2)):
-            # Numbers of more than one byte, so that all channels matter.
+            # The numbers have more than one byte, so that all channels matter.
             number = 300 * 256 * label + category
             mask = labels == label
             segments[mask] = number
@@ -70,7 +71,7 @@ def write_panoptic(root: Path, part: str) -> None:
     (root / 'panoptic' / f'{part}.json').write_text(json.dumps(content))
 
 
-# Those that Cityscapes' scripts write, in their order: number, name, whether it is a thing.
+# The categories in the order of Cityscapes' scripts: number, name, whether it is a thing.
 CITYSCAPES = [
     *[(7, 'road', 0), (8, 'sidewalk', 0), (11, 'building', 0), (12, 'wall', 0), (13, 'fence', 0)],
     *[(17, 'pole', 0), (19, 'traffic light', 0), (20, 'traffic sign', 0), (21, 'vegetation', 0)],
@@ -124,7 +125,7 @@ def build(task: str) -> tuple[Config, nn.Module]:
 
 @pytest.fixture(scope='session')
 def configs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Files of the small configs, by task."""
+    """The files of the small configs by task."""
     folder = tmp_path_factory.mktemp('configs')
     paths = {task: folder / f'small_{task}.py' for task in (*RUN, 'cityscapes_panoptic')}
     for task, path in paths.items():
@@ -139,7 +140,7 @@ def trained(
     configs: dict[str, Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[str, Path]:
-    """Each task, and the folder of a run of two iterations."""
+    """Each task, and the work directory of a run of two iterations."""
     work_dir = tmp_path_factory.mktemp(f'trained_{request.param}')
     forget_visualizers()
     train([str(configs[request.param]), '--work-dir', str(work_dir)])
@@ -148,5 +149,5 @@ def trained(
 
 @pytest.fixture(autouse=True)
 def fresh_visualizer() -> None:
-    """Lets each run in this process write to its own work directory, as a process of its own."""
+    """Lets each run in this process write to its own work directory, as if in its own process."""
     forget_visualizers()

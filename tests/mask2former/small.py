@@ -1,4 +1,4 @@
-"""Small versions of the shipped configs, on the small data."""
+"""Small versions of the shipped configs for the small dataset."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ PUBLISHED = {
 }
 """Names of the published experiments, without ``mask2former_dinat_large_``."""
 RUN = ('semantic', 'instance', 'panoptic')
-"""The tasks whose small models are trained, tested and used; the others differ in their data."""
+"""The tasks whose small models are trained, tested and used; the others differ only in data."""
 CHANNELS = [32, 64, 128, 256]
 BACKBONE = dict(
     arch=None,
@@ -42,7 +42,7 @@ BACKBONE = dict(
     dilations=[[1], [2], [1], [1]],
     init_cfg=None,
 )
-# Widths of the heads, and the sizes of images and crops.
+# The widths of the heads, and the sizes of images and crops.
 SMALLER = {256: 32, 128: 16, 1024: 64, 2048: 64, 12544: 112}
 SMALLER_SIZES = {
     (1024, 1024): (96, 96),
@@ -56,17 +56,17 @@ SMALLER_SIZES = {
 
 
 def shipped_config(task: str) -> Config:
-    """The config of a task, one of ``SHIPPED``."""
+    """Reads the config of a task in ``SHIPPED``."""
     return Config.fromfile(CONFIGS / SHIPPED[task])
 
 
 def small_config(task: str, data: Path) -> Config:
-    """A shipped config with a small model, small images and two iterations.
+    """Makes a shipped config with a small model, small images and two iterations.
 
     Args:
         task: One of ``RUN``, or ``cityscapes_panoptic``.
-        data: Folder of the small data, with panoptic annotations in ``panoptic`` and Cityscapes'
-            in ``cityscapes``.
+        data: Folder of the small dataset, with panoptic annotations in ``panoptic`` and those of
+            Cityscapes in ``cityscapes``.
     """
     config = shipped_config(task)
     shrink_model(config)
@@ -89,7 +89,7 @@ def small_config(task: str, data: Path) -> Config:
 
 
 def shrink_model(config: Config) -> None:
-    """Makes the model of a config small, with the classes and the queries that it has."""
+    """Makes the model of a config small but keeps its classes and queries."""
     head = config.model.get('decode_head') or config.model.panoptic_head
     replace(head, SMALLER)
     replace(config.model.get('train_cfg'), SMALLER)
@@ -107,7 +107,7 @@ def use_semantic(config: Config, data: Path) -> None:
     test_time[0] = test_time[0][:2]
     for resize, short_side in zip(test_time[0], (64, 96), strict=True):
         resize.scale = (128, short_side)
-    # Classes of ADE20K, whose numbers are those of the small data's background, box and disc.
+    # ADE20K's classes with the same numbers as the small dataset's background, box and disc.
     metainfo = dict(classes=('wall', 'building', 'sky'))
     for part in ('train', 'val'):
         loader = config[f'{part}_dataloader']
@@ -131,7 +131,7 @@ def use_panoptic(config: Config, data: Path) -> None:
     )
     use_coco(config, data, 'panoptic', metainfo)
     set_thing_and_stuff(config, things=2, stuff=1)
-    # Each class of each query: those of stuff are left out afterwards, however many they are.
+    # All classes of all queries, because those of stuff are dropped afterwards.
     config.model.test_cfg.max_per_image = 3 * config.model.panoptic_head.num_queries
     for part, name in (('train', 'training'), ('val', 'validation')):
         config[f'{part}_dataloader'].dataset.data_prefix.seg = f'panoptic/{name}'

@@ -1,4 +1,4 @@
-"""A small version of every shipped config is trained, tested and used for predictions."""
+"""Tests that a small version of every shipped config trains, is tested and predicts."""
 
 import json
 import math
@@ -20,14 +20,14 @@ METRICS = {
     'panoptic': ['coco_panoptic/PQ', 'coco/bbox_mAP', 'coco/segm_mAP'],
     'cityscapes_panoptic': ['coco_panoptic/PQ'],
 }
-# The most that a model may find, and the two things of each of its ten queries.
+# The configured maximum, and both thing classes for each of the ten queries.
 INSTANCES = {'instance': 5, 'panoptic': 20}
-# An untrained model is sure of no segment.
+# An untrained model has low scores for every segment.
 FIND_ALL = 'model.test_cfg.object_mask_thr=0.0', 'model.test_cfg.iou_thr=0.0'
 
 
 def log(work_dir):
-    """The lines of the log of the run in a work directory."""
+    """Returns the lines of the log of the run in a work directory."""
     (path,) = work_dir.glob('*/vis_data/scalars.json')
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -46,7 +46,7 @@ def test_training(trained):
     checkpoint = read_checkpoint(str(work_dir / 'iter_2.pth'))
     states = checkpoint['optimizer']['state']
     assert len(states) == len(checkpoint['state_dict'])
-    # A gradient reached every parameter: the backbone's first and the heads' last ones too.
+    # Every parameter has received a gradient, even the backbone's first and the heads' last.
     assert all(state['exp_avg_sq'].sum() > 0 for state in states.values())
 
 
@@ -57,7 +57,7 @@ def test_training_in_mixed_precision(train, configs, task, tmp_path):
 
 
 def test_cityscapes(train, configs, tmp_path):
-    """Its own dataset class; the metric reads the segments' files by their own names."""
+    """Cityscapes has its own dataset class, and the metric reads segment files by their names."""
     train([str(configs['cityscapes_panoptic']), '--work-dir', str(tmp_path)])
     check_training(tmp_path, 'cityscapes_panoptic')
 
@@ -70,7 +70,7 @@ def test_testing(test, configs, trained, tmp_path):
     test([*arguments, '--work-dir', str(tmp_path / 'work_dir')])
     (path,) = (tmp_path / 'work_dir').glob('*/*.json')
     measured = json.loads(path.read_text())
-    # The last validation of the training was on the same images.
+    # The last validation during training was on the same images.
     validated = log(work_dir)[-1]
     for name in METRICS[task]:
         assert measured[name] == pytest.approx(validated[name], abs=1e-3)
@@ -145,7 +145,7 @@ def test_inferencer(configs, trained, data, tmp_path):
 
 @pytest.fixture
 def mistake(train, data, tmp_path):
-    """Trains on a copy of the data that a function has damaged, and returns the message."""
+    """Trains on a copy of the data that a function has damaged and returns the message."""
 
     def run(damage):
         copy = tmp_path / 'data'

@@ -1,4 +1,4 @@
-"""mmcv's deformable attention runs without compiled operators, where it would run CUDA's too."""
+"""Tests mmcv's deformable attention without compiled operators, even where it would call CUDA's."""
 
 import mmcv.ops.multi_scale_deform_attn as module
 import pytest
@@ -15,7 +15,7 @@ STARTS = torch.tensor([0, 54])
 
 @pytest.fixture
 def like_cuda(monkeypatch):
-    """Lets mmcv believe that there is a GPU, holding every tensor; returns what it calls then."""
+    """Makes mmcv treat every tensor as if it were on a GPU; returns the operators it calls."""
     called = []
 
     def record(operator):
@@ -33,7 +33,7 @@ def like_cuda(monkeypatch):
 
 
 def attend():
-    """Output and gradients of a layer of the pixel decoder."""
+    """Returns the output and the gradients of a layer of the pixel decoder."""
     torch.manual_seed(0)
     layer = module.MultiScaleDeformableAttention(32, num_heads=4, num_levels=2, batch_first=True)
     for parameter in layer.parameters():

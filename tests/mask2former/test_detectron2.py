@@ -1,4 +1,4 @@
-"""The authors' Mask2Former models, whose weights have detectron2's keys."""
+"""Tests the authors' Mask2Former models, whose weights have detectron2's keys."""
 
 import re
 
@@ -13,7 +13,7 @@ from nat_mm.errors import CheckpointError
 from nat_mm.ops import neighborhood_attention_2d
 from tests.mask2former.small import BACKBONE, shipped_config, shrink_model
 
-# What stands in Hugging Face's keys and, in the same place, in those of detectron2.
+# Parts of Hugging Face's keys, and what detectron2 has in their place.
 NAMES = [
     (r'^model\.pixel_level_module\.decoder\.', 'sem_seg_head.pixel_decoder.'),
     (r'decoder\.input_projections\.', 'decoder.input_proj.'),
@@ -51,7 +51,7 @@ NAMES = [
 
 
 def to_detectron2(weights):
-    """Weights of transformers' Mask2Former with a Dinat, with the keys that the authors' have."""
+    """Converts the keys of transformers' Mask2Former with a Dinat to those of the authors."""
     encoder = 'model.pixel_level_module.encoder.'
     backbone = {
         key.removeprefix(encoder): tensor
@@ -78,7 +78,7 @@ def to_detectron2(weights):
 
 
 def attend(self, hidden_states, output_attentions=False):
-    """Stands in for transformers' attention; see tests/checkpoints/test_huggingface.py."""
+    """Replaces transformers' attention; see tests/checkpoints/test_huggingface.py."""
     heads = (self.num_attention_heads, self.attention_head_size)
     query, key, value = (
         project(hidden_states).unflatten(-1, heads)
@@ -89,7 +89,7 @@ def attend(self, hidden_states, output_attentions=False):
 
 
 def make_theirs(monkeypatch, *, queries, classes):
-    """transformers' Mask2Former on a Dinat of the size of the small configs."""
+    """Makes transformers' Mask2Former with a Dinat of the small configs' size."""
     transformers = pytest.importorskip('transformers', reason='transformers is not installed')
     from transformers.models.dinat import modeling_dinat
 
@@ -132,7 +132,7 @@ def make_ours(task):
 
 
 def outputs(model, image):
-    """Logits of classes and masks of the last layer."""
+    """Returns the logits of classes and masks from the last layer."""
     head = getattr(model, 'decode_head', None) or model.panoptic_head
     features = model.extract_feat(image)
     classes, masks = head(features, [None] * len(image))
@@ -140,7 +140,7 @@ def outputs(model, image):
 
 
 def class_order(task, model):
-    """Where our classes are among those of detectron2, which has them in the datasets' order."""
+    """Returns the positions of our classes in detectron2, which uses the datasets' order."""
     if not task.endswith('panoptic'):
         return list(range(model.num_classes))
     from mmseg.datasets import CityscapesDataset
@@ -178,7 +178,7 @@ def test_outputs_equal_those_of_transformers(monkeypatch, tmp_path, task, querie
 
 
 def original_shapes(backbone, *, queries, classes):
-    """Key by key the shapes in the authors' file; ``backbone`` has those of the backbone."""
+    """Returns the shapes in the authors' file by key; ``backbone`` provides the backbone's."""
     shapes = {f'backbone.{key}': tuple(tensor.shape) for key, tensor in backbone.items()}
 
     def add(name, *shape, bias=True):
@@ -198,7 +198,7 @@ def original_shapes(backbone, *, queries, classes):
     shapes[f'sem_seg_head.{decoder}.transformer.level_embed'] = (3, 256)
     for layer in range(6):
         name = f'{decoder}.transformer.encoder.layers.{layer}'
-        # Of 8 heads, 3 levels and 4 points each.
+        # There are 8 heads, with 3 levels and 4 points each.
         for part, size in (('sampling_offsets', 192), ('attention_weights', 96)):
             add(f'{name}.self_attn.{part}', size, 256)
         for part in ('value_proj', 'output_proj'):
@@ -250,7 +250,7 @@ def test_every_published_file_fits_its_config(built):
 
 @pytest.mark.parametrize('built', ['ade20k_panoptic'], indirect=True)
 def test_classes_of_ade20k(built):
-    """Each class keeps its weights; the names of the two lists differ for some."""
+    """Each class keeps its weights, though some names differ between the two lists."""
     from mmdet.datasets import ADE20KPanopticDataset
     from mmseg.datasets import ADE20KDataset
 
@@ -282,13 +282,13 @@ def test_classes_of_ade20k(built):
 
 @pytest.fixture
 def weights():
-    """Weights of a small Mask2Former with the authors' keys."""
+    """The weights of a small Mask2Former with the authors' keys."""
     from nat_mm.backbones import DiNAT
 
     options = {name: value for name, value in BACKBONE.items() if name != 'arch'}
     backbone = DiNAT(**options).state_dict()
     shapes = original_shapes(backbone, queries=200, classes=8)
-    # Narrow, but for the queries, so that files are small.
+    # All sizes but the number of queries are reduced, so that files are small.
     narrow = {
         key: [size if size == 200 else min(size, 32) for size in shape]
         for key, shape in shapes.items()

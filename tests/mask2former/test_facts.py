@@ -1,4 +1,4 @@
-"""The configs say what was published: arXiv 2209.15001, its model zoo and its configs."""
+"""Tests the configs against what was published: arXiv 2209.15001, its model zoo and its configs."""
 
 import json
 
@@ -17,7 +17,7 @@ FACTS = {
     for facts in CONTENT['mask2former']
     if facts['name'] == f'mask2former_dinat_large_{name}'
 }
-# Of detectron2's datasets, by which the authors trained.
+# The numbers of detectron2's datasets, which the authors trained with.
 CLASSES = {
     ('ade20k', 'semantic'): 150,
     ('ade20k', 'instance'): 100,
@@ -78,7 +78,7 @@ def test_heads(built):
 
 @pytest.mark.parametrize('built', RUN, indirect=True)
 def test_optimizer(built):
-    """Each parameter is a group of its own; its rate and decay follow from what it is."""
+    """Each parameter has its own group; its kind determines its rate and weight decay."""
     task, config, model = built
     facts = FACTS[task]['optimizer']
     rates = facts['lr'] * facts['backbone_multiplier'], facts['lr']
@@ -101,7 +101,7 @@ def test_optimizer(built):
         assert group['lr'] == pytest.approx(rates[not name.startswith('backbone.')]), name
         spared = name in norms or name.endswith(without_decay)
         assert group['weight_decay'] == (0.0 if spared else facts['weight_decay']), name
-    # 30 layers, 3 downsamplers, 4 outputs and the tokenizer have norms.
+    # The 30 layers, 3 downsamplers, 4 outputs and the tokenizer have norms.
     assert sum(name.startswith('backbone.') for name in norms) == 2 * (2 * 30 + 3 + 4 + 1)
     assert sum(name.endswith('.rpb') for name in groups) == 30
 
@@ -168,7 +168,7 @@ def test_sizes_of_crops(task):
     else:
         (padding,) = config.model.data_preprocessor.batch_augments
         assert padding.size == tuple(facts['crop'])
-        # mmdet's crops are given as width and height.
+        # mmdet gives the size of crops as width and height.
         assert (crop.crop_type, crop.crop_size) == ('absolute', tuple(facts['crop'][::-1]))
         assert (resize.resize_type, resize.keep_ratio) == ('Resize', True)
         assert resize.scales == [(facts['longest'], short) for short in facts['short_sides']]
@@ -195,7 +195,7 @@ def test_scales_of_test_time_augmentation():
     ids=lambda value: value if isinstance(value, str) and '_' in value else '',
 )
 def test_training_samples(data, task, images, annotations, crop):
-    """The steps of the pipeline take what the ones before them give."""
+    """Each step of the pipeline accepts the output of the steps before."""
     config = shipped_config(task)
     init_default_scope(config.default_scope)
     dataset = config.train_dataloader.dataset

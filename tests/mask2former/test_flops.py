@@ -1,4 +1,4 @@
-"""Multiply-adds of whole models: the published numbers are those of images of 800 x 800."""
+"""Tests the multiply-adds of whole models; the published numbers are for 800 x 800 images."""
 
 import copy
 

@@ -1,4 +1,4 @@
-"""Maps, windows and tensors that the operator's tests share."""
+"""Maps, windows and tensors shared by the operator's tests."""
 
 from typing import NamedTuple
 
@@ -52,7 +52,7 @@ SMALL_CASES += [Case(1, 7, (1, 3), (1, 2)), Case(6, 4, (5, 1), (1, 2))]
 def make_inputs(
     case, *, batch=2, heads=2, head_dim=4, dtype=torch.float64, bias=True, bias_dtype=None, seed=0
 ):
-    """Random query, key, value as strided views of one projection, and a bias or None."""
+    """Makes random query, key and value as strided views of one projection, and a bias or None."""
     generator = torch.Generator().manual_seed(seed)
     projected = torch.randn(
         batch, case.height, case.width, 3, heads, head_dim, generator=generator, dtype=torch.float64
@@ -68,7 +68,7 @@ def make_inputs(
 
 
 def with_gradients(function, inputs, seed=1):
-    """Output of ``function`` and the gradients of a random projection of it."""
+    """Returns the output of ``function`` and the gradients of a random projection of it."""
     inputs = [None if t is None else t.detach().clone().requires_grad_() for t in inputs]
     output = function(*inputs)
     generator = torch.Generator().manual_seed(seed)
@@ -78,7 +78,7 @@ def with_gradients(function, inputs, seed=1):
 
 
 def run(case, backend, *inputs, scale=None):
-    """The operator on query, key, value and bias."""
+    """Runs the operator on query, key, value and bias."""
     return neighborhood_attention_2d(
         *inputs[:3],
         bias=inputs[3],

@@ -15,7 +15,7 @@ from tests.ops.kernel import AVAILABLE, PROBLEM
 
 @pytest.fixture(params=['avx512', 'avx2', 'neon', 'generic'])
 def instruction_set(request, monkeypatch):
-    """Each instruction set in turn, forced."""
+    """Forces each available instruction set in turn."""
     if request.param not in AVAILABLE:
         pytest.skip(PROBLEM or f'this machine has no {request.param}')
     monkeypatch.setenv(cpu.ISA_VARIABLE, request.param)
@@ -24,7 +24,7 @@ def instruction_set(request, monkeypatch):
 
 @pytest.fixture
 def poisoned_memory():
-    """Lets PyTorch fill what it allocates with NaN, so that an element never written is seen."""
+    """Makes PyTorch fill new memory with NaN, so that elements never written are noticed."""
     torch.use_deterministic_algorithms(True)
     assert torch.empty(3).isnan().all()
     yield
@@ -41,11 +41,11 @@ def set_threads():
 
 @pytest.fixture(scope='session', autouse=True)
 def quick_interpreter() -> Iterator[None]:
-    """Keeps Triton's interpreter from work without effect, two thirds of its time.
+    """Skips work of Triton's interpreter that has no effect but takes two thirds of its time.
 
-    That is to compute sums and products of integers again in 64 bits, for checks that it skips
-    unless it debugs; to replace Triton's functions at each call of a function by a kernel, not only
-    the first; and to make the same table of types for each operation.
+    The interpreter recomputes sums and products of integers in 64 bits for checks that run only
+    when debugging. It replaces Triton's functions at each call of a function by a kernel, not only
+    the first, and rebuilds the same table of types for each operation.
     """
     if importlib.util.find_spec('triton') is None:
         yield
@@ -80,7 +80,7 @@ def quick_interpreter() -> Iterator[None]:
         tensor.__index__ = lambda self: int(self.handle.data.item())
 
     with pytest.MonkeyPatch.context() as patch:
-        # Its scalars are arrays of one element, which NumPy 2.4 no longer takes for an integer.
+        # Before 3.8, the scalars are arrays of one element, which NumPy 2.4 rejects as integers.
         if Version(triton.__version__) < Version('3.8'):
             patch.setattr(interpreter, '_patch_lang_tensor', patch_tensor_and_index)
         patch.setattr(builder, 'options', options)

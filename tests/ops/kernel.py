@@ -1,4 +1,4 @@
-"""Whether the CPU kernel was built, for the tests that need it."""
+"""Finds whether the CPU kernel was built, for the tests that need it."""
 
 import pytest
 

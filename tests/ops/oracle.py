@@ -1,4 +1,4 @@
-"""Neighborhood attention in nested loops over tokens, from the definition alone."""
+"""Neighborhood attention in nested loops over tokens, straight from the definition."""
 
 import math
 
@@ -6,7 +6,7 @@ import torch
 
 
 def window_start(index, length, kernel_size):
-    """First of the ``kernel_size`` tokens nearest to ``index``, centered unless at a border."""
+    """Returns the first of the ``kernel_size`` tokens around ``index``, shifted at a border."""
     start = index - kernel_size // 2
     if start < 0:
         start = 0
@@ -16,14 +16,14 @@ def window_start(index, length, kernel_size):
 
 
 def neighbors(position, length, kernel_size, dilation):
-    """Positions of a token's neighbors on one axis."""
+    """Returns the positions of a token's neighbors on one axis."""
     members = [p for p in range(length) if p % dilation == position % dilation]
     start = window_start(members.index(position), len(members), kernel_size)
     return members[start : start + kernel_size]
 
 
 def attend(query, key, value, bias, kernel_size, dilation, scale):
-    """The operator on [B, H, W, heads, D] tensors of float64."""
+    """Computes the operator on float64 tensors [B, H, W, heads, D]."""
     batch, height, width, heads, _ = query.shape
     output = torch.zeros_like(query)
     for b in range(batch):

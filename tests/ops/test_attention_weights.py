@@ -1,4 +1,4 @@
-"""The weights of neighborhood attention, against the operator itself."""
+"""Tests the weights of neighborhood attention against the operator itself."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ def options(case):
 
 
 def dense_weights(weights, neighbors, height, width):
-    """Weights [B, H, W, heads, k * k] on all tokens: [B, H, W, heads, H * W]."""
+    """Spreads weights [B, H, W, heads, k * k] over all tokens: [B, H, W, heads, H * W]."""
     index = neighbors[..., 0] * width + neighbors[..., 1]
     index = index[None, :, :, None].expand(weights.shape)
     dense = weights.new_zeros(*weights.shape[:-1], height * width)
@@ -22,7 +22,7 @@ def dense_weights(weights, neighbors, height, width):
 
 
 def weights_of_operator(query, key, bias, case, backend, scale=None):
-    """What the operator makes of values that are one-hot over the tokens."""
+    """Returns the operator's output for values that are one-hot over the tokens."""
     batch, height, width, heads, head_dim = query.shape
     tokens = height * width
     columns = []

@@ -1,4 +1,4 @@
-"""The choice of a backend, and what `python -m nat_mm.ops` says of it."""
+"""Tests the choice of a backend, and what `python -m nat_mm.ops` reports about it."""
 
 import os
 import subprocess
@@ -26,7 +26,7 @@ def choose(dtype=torch.float32, head_dim=8, kernel_size=(3, 3), device='cpu'):
 
 @pytest.fixture
 def other_library(monkeypatch):
-    """Sets the file to load the kernel from, for one test."""
+    """Sets the file that the kernel is loaded from, for one test."""
 
     def forget():
         cpu._find_installation_problem.cache_clear()
@@ -177,7 +177,7 @@ def test_command_ends_quietly_when_nobody_reads_on():
 
 @needs_kernel
 def test_command_reports_a_mistake_in_one_line():
-    """As a process, for its exit code."""
+    """The command runs in its own process because of its exit code."""
     environment = {**os.environ, 'NAT_MM_CPU_ISA': 'bogus'}
     process = ForkedPython([sys.executable, '-m', 'nat_mm.ops'], env=environment)
     output = process.stdout.read()

@@ -1,4 +1,4 @@
-"""Values and gradients of the C++ kernel, with each instruction set."""
+"""Tests values and gradients of the C++ kernel with each instruction set."""
 
 import functools
 import math
@@ -15,7 +15,7 @@ from tests.ops.kernel import needs_kernel
 pytestmark = [needs_kernel, pytest.mark.usefixtures('poisoned_memory')]
 SCALE = 0.3
 run = functools.partial(cases.run, scale=SCALE)
-# 40 x 130 is worked through in several parts.
+# The kernel processes 40 x 130 in several parts.
 KERNEL_CASES = [*CASES, Case(10, 11, 5, 2), Case(40, 130, 3), Case(37, 41, (3, 13), (5, 1))]
 
 
@@ -51,7 +51,7 @@ def test_head_dims(head_dim, instruction_set):
 
 
 def rearranged(tensor, layout):
-    """The same numbers with other strides."""
+    """Returns the same numbers with other strides."""
     if layout == 'packed':
         return tensor.contiguous()
     if layout == 'channels-first':  # the last dimension is not contiguous
@@ -68,7 +68,7 @@ def rearranged(tensor, layout):
 
 @functools.cache
 def random_problem(seed):
-    """Inputs, what is right in float64 and, in bfloat16, what the reference gives for them."""
+    """Returns inputs, exact results in float64 and, for bfloat16, the results of the reference."""
     choose = random.Random(seed).choice
     kernel_size = choose([3, 5, 7, 9, 11, 13]), choose([3, 5, 7, 9, 11, 13])
     if choose([True, True, False]):
@@ -91,7 +91,7 @@ def random_problem(seed):
     low = [query, key, value, bias]
     exact = [None if tensor is None else tensor.double() for tensor in low]
     truths = run_with_gradients(case, 'reference', exact)
-    # Errors in float32 are bounded by a number, not by those of the reference.
+    # Errors in float32 are bounded by a constant, not by those of the reference.
     references = run_with_gradients(case, 'reference', low) if dtype == torch.bfloat16 else truths
     layouts = ['projected', 'packed', 'channels-first', 'heads-first', 'cropped']
     low[:3] = [rearranged(tensor, choose(layouts)) for tensor in low[:3]]
@@ -131,7 +131,7 @@ def test_statistics(instruction_set):
     columns, _ = axis_window(19, 3, 2)
     near_key = key[:, rows][:, :, :, columns]  # [B, H, kh, W, kw, heads, head_dim]
     scores = SCALE * torch.einsum('bhwnd,bhiwjnd->bhwnij', query, near_key).flatten(-2)
-    # The kernel reckons in powers of 2.
+    # The kernel computes with powers of 2.
     torch.testing.assert_close(largest * math.log(2), scores.amax(-1))
     torch.testing.assert_close(total, (scores - scores.amax(-1, keepdim=True)).exp().sum(-1))
 
@@ -196,7 +196,7 @@ def test_gradient_of_an_expanded_tensor():
     for backend in ('cpu', 'reference'):
         leaf = query.detach().requires_grad_()
         shared = [tensor.expand(3, -1, -1, -1, -1) for tensor in (leaf, key, value)]
-        # The gradient of a sum is one number with strides of zero.
+        # The gradient of a sum is a single number with strides of zero.
         (2 * run(case, backend, *shared, bias)).sum().backward()
         grads.append(leaf.grad)
     torch.testing.assert_close(*grads, rtol=1e-4, atol=1e-5)

@@ -1,4 +1,4 @@
-"""No read or write outside the tensors; the command is in docs/cpu.md."""
+"""Tests that nothing outside the tensors is read or written; the command is in docs/cpu.md."""
 
 import os
 import platform
@@ -10,7 +10,7 @@ import pytest
 
 CSRC = Path(__file__).parents[2] / 'nat_mm' / 'ops' / 'csrc'
 COMPILER = os.environ.get('CXX', 'g++')
-# Without optimization: to compile takes a quarter of the time, and the checks are the same.
+# Without optimization, compiling takes a quarter of the time, and the checks are the same.
 OPTIONS = ['-std=c++17', '-O0', '-fsanitize=address', '-fopenmp', f'-I{CSRC}']
 FLAGS = {CSRC / 'na2d.cpp': [], CSRC / 'kernels_generic.cpp': []}
 if platform.machine() == 'x86_64':
@@ -40,7 +40,7 @@ def test_the_kernel_stays_inside_its_memory(tmp_path):
     assert [compiler.wait() for compiler in compilers] == [0] * len(FLAGS)
     objects = [f'{path.stem}.o' for path in FLAGS]
     subprocess.run([COMPILER, *OPTIONS, *objects, '-o', 'check'], cwd=tmp_path, check=True)
-    environment = {**os.environ, 'ASAN_OPTIONS': 'detect_leaks=0'}  # that needs ptrace
+    environment = {**os.environ, 'ASAN_OPTIONS': 'detect_leaks=0'}  # leak detection needs ptrace
     result = subprocess.run([tmp_path / 'check'], capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stderr
     assert 'runs' in result.stdout

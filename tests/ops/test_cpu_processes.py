@@ -1,4 +1,4 @@
-"""The C++ kernel among threads and processes."""
+"""Tests the C++ kernel with threads and processes."""
 
 import os
 import re

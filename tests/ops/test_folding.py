@@ -1,4 +1,4 @@
-"""The bias in the head dimension, and the NATTEN backend that uses it."""
+"""Tests folding the bias into the head dimension, and the NATTEN backend that uses it."""
 
 import sys
 import types
@@ -41,7 +41,7 @@ def fold(case, query, key, bias, **options):
 
 
 def unbiased(case, query, key, value, scale=SCALE):
-    """Attention without bias for a value narrower than query and key."""
+    """Computes attention without bias for a value narrower than query and key."""
     width = query.shape[-1] - value.shape[-1]
     output = reference(case, query, key, F.pad(value, (0, width)), None, scale)
     return output[..., : value.shape[-1]]
@@ -70,7 +70,7 @@ def test_padded_width(kernel_size, head_dim, multiple_of, width):
 
 
 def test_natten_without_kernels_of_its_own_gives_the_same():
-    """NATTEN's flex backend runs on the CPU, for power-of-two widths that are all equal."""
+    """NATTEN's flex backend runs on the CPU if all widths are equal powers of two."""
     natten = pytest.importorskip('natten', reason='natten is not installed')
     for case in (Case(9, 11, 3), Case(15, 20, (7, 5), (2, 3)), Case(14, 29, 7, 2)):
         query, key, value, bias = make_inputs(case, dtype=torch.float32, head_dim=8)
@@ -90,7 +90,7 @@ def test_natten_without_kernels_of_its_own_gives_the_same():
 
 @pytest.fixture
 def stand_in(monkeypatch):
-    """A module in the place of ``natten``, which computes by the reference and records shapes."""
+    """Replaces ``natten`` with a module that uses the reference and records its inputs."""
     calls = []
 
     def na2d(query, key, value, *, kernel_size, dilation, scale):

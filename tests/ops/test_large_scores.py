@@ -1,4 +1,4 @@
-"""Scores up to 1e4, where most weights are 0 or 1, are computed as exactly as by `portable`."""
+"""Tests that scores up to 1e4, with most weights 0 or 1, are as exact as with `portable`."""
 
 import functools
 
@@ -14,9 +14,9 @@ NAMES = ('output', 'query', 'key', 'value', 'bias')
 
 
 def leveled(case, source, magnitude, head_dim, dtype):
-    """Inputs whose scores lie about 1 apart on levels about ``magnitude`` apart, and the scale.
+    """Makes inputs whose scores lie about 1 apart on levels about ``magnitude`` apart, and a scale.
 
-    So a query has neighbors of weight 0 as well as some that share the rest.
+    Thus a query has neighbors of weight 0 as well as some that share the rest.
     """
     query, key, value, bias = make_inputs(case, batch=1, head_dim=head_dim)
     generator = torch.Generator().manual_seed(0)
@@ -41,7 +41,7 @@ def leveled(case, source, magnitude, head_dim, dtype):
 
 @functools.cache
 def problem(case, source, magnitude, head_dim, dtype):
-    """Inputs, scale, what is right in float64, and how far `portable` is from it."""
+    """Returns inputs, scale, exact results in float64, and the errors of `portable`."""
     inputs, scale = leveled(case, source, magnitude, head_dim, dtype)
     exact = [tensor.double() for tensor in inputs]
     truths = with_gradients(lambda *tensors: run(case, 'reference', *tensors, scale=scale), exact)
@@ -76,7 +76,7 @@ def test_cpu(source, magnitude, dtype, instruction_set):
 @pytest.mark.parametrize('magnitude', MAGNITUDES[-2:], ids=str)
 @pytest.mark.parametrize('source', SOURCES)
 def test_triton(source, magnitude):
-    """In Triton's interpreter, whose products are rounded otherwise in each kernel."""
+    """The kernels run in Triton's interpreter; each rounds products differently."""
     pytest.importorskip('triton', reason='PyTorch without Triton')
     check('triton', Case(7, 8, 3), source, magnitude, 32, torch.float32)
 
@@ -94,10 +94,10 @@ def test_cpu_at_1e4_for_other_windows(source, case, head_dim, instruction_set):
 
 @needs_kernel
 def test_weights_of_saturated_queries_are_exactly_one(instruction_set):
-    """One neighbor of each query is far ahead: values pass unchanged, scores have no gradient."""
+    """One neighbor of each query dominates: values pass unchanged, scores have no gradient."""
     case = Case(9, 20, 3)
     query, key, value, bias = make_inputs(case, head_dim=8, dtype=torch.float32)
-    bias[:, 2, 2] = 1e6  # the token itself, or at a border whatever is nearest to it
+    bias[:, 2, 2] = 1e6  # the bias of the token itself
     inputs = [query, key, value, bias]
     output, *grads = with_gradients(lambda *tensors: run(case, 'cpu', *tensors), inputs)
     assert torch.equal(output[:, 1:-1, 1:-1], value[:, 1:-1, 1:-1])

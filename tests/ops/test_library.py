@@ -1,4 +1,4 @@
-"""The operator inside PyTorch: checks of its registration, compilation, autocast, FLOPs."""
+"""Tests the operator inside PyTorch: registration, compilation, autocast, FLOPs."""
 
 import itertools
 
@@ -22,7 +22,7 @@ BACKENDS = pytest.mark.parametrize('backend', [CPU, 'portable'])
 
 
 def make_float32(**options):
-    """Inputs that every backend serves."""
+    """Makes inputs that every backend supports."""
     return make_inputs(CASE, dtype=torch.float32, head_dim=8, **options)
 
 
@@ -193,5 +193,5 @@ def test_flops_of_backward_include_the_recomputed_scores(backend):
     output = neighborhood_attention_2d(query, key, value, bias=bias, kernel_size=3, backend=backend)
     with FlopCounterMode(display=False, custom_mapping=flop_formulas()) as counter:
         output.sum().backward()
-    # scores, gradients of weights, query, key and value
+    # scores, and gradients of weights, query, key and value
     assert counter.get_total_flops() == 5 * 2 * 3 * 3 * query.numel()

@@ -1,4 +1,4 @@
-"""Peak memory of the backends."""
+"""Tests the peak memory of the backends."""
 
 import re
 import sys
@@ -18,7 +18,7 @@ def resident_mebibytes(field):
 
 
 def measure(height, width, backend):
-    """MiB above those of the inputs, and MiB of the results."""
+    """Returns the MiB used beyond the inputs and the MiB of the results."""
     torch.set_num_threads(2)
     small = torch.randn(1, 24, 24, 3, 2, 32, requires_grad=True)
     bias = torch.randn(2, 13, 13, requires_grad=True)

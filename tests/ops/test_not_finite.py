@@ -1,4 +1,4 @@
-"""How far a NaN or infinity reaches with the backend `portable`; see test_cpu.py for `cpu`."""
+"""Tests how far a NaN or infinity reaches with `portable`; test_cpu.py tests `cpu`."""
 
 import pytest
 import torch
@@ -63,7 +63,7 @@ def test_gradient_of_the_output_that_is_not_finite(number):
 @pytest.mark.parametrize(('case', 'token'), PLACES, ids=['inside', 'corner', 'dilated'])
 @pytest.mark.parametrize('place', ['query', 'key', 'value'])
 def test_on_other_devices_it_reaches_the_tiles_around_it(case, token, place, monkeypatch):
-    """Backward, also the keys that these tiles attend to; everything else is as it should be."""
+    """Backward also reaches the keys that these tiles attend to; everything else is right."""
     monkeypatch.setattr(portable, '_spreads', lambda result: False)
     inputs = spoilt(case, token, place, torch.nan)
     query_reached, key_reached = (torch.zeros(1, case.height, case.width, 1, 1) for _ in 'qk')

@@ -1,4 +1,4 @@
-"""The operator's translation to ONNX, exported for one size and run at others."""
+"""Tests the operator's translation to ONNX, exported for one size and run at others."""
 
 import logging
 
@@ -10,15 +10,15 @@ from torch import nn
 from nat_mm.ops.onnx import translations
 from tests.ops.cases import Case, make_inputs, run
 
-# Of the exported graph with its bias and after its optimization; TensorRT supports all of them.
+# The operators of the exported graph with a bias, after optimization. TensorRT supports all.
 OPERATORS = {
     *('Add', 'And', 'Concat', 'Div', 'Gather', 'GreaterOrEqual', 'Less', 'MatMul', 'Max', 'Min'),
     *('Mul', 'Range', 'Reshape', 'Shape', 'Slice', 'Softmax', 'Split', 'Squeeze', 'Sub'),
     *('Transpose', 'Unsqueeze', 'Where'),
 }
 
-# A window, whether there is a bias, and sizes: of exactly one window, of one more, of residue
-# classes that are unequally long, and of several tiles.
+# A window, whether there is a bias, and sizes: exactly one window, one more, residue classes of
+# unequal lengths, and several tiles.
 EXPORTS = {
     'plain': (Case(7, 7, 7), True, [(2, 7, 7), (1, 8, 21), (3, 29, 14)]),
     'dilated': (Case(9, 9, 3, 3), True, [(2, 9, 10), (1, 26, 40), (1, 12, 11)]),

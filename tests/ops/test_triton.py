@@ -1,6 +1,6 @@
-"""The GPU kernels, run by Triton's interpreter on CPU tensors, and compiled for GPUs.
+"""Tests the GPU kernels in Triton's interpreter on CPU tensors, and compiled for GPUs.
 
-The interpreter computes as a GPU does, but has neither its speed nor its parallelism.
+The interpreter computes like a GPU but lacks its speed and parallelism.
 """
 
 from importlib.metadata import version
@@ -27,7 +27,7 @@ CASES = [
     Case(19, 20, 3),  # each kernel has a tile far from all borders
     Case(21, 10, (7, 5), (3, 2)),
     Case(8, 23, (3, 11), (2, 2)),
-    Case(8, 20, (1, 5)),  # with a tile far from the borders, too
+    Case(8, 20, (1, 5)),  # also has a tile far from the borders
     Case(9, 2, (3, 1)),
 ]
 KERNELS = ('forward', 'queries', 'keys')
@@ -37,18 +37,21 @@ INSTRUCTIONS = {
     'sm_100': {'forward': (222, 252), 'queries': (250, 286), 'keys': (274, 310)},
     'sm_120': {'queries': (219, 326), 'keys': (227, 310)},
 }
-"""Most of a warp for one block inside the map and at its border, with Triton 3.8: kernel size 7,
-head_dim 32, bfloat16."""
+"""The most instructions of a warp for one block inside the map and at its border.
+
+These are for Triton 3.8, kernel size 7, head_dim 32 and bfloat16.
+"""
 SPILLS = {('sm_90', 'forward', 32, 7, 'bfloat16'): 24, ('sm_90', 'queries', 32, 7, 'bfloat16'): 24}
-"""Most bytes of a thread that go to memory, where an H200 was quicker so; elsewhere none."""
+"""The most bytes that a thread spills, where an H200 was faster that way; elsewhere none."""
 GPU_CASES = [(32, 7, 'bfloat16'), (64, 13, 'float16'), (64, 7, 'float32')]
 
 
 @pytest.fixture
 def interpreter(monkeypatch):
-    """Mends what Triton's interpreter does to bfloat16; tests/conftest.py turns it on.
+    """Fixes bfloat16 in Triton's interpreter, which tests/conftest.py turns on.
 
-    It multiplies the bits of bfloat16 as if they were integers, and rounds towards zero.
+    The interpreter multiplies the bits of bfloat16 as if they were integers, and rounds towards
+    zero.
     """
     import numpy as np
     import triton.language as tl
@@ -76,7 +79,7 @@ def interpreter(monkeypatch):
 
 
 def relative_errors(inputs, case, backend):
-    """Of output and gradients, against reference in float64."""
+    """Returns the errors of output and gradients relative to the reference in float64."""
     exact = with_gradients(
         lambda *tensors: run(case, 'reference', *tensors),
         [None if t is None else t.double() for t in inputs],
@@ -89,7 +92,7 @@ def relative_errors(inputs, case, backend):
 class TestInterpreted:
     @pytest.mark.parametrize('case', CASES, ids=lambda case: case.name)
     def test_values_and_gradients(self, case):
-        heads = 2 if case.height < 8 else 1  # the interpreter takes its time
+        heads = 2 if case.height < 8 else 1  # the interpreter is slow
         inputs = make_inputs(case, batch=1, heads=heads, head_dim=8, dtype=torch.float32)
         assert max(relative_errors(inputs, case, 'triton')) < 2e-6
 
@@ -101,9 +104,9 @@ class TestInterpreted:
 
     @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16], ids=str)
     def test_low_precision_error_is_near_that_of_the_reference(self, dtype):
-        """Weights, their gradients and the output that backward takes are rounded to 16 bits.
+        """Weights, their gradients and the output passed to backward are rounded to 16 bits.
 
-        The reference rounds its results only.
+        The reference rounds only its results.
         """
         case = Case(8, 13, 5)
         inputs = make_inputs(
@@ -125,7 +128,7 @@ class TestInterpreted:
         assert output.is_contiguous()
 
     def test_gradients_are_contiguous(self):
-        """As compiled programs expect, the bias's too, which is cut out of a larger table."""
+        """Compiled programs expect this, even of the bias gradient, a slice of a larger table."""
         query, key, value, bias = make_inputs(Case(3, 4, 3), batch=1, heads=1, dtype=torch.float32)
         output, statistics = torch.ops.nat_mm.na2d_triton(
             query, key, value, bias, [3, 3], [1, 1], 0.5
@@ -276,10 +279,10 @@ def test_choice_on_a_gpu(monkeypatch, has_natten):
 
 
 def launch_without_a_gpu():
-    """Runs the kernels up to the GPU's driver, for which there is a stand-in.
+    """Runs the kernels up to the GPU's driver, which is replaced.
 
     Returns:
-        The names of the kernels that it would have launched.
+        The names of the kernels that would have been launched.
     """
     from triton.backends.compiler import GPUTarget
     from triton.runtime.driver import driver
@@ -319,13 +322,13 @@ def launch_without_a_gpu():
 
 
 def test_launches_are_what_triton_can_compile():
-    """Triton makes constants of arguments that are 1 or None: here one head, and no bias."""
+    """Triton turns arguments that are 1 or None into constants: here, one head and no bias."""
     launched = run_alone(launch_without_a_gpu)
     assert launched == ['na2d_fwd_kernel', 'na2d_bwd_q_kernel', 'na2d_bwd_kv_kernel']
 
 
 def measure(target, cells, counted):
-    """Resources of each kernel, and the instructions of its loops where they have bounds."""
+    """Returns each kernel's resources and, where they have bounds, its loops' instructions."""
     from nat_mm.ops.backends.triton import resources
 
     found = []
@@ -351,7 +354,7 @@ CELLS = {
 
 @pytest.mark.parametrize('target', CELLS)
 def test_kernels_fit_their_gpu(target):
-    """In a process of its own, where Triton compiles and does not interpret."""
+    """Runs in a separate process, where Triton compiles and does not interpret."""
     counted = target in INSTRUCTIONS and version('triton').startswith('3.8.')
     found = run_alone(measure, target, CELLS[target], counted)
     for cell, (resources, loops) in zip(CELLS[target], found, strict=True):

@@ -1,6 +1,6 @@
-"""What the host does for a call of the Triton kernels: no more than it must.
+"""Tests that the host does no more than necessary to call the Triton kernels.
 
-The kernels are run by Triton's interpreter or not at all.
+The kernels run in Triton's interpreter or not at all.
 """
 
 import importlib.util
@@ -24,7 +24,7 @@ OPTIONS = dict(batch=1, heads=2, head_dim=8, dtype=torch.float16, bias_dtype=tor
 
 
 class OperatorNames(TorchDispatchMode):
-    """Names of PyTorch's operators that are called."""
+    """Records the names of PyTorch's operators that are called."""
 
     def __init__(self):
         super().__init__()
@@ -37,7 +37,7 @@ class OperatorNames(TorchDispatchMode):
 
 @pytest.fixture
 def launched(monkeypatch):
-    """Kernels that would be launched, with their arguments, grids and options."""
+    """The kernels that would be launched, with their arguments and options."""
     launches = []
 
     class Kernel:
@@ -129,7 +129,7 @@ def test_what_is_kept_is_bounded(launched, monkeypatch):
 
 
 def test_threads_get_the_launches_of_their_problems(launched, monkeypatch):
-    """Also while what was kept is thrown away."""
+    """Each thread gets its own launches even while cached ones are evicted."""
     monkeypatch.setattr(launch, 'MOST_PREPARED', 2)
     errors = []
 
@@ -155,9 +155,9 @@ def test_threads_get_the_launches_of_their_problems(launched, monkeypatch):
 
 
 def test_only_what_the_kernels_write_is_allocated(launched):
-    """Packed query, key and value cost neither copies nor zeros.
+    """Packed query, key and value are neither copied nor zeroed.
 
-    The bias is read as it is, in both passes.
+    Both passes read the bias as it is.
     """
     query, key, value, bias = make_inputs(CASE, **OPTIONS)
     options = ([3, 3], [1, 1], 0.5)
@@ -178,7 +178,7 @@ def test_only_what_the_kernels_write_is_allocated(launched):
     [(16, 1, False), (17, 1, False), (16, 2, False), (17, 2, True), (33, 4, True), (30, 4, False)],
 )
 def test_tables_are_zeroed_where_programs_have_no_tokens(size, dilation, idle):
-    """Where tiles of 8 rows: the smaller residue classes need fewer of them."""
+    """Tiles have 8 rows, so smaller residue classes need fewer of them."""
     tiles = launch.choose_tiles(
         'queries', kernel_size=(3, 3), head_dim=8, bytes_per_element=2, gpu='nvidia'
     )
@@ -195,7 +195,7 @@ def refuse(*_, **__):
 
 
 def test_nothing_waits_for_the_device(launched, monkeypatch):
-    """As in a CUDA graph: no look at a tensor's numbers, no synchronization."""
+    """As in a CUDA graph, no tensor's numbers are read, and nothing is synchronized."""
     for name in ('item', 'tolist', 'cpu', 'numpy', '__bool__', '__float__', '__int__'):
         monkeypatch.setattr(torch.Tensor, name, refuse)
     monkeypatch.setattr(torch.cuda, 'synchronize', refuse)
@@ -206,7 +206,7 @@ def test_nothing_waits_for_the_device(launched, monkeypatch):
 
 
 def test_a_replay_needs_no_more_than_the_first_call_left(launched):
-    """Nothing kept between calls is a tensor, whose numbers a graph would have seen once."""
+    """No tensor is kept between calls, since a graph would have seen its numbers only once."""
 
     def tensors_in(value):
         if isinstance(value, torch.Tensor):
@@ -253,7 +253,7 @@ def test_who_looks_at_operators_sees_this_one(launched, monkeypatch, context):
     plain = through_dispatcher(monkeypatch)
     with context() as seen:
         forward_and_backward()
-    # PyTorch hides modes for functions from the backward pass.
+    # PyTorch hides function modes from the backward pass.
     assert plain == [False, isinstance(seen, torch.device)]
     if isinstance(seen, OperatorNames):
         assert [name for name in seen.names if name.startswith('na2d')] == [
@@ -300,7 +300,7 @@ def test_kernels_run_without_autocast(launched, monkeypatch):
 
 
 def test_whether_triton_is_there_is_not_asked_while_tracing(monkeypatch):
-    """PyTorch 2.9 to 2.11 cannot trace ``importlib.util.find_spec``; here nobody can."""
+    """PyTorch 2.9 to 2.11 cannot trace ``importlib.util.find_spec``; here, no version can."""
     find_spec = importlib.util.find_spec
 
     def refuse_tracing(name):

@@ -1,4 +1,4 @@
-"""The choice of tiles by trial, with a timer that does not measure."""
+"""Tests choosing tiles by trial, with a timer that does not measure."""
 
 from itertools import product
 
@@ -25,7 +25,7 @@ def nothing_chosen(monkeypatch):
 
 
 def choose(seconds, key='key'):
-    """Tiles chosen where candidate i takes ``seconds[i]``, and how many candidates ran."""
+    """Returns the tiles chosen if candidate i takes ``seconds[i]``, and the candidates that ran."""
     tried = []
 
     def measure(function, device):
@@ -99,17 +99,17 @@ def test_candidates_are_tiles_that_kernels_can_have(kernel, gpu):
         for tiles in candidates:
             assert all(number & (number - 1) == 0 < number for number in tiles[:5])
             assert min(tiles.rows * tiles.columns, tiles.block_rows * tiles.block_columns) >= 16
-            if gpu == 'hopper' and head_dim == 32:  # what Triton 3.6 gets wrong
+            if gpu == 'hopper' and head_dim == 32:  # Triton 3.6 gets the others wrong
                 assert tiles.warps < 8 or tiles.block_rows > 1
             if kernel == 'queries' and gpu != 'amd':
-                # Triton 3.5 to 3.7 multiply no smaller float32 matrices on NVIDIA's GPUs.
+                # Triton 3.5 to 3.7 cannot multiply smaller float32 matrices on NVIDIA GPUs.
                 assert tiles.rows * tiles.block_rows >= 16
 
 
 @pytest.mark.usefixtures('poisoned_memory')
 @pytest.mark.parametrize('number', range(6))
 def test_every_candidate_gives_the_right_result(number, monkeypatch):
-    """In Triton's interpreter; each kernel takes its candidate of this number, or its last."""
+    """In Triton's interpreter, each kernel takes its candidate of this number, or its last."""
     chosen = {}
 
     def take(key, candidates, run, *, device):

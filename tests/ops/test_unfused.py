@@ -1,4 +1,4 @@
-"""Scores and weighted sums of neighbors by themselves."""
+"""Tests the scores and the weighted sums of neighbors separately."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from tests.ops.cases import CASES, SMALL_CASES, Case, make_inputs, run, with_gra
 
 
 def attend(case, query, key, value, bias, scale=0.3):
-    """The operator out of its halves, on [B, H, W, heads, D]."""
+    """Computes the operator from its halves, on [B, H, W, heads, D]."""
     query, key, value = (tensor.movedim(3, 1) for tensor in (query, key, value))
     window = case.kernel_pair, case.dilation_pair
     weights = neighbor_scores(scale * query, key, bias, *window).softmax(-1)
@@ -57,7 +57,7 @@ def test_result_does_not_depend_on_the_chunk_size(monkeypatch):
 
 
 def test_low_precision_is_summed_in_float32():
-    """Under autocast, too, which would multiply float32 in bfloat16."""
+    """This holds even under autocast, which would multiply float32 in bfloat16."""
     case = Case(9, 11, 5)
     query, key, value, _ = make_inputs(case, dtype=torch.float32, head_dim=32)
     window = case.kernel_pair, case.dilation_pair

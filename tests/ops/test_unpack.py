@@ -1,4 +1,4 @@
-"""Query, key and value out of one tensor, and their gradients into one."""
+"""Tests taking query, key and value out of one tensor, and merging their gradients."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ SHAPE = (2, 5, 6, 3, 2, 8)
 
 
 def backward_operators(run):
-    """Names of the operators that the backward pass of what ``run`` returns calls."""
+    """Returns the operators that the backward pass of ``run``'s result calls."""
     output = run()
     with torch.profiler.profile() as profile:
         output.square().sum().backward()
@@ -44,7 +44,7 @@ def test_gradients_are_not_copied():
 
 @pytest.mark.parametrize('order', [(0, 1, 2), (2, 1, 0), (1, 0, 0)])
 def test_gradients_in_any_order(order):
-    """Slices of one tensor are not taken for the whole where they are others than asked for."""
+    """Slices of one tensor pass for the whole only if they come in the expected order."""
     packed = torch.randn(SHAPE, requires_grad=True)
     whole = torch.randn(SHAPE)
     for source in (whole, whole.transpose(4, 5).contiguous().transpose(4, 5)):

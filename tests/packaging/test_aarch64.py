@@ -1,4 +1,4 @@
-"""The kernel of the wheel for 64-bit ARM, in qemu's emulation of such a processor."""
+"""Tests the kernel in the wheel for 64-bit ARM, emulated with qemu."""
 
 import re
 import shutil
@@ -15,7 +15,7 @@ from tests.ops.cases import Case, make_inputs, run, with_gradients
 
 CSRC = Path(__file__).parents[2] / 'nat_mm' / 'ops' / 'csrc'
 SYSTEM = '/usr/aarch64-linux-gnu'  # Debian's libraries for the cross compiler
-# Together with the head dimensions these reach all sizes of tiles, and borders at each side.
+# Together with the head dimensions, these cover all sizes of tiles, and borders on each side.
 CASES = [
     Case(3, 3, 3),
     Case(12, 33, (3, 11), (4, 3)),
@@ -28,7 +28,7 @@ SCALE = 0.3
 
 @pytest.fixture(scope='module')
 def emulate(aarch64_wheel, tmp_path_factory):
-    """Runs the kernel on an input of run_kernel.cpp; returns its output."""
+    """Runs the kernel on an input of run_kernel.cpp and returns its output."""
     if shutil.which('qemu-aarch64') is None:
         pytest.skip('there is no qemu-aarch64 (of qemu-user)')
     folder = tmp_path_factory.mktemp('aarch64')
@@ -51,7 +51,7 @@ def to_bytes(tensor: torch.Tensor) -> bytes:
 
 
 def attend(emulate, case, inputs, isa, threads):
-    """Output and gradients of query, key, value and bias, as with_gradients has them."""
+    """Returns the output and the gradients of query, key, value and bias, like with_gradients."""
     query, *_, bias = inputs
     numbers = [*query.shape, *case.kernel_pair, *case.dilation_pair]
     numbers += [[torch.float32, torch.bfloat16].index(query.dtype), isa, threads]

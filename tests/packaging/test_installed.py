@@ -1,4 +1,4 @@
-"""The installed wheel, used with OpenMMLab's own commands from a user's project."""
+"""Tests the installed wheel with OpenMMLab's own commands in a user's project."""
 
 import json
 import re
@@ -24,7 +24,7 @@ def test_environment_has_the_wheel_and_not_the_checkout(run, installed_python, u
 
 def test_detector_trains_tests_and_infers(run, warm_python, user_project):
     mim, mmdet = [warm_python, '-m', 'mim'], name_for_mim('mmdet')
-    # mmdet's own commands: they know nothing of nat_mm until they read the config.
+    # mmdet's own commands do not know nat_mm until they read the config.
     log = run([*mim, 'train', mmdet, 'detector.py', '--work-dir', 'det'], cwd=user_project)
     assert len(re.findall(r'Epoch\(train\)', log)) == 2
     log = run(
@@ -47,7 +47,7 @@ def test_detector_trains_tests_and_infers(run, warm_python, user_project):
 
 def test_segmentor_trains_tests_and_infers(run, warm_python, user_project):
     mim = [warm_python, '-m', 'mim']
-    # Our commands, which `mim` finds in nat_mm/.mim/tools.
+    # These are our commands, which `mim` finds in nat_mm/.mim/tools.
     log = run([*mim, 'train', 'nat_mm', 'segmentor.py', '--work-dir', 'seg'], cwd=user_project)
     assert len(re.findall(r'Iter\(train\)', log)) == 2
     log = run(

@@ -1,4 +1,4 @@
-"""The model zoo of the installed wheel, as ``mim`` and mmengine see it."""
+"""Tests the model zoo of the installed wheel as ``mim`` and mmengine see it."""
 
 import json
 
@@ -16,7 +16,7 @@ def test_mim_search(run, warm_python, tmp_path):
 
 
 def test_mim_download(run, warm_python, tmp_path):
-    # mim downloads nothing that is there already.
+    # mim does not download files that exist.
     (tmp_path / 'maskrcnn_dinat_mini.pth').touch()
     options = ['--config', NAME, '--dest', tmp_path]
     log = run([warm_python, '-m', 'mim', 'download', 'nat_mm', *options], cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""The operator of an installed package, with and without the C++ kernel."""
+"""Tests the operator of an installed package with and without the C++ kernel."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ expected = neighborhood_attention_2d(query, query, query, kernel_size=3, backend
 torch.testing.assert_close(output, expected)
 runpy.run_module('nat_mm.ops', run_name='__main__')
 """
-"""As ``python -m nat_mm.ops``, whose exit code ends it, and what needs an import as long."""
+"""Checks the operator, then runs ``python -m nat_mm.ops``, which exits: one import for both."""
 IMPORT = """
 import torch
 from nat_mm.ops import neighborhood_attention_2d
@@ -36,7 +36,7 @@ print(*set(re.findall(r'/\\S*(?:gomp|iomp|libomp)\\S*', open('/proc/self/maps').
 
 @pytest.fixture(scope='module')
 def without_kernel(run, wheel_without_compiler, tmp_path_factory):
-    """What the wheel that was built without a compiler prints when it is imported, and later."""
+    """The output of the wheel built without a compiler, on import and later."""
     folder = tmp_path_factory.mktemp('without_kernel') / 'packages'
     pip = [sys.executable, '-m', 'pip', 'install', '--no-deps', '--no-index']
     run([*pip, '--target', folder, wheel_without_compiler], cwd=folder.parent)
@@ -47,7 +47,7 @@ def without_kernel(run, wheel_without_compiler, tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def with_kernel(run, installed_python, tmp_path_factory):
-    """What the wheel with the kernel prints where there is no compiler: runtimes, and a report."""
+    """The output of the wheel with the kernel, without a compiler: OpenMP runtimes and a report."""
     folder = tmp_path_factory.mktemp('with_kernel')
     code = IMPORT + RUNTIMES * Path('/proc/self/maps').exists() + 'print("end")' + ATTEND_AND_REPORT
     printed = run([installed_python, '-c', code], cwd=folder, PATH=str(folder))

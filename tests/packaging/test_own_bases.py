@@ -1,4 +1,4 @@
-"""``_base_ = 'nat_mm::...'`` in a source checkout, where no wheel has put the configs in place."""
+"""Tests ``_base_ = 'nat_mm::...'`` in a source checkout, where no wheel provides the configs."""
 
 import pytest
 from mmengine.config import Config

@@ -1,4 +1,4 @@
-"""What the wheel consists of."""
+"""Tests the contents of the wheel."""
 
 import os
 import re
@@ -55,7 +55,7 @@ def test_wheel_holds_the_startup_file_at_its_top(contents):
     ids=['modules', 'configs', 'tools'],
 )
 def test_wheel_holds_every_file_of_the_checkout(contents, folder, place, suffixes):
-    # Path.rglob follows no links, so nat_mm/.mim adds nothing here.
+    # Path.rglob does not follow links, so nat_mm/.mim adds nothing here.
     found = [path for path in (ROOT / folder).rglob('*') if path.suffix in suffixes]
     expected = {f'{place}/{path.relative_to(ROOT / folder)}' for path in found}
     assert expected
@@ -93,7 +93,7 @@ def test_wheel_with_the_kernel_fits_every_python_of_this_platform(wheel, content
 def test_shipped_wheel_fits_where_pytorch_does(run, shipped_wheel, contents, tmp_path):
     pytest.importorskip('auditwheel')
     assert re.search(r'-py3-none-manylinux_2_28_(x86_64|aarch64)\.whl$', shipped_wheel.name)
-    # No library was added, and none is needed that brings a second OpenMP runtime.
+    # No library was added, and none is needed that would bring a second OpenMP runtime.
     assert without(read_contents(shipped_wheel), METADATA) == without(contents, METADATA)
     library = tmp_path / 'libna2d.so'
     library.write_bytes(contents[KERNEL])

@@ -1,4 +1,4 @@
-"""A server in the process of the tests, with a small untrained model."""
+"""A server in the tests' process, with a small untrained model."""
 
 import logging
 import threading
@@ -33,14 +33,14 @@ Start = Callable[..., httpx.Client]
 
 
 def png(height: int = 48, width: int = 64, seed: int = 0) -> bytes:
-    """The file of an image of noise."""
+    """Returns the PNG file of an image of noise."""
     image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return cv2.imencode('.png', image)[1].tobytes()
 
 
 @pytest.fixture(scope='session')
 def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
-    """By task."""
+    """Small untrained models by task."""
     configs = {
         'detection': CONFIGS / 'demo/mask_rcnn_nat_demo.py',
         'segmentation': CONFIGS / 'demo/upernet_nat_demo.py',
@@ -57,7 +57,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Model]:
 
 @pytest.fixture
 def faults() -> Iterator[list[str]]:
-    """What the server says of its own faults: none, unless a test takes them away."""
+    """The errors that the server logs; a test fails unless it removes them."""
     found: list[str] = []
     handler = logging.Handler(logging.ERROR)
     handler.emit = lambda record: found.append(handler.format(record))
@@ -72,14 +72,14 @@ def faults() -> Iterator[list[str]]:
 
 @pytest.fixture
 def start(models: dict[str, Model], faults: list[str]) -> Iterator[Start]:
-    """Starts a server for a model of a task, with limits; returns a client of it."""
+    """Starts a server for the model of a task, with limits, and returns a client for it."""
     with ExitStack() as stack:
 
         def start(task: str = 'segmentation', **limits: float) -> httpx.Client:
             listener = stack.enter_context(listen('127.0.0.1', 0))
             app = build_app(models[task], Limits(**limits), name='small')
             stack.enter_context(served(app, listener))
-            # Without encryption there is nothing to verify, and no certificates to read for 100 ms.
+            # Plain HTTP has nothing to verify; this saves 100 ms of reading certificates.
             address = local_address(listener)
             client = httpx.Client(base_url=address, timeout=60, verify=False)
             return stack.enter_context(client)
@@ -89,7 +89,7 @@ def start(models: dict[str, Model], faults: list[str]) -> Iterator[Start]:
 
 @pytest.fixture
 def held(models: dict[str, Model], monkeypatch: pytest.MonkeyPatch) -> Iterator['Held']:
-    """Holds the segmentor back until a test lets it go."""
+    """Blocks the segmentor until a test releases it."""
     held = Held(models['segmentation'])
     monkeypatch.setattr(models['segmentation'], 'infer', held.infer)
     yield held
@@ -100,9 +100,9 @@ class Held:
     """A model that waits.
 
     Attributes:
-        go: Lets it work.
-        begun: That it has been asked to.
-        batches: Numbers of images that it was asked for at once.
+        go: Set to let it work.
+        begun: Set once it has been called.
+        batches: Number of images in each call.
     """
 
     def __init__(self, model: Model) -> None:

@@ -1,4 +1,4 @@
-"""What the server answers: the same as the model alone."""
+"""Tests that the server answers with the same results as the model alone."""
 
 import cv2
 import numpy as np
@@ -69,7 +69,7 @@ def test_segmentor(start, models):
     response = client.post('predict?output=png', content=PNG)
     assert response.headers['content-type'] == 'image/png'
     image = cv2.imdecode(np.frombuffer(response.content, np.uint8), cv2.IMREAD_UNCHANGED)
-    np.testing.assert_array_equal(image, labels + 1)  # as the ground truth of the demo
+    np.testing.assert_array_equal(image, labels + 1)  # like the ground truth of the demo
 
 
 def test_classifier(start, models, tmp_path):

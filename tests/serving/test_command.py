@@ -1,4 +1,4 @@
-"""nat-mm serve: what it serves where, how it ends, and what it refuses."""
+"""Tests nat-mm serve: what it serves where, how it ends, and what it refuses."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Many clients at once, slow ones, and those who want more than their share."""
+"""Tests many clients at once, slow ones, and ones that want more than their share."""
 
 import socket
 import threading
@@ -50,7 +50,7 @@ def pool():
 
 
 def test_50_clients_get_each_their_own_result_beside_slow_ones(start, models, held, pool):
-    """Images of two shapes, twice from each client, while ten others never finish."""
+    """Each client sends its image twice, in one of two shapes, while ten others never finish."""
     held.go.set()
     client = start(queue=100, batch_size=8, max_wait=0.05)
     slow = [
@@ -72,7 +72,7 @@ def test_50_clients_get_each_their_own_result_beside_slow_ones(start, models, he
         image = cv2.imdecode(np.frombuffer(files[number], np.uint8), cv2.IMREAD_COLOR)
         expected = models['segmentation'].predict(image).label_map + 1
         for labels in answers:
-            # Sums of several images may differ in their last bits, and so may classes that tie.
+            # In a batch, sums may differ in their last bits, and so may classes that tie.
             assert (labels != expected).mean() < 0.01
     assert sum(asked) == 100
     assert max(asked) > 1
@@ -120,7 +120,7 @@ def test_images_of_all_clients(bound, start, held, pool):
     held.go.set()
     assert first.result().status_code == 200
     wait_until(lambda: waiting(client) == 0)
-    for _ in range(3):  # nothing of the refused ones is left
+    for _ in range(3):  # nothing is left of the refused requests
         assert client.post('predict', content=PNG).status_code == 200
 
 
@@ -135,7 +135,7 @@ def test_image_that_takes_too_long(start, held, pool):
     later = []
     while 200 not in later:
         later.append(client.post('predict', content=PNG).status_code)
-    # The image whose turn had not come was not predicted.
+    # The image whose turn had not come was never predicted.
     assert held.batches[:2] == [1, 1]
     assert len(held.batches) <= 1 + len(later)
 
@@ -182,7 +182,7 @@ def test_body_that_is_too_large(declared, start):
     client = start(megabytes=1)
     body = bytes(30_000_000)
     content = body if declared else (body[i : i + 65536] for i in range(0, len(body), 65536))
-    with suppress(httpx.WriteError):  # hung up on before it had read the answer
+    with suppress(httpx.WriteError):  # the server may hang up before the client reads the answer
         assert client.post('predict', content=content).status_code == 413
     assert client.post('predict', content=PNG).status_code == 200
 

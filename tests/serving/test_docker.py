@@ -1,4 +1,4 @@
-"""docker/: what can be checked of it without Docker."""
+"""Tests what can be checked of docker/ without Docker."""
 
 import os
 import re

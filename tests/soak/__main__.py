@@ -1,4 +1,4 @@
-"""Trains the small detector and the small segmentor, kills them, and counts what was lost."""
+"""Trains the small detector and the small segmentor, kills the runs, and counts what was lost."""
 
 import argparse
 import shutil

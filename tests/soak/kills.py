@@ -1,4 +1,4 @@
-"""Kills training runs at random moments and looks whether they can go on."""
+"""Kills training runs at random moments and checks that they can be resumed."""
 
 import builtins
 import importlib
@@ -28,7 +28,7 @@ from tests.loading import load_command
 from tests.processes import leave_out_log_details
 
 BALLAST = 30_000_000
-"""Bytes that a checkpoint gets in addition, so that writing it takes a while."""
+"""Bytes added to each checkpoint, so that writing it takes a while."""
 
 KILLS_IN_A_RUN = 10
 TIMEOUT = 120  # seconds
@@ -36,13 +36,13 @@ TIMEOUT = 120  # seconds
 
 @dataclass
 class Result:
-    """What became of the kills.
+    """The outcome of the kills.
 
     Attributes:
-        kills: How many there were.
-        writing: How many of them came while a checkpoint was written.
-        lost: What was wrong after one of them.
-        finished: Training runs that ended well after their kills.
+        kills: Number of kills.
+        writing: Number of kills that came while a checkpoint was being written.
+        lost: Descriptions of what was wrong after kills.
+        finished: Number of training runs that ended properly after their kills.
     """
 
     kills: int = 0
@@ -53,10 +53,10 @@ class Result:
 
 @HOOKS.register_module()
 class TellProgress(Hook):
-    """Makes checkpoints large and tells the parent process where the training run is.
+    """Makes checkpoints large and reports the progress of the training run to the parent process.
 
-    The messages are ``s`` before a checkpoint is written and ``d 7`` once that is done, and what
-    replaced others has deleted them, after the seventh iteration or epoch.
+    The messages are ``s`` before a checkpoint is written and ``d 7`` after the seventh iteration or
+    epoch, once its checkpoint is written and the ones that it replaces are deleted.
     """
 
     priority = 'LOWEST'
@@ -82,7 +82,7 @@ class TellProgress(Hook):
 
 
 def undo_repair(set_attribute: Any = setattr) -> None:
-    """Lets mmengine save as it does without nat_mm."""
+    """Makes mmengine save as it does without nat_mm."""
     saving = mmengine.runner.save_checkpoint.__wrapped__
     for module in (mmengine.runner, mmengine.runner.runner, mmengine.runner.checkpoint):
         set_attribute(module, 'save_checkpoint', saving)
@@ -96,10 +96,10 @@ class Soak:
 
     Args:
         config: Config file.
-        by_epoch: Whether it counts epochs.
-        folder: Where the runs go.
-        seed: Of the random moments.
-        mended: Whether nat_mm's repair of mmengine is in effect.
+        by_epoch: Whether the config counts epochs.
+        folder: Folder for the runs.
+        seed: Seed of the random moments.
+        mended: Whether nat_mm's repair of mmengine is active.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Soak:
         settled.update(val_dataloader=None, val_cfg=None, val_evaluator=None)
         settled.default_hooks.checkpoint.update(interval=1, max_keep_ckpts=1, save_best=None)
         settled.custom_hooks = [dict(type='TellProgress', by_epoch=by_epoch)]
-        # Without bases, which take seconds to find, and with everything imported that they need.
+        # Resolves the config's bases, which take seconds to find, and imports everything they need.
         settled.dump(self._config)
         framework = importlib.import_module(f'{settled.default_scope}.utils')
         framework.register_all_modules()
@@ -123,7 +123,7 @@ class Soak:
         self._durations = [0.1]  # of saving, in seconds
 
     def run(self, kills: int) -> Result:
-        """Kills that many times, in several training runs that it then lets finish."""
+        """Kills that many times in total, in several training runs that may then finish."""
         result = Result()
         for number in itertools.count():
             if result.kills == kills:
@@ -153,7 +153,7 @@ class Soak:
             result.finished += 1
 
     def _train_and_kill(self, work_dir: Path) -> tuple[int, bool]:
-        """Returns how far the run says to have got, and whether it was writing a checkpoint."""
+        """Returns the progress that the run reported and whether it was writing a checkpoint."""
         child, pipe = self._start(work_dir, end=10**6)
         messages = _messages(pipe)
         saves = self._random.randint(1, 3)
@@ -177,7 +177,7 @@ class Soak:
         return reached, writing
 
     def _start(self, work_dir: Path, *, end: int) -> tuple[int, int]:
-        """Forks a training run; returns its process and where it tells its progress."""
+        """Forks a training run and returns its process id and the pipe for its progress."""
         read, write = os.pipe()
         child = os.fork()
         if child:
@@ -190,7 +190,7 @@ class Soak:
                 os.dup2(log, stream)
             sys.stdout = sys.stderr = open(log, 'w')  # noqa: SIM115
             TellProgress.pipe = write
-            torch.set_num_threads(1)  # others do not survive a fork
+            torch.set_num_threads(1)  # other threads do not survive a fork
             Visualizer._instance_dict.clear()
             leave_out_log_details()
             if not self._mended:
@@ -209,7 +209,7 @@ class Soak:
 
 
 def _messages(pipe: int) -> Any:
-    """The lines that arrive, until the other end is closed."""
+    """Yields the lines that arrive until the other end is closed."""
     left = b''
     while True:
         if not select.select([pipe], [], [], TIMEOUT)[0]:
@@ -223,7 +223,7 @@ def _messages(pipe: int) -> Any:
 
 
 def find_fault(work_dir: Path, reached: int, unit: str) -> str | None:
-    """What is wrong with a work dir of a run that had saved its checkpoint number ``reached``."""
+    """Returns what is wrong with the work directory of a run that had saved number ``reached``."""
     try:
         found = find_last_checkpoint(str(work_dir), quiet=True)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Small backbones of two stages, in which everything that a backbone has occurs."""
+"""Small two-stage backbones that contain every part of a full backbone."""
 
 import resource
 from collections.abc import Callable, Iterator
@@ -14,9 +14,9 @@ FAMILIES = {'NAT': NAT, 'DiNAT': DiNAT, 'DiNAT_s': DiNAT_s}
 
 @pytest.fixture(params=FAMILIES)
 def make_backbone(request) -> Callable[..., NeighborhoodBackbone]:
-    """Makes a small backbone of each family in turn; the same weights at each call.
+    """Makes a small backbone of each family in turn, with the same weights on each call.
 
-    Its windows hold 3 x 3 tokens and, but for NAT, 9 x 9 in stage 0 and 6 x 6 in stage 1.
+    Its windows contain 3 x 3 tokens and, except in NAT, span 9 x 9 in stage 0 and 6 x 6 in stage 1.
     """
 
     def make(**options) -> NeighborhoodBackbone:
@@ -39,7 +39,7 @@ def make_backbone(request) -> Callable[..., NeighborhoodBackbone]:
 
 @pytest.fixture
 def limit_file_size() -> Iterator[Callable[[int], None]]:
-    """Makes the writing of larger files fail, as a full disk does."""
+    """Makes writing beyond a file size fail, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

@@ -1,4 +1,4 @@
-"""Gradients accumulated over small batches equal those of one large batch."""
+"""Tests that gradients accumulated over small batches equal those of one large batch."""
 
 import pytest
 import torch

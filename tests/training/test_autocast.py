@@ -1,4 +1,4 @@
-"""Mixed precision on a CPU."""
+"""Tests mixed precision on a CPU."""
 
 import os
 import signal
@@ -82,7 +82,7 @@ def test_on_a_gpu_it_is_the_ordinary_wrapper(model, dtype):
 
 @pytest.fixture
 def trial(monkeypatch):
-    """Pretend that this CPU announces bf16; the trial ends with ``trial.returncode``."""
+    """Pretends that this CPU announces bf16; the trial ends with ``trial.returncode``."""
     result = SimpleNamespace(returncode=0, count=0)
 
     def run(*args, **kwargs):
@@ -91,7 +91,7 @@ def trial(monkeypatch):
 
     monkeypatch.setattr(bf16_instructions, '_announces_bf16', lambda: True)
     monkeypatch.setattr(bf16_instructions.subprocess, 'run', run)
-    # Set first, so that it is removed again afterwards.
+    # Set first, so that monkeypatch removes it again afterwards.
     monkeypatch.setenv('ONEDNN_MAX_CPU_ISA', '')
     monkeypatch.delenv('ONEDNN_MAX_CPU_ISA')
     bf16_instructions.avoid_unusable_amx.cache_clear()

@@ -1,4 +1,4 @@
-"""Activation checkpointing: the same training with less memory."""
+"""Tests that activation checkpointing trains the same with less memory."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 
 def train_once(model, image):
-    """The bytes that forward leaves for backward, the features and the gradients."""
+    """Returns the bytes that forward keeps for backward, the features and the gradients."""
     kept = {}
 
     def pack(tensor):

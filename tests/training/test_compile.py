@@ -1,10 +1,10 @@
-"""torch.compile of whole backbones: no graph break, any image size, the same gradients."""
+"""Tests torch.compile on whole backbones: no graph break, any image size, the same gradients."""
 
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 
-# With and without padding: maps of 16 x 24 down to 4 x 4 tokens, windows of 6 x 6 to 12 x 12.
+# With and without padding: maps from 16 x 24 down to 4 x 4 tokens, windows from 6 x 6 to 12 x 12.
 SIZES = [(64, 96), (96, 64), (37, 130), (46, 33), (80, 80)]
 
 
@@ -16,7 +16,7 @@ def forget_compiled_code():
 
 
 def run(model, image):
-    """Features, and the gradients of their positive parts' squares."""
+    """Returns features, and the gradients of their positive parts' squares."""
     features = model(image)
     parameters = [each for each in model.parameters() if each.requires_grad]
     loss = sum(each.relu().square().sum() for each in features)
@@ -33,11 +33,11 @@ def run(model, image):
     ids=['DiNAT', 'DiNAT_s'],
 )
 def test_one_graph_serves_all_sizes(make_backbone, constant_floats, options):
-    """PyTorch takes the modules' floats for variables, until operators want constants.
+    """PyTorch treats the modules' floats as variables until operators need constants.
 
-    Then it compiles all again. The parts of DiNAT_s that DiNAT lacks have no floats but those of
-    PyTorch's own modules, so there they are constants from the start. DiNAT has one stage here: its
-    others begin with what the tokenizer consists of, too.
+    Then it recompiles everything. The parts of DiNAT_s that DiNAT lacks have no floats except in
+    PyTorch's own modules, so there they are constants from the start. DiNAT has one stage here,
+    because its other stages begin with the same parts as the tokenizer.
     """
     model = make_backbone(layer_scale=0.5, **options)
     counter = CompileCounterWithBackend('aot_eager')

@@ -1,4 +1,4 @@
-"""What yapf makes of a config's text is kept."""
+"""Tests that what yapf makes of a config's text is cached."""
 
 import sys
 from types import SimpleNamespace
@@ -12,7 +12,7 @@ from tests.processes import start
 
 @pytest.fixture
 def module():
-    """Stands for mmengine.config.config; it notes the texts that are formatted."""
+    """Replaces mmengine.config.config and records the texts that are formatted."""
     formatted = []
 
     def format_code(text, **options):
@@ -48,7 +48,7 @@ def exit_extended():
 
 @pytest.mark.skipif(not hasattr(config_module, 'FormatCode'), reason='a fork of mmengine')
 def test_mmengine_is_extended():
-    """In a process of its own: here, tests leave out the formatting."""
+    """Runs in a separate process because the tests skip formatting here."""
     process = start(exit_extended)
     process.join()
     assert process.exitcode == 0

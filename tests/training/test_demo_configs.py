@@ -1,4 +1,4 @@
-"""The shipped configs of DDP and FSDP train, resume and are tested by the commands."""
+"""Tests that the shipped DDP and FSDP configs train, resume and are tested by the commands."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def train_and_resume(folder, environment):
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
-    """Where both were trained, below folders of their names."""
+    """The folder in which both were trained, in subfolders with their names."""
     folder = tmp_path_factory.mktemp('demo')
     options = DatasetOptions(train_scenes=4, val_scenes=2, image_size=64)
     write_dataset(folder / 'data', options, progress=False)

@@ -1,4 +1,4 @@
-"""Two CPU processes train one model."""
+"""Tests that two CPU processes train one model."""
 
 import os
 
@@ -60,7 +60,7 @@ def train(work_dir, environment):
     runner.train()
     weights = all_gather(runner.model.module.conv.conv.weight.detach())
     assert get_world_size() == 2
-    assert runner.iter == 4  # 8 images over 2 processes of 2
+    assert runner.iter == 4  # two epochs of 8 images, for two processes with batches of 2
     assert torch.equal(weights[0], weights[1])
     assert type(runner.model.module.conv.norm) is torch.nn.BatchNorm2d
     torch.distributed.destroy_process_group()

@@ -1,8 +1,8 @@
-"""A training run that is killed at any step of writing a checkpoint has one to go on from.
+"""Tests that a training run killed at any step of writing a checkpoint has one to resume from.
 
-What a kill would leave is what the work dir holds at that moment, so no process need be killed:
-before each step on files that is taken while mmengine saves, the work dir is copied.
-tests.soak.kills real processes.
+A kill leaves what the work directory contains at that moment, so no process is killed here: the
+work directory is copied before each file operation of mmengine's saving. tests.soak kills real
+processes.
 """
 
 import itertools
@@ -36,10 +36,10 @@ RUNS = {
 
 @pytest.fixture
 def copies(tmp_path, monkeypatch):
-    """Trains with the given options; returns copies of the work dir by the files in them.
+    """Trains with the given options; returns copies of the work directory by the files in them.
 
-    They are from the second time that it saves: before it there is one checkpoint. Of copies in
-    which only the unfinished file differs there is the last.
+    The copies are from the second save, before which there is one checkpoint. Of copies that differ
+    only in the unfinished file, the last one is returned.
     """
 
     def train(**options):
@@ -114,7 +114,7 @@ def test_what_a_killed_run_left_is_cleaned_up(options, copies):
 
 
 def test_mmengine_alone_loses_checkpoints(copies, monkeypatch):
-    """Else the tests above would not see what they look for, or mmengine has healed."""
+    """If mmengine lost none, the tests above would miss the fault, or mmengine has fixed it."""
     undo_repair(monkeypatch.setattr)
     lost = 0
     for work_dir in copies().values():
@@ -126,7 +126,7 @@ def test_mmengine_alone_loses_checkpoints(copies, monkeypatch):
 
 
 def test_files_are_on_the_disk_before_others_rely_on_them(tmp_path, monkeypatch):
-    """A power cut may lose what was not synchronized."""
+    """A power cut may lose what was not synced."""
     events = []
     for name in ('fsync', 'replace', 'remove'):
         call = getattr(os, name)
@@ -186,7 +186,7 @@ def test_full_disk_keeps_what_there_was(tmp_path, limit_file_size):
 
 
 def test_resumed_runner_of_mmengine_reads_the_note(tmp_path):
-    """``resume=True`` without a checkpoint, as mmdet's own command has it."""
+    """Tests ``resume=True`` without a checkpoint, as mmdet's own command sets it."""
     train_tiny(tmp_path, end=1)
     runner = train_tiny(tmp_path, end=2, resume=True)
     assert isinstance(runner, Runner)

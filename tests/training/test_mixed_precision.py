@@ -1,4 +1,4 @@
-"""Autocast: forward and backward in half the bits stay near float32."""
+"""Tests that forward and backward in 16 bits under autocast stay near float32."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ def test_features_and_gradients_stay_near_float32(make_backbone, with_cp, dtype)
         model = make_backbone(with_cp=with_cp)
         with torch.autocast('cpu', dtype=dtype, enabled=enabled):
             features = model(image)
-        # Scaled, as the gradients of fp16 are in training.
+        # The loss is scaled, as it is when training with fp16.
         (100 * sum(each.float().relu().square().mean() for each in features)).backward()
         grads = {name: each.grad for name, each in model.named_parameters()}
         results.append((features, grads))

@@ -1,4 +1,4 @@
-"""A NaN or infinite loss ends training before it reaches a checkpoint."""
+"""Tests that a NaN or infinite loss ends training before it reaches a checkpoint."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ VALUES = {'nan': float('nan'), 'infinite': float('inf')}
 
 @pytest.fixture
 def spoil(monkeypatch):
-    """Multiplies a loss by a value from an iteration on, for some iterations."""
+    """Multiplies a loss by a value for some iterations, from a given one on."""
 
     def change(value, *, iteration=2, times=100, name='loss_bbox'):
         forward, done = TinyModel.forward, []
@@ -36,7 +36,7 @@ def spoil(monkeypatch):
 
 @OPTIM_WRAPPERS.register_module()
 class ScaledOnCPU(OptimWrapper):
-    """AmpOptimWrapper insists on a GPU."""
+    """Scales losses on the CPU, because AmpOptimWrapper insists on a GPU."""
 
     def __init__(self, **options):
         super().__init__(**options)
@@ -77,7 +77,7 @@ def test_finite_losses_pass_and_metrics_may_be_nan(tmp_path):
 
 
 def test_weights_that_a_gradient_has_spoilt_are_not_saved(tmp_path, monkeypatch):
-    """With a finite loss, as at the square root of zero."""
+    """The loss is finite, as with a square root at zero."""
     runner = build_tiny(
         tmp_path, custom_hooks=[dict(type='StopOnNonFiniteLoss'), dict(type='Calls', priority=0)]
     )
@@ -94,7 +94,7 @@ def test_weights_that_a_gradient_has_spoilt_are_not_saved(tmp_path, monkeypatch)
 
 
 def test_infinite_buffers_are_saved(tmp_path):
-    """Masks are such."""
+    """Masks are an example of infinite buffers."""
     runner = build_tiny(tmp_path, custom_hooks=[dict(type='StopOnNonFiniteLoss')])
     runner.model.ballast = torch.full((3,), float('-inf'))
     runner.train()

@@ -1,4 +1,4 @@
-"""Resuming refuses what does not continue the training run, and deletes only its own files."""
+"""Tests that resuming refuses what does not continue the run, and deletes only its own files."""
 
 import numpy as np
 import pytest
@@ -13,14 +13,14 @@ from tests.compat.regression import resume, stack, train
 
 @pytest.fixture(scope='module')
 def checkpoint(tmp_path_factory):
-    """Path of a checkpoint after 2 epochs of 4 iterations."""
+    """The path of a checkpoint after 2 epochs of 4 iterations."""
     work_dir = tmp_path_factory.mktemp('trained')
     train(work_dir, 2, 'resuming')
     return work_dir / 'epoch_2.pth'
 
 
 def changed(checkpoint, *path, to):
-    """The checkpoint with another value at a place; of a list, in its first entry."""
+    """Returns the checkpoint's content with another value at a path of keys."""
     content = read_checkpoint(str(checkpoint))
     place = content
     for key in path[:-1]:
@@ -87,7 +87,7 @@ def test_what_continues_no_training_run_is_refused(checkpoint, tmp_path, path, v
 
 
 class Rising(BaseMetric):
-    """Is better every time."""
+    """A score that gets better every time."""
 
     count = 0
 

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C end a training run with a checkpoint from which it goes on exactly."""
+"""Tests that SIGTERM and Ctrl-C end a run with a checkpoint from which it resumes exactly."""
 
 import os
 import re
@@ -41,7 +41,7 @@ def resume(work_dir, **options):
 
 
 def state(runner):
-    """Everything that a training run computes."""
+    """Returns everything that a training run computes."""
     wrapper = runner.optim_wrapper.state_dict()
     return {
         'weights': runner.model.state_dict(),
@@ -60,7 +60,7 @@ def assert_same(runner, other):
 @pytest.mark.parametrize('done', [1, 2, 3, 4, 5])
 @pytest.mark.parametrize('by_epoch', [True, False], ids=['by epoch', 'by iteration'])
 def test_resumed_run_is_as_one_that_was_not_stopped(by_epoch, done, name, stop, tmp_path):
-    """Epochs have 3 batches; its second epoch ends with iteration 6."""
+    """An epoch has 3 batches, so the second one ends with iteration 6."""
     options = dict(by_epoch=by_epoch, end=2 if by_epoch else 6, checkpoint=dict(interval=10))
     whole = train_tiny(tmp_path / 'whole', **options)
     line = stop(('after', done), name, **options)
@@ -78,7 +78,7 @@ def test_the_epoch_goes_on_with_the_data_that_are_left(stop, tmp_path, monkeypat
     first = shown.copy()
     shown.clear()
     resume(tmp_path / 'run', **options)
-    assert shown[:2] == first[:2]  # loaded and left out
+    assert shown[:2] == first[:2]  # loaded and skipped
     assert sorted(shown) == [0, 1, 2]
 
 
@@ -115,7 +115,7 @@ def test_during_validation(stop, tmp_path):
 
 
 def test_validation_with_averaged_weights_saves_the_trained_ones(stop, tmp_path):
-    """EMAHook exchanges them while it validates."""
+    """EMAHook swaps the weights while it validates."""
     options = dict(
         by_epoch=True,
         end=2,
@@ -160,7 +160,7 @@ def test_a_second_signal_would_end_the_process_at_once(tmp_path, monkeypatch):
 
 
 def test_workers_that_the_signal_has_ended_are_no_fault(tmp_path, monkeypatch, capsys):
-    """A scheduler signals all processes of a job, and the data loader then misses its own."""
+    """A scheduler signals all processes of a job, so the data loader loses its workers."""
     load = TinyData.__getitem__
 
     def load_from_dead_worker(self, index):

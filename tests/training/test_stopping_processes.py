@@ -1,4 +1,4 @@
-"""Processes that train one model stop at the same iteration, whichever of them gets the signal."""
+"""Tests that processes that train one model stop at the same iteration, whichever is signaled."""
 
 import os
 import signal
@@ -26,7 +26,7 @@ RUNNERS = {
 
 def train_all(folder, environment):
     os.environ.update(environment)
-    # mmengine was imported before nat_mm here, as by the commands of mmdet and mmseg.
+    # Here mmengine was imported before nat_mm, as by the commands of mmdet and mmseg.
     for module in (mmengine.runner, mmengine.runner.runner, mmengine.runner.checkpoint):
         assert hasattr(module.save_checkpoint, '__wrapped__')
     results = {name: train(f'{folder}/{name}', options) for name, options in RUNNERS.items()}
@@ -35,10 +35,10 @@ def train_all(folder, environment):
 
 
 def train(work_dir, options):
-    """Sends a signal to the second process during its second iteration; trains on to the end.
+    """Sends a signal to the second process during its second iteration, then trains to the end.
 
     Returns:
-        The exit code, the iterations that were done then, and those at the end.
+        The exit code, the iterations that were done by then, and those at the end.
     """
     options = dict(options, launcher='pytorch', end=6, checkpoint=dict(interval=100))
     if os.environ['RANK'] == '1':
@@ -69,7 +69,7 @@ def build(work_dir, options):
 
 def test_all_stop_with_one_checkpoint(tmp_path):
     results = run_together(train_all, [(str(tmp_path), environment) for environment in ranks(2)])
-    # The signal comes in iteration 2, and all know of it in the one after that.
+    # The signal comes in iteration 2, and all processes know of it in iteration 3.
     assert results == [dict.fromkeys(RUNNERS, (143, 3, 6))] * 2
     for name in RUNNERS:
         assert [path.name for path in Path(tmp_path, name).glob('*.pth')] == ['iter_6.pth']

@@ -1,4 +1,4 @@
-"""DDP and FSDP on two CPU processes compute what one process computes on the whole batch."""
+"""Tests that DDP and FSDP on two CPU processes compute the same as one with the whole batch."""
 
 import os
 
@@ -46,7 +46,7 @@ class FeatureSquares(BaseModel):
 
     def forward(self, inputs, mode='tensor'):
         features = self.backbone(inputs)
-        # Of all their squares, normalized features have the same sum always.
+        # Normalized features always have the same sum of squares, so negative ones are dropped.
         return {'loss': sum(each.relu().square().mean() for each in features)}
 
 
@@ -115,7 +115,7 @@ def train_in_both_ways(work_dir, environment):
 
 @pytest.fixture(scope='module')
 def checkpoints(tmp_path_factory):
-    """What was trained for four iterations of four images, by strategy."""
+    """The checkpoints after four iterations of four images, by strategy."""
     folder = tmp_path_factory.mktemp('strategies')
     run_together(train_in_both_ways, [(str(folder), environment) for environment in ranks(2)])
     config = make_config(
@@ -128,7 +128,7 @@ def checkpoints(tmp_path_factory):
 
 @pytest.mark.parametrize('strategy', ['ddp', 'fsdp'])
 def test_weights_equal_those_of_one_process_and_one_batch(checkpoints, strategy):
-    """FSDP also after a resumption in the middle, and all with clipped gradients."""
+    """FSDP was resumed halfway, and all runs clip gradients."""
     weights, expected = (checkpoints[name]['state_dict'] for name in (strategy, 'one'))
     torch.testing.assert_close(weights, expected, rtol=1e-4, atol=1e-5)
 

@@ -1,4 +1,4 @@
-"""Training runs of a model of 20 weights, which take milliseconds."""
+"""Training runs of a model with 20 weights, which take milliseconds."""
 
 import itertools
 
@@ -13,12 +13,12 @@ from mmengine.visualization import Visualizer
 
 _numbers = itertools.count()
 BATCHES = 3
-"""Batches in an epoch."""
+"""Batches per epoch."""
 
 
 @DATASETS.register_module()
 class TinyData(torch.utils.data.Dataset):
-    """Vectors; ``shown`` collects the numbers of those that were loaded in this process."""
+    """Vectors; ``shown`` collects the indices that were loaded in this process."""
 
     shown = []
 
@@ -35,7 +35,7 @@ class TinyData(torch.utils.data.Dataset):
 
 @MODELS.register_module()
 class TinyModel(BaseModel):
-    """Two losses of a linear layer; ``ballast`` is a number of weights that do nothing."""
+    """A linear layer with two losses; ``ballast`` is the number of unused values in a buffer."""
 
     def __init__(self, ballast=0):
         super().__init__()
@@ -67,7 +67,7 @@ class TinyScore(BaseMetric):
 
 @HOOKS.register_module()
 class Calls(Hook):
-    """Calls ``functions`` by the name of the place and the iterations that are done there."""
+    """Calls ``functions``, keyed by the place and the number of iterations done there."""
 
     priority = 'VERY_LOW'
     functions = {}
@@ -88,15 +88,15 @@ class Calls(Hook):
 
 
 def tiny_config(work_dir, *, by_epoch=False, end=3, checkpoint=None, validate=False, **options):
-    """A training run.
+    """Makes the config of a training run.
 
     Args:
-        work_dir: Its folder.
-        by_epoch: Whether it counts epochs of 3 batches rather than iterations.
-        end: Epochs or iterations.
+        work_dir: Work directory.
+        by_epoch: Whether to count epochs of 3 batches rather than iterations.
+        end: Number of epochs or iterations.
         checkpoint: Arguments of CheckpointHook; by default it keeps one checkpoint, the last.
-        validate: Whether it validates after each epoch or iteration.
-        options: More of the config.
+        validate: Whether to validate after each epoch or iteration.
+        options: More settings of the config.
     """
     loader = dict(
         dataset=dict(type='TinyData'),
@@ -128,7 +128,7 @@ def tiny_config(work_dir, *, by_epoch=False, end=3, checkpoint=None, validate=Fa
             'default_hooks': dict(checkpoint=hook),
             'custom_hooks': [dict(type='Calls')],
             'randomness': dict(seed=0),
-            # Runs of the same second would share their message hub.
+            # Runs that start in the same second would share their message hub.
             'experiment_name': f'tiny_{next(_numbers)}',
             **(validation if validate else {}),
             **options,
@@ -137,9 +137,9 @@ def tiny_config(work_dir, *, by_epoch=False, end=3, checkpoint=None, validate=Fa
 
 
 def build_tiny(work_dir, *, overrides=None, **options):
-    """Builds the runner."""
+    """Builds the runner of a training run."""
     for kind in (Visualizer, *Visualizer.__subclasses__()):
-        kind._instance_dict.clear()  # each run writes to its own work dir
+        kind._instance_dict.clear()  # each run writes to its own work directory
     config = tiny_config(work_dir, **options)
     config.merge_from_dict(overrides or {})
     return Runner.from_cfg(config)

@@ -1,10 +1,10 @@
-"""Runs OpenMMLab's own test suites with nat_mm, and compares with the failures that are known.
+"""Runs OpenMMLab's own test suites with nat_mm and compares failures with the known ones.
 
     python -m tests.upstream mmdet=/path/to/mmdetection mmseg=/path/to/mmsegmentation
 
-Each path is a checkout of the release that is installed here; its package is the one that is
-tested. ``--only`` takes folders or files below it, ``--write`` writes the failures of this
-run to expected_failures/, whose lines are the name of a test and why it fails.
+Each path is a checkout of the release that is installed here; the checkout's package is tested.
+``--only`` takes folders or files below it. ``--write`` writes the failures of this run to
+expected_failures/, with the name of a test and why it fails in each line.
 """
 
 import argparse
@@ -23,7 +23,7 @@ SEPARATOR = '  # '
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs the suites; returns 1 if a test fails that is not known to, 2 if a suite cannot run."""
+    """Runs the suites; returns 1 if a test fails unexpectedly and 2 if a suite cannot run."""
     parser = argparse.ArgumentParser(prog='python -m tests.upstream', description=__doc__)
     parser.add_argument('suites', nargs='+', metavar='PACKAGE=CHECKOUT', type=_parse_suite)
     parser.add_argument('--only', nargs='+', default=['tests'], metavar='PATH')
@@ -41,10 +41,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run_suite(package: str, checkout: Path, paths: list[str]) -> dict[str, str | None] | None:
-    """Runs a suite in a process of its own.
+    """Runs a suite in a separate process.
 
     Returns:
-        By the name of a test why it failed, or None if it passed. None if nothing ran.
+        For each test, by name, why it failed, or None if it passed. None if nothing ran.
     """
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder) / 'results.xml'
@@ -63,7 +63,7 @@ def run_suite(package: str, checkout: Path, paths: list[str]) -> dict[str, str |
 
 
 def read_outcomes(results: Path) -> dict[str, str | None]:
-    """Reads pytest's JUnit file; tests that were skipped are left out."""
+    """Reads pytest's JUnit file without skipped tests."""
     outcomes: dict[str, str | None] = {}
     for case in ElementTree.parse(results).iter('testcase'):
         name = '::'.join(filter(None, (case.get('classname'), case.get('name'))))
@@ -78,7 +78,7 @@ def read_outcomes(results: Path) -> dict[str, str | None]:
 
 
 def report(package: str, outcomes: dict[str, str | None]) -> int:
-    """Prints what differs from the known failures; returns 1 if more fails."""
+    """Prints differences from the known failures; returns 1 if there are new failures."""
     expected = read_expected(package)
     failed = {name: why for name, why in outcomes.items() if why is not None}
     new = sorted(failed.keys() - expected.keys())
@@ -96,7 +96,7 @@ def report(package: str, outcomes: dict[str, str | None]) -> int:
 
 
 def read_expected(package: str) -> dict[str, str]:
-    """Reads why each test fails that is known to."""
+    """Reads the known failures and their reasons."""
     path = FOLDER / f'{package}.txt'
     lines = path.read_text().splitlines() if path.exists() else []
     pairs = (line.partition(SEPARATOR) for line in lines if line and not line.startswith('#'))
@@ -104,7 +104,7 @@ def read_expected(package: str) -> dict[str, str]:
 
 
 def write_expected(package: str, outcomes: dict[str, str | None]) -> None:
-    """Writes the failures of this run, and keeps the reasons of those that were known."""
+    """Writes the failures of this run, and known ones that did not pass with their reasons."""
     expected = read_expected(package)
     kept = {name: why for name, why in expected.items() if outcomes.get(name, '') is not None}
     failed = {name: why for name, why in outcomes.items() if why is not None}

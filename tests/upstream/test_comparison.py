@@ -1,4 +1,4 @@
-"""What `make upstream` says of a run of an upstream suite."""
+"""Tests what `make upstream` reports about a run of an upstream suite."""
 
 import subprocess
 
@@ -18,7 +18,7 @@ KNOWN = 'tests.test_a.TestA::test_known  # no network\n'
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
-    """A checkout of mmdet whose suite ends as RESULTS say, and the folder of known failures."""
+    """A checkout of mmdet whose suite ends as in RESULTS, and the folder of known failures."""
     folder = tmp_path / 'checkout'
     (folder / 'tests').mkdir(parents=True)
     (folder / 'mmdet').mkdir()

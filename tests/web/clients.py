@@ -1,4 +1,4 @@
-"""Clients of the page without a browser, of which some mean no good."""
+"""Clients of the page without a browser, some of them malicious."""
 
 import json
 import secrets
@@ -16,12 +16,12 @@ class Client:
     """A visitor who talks to the server as the page's script does.
 
     Args:
-        address: Of the page.
-        session: What the visitor's browser calls itself.
+        address: Address of the page.
+        session: Name that the visitor's browser gives its session.
     """
 
     def __init__(self, address: str, session: Any = None) -> None:
-        # Without encryption there is nothing to verify, and no certificates to read for 100 ms.
+        # Plain HTTP has nothing to verify; this saves 100 ms of reading certificates.
         self.http = httpx.Client(base_url=address, timeout=60, verify=False)
         self._streams, self._lines = ExitStack(), {}  # by session
         self.session = secrets.token_hex(6) if session is None else session
@@ -40,17 +40,17 @@ class Client:
         self.http.close()
 
     def upload(self, content: bytes, name: str = 'disc.png') -> httpx.Response:
-        """Sends a file."""
+        """Uploads a file."""
         return self.http.post(f'{API}/upload', files={'files': (name, content)})
 
     def join(self, block: str, kind: str, *data: Any, **said: Any) -> httpx.Response:
-        """Tells of an event.
+        """Sends an event.
 
         Args:
-            block: ``elem_id`` of what it happened to.
-            kind: What happened.
+            block: ``elem_id`` of the element of the event.
+            kind: Kind of event.
             *data: Values of the event's inputs.
-            **said: What else the request says.
+            **said: Other fields of the request.
         """
         number, target = self._events[block, kind]
         event = {
@@ -63,10 +63,10 @@ class Client:
         return self.http.post(f'{API}/queue/join', content=json.dumps({**event, **said}))
 
     def tell(self, block: str, kind: str, *data: Any, **said: Any) -> tuple[dict | None, list[str]]:
-        """Tells of an event and waits for what comes of it.
+        """Sends an event and waits for its results.
 
         Returns:
-            The new values of the event's outputs, and what the visitor is told.
+            The new values of the event's outputs, and the messages to the visitor.
         """
         response = self.join(block, kind, *data, **said)
         assert response.status_code == 200, response.text
@@ -82,7 +82,7 @@ class Client:
         raise AssertionError('the stream ended without a result')
 
     def messages(self) -> Iterator[dict]:
-        """What the server says of events, on one stream that is opened with the first event."""
+        """Yields what the server says about events, on one stream opened with the first event."""
         if self.session not in self._lines:
             path = f'{API}/queue/data?session_hash={self.session}'
             response = self._streams.enter_context(self.http.stream('GET', path))
@@ -93,7 +93,7 @@ class Client:
                 yield json.loads(line.removeprefix('data:'))
 
     def show(self, content: bytes, name: str = 'disc.png', model: Any = None) -> tuple:
-        """Uploads an image and waits for what is found in it."""
+        """Uploads an image and waits for its results."""
         (path,) = self.upload(content, name).json()
         file = {'path': path, 'orig_name': name, 'meta': {'_type': 'gradio.FileData'}}
         return self.tell('upload', 'upload', file, model, 0.3)
@@ -105,11 +105,11 @@ class Client:
 
 
 class SlowClient:
-    """A connection that begins a request and never ends it.
+    """A connection that begins a request and never finishes it.
 
     Args:
-        port: Of the server.
-        request: How it begins.
+        port: Port of the server.
+        request: Beginning of the request.
     """
 
     def __init__(self, port: int, request: bytes) -> None:
@@ -118,14 +118,14 @@ class SlowClient:
         self.send(request)
 
     def send(self, content: bytes) -> None:
-        """Sends some more, if the server still listens."""
+        """Sends more content if the server still listens."""
         try:
             self._socket.sendall(content)
         except OSError:
             self.close()
 
     def receive(self) -> bytes:
-        """All that the server says until it closes the connection."""
+        """Returns everything that the server sends until it closes the connection."""
         answer = b''
         try:
             while content := self._socket.recv(65536):
@@ -135,5 +135,5 @@ class SlowClient:
         return answer
 
     def close(self) -> None:
-        """Hangs up."""
+        """Closes the connection."""
         self._socket.close()

@@ -38,14 +38,14 @@ model = dict(
 metainfo = dict(classes=('cat <b>', 'dog', 'fish'))
 """
 PATIENCE = 60_000
-"""Milliseconds until something that does not happen counts as failed; other tests run beside."""
+"""Timeout in milliseconds, generous because other tests run at the same time."""
 
 BROWSERS = ('chromium', 'chromium-browser', 'google-chrome')
 
 
 @pytest.fixture(scope='session')
 def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, str]]:
-    """Config and checkpoint of an untrained model of each task whose toolbox is installed."""
+    """The config and checkpoint of an untrained model for each task whose toolbox is installed."""
     folder = tmp_path_factory.mktemp('models')
     (folder / 'classifier.py').write_text(CLASSIFIER)
     configs = {
@@ -64,7 +64,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, st
         torch.manual_seed(0)
         model = MODELS.build(config.model)
         if name == 'detector':
-            # All classes are about as likely as each other, and none is likely.
+            # All classes are about equally likely, and none is likely.
             model.roi_head.bbox_head.fc_cls.weight.data /= 100
         checkpoint = folder / f'{name}.pth'
         state = {'state_dict': model.state_dict(), 'meta': {'dataset_meta': dict(config.metainfo)}}
@@ -75,7 +75,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, st
 
 @pytest.fixture(scope='session')
 def models(sources: dict[str, tuple[str, str]]) -> dict[str, Model]:
-    """The models, as the command loads and names them."""
+    """The models as the command loads and names them."""
     tool = load_command('web_demo')
     options = [part for source in sources.values() for part in ('--model', *source)]
     return tool.load_models(tool.parse_arguments([*options, '--device', 'cpu']))
@@ -83,7 +83,7 @@ def models(sources: dict[str, tuple[str, str]]) -> dict[str, Model]:
 
 @pytest.fixture(scope='session')
 def connections() -> Iterator[list[tuple]]:
-    """Where this process connects to from here on, and what names it looks up."""
+    """The addresses that this process connects to from now on, and the names that it looks up."""
     addresses = []
     connect, look_up = socket.socket.connect, socket.getaddrinfo
 
@@ -110,7 +110,7 @@ def port() -> int:
 def server(models: dict[str, Model], port: int, connections: list[tuple]) -> Iterator[ServedPage]:
     """The page, served from this process."""
     with pytest.MonkeyPatch.context() as patch:
-        # Restores what serving sets.
+        # This patch restores what serving sets.
         patch.setenv('GRADIO_TEMP_DIR', '')
         with serve(models, host='127.0.0.1', port=port) as page:
             yield page
@@ -118,16 +118,16 @@ def server(models: dict[str, Model], port: int, connections: list[tuple]) -> Ite
 
 @pytest.fixture
 def faults(server: ServedPage, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """What the server says of its own faults: none, whatever it is asked for."""
+    """The errors that the server logs: none, whatever it is asked for."""
     faults = []
     handler = logging.Handler(logging.ERROR)
-    # Of tasks of the browser's driver that end with the tests.
+    # Ignores tasks of the browser's driver that end with the tests.
     handler.addFilter(lambda record: 'playwright' not in record.getMessage())
     handler.emit = lambda record: faults.append(handler.format(record))
     loggers = [logging.getLogger(name) for name in ('uvicorn.error', 'asyncio')]
     for logger in loggers:
         logger.addHandler(handler)
-    # How Gradio tells of a handler's.
+    # This is how Gradio reports errors of a handler.
     monkeypatch.setattr(traceback, 'print_exc', lambda: faults.append(traceback.format_exc()))
     yield faults
     for logger in loggers:
@@ -144,7 +144,7 @@ def client(server: ServedPage, faults: list[str]) -> Iterator[Client]:
 
 @pytest.fixture(scope='session')
 def browser() -> Iterator[Browser]:
-    """Chromium without a window."""
+    """Headless Chromium."""
     expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         browser = _launch(playwright)
@@ -154,7 +154,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope='session')
 def profiles(browser: Browser) -> list[BrowserContext]:
-    """The browser's profiles: those of earlier tests have the page's scripts in their cache."""
+    """The browser's profiles; those of earlier tests have the page's scripts in their cache."""
     return []
 
 
@@ -162,7 +162,7 @@ def profiles(browser: Browser) -> list[BrowserContext]:
 def visitors(
     browser: Browser, profiles: list[BrowserContext], server: ServedPage, faults: list[str]
 ) -> Iterator['Visitors']:
-    """Opens the page for as many visitors as a test needs; none may ask another server."""
+    """Opens the page for as many visitors as a test needs; none may contact another server."""
     visitors = Visitors(browser, profiles, server.local_url)
     yield visitors
     visitors.close()
@@ -178,10 +178,10 @@ def page(visitors: 'Visitors') -> Page:
 
 
 class Visitors:
-    """Opens the page, in one test each time in another browser profile.
+    """Opens the page, each time in another browser profile within one test.
 
     Attributes:
-        requests: Addresses of everything that the pages asked for.
+        requests: Addresses of everything that the pages requested.
     """
 
     def __init__(self, browser: Browser, profiles: list[BrowserContext], address: str) -> None:

@@ -1,4 +1,4 @@
-"""tools/web_demo.py: which models it serves where, and what it refuses."""
+"""Tests tools/web_demo.py: which models it serves where, and what it refuses."""
 
 import shutil
 

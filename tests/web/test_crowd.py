@@ -1,4 +1,4 @@
-"""Many visitors, slow ones, and those who want more than their share."""
+"""Tests many visitors, slow ones, and ones that want more than their share."""
 
 import socket
 import threading
@@ -30,7 +30,7 @@ SLOW_UPLOAD = UPLOAD + b'Content-Length: 5000000\r\n\r\n' + BODY.partition(b'%b'
 
 @pytest.fixture(autouse=True)
 def empty(server):
-    """Nothing is kept of the visitors of other tests."""
+    """Removes everything that is kept for the visitors of other tests."""
     for session in list(server.handlers.visitors._visits):
         server.handlers.visitors.leave(session)
     for name in list(server.handlers.uploads._uploads):
@@ -45,7 +45,7 @@ def wait_until(condition):
 
 
 def test_visitors_are_served_beside_slow_clients(server, port, faults):
-    """A short form of 50 visitors and 200 slow clients."""
+    """This is a short form of 50 visitors and 200 slow clients."""
     slow = [SlowClient(port, SLOW_UPLOAD if i % 2 else SLOW_HEADER) for i in range(50)]
     stop = threading.Event()
 
@@ -92,7 +92,7 @@ def test_client_that_hangs_on_is_hung_up_on(state, request_, server, port, fault
 def test_client_that_reads_nothing_is_hung_up_on(server, port, faults, monkeypatch):
     monkeypatch.setattr(connections, 'WRITE_SECONDS', 0.3)
     path = server.handlers.served / ('a' * 32)
-    # More than what operating systems buffer.
+    # More than operating systems buffer.
     path.write_bytes(bytes(30_000_000))
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -130,7 +130,7 @@ def test_one_stream_too_many_is_told_so(path, client, server, monkeypatch):
 
 
 def test_event_after_a_result_counts_on_the_stream_of_that_result(client):
-    """As a page's script does that has not heard of the end of a stream."""
+    """A page's script does this if it has not yet heard of the end of a stream."""
     client.show(PNG, model=SEGMENTOR)
     lines = client.messages()
     for _ in range(3):
@@ -141,7 +141,7 @@ def test_event_after_a_result_counts_on_the_stream_of_that_result(client):
 
 
 def test_what_is_drawn_already_is_not_drawn_again(client, server):
-    """Such events come late, and would take the image away that the visitor clicks on."""
+    """Such events come late and would remove the image that the visitor clicks on."""
     client.show(PNG, model=SEGMENTOR)
     request = SimpleNamespace(session_hash=client.session)
     handlers = server.handlers
@@ -203,7 +203,7 @@ def test_files_go_with_what_is_kept(client, server):
     client.click(2, 2)
     renewed = {path.name for path in served.iterdir()} - {'examples'}
     assert (len(renewed), renewed & folders) == (2, set())
-    # Gradio's page says so by ending its heartbeat.
+    # Gradio's page signals that it was left by ending its heartbeat.
     with client.http.stream('GET', f'gradio_api/heartbeat/{client.session}') as response:
         next(response.iter_lines())
     wait_until(lambda: [path.name for path in served.iterdir()] == ['examples'])

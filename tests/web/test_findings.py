@@ -1,4 +1,4 @@
-"""What is kept of what models find: little, and to the bit."""
+"""Tests that little is kept of what models find, and that it is kept bit for bit."""
 
 import cv2
 import numpy as np
@@ -47,7 +47,7 @@ def test_finding_keeps_what_is_drawn():
     assert torch.equal(found.pred_instances.masks, MAPS['masks'][[0, 2]])
     assert torch.equal(found.pred_sem_seg.data, MAPS['labels'])
     assert 'seg_logits' not in found
-    # Drawing changes what it gets.
+    # Drawing modifies the sample that it gets.
     found.pred_instances.masks[:] = False
     assert finding.sample().pred_instances.masks.any()
 
@@ -81,6 +81,6 @@ def test_finding_in_a_large_image_is_small():
     sample = BaseDataElement()
     sample.pred_instances = InstanceData(scores=torch.ones(40), masks=masks)
     finding = pack_finding('model', Frame(image, 'image', ''), sample, seconds=1, lowest_score=0)
-    # The masks alone had 71 MB.
+    # The masks alone took 71 MB.
     assert finding.size < 5e6
     assert torch.equal(finding.sample().pred_instances.masks, masks)

@@ -1,4 +1,4 @@
-"""What clients that are no page of ours can reach: nothing but a refusal in words."""
+"""Tests that clients other than our page get nothing but a refusal in words."""
 
 import re
 import socket
@@ -58,7 +58,7 @@ def folder(server):
 
 @pytest.fixture
 def elsewhere():
-    """Another server, which nobody makes ours turn to."""
+    """Another server, which nothing may make ours contact."""
     with socket.create_server(('127.0.0.1', 0)) as server:
         server.settimeout(0)
         yield SimpleNamespace(address=f'http://127.0.0.1:{server.getsockname()[1]}/a.png')
@@ -89,7 +89,7 @@ def test_session_names_no_folder(session, client, server, folder):
 
 @pytest.mark.parametrize('name', NAMES.values(), ids=NAMES)
 def test_name_of_a_file_is_shown_and_nothing_else(name, client, server, folder):
-    """A browser may say any name with the file's content, and another one with the event."""
+    """A browser may send one name with the file's content and another one with the event."""
     sent = client.upload(PNG, name.encode(errors='replace').decode() or 'x')
     if name == NAMES['long']:
         assert (sent.status_code, sent.text) == (400, 'This is not multipart/form-data.')
@@ -157,7 +157,7 @@ ODD = {
 
 @pytest.mark.parametrize('value', ODD.values(), ids=ODD)
 def test_choice_that_is_not_offered_counts_as_none(value, client):
-    """The visitor sees what they would without it."""
+    """The visitor sees the same as without the choice."""
     client.show(PNG, model=SEGMENTOR)
     client.tell('threshold', 'change', 0.5)  # what is drawn already is not drawn again
     (_, status, _, _), _ = client.tell('threshold', 'change', value)
@@ -310,7 +310,7 @@ FILLED = {
 
 
 def test_routes_of_gradio_that_the_page_does_without(client):
-    """All of them, those of future versions, too."""
+    """All of Gradio's other routes are refused, including those of future versions."""
     routes = [
         (method, route.path)
         for route in _routes(App.create_app(gr.Blocks()))
@@ -376,7 +376,7 @@ def test_another_page_in_the_same_browser(path, client, folder):
 
 
 def test_ranges_of_files(client):
-    """None is served; Gradio's answer to the last two would be a traceback."""
+    """Ranges are ignored; Gradio's answer to the last two would be a traceback."""
     file = client.show(PNG, model=SEGMENTOR)[0][2]
     for requested in (b'bytes=0-9', b'bytes=\xb2-\xb3', b'bytes=9-1'):
         answer = client.http.get(file['url'], headers={b'Range': requested})
@@ -385,7 +385,7 @@ def test_ranges_of_files(client):
 
 
 def test_file_that_goes_while_it_is_served(client, server):
-    """A visitor may draw anew while their browser still loads what was drawn before."""
+    """A visitor may redraw while their browser still loads the previous drawing."""
     path = server.handlers.served / ('a' * 32)
     path.write_bytes(bytes(20_000_000))
     with client.http.stream('GET', f'gradio_api/file={path}') as answer:
@@ -394,7 +394,7 @@ def test_file_that_goes_while_it_is_served(client, server):
 
 
 def test_addresses_that_a_client_makes_up_stay_with_it(client, server):
-    """What one says of a proxy before the server is no matter for the page of the next."""
+    """What a client says about a proxy does not affect the page of the next one."""
     headers = {'X-Forwarded-Host': 'elsewhere.example', 'Host': 'elsewhere.example'}
     for path in ('', 'config', 'theme.css'):
         client.http.get(path, headers=headers)

@@ -1,4 +1,4 @@
-"""The demo page in a real browser: drop, click, slider, downloads, two visitors at once."""
+"""Tests the page in a real browser: drop, click, slider, downloads, two visitors at once."""
 
 import json
 import re
@@ -21,7 +21,7 @@ ENLARGEMENT = 6
 
 @pytest.fixture
 def image() -> np.ndarray:
-    """A bright disc on a dark, slightly noisy ground."""
+    """A bright disc on a dark, slightly noisy background."""
     image = np.random.default_rng(0).integers(40, 60, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     return cv2.circle(image, (40, 40), 25, (60, 90, 230), -1)
 
@@ -39,19 +39,19 @@ def drop_image(page: Page, image: np.ndarray, name: str) -> None:
 
 
 def show(page: Page, image: np.ndarray) -> None:
-    """Drops an image and waits for what is found in it."""
+    """Drops an image and waits for its results."""
     drop_image(page, image, 'disc.png')
     expect(page.locator('#status')).to_contain_text('disc.png')
 
 
 def shown(page: Page, selector: str) -> np.ndarray:
-    """The image that is shown, as the browser got it."""
+    """Returns the image that is shown, as the browser received it."""
     address = page.locator(f'{selector} img').get_attribute('src')
     return cv2.imdecode(np.frombuffer(page.request.get(address).body(), np.uint8), 1)
 
 
 def download(page: Page, name: str) -> bytes:
-    # A file's name and its suffix are shown apart.
+    # The page shows a file's name and its suffix separately.
     stem, suffix = name.split('.')
     row = page.locator('#files tr', has_text=re.compile(rf'^\s*{stem}\s*\.{suffix}'))
     with page.expect_download() as started:
@@ -65,8 +65,8 @@ def choose(page: Page, selector: str, option: str) -> None:
 
 
 def click(page: Page, x: float, y: float) -> None:
-    """Clicks on the image, at shares of its width and height."""
-    # As long as the browser does not have it, it does not know how large it is.
+    """Clicks on the image at fractions of its width and height."""
+    # The browser does not know the image's size before it has loaded it.
     page.wait_for_function('document.querySelector("#image img").naturalWidth > 0')
     box = page.locator('#image img').bounding_box()
     scale = min(box['width'] / WIDTH, box['height'] / HEIGHT)
@@ -82,7 +82,7 @@ def enlarged(image: np.ndarray) -> np.ndarray:
 
 
 def is_plain(drawn: np.ndarray, image: np.ndarray) -> bool:
-    """Whether nothing is drawn into an image."""
+    """Returns whether nothing is drawn into an image."""
     difference = np.abs(drawn.astype(int) - enlarged(image))
     return difference.mean() < 1
 
@@ -107,7 +107,7 @@ def test_slider_redraws_without_the_model(page, image, models, monkeypatch):
     infer = detector.infer
     monkeypatch.setattr(detector, 'infer', lambda images: runs.append(1) or infer(images))
     show(page, image)
-    # Untrained, the model gives every class about the same score.
+    # The untrained model gives all classes about the same score.
     expect(page.locator('#legend')).to_contain_text('No object has a score of at least 0.30')
     assert is_plain(shown(page, '#image'), image)
     address = page.locator('#image img').get_attribute('src')
@@ -162,7 +162,7 @@ def test_classifier(page, image):
     ('model', 'map_height'), [(DETECTOR, WIDTH), (SEGMENTOR, HEIGHT)], ids=['resizes', 'does not']
 )
 def test_click_shows_the_window_of_the_token(model, map_height, page, image):
-    """The token's outline is where the click was, and the image is dark outside of the window."""
+    """The token's outline is where the click was, and the image is dark outside the window."""
     choose(page, '#model', model)
     show(page, image)
     for stage, (x, y) in ((0, (0.3, 0.4)), (0, (0.99, 0.99)), (2, (0.3, 0.4))):
@@ -174,7 +174,7 @@ def test_click_shows_the_window_of_the_token(model, map_height, page, image):
         drawn = shown(page, '#attention')
         assert drawn.shape == (HEIGHT * ENLARGEMENT, WIDTH * ENLARGEMENT, 3)
         across, down = stride * ENLARGEMENT, stride * ENLARGEMENT * HEIGHT // map_height
-        # One pixel inside of its cell, as lines are two pixels thick.
+        # One pixel inside its cell, as lines are two pixels thick.
         top = drawn[row * down + 1, column * across + 1 : (column + 1) * across - 1]
         assert (top == TOKEN_COLOR).all()
         if stage == 0:
@@ -195,7 +195,7 @@ def test_click_shows_the_window_of_the_token(model, map_height, page, image):
 
 
 def test_click_overtakes_the_choice_of_a_stage(page, image):
-    """The page still says block 1 of another stage when the click on a stage of one block comes."""
+    """A click on a stage with one block comes while the page still sends another one's block 1."""
     choose(page, '#model', SEGMENTOR)
     show(page, image)
     late = []
@@ -217,7 +217,7 @@ def test_click_overtakes_the_choice_of_a_stage(page, image):
 
 
 def test_files_that_are_not_taken(page, image, tmp_path):
-    """It is said in a friendly way, and an earlier result stays."""
+    """The page says so in a friendly way, and an earlier result stays."""
     show(page, image)
     address = page.locator('#image img').get_attribute('src')
     (tmp_path / 'fake.png').write_text('no image')
@@ -243,7 +243,7 @@ def test_visitor_whose_image_was_dropped(page, image, server):
 
 
 def test_crowd(page, image, monkeypatch):
-    """It is said in a friendly way."""
+    """The page says so in a friendly way."""
     monkeypatch.setattr(uploads, 'WAITING_MEGABYTES', 0)
     drop_image(page, image, 'disc.png')
     toasts = page.get_by_test_id('toast-body')
@@ -284,7 +284,7 @@ def test_known_classes(page):
 
 
 def test_phone(visitors, image):
-    """Nothing is wider than the screen, and nothing lies over anything else."""
+    """Nothing is wider than the screen, and nothing overlaps."""
     page = visitors.open(width=360, height=740)
     choose(page, '#model', SEGMENTOR)
     show(page, image)
@@ -301,7 +301,7 @@ def test_phone(visitors, image):
 
 
 def test_screenshot(page, image):
-    """Everything is in view at 1280 x 800, nothing lies over anything else."""
+    """Everything is in view at 1280 x 800, and nothing overlaps."""
     show(page, image)
     page.locator('#threshold input[type=range]').press('Home')
     expect(page.locator('#legend li').first).to_be_visible()
@@ -319,6 +319,6 @@ def test_screenshot(page, image):
         rows = slice(round(box['y']) + 1, round(box['y'] + box['height']) - 1)
         columns = slice(round(box['x']) + 1, round(box['x'] + box['width']) - 1)
         taken[rows, columns] += 1
-        # Something is drawn there.
+        # Something is drawn in each box.
         assert screenshot[rows, columns].std() > 1
     assert taken.max() == 1

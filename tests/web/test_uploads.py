@@ -1,4 +1,4 @@
-"""What the page takes as an image."""
+"""Tests what the page accepts as an image."""
 
 import cv2
 import numpy as np
@@ -84,7 +84,7 @@ def test_image_of_a_size_that_is_not_taken(size, message, tmp_path):
 
 @pytest.mark.parametrize('side', [80, 2000], ids=['small', 'made smaller'])
 def test_image_is_loaded_as_the_model_asks_for(side, tmp_path):
-    """And what is drawn on beside it."""
+    """An 8-bit image to draw on is loaded along with it."""
     deep = cv2.resize(NOISE, (side, side)).astype(np.uint16) * 257
     cv2.imwrite(str(tmp_path / 'deep.png'), deep)
     pipeline = [dict(type='LoadImageFromFile', color_type='unchanged')]
@@ -111,7 +111,7 @@ def test_image_is_called_what_its_visitor_calls_it(tmp_path):
 
 
 def test_upload_that_takes_too_long(tmp_path, monkeypatch):
-    """It makes room for another; what still arrives of it is refused, and nothing of it is left."""
+    """A slow upload makes room for another; its late data is refused, and nothing of it is left."""
     monkeypatch.setattr(uploads, 'WAITING_SECONDS', 0)
     received = uploads.Uploads(tmp_path)
     late = received.begin()

@@ -1,4 +1,4 @@
-"""Runs the command and reads what it wrote."""
+"""Runs the command and reads the files that it wrote."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +34,7 @@ def convert(source, tmp_path) -> Callable[..., dict[str, COCO]]:
 
 
 def check(coco: COCO, folder: Path) -> None:
-    """Every image is there and of its size; boxes and masks lie inside and have their area."""
+    """Checks that images exist in their sizes; boxes and masks lie inside and have their areas."""
     assert {path.name for path in folder.iterdir()} == {
         image['file_name'] for image in coco.imgs.values()
     }

@@ -1,4 +1,4 @@
-"""labelme to COCO and to label images."""
+"""Tests converting labelme to COCO and to label images."""
 
 import base64
 
@@ -22,7 +22,7 @@ SQUARE = ((10, 5), (30, 5), (30, 25), (10, 25))
 
 
 def write_pair(source, *shapes, **content):
-    """The same shapes for two images, so that either part has them."""
+    """Writes the same shapes for two images, so that both parts contain them."""
     for name in 'ab':
         write_labelme(source / f'{name}.json', *shapes, **content)
 

@@ -1,4 +1,4 @@
-"""Pascal VOC to COCO."""
+"""Tests converting Pascal VOC to COCO."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ BOX = (11, 6, 30, 25)
 
 
 def write_voc(source, name, *found, size=(WIDTH, HEIGHT), folder='Annotations', filename=None):
-    """Writes an image and its XML file; an object is a name, its corners and more XML."""
+    """Writes an image and its XML file; an object is a name, its corners and additional XML."""
     write_image(source / ('JPEGImages' if folder == 'Annotations' else folder) / f'{name}.jpg')
     elements = ''.join(
         f'<object><name>{label}</name>{more}<bndbox><xmin>{box[0]}</xmin><ymin>{box[1]}</ymin>'

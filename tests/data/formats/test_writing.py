@@ -1,4 +1,4 @@
-"""The split into training and validation, and what is written."""
+"""Tests the split into training and validation, and what is written."""
 
 from pathlib import Path
 

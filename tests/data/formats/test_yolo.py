@@ -1,4 +1,4 @@
-"""YOLO to COCO."""
+"""Tests converting YOLO to COCO."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Writes tiny folders in the formats."""
+"""Writes tiny datasets in each format."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_labelme(path: Path, *shapes: dict, **content: object) -> None:
-    """Writes a JSON file of labelme, and its image beside it unless ``imagePath`` is given."""
+    """Writes a labelme JSON file and, unless ``imagePath`` is given, an image next to it."""
     name = f'{path.stem}.jpg'
     if 'imagePath' not in content:
         write_image(path.parent / name)
@@ -32,12 +32,12 @@ def write_labelme(path: Path, *shapes: dict, **content: object) -> None:
 
 
 def polygon(label: str, *points: tuple[float, float], **more: object) -> dict:
-    """A shape of labelme."""
+    """Makes a labelme polygon."""
     return {'label': label, 'points': points, 'shape_type': 'polygon', **more}
 
 
 def objects(coco: COCO) -> dict[str, list[dict]]:
-    """The annotations by name of their class."""
+    """Returns the annotations by class name."""
     found: dict[str, list[dict]] = {}
     for each in coco.anns.values():
         found.setdefault(coco.cats[each['category_id']]['name'], []).append(each)

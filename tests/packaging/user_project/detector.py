@@ -1,4 +1,4 @@
-# What a user writes to fine-tune one of our detectors, only very small.
+# What a user writes to fine-tune one of our detectors, but much smaller.
 _base_ = 'nat_mm::detection/nat/mask_rcnn_nat_mini_3x_coco.py'
 
 model = dict(

@@ -1,4 +1,4 @@
-# What a user writes to fine-tune one of our segmentors, only very small.
+# What a user writes to fine-tune one of our segmentors, but much smaller.
 _base_ = 'nat_mm::segmentation/nat/upernet_nat_mini_512x512_160k_ade20k.py'
 
 model = dict(
