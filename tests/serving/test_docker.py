@@ -1,5 +1,6 @@
 """Tests what can be checked of docker/ without Docker."""
 
+import json
 import os
 import re
 import shutil
@@ -38,3 +39,17 @@ def test_pytorch_is_the_one_that_the_suite_runs_with():
     (torchvision,) = re.findall(r'^ARG TORCHVISION=(\S+)', text, flags=re.MULTILINE)
     assert f'TORCH ?= {torch}\n' in makefile
     assert f'TORCHVISION ?= {torchvision}\n' in makefile
+
+
+@pytest.mark.parametrize(('command', 'healthy'), [('serve', False), ('train', True)])
+def test_only_serve_is_unhealthy_without_an_answer(tmp_path, command, healthy):
+    (words,) = re.findall(
+        r'^HEALTHCHECK .*\\\n *CMD (\[.*\])$', DOCKERFILE.read_text(), re.MULTILINE
+    )
+    _, option, code = json.loads(words)  # python -c CODE
+    # In a container, process 1 is the command, and nothing else uses the port.
+    (tmp_path / 'cmdline').write_bytes(f'nat-mm\0{command}\0a.py\0'.encode())
+    code = code.replace('/proc/1/cmdline', str(tmp_path / 'cmdline')).replace(':8000', ':9')
+    result = subprocess.run([sys.executable, option, code], capture_output=True, text=True)
+    assert (result.returncode == 0) == healthy
+    assert ('refused' in result.stderr) != healthy
