@@ -7,6 +7,7 @@ from importlib.metadata import version
 
 import pytest
 import torch
+from packaging.version import Version
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from nat_mm.ops import neighborhood_attention_2d
@@ -41,7 +42,11 @@ INSTRUCTIONS = {
 
 These are for Triton 3.8, kernel size 7, head_dim 32 and bfloat16.
 """
-SPILLS = {('sm_90', 'forward', 32, 7, 'bfloat16'): 24, ('sm_90', 'queries', 32, 7, 'bfloat16'): 24}
+SPILLED = 24 if Version(version('triton')) < Version('3.9') else 32
+SPILLS = {
+    ('sm_90', 'forward', 32, 7, 'bfloat16'): SPILLED,
+    ('sm_90', 'queries', 32, 7, 'bfloat16'): SPILLED,
+}
 """The most bytes that a thread spills, where an H200 was faster that way; elsewhere none."""
 GPU_CASES = [(32, 7, 'bfloat16'), (64, 13, 'float16'), (64, 7, 'float32')]
 

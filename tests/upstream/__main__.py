@@ -24,7 +24,11 @@ SEPARATOR = '  # '
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the suites; returns 1 if a test fails unexpectedly and 2 if a suite cannot run."""
-    parser = argparse.ArgumentParser(prog='python -m tests.upstream', description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog='python -m tests.upstream',
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument('suites', nargs='+', metavar='PACKAGE=CHECKOUT', type=_parse_suite)
     parser.add_argument('--only', nargs='+', default=['tests'], metavar='PATH')
     parser.add_argument('--write', action='store_true')

@@ -18,6 +18,7 @@ from nat_mm.ops.backends.triton.query_gradient import na2d_bwd_q_kernel
 from nat_mm.ops.backends.triton.tiles import (
     Tiles,
     choose_tiles,
+    fast_precision,
     float32_precision,
     product_size,
 )
@@ -158,7 +159,7 @@ class LaunchProblem:
         if kernel == 'queries':
             # TF32 is precise enough to sum 16-bit gradients of scores.
             exact = self.query.dtype == torch.float32
-            precision = self.precision if exact else _fast_precision()
+            precision = self.precision if exact else fast_precision(_kind_of_gpu(self.query.device))
             constants |= make_table_constants(self.kernel_size, precision)
         return constants
 
@@ -333,15 +334,11 @@ def _float32_precision(query: Tensor) -> str:
     Otherwise, Hopper uses three TF32 products for each, which together are as exact as one in
     float32 and run on tensor cores.
     """
+    gpu = _kind_of_gpu(query.device)
     # allow_tf32 cannot be read once a program has used the newer fp32_precision.
     if torch.backends.cuda.matmul.fp32_precision == 'tf32':
-        return _fast_precision()
-    return float32_precision(_kind_of_gpu(query.device), query.shape[4])
-
-
-def _fast_precision() -> str:
-    """Returns the precision of float32 products where TF32 suffices; few AMD GPUs have it."""
-    return 'ieee' if torch.version.hip else 'tf32'
+        return fast_precision(gpu)
+    return float32_precision(gpu, query.shape[4])
 
 
 def _reduce_tables(partial_tables: Tensor, bias: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from nat_mm.ops.backends.triton.attend import na2d_fwd_kernel
 from nat_mm.ops.backends.triton.key_gradient import na2d_bwd_kv_kernel
 from nat_mm.ops.backends.triton.launch import make_constants, make_table_constants
 from nat_mm.ops.backends.triton.query_gradient import na2d_bwd_q_kernel
-from nat_mm.ops.backends.triton.tiles import choose_tiles, float32_precision
+from nat_mm.ops.backends.triton.tiles import choose_tiles, fast_precision, float32_precision
 from nat_mm.ops.backends.triton.window import MAP_SIZES
 
 KERNELS = {
@@ -119,7 +119,7 @@ def compile_kernel(
     precision = float32_precision(gpu, head_dim) if is_float32 else 'ieee'
     constants = make_constants(head_dim, True, window, (1, 1), tiles, precision)
     if kernel == 'queries':
-        sums = precision if is_float32 or gpu == 'amd' else 'tf32'
+        sums = precision if is_float32 else fast_precision(gpu)
         constants |= make_table_constants(window, sums)
     aligned = [['tt.divisibility', 16]]
     signature: dict[str, str | tuple[str, ...]] = {}

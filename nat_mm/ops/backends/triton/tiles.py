@@ -135,6 +135,11 @@ def float32_precision(gpu: str, head_dim: int) -> str:
     return 'tf32x3' if gpu == 'hopper' and head_dim <= 32 else 'ieee'
 
 
+def fast_precision(gpu: str) -> str:
+    """Returns the precision of float32 products where TF32 suffices; few AMD GPUs have it."""
+    return 'ieee' if gpu == 'amd' else 'tf32'
+
+
 def product_size(size: int) -> int:
     """Rounds ``size`` up to a matrix size that the kernels can multiply."""
     return max(SMALLEST_PRODUCT, 1 << (size - 1).bit_length())
