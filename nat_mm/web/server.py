@@ -23,6 +23,10 @@ from nat_mm.web.offline import OfflinePage
 from nat_mm.web.page import LOOK, build_page
 from nat_mm.web.uploads import Uploads
 
+POLL_SECONDS = 0.01
+"""How often to look for new events. Gradio does it every millisecond, which takes a tenth of a core
+even while nobody uses the page."""
+
 
 @dataclass(frozen=True, eq=False)
 class ServedPage:
@@ -87,6 +91,7 @@ def serve(
 def _application(page: gr.Blocks) -> FastAPI:
     """Creates Gradio's application, with everything disabled that the page does not need."""
     page.queue(api_open=False)
+    page._queue.sleep_when_free = page._queue.progress_update_sleep_when_free = POLL_SECONDS
     page.state_session_capacity = PAGES
     # Only then does Gradio check that files in events really are uploads.
     page.has_launched = True

@@ -1,5 +1,6 @@
 """Tests many visitors, slow ones, and ones that want more than their share."""
 
+import asyncio
 import socket
 import threading
 import time
@@ -42,6 +43,19 @@ def wait_until(condition):
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_idle_page_does_not_keep_a_core_busy(client, monkeypatch):
+    client.show(PNG)  # starts Gradio's queue
+    pauses, sleep = [], asyncio.sleep
+
+    async def recorded_sleep(seconds: float, *arguments) -> None:
+        pauses.append(seconds)
+        await sleep(seconds, *arguments)
+
+    monkeypatch.setattr(asyncio, 'sleep', recorded_sleep)
+    wait_until(lambda: len(pauses) >= 5)
+    assert min(pauses) >= 0.01
 
 
 def test_visitors_are_served_beside_slow_clients(server, port, faults):
