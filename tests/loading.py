@@ -25,6 +25,15 @@ def run_python(words: list[str]) -> None:
         runpy.run_path(words[0], run_name='__main__')
 
 
+def forget_visualizers() -> None:
+    """Lets the next run in this process write to its own work directory, as in a new process."""
+    # Processes import this file before they import OpenMMLab.
+    from mmengine.visualization import Visualizer
+
+    for kind in (Visualizer, *Visualizer.__subclasses__()):
+        kind._instance_dict.clear()
+
+
 def name_for_mim(module: str) -> str:
     """Returns the distribution name of a module for ``mim``; the forks' names differ."""
     return importlib.metadata.packages_distributions()[module][0]

@@ -6,10 +6,9 @@ import pickle
 import cv2
 import numpy as np
 import pytest
-from mmengine.visualization import Visualizer
 
 from nat_mm.errors import UserError
-from tests.loading import load_command
+from tests.loading import forget_visualizers, load_command
 
 pytest.importorskip('mmpretrain', reason='classification needs mmpretrain')
 
@@ -85,11 +84,6 @@ def commands(train, test, predict):
 def fresh_visualizer():
     """Lets each run write to its own work directory, as if in its own process."""
     forget_visualizers()
-
-
-def forget_visualizers():
-    for kind in (Visualizer, *Visualizer.__subclasses__()):
-        kind._instance_dict.clear()
 
 
 @pytest.fixture(scope='module')

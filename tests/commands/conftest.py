@@ -4,9 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
-from mmengine.visualization import Visualizer
 
-from tests.loading import Run
+from tests.loading import Run, forget_visualizers
 from tests.processes import write_stubs
 
 ROOT = Path(__file__).parents[2]
@@ -158,11 +157,6 @@ def trained(
 def fresh_visualizer() -> None:
     """Lets each run in this process write to its own work directory, as if in its own process."""
     forget_visualizers()
-
-
-def forget_visualizers() -> None:
-    for kind in (Visualizer, *Visualizer.__subclasses__()):
-        kind._instance_dict.clear()
 
 
 @pytest.fixture(scope='session')

@@ -19,10 +19,9 @@ from nat_mm.checkpoints import convert_checkpoint, load_pretrained
 from nat_mm.commands.running import run_command
 from nat_mm.inference import model
 from nat_mm.inference.config import load_config
-from tests.commands.conftest import forget_visualizers
 from tests.commands.mutations import OF_CLASSES, OF_TRAINING, damaged, unexpected
 from tests.compat import regression
-from tests.loading import load_command
+from tests.loading import forget_visualizers, load_command
 from tests.processes import run_together
 
 SMALL = """

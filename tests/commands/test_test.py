@@ -11,7 +11,7 @@ import torch
 
 from nat_mm.checkpoints import read_checkpoint
 from nat_mm.errors import UserError
-from tests.commands.conftest import forget_visualizers
+from tests.loading import forget_visualizers
 
 
 def metrics(work_dir):

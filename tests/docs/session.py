@@ -13,7 +13,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.visualization import Visualizer
 from packaging.requirements import Requirement
 
 from nat_mm.data.shape_trace import build_without_memory
@@ -130,8 +129,7 @@ def make_smaller(config: str) -> Path:
 
 def run_command_here(words: list[str]) -> None:
     """Runs ``python WORDS`` in this process, since a new one would import OpenMMLab again."""
-    for kind in (Visualizer, *Visualizer.__subclasses__()):
-        kind._instance_dict.clear()
+    loading.forget_visualizers()
     before, environment, exit_code = sys.argv, dict(os.environ), 0
     try:
         loading.run_python(words)

@@ -14,8 +14,7 @@ from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
 from nat_mm.compat.panopticapi.utils import id2rgb
-from tests.commands.conftest import forget_visualizers
-from tests.loading import Run
+from tests.loading import Run, forget_visualizers
 from tests.mask2former.small import RUN, SHIPPED, shipped_config, small_config
 
 

@@ -20,11 +20,10 @@ import mmengine.runner
 import torch
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import HOOKS
-from mmengine.visualization import Visualizer
 
 from nat_mm.inference.config import load_config
 from nat_mm.training.resume import find_last_checkpoint
-from tests.loading import load_command
+from tests.loading import forget_visualizers, load_command
 from tests.processes import leave_out_log_details
 
 BALLAST = 30_000_000
@@ -191,7 +190,7 @@ class Soak:
             sys.stdout = sys.stderr = open(log, 'w')  # noqa: SIM115
             TellProgress.pipe = write
             torch.set_num_threads(1)  # other threads do not survive a fork
-            Visualizer._instance_dict.clear()
+            forget_visualizers()
             leave_out_log_details()
             if not self._mended:
                 undo_repair()

@@ -9,7 +9,8 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, HOOKS, METRICS, MODELS
 from mmengine.runner import Runner
-from mmengine.visualization import Visualizer
+
+from tests.loading import forget_visualizers
 
 _numbers = itertools.count()
 BATCHES = 3
@@ -138,8 +139,7 @@ def tiny_config(work_dir, *, by_epoch=False, end=3, checkpoint=None, validate=Fa
 
 def build_tiny(work_dir, *, overrides=None, **options):
     """Builds the runner of a training run."""
-    for kind in (Visualizer, *Visualizer.__subclasses__()):
-        kind._instance_dict.clear()  # each run writes to its own work directory
+    forget_visualizers()
     config = tiny_config(work_dir, **options)
     config.merge_from_dict(overrides or {})
     return Runner.from_cfg(config)
