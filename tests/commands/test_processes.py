@@ -48,9 +48,9 @@ def measured(work_dir):
     return json.loads(path.read_text())
 
 
-def test_mistake_is_one_line_and_exit_code_2(run, configs, tmp_path):
+def test_mistake_is_one_line_and_exit_code_2(run, python, configs, tmp_path):
     (tmp_path / 'half.pth').write_bytes(b'PK\x03\x04 half a checkpoint')
-    result = run(sys.executable, ROOT / 'tools' / 'test.py', configs['detection'], 'half.pth')
+    result = run(python, ROOT / 'tools' / 'test.py', configs['detection'], 'half.pth')
     assert result.returncode == 2
     (line,) = [line for line in result.stderr.splitlines() if line.startswith('error: ')]
     assert 'half.pth' in line
