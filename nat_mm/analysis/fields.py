@@ -19,6 +19,7 @@ from nat_mm.analysis.windows import (
 )
 from nat_mm.backbones.base import NeighborhoodBackbone
 from nat_mm.layers import ConvDownsampler, ConvTokenizer, PatchMerging, PatchTokenizer
+from nat_mm.ops.validation import check_int
 
 # Kernel size, stride and padding of each convolution in the tokenizers and downsamplers.
 _CONVOLUTIONS = {
@@ -119,21 +120,25 @@ def attention_rollouts(
         point: (x, y) in pixels of ``image``; selects the token in whose cell it lies in each stage.
         stage: Last stage, from 0; negative numbers count from the last.
         block: Last layer in that stage, from 0; negative numbers count from the last.
-        last: Number of layers to return; None for all.
+        last: Number of layers to return, at least 1; None for all.
 
     Returns:
         For each of the ``last`` layers up to the chosen one: the layer and its shares, [H, W],
         float32, which sum to 1 unless some are left out.
 
     Raises:
-        ValueError: There is no such layer, or the point is outside the image.
+        TypeError: ``last`` is not an int.
+        ValueError: There is no such layer, ``last`` is less than 1, or the point is outside the
+            image.
     """
     find_backbone(backbone)
+    if last is not None:
+        check_int('last', last, minimum=1)
     layers = layers_until(choose_layer(backbone, stage=stage, block=block), backbone)
     recorded = record_queries_and_keys(backbone, image, layers)
     weights = {layer: _mean_weights(backbone, layer, *recorded.pop(layer)) for layer in layers}
     rollouts = []
-    for number in range(len(layers))[-last if last else 0 :]:
+    for number in range(len(layers))[-(last or 0) :]:
         shares = torch.zeros(map_shape(image, layers[number].stage))
         shares[token_under(image, point, layers[number].stage)] = 1
         for layer in reversed(layers[: number + 1]):

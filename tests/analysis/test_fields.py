@@ -166,3 +166,9 @@ def test_rollout_leaves_out_what_falls_on_padding():
     image = torch.randn(1, 3, 70, 50)
     ((_, shares),) = attention_rollouts(backbone, image, point=(0, 69), last=1)
     assert 0.2 < shares.sum() < 0.99
+
+
+@pytest.mark.parametrize(('last', 'error'), [(0, ValueError), (-1, ValueError), (1.0, TypeError)])
+def test_rollouts_of_no_layers_are_refused(image, last, error):
+    with pytest.raises(error, match=f'last must be .*at least 1, got {last}'):
+        attention_rollouts(make_backbone('NAT'), image, point=(3, 3), last=last)
