@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -58,14 +59,25 @@ class ForkedPython:
         command: An interpreter, then ``-m MODULE`` or a file, with arguments. The interpreter is
             ignored: it is always the current one.
         env: Environment variables of the process.
-        others: Other options of `subprocess.Popen`, ignored: `stdout` has all output as text.
+        stdout, stderr, text, errors: As for `subprocess.Popen`, but without a choice: all output is
+            text in the attribute `stdout`.
     """
 
-    def __init__(self, command: Sequence[object], *, env: dict[str, str], **others: object) -> None:
+    def __init__(
+        self,
+        command: Sequence[object],
+        *,
+        env: dict[str, str],
+        stdout: int = subprocess.PIPE,
+        stderr: int = subprocess.STDOUT,
+        text: bool = True,
+        errors: str = 'replace',
+    ) -> None:
+        assert (stdout, stderr, text) == (subprocess.PIPE, subprocess.STDOUT, True)
         reader, writer = multiprocessing.Pipe(duplex=False)
         words = [str(word) for word in command[1:]]
         self._process = start(_run_command, words, dict(env), os.getcwd(), writer)
-        self.stdout = os.fdopen(os.dup(reader.fileno()), errors='replace')
+        self.stdout = os.fdopen(os.dup(reader.fileno()), errors=errors)
         reader.close()
         writer.close()
 
