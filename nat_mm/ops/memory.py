@@ -249,8 +249,14 @@ def unpack(packed: Tensor) -> tuple[Tensor, ...]:
     Returns:
         Three views, [B, H, W, heads, head_dim].
     """
-    # A compiler eliminates the copy, and a tracer cannot see into a Python autograd function.
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    # A compiler eliminates the copy, and a tracer cannot see into a Python autograd function. One
+    # that torch.func supports would take several times as long, as PyTorch inspects the signature
+    # of its ``forward`` in every call.
+    if (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch._C._are_functorch_transforms_active()
+    ):
         return packed.unbind(3)
     return _Unpack.apply(packed)
 
@@ -267,12 +273,8 @@ def empty_packed(query: Tensor) -> Tensor:
 
 class _Unpack(torch.autograd.Function):
     @staticmethod
-    def forward(packed: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, packed: Tensor) -> tuple[Tensor, ...]:
         return packed.unbind(3)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:  # required by torch.func
-        pass
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
