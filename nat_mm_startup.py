@@ -9,7 +9,8 @@ and merely watches for a few modules:
   has it (mmcv-lite). A compiled one always takes precedence.
 - ``panopticapi``, which mmdet needs for panoptic data: served from :mod:`nat_mm.compat.panopticapi`
   if no other finder has it.
-- ``mmengine.config``: finds ``_base_ = 'nat_mm::...'`` in this package's own folder;
+- ``mmengine.config``: finds ``_base_ = 'nat_mm::...'`` in this package's own folder, and other
+  packages' bases without reading all of their metafiles;
   ``mmengine.hub`` builds ``nat_mm::...`` models.
 - functions that need the repairs in :mod:`nat_mm.compat` but can be called without a config that
   imports nat_mm: nat_mm is imported before a checkpoint is read, a runner resumes, an inferencer
@@ -78,7 +79,7 @@ class _MissingPanopticApi:
             return None
         from importlib.util import spec_from_file_location
 
-        folder = os.path.join(_package_folder(), 'compat', name)
+        folder = os.path.join(_package_folder('nat_mm'), 'compat', name)
         return spec_from_file_location(
             name, os.path.join(folder, '__init__.py'), submodule_search_locations=[folder]
         )
@@ -139,12 +140,13 @@ def _find_own_configs(config):
         package, is_packaged, name = cfg_path.partition('::')
         if not is_packaged or not _is_installed('nat_mm'):
             return find(cfg_path, filename)
+        path = os.path.join(_package_folder(package), '.mim', 'configs', name)
         if package != 'nat_mm':
             import nat_mm  # noqa: F401
 
-            return find(cfg_path, filename)
+            # For each base, mmengine would first search the package's metafiles, about 100.
+            return (path, package) if os.path.isfile(path) else find(cfg_path, filename)
         # mmengine itself would look next to the metadata, where an editable install has no files.
-        path = os.path.join(_package_folder(), '.mim', 'configs', name)
         if not os.path.isfile(path):
             raise FileNotFoundError(f'nat_mm has no config {name!r} ({cfg_path!r} in {filename})')
         # Without a scope, types are looked up in the config's default_scope, mmdet or mmseg;
@@ -203,7 +205,8 @@ def _is_installed(package):
     return find_spec(package) is not None
 
 
-def _package_folder():
+def _package_folder(package):
     from importlib.util import find_spec
 
-    return find_spec('nat_mm').submodule_search_locations[0]
+    spec = find_spec(package) if package.isidentifier() else None
+    return spec.submodule_search_locations[0] if spec and spec.submodule_search_locations else ''

@@ -17,8 +17,6 @@ import cv2
 import numpy as np
 import pytest
 from mmengine.config import Config
-from mmengine.config import config as config_module
-from mmengine.config import utils as config_utils
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
 
@@ -35,11 +33,6 @@ if 'PYTEST_XDIST_WORKER' in os.environ:
     # Workers share the cores. With several threads each, they would wait for one another.
     assert 'torch' not in sys.modules  # torch reads the variable when it is imported
     os.environ.setdefault('OMP_NUM_THREADS', '1')
-
-# For each base in another package, mmengine asks pkg_resources whether that package is installed
-# and reads all of its about 100 metafiles: a second or more per config.
-config_module.is_installed = functools.cache(config_module.is_installed)
-config_utils.load = functools.cache(config_utils.load)
 
 ROOT = Path(__file__).parents[1]
 

@@ -19,8 +19,12 @@ _MIRRORS_FIRST: ContextVar[bool] = ContextVar('mirrors_first', default=False)
 @functools.cache
 def read_model_zoo() -> dict[str, dict]:
     """Returns the metafile entry of each model, by name."""
-    index = yaml.safe_load((FOLDER / 'model-index.yml').read_text(encoding='utf-8'))
-    files = (yaml.safe_load((FOLDER / path).read_text('utf-8')) for path in index['Import'])
+    loader = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)  # the first takes a tenth of the time
+
+    def read(path: str) -> dict:
+        return yaml.load((FOLDER / path).read_text(encoding='utf-8'), loader)
+
+    files = map(read, read('model-index.yml')['Import'])
     return {entry['Name']: entry for file in files for entry in file['Models']}
 
 

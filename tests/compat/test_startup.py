@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
+from mmengine.config import utils as config_utils
 from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.utils import is_installed
 from mmengine.utils.dl_utils import mmcv_full_available
@@ -166,3 +168,16 @@ def test_served_operators_look_like_an_ordinary_module():
 @pytest.mark.parametrize('package', ['nat_mm', 'mmseg'])
 def test_config_packages_are_known(package):
     assert is_installed(MODULE2PACKAGE[package])
+
+
+def test_bases_of_other_packages_are_found_without_reading_metafiles(tmp_path, monkeypatch):
+    monkeypatch.setattr(config_utils, 'load', pytest.fail)
+    (tmp_path / 'config.py').write_text("_base_ = 'mmdet::_base_/schedules/schedule_1x.py'")
+    optimizer = Config.fromfile(tmp_path / 'config.py').optim_wrapper
+    assert optimizer._scope_ == 'mmdet'
+
+
+def test_base_that_another_package_lacks_is_named_by_mmengine(tmp_path):
+    (tmp_path / 'config.py').write_text("_base_ = 'mmdet::_base_/schedules/schedule_9x.py'")
+    with pytest.raises(FileNotFoundError, match=r'mmdet/\.mim/configs/.*schedule_9x\.py'):
+        Config.fromfile(tmp_path / 'config.py')
