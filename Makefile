@@ -54,7 +54,9 @@ demo: $(INSTALLED)
 
 # Otherwise, each test process would compile the tests, the package and the benchmarks anew.
 unexport PYTHONDONTWRITEBYTECODE
-PYTEST = $(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+# The timeout, in seconds for a test with its fixtures, turns a hang into a failure that says where.
+PYTEST = $(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal \
+	--timeout 900
 
 test: $(INSTALLED)
 	$(PYTEST)

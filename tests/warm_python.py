@@ -60,8 +60,12 @@ def warm(python: Path, folder: Path, environment: dict[str, str]) -> Iterator[Pa
         stdout=subprocess.PIPE,
     )
     with server:
-        assert server.stdout.readline() == b'ready\n'
-        yield command
+        try:
+            assert server.stdout.readline() == b'ready\n'
+            yield command
+        finally:
+            # Closing its input is not enough: processes forked from this one may hold it open.
+            server.terminate()
 
 
 def preload(names: Iterable[str]) -> None:
