@@ -30,6 +30,10 @@ COMMANDS = {
 
 def main() -> None:
     """Runs the command named by the first argument; ``nat-mm --help`` lists them."""
+    run_command(_run)
+
+
+def _run() -> None:
     name = sys.argv[1] if len(sys.argv) > 1 else '--help'
     if name in ('-h', '--help'):
         print(_usage())
@@ -39,7 +43,7 @@ def main() -> None:
         command = import_module(f'nat_mm.commands.{name.replace("-", "_")}')
         # argparse shows the first entry as the program's name.
         sys.argv[:2] = [f'nat-mm {name}']
-        run_command(command.main)
+        command.main()
     else:
         print(f'error: {name!r} is not a command\n\n{_usage()}', file=sys.stderr)
         sys.exit(2)

@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Callable
 
 from nat_mm.errors import CheckpointError, UserError
+from nat_mm.output import perhaps_unread
 
 
 def run_command(main: Callable[[], None]) -> None:
@@ -17,7 +18,8 @@ def run_command(main: Callable[[], None]) -> None:
         main: The command.
     """
     try:
-        main()
+        with perhaps_unread():
+            main()
     except (UserError, CheckpointError) as error:
         message = printable(' '.join(str(error).split()))
         print('error:', textwrap.shorten(message, 800, placeholder=' ...'), file=sys.stderr)

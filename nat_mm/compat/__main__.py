@@ -1,6 +1,7 @@
 """Prints which repairs are active, why, and where the problems are reported upstream."""
 
 from nat_mm.compat import REPAIRS, STAND_INS, find_status
+from nat_mm.output import perhaps_unread
 
 
 def main() -> None:
@@ -17,4 +18,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    with perhaps_unread(interrupted=0):
+        main()

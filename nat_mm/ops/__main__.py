@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 import torch
 
 from nat_mm.ops.backends import BACKENDS, automatic_order, choose_backend, cpu
+from nat_mm.output import perhaps_unread
 
 KERNEL_SIZE = (7, 7)
 
@@ -45,11 +45,5 @@ def _print_device(device: str) -> None:
 
 
 if __name__ == '__main__':
-    try:
-        code = main()
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader closed the pipe, as `head` does
-        code = 0
-        # Python flushes stdout once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    sys.exit(code)
+    with perhaps_unread(interrupted=0):
+        sys.exit(main())

@@ -1,0 +1,43 @@
+"""Lets programs end quietly when nobody reads their output any more."""
+
+import os
+import select
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def perhaps_unread(*, interrupted: int = 1) -> Iterator[None]:
+    """Ends the program quietly if its reader stops early, as ``head`` does.
+
+    Args:
+        interrupted: Exit code if the program wants to print more after that. One that only has its
+            last lines left to print keeps its own exit code.
+
+    Raises:
+        BrokenPipeError: If a pipe other than standard output is broken.
+    """
+    try:
+        yield
+    except BrokenPipeError:
+        if not _is_unread():
+            raise  # another pipe
+        _discard_output()
+        sys.exit(interrupted)
+    finally:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _discard_output()
+
+
+def _is_unread() -> bool:
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return bool(poll.poll(0))  # only errors, since it asks for nothing
+
+
+def _discard_output() -> None:
+    """Discards what is left in the buffer, which Python flushes at exit, and all later output."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
