@@ -27,12 +27,15 @@ def perhaps_unread(*, interrupted: int = 1) -> Iterator[None]:
         sys.exit(interrupted)
     finally:
         try:
-            sys.stdout.flush()
+            if sys.stdout is not None:  # as it is if the shell closed it
+                sys.stdout.flush()
         except BrokenPipeError:
             _discard_output()
 
 
 def _is_unread() -> bool:
+    if sys.stdout is None:
+        return False
     poll = select.poll()
     poll.register(sys.stdout.fileno(), 0)
     return bool(poll.poll(0))  # only errors, since it asks for nothing

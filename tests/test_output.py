@@ -56,16 +56,24 @@ def test_commands(
     assert exit_code(main.main, buffered) == (complete if buffered else interrupted)
 
 
-def test_another_broken_pipe_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail() -> None:
-        raise BrokenPipeError('of a data loader')
+def fail() -> None:
+    raise BrokenPipeError('of a data loader')
 
+
+def test_another_broken_pipe_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     reader, writer = os.pipe()
     with os.fdopen(writer, 'w') as stream:
         monkeypatch.setattr(sys, 'stdout', stream)
         with pytest.raises(BrokenPipeError, match='data loader'):
             run_command(fail)
     os.close(reader)
+
+
+def test_without_standard_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, 'stdout', None)
+    run_command(lambda: print('nowhere'))
+    with pytest.raises(BrokenPipeError, match='data loader'):
+        run_command(fail)
 
 
 @pytest.mark.parametrize(
