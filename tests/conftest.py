@@ -5,6 +5,7 @@ import functools
 import gc
 import json
 import logging
+import multiprocessing
 import os
 import signal
 import sys
@@ -277,6 +278,21 @@ def uncollected_garbage() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('mmengine.dataset.base_dataset.gc', SimpleNamespace(collect=lambda: None))
         yield
+
+
+@pytest.fixture(autouse=True)
+def no_forked_processes() -> Iterator[None]:
+    """Ends processes that a test leaves behind, such as the workers of a lost data loader.
+
+    They hold open all files that were open when they were forked. Whoever waits for the end of such
+    a file, as the browser's driver does for that of its input, would wait for ever.
+    """
+    yield
+    if multiprocessing.active_children():
+        gc.collect()  # lost data loaders end their workers
+    for child in multiprocessing.active_children():
+        child.kill()
+        child.join()
 
 
 @pytest.fixture(autouse=True)
