@@ -3,9 +3,9 @@
 Each one is a module of this package that imports nothing from OpenMMLab before it is applied. It
 has:
 
-- ``BROKEN_IN``, the versions that need it, by package; all of them must match. A package is either
-  a distribution or one of OpenMMLab's modules, such as ``mmseg``, whichever distribution provides
-  it.
+- ``BROKEN_IN``, the versions that need it, by package; all of them must match. A package is a
+  distribution; or one of OpenMMLab's modules, such as ``mmseg``, whichever distribution provides
+  it; or ``python``.
 - ``UPSTREAM``, where the problem is reported upstream, or :data:`NOT_REPORTED`.
 - ``MODULES``, the modules to change as soon as they are imported.
 - ``repair(module)``, which changes one of them.
@@ -19,6 +19,7 @@ lower the bound in its ``BROKEN_IN`` or delete it.
 """
 
 import functools
+import platform
 from dataclasses import dataclass
 from importlib import import_module, metadata
 from importlib.util import find_spec
@@ -32,6 +33,7 @@ REPAIRS = (
     'coco_annotations',
     'compiled_training',
     'ddp_checkpoints',
+    'find_loader',
     'fork_configs',
     'fsdp',
     'lazy_configs',
@@ -108,7 +110,9 @@ def load(name: str) -> ModuleType:
 
 
 def installed_version(package: str) -> str | None:
-    """Returns the version of a distribution or an OpenMMLab module, or None if it is missing."""
+    """Returns the version of a package of ``BROKEN_IN``, or None if it is missing."""
+    if package == 'python':
+        return platform.python_version()
     for distribution in _DISTRIBUTIONS.get(package, (package,)):
         try:
             return metadata.version(distribution)

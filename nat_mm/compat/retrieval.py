@@ -3,7 +3,7 @@
 from types import ModuleType
 
 from nat_mm.compat import NOT_REPORTED
-from nat_mm.compat.numpy_names import NumPyWithNames
+from nat_mm.compat.removed_names import ModuleWithNames
 
 BROKEN_IN = {'mmpretrain': '<1.3', 'numpy': '>=2.4'}
 UPSTREAM = NOT_REPORTED
@@ -16,6 +16,5 @@ def repair(module: ModuleType) -> None:
     Args:
         module: ``mmpretrain.evaluation.metrics.retrieval``.
     """
-    import numpy as np
-
-    module.np = NumPyWithNames(in1d=np.isin)  # does the same for the flat arrays there
+    # For the flat arrays there, both do the same.
+    module.np = ModuleWithNames(module.np, in1d=module.np.isin)

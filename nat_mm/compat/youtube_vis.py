@@ -3,7 +3,7 @@
 from types import ModuleType
 
 from nat_mm.compat import NOT_REPORTED
-from nat_mm.compat.numpy_names import NumPyWithNames
+from nat_mm.compat.removed_names import ModuleWithNames
 
 BROKEN_IN = {'mmdet': '<3.4', 'numpy': '>=1.24'}
 UPSTREAM = NOT_REPORTED
@@ -16,4 +16,4 @@ def repair(module: ModuleType) -> None:
     Args:
         module: ``mmdet.evaluation.functional.ytviseval``.
     """
-    module.np = NumPyWithNames(float=float)
+    module.np = ModuleWithNames(module.np, float=float)

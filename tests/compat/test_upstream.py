@@ -7,6 +7,7 @@ import ast
 import importlib
 import inspect
 import os
+import pkgutil
 import re
 import sys
 import warnings
@@ -19,6 +20,7 @@ from types import SimpleNamespace
 import cv2
 import mmengine.config.utils
 import mmengine.runner.checkpoint
+import mmengine.utils.dl_utils.misc
 import numpy as np
 import pkg_resources
 import pytest
@@ -39,7 +41,7 @@ from nat_mm.checkpoints import read_checkpoint
 from nat_mm.compat import REPAIRS, STAND_INS, find_status, installed_version, noise
 from tests.compat.regression import train
 from tests.compat.test_compiled_training import train_compiled
-from tests.compat.test_numpy_names import RANKING, evaluate_one_video
+from tests.compat.test_removed_names import RANKING, evaluate_one_video
 from tests.compat.test_scores_file import end_test_epoch
 
 THIS_MODULE = sys.modules[__name__]
@@ -122,6 +124,12 @@ def test_ddp_checkpoints():
     assert list(DDPStrategy.model_state_dict(strategy)) == ['weight', 'bias']
     with still_broken('ddp_checkpoints'):
         assert list(DDPStrategy.model_state_dict.__wrapped__(strategy)) == ['weight', 'bias']
+
+
+def test_find_loader(monkeypatch):
+    monkeypatch.setattr(mmengine.utils.dl_utils.misc, 'pkgutil', pkgutil)
+    with still_broken('find_loader', AttributeError):
+        mmengine.utils.dl_utils.mmcv_full_available()
 
 
 def test_fork_configs():

@@ -1,10 +1,11 @@
-"""Tests metrics that use names removed from NumPy."""
+"""Tests what uses names that NumPy or Python removed."""
 
 import copy
 
 import numpy as np
 import pytest
 import torch
+from mmengine.utils.dl_utils import mmcv_full_available
 
 RANKING = {
     'pred': torch.tensor([[0.9, 0.5, 0.7]]),
@@ -42,6 +43,10 @@ def test_retrieval():
     from mmpretrain.evaluation.metrics import RetrievalAveragePrecision
 
     assert RetrievalAveragePrecision.calculate(**RANKING) == pytest.approx(50)
+
+
+def test_compiled_operators_are_found():
+    assert mmcv_full_available()  # nat_mm serves them if mmcv has none
 
 
 def test_numpy_itself_stays_as_it_is():
