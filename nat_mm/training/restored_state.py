@@ -125,6 +125,9 @@ def _is_like(value: Any, fresh: Any) -> bool:
 
 
 def _is_finite(value: Any) -> bool:
+    """Returns whether a value is a finite number, of Python, NumPy or PyTorch."""
+    if getattr(value, 'shape', None) == ():
+        value = value.item()
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 

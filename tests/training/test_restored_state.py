@@ -67,6 +67,7 @@ MEANINGLESS = {
     'histories are a list': (SCALARS, [1], ''),
     'average of weights is text': (('ema_state_dict',), 'x', ''),
     'best checkpoint is a number': ((*INFO, 'best_ckpt'), 3, 'best_ckpt in message_hub must be'),
+    'best score is an array': ((*INFO, 'best_score'), np.zeros(3), 'best_score in message_hub must'),
     'best score is text': ((*INFO, 'best_score'), 'x', 'best_score in message_hub must be'),
     'outdated files are a number': ((*INFO, 'outdated_checkpoints'), 3, 'outdated_check.* must be'),
     'interrupted epoch is text': ((*INFO, 'interrupted_epoch'), 'x', 'interrupted_epoch in mess'),
@@ -87,23 +88,27 @@ def test_what_continues_no_training_run_is_refused(checkpoint, tmp_path, path, v
 
 
 class Rising(BaseMetric):
-    """A score that gets better every time."""
+    """A score that gets better every time; ``kind`` converts it."""
 
     count = 0
+
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
 
     def process(self, data_batch, data_samples):
         self.results.append(0)
 
     def compute_metrics(self, results):
         Rising.count += 1
-        return {'score': Rising.count}
+        return {'score': self.kind(Rising.count)}
 
 
-def validated(work_dir, epochs, name, **options):
+def validated(work_dir, epochs, name, kind=int, **options):
     return train(
         work_dir, epochs, name,
         val_dataloader=DataLoader(torch.randn(2, 3), collate_fn=stack),
-        val_cfg={}, val_evaluator=Evaluator(Rising()),
+        val_cfg={}, val_evaluator=Evaluator(Rising(kind)),
         default_hooks={'checkpoint': {
             'type': 'CheckpointHook', 'interval': 1, 'save_best': 'score', 'rule': 'greater',
         }},
@@ -129,6 +134,15 @@ def test_resuming_deletes_nothing_but_its_own_best_checkpoint(tmp_path, place):
     validated(work_dir, 3, place, load_from=str(tmp_path / 'evil.pth'), resume=True)
     assert (work_dir / 'best_score_epoch_3.pth').exists()
     assert before - set(tmp_path.rglob('*')) == set()
+
+
+# mmseg's IoUMetric returns NumPy's numbers, torchmetrics' metrics return tensors.
+@pytest.mark.parametrize('kind', [float, np.float32, np.array, torch.tensor])
+def test_kinds_of_best_scores(tmp_path, kind):
+    validated(tmp_path, 2, f'{kind.__name__} first', kind)
+    last = str(tmp_path / 'epoch_2.pth')
+    validated(tmp_path, 3, f'{kind.__name__} then', kind, load_from=last, resume=True)
+    assert (tmp_path / 'best_score_epoch_3.pth').exists()
 
 
 def test_best_checkpoint_of_a_work_dir_that_was_moved(tmp_path):
