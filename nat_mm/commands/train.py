@@ -70,13 +70,16 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def apply_arguments(config: Config, arguments: argparse.Namespace) -> None:
     """Applies the command-line options to the config."""
     config.launcher = arguments.launcher
-    if arguments.amp and config.optim_wrapper.type not in MIXED_PRECISION_WRAPPERS:
-        if config.optim_wrapper.type != 'OptimWrapper':
+    if arguments.amp:
+        wrapper = config.get('optim_wrapper')
+        kind = wrapper.get('type', 'OptimWrapper') if isinstance(wrapper, dict) else wrapper
+        if kind == 'OptimWrapper':
+            wrapper.type = 'AutocastOptimWrapper'
+        elif kind not in MIXED_PRECISION_WRAPPERS:
             raise UserError(
                 f'--amp works with the optimizer wrapper OptimWrapper, '
-                f'{arguments.config} has {config.optim_wrapper.type}'
+                f'{arguments.config} has {kind}'
             )
-        config.optim_wrapper.type = 'AutocastOptimWrapper'
     if arguments.auto_scale_lr:
         if 'base_batch_size' not in config.get('auto_scale_lr', {}):
             raise UserError(
@@ -88,7 +91,11 @@ def apply_arguments(config: Config, arguments: argparse.Namespace) -> None:
 def find_start(config: Config, resume: str | None) -> dict[str, Any] | None:
     """Reads the checkpoint to start from, and sets its path in the config."""
     if resume == 'auto' or (config.get('resume') and not config.get('load_from')):
-        found = find_last_checkpoint(config.work_dir, quiet=not is_main_process(config.launcher))
+        found = find_last_checkpoint(
+            config.work_dir,
+            schedulers=has_schedulers(config),
+            quiet=not is_main_process(config.launcher),
+        )
         # If there is none yet, start anew, so that jobs that get restarted can always resume.
         if found is not None:
             config.resume = True
@@ -98,6 +105,11 @@ def find_start(config: Config, resume: str | None) -> dict[str, Any] | None:
         config.resume = True
         config.load_from = resume
     return read_for_model(config.load_from) if config.get('load_from') else None
+
+
+def has_schedulers(config: Config) -> bool:
+    """Returns whether the learning rate or the momentum changes during the run."""
+    return config.get('param_scheduler') is not None
 
 
 def keep_order_of_data(config: Config, checkpoint: dict[str, Any]) -> None:
@@ -116,7 +128,7 @@ def train(config: Config, resume: str | None) -> None:
     checkpoint = find_start(config, resume)
     load_from = config.get('load_from')
     if checkpoint is not None and config.get('resume'):
-        check_resumable(checkpoint, source=load_from)
+        check_resumable(checkpoint, source=load_from, schedulers=has_schedulers(config))
         keep_order_of_data(config, checkpoint)
 
     runner = build_runner(config)
@@ -154,7 +166,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         apply_tensorboard(config)
         prepare_launcher(config)
         if not arguments.no_check and is_main_process(config.launcher):
-            parts = [part for part in ('train', 'val') if config.get(f'{part}_cfg')]
+            parts = [part for part in ('train', 'val') if config.get(f'{part}_cfg') is not None]
             require_sound_data(config, parts=parts, files=True)
         # Occupy the work directory here, because mmengine's Runner writes its config there before
         # it is known whether training will start.

@@ -99,21 +99,20 @@ def check_any_key_fits(model: nn.Module, checkpoint: dict[str, Any], *, source: 
         )
 
 
-def check_resumable(checkpoint: dict[str, Any], *, source: str) -> None:
+def check_resumable(checkpoint: dict[str, Any], *, source: str, schedulers: bool = True) -> None:
     """Checks that a checkpoint contains the state of a training run, not only weights.
 
     Args:
         checkpoint: Result of `read_for_model`.
         source: Origin of the checkpoint, for the message.
+        schedulers: Whether the run has schedulers. mmengine would start them anew without a word.
 
     Raises:
         UserError: It does not.
     """
-    absent = [
-        key
-        for key in ('state_dict', 'meta', 'optimizer', 'param_schedulers', 'message_hub')
-        if key not in checkpoint
-    ]
+    needed = ['state_dict', 'meta', 'optimizer']
+    needed += ['param_schedulers', 'message_hub'] if schedulers else ['message_hub']
+    absent = [key for key in needed if key not in checkpoint]
     if absent:
         raise UserError(
             f'cannot resume from {source}: it has no {", ".join(absent)}. To start a new training '

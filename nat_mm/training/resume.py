@@ -15,7 +15,7 @@ _LONGEST_PATH = 4096
 
 
 def find_last_checkpoint(
-    work_dir: str, *, resumable: bool = True, quiet: bool = False
+    work_dir: str, *, resumable: bool = True, schedulers: bool = True, quiet: bool = False
 ) -> tuple[str, dict[str, Any]] | None:
     """Reads the newest readable checkpoint in a work directory.
 
@@ -25,6 +25,7 @@ def find_last_checkpoint(
     Args:
         work_dir: Work directory of the run.
         resumable: Whether to accept only checkpoints from which training can resume.
+        schedulers: Whether the run has schedulers, whose state it then needs to resume.
         quiet: Whether not to report skipped checkpoints on stderr.
 
     Returns:
@@ -51,7 +52,7 @@ def find_last_checkpoint(
             continue
         try:
             if resumable:
-                check_resumable(checkpoint, source=source)
+                check_resumable(checkpoint, source=source, schedulers=schedulers)
         except UserError as error:
             complaints.append(_describe(source, error))
             continue

@@ -32,11 +32,12 @@ def prepare_strategy(config: Config) -> None:
         config.strategy = dict(type='SingleDeviceStrategy')
         return
     strategy = config.setdefault('strategy', dict(type='DDPStrategy'))
-    if get_device() != 'cpu' or strategy.type not in ON_CPU:
+    kind = strategy.get('type')
+    if get_device() != 'cpu' or kind not in ON_CPU:
         return
-    wrapper_type, device_argument, device = ON_CPU[strategy.type]
+    wrapper_type, device_argument, device = ON_CPU[kind]
     if strategy.get('model_wrapper') is None:
         strategy.model_wrapper = dict(type=wrapper_type)
-        if strategy.type == 'DDPStrategy':
+        if kind == 'DDPStrategy':
             strategy.model_wrapper.broadcast_buffers = False  # as without a GPU id
     strategy.model_wrapper[device_argument] = device

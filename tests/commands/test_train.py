@@ -98,6 +98,26 @@ def test_amp_trains_in_bf16_on_a_cpu(train, configs, trained, tmp_path):
     assert losses != [row['loss'] for row in whole[:2]]
 
 
+def test_amp_of_an_optimizer_wrapper_without_type(train, configs, tmp_path):
+    """mmpretrain's schedules have none."""
+    config = tmp_path / 'config.py'
+    wrapper = "dict(_delete_=True, optimizer=dict(type='SGD', lr=0.1))"
+    config.write_text(f"_base_ = '{configs['segmentation']}'\noptim_wrapper = {wrapper}\n")
+    options = ['train_cfg.max_iters=1', 'train_cfg.val_interval=2']
+    train([str(config), '--work-dir', str(tmp_path), '--amp', '--cfg-options', *options])
+    (written,) = tmp_path.glob('*/vis_data/config.py')
+    assert "type='AutocastOptimWrapper'" in written.read_text()
+
+
+def test_run_with_a_constant_learning_rate_is_resumed(train, configs, tmp_path):
+    arguments = [str(configs['segmentation']), '--work-dir', str(tmp_path), '--cfg-options']
+    options = ['param_scheduler=None', 'train_cfg.val_interval=9']
+    train([*arguments, *options, 'train_cfg.max_iters=1'])
+    train([*arguments, *options, 'train_cfg.max_iters=2', '--resume'])
+    logs = ''.join(path.read_text() for path in tmp_path.glob('*/*.log'))
+    assert 'resumed epoch: 0, iter: 1' in logs
+
+
 def test_cascade_trains_on_a_cpu_as_shipped(train, small_data, tmp_path):
     """The config keeps SyncBN and mixed precision; only depths, channels and data are smaller."""
     leaf = ROOT / 'configs' / 'detection' / 'nat' / 'cascade_mask_rcnn_nat_mini_3x_coco.py'

@@ -222,9 +222,21 @@ def test_another_kind_of_runner(mistake):
     assert "runner_type must be one of Runner, FlexibleRunner, got 'SprintRunner'" in message
 
 
-def test_amp_with_another_optimizer_wrapper(mistake):
-    message = mistake('optim_wrapper.type=ApexOptimWrapper', arguments=['--amp'])
-    assert 'has ApexOptimWrapper' in message
+@pytest.mark.parametrize(
+    ('option', 'found'),
+    [('optim_wrapper.type=ApexOptimWrapper', 'ApexOptimWrapper'), ('optim_wrapper=5', '5')],
+)
+def test_amp_with_another_optimizer_wrapper(mistake, option, found):
+    assert f'has {found}' in mistake(option, arguments=['--amp'])
+
+
+def test_validation_data_of_a_loop_without_settings(mistake, configs, tmp_path):
+    """mmpretrain's schedules have ``val_cfg = dict()``."""
+    config = tmp_path / 'config.py'
+    config.write_text(f"_base_ = '{configs['detection']}'\nval_cfg = dict(_delete_=True)\n")
+    message = mistake('val_dataloader.dataset.ann_file=gone.json', config=config)
+    assert 'gone.json' in message
+    assert not (tmp_path / 'work_dir').exists()
 
 
 def test_faults_of_the_program_keep_their_traceback(train, configs, tmp_path):
