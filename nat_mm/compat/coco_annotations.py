@@ -1,8 +1,10 @@
 """pycocotools cannot evaluate annotations without iscrowd or area, which are optional in COCO.
 
-It also treats the annotation id 0 as "no annotation", so that this object counts as never detected.
+It also treats the annotation id 0 as "no annotation", so that this object counts as never detected,
+and cannot evaluate annotations whose ids are text.
 """
 
+from itertools import count
 from types import ModuleType
 from typing import Any
 
@@ -26,7 +28,7 @@ def repair(module: ModuleType) -> None:
     def create_index(self: Any) -> None:
         annotations = [each for each in _annotations(self) if isinstance(each, dict)]
         _fill_crowds(annotations)
-        _renumber_zero(annotations)
+        _renumber(annotations)
         original.createIndex(self)
         for each in annotations:
             if each.get('area') is None and 'bbox' in each:
@@ -56,10 +58,17 @@ def _fill_crowds(annotations: list[dict]) -> None:
             each['iscrowd'] = 0
 
 
-def _renumber_zero(annotations: list[dict]) -> None:
-    ids = [each.get('id') for each in annotations]
-    if 0 in ids and all(isinstance(each, int) for each in ids):
-        annotations[ids.index(0)]['id'] = max(ids) + 1
+def _renumber(annotations: list[dict]) -> None:
+    """Gives each annotation a positive whole number as its id, unless it has one."""
+    numbered = [each['id'] for each in annotations if _is_positive(each.get('id'))]
+    unused = count(max(numbered, default=0) + 1)
+    for each in annotations:
+        if 'id' in each and not _is_positive(each['id']):
+            each['id'] = next(unused)
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int) and value > 0
 
 
 def _measure(coco: Any, annotation: dict) -> float:

@@ -55,10 +55,12 @@ def average_precision(path, kind):
 
 
 @pytest.mark.parametrize('kind', ['bbox', 'segm'])
-@pytest.mark.parametrize('change', ['none', 'no iscrowd', 'no area', 'id 0'])
+@pytest.mark.parametrize(
+    'change', ['none', 'no iscrowd', 'no area', 'id 0', 'id 0.0', 'id "0"', 'id "a1"', 'id -1']
+)
 def test_perfect_prediction(change, kind, annotations, tmp_path):
-    if change == 'id 0':
-        annotations[0]['id'] = 0
+    if change.startswith('id'):
+        annotations[0]['id'] = json.loads(change.split()[1])
     elif change != 'none':
         del annotations[0][change.split()[1]]
     assert average_precision(write(tmp_path / 'a.json', annotations), kind) == pytest.approx(1)
@@ -70,6 +72,11 @@ def test_what_is_filled_in(annotations, tmp_path):
     square, crowd = COCO(write(tmp_path / 'a.json', annotations)).load_anns([3, 2])
     assert (square['iscrowd'], square['area']) == (0, 400)
     assert (crowd['iscrowd'], crowd['area']) == (1, 200)
+
+
+def test_ids_are_unique(annotations, tmp_path):
+    annotations[0]['id'], annotations[1]['id'] = 'a', 1
+    assert sorted(COCO(write(tmp_path / 'a.json', annotations)).anns) == [1, 2]
 
 
 def test_area_of_what_has_no_mask(annotations, tmp_path):
