@@ -20,7 +20,11 @@ from nat_mm.commands.arguments import (
 from nat_mm.commands.checking import require_sound_data
 from nat_mm.data.broken_samples import loading_mistakes
 from nat_mm.errors import UserError
-from nat_mm.inference.checkpoint import check_checkpoint_fits, read_for_model
+from nat_mm.inference.checkpoint import (
+    check_checkpoint_fits,
+    check_order_of_classes,
+    read_for_model,
+)
 from nat_mm.inference.config import load_config
 from nat_mm.inference.evaluation_files import DrawingHook, LabelImageHook
 from nat_mm.inference.visualizer import replace_visualizer
@@ -142,6 +146,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         runner.register_hook(hook, priority='LOW')
     check_checkpoint_fits(runner.model, checkpoint, source=arguments.checkpoint)
     build_loop(runner, 'test')
+    check_order_of_classes(
+        getattr(runner.test_loop.dataloader.dataset, 'metainfo', {}).get('classes'),
+        checkpoint,
+        source=arguments.checkpoint,
+        place='test_dataloader.dataset',
+    )
     with (
         class_report(runner),
         read_before(arguments.checkpoint, checkpoint),

@@ -12,7 +12,7 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
-from nat_mm.checkpoints import compare_keys, for_whole_model
+from nat_mm.checkpoints import compare_keys, for_whole_model, read_classes
 from nat_mm.errors import PretrainedError, UserError
 
 
@@ -77,6 +77,32 @@ def check_checkpoint_fits(model: nn.Module, checkpoint: dict[str, Any], *, sourc
     ):
         if keys:
             print(f'warning: checkpoint {source} {complaint}: {_brief(keys)}', file=sys.stderr)
+
+
+def check_order_of_classes(
+    classes: Sequence[str] | None, checkpoint: dict[str, Any], *, source: str, place: str
+) -> None:
+    """Checks that a dataset numbers its classes like the one that a checkpoint was trained on.
+
+    Args:
+        classes: Classes of the dataset, if known.
+        checkpoint: Result of `read_for_model`.
+        source: Origin of the checkpoint, for the message.
+        place: The dataset, for the message.
+
+    Raises:
+        UserError: The classes are the same, but in another order.
+    """
+    trained = list(read_classes(checkpoint, source).get('classes') or ())
+    found = list(classes or ())
+    if found != trained and len(found) == len(trained) and set(found) == set(trained):
+        first = next(index for index, name in enumerate(trained) if name != found[index])
+        raise UserError(
+            f'the classes of {place} are in another order than those that {source} was trained '
+            f'on: class {first} is {found[first]!r}, there it is {trained[first]!r}. Put '
+            'metainfo.classes, and the categories of annotation files in the format of COCO, in '
+            'the order of the checkpoint'
+        )
 
 
 def check_any_key_fits(model: nn.Module, checkpoint: dict[str, Any], *, source: str) -> None:

@@ -163,6 +163,16 @@ def test_checkpoint_of_the_other_task(mistake, trained):
     assert 'Not in the model: auxiliary_head.' in message
 
 
+def test_checkpoint_of_another_order_of_classes(mistake, trained, tmp_path):
+    checkpoint = read_checkpoint(str(trained['detection']))
+    meta = checkpoint['meta']['dataset_meta']
+    meta['classes'] = meta['classes'][::-1]
+    torch.save(checkpoint, tmp_path / 'reversed.pth')
+    message = mistake(tmp_path / 'reversed.pth')
+    assert f'in another order than those that {tmp_path}/reversed.pth was trained on' in message
+    assert "class 0 is 'box', there it is 'disc'. Put metainfo.classes" in message
+
+
 def test_checkpoint_of_another_width(mistake, trained):
     message = mistake(trained['detection'], '--cfg-options', 'model.rpn_head.feat_channels=16')
     assert 'Wrong shape: rpn_head.rpn_' in message
