@@ -259,6 +259,8 @@ def _expand(entry: str, max_frames: int | None) -> list[Path | Video]:
             f'{entry} is a URL, and nothing is downloaded here: download the file, for example '
             f'with curl -O, and give its path'
         )
+    if not entry:
+        raise UserError("an input is '', not a path")  # Path('') is the current folder
     if os.path.isdir(path):
         try:
             images = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)

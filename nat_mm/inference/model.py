@@ -1,5 +1,6 @@
 """Loads models of mmdet, mmseg and mmpretrain, and predicts with them."""
 
+import io
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -10,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.dataset import Compose, pseudo_collate
+from mmengine.dataset import BaseDataset, Compose, pseudo_collate
 from mmengine.device import get_device
 from mmengine.model import BaseModel, revert_sync_batchnorm
 from mmengine.registry import DATASETS, MODELS, DefaultScope
@@ -18,7 +19,7 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 
 from nat_mm.checkpoints import mirrors_first, read_classes
-from nat_mm.errors import UserError
+from nat_mm.errors import UserError, brief
 from nat_mm.inference.checkpoint import check_checkpoint_fits, read_for_model
 from nat_mm.inference.config import config_mistakes, find_test_dataset, load_config
 from nat_mm.inference.images import UnreadableInput
@@ -33,6 +34,9 @@ from nat_mm.inference.zoo import published_weights
 
 RANDOM = 'none'
 """Passed instead of a checkpoint to leave the weights random."""
+
+_NO_LISTS = (str, np.ndarray, bytes, io.IOBase, torch.Tensor)
+"""Single inputs, right or wrong, that Python can iterate over."""
 
 
 def load_model(
@@ -63,7 +67,10 @@ def load_model(
     Raises:
         UserError: The config or checkpoint cannot be read, they do not fit each other, or no
             weights were published for the config. UserError is a ValueError.
+        TypeError: The config is neither a path nor a Config.
     """
+    if not isinstance(config, str | Path | Config):
+        raise TypeError(f'config must be a path, a name or a Config, got {brief(config)}')
     if checkpoint is not None and str(checkpoint) != RANDOM:
         # Reports a missing checkpoint before the slow import of a toolbox.
         with mirrors_first(mirror):
@@ -92,6 +99,11 @@ def load_model(
     count = _count_classes(module)
     if meta.get('classes') is None:
         meta['classes'] = [str(label) for label in range(count)]
+    elif isinstance(meta['classes'], str):
+        raise UserError(
+            f'{config.filename}: metainfo.classes of the test dataset must be names or the path of '
+            f'a text file with one per line, got {meta["classes"]!r}'
+        )
     elif len(meta['classes']) < count:
         raise UserError(
             f'{checkpoint} and the config name {len(meta["classes"])} classes '
@@ -195,16 +207,20 @@ class Model:
         Raises:
             UserError: An image cannot be read, an argument is out of range, or the model does not
                 support tiles; see `nat_mm.inference.tiling.infer_tiled`.
-            TypeError: An input is neither a path nor an array of uint8.
+            TypeError: An input is neither a path nor an array of uint8, or ``tiling`` no `Tiling`.
         """
         if not 0 <= score_threshold <= 1:
             raise UserError(f'score_threshold must be from 0 to 1, got {score_threshold}')
         if batch_size < 1:
             raise UserError(f'batch_size must be at least 1, got {batch_size}')
+        if not isinstance(tiling, Tiling | None):
+            raise TypeError(f'tiling must be a Tiling, got {brief(tiling)}')
         is_image = isinstance(inputs, np.ndarray)
         if isinstance(inputs, str | Path):
             is_image = os.path.isfile(inputs)
-        entries = [inputs] if isinstance(inputs, str | Path | np.ndarray) else list(inputs)
+        entries: list[Any] = [inputs]
+        if isinstance(inputs, Iterable) and not isinstance(inputs, _NO_LISTS):
+            entries = list(inputs)
         frames = [frame for entry in entries for frame in _read(entry, self.loader)]
         results = []
         with self.low_scores_kept(score_threshold):
@@ -302,7 +318,7 @@ def _read(entry: str | Path | np.ndarray, loader: ImageLoader) -> list[Frame]:
         loaded = loader.load_array(entry)
         return [Frame(loaded.drawing, 'image', 'image', results=loaded.results)]
     if not isinstance(entry, str | Path):
-        raise TypeError(f'an image must be a path or an array, got a {type(entry).__name__}')
+        raise TypeError(f'an image must be a path or an array, got {brief(entry)}')
     media = find_inputs([str(entry)])
     videos = [medium for medium in media if isinstance(medium, Video)]
     if videos:
@@ -328,7 +344,10 @@ def _test_dataset_meta(config: Config) -> dict[str, Any]:
     with DefaultScope.overwrite_default_scope(config.default_scope):
         kind = DATASETS.get(kind) if isinstance(kind, str) else kind
     known = {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
-    return {name: known[name] for name in ('classes', 'palette') if name in known}
+    # Classes may be the path of a text file.
+    return BaseDataset._load_metainfo(
+        {name: known[name] for name in ('classes', 'palette') if name in known}
+    )
 
 
 def _reduces_zero_label(config: Config) -> bool:

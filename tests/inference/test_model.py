@@ -130,15 +130,45 @@ def test_same_result_from_file_array_list_and_folder(models, folder, task):
         ('gone.png', {}, UserError, 'input not found: gone.png'),
         (np.zeros((8, 8), np.uint8), {}, TypeError, r'\[height, width, 3\] of uint8, got \[8, 8\]'),
         (np.zeros((8, 8, 3)), {}, TypeError, 'got .* of float64'),
-        ([3], {}, TypeError, 'must be a path or an array, got a int'),
+        ([3], {}, TypeError, 'must be a path or an array, got 3'),
+        (None, {}, TypeError, 'must be a path or an array, got None'),
+        (b'a.png', {}, TypeError, 'must be a path or an array, got a bytes'),
+        (torch.zeros(3, 8, 8), {}, TypeError, r'array, got a Tensor of shape \[3, 8, 8\]'),
+        ('', {}, UserError, "an input is '', not a path"),
         ([], {'score_threshold': 2}, UserError, 'score_threshold must be from 0 to 1, got 2'),
         ([], {'batch_size': 0}, UserError, 'batch_size must be at least 1, got 0'),
+        ([], {'tiling': 64}, TypeError, 'tiling must be a Tiling, got 64'),
     ],
-    ids=['missing', 'gray', 'float', 'number', 'threshold', 'batch size'],
+    ids=['missing', 'gray', 'float', 'number', 'none', 'bytes', 'tensor', 'empty', 'threshold']
+    + ['batch size', 'tiling'],
 )
 def test_wrong_input(models, inputs, options, error, message):
     with pytest.raises(error, match=message):
         models['segmentation'].predict(inputs, **options)
+
+
+def test_wrong_config():
+    with pytest.raises(TypeError, match='must be a path, a name or a Config, got None'):
+        nat_mm.load_model(None, 'none')
+
+
+@pytest.mark.parametrize('name', ['out', 'out.pdf', '.'])
+def test_drawings_are_images(models, folder, tmp_path, name):
+    result = models['segmentation'].predict(folder / 'a.png')
+    with pytest.raises(ValueError, match="is no suffix of an image file, such as '.jpg'"):
+        result.save(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_classes_of_a_text_file(tmp_path):
+    names = tmp_path / 'names.txt'
+    names.write_text('a\nb\nc\nd\ne\nf\ng\n')
+    options = {'test_dataloader.dataset.metainfo': {'classes': str(names)}}
+    config = CONFIGS / 'demo/upernet_nat_demo.py'
+    assert nat_mm.load_model(config, 'none', overrides=options).classes == [*'abcdefg']
+    names.unlink()
+    with pytest.raises(UserError, match=rf"text file with one per line, got '{names}'"):
+        nat_mm.load_model(config, 'none', overrides=options)
 
 
 def test_scores_below_the_threshold_of_the_config(models, folder, monkeypatch):
