@@ -60,6 +60,7 @@ def check_coco(
     reader = _Reader(progress)
     shown: dict[str, list[Listed]] = {}
     titles: set[tuple] = set()
+    learned = None
     for part, each in sources.items():
         used = [source for source in each if is_coco(source)]
         files = {}
@@ -74,9 +75,10 @@ def check_coco(
                 continue
             files[source.place] = coco
             yield from find_entry_problems(coco)
-            yield from find_class_problems(source, coco)
+            yield from find_class_problems(source, coco, learned=learned)
             yield from find_annotation_problems(source, coco)
             classes = tuple(source.dataset.metainfo.get('classes') or ())
+            learned = learned or classes
             if (coco.path, classes) not in titles:
                 titles.add((coco.path, classes))
                 yield summarize_coco(coco, f'{source.place}: {path}', classes)

@@ -13,7 +13,12 @@ LISTED = 12
 
 
 def find_class_problems(
-    source: DataSource, coco: CocoFile, *, name: str | None = None, key: str = 'classes'
+    source: DataSource,
+    coco: CocoFile,
+    *,
+    name: str | None = None,
+    key: str = 'classes',
+    learned: Sequence[str] | None = None,
 ) -> Iterator[Finding]:
     """Compares the classes of a dataset with the categories of an annotation file.
 
@@ -25,6 +30,8 @@ def find_class_problems(
         name: Name of the file's config key for the message; None for the path alone.
         key: Key of metainfo with the classes of the file; ``thing_classes`` for the instances of a
             panoptic dataset.
+        learned: The classes that the model learns from another dataset, if any. If these are the
+            dataset's, too, it is the file that has to change.
 
     Yields:
         What is wrong, at most one finding.
@@ -48,6 +55,9 @@ def find_class_problems(
         return
     classes = list(classes)
     write = f'write metainfo=dict({key}={_as_tuple(found)}) in {source.place}'
+    changes_file = learned is not None and list(learned) == classes
+    if changes_file:
+        write = f'the model learns these classes: write {_as_tuple(classes)} as categories there'
     if not set(classes) & set(found):
         yield Finding(
             f'{where} has the categories {found[:5]}, but the classes of the config are '
@@ -77,7 +87,8 @@ def find_class_problems(
             f'is in a different order from the categories of {where}, and mmdet pairs them by '
             f'position: {classes[index]!r} would be {paired[index]!r}'
         )
-        write = f'write metainfo=dict({key}={_as_tuple(paired)}) in {source.place}'
+        if not changes_file:
+            write = f'write metainfo=dict({key}={_as_tuple(paired)}) in {source.place}'
     lists = f'; classes: {shorten(classes, LISTED)}; categories: {shorten(found, LISTED)}'
     yield Finding(f'{place} {reason}{lists}; {_origin(source)}{write}')
 

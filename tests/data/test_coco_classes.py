@@ -134,6 +134,19 @@ def test_parts_with_files_of_other_orders(check, config, content):
     ]
 
 
+@pytest.mark.parametrize('change', ['other order', 'one missing'])
+def test_file_has_to_follow_the_classes_that_are_learned(change, check, content):
+    """Other classes in the config would be refused, since they are not those of the training."""
+    if change == 'other order':
+        content['val']['categories'].reverse()
+    else:
+        del content['val']['categories'][2]
+        content['val']['annotations'].clear()
+    (error, *_), _ = check(parts=['train', 'val'])
+    write = "the model learns these classes: write ('arrow', 'box', 'cross', 'disc') as categories"
+    assert error.endswith(f'{write} there')
+
+
 def test_part_without_a_category(check, content):
     del content['val']['categories'][2]
     for each in content['val']['annotations']:
