@@ -20,14 +20,16 @@ def write_image(path: Path, image: np.ndarray) -> None:
         image: [height, width, 3], uint8, BGR, or [height, width], uint8 or uint16.
 
     Raises:
-        ValueError: If the format does not support this size; JPEG allows at most 65500 pixels per
-            side.
+        ValueError: If the suffix is not that of an image format, or the format does not support
+            this size; JPEG allows at most 65500 pixels per side.
     """
     write_bytes(path, encode_image(path.suffix, image))
 
 
 def encode_image(suffix: str, image: np.ndarray) -> bytes:
     """Returns the content of an image file; see `write_image`."""
+    if not cv2.haveImageWriter(f'image{suffix}'):
+        raise ValueError(f"{suffix!r} is no suffix of an image file, such as '.jpg' or '.png'")
     try:
         encoded, content = cv2.imencode(suffix, image)
     except cv2.error:

@@ -75,6 +75,7 @@ def draw_batches(config: Config, part: str, *, seed: int) -> Iterator[DrawnInput
     draw = _choose_drawing(config, getattr(loader.dataset, 'metainfo', {}))
     unscaled = _loads_annotations_after_resizing(loader.dataset)
     set_random_seed(seed)
+    left = len(loader.dataset)
     for batch in _load(loader, config, part):
         data = preprocessor(batch, training=part == 'train')
         if not isinstance(data['inputs'], Tensor) or data['inputs'].ndim != 4:
@@ -85,6 +86,9 @@ def draw_batches(config: Config, part: str, *, seed: int) -> Iterator[DrawnInput
                 _scale_annotations(sample)
             _pad_annotations(sample, image.shape[:2])
             yield DrawnInput(draw(image, sample), sample.metainfo.get('img_path'))
+            left -= 1
+            if left == 0:
+                return  # an infinite sampler goes on with the next epoch
 
 
 def _choose_drawing(

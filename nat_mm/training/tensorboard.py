@@ -25,7 +25,7 @@ def apply_tensorboard(config: Config) -> None:
     switch = config.get('tensorboard', False)
     if not isinstance(switch, bool):
         raise UserError(f'{config.filename}: tensorboard must be True or False, got {switch!r}')
-    if 'visualizer' not in config:
+    if config.get('visualizer') is None:
         config.visualizer = dict(type='Visualizer')
     backends = config.visualizer.get('vis_backends') or [dict(type='LocalVisBackend')]
     if switch and not _logs(backends):

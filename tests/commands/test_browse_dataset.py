@@ -48,6 +48,12 @@ def test_same_seed_same_pictures(task, pictures, tmp_path):
     assert any((one != two).any() for one, two in zip(first, other, strict=True))
 
 
+def test_infinite_sampler_ends_with_the_epoch(pictures):
+    options = ['train_dataloader.sampler.type=InfiniteSampler', 'train_dataloader.batch_size=4']
+    _, sources = pictures('segmentation', '--number', 100, '--cfg-options', *options)
+    assert len(sources) == len(set(sources)) == 6
+
+
 def test_detection_batch_is_padded(pictures):
     """Images show their files except where boxes are drawn; padding has the mean color, a gray."""
     resize = 'train_dataloader.dataset.pipeline.2.scale="(100,75)"'

@@ -39,6 +39,7 @@ def test_switch():
     assert backends(visualizer=visualizer, tensorboard=False) == ['LocalVisBackend']
     assert backends(visualizer=visualizer, tensorboard=True) == ['LocalVisBackend', BACKEND]
     assert backends(tensorboard=True) == ['LocalVisBackend', BACKEND]
+    assert backends(visualizer=None, tensorboard=True) == ['LocalVisBackend', BACKEND]
 
 
 def test_backend_that_the_config_has_already():
