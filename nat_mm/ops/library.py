@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 import nat_mm_startup
 from nat_mm.ops.memory import empty_packed
@@ -114,6 +115,11 @@ def define_operator(
         ctx.mark_non_differentiable(output[1])
 
     def differentiate(ctx: Any, grad_output: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        if forward_ad._current_level >= 0:
+            raise NotImplementedError(
+                f'{NAMESPACE}::{name}_backward has no forward-mode derivative; '
+                'use backend="reference" for it'
+            )
         # Read only once, as activation checkpointing rejects a second unpacking.
         saved = ctx.saved_tensors
         arguments = (grad_output, *saved, ctx.kernel_size, ctx.dilation, ctx.scale)

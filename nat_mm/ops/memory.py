@@ -29,6 +29,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 from torch.autograd.graph import saved_tensors_hooks
 
 from nat_mm.ops.validation import autocast_dtype, cast_for_autocast
@@ -70,8 +71,13 @@ def _is_on(x: Tensor) -> bool:
 
 
 def _recomputes(x: Tensor) -> bool:
-    # torch.func rejects hooks on saved tensors.
-    return _is_on(x) and torch.is_grad_enabled() and not torch._C._are_functorch_transforms_active()
+    # torch.func rejects hooks on saved tensors, and recomputed results have no tangents.
+    return _is_on(x) and torch.is_grad_enabled() and not _is_transformed()
+
+
+def _is_transformed() -> bool:
+    """Returns whether torch.func or forward-mode differentiation sees what runs now."""
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
 
 
 def recomputable(function: Function, x: Tensor) -> Tensor:
@@ -251,12 +257,8 @@ def unpack(packed: Tensor) -> tuple[Tensor, ...]:
     """
     # A compiler eliminates the copy, and a tracer cannot see into a Python autograd function. One
     # that torch.func supports would take several times as long, as PyTorch inspects the signature
-    # of its ``forward`` in every call.
-    if (
-        torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
-        or torch._C._are_functorch_transforms_active()
-    ):
+    # of its ``forward`` in every call. Forward mode would need a formula of its own.
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or _is_transformed():
         return packed.unbind(3)
     return _Unpack.apply(packed)
 

@@ -6,6 +6,7 @@ import pickle
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 from torch.nn.functional import layer_norm
 
 SIZES = [(32, 32), (33, 47), (64, 96), (37, 130)]
@@ -43,6 +44,20 @@ def test_traced_with_gradients(family, training, request):
         loss = sum(each.square().sum() for each in features)
         results.append([*features, *torch.autograd.grad(loss, list(model.parameters()))])
     torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize('family', ['make_nat', 'make_dinat_s'])
+def test_forward_mode(family, request):
+    model = request.getfixturevalue(family)().eval().double()
+    image, direction = torch.randn(2, 1, 3, 32, 40, dtype=torch.float64).unbind()
+    ahead, behind = (model(image + step * direction)[3] for step in (1e-5, -1e-5))
+    expected = (ahead - behind) / 2e-5
+    with forward_ad.dual_level():
+        feature = model(forward_ad.make_dual(image, direction))[3]
+        found = forward_ad.unpack_dual(feature).tangent
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    _, found = torch.func.jvp(lambda image: model(image)[3], (image,), (direction,))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_features_are_normalized_stage_outputs(make_nat):

@@ -5,6 +5,7 @@ import itertools
 import pytest
 import torch
 from mmengine.analysis import FlopAnalyzer
+from torch.autograd import forward_ad
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -159,6 +160,84 @@ def test_a_second_derivative_is_refused(backend):
     (grad,) = torch.autograd.grad(output.sum(), query, create_graph=True)
     with pytest.raises(NotImplementedError, match='no second derivative'):
         grad.sum().backward()
+
+
+def jacobian_vector_product(function, inputs, tangents):
+    """Does what ``torch.func.jvp`` does, with dual tensors."""
+    with forward_ad.dual_level():
+        duals = [forward_ad.make_dual(*pair) for pair in zip(inputs, tangents, strict=True)]
+        return forward_ad.unpack_dual(function(*duals))
+
+
+def per_sample_gradients(function, inputs, tangents):
+    queries = torch.stack((inputs[0], tangents[0]))
+    gradient = torch.func.grad(lambda query: function(query, *inputs[1:]).square().sum())
+    return torch.func.vmap(gradient)(queries)
+
+
+DERIVATIVES = pytest.mark.parametrize(
+    'derivative',
+    [
+        jacobian_vector_product,
+        torch.func.jvp,
+        per_sample_gradients,
+        lambda function, inputs, tangents: torch.func.vjp(function, *inputs)[1](tangents[0]),
+        lambda function, inputs, _: torch.func.jacrev(lambda *t: function(*t).sum((1, 2, 3)))(
+            *inputs
+        ),
+    ],
+    ids=['dual', 'jvp', 'per sample', 'vjp', 'jacrev'],
+)
+
+
+def derive(derivative, backend, requires_grad=False):
+    inputs = [tensor.clone().requires_grad_(requires_grad) for tensor in make_float32()]
+
+    def function(query, key, value, bias):
+        return neighborhood_attention_2d(
+            query, key, value, bias=bias, kernel_size=3, backend=backend
+        )
+
+    return derivative(function, tuple(inputs), tuple(make_float32(seed=1)))
+
+
+@DERIVATIVES
+@pytest.mark.parametrize('requires_grad', [False, True], ids=['constants', 'parameters'])
+def test_forward_mode_and_function_transforms(derivative, requires_grad):
+    found = derive(derivative, 'auto', requires_grad)
+    torch.testing.assert_close(found, derive(derivative, 'reference', requires_grad))
+
+
+@BACKENDS
+@DERIVATIVES
+def test_forward_mode_and_function_transforms_are_refused(derivative, backend):
+    with pytest.raises(ValueError, match=f'{backend}: has no .*; use backend="reference"'):
+        derive(derivative, backend)
+
+
+@BACKENDS
+def test_forward_mode_of_the_backward_pass_is_refused(backend):
+    query, key, value, _ = make_float32()
+    query.requires_grad_()
+    output = neighborhood_attention_2d(query, key, value, kernel_size=3, backend=backend)
+    with forward_ad.dual_level():
+        grad = forward_ad.make_dual(key, value)
+        with pytest.raises(NotImplementedError, match='no forward-mode derivative'):
+            torch.autograd.grad(output, query, grad)
+
+
+def test_forward_mode_in_a_compiled_function():
+    query, key, value, _ = make_float32()
+
+    def function(query):
+        return torch.func.jvp(
+            lambda query: neighborhood_attention_2d(query, key, value, kernel_size=3),
+            (query,),
+            (key,),
+        )
+
+    compiled = torch.compile(function, backend='eager')
+    torch.testing.assert_close(compiled(query), function(query))
 
 
 @BACKENDS

@@ -10,7 +10,10 @@ A backend is a module with two functions:
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
+from torch._C._functorch import TransformType, get_interpreter_stack
+from torch.autograd import forward_ad
 
 from nat_mm.ops.backends import cpu, natten, portable, reference, triton
 
@@ -30,18 +33,26 @@ def choose_backend(
     """Returns the name of the backend to use for the arguments.
 
     Args:
-        name: Name of a backend, or 'auto' for the first that supports the arguments.
+        name: Name of a backend, or 'auto' for the first that supports the arguments. Only
+            'reference' supports forward-mode differentiation and ``torch.func``'s derivatives.
         query: [B, H, W, heads, head_dim].
         bias: [heads, 2 * rows - 1, 2 * columns - 1] or None.
         kernel_size: (rows, columns).
 
     Raises:
         ValueError: If there is no such backend, or it (for 'auto', every backend) does not support
-            the arguments; the message gives the reasons.
+            the arguments or derivatives; the message gives the reasons.
     """
     if name != 'auto' and name not in BACKENDS:
         known = ', '.join(repr(known) for known in ('auto', *BACKENDS))
         raise ValueError(f'backend must be one of {known}, got {name!r}')
+    if name != 'reference' and _differentiates():
+        if name == 'auto':
+            return 'reference'
+        raise ValueError(
+            f'{name}: has no forward-mode derivative and none in torch.func; use '
+            'backend="reference" for it'
+        )
     candidates = automatic_order(query) if name == 'auto' else (name,)
     refusals = []
     for candidate in candidates:
@@ -62,3 +73,16 @@ def automatic_order(query: Tensor) -> list[str]:
     if query.device.type == 'cpu':
         names.remove('triton')  # on the CPU it is interpreted, for tests only
     return names
+
+
+def _differentiates() -> bool:
+    """Returns whether forward mode or ``torch.func`` differentiates what runs now.
+
+    Operators without a forward-mode formula silently drop tangents.
+    """
+    if forward_ad._current_level >= 0:
+        return True
+    if torch.compiler.is_compiling() or not torch._C._are_functorch_transforms_active():
+        return False
+    kinds = {interpreter.key() for interpreter in get_interpreter_stack() or ()}
+    return not kinds.isdisjoint((TransformType.Grad, TransformType.Jvp))
