@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_legacy_batchedtensor
 from torch.autograd import forward_ad
 
 import nat_mm_startup
@@ -123,8 +124,13 @@ def define_operator(
         # Read only once, as activation checkpointing rejects a second unpacking.
         saved = ctx.saved_tensors
         arguments = (grad_output, *saved, ctx.kernel_size, ctx.dilation, ctx.scale)
-        # For a second derivative, autograd has to see the operator, which rejects it.
-        if torch.is_grad_enabled() or not _is_plain(grad_output, saved[0]):
+        # For a second derivative, autograd has to see the operator, which rejects it; for batched
+        # gradients (is_grads_batched), PyTorch's loop over them has to.
+        if (
+            torch.is_grad_enabled()
+            or is_legacy_batchedtensor(grad_output)
+            or not _is_plain(grad_output, saved[0])
+        ):
             grads, grad_bias = backward_operator(*arguments)
         else:
             grads, grad_bias = _alone(backward, *arguments)

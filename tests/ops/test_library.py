@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from nat_mm.layers import NeighborhoodAttention2D
 from nat_mm.ops import flop_formulas, flop_handles, neighborhood_attention_2d
-from tests.ops.cases import Case, make_inputs
+from tests.ops.cases import Case, make_inputs, run
 from tests.ops.kernel import CPU, needs_kernel
 
 CASE = Case(9, 14, 3, (2, 3))
@@ -238,6 +238,17 @@ def test_forward_mode_in_a_compiled_function():
 
     compiled = torch.compile(function, backend='eager')
     torch.testing.assert_close(compiled(query), function(query))
+
+
+@pytest.mark.parametrize('backend', [CPU, 'portable', 'reference'])
+def test_batched_gradients(backend):
+    inputs = [tensor.requires_grad_() for tensor in make_float32()]
+    output = run(CASE, backend, *inputs)
+    grads = torch.stack([make_float32(seed=seed)[0] for seed in (1, 2)])
+    found = torch.autograd.grad(output, inputs, grads, is_grads_batched=True, retain_graph=True)
+    for index, grad in enumerate(grads):
+        expected = torch.autograd.grad(output, inputs, grad, retain_graph=True)
+        torch.testing.assert_close(tuple(batch[index] for batch in found), expected)
 
 
 @BACKENDS
