@@ -25,9 +25,7 @@ class ConvTokenizer(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Maps an image ``[B, in_channels, H, W]`` to ``[B, ceil(H/4), ceil(W/4), embed_dim]``."""
-        # Convolutions then also output channels-last, so that the permuted map is contiguous.
-        image = image.contiguous(memory_format=torch.channels_last)
-        return self.norm(self.proj(image).permute(0, 2, 3, 1))
+        return self.norm(self.proj(_channels_last(image)).permute(0, 2, 3, 1))
 
 
 class PatchTokenizer(nn.Module):
@@ -58,8 +56,7 @@ class PatchTokenizer(nn.Module):
         # ignores the excess padding.
         if torch.compiler.is_compiling() or height % size or width % size:
             image = pad(image, (0, size - 1, 0, size - 1))
-        image = image.contiguous(memory_format=torch.channels_last)
-        return self.norm(self.proj(image).permute(0, 2, 3, 1))
+        return self.norm(self.proj(_channels_last(image)).permute(0, 2, 3, 1))
 
 
 class ConvDownsampler(nn.Module):
@@ -112,3 +109,13 @@ class PatchMerging(nn.Module):
         ]
         x = torch.cat(corners, dim=-1)
         return self.reduction(self.norm(x))
+
+
+def _channels_last(image: Tensor) -> Tensor:
+    """Lays an image out so that convolutions output channels-last, which permutes to contiguous.
+
+    ``torch.func.vmap`` does not support memory formats, so there the image stays as it is.
+    """
+    if torch._C._are_functorch_transforms_active():
+        return image
+    return image.contiguous(memory_format=torch.channels_last)

@@ -60,6 +60,25 @@ def test_forward_mode(family, request):
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize('family', ['make_nat', 'make_dinat_s'])
+def test_vmap(family, request):
+    model = request.getfixturevalue(family)().eval()
+    images = torch.randn(2, 3, 32, 40)
+    features = torch.func.vmap(lambda image: model(image[None]))(images)
+    for found, expected in zip(features, model(images), strict=True):
+        torch.testing.assert_close(found[:, 0], expected, rtol=1e-4, atol=1e-5)
+
+    def loss(parameters, image):
+        features = torch.func.functional_call(model, parameters, (image[None],))
+        return sum(each.square().sum() for each in features)
+
+    parameters = dict(model.named_parameters())
+    per_sample = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(parameters, images)
+    expected = torch.autograd.grad(loss(parameters, images[1]), list(parameters.values()))
+    found = [each[1] for each in per_sample.values()]
+    torch.testing.assert_close(found, list(expected), rtol=1e-3, atol=1e-3)
+
+
 def test_features_are_normalized_stage_outputs(make_nat):
     model = make_nat().eval()
     outputs = []
