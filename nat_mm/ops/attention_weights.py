@@ -13,6 +13,7 @@ from nat_mm.ops.validation import (
     check_kernel_size,
     check_scale,
     check_tensors,
+    without_autocast,
 )
 from nat_mm.ops.window import axis_window
 
@@ -78,7 +79,7 @@ def neighborhood_attention_weights(
         # [heads, N, kh * kw] -> [N, heads, kh * kw]
         near_bias = bias.to(dtype)[:, relative[..., 0], relative[..., 1]].transpose(0, 1)
     parts = []
-    with torch.autocast(query.device.type, enabled=False):
+    with without_autocast(query.device.type):
         for start in range(0, max(len(tokens), 1), _TOKENS_AT_ONCE):
             part = slice(start, start + _TOKENS_AT_ONCE)
             own = query[:, tokens[part, 0], tokens[part, 1]].to(dtype)
@@ -131,10 +132,11 @@ def _check_positions(positions: Tensor | Sequence, height: int, width: int) -> T
         raise ValueError(
             f'positions must have shape [N, 2], (row, column) of each, got {list(tokens.shape)}'
         )
+    tokens = tokens.long()  # not every integer type can be compared
     outside = (tokens < 0).any(1) | (tokens >= tokens.new_tensor([height, width])).any(1)
     if outside.any():
         raise ValueError(
             f'positions must lie on the map, rows below {height} and columns below {width}, '
             f'got {tokens[outside][0].tolist()}'
         )
-    return tokens.long()
+    return tokens

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -90,7 +91,7 @@ def check_scale(scale: float | None, head_dim: int) -> float:
     # A tuple because PyTorch 2.9 cannot compile unions of types.
     if isinstance(scale, bool) or not isinstance(scale, (int, float)):
         raise TypeError(f'scale must be a number or None, got {type(scale).__name__}')
-    if not 0 < scale < math.inf:
+    if not 0 < scale <= sys.float_info.max:  # an int may be too large for a float
         raise ValueError(f'scale must be finite and positive, got {scale}')
     return float(scale)
 
@@ -110,7 +111,8 @@ def check_tensors(
     Raises:
         TypeError: If an argument is not a tensor, or its dtype is unsupported or differs from
             query's.
-        ValueError: If shapes or devices do not match, or the map is smaller than a window.
+        ValueError: If a tensor is not strided, shapes or devices do not match, head_dim is 0, or
+            the map is smaller than a window.
     """
     named = (('query', query), ('key', key), ('value', value), ('bias', bias))
     for name, tensor in named[:3] if bias is None else named:
@@ -119,10 +121,15 @@ def check_tensors(
         if tensor.dtype not in SUPPORTED_DTYPES:
             known = ', '.join(str(dtype) for dtype in SUPPORTED_DTYPES)
             raise TypeError(f'{name} must be one of {known}, got {tensor.dtype}')
+        if tensor.layout is not torch.strided or tensor.is_nested:
+            kind = 'nested tensor' if tensor.is_nested else tensor.layout
+            raise ValueError(f'{name} must be a strided tensor, got a {kind}')
     shape, dtype, device = query.shape, query.dtype, query.device
     layout, axes, bias_layout = _LAYOUTS[len(kernel_size)]
     if len(shape) != len(axes) + 3:
         raise ValueError(f'query must have {len(axes) + 3} dimensions {layout}, got {tuple(shape)}')
+    if shape[-1] == 0:
+        raise ValueError(f'head_dim must be at least 1, got query of shape {tuple(shape)}')
     for name, tensor in named[1:3]:
         if tensor.shape != shape:
             raise ValueError(
@@ -158,6 +165,11 @@ def autocast_dtype(device_type: str) -> torch.dtype | None:
     if device_type == 'meta' or not torch.is_autocast_enabled(device_type):
         return None
     return torch.get_autocast_dtype(device_type)
+
+
+def without_autocast(device_type: str) -> AbstractContextManager:
+    """Returns a context in which autocast is off; the device meta has none."""
+    return nullcontext() if device_type == 'meta' else torch.autocast(device_type, enabled=False)
 
 
 def cast_for_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:

@@ -125,6 +125,22 @@ def test_large_maps_are_computed_in_parts_that_fit_together(monkeypatch):
     torch.testing.assert_close(parts, whole, rtol=0, atol=1e-15)
 
 
+@pytest.mark.parametrize('dtype', [torch.uint8, torch.uint16, torch.int32], ids=str)
+def test_positions_of_any_integer_type(dtype):
+    query, key, _, _ = make_inputs(Case(5, 7, 3))
+    positions = torch.tensor([[4, 6], [0, 3]])
+    expected = neighborhood_attention_weights(query, key, kernel_size=3, positions=positions)
+    found = neighborhood_attention_weights(query, key, kernel_size=3, positions=positions.to(dtype))
+    assert torch.equal(found[0], expected[0])
+
+
+def test_shapes_on_the_meta_device():
+    query = torch.empty(2, 5, 7, 3, 4, device='meta')
+    weights, neighbors = neighborhood_attention_weights(query, query, kernel_size=3)
+    assert weights.shape == (2, 5, 7, 3, 9)
+    assert neighbors.shape == (5, 7, 9, 2)
+
+
 @pytest.mark.parametrize(
     ('batch', 'positions', 'shape'),
     [(0, None, (0, 5, 7, 2, 9)), (2, [], (2, 0, 2, 9))],

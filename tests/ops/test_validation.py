@@ -1,11 +1,14 @@
 """Tests the operator's errors for wrong arguments."""
 
 import pytest
+import torch
 
 from nat_mm.ops import neighborhood_attention_1d, neighborhood_attention_2d
 from tests.ops.cases import Case, make_inputs
 
 QUERY, KEY, VALUE, BIAS = make_inputs(Case(9, 11, 3))
+TENSORS = ('query', 'key', 'value')
+NESTED = torch.nested.nested_tensor(list(VALUE))
 
 
 def call(query=QUERY, key=KEY, value=VALUE, bias=BIAS, kernel_size=3, **options):
@@ -33,6 +36,12 @@ def test_the_good_call_passes():
         ({'dilation': (1, 4)}, r'width of the map must be at least .* 3 \* 4 = 12, got 11'),
         ({'scale': 0.0}, 'scale must be finite and positive, got 0.0'),
         ({'scale': float('nan')}, 'scale must be finite and positive, got nan'),
+        ({'scale': 10**400}, 'scale must be finite and positive, got 1000'),
+        (dict.fromkeys(TENSORS, QUERY[..., :0]), r'head_dim must be at least 1, got .* 2, 0\)'),
+        ({'query': QUERY.to_sparse()}, 'query must be a strided tensor, got a torch.sparse_coo'),
+        ({'key': KEY.float().to_mkldnn(), 'query': QUERY.float()}, 'key .* got a torch._mkldnn'),
+        ({'value': NESTED}, 'value must be a strided tensor, got a nested tensor'),
+        ({'bias': BIAS.to_sparse()}, 'bias must be a strided tensor, got a torch.sparse_coo'),
         ({'query': QUERY[0]}, r'query must have 5 dimensions \[B, H, W, heads, head_dim\]'),
         ({'key': KEY[:, :-1]}, 'key must have the shape of query'),
         ({'value': VALUE[..., :2]}, 'value must have the shape of query'),
@@ -55,6 +64,7 @@ def test_values(arguments, message):
         ({'kernel_size': (3, 3, 3)}, 'kernel_size must be an int or a pair of ints'),
         ({'dilation': True}, 'dilation must be an int or a pair of ints'),
         ({'scale': '1'}, 'scale must be a number or None, got str'),
+        ({'backend': ['cpu']}, r"backend must be one of 'auto', .*, got \['cpu'\]"),
         ({'query': QUERY.numpy()}, 'query must be a tensor, got ndarray'),
         ({'query': QUERY.long()}, 'query must be one of .*, got torch.int64'),
         ({'key': KEY.float()}, 'key must have the dtype of query, torch.float64'),

@@ -5,6 +5,7 @@ import torch
 
 from nat_mm.ops import neighborhood_attention_1d
 from tests.ops.cases import CASES, SMALL_CASES, Case, make_inputs, run, with_gradients
+from tests.ops.kernel import CPU
 from tests.ops.oracle import attend
 
 
@@ -116,6 +117,22 @@ def test_empty_batch(backend):
     assert output.shape == (0, 9, 8, 2, 4)
     assert grads[0].shape == output.shape
     assert not grads[3].any()
+
+
+@pytest.mark.parametrize('backend', ['reference', 'portable', CPU])
+def test_no_heads(backend):
+    case = Case(9, 8, 3)
+    inputs = make_inputs(case, heads=0, head_dim=8, dtype=torch.float32)
+    output, *grads = with_gradients(lambda *tensors: run(case, backend, *tensors), inputs)
+    assert output.shape == (2, 9, 8, 0, 8)
+    assert [grad.shape for grad in grads] == [tensor.shape for tensor in inputs]
+
+
+@pytest.mark.parametrize('backend', ['reference', 'portable', 'auto'])
+def test_shapes_on_the_meta_device(backend):
+    case = Case(9, 8, 3)
+    inputs = [tensor.to('meta') for tensor in make_inputs(case)]
+    assert run(case, backend, *inputs).shape == inputs[0].shape
 
 
 def test_gradients_of_some_inputs_only():

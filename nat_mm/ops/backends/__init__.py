@@ -40,12 +40,14 @@ def choose_backend(
         kernel_size: (rows, columns).
 
     Raises:
+        TypeError: If the name is not a string.
         ValueError: If there is no such backend, or it (for 'auto', every backend) does not support
             the arguments or derivatives; the message gives the reasons.
     """
-    if name != 'auto' and name not in BACKENDS:
+    if name != 'auto' and (not isinstance(name, str) or name not in BACKENDS):
         known = ', '.join(repr(known) for known in ('auto', *BACKENDS))
-        raise ValueError(f'backend must be one of {known}, got {name!r}')
+        error = ValueError if isinstance(name, str) else TypeError
+        raise error(f'backend must be one of {known}, got {name!r}')
     if name != 'reference' and _differentiates():
         if name == 'auto':
             return 'reference'

@@ -175,9 +175,14 @@ def _weights(
 
 
 def chunks(query_tiles: Tensor, keys: int, dtype: torch.dtype) -> Iterator[tuple[slice, ...]]:
-    """Slices the tiles' first five axes so that the scores with ``keys`` keys fit in a chunk."""
+    """Slices the tiles' first five axes so that the scores with ``keys`` keys fit in a chunk.
+
+    Without heads there are no chunks.
+    """
     limit = CHUNK_BYTES.get(query_tiles.device.type, CHUNK_BYTES['default'])
     scores = math.prod(query_tiles.shape[5:8]) * keys
+    if scores == 0:
+        return iter(())
     return blocks(query_tiles.shape[:5], max(1, limit // (scores * dtype.itemsize)))
 
 
@@ -220,7 +225,7 @@ def _add_mask_gradient(
     grad_bias: Tensor, grad_mask: Tensor, tiles: TileGroup, kernel_size: Sequence[int]
 ) -> None:
     entry, inside = table_index(tiles, tuple(kernel_size), grad_bias.device)
-    grad_bias.view(grad_bias.shape[0], -1).index_add_(1, entry[inside], grad_mask[:, inside])
+    grad_bias.flatten(1).index_add_(1, entry[inside], grad_mask[:, inside])
 
 
 def add_overlapping(halos: Tensor, addend: Tensor, tiles: TileGroup) -> None:

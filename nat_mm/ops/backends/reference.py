@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from nat_mm.ops.validation import without_autocast
 from nat_mm.ops.window import axis_window
 
 
@@ -25,7 +26,7 @@ def forward(
     scale: float,
 ) -> Tensor:
     """Gathers every token's neighbors, then attends to them, in float32 or better."""
-    with torch.autocast(query.device.type, enabled=False):
+    with without_autocast(query.device.type):
         dtype = torch.promote_types(query.dtype, torch.float32)
         rows, relative_rows = axis_window(query.shape[1], kernel_size[0], dilation[0], query.device)
         columns, relative_columns = axis_window(
