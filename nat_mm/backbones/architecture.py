@@ -4,7 +4,12 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nat_mm.ops.validation import check_int, check_probability, check_window_length
+from nat_mm.ops.validation import (
+    check_int,
+    check_positive,
+    check_probability,
+    check_window_length,
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,9 +44,9 @@ class Architecture:
         _check_int_list('num_heads', self.num_heads)
         check_window_length(self.kernel_size)
         check_probability('drop_path_rate', self.drop_path_rate)
-        _check_positive('mlp_ratio', self.mlp_ratio)
+        check_positive('mlp_ratio', self.mlp_ratio)
         if self.layer_scale is not None:
-            _check_positive('layer_scale', self.layer_scale)
+            check_positive('layer_scale', self.layer_scale)
         self._check_heads()
         if self.dilations is not None:
             self._check_dilations(self.dilations)
@@ -138,10 +143,3 @@ def _check_int_list(name: str, values: Sequence[int]) -> None:
         raise TypeError(f'{name} must be a list of one int per stage, got {values!r}')
     for stage, value in enumerate(values):
         check_int(f'{name}[{stage}]', value, minimum=1)
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not isinstance(value, int | float) or isinstance(value, bool):
-        raise TypeError(f'{name} must be a number above 0, got {value!r}')
-    if value <= 0:
-        raise ValueError(f'{name} must be above 0, got {value}')

@@ -17,7 +17,7 @@ from nat_mm.layers import (
     PatchMerging,
     PatchTokenizer,
 )
-from nat_mm.ops.validation import check_int, check_probability
+from nat_mm.ops.validation import check_bool, check_int, check_probability
 
 SMALLEST_INPUT = 32
 
@@ -146,6 +146,7 @@ class NeighborhoodBackbone(FreezableBackbone):
         num_stages = len(architecture.depths)
         check_int('in_channels', in_channels, minimum=1)
         check_probability('drop_rate', drop_rate)
+        check_bool('with_cp', with_cp)
         _check_out_indices(out_indices, num_stages)
         _check_frozen_stages(frozen_stages, num_stages)
         self.in_channels = in_channels
@@ -220,6 +221,7 @@ class NeighborhoodBackbone(FreezableBackbone):
             contiguous, with ``H_i = ceil(H / (4 * 2**i))``.
 
         Raises:
+            TypeError: If the image is not a tensor.
             ValueError: If the image has an unsupported shape.
         """
         check_image(image, self.in_channels)
@@ -334,7 +336,12 @@ def _check_frozen_stages(frozen_stages: int, num_stages: int) -> None:
 
 
 def check_image(image: torch.Tensor, in_channels: int) -> None:
-    """Raises ValueError unless images are ``[B, in_channels, H, W]``, with H and W at least 32."""
+    """Raises unless images are a tensor ``[B, in_channels, H, W]``, with H and W at least 32."""
+    if not isinstance(image, torch.Tensor):
+        raise TypeError(
+            f'the backbone takes images [B, {in_channels}, H, W] as a tensor, '
+            f'got {type(image).__name__}'
+        )
     if image.ndim != 4 or image.shape[1] != in_channels:
         raise ValueError(
             f'the backbone takes images [B, {in_channels}, H, W], got shape {list(image.shape)}'

@@ -9,6 +9,7 @@ from torch import nn
 from nat_mm.backbones.architecture import Architecture
 from nat_mm.backbones.base import NeighborhoodBackbone
 from nat_mm.layers import PatchMerging, PatchTokenizer
+from nat_mm.ops.validation import check_bool
 
 
 def _architecture(
@@ -56,8 +57,7 @@ class DiNAT_s(NeighborhoodBackbone):
     make_downsampler = staticmethod(PatchMerging)
 
     def __init__(self, *, patch_norm: bool = True, **options: Any) -> None:
-        if not isinstance(patch_norm, bool):
-            raise TypeError(f'patch_norm must be True or False, got {patch_norm!r}')
+        check_bool('patch_norm', patch_norm)
         self._patch_norm = patch_norm
         if options.get('arch') is None:
             options.setdefault('mlp_ratio', 4.0)

@@ -12,7 +12,7 @@ from nat_mm.backbones.architecture import is_list
 from nat_mm.backbones.base import FreezableBackbone, check_image, init_linear
 from nat_mm.checkpoints.loading import adapt_state_dict
 from nat_mm.layers import NATLayer, PatchTokenizer, SelfAttention2D
-from nat_mm.ops.validation import check_int, check_probability
+from nat_mm.ops.validation import check_bool, check_int, check_probability
 
 _SIZES: dict[str, dict[str, Any]] = {
     'small': dict(embed_dim=384, num_heads=12, drop_path_rate=0.1),
@@ -122,6 +122,7 @@ class NATIsotropic(FreezableBackbone):
         if frozen_layers > depth:
             raise ValueError(f'frozen_layers must be from -1 to {depth}, got {frozen_layers}')
         check_probability('drop_rate', drop_rate)
+        check_bool('with_cp', with_cp)
         check_probability('drop_path_rate', values['drop_path_rate'])
         dilations = _check_dilations(values['dilations'], values['kernel_size'], depth)
         self.in_channels = in_channels
@@ -175,6 +176,7 @@ class NATIsotropic(FreezableBackbone):
             ``[B, C, ceil(H / patch_size), ceil(W / patch_size)]``, contiguous.
 
         Raises:
+            TypeError: If the image is not a tensor.
             ValueError: If the image has an unsupported shape.
         """
         check_image(image, self.in_channels)

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from nat_mm.ops import memory
+from nat_mm.ops.validation import check_bool
 
 
 class ConvTokenizer(nn.Module):
@@ -44,6 +45,7 @@ class PatchTokenizer(nn.Module):
         self, in_channels: int, embed_dim: int, *, patch_size: int = 4, norm: bool = True
     ) -> None:
         super().__init__()
+        check_bool('norm', norm)
         self.patch_size = patch_size
         self.proj = nn.Conv2d(in_channels, embed_dim, kernel_size=patch_size, stride=patch_size)
         self.norm = nn.LayerNorm(embed_dim) if norm else nn.Identity()

@@ -11,7 +11,7 @@ from nat_mm.layers.self_attention import SelfAttention2D
 from nat_mm.layers.shifted_window_attention import ShiftedWindowAttention2D
 from nat_mm.ops import memory, neighborhood_attention_2d
 from nat_mm.ops.backends import BACKENDS
-from nat_mm.ops.validation import check_int, check_window_length
+from nat_mm.ops.validation import check_bool, check_int, check_positive, check_window_length
 
 ATTENTION_PATTERNS = ('neighborhood', 'sasa', 'shifted_window', 'full')
 """What a layer's tokens can attend to; all patterns have parameters with the same names and shapes:
@@ -79,12 +79,20 @@ class NATLayer(nn.Module):
             drop_rate=drop_rate,
         )
         self.norm2 = memory.LayerNorm(channels)
-        self.mlp = Mlp(channels, int(channels * mlp_ratio), drop_rate=drop_rate)
+        check_positive('mlp_ratio', mlp_ratio)
+        hidden_channels = int(channels * mlp_ratio)
+        if hidden_channels == 0:
+            raise ValueError(
+                f'mlp_ratio must give the MLP at least 1 hidden channel, but {mlp_ratio} * '
+                f'{channels} channels is below 1'
+            )
+        self.mlp = Mlp(channels, hidden_channels, drop_rate=drop_rate)
         self.drop_path = DropPath(drop_path_rate)
         if layer_scale is None:
             self.register_parameter('gamma1', None)
             self.register_parameter('gamma2', None)
         else:
+            check_positive('layer_scale', layer_scale)
             self.gamma1 = nn.Parameter(torch.full((channels,), float(layer_scale)))
             self.gamma2 = nn.Parameter(torch.full((channels,), float(layer_scale)))
 
@@ -154,7 +162,7 @@ class NeighborhoodAttention2D(nn.Module):
         backend: Backend of :func:`nat_mm.ops.neighborhood_attention_2d`.
 
     Raises:
-        TypeError: If an integer argument is not an int.
+        TypeError: If an integer argument is not an int or a flag not a bool.
         ValueError: If a number is out of its range, ``num_heads`` does not divide ``channels`` or
             there is no such backend.
     """
@@ -176,6 +184,8 @@ class NeighborhoodAttention2D(nn.Module):
         check_int('dilation', dilation, minimum=1)
         check_int('num_heads', num_heads, minimum=1)
         check_int('channels', channels, minimum=1)
+        check_bool('qkv_bias', qkv_bias)
+        check_bool('relative_position_bias', relative_position_bias)
         if channels % num_heads:
             raise ValueError(
                 f'num_heads must divide channels, but {num_heads} does not divide {channels}'
@@ -272,6 +282,7 @@ def _make_attention(
     pattern: str, kernel_size: int, *, dilation: int, shifted: bool, backend: str, **options: Any
 ) -> nn.Module:
     """Creates the attention module of a layer; see `NATLayer`."""
+    check_bool('shifted', shifted)
     if pattern not in ATTENTION_PATTERNS:
         known = ', '.join(ATTENTION_PATTERNS)
         raise ValueError(f'attention must be one of {known}, got {pattern!r}')

@@ -8,7 +8,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from nat_mm.layers.rpb import resize_rpb, resize_stored_rpb
 from nat_mm.ops import memory
-from nat_mm.ops.validation import check_int
+from nat_mm.ops.validation import check_bool, check_int
 
 
 class SelfAttention2D(nn.Module):
@@ -34,7 +34,7 @@ class SelfAttention2D(nn.Module):
         drop_rate: Dropout probability after the output projection, in [0, 1).
 
     Raises:
-        TypeError: If an integer argument is not an int.
+        TypeError: If an integer argument is not an int or a flag not a bool.
         ValueError: If a number is out of its range or ``num_heads`` does not divide ``channels``.
     """
 
@@ -52,6 +52,8 @@ class SelfAttention2D(nn.Module):
         check_int('map_size', map_size, minimum=1)
         check_int('num_heads', num_heads, minimum=1)
         check_int('channels', channels, minimum=1)
+        check_bool('qkv_bias', qkv_bias)
+        check_bool('relative_position_bias', relative_position_bias)
         if channels % num_heads:
             raise ValueError(
                 f'num_heads must divide channels, but {num_heads} does not divide {channels}'

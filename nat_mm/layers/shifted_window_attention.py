@@ -8,7 +8,7 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 
 from nat_mm.layers.rpb import resize_stored_rpb
 from nat_mm.ops import memory
-from nat_mm.ops.validation import check_int
+from nat_mm.ops.validation import check_bool, check_int
 
 
 class ShiftedWindowAttention2D(nn.Module):
@@ -36,7 +36,7 @@ class ShiftedWindowAttention2D(nn.Module):
         drop_rate: Dropout probability after the output projection, in [0, 1).
 
     Raises:
-        TypeError: If an integer argument is not an int.
+        TypeError: If an integer argument is not an int or a flag not a bool.
         ValueError: If a number is out of its range or ``num_heads`` does not divide ``channels``.
     """
 
@@ -56,6 +56,8 @@ class ShiftedWindowAttention2D(nn.Module):
         check_int('shift', shift, minimum=0)
         check_int('num_heads', num_heads, minimum=1)
         check_int('channels', channels, minimum=1)
+        check_bool('qkv_bias', qkv_bias)
+        check_bool('relative_position_bias', relative_position_bias)
         if shift >= window_size:
             raise ValueError(f'shift must be below window_size ({window_size}), got {shift}')
         if channels % num_heads:

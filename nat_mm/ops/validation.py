@@ -206,3 +206,19 @@ def check_probability(name: str, value: float) -> None:
         raise TypeError(f'{name} must be a number in [0, 1), got {value!r}')
     if not 0 <= value < 1:
         raise ValueError(f'{name} must be in [0, 1), got {value}')
+
+
+def check_positive(name: str, value: float) -> None:
+    """Raises if ``value`` is not a finite number above 0."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise TypeError(f'{name} must be a number above 0, got {value!r}')
+    if value <= 0:
+        raise ValueError(f'{name} must be above 0, got {value}')
+    if not value <= sys.float_info.max:
+        raise ValueError(f'{name} must be finite, got {value}')
+
+
+def check_bool(name: str, value: bool) -> None:
+    """Raises if ``value`` is not a bool."""
+    if not isinstance(value, bool):
+        raise TypeError(f'{name} must be True or False, got {value!r}')

@@ -1,6 +1,7 @@
 """Tests the architecture table, explicit arguments, wrong arguments and registration."""
 
 import importlib
+import math
 
 import pytest
 import torch
@@ -79,6 +80,13 @@ WRONG = [
     (DiNAT, {**EXPLICIT, 'dilations': 2}, 'dilations must be one list per stage'),
     (DiNAT, {**EXPLICIT, 'dilations': [[1], [0], [1], [1]]}, r'\[1\]\[0\] must be at least 1'),
     (NAT, {'arch': 'mini', 'mlp_ratio': 0}, 'mlp_ratio must be above 0, got 0'),
+    (NAT, {'arch': 'mini', 'mlp_ratio': math.nan}, 'mlp_ratio must be finite, got nan'),
+    (NAT, {'arch': 'mini', 'mlp_ratio': math.inf}, 'mlp_ratio must be finite, got inf'),
+    (NAT, {'arch': 'mini', 'mlp_ratio': 0.001}, r'1 hidden channel, but 0.001 \* 64 channels'),
+    (NAT, {'arch': 'mini', 'layer_scale': math.nan}, 'layer_scale must be finite'),
+    (NAT, {'arch': 'mini', 'layer_scale': math.inf}, 'layer_scale must be finite'),
+    (NAT, {'arch': 'mini', 'qkv_bias': 'no'}, "qkv_bias must be True or False, got 'no'"),
+    (NAT, {'arch': 'mini', 'with_cp': 'yes'}, "with_cp must be True or False, got 'yes'"),
     (NAT, {'arch': 'mini', 'drop_rate': 1.0}, r'drop_rate must be in \[0, 1\), got 1.0'),
     (NAT, {'arch': 'mini', 'drop_path_rate': -0.1}, r'drop_path_rate must be in \[0, 1\)'),
     (NAT, {'arch': 'mini', 'drop_path_rate': '0.1'}, 'drop_path_rate must be a number'),

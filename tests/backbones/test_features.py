@@ -146,6 +146,12 @@ def test_wrong_image_shape(make_nat, shape, message):
         make_nat()(torch.zeros(shape))
 
 
+@pytest.mark.parametrize('image', [None, [[0.0]]], ids=str)
+def test_image_that_is_no_tensor(make_nat, image):
+    with pytest.raises(TypeError, match=r'\[B, 3, H, W\] as a tensor, got (NoneType|list)'):
+        make_nat()(image)
+
+
 def test_in_channels(make_nat):
     with torch.no_grad():
         assert make_nat(in_channels=5).eval()(torch.randn(1, 5, 32, 32))[0].shape[1] == 32

@@ -192,6 +192,21 @@ def test_wrong_layer(options, message):
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
+        ({'attention': 'full', 'qkv_bias': 1}, 'qkv_bias must be True or False, got 1'),
+        ({'attention': 'shifted_window', 'qkv_bias': 1}, 'qkv_bias must be True or False'),
+        ({'relative_position_bias': 'no'}, "relative_position_bias must be True .*, got 'no'"),
+        ({'shifted': 1}, 'shifted must be True or False, got 1'),
+    ],
+    ids=str,
+)
+def test_flags_are_bools(options, message):
+    with pytest.raises(TypeError, match=message):
+        NATLayer(8, 2, **options)
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
         ({'window_size': 0}, 'window_size must be at least 1'),
         ({'window_size': 4, 'shift': 4}, r'shift must be below window_size \(4\), got 4'),
         ({'num_heads': 3}, 'num_heads must divide channels'),
