@@ -11,11 +11,14 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.utils import import_modules_from_strings
 
-from nat_mm.errors import UserError
+from nat_mm.errors import CheckpointError, UserError
 from nat_mm.inference.building import (
     BadArgumentError,
     UnknownTypeError,
+    find_built,
+    is_mistake,
     tell_mistakes_apart,
+    was_raised,
 )
 from nat_mm.inference.dataset_classes import apply_dataset_classes
 from nat_mm.inference.zoo import find_config
@@ -89,7 +92,7 @@ def config_mistakes(config: Config) -> Iterator[None]:
     """Converts exceptions that a wrong config causes while objects are built from it.
 
     These are a type that is not registered, an argument that is missing or unknown to a
-    constructor, and any ValueError, by which constructors refuse a value. All others propagate.
+    constructor, and whatever else `is_mistake` accepts. All others propagate.
 
     Args:
         config: Config from which objects are built inside the ``with`` block.
@@ -102,24 +105,60 @@ def config_mistakes(config: Config) -> Iterator[None]:
             yield
     except UserError:
         raise
-    except ValueError as error:
+    except CheckpointError as error:
         raise UserError(f'{config.filename}: {error}') from error
     except UnknownTypeError as error:
         raise UserError(f'{config.filename}: {error.args[0]}') from error
     except BadArgumentError as error:
         place = error.argument and _find_key(config.to_dict(), error.argument, error.kind)
         raise UserError(f'{config.filename}: {place or ""}{error}') from error
+    except Exception as error:
+        if not is_mistake(error):
+            raise
+        place = _find_place(config.to_dict(), find_built(error))
+        raise UserError(f'{config.filename}: {place or ""}{_describe(error)}') from error
 
 
-def _find_key(value: object, key: str, kind: object, path: str = '') -> str | None:
-    """Finds where a nested config has a key next to that ``type``, such as ``model.backbone.``."""
+def _describe(error: Exception) -> str:
+    """Describes an exception by its message, or its line of code if it does not explain itself."""
+    if isinstance(error, ValueError):
+        return str(error)
+    if was_raised(error) and error.args:
+        return str(error.args[0])
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f'{type(error).__name__}: {error} ({last.filename}, line {last.lineno}: {last.line})'
+
+
+def _find_place(config: dict[str, Any], built: dict[str, Any] | None) -> str | None:
+    """Finds which part of a config an object was built from, such as ``model.backbone: ``."""
+    if not built or 'type' not in built:
+        return None
+    places = [
+        (path, part)
+        for path, part in _find_parts(config)
+        if path and part.get('type') == built['type']
+    ]
+    if len(places) > 1:
+        # Constructors add to the configs of the parts that they build.
+        places = [each for each in places if all(built.get(key) == each[1][key] for key in each[1])]
+    return f'{places[0][0]}: ' if len(places) == 1 else None
+
+
+def _find_parts(value: Any, path: str = '') -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields the dicts inside a config, with their keys such as ``model.backbone``."""
+    children: Iterable[tuple[Any, Any]] = ()
     if isinstance(value, dict):
-        if key in value and value.get('type') == kind:
-            return path
-        children: Iterable[tuple[Any, Any]] = value.items()
+        yield path, value
+        children = value.items()
     elif isinstance(value, list | tuple):
         children = enumerate(value)
-    else:
-        return None
-    places = (_find_key(child, key, kind, f'{path}{name}.') for name, child in children)
-    return next((place for place in places if place is not None), None)
+    for name, child in children:
+        yield from _find_parts(child, f'{path}.{name}' if path else str(name))
+
+
+def _find_key(config: dict[str, Any], key: str, kind: object) -> str | None:
+    """Finds where a config has a key next to that ``type``, such as ``model.backbone.``."""
+    for path, part in _find_parts(config):
+        if key in part and part.get('type') == kind:
+            return f'{path}.' if path else ''
+    return None

@@ -45,6 +45,12 @@ def build_runner(config: Config) -> Runner | FlexibleRunner:
         if runner_type == 'FlexibleRunner':
             # FlexibleRunner would build the model only when its work starts.
             runner.model = runner.strategy.build_model(runner.model)
+    # The rest is built only when training starts, as it depends on the data and the optimizer.
+    if runner_type == 'FlexibleRunner':
+        runner.strategy.prepare = config_mistakes(config)(runner.strategy.prepare)
+    else:
+        for name in ('build_param_scheduler', '_init_model_weights'):
+            setattr(runner, name, config_mistakes(config)(getattr(runner, name)))
     return runner
 
 

@@ -79,6 +79,35 @@ def test_misspelt_optimizer_argument(mistake):
     assert message.endswith('optim_wrapper.optimizer.weight_decai is not an argument of AdamW')
 
 
+@pytest.mark.parametrize(
+    ('option', 'text'),
+    [
+        ('optim_wrapper.optimizer.type=Adamw', 'None is not a callable object'),
+        ('optim_wrapper.clip_grad=5', 'optim_wrapper: If `clip_grad` is not None'),
+        ('param_scheduler.0.type=CosineAnealingLR', 'CosineAnealingLR is not in the'),
+        ('param_scheduler.0.start_factor=5', 'param_scheduler.0: Starting multiplicative factor'),
+        ('param_scheduler=5', '`param_scheduler` should be a'),
+        ('model.neck.init_cfg.type=pretrained', 'pretrained is not in the'),
+        ('model.backbone.out_indices=3', 'model.backbone: out_indices must be a list'),
+        ('model.backbone.depths=3', 'model.backbone: depths must be a list of one int'),
+        ('model.backbone.kernel_size=7.0', 'model.backbone: kernel_size must be an int'),
+        ('custom_hooks=[EMAHook]', 'hook should be an instance of Hook or dict, but got EMAHook'),
+        ('custom_hooks=5', "'int' object is not iterable"),
+        ('default_hooks.foo=1', 'hook should be an instance of Hook or dict, but got 1'),
+        (
+            'default_hooks.checkpoint.save_best=auto default_hooks.checkpoint.rule=foo',
+            'rule must be greater, less or None',
+        ),
+        ('log_level=FOO', "KeyError: 'FOO'"),
+        ('randomness.seed=abc', 'Cannot cast scalar'),
+        ('randomness.foo=1', "unexpected keyword argument 'foo'"),
+        ('train_cfg.max_epochs=1.5', '`max_epochs` should be a integer number, but get 1.5'),
+    ],
+)
+def test_wrong_values_while_everything_is_built(option, text, mistake):
+    assert text in mistake(*option.split(), arguments=['--no-check'])
+
+
 def test_override_that_does_not_fit_the_config(mistake):
     assert '--cfg-options' in mistake('param_scheduler.7.end=3')
 

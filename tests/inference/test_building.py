@@ -1,11 +1,25 @@
 """Tests that a wrong config and a fault of the program raise different classes of errors."""
 
-import pytest
-from mmengine.registry import Registry
+import copy
+import re
 
+import pytest
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import Registry
+from torch import nn
+
+from nat_mm.errors import UserError
 from nat_mm.inference.building import BadArgumentError, UnknownTypeError, tell_mistakes_apart
+from nat_mm.inference.config import config_mistakes
 
 PARTS = Registry('parts of test_building')
+REFUSALS = {
+    'loud': ValueError('color must be quiet'),
+    5: TypeError('color must be a str, got 5'),
+    'pink': KeyError('color must be red or blue, got pink'),
+    'dark': AssertionError('color must be bright'),
+}
 
 
 @PARTS.register_module()
@@ -15,6 +29,8 @@ class Base:
             {}['missing']
         if color == 'faulty argument':
             len(3)
+        if color in REFUSALS:
+            raise REFUSALS[color]
         self.size = size
 
 
@@ -92,3 +108,61 @@ def test_registries_raise_as_before_outside_of_the_block(cfg, error):
     with pytest.raises(error) as outside:
         PARTS.build(cfg)
     assert type(outside.value) is error
+
+
+@pytest.mark.parametrize(
+    ('parts', 'place'),
+    [
+        ({'head': {'type': 'Base', 'size': 1}}, 'head: '),
+        ({'nest': {'type': 'Nest', 'part': {'type': 'Base', 'size': 1}}}, 'nest.part: '),
+        ({'heads': [{'type': 'Base', 'size': 1}, {'type': 'Base', 'size': 2}]}, 'heads.0: '),
+    ],
+    ids=['part', 'nested', 'first of two'],
+)
+@pytest.mark.parametrize('color', REFUSALS)
+def test_refused_values_name_their_place(color, parts, place):
+    config = Config(parts)
+    first = next(iter(config.values()))
+    first = first[0] if isinstance(first, list) else first
+    first.get('part', first).color = color
+    with pytest.raises(UserError) as raised, config_mistakes(config):
+        PARTS.build(first)
+    assert str(raised.value) == f'None: {place}{REFUSALS[color].args[0]}'
+
+
+@pytest.mark.parametrize(
+    ('settings', 'text'),
+    [
+        ({'optimizer': {'type': 'SGDD', 'lr': 1}}, 'None is not a callable object'),
+        (
+            {'optimizer': {'type': 'SGD', 'lr': 'abc'}, 'paramwise_cfg': {'bias_lr_mult': 0.5}},
+            "can't multiply sequence by non-int",
+        ),
+        (
+            {'optimizer': {'type': 'SGD', 'lr': 1}, 'paramwise_cfg': {'custom_keys': {'0': 5}}},
+            "TypeError: argument of type 'int' is not iterable",
+        ),
+        ({'optimizer': {'type': 'SGD', 'lr': 1}, 'clip_grad': 5}, 'it should be a `dict`'),
+    ],
+    ids=['type', 'learning rate', 'options', 'clipping'],
+)
+def test_values_that_openmmlab_uses_unchecked(settings, text):
+    model = nn.Sequential(nn.Conv2d(1, 1, 1), nn.BatchNorm2d(1))
+    config = Config({'optim_wrapper': {'type': 'OptimWrapper', **settings}})
+    with pytest.raises(UserError, match=re.escape(text)), config_mistakes(config):
+        build_optim_wrapper(model, copy.deepcopy(config.optim_wrapper))
+
+
+@pytest.mark.parametrize(
+    ('color', 'error'), [('faulty key', KeyError), ('faulty argument', TypeError)]
+)
+def test_faults_of_a_users_class_propagate(color, error):
+    config = Config({'head': {'type': 'Base', 'size': 1, 'color': color}})
+    with pytest.raises(error) as raised, config_mistakes(config):
+        PARTS.build(config.head)
+    assert type(raised.value) is error
+
+
+def test_faults_in_a_users_model_propagate():
+    with pytest.raises(AttributeError, match='missing'), config_mistakes(Config()):
+        nn.Module().missing  # noqa: B018  # PyTorch raises it with a raise statement
