@@ -7,6 +7,7 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 
 from nat_mm.data.findings import Finding
+from nat_mm.errors import brief
 from nat_mm.inference.datasets import find_inner
 
 LOCAL_BACKENDS = ('local', 'disk')
@@ -27,6 +28,12 @@ def find_path_problems(config: Config, part: str) -> Iterator[Finding]:
         problem = describe_path_problem(dataset, part)
         if problem:
             yield Finding(problem)
+    evaluators = config.get(f'{part}_evaluator')
+    for index, each in enumerate(evaluators if isinstance(evaluators, list | tuple) else ()):
+        if isinstance(each, str | int | float):
+            yield Finding(f'{part}_evaluator.{index} must be a dict with a type, got {brief(each)}')
+    if isinstance(evaluators, str | int | float):
+        yield Finding(f'{part}_evaluator must be a dict with a type, got {brief(evaluators)}')
     for place, evaluator in find_evaluators(config, part):
         if evaluator.get('type') is None:
             yield Finding(f'{place} has no type, such as CocoMetric')
@@ -57,13 +64,14 @@ def describe_path_problem(dataset: ConfigDict, part: str) -> str | None:
 
 
 def find_evaluators(config: Config, part: str) -> Iterator[tuple[str, ConfigDict]]:
-    """Yields key and config of each evaluator of one part of the data."""
-    evaluators = config.get(f'{part}_evaluator') or ()
+    """Yields key and config of each evaluator of one part of the data that has a config."""
+    evaluators = config.get(f'{part}_evaluator')
     if isinstance(evaluators, dict):
         yield f'{part}_evaluator', evaluators
-        return
-    for index, evaluator in enumerate(evaluators):
-        yield f'{part}_evaluator.{index}', evaluator
+    elif isinstance(evaluators, list | tuple):
+        for index, evaluator in enumerate(evaluators):
+            if isinstance(evaluator, dict):
+                yield f'{part}_evaluator.{index}', evaluator
 
 
 def is_local(settings: Any) -> bool:

@@ -6,9 +6,10 @@ from typing import Any
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, DefaultScope, Registry
+from torch.utils.data import Dataset
 
 from nat_mm.data.palettes import find_full_palette
-from nat_mm.errors import UserError
+from nat_mm.errors import UserError, brief
 from nat_mm.inference.building import BadArgumentError
 from nat_mm.inference.config import config_mistakes
 from nat_mm.inference.datasets import find_inner
@@ -55,7 +56,13 @@ def find_sources(config: Config, part: str) -> list[DataSource]:
     """
     loader = config.get(f'{part}_dataloader') or {}
     sources = []
-    for place, each in find_inner(loader.get('dataset'), f'{part}_dataloader.dataset'):
+    outer = loader.get('dataset')
+    if loader and not isinstance(outer, dict | Dataset):
+        raise UserError(
+            f'{part}_dataloader.dataset must be a dict with a type, such as CocoDataset, got '
+            f'{brief(outer)}'
+        )
+    for place, each in find_inner(outer, f'{part}_dataloader.dataset'):
         kind = each.get('type')
         if kind is None:
             raise UserError(f'{place}: the {part} dataset has no type, such as CocoDataset')
@@ -74,6 +81,16 @@ def find_sources(config: Config, part: str) -> list[DataSource]:
                 if error.argument == 'lazy_init':
                     continue
                 raise
+            except AttributeError as error:
+                # mmdet 2 and mmseg 0 took the folder of the images as text.
+                prefix = each.get('data_prefix')
+                if not isinstance(prefix, str):
+                    raise
+                name = 'img' if config.default_scope == 'mmdet' else 'img_path'
+                raise UserError(
+                    f'{place}.data_prefix must be a dict, got {prefix!r}: write '
+                    f'dict({name}={prefix!r})'
+                ) from error
             except AssertionError as error:
                 # Upstream rejects values, and missing files of PascalVOCDataset, by assertions.
                 raise UserError(f'{config.filename}: {place}: {_explain(each, error)}') from error

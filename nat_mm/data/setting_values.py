@@ -1,0 +1,134 @@
+"""Finds values of settings that a training run would fail on, at once or only after a while."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import HOOKS, OPTIMIZERS, PARAM_SCHEDULERS, DefaultScope, Registry
+
+from nat_mm.data.findings import Finding, shorten
+from nat_mm.data.paths import find_evaluators
+from nat_mm.errors import brief
+
+COUNTS = (
+    'optim_wrapper.accumulative_counts',
+    'train_cfg.max_epochs',
+    'train_cfg.max_iters',
+    'train_cfg.val_interval',
+)
+CLIPPING = ('type', 'max_norm', 'norm_type', 'error_if_nonfinite', 'clip_value', 'foreach')
+METRICS = {
+    'CocoMetric': ('metric', ('bbox', 'segm', 'proposal', 'proposal_fast')),
+    'IoUMetric': ('iou_metrics', ('mIoU', 'mDice', 'mFscore')),
+}
+"""Argument and values by which an evaluator's metrics are chosen."""
+
+
+def find_value_problems(config: Config) -> Iterator[Finding]:
+    """Finds values of settings that mmengine refuses or stumbles over.
+
+    Args:
+        config: Config of the run.
+
+    Yields:
+        Problems with the optimizer, schedules, hooks, intervals, log level and metrics.
+    """
+    yield from map(Finding, _find_problems(config))
+
+
+def _find_problems(config: Config) -> Iterator[str]:
+    for place in COUNTS:
+        value = _look_up(config, place)
+        # mmengine takes 80.0 too.
+        if value is not None and (not _is_number(value) or value < 1 or value != int(value)):
+            yield f'{place} must be a whole number of at least 1, got {brief(value)}'
+    interval = _look_up(config, 'default_hooks.checkpoint.interval')
+    if interval is not None and not _is_number(interval):
+        yield f'default_hooks.checkpoint.interval must be a number, got {brief(interval)}'
+    rate = _look_up(config, 'optim_wrapper.optimizer.lr')
+    if rate is not None and not _is_number(rate):
+        yield f'optim_wrapper.optimizer.lr must be a number, got {brief(rate)}'
+    yield from _find_clipping_problem(_look_up(config, 'optim_wrapper.clip_grad'))
+    yield from _find_wrong_part(
+        config, OPTIMIZERS, 'optim_wrapper.optimizer', _look_up(config, 'optim_wrapper.optimizer')
+    )
+    yield from _find_wrong_parts(config, PARAM_SCHEDULERS, 'param_scheduler')
+    yield from _find_wrong_parts(config, HOOKS, 'custom_hooks')
+    hooks = config.get('default_hooks') or {}
+    for name, hook in hooks.items():
+        yield from _find_wrong_part(config, HOOKS, f'default_hooks.{name}', hook)
+    level = config.get('log_level', 'INFO')
+    if isinstance(level, str) and not isinstance(logging.getLevelName(level), int):
+        yield f"log_level must be one of 'DEBUG', 'INFO', 'WARNING', 'ERROR', got {level!r}"
+    yield from _find_unknown_metrics(config)
+
+
+def _look_up(config: Config, place: str) -> Any:
+    """Returns a value by its key, such as ``train_cfg.max_iters``; None if it is not set."""
+    value: Any = config
+    for name in place.split('.'):
+        if not isinstance(value, dict | Config):
+            return None
+        value = value.get(name)
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _find_clipping_problem(clipping: Any) -> Iterator[str]:
+    place, example = 'optim_wrapper.clip_grad', 'such as dict(max_norm=1.0)'
+    if clipping is not None and not (isinstance(clipping, dict) and clipping):
+        yield f'{place} must be a dict {example}, or None, got {brief(clipping)}'
+        return
+    unknown = [name for name in clipping or () if name not in CLIPPING]
+    if unknown:
+        yield f'{place}.{unknown[0]} is not an argument of gradient clipping: write one {example}'
+
+
+def _find_wrong_parts(config: Config, registry: Registry, key: str) -> Iterator[str]:
+    parts = config.get(key)
+    if key == 'param_scheduler' and isinstance(parts, dict):
+        # Without a type, it has the schedules of several optimizers by name.
+        if 'type' in parts:
+            yield from _find_wrong_part(config, registry, key, parts)
+    elif isinstance(parts, list | tuple):
+        for index, part in enumerate(parts):
+            yield from _find_wrong_part(config, registry, f'{key}.{index}', part)
+    elif parts is not None:
+        yield f'{key} must be a list of dicts, each with a type, got {brief(parts)}'
+
+
+def _find_wrong_part(config: Config, registry: Registry, place: str, part: Any) -> Iterator[str]:
+    """Finds the part of a run that has no registered type; None and objects are fine."""
+    if isinstance(part, str | int | float | list | tuple):
+        yield f'{place} must be a dict with a type, got {brief(part)}'
+    kind = part.get('type') if isinstance(part, dict) else None
+    if not isinstance(kind, str):
+        return
+    with (
+        DefaultScope.overwrite_default_scope(config.default_scope),
+        registry.switch_scope_and_registry(part.get('_scope_')) as scoped,
+    ):
+        found = scoped.get(kind)
+    if found is None:
+        yield f'{place}.type is {kind!r}, which is not in the {registry.name} registry'
+
+
+def _find_unknown_metrics(config: Config) -> Iterator[str]:
+    for part in ('val', 'test'):
+        for place, evaluator in find_evaluators(config, part):
+            kind = str(evaluator.get('type')).rpartition('.')[2]
+            if kind not in METRICS:
+                continue
+            argument, known = METRICS[kind]
+            given = evaluator.get(argument, ())
+            given = [given] if isinstance(given, str) else given
+            unknown = [each for each in given or () if each not in known]
+            if unknown:
+                yield (
+                    f'{place}.{argument} has {shorten(unknown)}, which {kind} does not know: '
+                    f'write {" or ".join(map(repr, known))}'
+                )
