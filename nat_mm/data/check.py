@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from mmengine.config import Config
 
@@ -11,6 +12,7 @@ from nat_mm.data.coco import check_coco, is_coco
 from nat_mm.data.findings import Finding
 from nat_mm.data.folders import find_folder_problems
 from nat_mm.data.label_images import find_label_image_problems
+from nat_mm.data.loaders import find_loader_problems
 from nat_mm.data.model_fit import find_model_problems
 from nat_mm.data.paths import describe_path_problem, find_path_problems
 from nat_mm.data.progress import Progress, no_progress
@@ -86,6 +88,8 @@ def check_config(
     checks: dict[str, Callable[[], Iterator[Finding | Summary]]] = {
         'annotations': lambda: check_coco(config, present, images=files, progress=progress),
     }
+    for part, each in present.items():
+        checks[f'{part}_dataloader'] = partial(find_loader_problems, config, each)
     has_model = config.get('model') is not None
     if has_model:
         checks['folders of classes'] = lambda: find_folder_problems(config, present)

@@ -68,6 +68,9 @@ def _find_problems(config: Config) -> Iterator[Finding]:
     if not isinstance(getattr(trace.model, 'backbone', None), nn.Module):
         return
     maps = trace.run(trace.model.backbone, trace.image())
+    if isinstance(maps, Failure) and isinstance(maps.error, ValueError):
+        yield Finding(f'model.backbone: {maps.error}')
+        return
     part, features = run_necks(trace, config, maps)
     if isinstance(features, Failure):
         text = part and explain_failure(trace, part, features)

@@ -6,12 +6,14 @@ from contextlib import contextmanager
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.dataset import InfiniteSampler
 from mmengine.optim import build_optim_wrapper
 from mmengine.runner import FlexibleRunner, Runner
 from torch.utils.data import DataLoader
 
 from nat_mm.data.broken_samples import name_broken_samples
 from nat_mm.data.checks import check_dataset, data_mistakes
+from nat_mm.data.loaders import describe_no_batch
 from nat_mm.data.palettes import complete_palettes
 from nat_mm.errors import UserError
 from nat_mm.inference.config import config_mistakes
@@ -62,7 +64,8 @@ def build_loop(runner: Runner | FlexibleRunner, part: str) -> None:
         part: ``train``, ``val`` or ``test``.
 
     Raises:
-        UserError: If data is missing, annotations are not in COCO format, or the config is wrong.
+        UserError: If data is missing, annotations are not in COCO format, the images do not fill a
+            batch, or the config is wrong.
     """
     config = runner.cfg
     if config.get(f'{part}_dataloader') is None:
@@ -70,6 +73,9 @@ def build_loop(runner: Runner | FlexibleRunner, part: str) -> None:
     with data_mistakes(config, part), _naming_broken_samples(runner, part):
         loop = getattr(runner, f'{part}_loop')
     check_dataset(config, loop.dataloader.dataset, part)
+    # InfiniteSampler repeats the images until they fill a batch.
+    if not len(loop.dataloader) and not isinstance(loop.dataloader.sampler, InfiniteSampler):
+        raise UserError(describe_no_batch(config, part, len(loop.dataloader.dataset)))
 
 
 @contextmanager

@@ -101,11 +101,23 @@ def test_misspelt_optimizer_argument(mistake):
         ('log_level=FOO', "KeyError: 'FOO'"),
         ('randomness.seed=abc', 'Cannot cast scalar'),
         ('randomness.foo=1', "unexpected keyword argument 'foo'"),
-        ('train_cfg.max_epochs=1.5', '`max_epochs` should be a integer number, but get 1.5'),
+        ('train_cfg.max_epochs=1.5', 'max_epochs must be a whole number of at least 1, got 1.5'),
     ],
 )
 def test_wrong_values_while_everything_is_built(option, text, mistake):
     assert text in mistake(*option.split(), arguments=['--no-check'])
+
+
+@pytest.mark.parametrize('arguments', [[], ['--no-check']], ids=['checked', 'unchecked'])
+def test_images_that_do_not_fill_a_batch(arguments, mistake):
+    loader = 'train_dataloader'
+    message = mistake(f'{loader}.drop_last=True', f'{loader}.batch_size=99', arguments=arguments)
+    assert message.startswith(f'{loader}.drop_last is True, but the dataset has only 6 images for')
+
+
+def test_pipeline_without_transforms(mistake):
+    message = mistake('train_dataloader.dataset.pipeline=[]')
+    assert message.startswith('train_dataloader.dataset.pipeline is empty, so that no image')
 
 
 def test_override_that_does_not_fit_the_config(mistake):
@@ -185,6 +197,11 @@ def test_folder_without_pictures(mistake, tmp_path):
 
 def test_load_from_missing_file(mistake):
     assert mistake('load_from=gone.pth') == 'checkpoint not found: gone.pth'
+
+
+def test_load_from_a_number(mistake):
+    expected = 'load_from must be the path of a checkpoint or None, got 5'
+    assert mistake('load_from=5') == expected
 
 
 def test_load_from_another_model(mistake, tmp_path):

@@ -324,6 +324,15 @@ def test_own_configs_pass(path):
     assert list(find_model_problems(Config.fromfile(ROOT / 'configs' / path))) == []
 
 
+def test_images_smaller_than_the_backbone_takes(tmp_path):
+    base = 'nat_mm::_base_/finetune/upernet_nat_demo.py'
+    config = load(tmp_path, base)
+    config.train_dataloader = None
+    config.model.data_preprocessor.size = (16, 24)
+    texts = [each.text for each in find_model_problems(config)]
+    assert texts == ['model.backbone: images must be at least 32 x 32, got 16 x 24 (H x W)']
+
+
 def test_weights_take_no_memory(tmp_path):
     from nat_mm.data.shape_trace import ShapeTrace
 
