@@ -20,7 +20,7 @@ from nat_mm.commands.arguments import (
 )
 from nat_mm.commands.checking import require_sound_data
 from nat_mm.data.broken_samples import loading_mistakes
-from nat_mm.errors import UserError
+from nat_mm.errors import UserError, brief
 from nat_mm.inference.checkpoint import (
     check_any_key_fits,
     check_checkpoint_fits,
@@ -104,6 +104,9 @@ def find_start(config: Config, resume: str | None) -> dict[str, Any] | None:
     elif resume:
         config.resume = True
         config.load_from = resume
+    source = config.get('load_from')
+    if source is not None and not isinstance(source, str):
+        raise UserError(f'load_from must be the path of a checkpoint or None, got {brief(source)}')
     return read_for_model(config.load_from) if config.get('load_from') else None
 
 
