@@ -1,18 +1,14 @@
 """Distinguishes mistakes in a config from bugs when mmengine cannot build an object.
 
 mmengine's registries raise plain KeyError and TypeError for both. Here they raise subclasses of
-these if the config is wrong. For everything else that is built from a config, it matters which code
-raised an exception, and whether on purpose.
+these if the config is wrong. Whatever else a constructor raises tells which config it was given.
 """
 
-import dis
 import functools
 import inspect
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from types import FrameType
 from typing import Any
 
 from mmengine.config import Config
@@ -22,11 +18,8 @@ _NO_ARGUMENTS = {'type', '_scope_', 'convert_to_iter_based', 'epoch_length'}
 """Keys that mmengine does not pass on as arguments."""
 
 
-_LIBRARIES = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain')
-"""Packages that pass on the values of configs without checking their types."""
-_BENEATH = {'numpy', 'torch', *sys.stdlib_module_names}
-"""Packages that know nothing of configs: an exception from these is due to their callers."""
-_RAISE = dis.opmap['RAISE_VARARGS']
+_BUILT = '_nat_mm_built'
+"""Attribute of an exception with the config of the object that could not be built."""
 
 
 class UnknownTypeError(KeyError):
@@ -62,55 +55,14 @@ def tell_mistakes_apart() -> Iterator[None]:
         _TELLING.reset(token)
 
 
-def is_mistake(error: Exception) -> bool:
-    """Tells whether a config caused an exception while objects were built from it.
-
-    These are ValueErrors and failed assertions, by which constructors refuse values, and
-    TypeErrors, KeyErrors and AttributeErrors that a ``raise`` statement raised or that come from
-    OpenMMLab's code, which uses values unchecked. From any other code, the latter are bugs.
-
-    Args:
-        error: The exception, as caught.
-    """
-    if isinstance(error, ValueError | AssertionError):
-        return True
-    if not isinstance(error, TypeError | KeyError | AttributeError):
-        return False
-    packages = [_package(frame) for frame, _ in _walk(error)]
-    concerned = [each for each in packages if each not in _BENEATH]
-    return concerned[-1] in _LIBRARIES or (packages[-1] == concerned[-1] and was_raised(error))
-
-
-def was_raised(error: Exception) -> bool:
-    """Tells whether a ``raise`` statement raised an exception, not an operation that failed."""
-    *_, (frame, position) = _walk(error)
-    return frame.f_code.co_code[position] == _RAISE
-
-
 def find_built(error: Exception) -> dict[str, Any] | None:
-    """Returns the config of the innermost object that a registry was building, if any.
+    """Returns the config of the innermost object that could not be built because of an error.
 
     Args:
-        error: The exception, as caught outside of a `tell_mistakes_apart` block.
+        error: Exception from a `tell_mistakes_apart` block.
     """
-    built = [
-        frame.f_locals['cfg']
-        for frame, _ in _walk(error)
-        if frame.f_code.co_name == 'build_and_tell' and _package(frame) == 'nat_mm'
-    ]
-    return built[-1] if built and isinstance(built[-1], dict) else None
-
-
-def _walk(error: Exception) -> Iterator[tuple[FrameType, int]]:
-    """Yields the frames of a traceback, and the position of the instruction in each."""
-    step = error.__traceback__
-    while step is not None:
-        yield step.tb_frame, step.tb_lasti
-        step = step.tb_next
-
-
-def _package(frame: FrameType) -> str:
-    return str(frame.f_globals.get('__name__')).partition('.')[0]
+    built = vars(error).get(_BUILT)
+    return built if isinstance(built, dict) else None
 
 
 @functools.cache
@@ -123,8 +75,11 @@ def _extend_registries() -> None:
             return build(self, cfg, *args, **kwargs)
         except (UnknownTypeError, BadArgumentError):
             raise
-        except (KeyError, TypeError) as error:
+        except Exception as error:
             if not _TELLING.get():
+                raise
+            vars(error).setdefault(_BUILT, cfg)
+            if not isinstance(error, KeyError | TypeError):
                 raise
             defaults = kwargs.get('default_args') or next(iter(args), None) or {}
             for entry in cfg if isinstance(cfg, list) else [cfg]:

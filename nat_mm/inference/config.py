@@ -16,9 +16,7 @@ from nat_mm.inference.building import (
     BadArgumentError,
     UnknownTypeError,
     find_built,
-    is_mistake,
     tell_mistakes_apart,
-    was_raised,
 )
 from nat_mm.inference.dataset_classes import apply_dataset_classes
 from nat_mm.inference.zoo import find_config
@@ -92,7 +90,8 @@ def config_mistakes(config: Config) -> Iterator[None]:
     """Converts exceptions that a wrong config causes while objects are built from it.
 
     These are a type that is not registered, an argument that is missing or unknown to a
-    constructor, and whatever else `is_mistake` accepts. All others propagate.
+    constructor, and any ValueError, TypeError, KeyError or AssertionError, by which constructors
+    refuse a value or stumble over it. All others propagate.
 
     Args:
         config: Config from which objects are built inside the ``with`` block.
@@ -112,21 +111,18 @@ def config_mistakes(config: Config) -> Iterator[None]:
     except BadArgumentError as error:
         place = error.argument and _find_key(config.to_dict(), error.argument, error.kind)
         raise UserError(f'{config.filename}: {place or ""}{error}') from error
-    except Exception as error:
-        if not is_mistake(error):
-            raise
+    except (ValueError, TypeError, KeyError, AssertionError) as error:
         place = _find_place(config.to_dict(), find_built(error))
         raise UserError(f'{config.filename}: {place or ""}{_describe(error)}') from error
 
 
 def _describe(error: Exception) -> str:
-    """Describes an exception by its message, or its line of code if it does not explain itself."""
+    """Describes an exception; unless it is a ValueError, together with the line that raised it."""
     if isinstance(error, ValueError):
         return str(error)
-    if was_raised(error) and error.args:
-        return str(error.args[0])
     last = traceback.extract_tb(error.__traceback__)[-1]
-    return f'{type(error).__name__}: {error} ({last.filename}, line {last.lineno}: {last.line})'
+    text = error.args[0] if error.args else last.line
+    return f'{text} ({type(error).__name__} in {last.filename}, line {last.lineno})'
 
 
 def _find_place(config: dict[str, Any], built: dict[str, Any] | None) -> str | None:

@@ -127,7 +127,10 @@ def test_refused_values_name_their_place(color, parts, place):
     first.get('part', first).color = color
     with pytest.raises(UserError) as raised, config_mistakes(config):
         PARTS.build(first)
-    assert str(raised.value) == f'None: {place}{REFUSALS[color].args[0]}'
+    error = REFUSALS[color]
+    assert str(raised.value).startswith(f'None: {place}{error.args[0]}')
+    where = f' ({type(error).__name__} in {__file__}, line '
+    assert (where in str(raised.value)) is not isinstance(error, ValueError)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +143,7 @@ def test_refused_values_name_their_place(color, parts, place):
         ),
         (
             {'optimizer': {'type': 'SGD', 'lr': 1}, 'paramwise_cfg': {'custom_keys': {'0': 5}}},
-            "TypeError: argument of type 'int' is not iterable",
+            "argument of type 'int' is not iterable (TypeError in ",
         ),
         ({'optimizer': {'type': 'SGD', 'lr': 1}, 'clip_grad': 5}, 'it should be a `dict`'),
     ],
@@ -153,16 +156,6 @@ def test_values_that_openmmlab_uses_unchecked(settings, text):
         build_optim_wrapper(model, copy.deepcopy(config.optim_wrapper))
 
 
-@pytest.mark.parametrize(
-    ('color', 'error'), [('faulty key', KeyError), ('faulty argument', TypeError)]
-)
-def test_faults_of_a_users_class_propagate(color, error):
-    config = Config({'head': {'type': 'Base', 'size': 1, 'color': color}})
-    with pytest.raises(error) as raised, config_mistakes(config):
-        PARTS.build(config.head)
-    assert type(raised.value) is error
-
-
 def test_faults_in_a_users_model_propagate():
     with pytest.raises(AttributeError, match='missing'), config_mistakes(Config()):
-        nn.Module().missing  # noqa: B018  # PyTorch raises it with a raise statement
+        nn.Module().missing  # noqa: B018
