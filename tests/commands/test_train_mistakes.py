@@ -98,7 +98,6 @@ def test_misspelt_optimizer_argument(mistake):
             'default_hooks.checkpoint.save_best=auto default_hooks.checkpoint.rule=foo',
             'rule must be greater, less or None',
         ),
-        ('log_level=FOO', "KeyError: 'FOO'"),
         ('randomness.seed=abc', 'Cannot cast scalar'),
         ('randomness.foo=1', "unexpected keyword argument 'foo'"),
         ('train_cfg.max_epochs=1.5', 'max_epochs must be a whole number of at least 1, got 1.5'),
