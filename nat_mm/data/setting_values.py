@@ -49,6 +49,11 @@ def _find_problems(config: Config) -> Iterator[str]:
     rate = _look_up(config, 'optim_wrapper.optimizer.lr')
     if rate is not None and not _is_number(rate):
         yield f'optim_wrapper.optimizer.lr must be a number, got {brief(rate)}'
+    keys = _look_up(config, 'optim_wrapper.paramwise_cfg.custom_keys')
+    for name, options in keys.items() if isinstance(keys, dict) else ():
+        if not isinstance(options, dict):
+            place = f'optim_wrapper.paramwise_cfg.custom_keys.{name}'
+            yield f'{place} must be a dict such as dict(decay_mult=0.0), got {brief(options)}'
     yield from _find_clipping_problem(_look_up(config, 'optim_wrapper.clip_grad'))
     yield from _find_wrong_part(
         config, OPTIMIZERS, 'optim_wrapper.optimizer', _look_up(config, 'optim_wrapper.optimizer')

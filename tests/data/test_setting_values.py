@@ -30,6 +30,10 @@ def optimizing(**settings):
             optimizing(optimizer={'type': 'AdamW', 'lr': 'abc'}),
             "optim_wrapper.optimizer.lr must be a number, got 'abc'",
         ),
+        (
+            optimizing(paramwise_cfg={'custom_keys': {'rpb': 0}}),
+            'optim_wrapper.paramwise_cfg.custom_keys.rpb must be a dict such as dict(decay_mult=',
+        ),
         (optimizing(clip_grad=5), 'optim_wrapper.clip_grad must be a dict such as '),
         (optimizing(clip_grad={'max_nrm': 5}), 'optim_wrapper.clip_grad.max_nrm is not an arg'),
         (
@@ -69,6 +73,7 @@ def test_wrong_values(settings, text):
         {},
         {**optimizing(clip_grad={'max_norm': 0.1, 'norm_type': 2}), 'param_scheduler': None},
         optimizing(clip_grad=None, accumulative_counts=4),
+        optimizing(paramwise_cfg={'custom_keys': {'rpb': {'decay_mult': 0.0}}}),
         {'train_cfg': {'max_iters': 160000.0, 'val_interval': 16000}},
         {'param_scheduler': {'generator': [{'type': 'StepLR'}]}},
         {'custom_hooks': [{'type': 'EMAHook'}, {'type': 'NumClassCheckHook'}]},
