@@ -160,12 +160,13 @@ def test_message_survives_what_torch_makes_of_it():
     assert str(rebuilt) == 'a.jpg does not exist'
 
 
-def test_worker_that_is_killed(configs):
-    @TRANSFORMS.register_module(force=True)
-    class KillWorker:
-        def __call__(self, results):
-            os.kill(os.getpid(), signal.SIGKILL)
+@TRANSFORMS.register_module()
+class KillWorker:
+    def __call__(self, results):
+        os.kill(os.getpid(), signal.SIGKILL)
 
+
+def test_worker_that_is_killed(configs):
     options = {'train_dataloader.dataset.pipeline': [dict(type='KillWorker')]}
     message = message_of(configs['segmentation'], workers=1, **options)
     start = f'{configs["segmentation"]}: a worker that loads data '
