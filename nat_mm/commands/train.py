@@ -107,7 +107,7 @@ def find_start(config: Config, resume: str | None) -> dict[str, Any] | None:
     source = config.get('load_from')
     if source is not None and not isinstance(source, str):
         raise UserError(f'load_from must be the path of a checkpoint or None, got {brief(source)}')
-    return read_for_model(config.load_from) if config.get('load_from') else None
+    return read_for_model(source) if source else None
 
 
 def has_schedulers(config: Config) -> bool:

@@ -3,7 +3,6 @@
 It looks for mmcv's compiled operators whenever it builds a model or an optimizer for training.
 """
 
-from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
@@ -27,5 +26,5 @@ def repair(module: ModuleType) -> None:
 
 
 def _find_loader(name: str) -> Any:
-    spec: ModuleSpec | None = find_spec(name)
+    spec = find_spec(name)
     return spec and spec.loader

@@ -28,12 +28,9 @@ def find_path_problems(config: Config, part: str) -> Iterator[Finding]:
         problem = describe_path_problem(dataset, part)
         if problem:
             yield Finding(problem)
-    evaluators = config.get(f'{part}_evaluator')
-    for index, each in enumerate(evaluators if isinstance(evaluators, list | tuple) else ()):
-        if isinstance(each, str | int | float):
-            yield Finding(f'{part}_evaluator.{index} must be a dict with a type, got {brief(each)}')
-    if isinstance(evaluators, str | int | float):
-        yield Finding(f'{part}_evaluator must be a dict with a type, got {brief(evaluators)}')
+    for place, evaluator in _every_evaluator(config, part):
+        if isinstance(evaluator, str | int | float):
+            yield Finding(f'{place} must be a dict with a type, got {brief(evaluator)}')
     for place, evaluator in find_evaluators(config, part):
         if evaluator.get('type') is None:
             yield Finding(f'{place} has no type, such as CocoMetric')
@@ -65,13 +62,19 @@ def describe_path_problem(dataset: ConfigDict, part: str) -> str | None:
 
 def find_evaluators(config: Config, part: str) -> Iterator[tuple[str, ConfigDict]]:
     """Yields key and config of each evaluator of one part of the data that has a config."""
+    for place, evaluator in _every_evaluator(config, part):
+        if isinstance(evaluator, dict):
+            yield place, evaluator
+
+
+def _every_evaluator(config: Config, part: str) -> Iterator[tuple[str, Any]]:
+    """Yields key and value of each evaluator, whatever it is."""
     evaluators = config.get(f'{part}_evaluator')
-    if isinstance(evaluators, dict):
-        yield f'{part}_evaluator', evaluators
-    elif isinstance(evaluators, list | tuple):
+    if isinstance(evaluators, list | tuple):
         for index, evaluator in enumerate(evaluators):
-            if isinstance(evaluator, dict):
-                yield f'{part}_evaluator.{index}', evaluator
+            yield f'{part}_evaluator.{index}', evaluator
+    elif evaluators is not None:
+        yield f'{part}_evaluator', evaluators
 
 
 def is_local(settings: Any) -> bool:

@@ -73,8 +73,10 @@ def build_loop(runner: Runner | FlexibleRunner, part: str) -> None:
     with data_mistakes(config, part), _naming_broken_samples(runner, part):
         loop = getattr(runner, f'{part}_loop')
     check_dataset(config, loop.dataloader.dataset, part)
-    # InfiniteSampler repeats the images until they fill a batch.
-    if not len(loop.dataloader) and not isinstance(loop.dataloader.sampler, InfiniteSampler):
+    # InfiniteSampler repeats the images until they fill a batch. With a batch sampler, such as
+    # mmdet's AspectRatioBatchSampler, the loader's own sampler is another one.
+    sampler = getattr(loop.dataloader.batch_sampler, 'sampler', None)
+    if not len(loop.dataloader) and not isinstance(sampler, InfiniteSampler):
         raise UserError(describe_no_batch(config, part, len(loop.dataloader.dataset)))
 
 
