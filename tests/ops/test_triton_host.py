@@ -41,13 +41,15 @@ def launched(monkeypatch):
     launches = []
 
     class Kernel:
-        def __init__(self, name):
+        def __init__(self, name, arg_names):
             self.name = name
+            self.arg_names = arg_names
 
         def __getitem__(self, grid):
             return lambda *arguments, **options: launches.append((self.name, arguments, options))
 
-    monkeypatch.setattr(launch, 'KERNELS', {name: Kernel(name) for name in launch.KERNELS})
+    kernels = {name: Kernel(name, kernel.arg_names) for name, kernel in launch.KERNELS.items()}
+    monkeypatch.setattr(launch, 'KERNELS', kernels)
     monkeypatch.setattr(launch, '_PREPARED', {})
     return launches
 

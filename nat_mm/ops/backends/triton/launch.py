@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from triton.compiler import CompiledKernel
 
 from nat_mm.ops.backends.triton import statistics_per_query, tuning
 from nat_mm.ops.backends.triton.attend import na2d_fwd_kernel
@@ -35,6 +37,8 @@ TABLE_STRIP = 8
 TABLES_AT_ONCE = 512
 MOST_PREPARED = 4096
 """Most launches to keep prepared, about 2 kB each."""
+MOST_COMPILED = 64
+"""Most strides and alignments to remember for one of them."""
 
 _PREPARED: dict[Hashable, Launch] = {}
 
@@ -184,13 +188,17 @@ class Launch(NamedTuple):
         kernel: The kernel, bound to its grid.
         programs: Number of programs in the grid.
         options: Constants, warps and stages.
+        constants: The constants alone, in the order of the kernel's arguments.
         has_idle_programs: Whether there are programs without tokens, which write nothing.
+        compiled: What Triton compiled for tensors of some dtypes, strides and alignments.
     """
 
     kernel: Callable[..., Any]
     programs: int
     options: dict[str, Any]
+    constants: tuple[Any, ...]
     has_idle_programs: bool
+    compiled: dict[Hashable, Callable[..., Any]]
 
     def make_tables(self, problem: LaunchProblem) -> Tensor:
         """Allocates every program's table, zeroed if some programs write none.
@@ -254,8 +262,10 @@ def _prepare(kernel: str, problem: LaunchProblem, tiles: Tiles | None = None) ->
         programs = problem.programs(tiles)
         options = problem.constants(kernel, tiles)
         options |= tiles.options()
-        function = KERNELS[kernel][(programs,)]
-        launch = Launch(function, programs, options, problem.has_idle_programs(tiles))
+        function = KERNELS[kernel]
+        constants = tuple(options[name] for name in function.arg_names if name in options)
+        idle = problem.has_idle_programs(tiles)
+        launch = Launch(function[(programs,)], programs, options, constants, idle, {})
         if len(_PREPARED) >= MOST_PREPARED:  # map sizes keep changing
             _PREPARED.clear()
         _PREPARED[key] = launch
@@ -271,21 +281,26 @@ def _launch(
     if launch.programs == 0:
         return
     arguments = (*tensors, *strides, *problem.query.shape[:4], problem.scale)
-    _start(launch.kernel, arguments, launch.options, problem.query.device)
+    # Triton looks up what it compiled, too, but that takes three times as long as a launch.
+    kind = (*strides, *(t is not None and (t.dtype, t.data_ptr() % 16) for t in tensors))
+    compiled = launch.compiled.get(kind)
+    with _current(problem.query.device):
+        if compiled is not None:
+            compiled(*arguments, *launch.constants)
+            return
+        compiled = launch.kernel(*arguments, **launch.options)
+    # Not if interpreted; and AMD's also depends on the sizes of the tensors' storages.
+    if isinstance(compiled, CompiledKernel) and torch.version.hip is None:
+        if len(launch.compiled) >= MOST_COMPILED:  # strides keep changing
+            launch.compiled.clear()
+        launch.compiled[kind] = compiled[(launch.programs, 1, 1)]
 
 
-def _start(
-    kernel: Callable[..., Any],
-    arguments: Sequence[Any],
-    options: dict[str, Any],
-    device: torch.device,
-) -> None:
-    """Launches a kernel on the tensors' device; Triton itself uses the current one."""
+def _current(device: torch.device) -> AbstractContextManager[Any]:
+    """Makes a GPU the current one, on which Triton launches."""
     if device.type == 'cuda' and device.index != torch.cuda.current_device():
-        with torch.cuda.device(device):
-            kernel(*arguments, **options)
-    else:
-        kernel(*arguments, **options)
+        return torch.cuda.device(device)
+    return nullcontext()
 
 
 def make_constants(
@@ -349,7 +364,8 @@ def _reduce_tables(partial_tables: Tensor, bias: Tensor) -> Tensor:
     kernel = KERNELS['bias'][(table_columns // TABLE_STRIP, rows, heads)]
     sizes = (rows, columns, table_rows, table_columns, TABLE_STRIP, TABLES_AT_ONCE)
     arguments = (partial_tables, grad_bias, images, heads, programs, *sizes)
-    _start(kernel, arguments, {'num_warps': 8}, bias.device)
+    with _current(bias.device):
+        kernel(*arguments, num_warps=8)
     return grad_bias
 
 

@@ -113,8 +113,9 @@ def choose_tiles(
 def _hopper_tiles_of_float32(kernel: str, is_wide: bool) -> Tiles:
     """Avoids blocks of one row with 8 warps: on an H200, Triton 3.6 got their products wrong."""
     rows, columns = (16, 4) if is_wide else (8, 8)
-    warps = 8 if kernel == 'queries' else 4
-    return Tiles(rows, columns, 2, 16, warps=warps, stages=2)
+    if kernel == 'forward':
+        return Tiles(rows // 2, columns, 2, 16, warps=2, stages=3)
+    return Tiles(rows, columns, 2, 16, warps=4, stages=3 if kernel == 'queries' else 2)
 
 
 def _hopper_tiles(kernel: str, is_wide: bool, head_dim: int) -> Tiles:
