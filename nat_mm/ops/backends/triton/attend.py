@@ -28,9 +28,18 @@ def na2d_fwd_kernel(
     bias,
     output,
     statistics,
-    query_strides,
-    key_strides,
-    value_strides,
+    query_image,
+    query_row,
+    query_column,
+    query_head,
+    key_image,
+    key_row,
+    key_column,
+    key_head,
+    value_image,
+    value_row,
+    value_column,
+    value_head,
     IMAGES,
     HEIGHT,
     WIDTH,
@@ -54,12 +63,15 @@ def na2d_fwd_kernel(
     """Computes each query's softmax attention over its window, online over blocks of keys.
 
     Each program handles a tile of TILE_ROWS x TILE_COLUMNS queries of one residue class, head and
-    image. Strides are those of image, row, column and head; channels are consecutive. ``bias`` is
-    contiguous [heads, 2 * KERNEL_ROWS - 1, 2 * KERNEL_COLUMNS - 1], ``output`` contiguous
-    [B, H, W, heads, HEAD_DIM]. ``statistics`` are float32 [numbers, B, H, W, heads]: the
-    log-sum-exp of the scores to base 2 and, for float32 tensors, the remainder lost to its
-    rounding.
+    image. ``query_image`` to ``value_head`` are strides, separate because torch.compile takes no
+    tuples; channels are consecutive. ``bias`` is contiguous [heads, 2 * KERNEL_ROWS - 1,
+    2 * KERNEL_COLUMNS - 1], ``output`` contiguous [B, H, W, heads, HEAD_DIM]. ``statistics`` are
+    float32 [numbers, B, H, W, heads]: the log-sum-exp of the scores to base 2 and, for float32
+    tensors, the remainder lost to its rounding.
     """
+    query_strides = (query_image, query_row, query_column, query_head)
+    key_strides = (key_image, key_row, key_column, key_head)
+    value_strides = (value_image, value_row, value_column, value_head)
     image, head, row_class, column_class, rows, columns, first_row, first_column = locate_tile(
         HEIGHT, WIDTH, HEADS, DILATION_ROWS, DILATION_COLUMNS, TILE_ROWS, TILE_COLUMNS
     )
@@ -80,7 +92,7 @@ def na2d_fwd_kernel(
     q = load_tokens(query, query_strides, image, head, y, x, is_own, HEAD_DIM, CHANNELS)
     keys = key + (image * key_strides[0] + head * key_strides[3])
     values = value + (image * value_strides[0] + head * value_strides[3])
-    factor = SCALE * LOG2_E
+    factor = tl.cast(SCALE, tl.float32) * LOG2_E  # torch.compile passes float64
     largest = tl.full((TILE_ROWS * TILE_COLUMNS,), -1e30, tl.float32)
     total = tl.zeros((TILE_ROWS * TILE_COLUMNS,), tl.float32)
     sums = tl.zeros((TILE_ROWS * TILE_COLUMNS, CHANNELS), tl.float32)
@@ -167,6 +179,6 @@ def na2d_fwd_kernel(
     rounded = largest + log_total
     tl.store(statistics + token, rounded, is_own)
     if q.dtype == tl.float32:
-        remainder = statistics + IMAGES.to(tl.int64) * HEIGHT * WIDTH * HEADS
+        remainder = statistics + tl.cast(IMAGES, tl.int64) * HEIGHT * WIDTH * HEADS
         tl.store(remainder + token, (largest - rounded) + log_total, is_own)
     store_tokens(output, token, sums / total[:, None], is_own, HEAD_DIM, CHANNELS)

@@ -30,10 +30,22 @@ def na2d_bwd_kv_kernel(
     grad_output,
     delta,
     grads,
-    query_strides,
-    key_strides,
-    value_strides,
-    grad_output_strides,
+    query_image,
+    query_row,
+    query_column,
+    query_head,
+    key_image,
+    key_row,
+    key_column,
+    key_head,
+    value_image,
+    value_row,
+    value_column,
+    value_head,
+    grad_output_image,
+    grad_output_row,
+    grad_output_column,
+    grad_output_head,
     IMAGES,
     HEIGHT,
     WIDTH,
@@ -60,6 +72,10 @@ def na2d_bwd_kv_kernel(
     forward kernel, ``delta`` from the kernel for queries, which has also filled in its part of
     ``grads``.
     """
+    query_strides = (query_image, query_row, query_column, query_head)
+    key_strides = (key_image, key_row, key_column, key_head)
+    value_strides = (value_image, value_row, value_column, value_head)
+    grad_output_strides = (grad_output_image, grad_output_row, grad_output_column, grad_output_head)
     image, head, row_class, column_class, rows, columns, first_row, first_column = locate_tile(
         HEIGHT, WIDTH, HEADS, DILATION_ROWS, DILATION_COLUMNS, TILE_ROWS, TILE_COLUMNS
     )
@@ -84,8 +100,9 @@ def na2d_bwd_kv_kernel(
     numbers = image * HEIGHT * WIDTH * HEADS + head
     remainder = statistics
     if k.dtype == tl.float32:  # 16-bit tensors have none
-        remainder += IMAGES.to(tl.int64) * HEIGHT * WIDTH * HEADS
-    factor = SCALE * LOG2_E
+        remainder += tl.cast(IMAGES, tl.int64) * HEIGHT * WIDTH * HEADS
+    scale = tl.cast(SCALE, tl.float32)  # torch.compile passes float64
+    factor = scale * LOG2_E
     dk = tl.zeros((TILE_ROWS * TILE_COLUMNS, CHANNELS), tl.float32)
     dv = tl.zeros((TILE_ROWS * TILE_COLUMNS, CHANNELS), tl.float32)
     tl.static_assert(TILE_COLUMNS + KERNEL_COLUMNS - 1 <= BLOCK_COLUMNS)
@@ -178,5 +195,5 @@ def na2d_bwd_kv_kernel(
 
     # Each token's gradients of query, key and value lie side by side.
     packed_token = (image * HEIGHT * WIDTH + (y * WIDTH + x)) * (3 * HEADS) + head
-    store_tokens(grads, packed_token + HEADS, dk * SCALE, is_own, HEAD_DIM, CHANNELS)
+    store_tokens(grads, packed_token + HEADS, dk * scale, is_own, HEAD_DIM, CHANNELS)
     store_tokens(grads, packed_token + 2 * HEADS, dv, is_own, HEAD_DIM, CHANNELS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -280,7 +281,8 @@ def _launch(
 ) -> None:
     if launch.programs == 0:
         return
-    arguments = (*tensors, *strides, *problem.query.shape[:4], problem.scale)
+    numbers = (*itertools.chain.from_iterable(strides), *problem.query.shape[:4], problem.scale)
+    arguments = (*tensors, *numbers)
     # Triton looks up what it compiled, too, but that takes three times as long as a launch.
     kind = (*strides, *(t is not None and (t.dtype, t.data_ptr() % 16) for t in tensors))
     compiled = launch.compiled.get(kind)

@@ -32,10 +32,22 @@ def na2d_bwd_q_kernel(
     delta,
     grads,
     partial_tables,
-    query_strides,
-    key_strides,
-    value_strides,
-    grad_output_strides,
+    query_image,
+    query_row,
+    query_column,
+    query_head,
+    key_image,
+    key_row,
+    key_column,
+    key_head,
+    value_image,
+    value_row,
+    value_column,
+    value_head,
+    grad_output_image,
+    grad_output_row,
+    grad_output_column,
+    grad_output_head,
     IMAGES,
     HEIGHT,
     WIDTH,
@@ -67,6 +79,10 @@ def na2d_bwd_q_kernel(
     ``partial_tables``, float32 [programs, TABLE_ROWS, TABLE_COLUMNS], receives each program's bias
     table, and must be zero where a program has no queries.
     """
+    query_strides = (query_image, query_row, query_column, query_head)
+    key_strides = (key_image, key_row, key_column, key_head)
+    value_strides = (value_image, value_row, value_column, value_head)
+    grad_output_strides = (grad_output_image, grad_output_row, grad_output_column, grad_output_head)
     image, head, row_class, column_class, rows, columns, first_row, first_column = locate_tile(
         HEIGHT, WIDTH, HEADS, DILATION_ROWS, DILATION_COLUMNS, TILE_ROWS, TILE_COLUMNS
     )
@@ -97,11 +113,12 @@ def na2d_bwd_q_kernel(
     is_exact: tl.constexpr = q.dtype == tl.float32
     lse = tl.load(statistics + token, is_own, other=0.0)
     if is_exact:
-        remainder = statistics + IMAGES.to(tl.int64) * HEIGHT * WIDTH * HEADS
+        remainder = statistics + tl.cast(IMAGES, tl.int64) * HEIGHT * WIDTH * HEADS
         rest = tl.load(remainder + token, is_own, other=0.0)
     keys = key + (image * key_strides[0] + head * key_strides[3])
     values = value + (image * value_strides[0] + head * value_strides[3])
-    factor = SCALE * LOG2_E
+    scale = tl.cast(SCALE, tl.float32)  # torch.compile passes float64
+    factor = scale * LOG2_E
     dq = tl.zeros((TILE_ROWS * TILE_COLUMNS, CHANNELS), tl.float32)
     by_row_distance = tl.zeros((TABLE_ROWS, TILE_COLUMNS * BLOCK_COLUMNS), tl.float32)
     total = tl.zeros((TILE_ROWS * TILE_COLUMNS,), tl.float32)
@@ -208,7 +225,7 @@ def na2d_bwd_q_kernel(
     tl.store(delta + token, delta_here, is_own)
     # Each token's gradients of query, key and value lie side by side.
     packed_token = 3 * token - 2 * head
-    store_tokens(grads, packed_token, dq * SCALE, is_own, HEAD_DIM, CHANNELS)
+    store_tokens(grads, packed_token, dq * scale, is_own, HEAD_DIM, CHANNELS)
     if HAS_BIAS:
         distance = left - first_column + KERNEL_COLUMNS - 1
         distance += differences(BLOCK_COLUMNS, TILE_COLUMNS)

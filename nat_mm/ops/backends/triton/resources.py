@@ -122,14 +122,14 @@ def compile_kernel(
         sums = precision if is_float32 else fast_precision(gpu)
         constants |= make_table_constants(window, sums)
     aligned = [['tt.divisibility', 16]]
-    signature: dict[str, str | tuple[str, ...]] = {}
+    signature: dict[str, str] = {}
     attributes: dict[tuple[int, ...], list] = {}
     for place, name in enumerate(function.arg_names):
         if name in constants:
             signature[name] = 'constexpr'
-        elif name.endswith('strides'):
-            signature[name] = ('i32',) * 4
-            attributes |= {(place, axis): aligned for axis in range(4)}
+        elif name.endswith(('_image', '_row', '_column', '_head')):
+            signature[name] = 'i32'
+            attributes[(place,)] = aligned
         elif name in MAP_SIZES:
             signature[name] = 'i32'
         elif name == 'SCALE':
