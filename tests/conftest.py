@@ -118,6 +118,7 @@ LANES = {
         'tests/ops/test_library.py',
         'tests/ops/test_onnx.py',
         'tests/ops/test_triton.py',
+        'tests/ops/test_triton_traced.py',
         'tests/ops/test_triton_tuning.py',
         'tests/packaging',
         'tests/training/test_compile.py',

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._C._functorch import is_legacy_batchedtensor
+from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.functional_tensor import FunctionalTensor, FunctionalTensorMode
 from torch.autograd import forward_ad
 
 import nat_mm_startup
@@ -50,6 +52,7 @@ def define_operator(
     devices: Sequence[str],
     keeps_output: bool = False,
     statistics: Callable[[torch.dtype], int] | None = None,
+    traced: tuple[Callable[..., Any], Callable[..., Any]] | None = None,
 ) -> Operator:
     """Makes a differentiable, compilable operator from a forward and a backward kernel.
 
@@ -72,6 +75,9 @@ def define_operator(
         keeps_output: Whether to keep the output for the backward pass.
         statistics: Returns how many numbers per query to keep for the backward pass, given query's
             dtype; by default none.
+        traced: Like ``forward`` and ``backward``, but made of PyTorch's operators and of kernels in
+            ``torch.library.wrap_triton``, which torch.compile then launches without the operator.
+            A function may return None to leave the operator in the graph.
 
     Returns:
         The operator, with the arguments of ``forward``; it returns only the output.
@@ -99,6 +105,10 @@ def define_operator(
 
     torch.library.register_fake(f'{NAMESPACE}::{name}', fake_forward, lib=library)
     torch.library.register_fake(f'{NAMESPACE}::{name}_backward', _fake_backward, lib=library)
+
+    if traced is not None:
+        _decompose(operator, traced[0], library)
+        _decompose(backward_operator, traced[1], library)
 
     def keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         query, key, value, bias, ctx.kernel_size, ctx.dilation, ctx.scale = inputs
@@ -184,6 +194,35 @@ def define_operator(
     return run
 
 
+def _decompose(
+    operator: torch._ops.OpOverload, function: Callable[..., Any], library: torch.library.Library
+) -> None:
+    """Replaces an operator by what a function does when torch.compile makes a graph.
+
+    This is what ``torch.library.triton_op`` does. torch.export keeps the operator.
+    """
+
+    def dispatch(
+        mode: FunctionalTensorMode,
+        _: torch._ops.OpOverload,
+        types: Sequence[type],
+        arguments: tuple[Any, ...],
+        options: dict[str, Any],
+    ) -> Any:
+        from torch._functorch import config  # only compilers import it
+
+        if config.decompose_custom_triton_ops:
+            if not all(issubclass(each, FakeTensor) or each in _TRACED_TYPES for each in types):
+                return NotImplemented
+            with mode:
+                outputs = function(*arguments, **options)
+            if outputs is not None:
+                return outputs
+        return mode.__torch_dispatch__(operator, types, arguments, options)
+
+    torch.library.register_torch_dispatch(operator, FunctionalTensorMode, dispatch, lib=library)
+
+
 def _is_plain(*tensors: Tensor) -> bool:
     """Returns whether only autograd needs to see the call, so kernels may be called directly.
 
@@ -215,6 +254,7 @@ def _fake_backward(
     return grads, query.new_empty(0) if bias is None else bias.new_empty(bias.shape)
 
 
+_TRACED_TYPES = (Tensor, FunctionalTensor)
 _PLAIN_TYPES = frozenset({Tensor, torch.nn.Parameter})
 _AUTOCAST = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU) | torch._C.DispatchKeySet(
     torch._C.DispatchKey.AutocastCUDA

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import nat_mm_startup
 from nat_mm.ops.library import assume_constant_result, define_operator
 
 MAXIMUM_KERNEL_SIZE = 13
@@ -86,6 +87,29 @@ def _backward_kernel(*arguments: Any) -> Any:
     return _kernels().run_backward(*arguments)
 
 
+def _traced_forward(*arguments: Any) -> Any:
+    kernels = _kernels()
+    return kernels.run_forward(*arguments, traced=True) if kernels.is_traceable() else None
+
+
+def _traced_backward(*arguments: Any) -> Any:
+    kernels = _kernels()
+    return kernels.run_backward(*arguments, traced=True) if kernels.is_traceable() else None
+
+
+def _source_of_kernels(_: object) -> None:
+    """Lets PyTorch's cache of compiled graphs see when a kernel changes.
+
+    The cache looks up graphs in which the operator is still a single call.
+    """
+    if installation_problem() is None and _kernels().is_traceable():
+        torch._library.triton.triton_ops_to_kernels['nat_mm::na2d_triton'] = [
+            *_kernels().KERNELS.values()
+        ]
+
+
+nat_mm_startup.when_imported('torch._functorch._aot_autograd.autograd_cache', _source_of_kernels)
+
 forward = define_operator(
     'na2d_triton',
     _forward_kernel,
@@ -93,4 +117,5 @@ forward = define_operator(
     devices=('CPU', 'CUDA'),
     keeps_output=True,
     statistics=statistics_per_query,
+    traced=(_traced_forward, _traced_backward),
 )

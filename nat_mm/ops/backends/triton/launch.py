@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from triton.compiler import CompiledKernel
+from triton.runtime.jit import JITFunction
 
 from nat_mm.ops.backends.triton import statistics_per_query, tuning
 from nat_mm.ops.backends.triton.attend import na2d_fwd_kernel
@@ -52,8 +53,15 @@ def run_forward(
     kernel_size: Sequence[int],
     dilation: Sequence[int],
     scale: float,
+    *,
+    traced: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Forward kernel of :func:`nat_mm.ops.library.define_operator`."""
+    """Forward kernel of :func:`nat_mm.ops.library.define_operator`.
+
+    Args:
+        query, key, value, bias, kernel_size, dilation, scale: Those of the operator.
+        traced: Whether to record launches in a graph for torch.compile.
+    """
     query, query_strides = _readable(query)
     key, key_strides = _readable(key)
     value, value_strides = _readable(value)
@@ -62,7 +70,8 @@ def run_forward(
     statistics = query.new_empty(shape, dtype=torch.float32)
     tensors = (query, key, value, _contiguous(bias), output, statistics)
     strides = (query_strides, key_strides, value_strides)
-    problem = LaunchProblem(query, bias is not None, _pair(kernel_size), _pair(dilation), scale)
+    options = (_pair(kernel_size), _pair(dilation), scale)
+    problem = LaunchProblem(query, bias is not None, *options, traced=traced)
 
     def run(launch: Launch) -> None:
         _launch(launch, tensors, strides, problem)
@@ -82,11 +91,18 @@ def run_backward(
     kernel_size: Sequence[int],
     dilation: Sequence[int],
     scale: float,
+    *,
+    traced: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Backward kernel of :func:`nat_mm.ops.library.define_operator`.
 
     Besides the gradients, it allocates a float32 [B, H, W, heads] and, with a bias, a float32 table
     per program, with sides rounded up to powers of 2.
+
+    Args:
+        grad_output, query, key, value, bias, output, statistics, kernel_size, dilation, scale:
+            Those of the operator.
+        traced: Whether to record launches in a graph for torch.compile.
     """
     query, query_strides = _readable(query)
     key, key_strides = _readable(key)
@@ -98,7 +114,8 @@ def run_backward(
     grads = empty_packed(query)
     delta = query.new_empty(query.shape[:4], dtype=torch.float32)
     strides = (query_strides, key_strides, value_strides, grad_output_strides)
-    problem = LaunchProblem(query, bias is not None, _pair(kernel_size), _pair(dilation), scale)
+    options = (_pair(kernel_size), _pair(dilation), scale)
+    problem = LaunchProblem(query, bias is not None, *options, traced=traced)
 
     def run_queries(launch: Launch) -> Tensor | None:
         partial_tables = None if bias is None else launch.make_tables(problem)
@@ -115,7 +132,12 @@ def run_backward(
     run_keys(_choose('keys', problem, run_keys))
     if bias is None or partial_tables is None:
         return grads, query.new_empty(0)
-    return grads, _reduce_tables(partial_tables, bias)
+    return grads, _reduce_tables(partial_tables, bias, problem)
+
+
+def is_traceable() -> bool:
+    """Returns whether torch.compile can see the kernels, which Triton's interpreter hides."""
+    return isinstance(na2d_fwd_kernel, JITFunction)
 
 
 def _pair(values: Sequence[int]) -> tuple[int, int]:
@@ -128,10 +150,23 @@ class LaunchProblem:
 
     Attributes:
         query: Represents all tensors of its shape.
+        head_dim: Number of channels, a constant even while other sizes are variables.
+        traced: Whether launches are recorded in a graph. Sizes may then be variables, so nothing
+            about the problem may be kept.
         kind: Everything that a launch depends on besides its arguments.
     """
 
-    __slots__ = ('query', 'has_bias', 'kernel_size', 'dilation', 'scale', 'precision', 'kind')
+    __slots__ = (
+        'query',
+        'has_bias',
+        'kernel_size',
+        'dilation',
+        'scale',
+        'traced',
+        'head_dim',
+        'precision',
+        'kind',
+    )
 
     def __init__(
         self,
@@ -140,12 +175,16 @@ class LaunchProblem:
         kernel_size: tuple[int, int],
         dilation: tuple[int, int],
         scale: float,
+        *,
+        traced: bool = False,
     ) -> None:
         self.query = query
         self.has_bias = has_bias
         self.kernel_size = kernel_size
         self.dilation = dilation
         self.scale = scale
+        self.traced = traced
+        self.head_dim = int(query.shape[4])
         is_float32 = query.dtype == torch.float32
         self.precision = _float32_precision(query) if is_float32 else 'ieee'
         window = (has_bias, kernel_size, dilation)
@@ -154,7 +193,7 @@ class LaunchProblem:
     def constants(self, kernel: str, tiles: Tiles) -> dict[str, Any]:
         """Returns the constants that a kernel is compiled for."""
         constants = make_constants(
-            self.query.shape[4],
+            self.head_dim,
             self.has_bias,
             self.kernel_size,
             self.dilation,
@@ -174,11 +213,16 @@ class LaunchProblem:
         return tiles.programs(batch, height, width, heads, self.dilation)
 
     def has_idle_programs(self, tiles: Tiles) -> bool:
-        """Returns whether smaller residue classes leave some programs without tokens."""
+        """Returns whether smaller residue classes may leave some programs without tokens.
+
+        A length that is a variable stays one: it is not compared.
+        """
         axes = zip(self.query.shape[1:3], self.dilation, (tiles.rows, tiles.columns), strict=True)
         return any(
-            -(-(length // step) // size) < -(-length // (step * size))
+            isinstance(length, torch.SymInt)
+            or -(-(length // step) // size) < -(-length // (step * size))
             for length, step, size in axes
+            if step > 1
         )
 
 
@@ -205,17 +249,17 @@ class Launch(NamedTuple):
         """Allocates every program's table, zeroed if some programs write none.
 
         Returns:
-            float32 [B, heads, programs, TABLE_ROWS, TABLE_COLUMNS].
+            float32 [B * heads * programs, TABLE_ROWS, TABLE_COLUMNS].
         """
-        batch, _, _, heads, _ = problem.query.shape
-        programs = self.programs // max(1, batch * heads)
-        shape = (batch, heads, programs, self.options['TABLE_ROWS'], self.options['TABLE_COLUMNS'])
+        shape = (self.programs, self.options['TABLE_ROWS'], self.options['TABLE_COLUMNS'])
         make = problem.query.new_zeros if self.has_idle_programs else problem.query.new_empty
         return make(shape, dtype=torch.float32)
 
 
 def _choose(kernel: str, problem: LaunchProblem, run: Callable[[Launch], Any]) -> Launch:
     """Returns the launch with the default tiles or, if the environment asks for it, the fastest."""
+    if problem.traced:
+        return _make_launch(kernel, problem, _default_tiles(kernel, problem))
     if not tuning.is_enabled() or problem.query.numel() == 0:
         return _prepare(kernel, problem)
 
@@ -233,7 +277,7 @@ def _default_tiles(kernel: str, problem: LaunchProblem) -> Tiles:
     return choose_tiles(
         kernel,
         kernel_size=problem.kernel_size,
-        head_dim=problem.query.shape[4],
+        head_dim=problem.head_dim,
         bytes_per_element=problem.query.element_size(),
         gpu=_kind_of_gpu(problem.query.device),
     )
@@ -259,18 +303,24 @@ def _prepare(kernel: str, problem: LaunchProblem, tiles: Tiles | None = None) ->
     key = (kernel, tiles, problem.kind)
     launch = _PREPARED.get(key)
     if launch is None:
-        tiles = tiles or _default_tiles(kernel, problem)
-        programs = problem.programs(tiles)
-        options = problem.constants(kernel, tiles)
-        options |= tiles.options()
-        function = KERNELS[kernel]
-        constants = tuple(options[name] for name in function.arg_names if name in options)
-        idle = problem.has_idle_programs(tiles)
-        launch = Launch(function[(programs,)], programs, options, constants, idle, {})
+        launch = _make_launch(kernel, problem, tiles or _default_tiles(kernel, problem))
         if len(_PREPARED) >= MOST_PREPARED:  # map sizes keep changing
             _PREPARED.clear()
         _PREPARED[key] = launch
     return launch
+
+
+def _make_launch(kernel: str, problem: LaunchProblem, tiles: Tiles) -> Launch:
+    programs = problem.programs(tiles)
+    options = problem.constants(kernel, tiles) | tiles.options()
+    constants = tuple(options[name] for name in KERNELS[kernel].arg_names if name in options)
+    function = _find_kernel(kernel, problem)[(programs,)]
+    return Launch(function, programs, options, constants, problem.has_idle_programs(tiles), {})
+
+
+def _find_kernel(kernel: str, problem: LaunchProblem) -> Any:
+    """Returns a kernel to be called like ``kernel[grid](...)``."""
+    return torch.library.wrap_triton(KERNELS[kernel]) if problem.traced else KERNELS[kernel]
 
 
 def _launch(
@@ -283,6 +333,9 @@ def _launch(
         return
     numbers = (*itertools.chain.from_iterable(strides), *problem.query.shape[:4], problem.scale)
     arguments = (*tensors, *numbers)
+    if problem.traced:
+        launch.kernel(*arguments, **launch.options)
+        return
     # Triton looks up what it compiled, too, but that takes three times as long as a launch.
     kind = (*strides, *(t is not None and (t.dtype, t.data_ptr() % 16) for t in tensors))
     compiled = launch.compiled.get(kind)
@@ -358,12 +411,14 @@ def _float32_precision(query: Tensor) -> str:
     return float32_precision(gpu, query.shape[4])
 
 
-def _reduce_tables(partial_tables: Tensor, bias: Tensor) -> Tensor:
+def _reduce_tables(partial_tables: Tensor, bias: Tensor, problem: LaunchProblem) -> Tensor:
     """Sums the tables of all programs of each head, always in the same order."""
-    images, heads, programs, table_rows, table_columns = partial_tables.shape
-    _, rows, columns = bias.shape
+    images, _, _, heads, _ = problem.query.shape
+    total, table_rows, table_columns = partial_tables.shape
+    programs = total // max(1, images * heads)
+    rows, columns = (2 * size - 1 for size in problem.kernel_size)
     grad_bias = torch.empty_like(bias, memory_format=torch.contiguous_format)
-    kernel = KERNELS['bias'][(table_columns // TABLE_STRIP, rows, heads)]
+    kernel = _find_kernel('bias', problem)[(table_columns // TABLE_STRIP, rows, heads)]
     sizes = (rows, columns, table_rows, table_columns, TABLE_STRIP, TABLES_AT_ONCE)
     arguments = (partial_tables, grad_bias, images, heads, programs, *sizes)
     with _current(bias.device):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 SMALLEST_PRODUCT = 16
@@ -59,8 +58,9 @@ class Tiles(NamedTuple):
         self, batch: int, height: int, width: int, heads: int, dilation: tuple[int, int]
     ) -> int:
         """Returns the number of programs for a map: one per tile, residue class, head and image."""
-        tiles_down = math.ceil(math.ceil(height / dilation[0]) / self.rows)
-        tiles_across = math.ceil(math.ceil(width / dilation[1]) / self.columns)
+        # In integers, so that the compiler can compute it for sizes that are variables.
+        tiles_down = -(-height // (dilation[0] * self.rows))
+        tiles_across = -(-width // (dilation[1] * self.columns))
         return batch * heads * dilation[0] * dilation[1] * tiles_down * tiles_across
 
 
