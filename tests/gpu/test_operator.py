@@ -1,6 +1,7 @@
 """Tests every backend on a GPU against the reference in float64: ``make test-gpu``."""
 
 import os
+import re
 
 import pytest
 import torch
@@ -156,6 +157,34 @@ def test_compiled(name):
     compiled = with_gradients(torch.compile(attend, fullgraph=True), inputs)
     for mine, its in zip(compiled, with_gradients(attend, inputs), strict=True):
         torch.testing.assert_close(mine, its, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('dynamic', [False, True], ids=['static', 'dynamic'])
+def test_compiled_code_launches_the_kernels(dynamic):
+    """They are launched instead of the operator, on maps of all sizes if the graph is dynamic."""
+    from torch._inductor.utils import run_and_get_code
+
+    def attend(packed, bias):
+        query, key, value = packed.unbind(3)
+        return run(Case(0, 0, 7), 'triton', query, key, value, bias)
+
+    torch.compiler.reset()
+    generated = []
+    for case in (Case(29, 31, 7), Case(33, 20, 7)):
+        query, key, value, bias = on_gpu(case, dtype=torch.bfloat16)
+        needs('triton', (query, key, value, bias), case)
+        inputs = [torch.stack((query, key, value), 3), bias]
+        compiled = torch.compile(attend, fullgraph=True, dynamic=dynamic)
+        outputs, codes = run_and_get_code(with_gradients, compiled, inputs)
+        for mine, its in zip(outputs, with_gradients(attend, inputs), strict=True):
+            torch.testing.assert_close(mine, its)
+        generated += codes
+    assert len(generated) == (2 if dynamic else 4)
+    called = ' '.join(code[code.index('def call(') :] for code in generated)
+    assert 'torch.ops.nat_mm' not in called
+    kernels = re.findall(r'(\w+)_kernel_\d+\.run\(', called)
+    expected = ['na2d_fwd', 'na2d_bwd_q', 'na2d_bwd_kv', 'na2d_bwd_bias']
+    assert kernels == (expected if dynamic else 2 * expected)
 
 
 def test_autocast():
