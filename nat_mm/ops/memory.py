@@ -255,9 +255,9 @@ def unpack(packed: Tensor) -> tuple[Tensor, ...]:
     Returns:
         Three views, [B, H, W, heads, head_dim].
     """
-    # A compiler eliminates the copy, and a tracer cannot see into a Python autograd function. One
-    # that torch.func supports would take several times as long, as PyTorch inspects the signature
-    # of its ``forward`` in every call. Forward mode would need a formula of its own.
+    # A compiled graph does copy them, since compilers and tracers cannot see into such a function.
+    # One that torch.func supports would take several times as long, as PyTorch inspects the
+    # signature of its ``forward`` in every call. Forward mode would need a formula of its own.
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or _is_transformed():
         return packed.unbind(3)
     return _Unpack.apply(packed)
