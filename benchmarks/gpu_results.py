@@ -66,17 +66,12 @@ def module_table(results: Mapping[str, Any]) -> str:
 
 
 def backbone_table(results: Mapping[str, Any]) -> str:
-    """Shows times and memory of whole backbones."""
-    rows = [
-        [
-            row['model'],
-            row['way'],
-            f'{row["infer_ms"]:.1f} ms',
-            f'{row["train_ms"]:.1f} ms',
-            f'{row["memory_gib"]:.2f} GiB',
-        ]
-        for row in results['backbone']
-    ]
+    """Shows times and memory of whole backbones; what was not measured is empty."""
+    formats = {'infer_ms': '{:.1f} ms', 'train_ms': '{:.1f} ms', 'memory_gib': '{:.2f} GiB'}
+    rows = []
+    for row in results['backbone']:
+        cells = ['' if row[key] is None else form.format(row[key]) for key, form in formats.items()]
+        rows.append([row['model'], row['way'], *cells])
     return _markdown(['Backbone', 'How', 'Inference', 'Training step', 'Memory of a step'], rows)
 
 
