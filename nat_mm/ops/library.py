@@ -211,7 +211,7 @@ def _decompose(
     ) -> Any:
         from torch._functorch import config  # only compilers import it
 
-        if config.decompose_custom_triton_ops:
+        if getattr(config, 'decompose_custom_triton_ops', False):
             if not all(issubclass(each, FakeTensor) or each in _TRACED_TYPES for each in types):
                 return NotImplemented
             with mode:

@@ -17,6 +17,8 @@ from tests.ops.cases import Case, make_inputs, run
 
 pytest.importorskip('triton', reason='PyTorch without Triton')
 
+from triton.compiler import CompiledKernel
+
 from nat_mm.ops.backends.triton import launch
 
 CASE = Case(9, 11, 3)
@@ -120,6 +122,88 @@ def test_tf32_is_looked_up_in_each_call(launched, monkeypatch):
         matmul.fp32_precision = before
     found = [options['PRECISION'] for *_, options in launched if 'PRECISION' in options]
     assert found == 3 * ['ieee'] + 3 * ['tf32']
+
+
+@pytest.fixture
+def compiled_launches(monkeypatch):
+    """The launches of kernels that Triton has compiled, and of those that it compiles first."""
+    launches = []
+
+    class Compiled(CompiledKernel):
+        module = None  # not loaded
+
+        def __init__(self, arg_names):
+            self.arg_names = arg_names
+
+        def __getitem__(self, grid):
+            return lambda *arguments: launches.append(('compiled', self.arg_names, arguments))
+
+    class Kernel:
+        def __init__(self, arg_names):
+            self.arg_names = arg_names
+
+        def __getitem__(self, grid):
+            def start(*arguments, **options):
+                launches.append(('kernel', arguments, options))
+                return Compiled(self.arg_names)
+
+            return start
+
+    kernels = {name: Kernel(kernel.arg_names) for name, kernel in launch.KERNELS.items()}
+    monkeypatch.setattr(launch, 'KERNELS', kernels)
+    monkeypatch.setattr(launch, '_PREPARED', {})
+    monkeypatch.setattr(launch.torch.version, 'hip', None)
+    return launches
+
+
+def attend_forward(tensors):
+    query, key, value, bias = tensors
+    launch.run_forward(query, key, value, bias, [3, 3], [1, 1], 0.5)
+
+
+def test_what_triton_compiled_is_launched_directly(compiled_launches):
+    """The constants follow the arguments in the order of the kernel's signature."""
+    for _ in range(2):
+        forward_and_backward()
+    # The small kernel that sums bias tables is not worth it.
+    firsts = [each for each in compiled_launches if each[0] == 'kernel' and 'HEAD_DIM' in each[2]]
+    seconds = [each for each in compiled_launches if each[0] == 'compiled']
+    assert len(seconds) == 3
+    for (_, arguments, options), (_, arg_names, everything) in zip(firsts, seconds, strict=True):
+        assert len(everything) == len(arg_names)
+        found = dict(zip(arg_names[len(arguments) :], everything[len(arguments) :], strict=True))
+        assert found == {name: options[name] for name in found}
+        assert set(options) - set(found) <= {'num_warps', 'num_stages', 'maxnreg'}
+
+
+def test_other_strides_alignments_and_dtypes_are_compiled_anew(compiled_launches):
+    tensors = make_inputs(CASE, **OPTIONS)
+    apart = torch.cat([torch.zeros(8, dtype=torch.float16), tensors[0].flatten()])
+    moved = apart[1 : 1 + tensors[0].numel()].view(tensors[0].shape)
+    assert moved.data_ptr() % 16
+    other_strides = tensors[0].contiguous()
+    variants = [
+        tensors,
+        (other_strides, *tensors[1:]),
+        (moved, *tensors[1:]),
+        (*tensors[:3], tensors[3].half()),
+    ]
+    for variant in variants:
+        attend_forward(variant)
+    assert [kind for kind, *_ in compiled_launches] == ['kernel'] * len(variants)
+    for variant in variants:
+        attend_forward(variant)
+    assert [kind for kind, *_ in compiled_launches[len(variants) :]] == ['compiled'] * len(variants)
+
+
+def test_what_triton_compiled_is_kept_for_few_strides(compiled_launches, monkeypatch):
+    monkeypatch.setattr(launch, 'MOST_COMPILED', 3)
+    _, key, value, bias = make_inputs(CASE, **OPTIONS)
+    for extra in range(8):
+        wide = torch.zeros(1, CASE.height, CASE.width, 2, 8 + 8 * extra, dtype=torch.float16)
+        attend_forward((wide[..., :8], key, value, bias))
+    (prepared,) = launch._PREPARED.values()
+    assert 1 <= len(prepared.compiled) <= 3
 
 
 def test_what_is_kept_is_bounded(launched, monkeypatch):
