@@ -85,7 +85,8 @@ def interpret_launches() -> None:
             function = interpreter.InterpretedFunction(kernel.fn)
             function.run(*arguments, grid=grid, warmup=warmup, **options)
         finally:
-            scope.restore()
+            if scope is not None:  # Triton 3.5 patches for good
+                scope.restore()
 
     def call(function, *arguments, **options):
         return interpreter.InterpretedFunction(function.fn).rewrite()(*arguments, **options)
