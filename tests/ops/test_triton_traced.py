@@ -4,6 +4,8 @@ It cannot trace kernels that are interpreted, so these tests run in processes wh
 compile, and interpret only what is launched.
 """
 
+import functools
+
 import pytest
 import torch
 from torch import nn
@@ -74,28 +76,39 @@ def attend(query, key, value, bias, **options):
     return neighborhood_attention_2d(query, key, value, bias=bias, backend='triton', **options)
 
 
-def compile_and_compare(name):
-    """Returns whether a compiled call gives the same bits, and what it calls."""
-    case, options = CASES[name]
-    inputs = make_inputs(case, **{'batch': 1, 'heads': 2, 'head_dim': 8, **options})
-
-    def attend_to_case(*tensors):
-        return run(case, 'triton', *tensors)
-
+def compile_and_compare():
+    """Returns, for each case, whether a compiled call gives the same bits, and what it calls."""
     interpret_launches()
-    recorder = Recorder()
     torch.use_deterministic_algorithms(True)  # fills new memory with NaN
+    recorders = {name: Recorder() for name in CASES}
+    results = {name: [] for name in CASES}
     with quick_interpreter():
-        # First, since Triton 3.5 can trace nothing any more after it has interpreted something.
-        actual = with_gradients(recorder.compile(attend_to_case), inputs)
-        expected = with_gradients(attend_to_case, inputs)
-    same = [torch.equal(mine, its) for mine, its in zip(actual, expected, strict=True)]
-    return same, recorder.kernels, recorder.operators
+        # Compiled first, since Triton 3.5 cannot trace any more once it has interpreted something.
+        for is_compiled in (True, False):
+            for name, (case, options) in CASES.items():
+                inputs = make_inputs(case, **{'batch': 1, 'heads': 2, 'head_dim': 8, **options})
+                function = functools.partial(attend_to_case, case)
+                if is_compiled:
+                    function = recorders[name].compile(function)
+                results[name].append(with_gradients(function, inputs))
+    return {
+        name: (list(map(torch.equal, *results[name])), recorder.kernels, recorder.operators)
+        for name, recorder in recorders.items()
+    }
+
+
+def attend_to_case(case, *tensors):
+    return run(case, 'triton', *tensors)
+
+
+@pytest.fixture(scope='module')
+def compared():
+    return run_alone(compile_and_compare)
 
 
 @pytest.mark.parametrize('name', CASES)
-def test_compiled_graphs_launch_the_kernels(name):
-    same, kernels, operators = run_alone(compile_and_compare, name)
+def test_compiled_graphs_launch_the_kernels(compared, name):
+    same, kernels, operators = compared[name]
     has_bias = name != 'nobias'
     assert all(same)
     assert len(same) == 4 + has_bias
