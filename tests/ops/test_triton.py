@@ -220,15 +220,15 @@ def test_images_too_large_for_32_bits_are_not_served():
 def test_float32_takes_three_products_of_tf32_where_that_was_tried(
     capability, head_dim, monkeypatch
 ):
-    from nat_mm.ops.backends.triton import launch
+    from nat_mm.ops.backends.triton import problem
 
     monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda _: capability)
     monkeypatch.setattr(torch.version, 'hip', None)
-    monkeypatch.setattr(launch, '_kind_of_gpu', launch._kind_of_gpu.__wrapped__)
+    monkeypatch.setattr(problem, '_kind_of_gpu', problem._kind_of_gpu.__wrapped__)
     with FakeTensorMode():
         query = torch.zeros(1, 3, 3, 1, head_dim, device='cuda')
     precision = 'tf32x3' if capability == (9, 0) and head_dim <= 32 else 'ieee'
-    assert launch.LaunchProblem(query, False, (3, 3), (1, 1), 1.0).precision == precision
+    assert problem.LaunchProblem(query, False, (3, 3), (1, 1), 1.0).precision == precision
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_float32_takes_three_products_of_tf32_where_that_was_tried(
     ],
 )
 def test_tf32_only_where_pytorch_allows_it(setting, value, precision):
-    from nat_mm.ops.backends.triton.launch import LaunchProblem
+    from nat_mm.ops.backends.triton.problem import LaunchProblem
 
     query = torch.zeros(1, 3, 3, 1, 8)
     matmul = torch.backends.cuda.matmul

@@ -19,7 +19,9 @@ pytest.importorskip('triton', reason='PyTorch without Triton')
 
 from triton.compiler import CompiledKernel
 
-from nat_mm.ops.backends.triton import launch
+from nat_mm.ops.backends.triton import launch, problem
+from nat_mm.ops.backends.triton.problem import LaunchProblem
+from nat_mm.ops.backends.triton.tiles import choose_tiles
 
 CASE = Case(9, 11, 3)
 OPTIONS = dict(batch=1, heads=2, head_dim=8, dtype=torch.float16, bias_dtype=torch.float32)
@@ -80,7 +82,7 @@ def test_nothing_is_worked_out_anew_for_a_problem_of_the_same_kind(launched, mon
     first = list(launched)
     launched.clear()
     for name in ('make_constants', 'make_table_constants', 'choose_tiles'):
-        monkeypatch.setattr(launch, name, pytest.fail)
+        monkeypatch.setattr(problem, name, pytest.fail)
     forward_and_backward(seed=1)
     assert [name for name, *_ in launched] == [name for name, *_ in first]
     for (_, mine, options), (_, its, others) in zip(launched, first, strict=True):
@@ -223,8 +225,8 @@ def test_threads_get_the_launches_of_their_problems(launched, monkeypatch):
         try:
             for _ in range(30):
                 query, *_ = make_inputs(Case(height, 11, 3), **OPTIONS)
-                problem = launch.LaunchProblem(query, True, (3, 3), (1, 1), 1.0)
-                tiles = launch.choose_tiles(
+                problem = LaunchProblem(query, True, (3, 3), (1, 1), 1.0)
+                tiles = choose_tiles(
                     'forward', kernel_size=(3, 3), head_dim=8, bytes_per_element=2, gpu='nvidia'
                 )
                 expected = problem.programs(tiles)
@@ -265,12 +267,12 @@ def test_only_what_the_kernels_write_is_allocated(launched):
 )
 def test_tables_are_zeroed_where_programs_have_no_tokens(size, dilation, idle):
     """Tiles have 8 rows, so smaller residue classes need fewer of them."""
-    tiles = launch.choose_tiles(
+    tiles = choose_tiles(
         'queries', kernel_size=(3, 3), head_dim=8, bytes_per_element=2, gpu='nvidia'
     )
     assert tiles.rows == tiles.columns == 8
     query = torch.empty(1, size, 3 * dilation, 1, 8, dtype=torch.float16)
-    problem = launch.LaunchProblem(query, True, (3, 3), (dilation, dilation), 1.0)
+    problem = LaunchProblem(query, True, (3, 3), (dilation, dilation), 1.0)
     rows = [len(range(residue, size, dilation)) for residue in range(dilation)]
     assert (len({-(-length // 8) for length in rows}) > 1) == idle
     assert problem.has_idle_programs(tiles) == idle

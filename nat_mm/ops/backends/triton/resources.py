@@ -20,7 +20,7 @@ from triton.compiler import ASTSource, CompiledKernel
 
 from nat_mm.ops.backends.triton.attend import na2d_fwd_kernel
 from nat_mm.ops.backends.triton.key_gradient import na2d_bwd_kv_kernel
-from nat_mm.ops.backends.triton.launch import make_constants, make_table_constants
+from nat_mm.ops.backends.triton.problem import make_constants, make_table_constants
 from nat_mm.ops.backends.triton.query_gradient import na2d_bwd_q_kernel
 from nat_mm.ops.backends.triton.tiles import choose_tiles, fast_precision, float32_precision
 from nat_mm.ops.backends.triton.window import MAP_SIZES
