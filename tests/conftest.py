@@ -122,6 +122,7 @@ LANES = {
         'tests/ops/test_triton_tuning.py',
         'tests/packaging',
         'tests/training/test_compile.py',
+        'tests/training/test_compiled_backbone.py',
     ),
     'model': (
         'tests/analysis/test_commands.py',

@@ -4,7 +4,7 @@ import nat_mm_startup
 
 
 def extend_mmengine() -> None:
-    """Registers nat_mm's hook and optimizer wrapper, and extends mmengine's own runners.
+    """Registers nat_mm's hooks and optimizer wrapper, and extends mmengine's own runners.
 
     mmengine's modules are patched as soon as they are imported: loops avoid instructions that this
     CPU cannot run and can resume in the middle of an epoch; runners validate what a checkpoint
@@ -12,6 +12,7 @@ def extend_mmengine() -> None:
     """
     from nat_mm.training import (
         autocast,
+        compiled_backbone,  # noqa: F401
         config_text,
         interrupted_epochs,
         non_finite_loss,  # noqa: F401
