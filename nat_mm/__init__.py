@@ -3,7 +3,7 @@
 Importing this package
 
 - repairs what is broken in OpenMMLab, mainly on current PyTorch (:mod:`nat_mm.compat`);
-- registers the backbones, the hook and the optimizer wrapper in mmengine's root registries, so that
+- registers the backbones, hooks and an optimizer wrapper in mmengine's root registries, so that
   ``type='NAT'`` works in any config with ``custom_imports = dict(imports=['nat_mm'])``;
 - extends mmengine's runners (:func:`nat_mm.training.extend_mmengine`).
 """

@@ -6,13 +6,13 @@ from typing import Any
 import torch
 from mmengine.dist import all_gather
 from mmengine.evaluator import Evaluator
-from mmengine.model import is_model_wrapper
 from mmengine.registry import LOOPS
 from mmengine.runner import Runner, TestLoop, autocast
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from nat_mm.errors import UserError
+from nat_mm.wrappers import unwrap_model
 
 
 def vote_of_neighbors(
@@ -120,8 +120,7 @@ class NearestNeighborTestLoop(TestLoop):
     @torch.no_grad()
     def _extract(self, batch: Mapping[str, Any]) -> tuple[Tensor, list[Any]]:
         """Returns the features of a batch, ``[B, C]`` of unit length, and its samples."""
-        model = self.runner.model
-        model = model.module if is_model_wrapper(model) else model
+        model = unwrap_model(self.runner.model)
         if not hasattr(model, 'extract_feat') or getattr(model, 'head', None) is None:
             raise UserError(
                 'NearestNeighborTestLoop takes the features of an ImageClassifier with a head, '

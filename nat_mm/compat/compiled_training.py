@@ -28,8 +28,10 @@ def repair(module: ModuleType) -> None:
         if target == 'train_step' and self.cfg.get('compile'):
             import torch
 
-            wrapper = self.optim_wrapper
-            wrapper.update_params = torch.compiler.disable(wrapper.update_params)
+            from nat_mm.wrappers import list_optim_wrappers
+
+            for wrapper in list_optim_wrappers(self.optim_wrapper):
+                wrapper.update_params = torch.compiler.disable(wrapper.update_params)
         maybe_compile(self, target)
 
     module.Runner._maybe_compile = compile_model_only

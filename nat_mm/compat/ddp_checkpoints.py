@@ -19,10 +19,10 @@ def repair(module: ModuleType) -> None:
 
     @functools.wraps(module.DDPStrategy.model_state_dict)
     def model_state_dict(self) -> dict:
-        from mmengine.model import is_model_wrapper
         from mmengine.runner import weights_to_cpu
 
-        model = self.model.module if is_model_wrapper(self.model) else self.model
-        return weights_to_cpu(model.state_dict())
+        from nat_mm.wrappers import unwrap_model
+
+        return weights_to_cpu(unwrap_model(self.model).state_dict())
 
     module.DDPStrategy.model_state_dict = model_state_dict

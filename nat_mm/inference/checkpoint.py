@@ -4,16 +4,16 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 from urllib.error import URLError
 
 from mmengine.config import Config
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from nat_mm.checkpoints import compare_keys, for_whole_model, read_classes
 from nat_mm.errors import PretrainedError, UserError
+from nat_mm.wrappers import unwrap_model
 
 
 def read_for_model(source: str) -> dict[str, Any]:
@@ -56,7 +56,7 @@ def check_checkpoint_fits(model: nn.Module, checkpoint: dict[str, Any], *, sourc
         UserError: A parameter is missing or has a different shape, so that results would come from
             random weights.
     """
-    model = _unwrap(model)
+    model = unwrap_model(model)
     report = compare_keys(model.state_dict(), checkpoint['state_dict'])
     parameters = dict(model.named_parameters())
     missing = [key for key in report.missing if key in parameters]
@@ -116,7 +116,7 @@ def check_any_key_fits(model: nn.Module, checkpoint: dict[str, Any], *, source: 
     Raises:
         UserError: No key fits.
     """
-    model = _unwrap(model)
+    model = unwrap_model(model)
     report = compare_keys(model.state_dict(), checkpoint['state_dict'])
     if not report.fitting:
         raise UserError(
@@ -166,13 +166,6 @@ def weight_mistakes(config: Config) -> Iterator[None]:
         ) from error
     except PretrainedError as error:
         raise UserError(f'{config.filename}: {error}') from error
-
-
-def _unwrap(model: nn.Module) -> nn.Module:
-    """Returns the model inside wrappers for distributed training and test-time augmentation."""
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = cast(nn.Module, model.module)
-    return model
 
 
 def _brief(keys: Sequence[str]) -> str:

@@ -4,12 +4,11 @@ from typing import Any
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
-from mmengine.optim import OptimWrapper
 from mmengine.registry import HOOKS
 from torch import nn
 
 from nat_mm.errors import UserError
+from nat_mm.wrappers import list_optim_wrappers, unwrap_model
 
 MODES = ('default', 'reduce-overhead', 'max-autotune', 'max-autotune-no-cudagraphs')
 """What torch.compile accepts as its mode."""
@@ -24,8 +23,8 @@ class CompileBackbone(Hook):
 
     The images of a validation have many sizes, each of which PyTorch might compile or record
     separately. Weights keep their names, so checkpoints are the same with and without this hook.
-    On the CPU, PyTorch's default compiler saves no time and needs a C++ compiler, so that the
-    backbone is not compiled there.
+    On the CPU, PyTorch's default compiler saves no time and needs a C++ compiler, so nothing is
+    compiled there.
 
     Args:
         mode: Mode of :func:`torch.compile`. ``'reduce-overhead'`` and ``'max-autotune'`` record
@@ -35,7 +34,8 @@ class CompileBackbone(Hook):
         backend: Backend of :func:`torch.compile`.
 
     Raises:
-        ValueError: If ``mode`` or ``backend`` is unknown, or ``dynamic`` not a bool.
+        ValueError: If ``mode`` or ``backend`` is unknown.
+        TypeError: If ``dynamic`` is neither a bool nor None.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class CompileBackbone(Hook):
         if mode not in MODES:
             raise ValueError(f'mode must be one of {", ".join(MODES)}, got {mode!r}')
         if dynamic is not None and not isinstance(dynamic, bool):
-            raise ValueError(f'dynamic must be True, False or None, got {dynamic!r}')
+            raise TypeError(f'dynamic must be True, False or None, got {dynamic!r}')
         if backend not in torch.compiler.list_backends(exclude_tags=()):
             known = ', '.join(torch.compiler.list_backends())
             raise ValueError(
@@ -53,7 +53,7 @@ class CompileBackbone(Hook):
         self.mode = mode
         self.dynamic = dynamic
         self.backend = backend
-        self._compiled: nn.Module | None = None
+        self._backbone: nn.Module | None = None
 
     def before_train(self, runner: Any) -> None:
         """Compiles the backbone.
@@ -62,14 +62,16 @@ class CompileBackbone(Hook):
             UserError: If the model has no backbone, or if gradients are accumulated over several
                 iterations in a mode that records CUDA graphs, which overwrites them.
         """
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrap_model(runner.model)
         backbone = getattr(model, 'backbone', None)
         if not isinstance(backbone, nn.Module):
             raise UserError(
                 f'CompileBackbone needs a model with a backbone, which {type(model).__name__} '
                 'lacks: remove the hook from custom_hooks'
             )
-        if self.mode in RECORDING_MODES and _accumulates(runner.optim_wrapper):
+        wrappers = list_optim_wrappers(runner.optim_wrapper)
+        accumulates = any(each._accumulative_counts > 1 for each in wrappers)
+        if self.mode in RECORDING_MODES and accumulates:
             raise UserError(
                 f"CompileBackbone cannot accumulate gradients with mode='{self.mode}', whose CUDA "
                 "graphs overwrite them: set mode='default', or "
@@ -87,7 +89,7 @@ class CompileBackbone(Hook):
             return (compiled if backbone.training else eager)(*args, **kwargs)
 
         backbone.forward = forward
-        self._compiled = backbone
+        self._backbone = backbone
         runner.logger.info(
             f'CompileBackbone: {type(backbone).__name__} is compiled in the first iteration, which '
             'takes minutes for a large one'
@@ -95,12 +97,6 @@ class CompileBackbone(Hook):
 
     def after_train(self, runner: Any) -> None:
         """Makes the backbone eager again."""
-        if self._compiled is not None:
-            del self._compiled.forward
-            self._compiled = None
-
-
-def _accumulates(wrapper: Any) -> bool:
-    """Returns whether an optimizer step uses the gradients of several iterations."""
-    wrappers = [wrapper] if isinstance(wrapper, OptimWrapper) else list(wrapper.values())
-    return any(each._accumulative_counts > 1 for each in wrappers)
+        if self._backbone is not None:
+            del self._backbone.forward
+            self._backbone = None

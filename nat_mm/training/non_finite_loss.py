@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from torch import nn
+
+from nat_mm.wrappers import list_optim_wrappers, unwrap_model
 
 _FSDP = '_fsdp_wrapped_module.'
 """Inserted by FSDP into the names of parameters, but not into those in checkpoints."""
@@ -56,8 +57,7 @@ class StopOnNonFiniteLoss(Hook):
             self._in_a_row = 0
             return
         self._in_a_row += 1
-        scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
-        if scaler is not None and scaler.is_enabled() and self._in_a_row <= self.patience:
+        if _scales_losses(runner.optim_wrapper) and self._in_a_row <= self.patience:
             return
         values = {name: _logged(runner, name, losses[name]) for name in losses}
         parts = [
@@ -80,7 +80,9 @@ class StopOnNonFiniteLoss(Hook):
             NonFiniteError: If a weight is not finite.
         """
         # Buffers may be infinite on purpose, such as masks.
-        buffers = {name.replace(_FSDP, '') for name, _ in _unwrap(runner.model).named_buffers()}
+        buffers = {
+            name.replace(_FSDP, '') for name, _ in unwrap_model(runner.model).named_buffers()
+        }
         for name, weight in checkpoint['state_dict'].items():
             # Sharded weights, as FSDP may save them, have their own type.
             if name in buffers or type(weight) not in (torch.Tensor, nn.Parameter):
@@ -93,8 +95,9 @@ class StopOnNonFiniteLoss(Hook):
                 )
 
 
-def _unwrap(model: nn.Module) -> nn.Module:
-    return model.module if is_model_wrapper(model) else model
+def _scales_losses(optim_wrapper: Any) -> bool:
+    scalers = (getattr(each, 'loss_scaler', None) for each in list_optim_wrappers(optim_wrapper))
+    return any(each is not None and each.is_enabled() for each in scalers)
 
 
 def _logged(runner: Any, name: str, value: Any) -> float:

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from mmengine.hooks import CheckpointHook
 from mmengine.logging import HistoryBuffer, MessageHub
-from mmengine.optim import OptimWrapperDict
 
 from nat_mm.compat.outdated_checkpoints import OUTDATED
 from nat_mm.errors import CheckpointError, brief
 from nat_mm.training.checkpoint_hook import find_checkpoint_hook
 from nat_mm.training.interrupted_epochs import INTERRUPTED
+from nat_mm.wrappers import list_optim_wrappers
 
 _LARGEST_COUNT = 2**53
 """Largest number of iterations; larger ones are not exact as floating-point numbers."""
@@ -81,7 +81,10 @@ def _find_problem(runner: Any, schedules: list[dict[str, Any]]) -> str | None:
     problems = [
         _find_counter_problem(runner.train_loop),
         *map(_find_schedule_problem, _schedules(runner), schedules),
-        *map(_find_optimizer_problem, _optimizers(runner.optim_wrapper)),
+        *(
+            _find_optimizer_problem(each.optimizer)
+            for each in list_optim_wrappers(runner.optim_wrapper)
+        ),
         _find_message_problem(runner.message_hub),
     ]
     # The records come last, since reading them relies on all the others.
@@ -129,12 +132,6 @@ def _is_finite(value: Any) -> bool:
     if getattr(value, 'shape', None) == ():
         value = value.item()
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _optimizers(optim_wrapper: Any) -> list[torch.optim.Optimizer]:
-    if isinstance(optim_wrapper, OptimWrapperDict):
-        return [each.optimizer for each in optim_wrapper.values()]
-    return [optim_wrapper.optimizer]
 
 
 def _find_optimizer_problem(optimizer: torch.optim.Optimizer) -> str | None:

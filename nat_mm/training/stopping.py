@@ -12,13 +12,13 @@ from typing import Any, NoReturn
 import torch
 from mmengine.dist import get_comm_device, is_distributed, is_main_process
 from mmengine.hooks import EMAHook, Hook
-from mmengine.optim import OptimWrapper
 from mmengine.runner import EpochBasedTrainLoop, FlexibleRunner
 from torch.distributed import ReduceOp, all_reduce
 
 from nat_mm.compat.outdated_checkpoints import note_outdated
 from nat_mm.training.checkpoint_hook import find_checkpoint_hook
 from nat_mm.training.interrupted_epochs import note_interruption
+from nat_mm.wrappers import list_optim_wrappers
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -98,7 +98,7 @@ class _StopHook(Hook):
         self._notice_checkpoint(runner)
         number = self._agree()
         # Gradients accumulated for a later step would be lost.
-        if number and _has_stepped(runner.optim_wrapper):
+        if number and _have_stepped(runner.optim_wrapper):
             self.finish(runner, number)
 
     def after_train_epoch(self, runner: Any) -> None:
@@ -187,6 +187,6 @@ class _Vote:
         return int(self._number)
 
 
-def _has_stepped(wrapper: Any) -> bool:
-    """Returns whether the optimizer has applied all accumulated gradients."""
-    return not isinstance(wrapper, OptimWrapper) or wrapper.should_update()
+def _have_stepped(optim_wrapper: Any) -> bool:
+    """Returns whether every optimizer has applied the gradients that it accumulated."""
+    return all(each.should_update() for each in list_optim_wrappers(optim_wrapper))

@@ -1,4 +1,7 @@
-"""Tests that DDP and FSDP on two CPU processes compute the same as one with the whole batch."""
+"""Tests that DDP and FSDP on two CPU processes compute the same as one with the whole batch.
+
+They do so with a compiled backbone, too.
+"""
 
 import os
 
@@ -50,7 +53,7 @@ class FeatureSquares(BaseModel):
         return {'loss': sum(each.relu().square().mean() for each in features)}
 
 
-def make_config(work_dir, strategy, *, batch_size, iterations, launcher, resume=False):
+def make_config(work_dir, strategy, *, batch_size, iterations, launcher, **options):
     return Config(
         dict(
             model=dict(
@@ -87,7 +90,7 @@ def make_config(work_dir, strategy, *, batch_size, iterations, launcher, resume=
             default_hooks=dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=2)),
             randomness=dict(seed=0),
             default_scope='mmengine',
-            resume=resume,
+            **options,
         )
     )
 
@@ -103,11 +106,14 @@ def train(config):
 def train_in_both_ways(work_dir, environment):
     os.environ.update(environment)
     options = dict(batch_size=2, launcher='pytorch')
-    runner = train(make_config(f'{work_dir}/ddp', STRATEGIES['ddp'], iterations=4, **options))
+    compiled = dict(custom_hooks=[dict(type='CompileBackbone', backend='eager')])
+    ddp = make_config(f'{work_dir}/ddp', STRATEGIES['ddp'], iterations=4, **options, **compiled)
+    runner = train(ddp)
     assert type(runner.model).__name__ == 'MMDistributedDataParallel'
     folder = f'{work_dir}/fsdp'
     train(make_config(folder, STRATEGIES['fsdp'], iterations=2, **options))
-    runner = train(make_config(folder, STRATEGIES['fsdp'], iterations=4, resume=True, **options))
+    options |= dict(resume=True, **compiled)
+    runner = train(make_config(folder, STRATEGIES['fsdp'], iterations=4, **options))
     layer = runner.model.module.backbone.levels[0].blocks[0]
     assert type(layer).__name__ == 'FullyShardedDataParallel'
     torch.distributed.destroy_process_group()

@@ -1,4 +1,4 @@
-"""NATTEN >= 0.20 for CUDA tensors, with the bias folded into the head dimension.
+"""NATTEN >= 0.21 for CUDA tensors, with the bias folded into the head dimension.
 
 From release 0.20 on, NATTEN's kernels do not support a relative positional bias, see
 https://natten.org; :func:`nat_mm.ops.folding.fold_bias` adds it back.
@@ -17,7 +17,7 @@ from torch import Tensor
 from nat_mm.ops.folding import fold_bias
 from nat_mm.ops.library import assume_constant_result
 
-MINIMUM_VERSION = (0, 20)
+MINIMUM_VERSION = (0, 21)
 WIDTH_MULTIPLE = 8
 """NATTEN's kernels need head dimensions that are multiples of this."""
 
@@ -40,7 +40,7 @@ def _find_installation_problem() -> str | None:
         return 'NATTEN is not installed'
     numbers = re.match(r'(\d+)\.(\d+)', version)
     if numbers is None or tuple(map(int, numbers.groups())) < MINIMUM_VERSION:
-        return f'NATTEN >= 0.20 is needed, {version} is installed'
+        return f'NATTEN >= 0.21 is needed, {version} is installed'
     try:
         from natten import HAS_LIBNATTEN
     except Exception as error:  # a broken NATTEN must not break the others
