@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from nat_mm.ops import memory
+from nat_mm.layers.recomputation import LayerNorm, recompute_in_backward
 from nat_mm.ops.validation import check_bool
 
 
@@ -92,10 +92,10 @@ class PatchMerging(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm = memory.LayerNorm(4 * channels)
+        self.norm = LayerNorm(4 * channels)
         self.reduction = nn.Linear(4 * channels, 2 * channels, bias=False)
 
-    @memory.recompute_in_backward
+    @recompute_in_backward
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``[B, H, W, C]`` to ``[B, ceil(H/2), ceil(W/2), 2C]``."""
         _, height, width, _ = x.shape

@@ -1,17 +1,29 @@
-"""The transformer layer of NAT, DiNAT and DiNAT_s, and its parts in reading order."""
+"""The transformer layer of NAT, DiNAT and DiNAT_s, and its parts except for attention."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
-from nat_mm.layers.rpb import resize_stored_rpb
+from nat_mm.layers.neighborhood_attention import (
+    NeighborhoodAttention2D,
+    StandAloneAttention2D,
+)
+from nat_mm.layers.recomputation import (
+    GELU,
+    LayerNorm,
+    recomputable,
+    recompute_in_backward,
+    split_tokens,
+)
 from nat_mm.layers.self_attention import SelfAttention2D
 from nat_mm.layers.shifted_window_attention import ShiftedWindowAttention2D
-from nat_mm.ops import memory, neighborhood_attention_2d
-from nat_mm.ops.backends import BACKENDS
-from nat_mm.ops.validation import check_bool, check_int, check_positive, check_window_length
+from nat_mm.ops.validation import (
+    check_bool,
+    check_positive,
+    check_probability,
+    check_window_length,
+)
 
 ATTENTION_PATTERNS = ('neighborhood', 'sasa', 'shifted_window', 'full')
 """What a layer's tokens can attend to; all patterns have parameters with the same names and shapes:
@@ -65,7 +77,7 @@ class NATLayer(nn.Module):
         attention_backend: str = 'auto',
     ) -> None:
         super().__init__()
-        self.norm1 = memory.LayerNorm(channels)
+        self.norm1 = LayerNorm(channels)
         self.attn = _make_attention(
             attention,
             kernel_size,
@@ -78,7 +90,7 @@ class NATLayer(nn.Module):
             relative_position_bias=relative_position_bias,
             drop_rate=drop_rate,
         )
-        self.norm2 = memory.LayerNorm(channels)
+        self.norm2 = LayerNorm(channels)
         check_positive('mlp_ratio', mlp_ratio)
         hidden_channels = int(channels * mlp_ratio)
         if hidden_channels == 0:
@@ -124,6 +136,7 @@ class DropPath(nn.Module):
 
     def __init__(self, p: float) -> None:
         super().__init__()
+        check_probability('drop_path_rate', p)
         self.p = p
 
     def forward(self, branch: Tensor) -> Tensor:
@@ -138,144 +151,6 @@ class DropPath(nn.Module):
     def extra_repr(self) -> str:
         """Returns the probability, for ``print(model)``."""
         return f'p={self.p}'
-
-
-class NeighborhoodAttention2D(nn.Module):
-    """Multi-head self-attention of each token to its k x k nearest tokens, optionally dilated.
-
-    Neighborhood Attention Transformer (arXiv 2204.07143) and Dilated Neighborhood Attention
-    Transformer (arXiv 2209.15001). A map smaller than ``kernel_size * dilation`` along an axis is
-    zero-padded to that length at the right or bottom before the projection to query, key and value,
-    and the result is cropped. The released checkpoints were trained this way.
-
-    Loading a state dict whose ``rpb`` belongs to another kernel size resizes that table.
-
-    Args:
-        channels: Number of channels C; a multiple of ``num_heads``.
-        num_heads: Number of attention heads.
-        kernel_size: Odd window length k, at least 3, the same for both axes.
-        dilation: Step between neighbors, at least 1.
-        qkv_bias: Whether the projection to query, key and value has a bias.
-        relative_position_bias: Whether to learn ``rpb``, ``[num_heads, 2k - 1, 2k - 1]``, a bias
-            on the scores by relative position; otherwise ``rpb`` is None.
-        drop_rate: Dropout probability after the output projection, in [0, 1).
-        backend: Backend of :func:`nat_mm.ops.neighborhood_attention_2d`.
-
-    Raises:
-        TypeError: If an integer argument is not an int or a flag not a bool.
-        ValueError: If a number is out of its range, ``num_heads`` does not divide ``channels`` or
-            there is no such backend.
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        num_heads: int,
-        *,
-        kernel_size: int = 7,
-        dilation: int = 1,
-        qkv_bias: bool = True,
-        relative_position_bias: bool = True,
-        drop_rate: float = 0.0,
-        backend: str = 'auto',
-    ) -> None:
-        super().__init__()
-        check_window_length(kernel_size)
-        check_int('dilation', dilation, minimum=1)
-        check_int('num_heads', num_heads, minimum=1)
-        check_int('channels', channels, minimum=1)
-        check_bool('qkv_bias', qkv_bias)
-        check_bool('relative_position_bias', relative_position_bias)
-        if channels % num_heads:
-            raise ValueError(
-                f'num_heads must divide channels, but {num_heads} does not divide {channels}'
-            )
-        if backend not in ('auto', *BACKENDS):
-            known = ', '.join(('auto', *BACKENDS))
-            raise ValueError(f'the attention backend must be one of {known}, got {backend!r}')
-        self.num_heads = num_heads
-        self.kernel_size = kernel_size
-        self.dilation = dilation
-        self.scale = (channels // num_heads) ** -0.5
-        self.backend = backend
-
-        self.qkv = nn.Linear(channels, 3 * channels, bias=qkv_bias)
-        if relative_position_bias:
-            table_length = 2 * kernel_size - 1
-            self.rpb = nn.Parameter(torch.empty(num_heads, table_length, table_length))
-            nn.init.trunc_normal_(self.rpb, std=0.02)
-        else:
-            self.register_parameter('rpb', None)
-        self.proj = nn.Linear(channels, channels)
-        self.drop = nn.Dropout(drop_rate)
-
-    @memory.recompute_in_backward
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps ``[B, H, W, C]`` of any height and width to the same shape."""
-        _, height, width, channels = x.shape
-        x = memory.recomputable(self._pad, x)
-        # [B, H, W, 3, heads, head_dim], of which query, key and value stay strided views
-        qkv = self.qkv(x).view(*x.shape[:3], 3, self.num_heads, channels // self.num_heads)
-        x = self._attend(*memory.unpack(qkv))
-        return self.drop(_crop_map(self.proj(x.flatten(3)), height, width))
-
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        return neighborhood_attention_2d(
-            query,
-            key,
-            value,
-            kernel_size=self.kernel_size,
-            dilation=self.dilation,
-            bias=self.rpb,
-            scale=self.scale,
-            backend=self.backend,
-        )
-
-    def _pad(self, x: Tensor) -> Tensor:
-        return _pad_small_map(x, self.kernel_size * self.dilation)
-
-    def extra_repr(self) -> str:
-        """Returns the main options, for ``print(model)``."""
-        return (
-            f'num_heads={self.num_heads}, kernel_size={self.kernel_size}, '
-            f'dilation={self.dilation}, backend={self.backend!r}'
-        )
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
-    ) -> None:
-        resize_stored_rpb(state_dict, prefix + 'rpb', self.rpb, measure='kernel size')
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
-
-
-class StandAloneAttention2D(NeighborhoodAttention2D):
-    """Multi-head self-attention of each token to the k x k tokens around it, optionally dilated.
-
-    Stand-alone self-attention (SASA, arXiv 1906.05909). It differs from neighborhood attention at
-    borders, where windows are not shifted inward: keys and values are zero beyond a border, as in a
-    padded convolution. These keys take part in the softmax, with only the relative positional bias
-    as their score. For the arguments, see :class:`NeighborhoodAttention2D`.
-
-    The operator runs on a map with a margin of zeros, so that no token's window reaches a border,
-    and every backend supports this pattern. The results for the margin itself are discarded.
-    """
-
-    def _pad(self, x: Tensor) -> Tensor:
-        return x
-
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        _, height, width, _, _ = query.shape
-        margin = self.dilation * (self.kernel_size // 2)
-        # With dilation, a small map needs more than the margin to fit a window.
-        bottom, right = (
-            max(margin, self.kernel_size * self.dilation - margin - length)
-            for length in (height, width)
-        )
-        query, key, value = (
-            pad(part, (0, 0, 0, 0, margin, right, margin, bottom)) for part in (query, key, value)
-        )
-        attended = super()._attend(query, key, value)
-        return attended[:, margin : margin + height, margin : margin + width]
 
 
 def _make_attention(
@@ -308,42 +183,6 @@ def _make_attention(
     return ShiftedWindowAttention2D(window_size=kernel_size, shift=shift, **options)
 
 
-# A compiled or exported graph always pads and crops, by zero if necessary: a branch on the size
-# would tie the graph to certain sizes. A compiler fuses these operations away.
-
-
-def _pad_small_map(x: Tensor, smallest: int) -> Tensor:
-    """Appends zeros at the right and bottom of a map that is too small.
-
-    Args:
-        x: Map, ``[B, H, W, C]``.
-        smallest: Minimum height and width of the result.
-
-    Returns:
-        ``[B, max(H, smallest), max(W, smallest), C]``; ``x`` itself if that is large enough.
-    """
-    _, height, width, _ = x.shape
-    bottom: Any
-    right: Any  # int, or SymInt in a compiled graph
-    is_compiling = torch.compiler.is_compiling()
-    if not is_compiling and height >= smallest and width >= smallest:
-        return x
-    # In an export, max would need to know sizes that are unknown. The compiler supports max, but
-    # before PyTorch 2.12 not sym_max of known sizes.
-    is_exporting = is_compiling and not torch.compiler.is_dynamo_compiling()
-    larger = torch.sym_max if is_exporting else max
-    bottom, right = (larger(0, smallest - length) for length in (height, width))
-    return pad(x, (0, 0, 0, right, 0, bottom))
-
-
-def _crop_map(x: Tensor, height: int, width: int) -> Tensor:
-    """Returns the upper left ``[B, height, width, C]`` of a contiguous map, contiguous as well."""
-    if torch.compiler.is_compiling():
-        # Whether a slice is contiguous depends on the size; the result of padding always is.
-        return pad(x, (0, 0, 0, width - x.shape[2], 0, height - x.shape[1]))
-    return x[:, :height, :width].contiguous()
-
-
 class Mlp(nn.Module):
     """Two linear layers with an exact (erf) GELU between them.
 
@@ -356,17 +195,18 @@ class Mlp(nn.Module):
     def __init__(self, channels: int, hidden_channels: int, *, drop_rate: float = 0.0) -> None:
         super().__init__()
         self.fc1 = nn.Linear(channels, hidden_channels)
-        self.act = memory.GELU()
+        self.act = GELU()
         self.fc2 = nn.Linear(hidden_channels, channels)
+        check_probability('drop_rate', drop_rate)
         self.drop = nn.Dropout(drop_rate)
 
-    @memory.recompute_in_backward
+    @recompute_in_backward
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``[..., C]`` to ``[..., C]``, each position separately."""
-        pieces = memory.split_tokens(x, self.fc1.out_features)
+        pieces = split_tokens(x, self.fc1.out_features)
         if len(pieces) == 1:
             return self.drop(self._project(self.fc1(x)))
-        outputs = [self._project(memory.recomputable(self.fc1, piece)) for piece in pieces]
+        outputs = [self._project(recomputable(self.fc1, piece)) for piece in pieces]
         return self.drop(torch.cat(outputs).view_as(x))
 
     def _project(self, hidden: Tensor) -> Tensor:

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
+from nat_mm.layers.recomputation import recompute_in_backward
 from nat_mm.layers.rpb import resize_rpb, resize_stored_rpb
-from nat_mm.ops import memory
-from nat_mm.ops.validation import check_bool, check_int
+from nat_mm.ops.validation import check_bool, check_int, check_probability
 
 
 class SelfAttention2D(nn.Module):
@@ -69,9 +69,10 @@ class SelfAttention2D(nn.Module):
         else:
             self.register_parameter('rpb', None)
         self.proj = nn.Linear(channels, channels)
+        check_probability('drop_rate', drop_rate)
         self.drop = nn.Dropout(drop_rate)
 
-    @memory.recompute_in_backward
+    @recompute_in_backward
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``[B, H, W, C]`` of any height and width to the same shape."""
         batch, height, width, channels = x.shape

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, scaled_dot_product_attention
 
+from nat_mm.layers.recomputation import recomputable, recompute_in_backward
 from nat_mm.layers.rpb import resize_stored_rpb
-from nat_mm.ops import memory
-from nat_mm.ops.validation import check_bool, check_int
+from nat_mm.ops.validation import check_bool, check_int, check_probability
 
 
 class ShiftedWindowAttention2D(nn.Module):
@@ -76,14 +76,15 @@ class ShiftedWindowAttention2D(nn.Module):
         else:
             self.register_parameter('rpb', None)
         self.proj = nn.Linear(channels, channels)
+        check_probability('drop_rate', drop_rate)
         self.drop = nn.Dropout(drop_rate)
 
-    @memory.recompute_in_backward
+    @recompute_in_backward
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``[B, H, W, C]`` of any height and width to the same shape."""
         batch, height, width, channels = x.shape
         size, head_dim = self.window_size, channels // self.num_heads
-        x = memory.recomputable(self._pad_and_shift, x)
+        x = recomputable(self._pad_and_shift, x)
         rows, columns = x.shape[1] // size, x.shape[2] // size
         qkv = self.qkv(x).view(batch, rows, size, columns, size, 3, self.num_heads, head_dim)
         # [B, windows * heads, tokens, head_dim] each

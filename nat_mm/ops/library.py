@@ -13,7 +13,7 @@ from torch._subclasses.functional_tensor import FunctionalTensor, FunctionalTens
 from torch.autograd import forward_ad
 
 import nat_mm_startup
-from nat_mm.ops.memory import empty_packed
+from nat_mm.ops.packing import empty_packed
 
 NAMESPACE = 'nat_mm'
 

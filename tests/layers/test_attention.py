@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import pad
 
-from nat_mm.layers import NeighborhoodAttention2D, nat_layer
+from nat_mm.layers import NeighborhoodAttention2D, neighborhood_attention
 
 
 def window(position, length, kernel_size, dilation):
@@ -87,7 +87,7 @@ def test_query_key_value_are_views_of_one_projection(monkeypatch):
         seen.extend([query, key, value])
         return query.contiguous()
 
-    monkeypatch.setattr(nat_layer, 'neighborhood_attention_2d', spy)
+    monkeypatch.setattr(neighborhood_attention, 'neighborhood_attention_2d', spy)
     module(torch.randn(2, 4, 5, 8, dtype=torch.float64))
     assert [tuple(part.shape) for part in seen] == [(2, 4, 5, 2, 4)] * 3
     assert len({part.untyped_storage().data_ptr() for part in seen}) == 1

@@ -5,21 +5,20 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from nat_mm.layers import Mlp
-from nat_mm.ops import memory
+from nat_mm.layers import Mlp, recomputation
 
 
 @pytest.fixture
 def small_pieces(monkeypatch):
     """Splits hidden maps of 16 float64 channels into pieces of 3 tokens."""
-    monkeypatch.setattr(memory, 'LARGEST_BYTES', 1000)
-    monkeypatch.setattr(memory, 'PIECE_BYTES', 400)
+    monkeypatch.setattr(recomputation, 'LARGEST_BYTES', 1000)
+    monkeypatch.setattr(recomputation, 'PIECE_BYTES', 400)
 
 
 def make_case(tokens=(2, 5, 2), drop_rate=0.0):
     torch.manual_seed(0)
     module = Mlp(8, 16, drop_rate=drop_rate).double()
-    norm = memory.LayerNorm(8).double()
+    norm = recomputation.LayerNorm(8).double()
     nn.init.normal_(norm.weight)
     return module, norm, torch.randn(*tokens, 8, dtype=torch.float64)
 
@@ -34,11 +33,11 @@ def differentiate(module, norm, x):
 
 def test_pieces_are_the_tokens_in_order(small_pieces):
     x = torch.arange(2 * 5 * 2 * 8.0).view(2, 5, 2, 8).double()
-    parts = memory.split_tokens(x, 16)
+    parts = recomputation.split_tokens(x, 16)
     assert [len(part) for part in parts] == [3, 3, 3, 3, 3, 3, 2]
     assert torch.equal(torch.cat(parts), x.view(20, 8))
-    assert memory.split_tokens(x, 6) == (x,)
-    assert memory.split_tokens(x.to('meta'), 16)[0].shape == x.shape
+    assert recomputation.split_tokens(x, 6) == (x,)
+    assert recomputation.split_tokens(x.to('meta'), 16)[0].shape == x.shape
 
 
 @pytest.mark.parametrize('with_norm', [True, False])
@@ -56,7 +55,7 @@ def test_same_values_and_gradients_in_pieces(request, with_norm, tokens):
 def test_dropout_comes_out_the_same_in_backward(monkeypatch, small_pieces):
     case = make_case(drop_rate=0.5)
     found = differentiate(*case)
-    monkeypatch.setattr(memory, '_SETTING', False)
+    monkeypatch.setenv('NAT_MM_RECOMPUTE', '0')
     torch.testing.assert_close(found, differentiate(*case))
 
 

@@ -8,8 +8,15 @@ from torch import nn
 from torch.nn.functional import dropout, gelu, layer_norm
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from nat_mm.layers import ConvDownsampler, ConvTokenizer, Mlp, NATLayer
-from nat_mm.ops import memory
+from nat_mm.layers import (
+    ConvDownsampler,
+    ConvTokenizer,
+    Mlp,
+    NATLayer,
+    NeighborhoodAttention2D,
+    SelfAttention2D,
+    ShiftedWindowAttention2D,
+)
 
 
 @pytest.mark.parametrize('layer_scale', [None, 0.5])
@@ -53,11 +60,13 @@ def test_norms_and_activation_are_recomputed_in_backward_and_linear_layers_are_n
 
 
 @pytest.mark.parametrize(
-    ('setting', 'again'), [(None, 0), (False, 0), (True, 1)], ids=['default', 'off', 'on']
+    ('setting', 'again'), [(None, 0), ('0', 0), ('1', 1)], ids=['default', 'off', 'on']
 )
 def test_on_other_devices_nothing_is_recomputed_unless_asked_for(monkeypatch, setting, again):
     """Recomputing takes the host longer than the layer takes a GPU. The device here is meta."""
-    monkeypatch.setattr(memory, '_SETTING', setting)
+    monkeypatch.delenv('NAT_MM_RECOMPUTE', raising=False)
+    if setting is not None:
+        monkeypatch.setenv('NAT_MM_RECOMPUTE', setting)
     layer = NATLayer(8, 2, kernel_size=3).to('meta')
     x = torch.empty(1, 5, 6, 8, requires_grad=True, device='meta')
     y = layer(x)
@@ -68,25 +77,11 @@ def test_on_other_devices_nothing_is_recomputed_unless_asked_for(monkeypatch, se
 
 
 def test_recomputation_can_be_turned_off_on_the_cpu(monkeypatch):
-    monkeypatch.setattr(memory, '_SETTING', False)
+    monkeypatch.setenv('NAT_MM_RECOMPUTE', '0')
     y = NATLayer(8, 2, kernel_size=3)(torch.randn(1, 5, 6, 8, requires_grad=True))
     with OperatorCounter() as backward:
         y.sum().backward()
     assert backward.calls['native_layer_norm'] == backward.calls['gelu'] == 0
-
-
-@pytest.mark.parametrize(('value', 'expected'), [(None, None), ('0', False), ('1', True)])
-def test_the_environment_decides_on_recomputation(monkeypatch, value, expected):
-    monkeypatch.delenv(memory.VARIABLE, raising=False)
-    if value is not None:
-        monkeypatch.setenv(memory.VARIABLE, value)
-    assert memory.read_setting() is expected
-
-
-def test_other_settings_of_recomputation_are_refused(monkeypatch):
-    monkeypatch.setenv(memory.VARIABLE, 'yes')
-    with pytest.raises(ValueError, match="NAT_MM_RECOMPUTE must be '0' or '1', got 'yes'"):
-        memory.read_setting()
 
 
 def test_gradients_are_those_without_recomputation():
@@ -195,3 +190,16 @@ def test_compiles_without_graph_break():
         results.append((output, [parameter.grad for parameter in layer.parameters()]))
         layer.zero_grad()
     torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize(
+    'make', [NATLayer, NeighborhoodAttention2D, SelfAttention2D, ShiftedWindowAttention2D]
+)
+@pytest.mark.parametrize(
+    ('rate', 'error'), [(1.0, ValueError), (-0.1, ValueError), ('a', TypeError)]
+)
+def test_rates_are_probabilities_below_one(make, rate, error):
+    names = ['drop_rate', 'drop_path_rate'] if make is NATLayer else ['drop_rate']
+    for name in names:
+        with pytest.raises(error, match=rf'{name} must be .*in \[0, 1\), got '):
+            make(8, 2, **{name: rate})

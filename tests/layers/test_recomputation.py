@@ -5,8 +5,7 @@ import torch
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
-from nat_mm.layers import Mlp, NATLayer, PatchMerging
-from nat_mm.ops import memory
+from nat_mm.layers import Mlp, NATLayer, PatchMerging, recomputation
 
 TOKENS, CHANNELS, HIDDEN = 2 * 6 * 7, 16, 48
 MAP_BYTES = TOKENS * CHANNELS * 4
@@ -15,8 +14,8 @@ MAP_BYTES = TOKENS * CHANNELS * 4
 @pytest.fixture(params=['whole', 'in pieces'])
 def division(request, monkeypatch):
     if request.param == 'in pieces':
-        monkeypatch.setattr(memory, 'LARGEST_BYTES', 1000)
-        monkeypatch.setattr(memory, 'PIECE_BYTES', 4000)
+        monkeypatch.setattr(recomputation, 'LARGEST_BYTES', 1000)
+        monkeypatch.setattr(recomputation, 'PIECE_BYTES', 4000)
     return request.param
 
 
@@ -40,7 +39,7 @@ def run(layer, x, call=None):
 
 def run_without(monkeypatch, *arguments):
     with monkeypatch.context() as patch:
-        patch.setattr(memory, '_SETTING', False)
+        patch.setenv('NAT_MM_RECOMPUTE', '0')
         return run(*arguments)
 
 
@@ -79,7 +78,7 @@ def test_same_values_and_gradients(division, autocast, monkeypatch):
 @pytest.mark.parametrize('autocast', [False, True], ids=['float32', 'autocast'])
 def test_mlp_keeps_its_input_and_in_one_piece_the_hidden_map(division, autocast):
     """The outputs of the norm and of the activation are not kept."""
-    norm, mlp = memory.LayerNorm(CHANNELS), Mlp(CHANNELS, HIDDEN)
+    norm, mlp = recomputation.LayerNorm(CHANNELS), Mlp(CHANNELS, HIDDEN)
     hidden = TOKENS * HIDDEN * (2 if autocast else 4) if division == 'whole' else 0
     weights = (2 * CHANNELS * HIDDEN + CHANNELS + HIDDEN) * 2 if autocast else 0  # cast copies
     with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
@@ -131,7 +130,7 @@ def test_kept_tensors_go_through_hooks_that_are_there(division, monkeypatch):
 
 
 def test_backward_twice_and_second_derivative(division):
-    norm, mlp = memory.LayerNorm(CHANNELS).double(), Mlp(CHANNELS, HIDDEN).double()
+    norm, mlp = recomputation.LayerNorm(CHANNELS).double(), Mlp(CHANNELS, HIDDEN).double()
     x = torch.randn(1, 2, 3, CHANNELS, dtype=torch.float64, requires_grad=True)
     y = mlp(norm(x)).sin().sum()
     first, second = (torch.autograd.grad(y, x, retain_graph=True)[0] for _ in range(2))

@@ -68,20 +68,6 @@ def test_its_own_timer_takes_turns_of_a_function():
     assert len(calls) == 1 + tuning.REPEATS * tuning.CALLS
 
 
-@pytest.mark.parametrize(('value', 'expected'), [(None, False), ('0', False), ('1', True)])
-def test_the_environment_decides(monkeypatch, value, expected):
-    monkeypatch.delenv(tuning.VARIABLE, raising=False)
-    if value is not None:
-        monkeypatch.setenv(tuning.VARIABLE, value)
-    assert tuning.is_enabled() is expected
-
-
-def test_other_values_are_refused(monkeypatch):
-    monkeypatch.setenv(tuning.VARIABLE, 'yes')
-    with pytest.raises(ValueError, match="NAT_MM_TRITON_AUTOTUNE must be '0' or '1', got 'yes'"):
-        tuning.is_enabled()
-
-
 @pytest.mark.parametrize('gpu', GPUS)
 @pytest.mark.parametrize('kernel', ['forward', 'queries', 'keys'])
 def test_candidates_are_tiles_that_kernels_can_have(kernel, gpu):
@@ -117,7 +103,7 @@ def test_every_candidate_gives_the_right_result(number, monkeypatch):
         return chosen[key[0]]
 
     monkeypatch.setattr(tuning, 'choose', take)
-    monkeypatch.setenv(tuning.VARIABLE, '1')
+    monkeypatch.setenv('NAT_MM_TRITON_AUTOTUNE', '1')
     case = Case(5, 6, (5, 3))
     inputs = make_inputs(case, batch=1, heads=1, dtype=torch.float32)
     found = with_gradients(lambda *tensors: run(case, 'triton', *tensors), inputs)

@@ -16,8 +16,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from nat_mm.errors import UserError
 from nat_mm.ops.library import assume_constant_result, define_operator
-from nat_mm.ops.memory import empty_packed
+from nat_mm.ops.packing import empty_packed
 
 LIBRARY = Path(__file__).with_name('libna2d.so')
 """The shared library that setup.py builds."""
@@ -116,13 +117,14 @@ def instruction_set() -> str:
 
     Raises:
         OSError: If the kernel is missing or cannot be loaded.
-        ValueError: If the environment variable NAT_MM_CPU_ISA names one that is not available.
+        UserError: If the environment variable NAT_MM_CPU_ISA names one that is not available.
     """
     available = available_instruction_sets()
     name = os.environ.get(ISA_VARIABLE) or available[0]
     if name not in available:
-        raise ValueError(
-            f'{ISA_VARIABLE} must be one of {", ".join(available)} on this machine, got {name!r}'
+        raise UserError(
+            f'the environment variable {ISA_VARIABLE} must be one of {", ".join(available)} on '
+            f'this machine, got {name!r}'
         )
     return name
 
@@ -156,8 +158,7 @@ def _note_fork() -> None:
 
 
 _is_forked = False
-if hasattr(os, 'register_at_fork'):  # Windows has no fork
-    os.register_at_fork(after_in_child=_note_fork)
+os.register_at_fork(after_in_child=_note_fork)
 
 
 def unsupported_reasons(

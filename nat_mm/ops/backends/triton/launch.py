@@ -19,7 +19,8 @@ from nat_mm.ops.backends.triton.key_gradient import na2d_bwd_kv_kernel
 from nat_mm.ops.backends.triton.problem import LaunchProblem
 from nat_mm.ops.backends.triton.query_gradient import na2d_bwd_q_kernel
 from nat_mm.ops.backends.triton.tiles import Tiles
-from nat_mm.ops.memory import empty_packed
+from nat_mm.ops.environment import read_flag
+from nat_mm.ops.packing import empty_packed
 
 KERNELS = {
     'forward': na2d_fwd_kernel,
@@ -172,7 +173,7 @@ def _choose(kernel: str, problem: LaunchProblem, run: Callable[[Launch], Any]) -
     """Returns the launch with the default tiles or, if the environment asks for it, the fastest."""
     if problem.traced:
         return _make_launch(kernel, problem, problem.default_tiles(kernel))
-    if not tuning.is_enabled() or problem.query.numel() == 0:
+    if not read_flag('NAT_MM_TRITON_AUTOTUNE') or problem.query.numel() == 0:
         return _prepare(kernel, problem)
 
     def try_tiles(tiles: Tiles) -> Any:

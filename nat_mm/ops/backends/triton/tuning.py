@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-import os
 import statistics
 import time
 from collections.abc import Callable, Hashable, Sequence
@@ -15,7 +14,6 @@ from triton.runtime.errors import OutOfResources
 
 from nat_mm.ops.backends.triton.tiles import SMALLEST_PRODUCT, Tiles
 
-VARIABLE = 'NAT_MM_TRITON_AUTOTUNE'
 REPEATS = 5
 CALLS = 10
 """Calls of a kernel in each of ``REPEATS`` samples."""
@@ -23,18 +21,6 @@ LEAST_GAIN = 0.05
 """Fraction of the default's time that other tiles must save; less could be noise."""
 
 _CHOSEN: dict[Hashable, Tiles] = {}
-
-
-def is_enabled() -> bool:
-    """Returns whether the environment enables autotuning.
-
-    Raises:
-        ValueError: If the variable is neither '0' nor '1'.
-    """
-    value = os.environ.get(VARIABLE, '0')
-    if value not in ('0', '1'):
-        raise ValueError(f"{VARIABLE} must be '0' or '1', got {value!r}")
-    return value == '1'
 
 
 def candidate_tiles(kernel: str, default: Tiles) -> list[Tiles]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from nat_mm.ops import neighborhood_attention_2d
-from nat_mm.ops.memory import unpack
+from nat_mm.ops.packing import unpack
 from tests.ops.kernel import CPU, needs_kernel
 
 SHAPE = (2, 5, 6, 3, 2, 8)

@@ -11,9 +11,6 @@ it on everywhere, 0 turns it off.
 *Splitting.* `split_tokens` splits large maps, so that a token-wise function works within the
 caches.
 
-*Packing.* `unpack` passes the gradients of query, key and value on to the linear layer that
-computed all three, without a copy.
-
 ``torch.utils.checkpoint`` can recompute as well, but it needs the norm and the linear layer in a
 single function, which rules out ``attn(norm(x))``. It also costs about 0.2 ms of Python per call in
 the forward pass and more in the backward pass.
@@ -22,19 +19,17 @@ the forward pass and more in the backward pass.
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 from torch.autograd.graph import saved_tensors_hooks
 
+from nat_mm.ops.environment import read_flag
+from nat_mm.ops.packing import is_transformed
 from nat_mm.ops.validation import autocast_dtype, cast_for_autocast
-
-VARIABLE = 'NAT_MM_RECOMPUTE'
 
 LARGEST_BYTES = 32 * 2**20
 """Maps larger than this are split.
@@ -49,35 +44,16 @@ Module = TypeVar('Module', bound=nn.Module)
 Function = Callable[[Tensor], Tensor]
 
 
-def read_setting() -> bool | None:
-    """Reads NAT_MM_RECOMPUTE from the environment; None means the device's default.
-
-    Raises:
-        ValueError: If the variable is neither '0' nor '1'.
-    """
-    value = os.environ.get(VARIABLE)
-    if value not in (None, '0', '1'):
-        raise ValueError(f"{VARIABLE} must be '0' or '1', got {value!r}")
-    return None if value is None else value == '1'
-
-
-_SETTING = read_setting()
-
-
 def _is_on(x: Tensor) -> bool:
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
-    return x.device.type == 'cpu' if _SETTING is None else _SETTING
+    setting = read_flag('NAT_MM_RECOMPUTE')
+    return x.device.type == 'cpu' if setting is None else setting
 
 
 def _recomputes(x: Tensor) -> bool:
     # torch.func rejects hooks on saved tensors, and recomputed results have no tangents.
-    return _is_on(x) and torch.is_grad_enabled() and not _is_transformed()
-
-
-def _is_transformed() -> bool:
-    """Returns whether torch.func or forward-mode differentiation sees what runs now."""
-    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    return torch.is_grad_enabled() and _is_on(x) and not is_transformed()
 
 
 def recomputable(function: Function, x: Tensor) -> Tensor:
@@ -241,61 +217,3 @@ def split_tokens(x: Tensor, channels: int) -> tuple[Tensor, ...]:
         for piece, source in zip(pieces, sources, strict=True):
             _set_recipe(piece, _Recipe(recipe.function, source, piece))
     return pieces
-
-
-def unpack(packed: Tensor) -> tuple[Tensor, ...]:
-    """Returns views of query, key and value in the output of one linear layer.
-
-    Equal to ``packed.unbind(3)``, except that the backward pass does not copy the three gradients
-    if they already are slices of one tensor, as :mod:`nat_mm.ops.library`'s operators return them.
-
-    Args:
-        packed: [B, H, W, 3, heads, head_dim].
-
-    Returns:
-        Three views, [B, H, W, heads, head_dim].
-    """
-    # A compiled graph does copy them, since compilers and tracers cannot see into such a function.
-    # One that torch.func supports would take several times as long, as PyTorch inspects the
-    # signature of its ``forward`` in every call. Forward mode would need a formula of its own.
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or _is_transformed():
-        return packed.unbind(3)
-    return _Unpack.apply(packed)
-
-
-def empty_packed(query: Tensor) -> Tensor:
-    """Allocates three tensors like ``query``, [B, H, W, heads, head_dim], side by side.
-
-    Returns:
-        [B, H, W, 3, heads, head_dim], contiguous.
-    """
-    batch, height, width, heads, head_dim = query.shape
-    return query.new_empty((batch, height, width, 3, heads, head_dim))
-
-
-class _Unpack(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, packed: Tensor) -> tuple[Tensor, ...]:
-        return packed.unbind(3)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        packed = grads[0]._base
-        if packed is not None and _is_unbound(packed, grads):
-            return packed
-        return torch.stack(grads, 3)
-
-
-def _is_unbound(packed: Tensor, grads: tuple[Tensor, ...]) -> bool:
-    """Returns whether the gradients are ``packed.unbind(3)``."""
-    shape, stride, offset = packed.shape, packed.stride(), packed.storage_offset()
-    if len(shape) != 6 or shape[3] != len(grads):
-        return False
-    part_shape, part_stride = shape[:3] + shape[4:], stride[:3] + stride[4:]
-    return all(
-        grad._base is packed
-        and grad.shape == part_shape
-        and grad.stride() == part_stride
-        and grad.storage_offset() == offset + number * stride[3]
-        for number, grad in enumerate(grads)
-    )
