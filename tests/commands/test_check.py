@@ -3,9 +3,12 @@
 import json
 import os
 import shutil
+import sys
+from types import SimpleNamespace
 
 import pytest
 
+import nat_mm
 from nat_mm.commands import check, train
 from nat_mm.data import check_cache
 from nat_mm.data.findings import Finding
@@ -167,7 +170,9 @@ def test_a_second_run_does_not_check_again(before_training, annotations, monkeyp
         before_training(option)
 
 
-@pytest.mark.parametrize('change', ['config', 'image folder', 'evaluator'])
+@pytest.mark.parametrize(
+    'change', ['config', 'image folder', 'evaluator', 'checks', 'own code', 'OpenCV']
+)
 def test_what_has_changed_is_checked_again(
     change, before_training, annotations, monkeypatch, small_data, tmp_path
 ):
@@ -175,8 +180,13 @@ def test_what_has_changed_is_checked_again(
     evaluator = tmp_path / 'val.json'
     shutil.copytree(small_data / 'images' / 'training', images)
     shutil.copy(small_data / 'coco' / 'validation.json', evaluator)
+    own_code = tmp_path / 'own_dataset.py'
+    own_code.touch()
+    own_module = SimpleNamespace(__file__=str(own_code))
+    monkeypatch.setitem(sys.modules, 'own_dataset', own_module)
     options = [
         option,
+        'custom_imports.imports=[nat_mm,own_dataset]',
         f'train_dataloader.dataset.data_prefix.img={images}',
         f'val_evaluator.ann_file={evaluator}',
     ]
@@ -185,8 +195,16 @@ def test_what_has_changed_is_checked_again(
         options.append('model.roi_head.mask_head.num_convs=2')
     elif change == 'image folder':
         (images / '05.jpg').rename(images / '06.jpg')
-    else:
+    elif change == 'evaluator':
         os.utime(evaluator, (1, 1))
+    elif change == 'checks':
+        (tmp_path / 'added').mkdir()
+        (tmp_path / 'added/check.py').write_text('"""A check of a later version."""')
+        monkeypatch.setattr(nat_mm, '__path__', [*nat_mm.__path__, str(tmp_path / 'added')])
+    elif change == 'own code':
+        own_code.write_text('"""A class was added."""')
+    else:
+        monkeypatch.setattr(check_cache.cv2, '__version__', '99')
     found = []
     report = check_cache.Report((), [Finding('as before')])
     monkeypatch.setattr(check_cache, 'check_config', lambda *_, **__: found.append(1) or report)
