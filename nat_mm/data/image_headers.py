@@ -20,6 +20,9 @@ _ORIENTATION = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)
 # Pillow's names of formats whose EXIF orientation only some releases of OpenCV apply.
 _TURNED_BY_SOME_OPENCV = ('WEBP', 'AVIF')
+# Pillow's names of formats, and of the compressions of TIFF; JPEG 2000 and WebP can be lossless.
+_JPEG = ('JPEG', 'MPO')
+_JPEG_IN_TIFF = ('jpeg', 'tiff_jpeg')
 _STEP = 1000
 
 
@@ -35,12 +38,14 @@ class ImageHeader:
             ``RGBA``.
         is_sideways: Whether OpenCV and mmcv rotate the image by 90 degrees, as EXIF says, unless
             told to ignore the orientation.
+        is_jpeg: Whether the pixels are compressed as JPEG, which changes their values.
     """
 
     width: int
     height: int
     mode: str
     is_sideways: bool = False
+    is_jpeg: bool = False
 
     @property
     def shown_size(self) -> tuple[int, int]:
@@ -72,7 +77,7 @@ def read_header(path: str | Path) -> ImageHeader:
             has_exif = 'exif' in image.info or image.format == 'TIFF'
             orientation = image.getexif().get(_ORIENTATION) if has_exif else None
             is_sideways = orientation in _SIDEWAYS and _is_turned_by_opencv(image.format)
-            return ImageHeader(*image.size, image.mode, is_sideways)
+            return ImageHeader(*image.size, image.mode, is_sideways, is_jpeg(image))
     except FileNotFoundError as error:
         raise UnreadableInput('does not exist') from error
     except UnidentifiedImageError as error:
@@ -84,6 +89,11 @@ def read_header(path: str | Path) -> ImageHeader:
     except Exception as error:
         # Pillow may raise almost any exception on a damaged header.
         raise UnreadableInput(f'has a damaged header: {error}') from error
+
+
+def is_jpeg(image: Image.Image) -> bool:
+    """Whether the pixels of an opened file are compressed as JPEG, whatever its name."""
+    return image.format in _JPEG or image.info.get('compression') in _JPEG_IN_TIFF
 
 
 @functools.cache

@@ -86,9 +86,13 @@ def find_label_image_problems(
     yield from _find_bad_lines(dataset, pairs)
     is_panoptic = 'Panoptic' in type(loader).__name__
     is_ours = type(loader).__module__.split('.')[0] in _FRAMEWORKS
+    is_sure = all(_is_known(each) for each in _flatten(dataset.pipeline.transforms))
     sound: list[str] = []
     yield from _compare_headers(
-        dataset, pairs, sound, is_panoptic=is_panoptic, has_own_loader=not is_ours
+        *(dataset, pairs, sound),
+        is_panoptic=is_panoptic,
+        has_own_loader=not is_ours,
+        is_sure=is_sure,
     )
     if is_panoptic or not is_ours or not sound:
         return
@@ -99,7 +103,7 @@ def find_label_image_problems(
         read,
         config=config,
         of=len(sound),
-        is_sure=all(_is_known(each) for each in _flatten(dataset.pipeline.transforms)),
+        is_sure=is_sure,
     )
 
 
@@ -242,8 +246,12 @@ def _compare_headers(
     *,
     is_panoptic: bool,
     has_own_loader: bool,
+    is_sure: bool,
 ) -> Iterator[Finding]:
-    """Compares images and labels by their headers, and adds labels that fit to ``sound``."""
+    """Compares images and labels by their headers, and adds labels that fit to ``sound``.
+
+    JPEGs are only a warning unless ``is_sure``, as an unknown transform might restore the values.
+    """
     loads = [each for each in _flatten(dataset.pipeline.transforms) if _is_image_loader(each)]
     flag = str(getattr(loads[0], 'color_type', 'color')) if loads else 'color'
     applies_exif = flag != 'unchanged' and not flag.endswith('ignore_orientation')
@@ -271,9 +279,9 @@ def _compare_headers(
         if kind == 'mode' and kind not in by_kind and not is_panoptic:
             text += describe_colors(pair.label, dataset.metainfo.get('palette'))
         by_kind.setdefault(kind, []).append(text)
-    for texts in by_kind.values():
+    for kind, texts in by_kind.items():
         more = f' (the same with {len(texts)} of {len(pairs)} images)' if len(texts) > 1 else ''
-        yield Finding(texts[0] + more)
+        yield Finding(texts[0] + more, is_error=is_sure or kind != 'jpeg')
 
 
 def _is_image_loader(transform: Any) -> bool:
@@ -310,6 +318,11 @@ def _find_pair_problem(
         return 'label', f'the label {pair.label} {label}'
     if label is None:
         return None
+    if label.is_jpeg:
+        return 'jpeg', (
+            f'the label {pair.label} is a JPEG, whose compression changes the values of pixels: '
+            'labels must be PNGs, made from the annotations and not from the JPEGs'
+        )
     if label.mode not in modes:
         return 'mode', _describe_mode(pair.label, label.mode, modes)
     if size is not None and (label.width, label.height) != size:

@@ -1,6 +1,5 @@
 """Compares the values of label images with the classes."""
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -102,9 +101,9 @@ def find_value_problems(
     ]
     present = {number for number in classes.values() if number < limits.classes}
     present -= limits.ignored
-    if set(found) <= {0, 255} and 255 in found and limits.classes > 1 or not present:
+    if set(found) == {0, 255} and limits.classes > 1:
         yield Finding(
-            _describe_nothing_to_learn(source, found, limits, reduces=reduces), is_error=is_sure
+            _describe_masks(source, found[255], limits, reduces=reduces), is_error=is_sure
         )
         return
     if beyond:
@@ -115,6 +114,9 @@ def find_value_problems(
             # A metric only counts the pixels that heads ignore as mistakes.
             is_error=is_sure and (source.part == 'train' or not others),
         )
+        return
+    if not present:
+        yield Finding(_describe_nothing_to_learn(source, found, reduces=reduces), is_error=is_sure)
         return
     yield from _find_unused(source, present, set(found), limits, read=len(paths), of=of)
 
@@ -236,23 +238,31 @@ def _class_of(value: int, *, reduces: bool, label_map: Mapping[int, int] | None)
     return (label_map or {}).get(value, value)
 
 
-def _describe_nothing_to_learn(
-    source: DataSource, found: Mapping[int, str], limits: _Limits, *, reduces: bool
-) -> str:
-    path = found[max(found)]
-    if set(found) <= {0, 255} and 255 in found:
-        what = 'is ignored' if not reduces or 0 not in found else 'is ignored, as 0 is'
-        if 255 not in limits.ignored:
-            what = f'is beyond the {limits.classes} classes'
-        return (
-            f'the labels of {source.place} are masks of 0 and 255, such as {path}, and 255 {what}: '
-            f'convert them with {_CONVERT} 255=1'
-            + (', and set reduce_zero_label=False' if reduces else '')
-        )
+def _describe_masks(source: DataSource, path: str, limits: _Limits, *, reduces: bool) -> str:
+    what = 'is ignored, as 0 is' if reduces else 'is ignored'
+    if 255 not in limits.ignored:
+        what = f'is beyond the {limits.classes} classes'
     return (
-        f'the labels of {source.place} have only values that are ignored: {shorten(list(found))}, '
-        f'such as {path}' + (' (reduce_zero_label=True ignores 0)' if reduces else '')
+        f'the labels of {source.place} are masks of 0 and 255, such as {path}, and 255 {what}: '
+        f'convert them with {_CONVERT} 255=1'
+        + (', and set reduce_zero_label=False' if reduces else '')
     )
+
+
+def _describe_nothing_to_learn(
+    source: DataSource, found: Mapping[int, str], *, reduces: bool
+) -> str:
+    *_, last = found
+    if len(found) == 1:
+        what = f'the value {last}, which is ignored'
+    else:
+        what = f'the values {shorten(list(found))}, which are ignored'
+    advice = ''
+    if last == 255:
+        advice = f'. If 255 is a class, convert them with {_CONVERT} 255=CLASS'
+    elif reduces and 0 in found:
+        advice = '. If 0 is a class, set reduce_zero_label=False'
+    return f'the labels of {source.place} have only {what}, such as {found[last]}{advice}'
 
 
 def _describe_beyond(
@@ -287,8 +297,6 @@ def _describe_beyond(
             f'{text}. {" and ".join(ignored_by)} {"is" if len(ignored_by) == 1 else "are"} '
             f'{classes[first]}: set {" and ".join(others)} to it too'
         )
-    if os.path.splitext(path)[1].lower() in ('.jpg', '.jpeg'):
-        return f'{text}. JPEG changes the values of pixels: labels must be PNGs'
     if not reduces and beyond == [count] and 0 not in found:
         return f'{text}. If the first class is 1, set reduce_zero_label=True'
     if not reduces and beyond == [count]:

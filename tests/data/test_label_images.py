@@ -265,22 +265,75 @@ def test_what_is_meant_by_values_beyond(values, expected, root):
     assert expected in error_of(root)
 
 
-def test_jpeg_labels(root):
-    for index in range(3):
-        write(root / f'labels/{index}.jpg', labels_of(0, 1, 2, 90))
-    text = error_of(root, seg_map_suffix='.jpg')
-    assert 'JPEG changes the values of pixels: labels must be PNGs' in text
+@pytest.mark.parametrize('suffix', ['.jpg', '.png', '.tif'])
+def test_jpeg_labels(suffix, root):
+    """JPEGs are found whatever their names and values."""
+    options = dict(compression='jpeg') if suffix == '.tif' else dict(format='JPEG')
+    for index in range(2):
+        write(root / f'labels/{index}{suffix}', labels_of(0), **options)
+    if suffix != '.png':
+        write(root / f'labels/2{suffix}', labels_of(0, 1, 2), format=None)
+    found = problems_of(root, seg_map_suffix=suffix)
+    count = 3 if suffix == '.jpg' else 2
+    assert found == [
+        (
+            f'the label labels/0{suffix} is a JPEG, whose compression changes the values of '
+            'pixels: labels must be PNGs, made from the annotations and not from the JPEGs '
+            f'(the same with {count} of 3 images)',
+            True,
+        )
+    ]
+
+
+def test_jpeg_labels_that_the_user_may_restore(root):
+    @TRANSFORMS.register_module(force=True)
+    class Threshold:
+        def __call__(self, results):
+            return results
+
+    write(root / 'labels/1.png', labels_of(0, 255), format='JPEG')
+    steps = [dict(type=each) for each in ('LoadImageFromFile', 'LoadAnnotations', 'Threshold')]
+    assert 'the label labels/1.png is a JPEG' in warning_of(root, pipeline=steps)
 
 
 @pytest.mark.parametrize('reduces', [False, True])
-@pytest.mark.parametrize('values', [(0, 255), (255,)], ids=['both', 'foreground'])
-def test_masks_of_0_and_255(values, reduces, root):
+def test_masks_of_0_and_255(reduces, root):
     for index in range(3):
-        write(root / f'labels/{index}.png', labels_of(*values))
+        write(root / f'labels/{index}.png', labels_of(0, 255))
     text = error_of(root, metainfo=dict(classes=NAMES[:2]), reduce_zero_label=reduces)
     assert 'are masks of 0 and 255, such as labels/0.png, and 255 is ignored' in text
     assert '--map 255=1' in text
     assert ('set reduce_zero_label=False' in text) == reduces
+
+
+@pytest.mark.parametrize(
+    ('values', 'reduces', 'expected'),
+    [
+        (
+            [255],
+            False,
+            'the value 255, which is ignored, such as labels/0.png. If 255 is a class, ',
+        ),
+        ([255], True, 'the value 255, which is ignored, such as labels/0.png. If 255 is a class, '),
+        ([0], True, 'the value 0, which is ignored, such as labels/0.png. If 0 is a class, set'),
+    ],
+    ids=['255', '255 reduced', '0 reduced'],
+)
+def test_labels_that_are_all_ignored(values, reduces, expected, root):
+    for index in range(3):
+        write(root / f'labels/{index}.png', labels_of(*values))
+    text = error_of(root, reduce_zero_label=reduces)
+    assert text.startswith(f'the labels of train_dataloader.dataset have only {expected}')
+
+
+@pytest.mark.parametrize('value', [7, 255])
+def test_labels_that_are_all_beyond_the_classes(value, root):
+    """They are not described as ignored."""
+    for index in range(3):
+        write(root / f'labels/{index}.png', labels_of(value))
+    padding = dict(model__data_preprocessor__seg_pad_val=3)
+    text = error_of(root, **dict.fromkeys(HEADS, 3), **padding)
+    assert text.startswith(f'the label labels/0.png has the value {value}, but ')
 
 
 def test_values_from_1_without_the_last(root):
