@@ -20,6 +20,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--map',
         nargs='+',
+        action='extend',
         default=[],
         metavar='OLD=NEW',
         help='a value such as 255=1, or a color red,green,blue such as 128,0,0=3',

@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from nat_mm.data.findings import shorten
+from nat_mm.data.image_headers import is_jpeg
 from nat_mm.errors import UserError
 from nat_mm.files import write_image
 from nat_mm.inference.images import SUFFIXES
 
 Color = tuple[int, int, int]
+_MOST_SHOWN = 4
 _WITHOUT_ALPHA = {'RGBA': 'RGB', 'LA': 'L', 'PA': 'P'}
 
 
@@ -25,26 +28,36 @@ def parse_mapping(entries: Sequence[str]) -> tuple[dict[int, int], dict[Color, i
         New values by old value, and by color (red, green, blue).
 
     Raises:
-        UserError: An entry has another form.
+        UserError: Entries have another form, or give a value or color different new values.
     """
-    values: dict[int, int] = {}
-    colors: dict[Color, int] = {}
+    entries_of: dict[tuple[int, ...], dict[int, str]] = {}
+    wrong = []
     for entry in entries:
         old, _, new = entry.partition('=')
         try:
-            numbers = [int(each) for each in old.split(',')]
+            numbers = tuple(map(int, old.split(',')))
             value = int(new)
         except ValueError:
-            numbers, value = [], -1
-        if not 0 <= value <= 255 or min(numbers, default=-1) < 0 or len(numbers) not in (1, 3):
-            raise UserError(
-                f'--map takes entries such as 255=1, or 128,0,0=3 for a color, with new values '
-                f'from 0 to 255, got {entry!r}'
-            )
-        if len(numbers) == 1:
-            values[numbers[0]] = value
+            wrong.append(entry)
+            continue
+        is_known = len(numbers) == 1 or (len(numbers) == 3 and max(numbers) <= 255)
+        if is_known and min(numbers) >= 0 and 0 <= value <= 255:
+            entries_of.setdefault(numbers, {})[value] = entry
         else:
-            colors[numbers[0], numbers[1], numbers[2]] = value
+            wrong.append(entry)
+    if wrong:
+        raise UserError(
+            '--map takes entries such as 255=1, or 128,0,0=3 for a color, with colors and new '
+            f'values from 0 to 255, got {shorten(wrong)}'
+        )
+    twice = [' '.join(each.values()) for each in entries_of.values() if len(each) > 1]
+    if twice:
+        raise UserError(
+            f'--map has several new values for the same value or color: {shorten(twice)}; keep one'
+        )
+    mapping = {old: value for old, each in entries_of.items() for value in each}
+    values = {old[0]: value for old, value in mapping.items() if len(old) == 1}
+    colors = {(old[0], old[1], old[2]): new for old, new in mapping.items() if len(old) == 3}
     return values, colors
 
 
@@ -68,8 +81,8 @@ def convert_labels(
         Number of pixels with each value.
 
     Raises:
-        UserError: There are no label images, one cannot be read or has a color or value that cannot
-            be converted, or the results would overwrite label images or each other.
+        UserError: There are no label images, one cannot be read, is a JPEG or has a color or value
+            that cannot be converted, or the results would overwrite label images or each other.
     """
     paths = sorted(path for path in labels.rglob('*') if path.suffix.lower() in SUFFIXES)
     if not paths:
@@ -91,10 +104,16 @@ def convert_labels(
 def _convert(path: Path, values: Mapping[int, int], colors: Mapping[Color, int]) -> np.ndarray:
     try:
         with Image.open(path) as image:
+            is_lossy = is_jpeg(image)
             # Palette images yield their indices here, and 1-bit images 0 and 1.
             array = np.asarray(image.convert(_WITHOUT_ALPHA.get(image.mode, image.mode)))
     except Exception as error:
         raise UserError(f'{path} cannot be read: {error}') from error
+    if is_lossy:
+        raise UserError(
+            f'{path} is a JPEG, whose compression changes the values of pixels: save the labels as '
+            'PNGs from the annotations'
+        )
     if array.ndim == 3 and colors:
         return _convert_colors(path, array, colors)
     if array.ndim == 3:
@@ -107,9 +126,13 @@ def _convert(path: Path, values: Mapping[int, int], colors: Mapping[Color, int])
     new = old.copy()
     for value, number in values.items():
         new[old == value] = number
-    if new.min() < 0 or new.max() > 255:
-        odd = int(new[(new < 0) | (new > 255)][0])
-        raise UserError(f'{path} has the value {odd}: give it one up to 255, such as --map {odd}=1')
+    odd = np.unique(new[(new < 0) | (new > 255)]).tolist()
+    if odd:
+        advice = ' '.join(f'{value}=CLASS' for value in odd[:_MOST_SHOWN])
+        raise UserError(
+            f'{path} has the {"value" if len(odd) == 1 else "values"} {shorten(odd, _MOST_SHOWN)}, '
+            f'but labels have 0 to 255: add --map {advice}'
+        )
     return new.astype(np.uint8)
 
 
@@ -121,8 +144,14 @@ def _convert_colors(path: Path, array: np.ndarray, colors: Mapping[Color, int]) 
     if new.min() < 0:
         row, column = np.argwhere(new < 0)[0]
         odd = ','.join(map(str, array[row, column, :3].tolist()))
+        others = [
+            ','.join(map(str, (code >> 16, code >> 8 & 255, code & 255)))
+            for code in np.unique(codes[new < 0]).tolist()
+            if code != codes[row, column]
+        ]
+        more = f'. The same holds for {shorten(others, _MOST_SHOWN)}' if others else ''
         raise UserError(
             f'{path} has the color {odd} at row {row}, column {column}, which --map does not '
-            f'name: add {odd}=CLASS, or {odd}=255 to ignore it'
+            f'name: add {odd}=CLASS, or {odd}=255 to ignore it{more}'
         )
     return new.astype(np.uint8)

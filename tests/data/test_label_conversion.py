@@ -57,6 +57,10 @@ def test_palette_image(convert):
     assert convert(palette_image())[:2] == ('L', [[0, 1], [2, 1]])
 
 
+def test_option_given_twice(convert):
+    assert convert(palette_image(), '1=7', '--map', '2=8')[1] == [[0, 7], [8, 7]]
+
+
 def test_what_is_printed(convert):
     _, _, printed = convert(palette_image(), '2=255')
     assert [line.split() for line in printed.splitlines()[1:]] == [
@@ -71,17 +75,43 @@ def test_what_is_printed(convert):
     [
         (COLORS, [], '0.png has colors: give each the number of its class'),
         (COLORS, ['0,0,0=0', '128,0,0=1'], 'has the color 0,128,0 at row 1, column 0, which --map'),
-        (np.array([[1000]], np.uint16), [], 'has the value 1000: give it one up to 255'),
+        (COLORS, ['0,0,0=0'], "255 to ignore it. The same holds for '0,128,0'"),
+        (
+            np.array([[1000, 400, 9]], np.uint16),
+            ['1000=1'],
+            'has the value 400, but labels have 0 to 255: add --map 400=CLASS',
+        ),
+        (
+            np.array([[1000, 400, 9]], np.uint16),
+            [],
+            'has the values 400, 1000, but labels have 0 to 255: add --map 400=CLASS 1000=CLASS',
+        ),
         (COLORS, ['red=1'], '--map takes entries such as 255=1, or 128,0,0=3 for a color'),
-        (COLORS, ['255=256'], "with new values from 0 to 255, got '255=256'"),
-        (COLORS, ['1,2=3'], "got '1,2=3'"),
+        (COLORS, ['255=256'], "with colors and new values from 0 to 255, got '255=256'"),
+        (COLORS, ['1,2=3', '1=1', 'x', '0,300,0=1'], "got '1,2=3', 'x', '0,300,0=1'"),
+        (
+            COLORS,
+            ['7=1', '7=1', '0,0,0=1', '7=2', '0,0,0=2', '7=3'],
+            "several new values for the same value or color: '7=1 7=2 7=3', '0,0,0=1 0,0,0=2'; ",
+        ),
     ],
-    ids=['colors', 'another color', '16 bits', 'name', 'new value', 'two channels'],
+    ids=[
+        *('colors', 'another color', 'other colors', '16 bits', '16 bits, several', 'name'),
+        *('new value', 'several', 'twice'),
+    ],
 )
 def test_mistakes(image, mapping, expected, convert):
     with pytest.raises(UserError) as raised:
         convert(Image.fromarray(image), *mapping)
     assert expected in str(raised.value)
+
+
+def test_jpeg(tmp_path):
+    (tmp_path / 'labels').mkdir()
+    Image.fromarray(np.array([[0, 255]], np.uint8)).save(tmp_path / 'labels/0.jpg')
+    with pytest.raises(UserError, match=r'0\.jpg is a JPEG, .* save the labels as PNGs'):
+        main([str(tmp_path / 'labels'), str(tmp_path / 'out'), '--map', '255=1'])
+    assert not (tmp_path / 'out').exists()
 
 
 def test_folders(tmp_path):
