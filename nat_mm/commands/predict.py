@@ -14,7 +14,8 @@ Files in OUT_DIR, where NAME is the name of the input:
                       results format, images.json with the image_ids; category_ids are labels + 1
 
 If files in different folders have the same name, NAME includes their folders. Earlier results of
-the same name are overwritten. The config's test pipeline loads the images.
+the same name are overwritten. An input that is given twice is predicted once. The config's test
+pipeline loads the images.
 
 An input that cannot be predicted does not stop the others: files that are not images, not regular
 files or too large, or whose names are too long. They are listed at the end, with exit code 2. After

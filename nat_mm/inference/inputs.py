@@ -128,14 +128,19 @@ def find_inputs(inputs: Iterable[str], *, max_frames: int | None = None) -> list
         max_frames: How many images of each video or camera are read; None means all.
 
     Returns:
-        Paths of images, and videos. Their results have different names; see `result_names`.
+        Paths of images, and videos, each once, even if several inputs name or contain it. Their
+        results have different names; see `result_names`.
 
     Raises:
         UserError: An input does not exist or is a URL, a folder cannot be listed or contains no
             image, a glob matches no file, two inputs would have results with the same name, a
             camera is not the only input, or a camera is not available.
     """
-    found = [medium for entry in inputs for medium in _expand(entry, max_frames)]
+    by_identity: dict[object, Path | Video] = {}
+    for entry in inputs:
+        for medium in _expand(entry, max_frames):
+            by_identity.setdefault(_identity(medium), medium)
+    found = list(by_identity.values())
     _check_names(found)
     cameras = [medium for medium in found if isinstance(medium, Video) and medium.is_camera]
     if cameras and len(found) > 1:
@@ -295,6 +300,12 @@ def _name(medium: Path | Video) -> str:
 
 def _file(medium: Path | Video) -> Path | None:
     return medium.path if isinstance(medium, Video) else medium
+
+
+def _identity(medium: Path | Video) -> object:
+    """Returns what is equal for two ways to write the path of a file, but not for links to it."""
+    file = _file(medium)
+    return medium if file is None else (os.path.abspath(file), os.path.realpath(file))
 
 
 def _check_names(media: Sequence[Path | Video]) -> None:

@@ -1,6 +1,7 @@
 """Tests tools/predict.py on videos, cameras and globs, and when it is interrupted."""
 
 import json
+import os
 import re
 import signal
 import sys
@@ -172,6 +173,17 @@ def test_broken_videos_do_not_stop_the_rest(mistake, video, small_data, tmp_path
 def test_recursive_glob(small_data):
     found = find_inputs([str(small_data / 'images' / '**' / '0[45].jpg')])
     assert found == [small_data / 'images' / 'training' / name for name in ('04.jpg', '05.jpg')]
+
+
+def test_inputs_given_twice_are_taken_once(video, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ('b.jpg', 'a.jpg'):
+        (tmp_path / name).touch()
+    (tmp_path / 'link.jpg').symlink_to('a.jpg')
+    clip = os.path.relpath(video)
+    entries = ['b.jpg', str(tmp_path), './a.jpg', f'../{tmp_path.name}/a*.jpg', clip, str(video)]
+    expected = [Path('b.jpg'), tmp_path / 'a.jpg', tmp_path / 'link.jpg', Video(Path(clip))]
+    assert find_inputs(entries) == expected
 
 
 def test_glob_without_a_match(mistake, tmp_path):
