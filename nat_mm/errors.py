@@ -1,5 +1,6 @@
 """Errors that the user can fix, as opposed to bugs."""
 
+import traceback
 from typing import Any
 
 
@@ -25,3 +26,12 @@ def brief(value: Any) -> str:
     if hasattr(value, 'shape'):
         return f'a {type(value).__name__} of shape {list(value.shape)}'
     return f'a {type(value).__name__}'
+
+
+def describe_error(error: BaseException) -> str:
+    """Names the type of an exception and its text or, if it has none, the line that raised it."""
+    text = str(error).strip()
+    if not text:
+        frames = traceback.extract_tb(error.__traceback__)
+        text = frames[-1].line or '' if frames else ''
+    return f'{type(error).__name__}: {text}' if text else type(error).__name__

@@ -31,6 +31,7 @@ from mmengine.registry import MODELS
 from nat_mm.backbones.base import NeighborhoodBackbone
 from nat_mm.checkpoints import load_pretrained, mirrors_first
 from nat_mm.commands.arguments import add_config_overrides, add_mirror_option
+from nat_mm.commands.misfits import misfits_explained
 from nat_mm.errors import UserError
 from nat_mm.export.backbone import output_names, write_backbone
 from nat_mm.export.files import write_model
@@ -207,7 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config = load_config(arguments.config, overrides=arguments.cfg_options)
     export = export_model if arguments.part == 'model' else export_backbone
     try:
-        with mirrors_first(arguments.mirror):
+        with mirrors_first(arguments.mirror), misfits_explained(config):
             message = export(config, arguments)
     except (ArithmeticError, OSError) as error:
         raise UserError(f'{arguments.target} was not written: {error}') from error

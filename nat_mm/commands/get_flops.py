@@ -17,7 +17,8 @@ from nat_mm.analysis.flops_report import FlopsReport
 from nat_mm.analysis.without_values import WithoutValues
 from nat_mm.analysis.workloads import Workload, find_workload
 from nat_mm.commands.arguments import add_config_overrides
-from nat_mm.errors import UserError
+from nat_mm.commands.misfits import explain_misfit
+from nat_mm.errors import UserError, describe_error
 from nat_mm.inference.config import load_config
 from nat_mm.inference.model import build_module
 
@@ -77,6 +78,7 @@ def count(
     *,
     build_with_values: Callable[[], nn.Module],
     source: str,
+    explain: Callable[[], str | None] = lambda: None,
 ) -> ModelCosts:
     try:
         try:
@@ -89,10 +91,13 @@ def count(
             return count_costs(build_with_values(), shape, workload.run, compute=True)
     # A user's own model may raise anything.
     except Exception as error:
+        misfit = explain()
+        if misfit:
+            raise UserError(f'{source}: {misfit}') from error
         height, width = shape
         raise UserError(
             f'cannot run the {type(model).__name__} of {source} on an image of {height} x {width}: '
-            f'{type(error).__name__}: {error}'
+            f'{describe_error(error)}'
         ) from error
 
 
@@ -114,6 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 *(model, workload, shape),
                 build_with_values=lambda: build_module(config),
                 source=arguments.config,
+                explain=lambda: explain_misfit(config),
             ),
         )
     if arguments.json:

@@ -34,6 +34,7 @@ from nat_mm.commands.arguments import (
     check_opacity_option,
 )
 from nat_mm.commands.device import add_device_option, check_device
+from nat_mm.commands.misfits import misfits_explained
 from nat_mm.commands.running import printable
 from nat_mm.errors import UserError
 from nat_mm.inference.images import MEGAPIXELS
@@ -151,17 +152,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
         overrides=arguments.cfg_options,
         mirror=arguments.mirror,
     )
-    outcome = predict_all(
-        media,
-        model,
-        out_dir=Path(arguments.out_dir),
-        score_threshold=arguments.score_threshold,
-        opacity=arguments.opacity,
-        batch_size=arguments.batch_size,
-        fps=arguments.fps,
-        max_megapixels=arguments.max_megapixels,
-        tiling=tiling,
-    )
+    with misfits_explained(model.config):
+        outcome = predict_all(
+            media,
+            model,
+            out_dir=Path(arguments.out_dir),
+            score_threshold=arguments.score_threshold,
+            opacity=arguments.opacity,
+            batch_size=arguments.batch_size,
+            fps=arguments.fps,
+            max_megapixels=arguments.max_megapixels,
+            tiling=tiling,
+        )
     if outcome.predicted:
         images = 'image' if outcome.predicted == 1 else 'images'
         print(printable(f'results of {outcome.predicted} {images} are in {arguments.out_dir}'))

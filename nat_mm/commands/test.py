@@ -18,6 +18,7 @@ from nat_mm.commands.arguments import (
     export_local_rank,
 )
 from nat_mm.commands.checking import require_sound_data
+from nat_mm.commands.misfits import misfits_explained
 from nat_mm.data.broken_samples import loading_mistakes
 from nat_mm.errors import UserError
 from nat_mm.inference.checkpoint import (
@@ -156,6 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         class_report(runner),
         read_before(arguments.checkpoint, checkpoint),
         loading_mistakes(config),
+        misfits_explained(config),
     ):
         del checkpoint
         runner.test()

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from nat_mm.data.class_counts import find_counts
 from nat_mm.data.image_headers import find_image_problem, read_header
 from nat_mm.data.label_values import ignored_values
-from nat_mm.errors import UserError
+from nat_mm.errors import UserError, describe_error
 from nat_mm.inference.images import UnreadableInput
 
 
@@ -140,7 +140,7 @@ class _NamingPreparation:
                 problem = find(path)
                 if problem:
                     return f'{path} {problem}'
-        reason = ' '.join(f'{type(error).__name__}: {error}'.split())
+        reason = ' '.join(describe_error(error).split())
         at = f' (loading {paths[0]})' if paths else ''
         return _find_label_problem(info) or f'{self.where}: {reason}{at}'
 

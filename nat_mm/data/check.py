@@ -19,7 +19,7 @@ from nat_mm.data.progress import Progress, no_progress
 from nat_mm.data.setting_values import find_value_problems
 from nat_mm.data.sources import DataSource, find_sources
 from nat_mm.data.summaries import Summary, summarize_samples
-from nat_mm.errors import UserError
+from nat_mm.errors import UserError, describe_error
 from nat_mm.inference.datasets import PARTS
 
 
@@ -112,7 +112,7 @@ def check_config(
         except Exception as error:
             findings.append(
                 Finding(
-                    f'{name} could not be checked completely: {type(error).__name__}: {error}',
+                    f'{name} could not be checked completely: {describe_error(error)}',
                     is_error=False,
                 )
             )

@@ -43,10 +43,17 @@ def find_model_problems(config: Config) -> Iterator[Finding]:
     """
     yield from find_setting_problems(config)
     yield from find_palette_problems(config)
-    yield from dict.fromkeys(_find_problems(config))
+    yield from dict.fromkeys(find_misfits(config, for_training=True))
 
 
-def _find_problems(config: Config) -> Iterator[Finding]:
+def find_misfits(config: Config, *, for_training: bool = False) -> Iterator[Finding]:
+    """Like `find_model_problems`, without palettes and settings of the training run.
+
+    Args:
+        config: Config of the run.
+        for_training: Whether to also report what only training needs: more than one value per
+            channel for batch normalization.
+    """
     model = config.get('model') or {}
     if not isinstance(model.get('backbone'), dict):
         return
@@ -88,7 +95,8 @@ def _find_problems(config: Config) -> Iterator[Finding]:
         yield from _check_head(trace, part_of(*head))
     yield from find_roi_head_problems(trace, model, part_of)
     yield from find_detr_problems(trace, part_of('model', trace.model, model))
-    yield from _check_single_values(trace, config)
+    if for_training:
+        yield from _check_single_values(trace, config)
     yield from find_unused_outputs(trace, config)
     yield from find_odd_size_problems(trace, config, maps)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from nat_mm.errors import describe_error
 from nat_mm.export.operators import operator_translations
 from nat_mm.layers import NeighborhoodAttention2D
 
@@ -115,9 +116,8 @@ def to_onnx(
             )
     except torch.onnx.errors.OnnxExporterError as error:
         cause: BaseException = error.__cause__ or error
-        raise ArithmeticError(
-            f'PyTorch cannot export {type(module).__name__}: {str(cause).splitlines()[0]}'
-        ) from error
+        reason = describe_error(cause).splitlines()[0]
+        raise ArithmeticError(f'PyTorch cannot export {type(module).__name__}: {reason}') from error
     if program is None:
         raise ArithmeticError('PyTorch exported no program')
     return program.model_proto

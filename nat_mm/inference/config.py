@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.utils import import_modules_from_strings
 
-from nat_mm.errors import CheckpointError, UserError
+from nat_mm.errors import CheckpointError, UserError, describe_error
 from nat_mm.inference.building import (
     BadArgumentError,
     UnknownTypeError,
@@ -74,7 +74,7 @@ def _explain_parse_error(path: str, error: Exception) -> str:
         if os.path.abspath(frame.filename) == os.path.abspath(path)
     ]
     place = f'{path}, line {lines[-1]}' if lines else path
-    return f'cannot read config {place}: {type(error).__name__}: {error}'
+    return f'cannot read config {place}: {describe_error(error)}'
 
 
 def find_test_dataset(config: Config) -> dict[str, Any]:

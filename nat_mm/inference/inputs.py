@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import torch
 
-from nat_mm.errors import UserError
+from nat_mm.errors import UserError, describe_error
 from nat_mm.inference.images import MEGAPIXELS, SUFFIXES, UnreadableInput
 from nat_mm.inference.loading import ImageLoader
 from nat_mm.inference.video import Video
@@ -105,7 +105,7 @@ class LeftOut(dict[Path | Video, str]):
         text = (text.strip().splitlines() or [''])[0]
         if not _is_fault_of_image(error):
             self.unexpected = self.unexpected or error
-            text = f'{type(error).__name__}: {text}'
+            text = describe_error(error).splitlines()[0]
         self.setdefault(medium, f'{doing}: {text}')
 
 

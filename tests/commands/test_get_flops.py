@@ -15,6 +15,7 @@ from nat_mm.analysis.flops import ModelCosts, count_costs
 from nat_mm.analysis.flops_report import FlopsReport
 from nat_mm.analysis.workloads import Workload, find_workload
 from nat_mm.commands.running import run_command
+from nat_mm.errors import UserError
 from nat_mm.inference.config import load_config
 from nat_mm.ops import flop_handles
 from tests.loading import load_command
@@ -258,6 +259,29 @@ def test_shape_that_is_no_pair_of_numbers(configs, capsys, shape):
 def test_shape_too_small_for_the_model(mistake, configs):
     line = mistake(configs['detection'], '--shape', '8', '9')
     assert '8 x 9' in line
+
+
+@pytest.mark.parametrize(
+    ('task', 'expected'),
+    [
+        ('detection', 'model.neck.in_channels is [32, 64, 128, 256], but model.backbone gives 2'),
+        ('segmentation', 'model.decode_head.in_index is [0, 1, 2, 3], but model.backbone gives 2'),
+    ],
+)
+def test_parts_that_do_not_fit(task, expected, mistake, configs):
+    override = 'model.backbone.out_indices=(0,1)'
+    line = mistake(configs[task], '--shape', '64', '96', '--cfg-options', override)
+    assert line.startswith(f'error: {configs[task]}: {expected} feature maps of [32, 64] channels')
+
+
+def test_error_without_text():
+    def run(model, image):
+        raise AssertionError
+
+    workload = Workload(run, lambda config: None, '')
+    model = nn.Identity()
+    with pytest.raises(UserError, match='of 5 x 6: AssertionError: raise AssertionError'):
+        TOOL.count(model, workload, (5, 6), build_with_values=lambda: model, source='config.py')
 
 
 def test_depth_of_nothing(mistake, configs):
