@@ -151,15 +151,31 @@ def _spreads(result: Tensor) -> bool:
 def _product(weights: Tensor, near: Tensor, inside: Tensor | None) -> Tensor:
     """Sums ``near`` [N, keys, D] by ``weights`` [N, queries, keys], which are 0 outside windows.
 
-    With ``inside`` [queries, keys], a non-finite value turns only the sums of windows that contain
-    it into NaN.
+    With ``inside`` [queries, keys], a NaN or infinity reaches only the sums of windows that contain
+    it. Products of indicators then count the terms of each sum that are NaN or infinite.
     """
     if inside is None:
         return torch.bmm(weights, near)
+
+    def count(*pairs: tuple[Tensor, Tensor]) -> Tensor:
+        left, right = zip(*pairs, strict=True)
+        return torch.bmm(torch.cat(left, -1).to(near.dtype), torch.cat(right, -2).to(near.dtype))
+
+    weight_sign, near_sign = (factor.sign().nan_to_num() for factor in (weights, near))
+    infinite = (weight_sign, near_sign * near.isinf()), (weight_sign * weights.isinf(), near_sign)
+    plus_less_minus = count(*infinite)
+    plus_and_minus = count(*((left.abs(), right.abs()) for left, right in infinite))
+    nans = count(
+        (weights.isnan(), torch.ones_like(near)),
+        (inside.expand_as(weights), near.isnan()),
+        (weights.isinf(), near == 0),
+        ((weights == 0) & inside, near.isinf()),
+    )
     finite = [torch.nan_to_num(factor, 0.0, 0.0, 0.0) for factor in (weights, near)]
-    reached = inside.to(near.dtype) @ (~near.isfinite()).to(near.dtype) > 0
-    reached |= ~weights.isfinite().all(dim=-1, keepdim=True)
-    return torch.bmm(*finite).masked_fill_(reached, math.nan)
+    sums = torch.bmm(*finite)
+    plus, minus = plus_and_minus > -plus_less_minus, plus_and_minus > plus_less_minus
+    sums.masked_fill_(plus, math.inf).masked_fill_(minus, -math.inf)
+    return sums.masked_fill_((nans > 0) | (plus & minus), math.nan)
 
 
 def _weights(
