@@ -95,8 +95,8 @@ def define_operator(
     operator = getattr(torch.ops.nat_mm, name).default
     backward_operator = getattr(torch.ops.nat_mm, f'{name}_backward').default
     for device_key in devices:
-        library.impl(name, forward, device_key)
-        library.impl(f'{name}_backward', backward, device_key)
+        library.impl(name, _without_tangents(forward), device_key)
+        library.impl(f'{name}_backward', _without_tangents(backward), device_key)
 
     def fake_forward(query: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
         output = torch.empty_like(query, memory_format=torch.contiguous_format)
@@ -192,6 +192,20 @@ def define_operator(
         return _alone(forward, *arguments)[0]
 
     return run
+
+
+def _without_tangents(kernel: Callable) -> Callable:
+    """Makes a kernel refuse forward mode, in which PyTorch would silently drop the tangents."""
+
+    def checked(*arguments: Any) -> Any:
+        if forward_ad._current_level >= 0:
+            raise NotImplementedError(
+                f'the operators in torch.ops.{NAMESPACE} do not support forward mode '
+                '(torch.func.jvp): call nat_mm.ops.neighborhood_attention_2d'
+            )
+        return kernel(*arguments)
+
+    return checked
 
 
 def _decompose(

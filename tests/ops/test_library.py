@@ -216,6 +216,20 @@ def test_forward_mode_and_function_transforms_are_refused(derivative, backend):
 
 
 @BACKENDS
+@pytest.mark.parametrize('derivative', [jacobian_vector_product, torch.func.jvp])
+def test_forward_mode_of_a_bare_operator_is_refused(derivative, backend):
+    """PyTorch would silently drop the tangents."""
+    query, key, value, bias = make_float32()
+
+    def function(query):
+        return OPERATORS[backend](query, key, value, bias, (3, 3), (1, 1), 0.5)[0]
+
+    function(query)
+    with pytest.raises(NotImplementedError, match=r'call nat_mm\.ops\.neighborhood_attention_2d'):
+        derivative(function, (query,), (key,))
+
+
+@BACKENDS
 def test_forward_mode_of_the_backward_pass_is_refused(backend):
     query, key, value, _ = make_float32()
     query.requires_grad_()
