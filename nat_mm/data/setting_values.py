@@ -17,6 +17,13 @@ COUNTS = (
     'train_cfg.max_iters',
     'train_cfg.val_interval',
 )
+NUMBERS = (
+    'default_hooks.checkpoint.interval',
+    'optim_wrapper.optimizer.lr',
+    'optim_wrapper.optimizer.weight_decay',
+    'optim_wrapper.clip_grad.max_norm',
+    'optim_wrapper.clip_grad.clip_value',
+)
 CLIPPING = ('type', 'max_norm', 'norm_type', 'error_if_nonfinite', 'clip_value', 'foreach')
 METRICS = {
     'CocoMetric': ('metric', ('bbox', 'segm', 'proposal', 'proposal_fast')),
@@ -43,17 +50,11 @@ def _find_problems(config: Config) -> Iterator[str]:
         # mmengine takes 80.0 too.
         if value is not None and (not _is_number(value) or value < 1 or value != int(value)):
             yield f'{place} must be a whole number of at least 1, got {brief(value)}'
-    interval = _look_up(config, 'default_hooks.checkpoint.interval')
-    if interval is not None and not _is_number(interval):
-        yield f'default_hooks.checkpoint.interval must be a number, got {brief(interval)}'
-    rate = _look_up(config, 'optim_wrapper.optimizer.lr')
-    if rate is not None and not _is_number(rate):
-        yield f'optim_wrapper.optimizer.lr must be a number, got {brief(rate)}'
-    keys = _look_up(config, 'optim_wrapper.paramwise_cfg.custom_keys')
-    for name, options in keys.items() if isinstance(keys, dict) else ():
-        if not isinstance(options, dict):
-            place = f'optim_wrapper.paramwise_cfg.custom_keys.{name}'
-            yield f'{place} must be a dict such as dict(decay_mult=0.0), got {brief(options)}'
+    for place in NUMBERS:
+        value = _look_up(config, place)
+        if value is not None and not _is_number(value):
+            yield f'{place} must be a number, got {brief(value)}'
+    yield from _find_wrong_multipliers(_look_up(config, 'optim_wrapper.paramwise_cfg'))
     yield from _find_clipping_problem(_look_up(config, 'optim_wrapper.clip_grad'))
     yield from _find_wrong_part(
         config, OPTIMIZERS, 'optim_wrapper.optimizer', _look_up(config, 'optim_wrapper.optimizer')
@@ -81,6 +82,25 @@ def _look_up(config: Config, place: str) -> Any:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _find_wrong_multipliers(options: Any) -> Iterator[str]:
+    """Finds learning rates and weight decays of single parameters that are no multiples."""
+    place = 'optim_wrapper.paramwise_cfg'
+    if not isinstance(options, dict):
+        return
+    groups = {place: options}
+    keys = options.get('custom_keys')
+    for name, each in keys.items() if isinstance(keys, dict) else ():
+        if isinstance(each, dict):
+            groups[f'{place}.custom_keys.{name}'] = each
+        else:
+            example = 'a dict such as dict(decay_mult=0.0)'
+            yield f'{place}.custom_keys.{name} must be {example}, got {brief(each)}'
+    for group, each in groups.items():
+        for name, value in each.items():
+            if name.endswith('_mult') and not _is_number(value):
+                yield f'{group}.{name} must be a number, got {brief(value)}'
 
 
 def _find_clipping_problem(clipping: Any) -> Iterator[str]:

@@ -8,13 +8,13 @@ from mmengine.config import Config
 from nat_mm.data.findings import Finding, shorten
 
 COCO_ITEMS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
+PROPOSAL_ITEMS = ('AR@100', 'AR@300', 'AR@1000', 'AR_s@1000', 'AR_m@1000', 'AR_l@1000')
 IOU_NAMES = {
     'mIoU': ('aAcc', 'mIoU', 'mAcc'),
     'mDice': ('aAcc', 'mDice', 'mAcc'),
     'mFscore': ('aAcc', 'mFscore', 'mPrecision', 'mRecall'),
 }
-
-
+SEGMENTORS = ('EncoderDecoder', 'CascadeEncoderDecoder')
 RELEASED = 'shi-labs.com/projects/'
 """Where the authors' weights are hosted."""
 RELEASED_MEAN = [123.675, 116.28, 103.53]
@@ -28,10 +28,11 @@ def find_setting_problems(config: Config) -> Iterator[Finding]:
         config: Config of the run.
 
     Yields:
-        Problems with the padding of a segmentor's images, the colors that released weights get, the
-        metric that selects the best checkpoint, and schedules longer than the run.
+        Problems with the padding of a segmentor's images, its inference, the colors that released
+        weights get, the metric that selects the best checkpoint, and schedules longer than the run.
     """
     yield from _find_padding_problem(config)
+    yield from _find_inference_problem(config)
     yield from _find_color_problem(config)
     yield from _find_metric_problem(config)
     yield from _find_long_schedules(config)
@@ -49,6 +50,25 @@ def _find_padding_problem(config: Config) -> Iterator[Finding]:
             f'model.data_preprocessor {found}, but mmseg needs one of them: write size=(height, '
             'width) of the crops, or size_divisor=32, and None for the other'
         )
+
+
+def _find_inference_problem(config: Config) -> Iterator[Finding]:
+    """Checks ``test_cfg`` of mmseg's models, which they first read in validation."""
+    model = config.get('model') or {}
+    kind = str(model.get('type')).rpartition('.')[2]
+    if kind not in SEGMENTORS or config.get('val_dataloader') is None:
+        return
+    settings = model.get('test_cfg')
+    given = settings if isinstance(settings, dict) else {}
+    mode = given.get('mode', 'whole') if isinstance(settings, dict) else None
+    missing = [name for name in ('crop_size', 'stride') if given.get(name) is None]
+    if mode == 'whole' or (mode == 'slide' and not missing):
+        return
+    found = f'has no {" and no ".join(missing)}' if mode == 'slide' else f'is {settings!r}'
+    yield Finding(
+        f"model.test_cfg {found}: write dict(mode='whole'), or dict(mode='slide', "
+        'crop_size=(height, width), stride=(height, width)), in pixels'
+    )
 
 
 def _find_color_problem(config: Config) -> Iterator[Finding]:
@@ -103,9 +123,12 @@ def _name_metrics(evaluator: Any) -> list[str] | None:
     if kind == 'CocoMetric':
         metrics = evaluator.get('metric', 'bbox')
         metrics = [metrics] if isinstance(metrics, str) else metrics
-        if not set(metrics) <= {'bbox', 'segm'}:
+        if not set(metrics) <= {'bbox', 'segm', 'proposal', 'proposal_fast'}:
             return None
-        names = [f'{metric}_{item}' for metric in metrics for item in COCO_ITEMS]
+        items = {metric: [f'{metric}_{item}' for item in COCO_ITEMS] for metric in metrics}
+        numbers = evaluator.get('proposal_nums', (100, 300, 1000))
+        items |= {'proposal': list(PROPOSAL_ITEMS), 'proposal_fast': [f'AR@{n}' for n in numbers]}
+        names = list(dict.fromkeys(name for metric in metrics for name in items[metric]))
         prefix = prefix or 'coco'
     elif kind == 'IoUMetric':
         metrics = evaluator.get('iou_metrics', ['mIoU'])

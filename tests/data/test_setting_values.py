@@ -34,6 +34,22 @@ def optimizing(**settings):
             optimizing(paramwise_cfg={'custom_keys': {'rpb': 0}}),
             'optim_wrapper.paramwise_cfg.custom_keys.rpb must be a dict such as dict(decay_mult=',
         ),
+        (
+            optimizing(optimizer={'type': 'AdamW', 'weight_decay': None, 'lr': '1e-4'}),
+            "optim_wrapper.optimizer.lr must be a number, got '1e-4'",
+        ),
+        (
+            optimizing(paramwise_cfg={'norm_decay_mult': '0', 'bypass_duplicate': True}),
+            "optim_wrapper.paramwise_cfg.norm_decay_mult must be a number, got '0'",
+        ),
+        (
+            optimizing(paramwise_cfg={'custom_keys': {'rpb': {'lr_mult': None}}}),
+            'optim_wrapper.paramwise_cfg.custom_keys.rpb.lr_mult must be a number, got None',
+        ),
+        (
+            optimizing(clip_grad={'max_norm': 'abc'}),
+            "optim_wrapper.clip_grad.max_norm must be a number, got 'abc'",
+        ),
         (optimizing(clip_grad=5), 'optim_wrapper.clip_grad must be a dict such as '),
         (optimizing(clip_grad={'max_nrm': 5}), 'optim_wrapper.clip_grad.max_nrm is not an arg'),
         (

@@ -24,6 +24,11 @@ def padding(**options):
     return {'model': {'data_preprocessor': preprocessor}, 'train_dataloader': {'batch_size': 2}}
 
 
+def inferring(settings, **options):
+    model = {'type': 'EncoderDecoder', 'test_cfg': settings}
+    return {'model': model, 'val_dataloader': {'batch_size': 1}, **options}
+
+
 def scheduled(length, *schedulers, key='max_iters'):
     return {'train_cfg': {key: length}, 'param_scheduler': list(schedulers)}
 
@@ -50,6 +55,23 @@ STEPS = {'type': 'MultiStepLR', 'milestones': [27, 33], 'end': 36}
         ),
         (saving(['mIoU', 'mDice'], IOU), "save_best is 'mDice', but val_evaluator gives 'a", True),
         (saving('coco/mIoU', COCO, IOU), "save_best is 'coco/mIoU', but ", True),
+        (
+            saving('coco/bbox_mAP', {**COCO, 'metric': 'proposal'}),
+            "save_best is 'coco/bbox_mAP', but val_evaluator gives 'coco/AR@100', 'coco/AR@300', ",
+            True,
+        ),
+        (
+            saving('AR', {**COCO, 'metric': ['proposal_fast', 'bbox'], 'proposal_nums': [10]}),
+            "gives 'coco/AR@10', 'coco/bbox_mAP', ",
+            True,
+        ),
+        (inferring(None), "model.test_cfg is None: write dict(mode='whole'), or dict(mode=", True),
+        (inferring({'mode': 'whol'}), "model.test_cfg is {'mode': 'whol'}: write ", True),
+        (
+            inferring({'mode': 'slide', 'stride': (32, 32)}),
+            'model.test_cfg has no crop_size: write ',
+            True,
+        ),
         (padding(), 'model.data_preprocessor has neither, but mmseg needs one', True),
         (
             padding(size=(64, 96), size_divisor=32),
@@ -87,6 +109,10 @@ def test_contradictions_are_named(settings, text, is_error):
         {},
         saving('coco/segm_mAP_50', COCO),
         saving('auto', COCO),
+        saving('coco/AR@1000', {**COCO, 'metric': ['bbox', 'proposal_fast']}),
+        inferring({}),
+        inferring({'mode': 'slide', 'crop_size': (64, 64), 'stride': (42, 42)}),
+        inferring(None, val_dataloader=None),
         saving('mIoU', COCO, IOU),
         saving('own/accuracy', COCO, {'type': 'MyMetric'}),
         saving('mine/bbox_mAP', {**COCO, 'prefix': 'mine'}),
