@@ -1,15 +1,17 @@
 """Distinguishes mistakes in a config from bugs when mmengine cannot build an object.
 
 mmengine's registries raise plain KeyError and TypeError for both. Here they raise subclasses of
-these if the config is wrong. Whatever else a constructor raises tells which config it was given.
+these if the config is wrong, and remember from which config they built each object.
 """
 
 import functools
 import inspect
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from types import FrameType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from mmengine.config import Config
 from mmengine.registry import Registry
@@ -17,9 +19,8 @@ from mmengine.registry import Registry
 _NO_ARGUMENTS = {'type', '_scope_', 'convert_to_iter_based', 'epoch_length'}
 """Keys that mmengine does not pass on as arguments."""
 
-
-_BUILT = '_nat_mm_built'
-"""Attribute of an exception with the config of the object that could not be built."""
+_SOURCES: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+"""Config of each object built in a `tell_mistakes_apart` block."""
 
 
 class UnknownTypeError(KeyError):
@@ -55,14 +56,26 @@ def tell_mistakes_apart() -> Iterator[None]:
         _TELLING.reset(token)
 
 
-def find_built(error: Exception) -> dict[str, Any] | None:
-    """Returns the config of the innermost object that could not be built because of an error.
+def config_being_built(frame: FrameType) -> Any:
+    """Returns the config from which a registry builds an object in a frame; None in other frames.
 
     Args:
-        error: Exception from a `tell_mistakes_apart` block.
+        frame: Frame from a `tell_mistakes_apart` block.
     """
-    built = vars(error).get(_BUILT)
-    return built if isinstance(built, dict) else None
+    is_build = frame.f_globals is globals() and frame.f_code.co_name == 'build_and_tell'
+    return frame.f_locals['cfg'] if is_build else None
+
+
+def built_from(instance: Any) -> Any:
+    """Returns the config from which an object was built; None if that is not known.
+
+    Args:
+        instance: Object of any kind.
+    """
+    try:
+        return _SOURCES.get(instance)
+    except TypeError:  # it cannot be hashed
+        return None
 
 
 @functools.cache
@@ -72,14 +85,11 @@ def _extend_registries() -> None:
     @functools.wraps(build)
     def build_and_tell(self: Registry, cfg: Any, *args: Any, **kwargs: Any) -> Any:
         try:
-            return build(self, cfg, *args, **kwargs)
+            built = build(self, cfg, *args, **kwargs)
         except (UnknownTypeError, BadArgumentError):
             raise
-        except Exception as error:
+        except (KeyError, TypeError) as error:
             if not _TELLING.get():
-                raise
-            vars(error).setdefault(_BUILT, cfg)
-            if not isinstance(error, KeyError | TypeError):
                 raise
             defaults = kwargs.get('default_args') or next(iter(args), None) or {}
             for entry in cfg if isinstance(cfg, list) else [cfg]:
@@ -87,6 +97,10 @@ def _extend_registries() -> None:
                 if mistake:
                     raise mistake from error
             raise
+        if _TELLING.get():
+            with suppress(TypeError):  # it cannot be hashed or weakly referenced
+                _SOURCES[built] = cfg
+        return built
 
     Registry.build = build_and_tell
 

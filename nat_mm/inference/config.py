@@ -2,7 +2,7 @@
 
 import os
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,10 @@ from nat_mm.errors import CheckpointError, UserError, describe_error
 from nat_mm.inference.building import (
     BadArgumentError,
     UnknownTypeError,
-    find_built,
     tell_mistakes_apart,
 )
 from nat_mm.inference.dataset_classes import apply_dataset_classes
+from nat_mm.inference.failures import describe_failure, find_parts, is_due_to_config
 from nat_mm.inference.zoo import find_config
 
 FRAMEWORKS = ('mmdet', 'mmseg', 'mmpretrain')
@@ -91,7 +91,8 @@ def config_mistakes(config: Config) -> Iterator[None]:
 
     These are a type that is not registered, an argument that is missing or unknown to a
     constructor, and any ValueError, TypeError, KeyError or AssertionError, by which constructors
-    refuse a value or stumble over it. All others propagate.
+    refuse a value or stumble over it; also other exceptions for which `is_due_to_config` is true.
+    All others propagate.
 
     Args:
         config: Config from which objects are built inside the ``with`` block.
@@ -111,50 +112,17 @@ def config_mistakes(config: Config) -> Iterator[None]:
     except BadArgumentError as error:
         place = error.argument and _find_key(config.to_dict(), error.argument, error.kind)
         raise UserError(f'{config.filename}: {place or ""}{error}') from error
-    except (ValueError, TypeError, KeyError, AssertionError) as error:
-        place = _find_place(config.to_dict(), find_built(error))
-        raise UserError(f'{config.filename}: {place or ""}{_describe(error)}') from error
-
-
-def _describe(error: Exception) -> str:
-    """Describes an exception; unless it is a ValueError, together with the line that raised it."""
-    if isinstance(error, ValueError):
-        return str(error)
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    text = error.args[0] if error.args else last.line
-    return f'{text} ({type(error).__name__} in {last.filename}, line {last.lineno})'
-
-
-def _find_place(config: dict[str, Any], built: dict[str, Any] | None) -> str | None:
-    """Finds which part of a config an object was built from, such as ``model.backbone: ``."""
-    if not built or 'type' not in built:
-        return None
-    places = [
-        (path, part)
-        for path, part in _find_parts(config)
-        if path and part.get('type') == built['type']
-    ]
-    if len(places) > 1:
-        # Constructors add to the configs of the parts that they build.
-        places = [each for each in places if all(built.get(key) == each[1][key] for key in each[1])]
-    return f'{places[0][0]}: ' if len(places) == 1 else None
-
-
-def _find_parts(value: Any, path: str = '') -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields the dicts inside a config, with their keys such as ``model.backbone``."""
-    children: Iterable[tuple[Any, Any]] = ()
-    if isinstance(value, dict):
-        yield path, value
-        children = value.items()
-    elif isinstance(value, list | tuple):
-        children = enumerate(value)
-    for name, child in children:
-        yield from _find_parts(child, f'{path}.{name}' if path else str(name))
+    except Exception as error:
+        refusals = ValueError, TypeError, KeyError, AssertionError
+        if not isinstance(error, refusals) and not is_due_to_config(error):
+            raise
+        text = describe_failure(config.to_dict(), error)
+        raise UserError(f'{config.filename}: {text}') from error
 
 
 def _find_key(config: dict[str, Any], key: str, kind: object) -> str | None:
     """Finds where a config has a key next to that ``type``, such as ``model.backbone.``."""
-    for path, part in _find_parts(config):
+    for path, part in find_parts(config):
         if key in part and part.get('type') == kind:
             return f'{path}.' if path else ''
     return None

@@ -83,7 +83,7 @@ def test_misspelt_optimizer_argument(mistake):
     ('option', 'text'),
     [
         ('optim_wrapper.optimizer.type=Adamw', 'None is not a callable object'),
-        ('optim_wrapper.clip_grad=5', 'optim_wrapper: If `clip_grad` is not None'),
+        ('optim_wrapper.clip_grad=5', 'optim_wrapper.clip_grad is 5: If `clip_grad` is not None'),
         ('param_scheduler.0.type=CosineAnealingLR', 'CosineAnealingLR is not in the'),
         ('param_scheduler.0.start_factor=5', 'param_scheduler.0: Starting multiplicative factor'),
         ('param_scheduler=5', '`param_scheduler` should be a'),
