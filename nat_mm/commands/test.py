@@ -3,6 +3,7 @@
 import argparse
 import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from mmengine.config import Config, ConfigDict
 from mmengine.hooks import Hook
@@ -29,8 +30,10 @@ from nat_mm.inference.checkpoint import (
 from nat_mm.inference.config import load_config
 from nat_mm.inference.evaluation_files import DrawingHook, LabelImageHook
 from nat_mm.inference.visualizer import replace_visualizer
+from nat_mm.training.first_pass import first_pass_mistakes
 from nat_mm.training.launcher import is_main_process, prepare_launcher
 from nat_mm.training.runner import build_loop, build_runner
+from nat_mm.training.work_dir import Start, untouched_before_start
 
 TOOLBOX_HOOKS = ('DetVisualizationHook', 'SegVisualizationHook', 'VisualizationHook')
 
@@ -142,22 +145,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     with mirrors_first(arguments.mirror):
         checkpoint = read_for_model(arguments.checkpoint)
 
-    runner = build_runner(config)
-    for hook in filter(None, hooks):
-        runner.register_hook(hook, priority='LOW')
-    check_checkpoint_fits(runner.model, checkpoint, source=arguments.checkpoint)
-    build_loop(runner, 'test')
-    check_order_of_classes(
-        getattr(runner.test_loop.dataloader.dataset, 'metainfo', {}).get('classes'),
-        checkpoint,
-        source=arguments.checkpoint,
-        place='test_dataloader.dataset',
-    )
-    with (
-        class_report(runner),
-        read_before(arguments.checkpoint, checkpoint),
-        loading_mistakes(config),
-        misfits_explained(config),
-    ):
-        del checkpoint
-        runner.test()
+    with ExitStack() as stack:
+        start = Start()
+        if is_main_process(config.launcher):
+            untouched = untouched_before_start(config.work_dir, config_file=config.filename)
+            start = stack.enter_context(untouched)
+        runner = build_runner(config)
+        for hook in filter(None, hooks):
+            runner.register_hook(hook, priority='LOW')
+        check_checkpoint_fits(runner.model, checkpoint, source=arguments.checkpoint)
+        build_loop(runner, 'test')
+        check_order_of_classes(
+            getattr(runner.test_loop.dataloader.dataset, 'metainfo', {}).get('classes'),
+            checkpoint,
+            source=arguments.checkpoint,
+            place='test_dataloader.dataset',
+        )
+        with (
+            class_report(runner),
+            read_before(arguments.checkpoint, checkpoint),
+            loading_mistakes(config),
+            first_pass_mistakes(runner, on_start=start.note),
+            misfits_explained(config),
+        ):
+            del checkpoint
+            runner.test()

@@ -5,7 +5,7 @@ the config, or --cfg-options tensorboard=True, it also logs for TensorBoard.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -29,13 +29,20 @@ from nat_mm.inference.checkpoint import (
     weight_mistakes,
 )
 from nat_mm.inference.config import load_config
+from nat_mm.training.checkpoint_hook import BestMetricCheck
+from nat_mm.training.first_pass import first_pass_mistakes
 from nat_mm.training.launcher import is_main_process, prepare_launcher
 from nat_mm.training.non_finite_loss import NonFiniteError, StopOnNonFiniteLoss
 from nat_mm.training.resume import find_last_checkpoint
 from nat_mm.training.runner import build_loop, build_optimizer, build_runner
 from nat_mm.training.stopping import interrupted_before_training, stop_on_signals
 from nat_mm.training.tensorboard import apply_tensorboard
-from nat_mm.training.work_dir import check_free_space, disk_mistakes, occupied_work_dir
+from nat_mm.training.work_dir import (
+    Start,
+    check_free_space,
+    disk_mistakes,
+    occupied_work_dir,
+)
 
 MIXED_PRECISION_WRAPPERS = ('AutocastOptimWrapper', 'AmpOptimWrapper')
 
@@ -127,7 +134,7 @@ def keep_order_of_data(config: Config, checkpoint: dict[str, Any]) -> None:
         config.randomness = {**config.get('randomness', {}), 'seed': seed}
 
 
-def train(config: Config, resume: str | None) -> None:
+def train(config: Config, resume: str | None, on_start: Callable[[], None]) -> None:
     checkpoint = find_start(config, resume)
     load_from = config.get('load_from')
     if checkpoint is not None and config.get('resume'):
@@ -145,12 +152,14 @@ def train(config: Config, resume: str | None) -> None:
     build_loop(runner, 'val')
     if not any(isinstance(hook, StopOnNonFiniteLoss) for hook in runner.hooks):
         runner.register_hook(StopOnNonFiniteLoss())
+    runner.register_hook(BestMetricCheck())
     try:
         with (
             read_before(load_from, checkpoint),
             weight_mistakes(config),
             loading_mistakes(config),
             stop_on_signals(runner),
+            first_pass_mistakes(runner, on_start=on_start),
         ):
             del checkpoint
             runner.train()
@@ -174,7 +183,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         # Occupy the work directory here, because mmengine's Runner writes its config there before
         # it is known whether training will start.
         with ExitStack() as stack:
+            start = Start()
             if is_main_process(config.launcher):
-                stack.enter_context(occupied_work_dir(config.work_dir))
+                occupied = occupied_work_dir(config.work_dir, config_file=config.filename)
+                start = stack.enter_context(occupied)
             stack.enter_context(disk_mistakes(config.work_dir))
-            train(config, arguments.resume)
+            train(config, arguments.resume, start.note)

@@ -102,7 +102,12 @@ def describe_failure(config: Mapping[str, Any], error: Exception) -> str:
     if found is None:
         return text
     place, part, inside = found
-    if inside and inside[-1].code.startswith('raise '):  # the message says what is wrong
+    if (
+        isinstance(error, ValueError | TypeError)
+        and inside
+        and inside[-1].code.startswith('raise ')
+    ):
+        # The message says what is wrong.
         return f'{place}: {text}' if place else text
     named = _find_settings(part, inside)
     if not named and place and type(error) is RuntimeError:

@@ -1,6 +1,8 @@
 """Shortens the console output: what few people read at every start goes only to the log file."""
 
 import logging
+import os
+from pathlib import Path
 
 from mmengine.runner import FlexibleRunner, Runner
 
@@ -12,12 +14,16 @@ _FOR_THE_FILE = (
 )
 """Start of mmengine's messages that fill hundreds of lines."""
 
+LOG_FOLDERS: set[Path] = set()
+"""Folders in which runs of this process have logged."""
+
 
 class _ShortConsole:
     """Omits environment, config, hooks and per-parameter options from the console."""
 
     def _log_env(self, *arguments: dict) -> None:
         # This is the first use of the logger in both runners.
+        LOG_FOLDERS.add(Path(os.path.abspath(self.log_dir)))
         for handler in self.logger.handlers:
             if not isinstance(handler, logging.FileHandler):
                 handler.addFilter(_is_for_the_console)

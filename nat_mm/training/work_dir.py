@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from errno import EDQUOT, EFBIG, ENOSPC, EROFS
 from pathlib import Path
 from typing import IO
@@ -17,12 +17,75 @@ from torch import nn
 
 from nat_mm.compat.whole_checkpoints import CheckpointWriteError
 from nat_mm.errors import UserError
+from nat_mm.training.console import LOG_FOLDERS
 
 LOCK = '.training.lock'
 
 
+class Start:
+    """Says whether a run has started.
+
+    Attributes:
+        done: Whether its first iteration has been completed.
+    """
+
+    def __init__(self) -> None:
+        self.done = False
+
+    def note(self) -> None:
+        """Notes that the run has started."""
+        self.done = True
+
+
 @contextmanager
-def occupied_work_dir(work_dir: str) -> Iterator[None]:
+def untouched_before_start(work_dir: str, *, config_file: str | None = None) -> Iterator[Start]:
+    """Undoes what a run wrote to its work directory if it fails before it has started.
+
+    That is the folder itself, with the parents that it needed, this process's log folder and the
+    config that mmengine writes. Whatever other processes write there stays.
+
+    Args:
+        work_dir: The folder; it need not exist.
+        config_file: Name of the config, which mmengine writes to the folder.
+
+    Yields:
+        Where to note that the run has started.
+    """
+    start = Start()
+    folder = Path(os.path.abspath(work_dir))
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
+    before = set(folder.iterdir()) if folder.is_dir() else set()
+    config = folder / os.path.basename(config_file) if config_file else None
+    content = config.read_bytes() if config and config.is_file() else None
+    try:
+        yield start
+    except SystemExit:
+        raise  # by which a run stops on a signal
+    except BaseException:
+        if not start.done:
+            # What cannot be undone must not hide why the run failed.
+            with suppress(OSError):
+                _undo(folder, before, config, content)
+            for each in missing:
+                with suppress(OSError):
+                    each.rmdir()
+        raise
+
+
+def _undo(folder: Path, before: set[Path], config: Path | None, content: bytes | None) -> None:
+    if config and content is None:
+        config.unlink(missing_ok=True)
+    elif config and content is not None and config.read_bytes() != content:
+        config.write_bytes(content)
+    for each in set(folder.iterdir()) - before:
+        if each in LOG_FOLDERS:
+            shutil.rmtree(each)
+        elif each.is_dir() and not any(each.iterdir()):  # nothing was logged yet
+            each.rmdir()
+
+
+@contextmanager
+def occupied_work_dir(work_dir: str, *, config_file: str | None = None) -> Iterator[Start]:
     """Keeps other training runs out of a work directory inside the ``with`` block.
 
     The lock is a kernel lock, so it ends with this process, however that ends. It applies to all
@@ -31,19 +94,57 @@ def occupied_work_dir(work_dir: str) -> Iterator[None]:
     a data loader do not hold the lock.
 
     Args:
-        work_dir: The folder, created if necessary.
+        work_dir: The folder, created if necessary. If the block fails before the run has started,
+            it is left as it was; see `untouched_before_start`.
+        config_file: Name of the config, which mmengine writes to the folder.
+
+    Yields:
+        Where to note that the run has started.
 
     Raises:
         UserError: If another run uses the folder, or nothing can be written there.
     """
-    try:
-        os.makedirs(work_dir, exist_ok=True)
-        file = open(os.path.join(work_dir, LOCK), 'a+')  # noqa: SIM115
-    except OSError as error:
-        raise UserError(f'cannot use {work_dir} as work dir: {_explain(error)}') from error
-    with file:
-        _lock(file, work_dir)
-        yield
+    with untouched_before_start(work_dir, config_file=config_file) as start:
+        place = Path(work_dir, LOCK)
+        try:
+            os.makedirs(work_dir, exist_ok=True)
+            is_new = not place.exists()
+            file = _open_lock(place)
+        except OSError as error:
+            raise UserError(f'cannot use {work_dir} as work dir: {_explain(error)}') from error
+        with file:
+            file.seek(0)
+            before = file.read()
+            _write_owner(file)
+            try:
+                yield start
+            except SystemExit:
+                raise
+            except BaseException:
+                if not start.done and is_new:
+                    place.unlink(missing_ok=True)
+                elif not start.done:
+                    _write(file, before)
+                raise
+
+
+def _open_lock(place: Path) -> IO[str]:
+    """Opens and locks the file of a work directory.
+
+    Raises:
+        UserError: If another run has locked it.
+    """
+    while True:
+        file = open(place, 'a+')  # noqa: SIM115
+        try:
+            _lock(file, str(place.parent))
+            # A run that has just failed may have removed the file before it was locked here.
+            if place.exists() and os.path.samestat(os.fstat(file.fileno()), place.stat()):
+                return file
+        except BaseException:
+            file.close()
+            raise
+        file.close()
 
 
 def _lock(file: IO[str], work_dir: str) -> None:
@@ -63,9 +164,16 @@ def _lock(file: IO[str], work_dir: str) -> None:
             'training run there',
             file=sys.stderr,
         )
+
+
+def _write_owner(file: IO[str]) -> None:
     started = time.strftime('%Y-%m-%d %H:%M:%S')
+    _write(file, f'process {os.getpid()} on {socket.gethostname()} since {started}\n')
+
+
+def _write(file: IO[str], text: str) -> None:
     file.truncate(0)
-    file.write(f'process {os.getpid()} on {socket.gethostname()} since {started}\n')
+    file.write(text)
     file.flush()
 
 

@@ -12,13 +12,14 @@ from nat_mm.errors import UserError
 
 @pytest.fixture
 def mistake(train, configs, tmp_path):
-    """Starts a training run that must be refused and returns the message."""
+    """Starts a training run that must be refused without a trace, and returns the message."""
 
     def run(*options, task='detection', arguments=(), config=None):
         config = str(config or configs[task])
         overrides = ['--cfg-options', *options] if options else []
         with pytest.raises(UserError) as raised:
             train([config, '--work-dir', str(tmp_path / 'work_dir'), *arguments, *overrides])
+        assert not (tmp_path / 'work_dir').exists()
         return str(raised.value)
 
     return run
@@ -105,6 +106,60 @@ def test_misspelt_optimizer_argument(mistake):
 )
 def test_wrong_values_while_everything_is_built(option, text, mistake):
     assert text in mistake(*option.split(), arguments=['--no-check'])
+
+
+@pytest.mark.parametrize(
+    ('option', 'text'),
+    [
+        ('decode_head.channels=0', 'model.decode_head.channels is 0: Given groups=1, expected'),
+        ('decode_head.channels=-4', 'model.decode_head.channels is -4: Trying to create tensor'),
+        ('decode_head.pool_scales=[0]', 'model.decode_head.pool_scales is [0]: '),
+        ('decode_head.align_corners=abc', "model.decode_head.align_corners is 'abc': "),
+        (
+            'decode_head.loss_decode.loss_weight=abc',
+            "model.decode_head.loss_decode.loss_weight is 'abc': only integer tensors",
+        ),
+        ('auxiliary_head.kernel_size=0', 'model.auxiliary_head.kernel_size is 0: '),
+        ('data_preprocessor=None', 'model.backbone: the backbone takes images [B, 3, H, W]'),
+        ('data_preprocessor.mean=[1,2]', 'model.data_preprocessor.mean is [1, 2]: The size of'),
+    ],
+)
+def test_wrong_values_of_a_model(option, text, mistake):
+    """Most are noticed only in the first iteration."""
+    message = mistake(f'model.{option}', task='segmentation', arguments=['--no-check'])
+    assert message.partition('.py: ')[2].startswith(text)
+
+
+@pytest.mark.parametrize(
+    ('option', 'text'),
+    [
+        ('model.test_cfg=None', "model.test_cfg is None: 'NoneType' object has no attribute 'get'"),
+        (
+            'model.test_cfg.mode=slide',
+            "model.test_cfg is {'mode': 'slide'}: 'ConfigDict' object has no attribute 'stride'",
+        ),
+    ],
+)
+def test_wrong_values_that_are_used_first_in_validation(option, text, train, configs, tmp_path):
+    arguments = [str(configs['segmentation']), '--work-dir', str(tmp_path), '--no-check']
+    length = ['train_cfg.max_iters=1', 'train_cfg.val_interval=1']
+    with pytest.raises(UserError) as raised:
+        train([*arguments, '--cfg-options', option, *length])
+    assert str(raised.value).partition('.py: ')[2].startswith(text)
+    assert (tmp_path / 'iter_1.pth').exists()
+
+
+def test_a_mistake_leaves_an_earlier_run_as_it_was(train, configs, tmp_path):
+    names = {'.training.lock', 'epoch_1.pth', configs['detection'].name, '20250101_000000/run.log'}
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    options = ['--cfg-options', 'train_dataloader.batch_size=0']
+    with pytest.raises(UserError, match='train_dataloader.batch_sampler: batch_size should be'):
+        train([str(configs['detection']), '--work-dir', str(tmp_path), *options])
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob('*') if path.is_file()}
+    assert left == names
+    assert all((tmp_path / name).read_text() == name for name in names)
 
 
 @pytest.mark.parametrize('arguments', [[], ['--no-check']], ids=['checked', 'unchecked'])
@@ -281,7 +336,6 @@ def test_validation_data_of_a_loop_without_settings(mistake, configs, tmp_path):
     config.write_text(f"_base_ = '{configs['detection']}'\nval_cfg = dict(_delete_=True)\n")
     message = mistake('val_dataloader.dataset.ann_file=gone.json', config=config)
     assert 'gone.json' in message
-    assert not (tmp_path / 'work_dir').exists()
 
 
 def test_faults_of_the_program_keep_their_traceback(train, configs, tmp_path):
@@ -301,3 +355,4 @@ def test_faults_of_the_program_keep_their_traceback(train, configs, tmp_path):
                 'model.backbone.type=FaultyBackbone',
             ]
         )
+    assert list(tmp_path.iterdir()) == []

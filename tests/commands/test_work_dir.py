@@ -82,6 +82,74 @@ def test_one_run_after_another(tmp_path):
             pass
 
 
+@pytest.fixture
+def failing_run():
+    """Writes what a run writes to its work directory before it fails."""
+
+    def run(folder, *, starts):
+        with occupied_work_dir(str(folder), config_file='configs/own.py') as start:
+            log = folder / '20260101_000000'
+            (log / 'vis_data').mkdir(parents=True)
+            module.LOG_FOLDERS.add(log)
+            (folder / '20260101_000001').mkdir()
+            for name in ('own.py', '20260101_000000/run.log'):
+                (folder / name).write_text('new')
+            (folder / 'of_another').mkdir()
+            (folder / 'of_another' / 'process').touch()
+            if starts:
+                start.note()
+            raise ValueError
+
+    return run
+
+
+def test_a_run_that_never_starts_leaves_no_work_dir(tmp_path):
+    with pytest.raises(KeyError), occupied_work_dir(str(tmp_path / 'new' / 'folder')):
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_that_never_starts_leaves_other_files_alone(failing_run, tmp_path):
+    before = {'own.py': 'old', LOCK: 'process 7\n', 'epoch_1.pth': ''}
+    for name, text in before.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match='^$'):
+        failing_run(tmp_path, starts=False)
+    assert {each.name for each in tmp_path.iterdir()} == before.keys() | {'of_another'}
+    assert {name: (tmp_path / name).read_text() for name in before} == before
+
+
+@pytest.mark.parametrize('starts', [True, False])
+def test_a_run_that_has_started_keeps_its_files(starts, failing_run, tmp_path):
+    with pytest.raises(ValueError, match='^$'):
+        failing_run(tmp_path / 'run', starts=starts)
+    left = {each.name for each in (tmp_path / 'run').iterdir()}
+    own = {LOCK, 'own.py', '20260101_000000', '20260101_000001'}
+    assert left == {'of_another', *(own if starts else ())}
+
+
+def test_a_run_that_is_stopped_keeps_its_files(tmp_path):
+    with pytest.raises(SystemExit), occupied_work_dir(str(tmp_path / 'run')):
+        raise SystemExit(143)
+    assert (tmp_path / 'run' / LOCK).exists()
+
+
+def test_a_lock_file_that_was_removed_is_not_locked(tmp_path, monkeypatch):
+    """Else, two runs could hold locks on different files of the same name."""
+    lock, calls = module.fcntl.lockf, []
+
+    def lock_late(file, operation):
+        if not calls:
+            (tmp_path / LOCK).unlink()
+        calls.append(operation)
+        lock(file, operation)
+
+    monkeypatch.setattr(module.fcntl, 'lockf', lock_late)
+    with occupied_work_dir(str(tmp_path)):
+        assert len(calls) == 2
+        assert f'process {os.getpid()} ' in (tmp_path / LOCK).read_text()
+
+
 def test_without_locks_there_is_a_warning(tmp_path, monkeypatch, capsys):
     def fail(*_):
         raise OSError(37, 'No locks available')
