@@ -17,7 +17,7 @@ class OverrideAction(DictAction):
     def __call__(self, parser, namespace, values, option_string=None) -> None:
         try:
             super().__call__(parser, namespace, values, option_string)
-        except (ValueError, AssertionError):
+        except (ValueError, AssertionError, RecursionError):
             parser.error(f'{option_string} needs pairs such as model.neck.num_outs=5, got {values}')
 
 

@@ -10,8 +10,6 @@ from itertools import islice
 from types import FrameType, TracebackType
 from typing import Any
 
-import numpy as np
-import torch
 from mmengine.config import Config
 from mmengine.runner import BaseLoop, FlexibleRunner, Runner
 
@@ -67,14 +65,19 @@ def is_due_to_config(error: Exception) -> bool:
         error: Exception raised while objects are built from a config or used for the first time.
     """
     if isinstance(error, AttributeError):
-        if not isinstance(error.obj, PLAIN):
+        settings = built_from(error.obj)
+        # mmdet builds no part from a setting that is None.
+        is_unset = isinstance(settings, dict) and error.name in settings
+        if not is_unset and not isinstance(error.obj, PLAIN):
             return False
     elif type(error) is RuntimeError:
         if HARDWARE.search(str(error)):
             return False
-    elif not isinstance(error, STUMBLES):
+    elif not isinstance(error, (*STUMBLES, NameError)):
         return False
     steps = _walk(error)
+    if isinstance(error, NameError) and steps[-1].frame.f_code.co_filename != '<string>':
+        return False  # no name that was evaluated, such as mmcv's kinds of NMS
     parts = [at for at, step in enumerate(steps) if _part(step) is not None or _is_runner(step)]
     if not parts or any(each.is_foreign or each.is_backward for each in steps[parts[0] :]):
         return False
@@ -110,6 +113,8 @@ def describe_failure(config: Mapping[str, Any], error: Exception) -> str:
         # The message says what is wrong.
         return f'{place}: {text}' if place else text
     named = _find_settings(part, inside)
+    if isinstance(error, AttributeError) and error.name and error.name in part:
+        named = {error.name: part[error.name]}
     if not named and place and type(error) is RuntimeError:
         named = {name: value for name, value in part.items() if _is_not_positive(value)}
     named = dict(list(named.items())[:SETTINGS_NAMED])
@@ -130,14 +135,21 @@ def find_place(config: Mapping[str, Any], part: Any) -> str | None:
     """
     if not isinstance(part, dict) or 'type' not in part:
         return None
-    places = [
-        (path, each)
+    places = {
+        path: len(each)
         for path, each in find_parts(config)
         if path and each.get('type') == part['type']
-    ]
+    }
     if len(places) > 1:
-        places = [each for each in places if all(part.get(key) == each[1][key] for key in each[1])]
-    return places[0][0] if len(places) == 1 else None
+        known = dict(find_parts(config))
+        places = {
+            path: size
+            for path, size in places.items()
+            if all(part.get(key) == value for key, value in known[path].items())
+        }
+    most = max(places.values(), default=0)
+    found = [path for path, size in places.items() if size == most]
+    return found[0] if len(found) == 1 else None
 
 
 def find_parts(value: Any, path: str = '') -> Iterator[tuple[str, dict[str, Any]]]:
@@ -241,29 +253,28 @@ def _find_settings(part: Mapping[str, Any], steps: list[_Step]) -> dict[str, Any
     # PyTorch's own names, such as in_channels, need not mean the settings of the same name.
     own = [each for each in steps if each.package in LIBRARIES - {'torch'}]
     for step in (*reversed(own), *(each for each in reversed(steps) if each.package == 'torch')):
-        used: dict[str, Any] = {}
+        if step.code.startswith('super()'):  # it passes everything on
+            continue
+        # An attribute may differ from the setting of its name, such as a pair from a number.
+        same: dict[str, Any] = {}
+        other: dict[str, Any] = {}
         for prefix, name in re.findall(r'(\w+\.)?\b([A-Za-z_]\w*)', step.code):
             if name not in known or name == 'type':
                 continue
-            if prefix == 'self.':
-                value = getattr(step.owner, name, used)
-            elif not prefix:
-                value = step.frame.f_locals.get(name, used)
-            else:
-                continue
-            if _is_same(value, known[name]):
-                used[name] = known[name]
-        if used:
-            return used
+            scope = getattr(step.owner, '__dict__', {}) if prefix else step.frame.f_locals
+            if prefix in ('', 'self.') and _is_same(scope.get(name, same), known[name]):
+                same[name] = known[name]
+            elif prefix == 'self.' and hasattr(step.owner, name):
+                other[name] = known[name]
+        if same or other:
+            return same or other
     return {}
 
 
 def _is_same(value: Any, setting: Any) -> bool:
     if value is setting:
         return True
-    if isinstance(value, torch.Tensor):  # such as the mean of a preprocessor
-        return isinstance(setting, list | tuple) and value.flatten().tolist() == list(setting)
-    return isinstance(value, (*PLAIN, np.generic)) and bool(value == setting)
+    return isinstance(value, PLAIN) and bool(value == setting)
 
 
 def _is_not_positive(value: Any) -> bool:

@@ -11,7 +11,7 @@ from mmengine.runner import Runner
 
 from nat_mm.errors import UserError
 from nat_mm.inference.config import config_mistakes
-from nat_mm.inference.failures import describe_failure, is_due_to_config
+from nat_mm.inference.failures import describe_failure, find_place, is_due_to_config
 
 HEAD = {'type': 'mmseg.FCNHead', 'in_channels': 4, 'channels': 8, 'num_classes': 2}
 
@@ -31,6 +31,7 @@ def fail():
         with config_mistakes(Config({'model': cfg})):
             module = MODELS.build(cfg)
         module.forward = forward.__get__(module)
+        del module.in_channels
         with pytest.raises(Exception) as raised:  # noqa: PT011
             module(torch.zeros(1))
         return raised.value
@@ -65,6 +66,10 @@ def test_values_that_no_layer_can_be_built_with(changes, text):
         ('None.get', 'mmdet.models', True),
         ('[][3]', 'mmcv.cnn', True),
         ('1 // 0', 'torch.nn', True),
+        ('eval("nmss")', 'mmcv.ops', True),
+        ('nmss', 'mmcv.ops', False),
+        ('self.in_channels', 'mmseg.models', True),
+        ('self.heads', 'mmseg.models', False),
         ('torch.empty(-1)', 'users_model', False),
         ('raise ValueError', 'users_model', False),
         ('torch.empty(-1)', 'nat_mm.layers', False),
@@ -106,6 +111,13 @@ def test_the_setting_that_fails_in_the_first_pass_is_named(changes, start):
         head([torch.zeros(1, 4, 8, 6), torch.zeros(1, 4, 4, 3)])
     assert is_due_to_config(raised.value)
     assert describe_failure({'model': cfg}, raised.value).startswith(start)
+
+
+def test_of_parts_of_one_type_the_one_with_all_keys_is_found():
+    config = {'val': {'type': 'Metric'}, 'test': {'type': 'Metric', 'numbers': 5}}
+    assert find_place(config, {'type': 'Metric', 'numbers': 5, 'prefix': 'a'}) == 'test'
+    assert find_place(config, {'type': 'Metric'}) == 'val'
+    assert find_place({**config, 'val': config['test']}, config['test']) is None
 
 
 def test_what_mmengine_raises_for_a_hook():
