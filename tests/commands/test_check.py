@@ -97,7 +97,7 @@ def test_histogram_of_another_format(configs):
 def before_training(configs, monkeypatch, tmp_path, capsys):
     """Runs train.py up to training; returns its output and whether it would train."""
     trained = []
-    monkeypatch.setattr(train, 'train', lambda config, resume: trained.append(True))
+    monkeypatch.setattr(train, 'train', lambda *_: trained.append(True))
 
     def call(*options, arguments=()):
         overrides = ['--cfg-options', *options] if options else []
