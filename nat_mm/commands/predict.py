@@ -35,15 +35,13 @@ from nat_mm.commands.arguments import (
 )
 from nat_mm.commands.device import add_device_option, check_device
 from nat_mm.commands.misfits import misfits_explained
-from nat_mm.commands.running import printable
+from nat_mm.commands.running import INTERRUPTED, printable
 from nat_mm.errors import UserError
 from nat_mm.inference.images import MEGAPIXELS
 from nat_mm.inference.inputs import find_inputs, list_unreadable
 from nat_mm.inference.model import load_model
 from nat_mm.inference.prediction import check_outputs, predict_all
 from nat_mm.inference.tiling import Tiling
-
-EXIT_CODE_OF_INTERRUPT = 130
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -169,6 +167,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(printable(f'results of {outcome.predicted} {images} are in {arguments.out_dir}'))
     if outcome.interrupted:
         print('interrupted before the end', file=sys.stderr)
-        sys.exit(EXIT_CODE_OF_INTERRUPT)
+        sys.exit(INTERRUPTED)
     if outcome.unreadable:
         raise UserError(list_unreadable(outcome.unreadable, media))

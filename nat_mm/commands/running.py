@@ -1,5 +1,6 @@
 """Runs a command, and reports user errors in one line and with exit code 2."""
 
+import signal
 import sys
 import textwrap
 from collections.abc import Callable
@@ -7,12 +8,15 @@ from collections.abc import Callable
 from nat_mm.errors import CheckpointError, UserError
 from nat_mm.output import perhaps_unread
 
+INTERRUPTED = 128 + signal.SIGINT
+"""Exit code after Ctrl-C, as shells report it."""
+
 
 def run_command(main: Callable[[], None]) -> None:
     """Runs a command, and reports mistakes of the user in one line on stderr with exit code 2.
 
-    These are `UserError` and `CheckpointError`. Any other exception is a bug in the program and
-    keeps its traceback.
+    These are `UserError` and `CheckpointError`. Ctrl-C ends the command with a line and exit code
+    130. Any other exception is a bug in the program and keeps its traceback.
 
     Args:
         main: The command.
@@ -24,6 +28,9 @@ def run_command(main: Callable[[], None]) -> None:
         message = printable(' '.join(str(error).split()))
         print('error:', textwrap.shorten(message, 800, placeholder=' ...'), file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print('stopped by SIGINT', file=sys.stderr)
+        sys.exit(INTERRUPTED)
 
 
 def printable(text: str) -> str:

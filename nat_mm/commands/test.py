@@ -28,6 +28,7 @@ from nat_mm.inference.checkpoint import (
     read_for_model,
 )
 from nat_mm.inference.config import load_config
+from nat_mm.inference.datasets import find_inner
 from nat_mm.inference.evaluation_files import DrawingHook, LabelImageHook
 from nat_mm.inference.visualizer import replace_visualizer
 from nat_mm.training.first_pass import first_pass_mistakes
@@ -113,10 +114,8 @@ def augment(config: Config, arguments: argparse.Namespace) -> None:
         # Otherwise, mmengine would give it to the wrapper instead of the model inside.
         config.model.setdefault('data_preprocessor', config.pop('data_preprocessor'))
     config.model = ConfigDict(**config.tta_model, module=config.model)
-    dataset = config.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
-    dataset.pipeline = config.tta_pipeline
+    for _, dataset in find_inner(config.test_dataloader.dataset, ''):
+        dataset['pipeline'] = config.tta_pipeline
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

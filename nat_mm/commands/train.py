@@ -35,7 +35,7 @@ from nat_mm.training.launcher import is_main_process, prepare_launcher
 from nat_mm.training.non_finite_loss import NonFiniteError, StopOnNonFiniteLoss
 from nat_mm.training.resume import find_last_checkpoint
 from nat_mm.training.runner import build_loop, build_optimizer, build_runner
-from nat_mm.training.stopping import interrupted_before_training, stop_on_signals
+from nat_mm.training.stopping import stop_on_signals
 from nat_mm.training.tensorboard import apply_tensorboard
 from nat_mm.training.work_dir import (
     Start,
@@ -170,7 +170,7 @@ def train(config: Config, resume: str | None, on_start: Callable[[], None]) -> N
 def main(arguments: Sequence[str] | None = None) -> None:
     arguments = parse_arguments(arguments)
     export_local_rank(arguments.local_rank)
-    with interrupted_before_training(), mirrors_first(arguments.mirror):
+    with mirrors_first(arguments.mirror):
         config = load_config(
             arguments.config, overrides=arguments.cfg_options, work_dir=arguments.work_dir
         )

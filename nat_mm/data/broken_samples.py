@@ -15,6 +15,7 @@ from nat_mm.data.class_counts import find_counts
 from nat_mm.data.image_headers import find_image_problem, read_header
 from nat_mm.data.label_values import ignored_values
 from nat_mm.errors import UserError, describe_error
+from nat_mm.inference.datasets import unwrap_dataset
 from nat_mm.inference.images import UnreadableInput
 
 
@@ -46,9 +47,10 @@ def name_broken_samples(loader: DataLoader, config: Config, part: str) -> None:
     """
     check = _make_check(config) if part == 'train' else None
     where = f'{config.filename}: cannot load {part} data'
-    for dataset in _inner_datasets(loader.dataset):
-        if not isinstance(dataset.prepare_data, _NamingPreparation):
-            dataset.prepare_data = _NamingPreparation(dataset, where, check)
+    for dataset in unwrap_dataset(loader.dataset):
+        if isinstance(dataset, BaseDataset):
+            if not isinstance(dataset.prepare_data, _NamingPreparation):
+                dataset.prepare_data = _NamingPreparation(dataset, where, check)
 
 
 @contextmanager
@@ -143,19 +145,6 @@ class _NamingPreparation:
         reason = ' '.join(describe_error(error).split())
         at = f' (loading {paths[0]})' if paths else ''
         return _find_label_problem(info) or f'{self.where}: {reason}{at}'
-
-
-def _inner_datasets(dataset: Any) -> Iterator[BaseDataset]:
-    """Yields the datasets that read files, unwrapping wrappers such as RepeatDataset."""
-    if isinstance(dataset, BaseDataset):
-        yield dataset
-        return
-    for name in ('dataset', '_dataset'):
-        if hasattr(dataset, name):
-            yield from _inner_datasets(getattr(dataset, name))
-            return
-    for each in getattr(dataset, 'datasets', ()):
-        yield from _inner_datasets(each)
 
 
 def _list_paths(info: Mapping[str, Any]) -> list[str]:

@@ -48,11 +48,7 @@ def load_config(
         config = Config.fromfile(path, import_custom_modules=False)
     except Exception as error:
         raise UserError(_explain_parse_error(path, error)) from error
-    try:
-        config.merge_from_dict(overrides or {})
-    except (TypeError, KeyError, AttributeError) as error:
-        raise UserError(f'--cfg-options {overrides} do not fit {path}: {error}') from error
-
+    apply_overrides(config, overrides or {})
     framework = config.get('default_scope')
     if framework not in FRAMEWORKS:
         raise UserError(f'{path}: default_scope must be one of {FRAMEWORKS}, got {framework!r}')
@@ -67,6 +63,24 @@ def load_config(
     return config
 
 
+def apply_overrides(config: Config, overrides: dict[str, Any]) -> None:
+    """Overrides values of a config.
+
+    Args:
+        config: The config.
+        overrides: Values by dotted name, such as ``model.backbone.with_cp``.
+
+    Raises:
+        UserError: If they do not apply to the config.
+    """
+    try:
+        config.merge_from_dict(overrides)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise UserError(
+            f'the overrides (--cfg-options) {overrides} do not fit {config.filename}: {error}'
+        ) from error
+
+
 def _explain_parse_error(path: str, error: Exception) -> str:
     lines = [
         frame.lineno
@@ -75,14 +89,6 @@ def _explain_parse_error(path: str, error: Exception) -> str:
     ]
     place = f'{path}, line {lines[-1]}' if lines else path
     return f'cannot read config {place}: {describe_error(error)}'
-
-
-def find_test_dataset(config: Config) -> dict[str, Any]:
-    """Returns the test dataset, inside any wrappers such as RepeatDataset; empty if none."""
-    dataset = (config.get('test_dataloader') or {}).get('dataset') or {}
-    while 'dataset' in dataset:
-        dataset = dataset['dataset']
-    return dataset
 
 
 @contextmanager

@@ -1,7 +1,10 @@
-"""Finds the datasets in a config."""
+"""Finds the datasets inside wrappers such as RepeatDataset and ConcatDataset."""
 
 from collections.abc import Iterator
 from typing import Any
+
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset
 
 PARTS = ('train', 'val', 'test')
 
@@ -28,3 +31,25 @@ def find_inner(dataset: Any, place: str) -> Iterator[tuple[str, dict[str, Any]]]
                 yield from find_inner(child, f'{place}.{name}.{index}')
             return
     yield place, dataset
+
+
+def find_test_dataset(config: Config) -> dict[str, Any]:
+    """Returns the config of the test dataset, or of the first of several; empty if none."""
+    loader = config.get('test_dataloader') or {}
+    return next((found for _, found in find_inner(loader.get('dataset'), '')), {})
+
+
+def unwrap_dataset(dataset: Any) -> Iterator[Any]:
+    """Yields a dataset, or those inside it if it is a wrapper."""
+    if isinstance(dataset, BaseDataset):
+        yield dataset
+        return
+    for name in ('dataset', '_dataset'):
+        if hasattr(dataset, name):
+            yield from unwrap_dataset(getattr(dataset, name))
+            return
+    if hasattr(dataset, 'datasets'):
+        for each in dataset.datasets:
+            yield from unwrap_dataset(each)
+    else:
+        yield dataset

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
+from nat_mm.inference.datasets import unwrap_dataset
 from nat_mm.inference.images import SUFFIXES, to_drawing
 from nat_mm.inference.loading import ImageLoader
 from nat_mm.inference.result_files import write_labels
@@ -33,14 +34,11 @@ class ImageNames:
         self._images: dict[Path, str] = {}
         folders = {
             os.path.abspath(prefix)
-            for each in _inner(dataset)
+            for each in unwrap_dataset(dataset)
             for name, prefix in (getattr(each, 'data_prefix', None) or {}).items()
             if name in ('img', 'img_path') and isinstance(prefix, str) and '://' not in prefix
         }
-        try:
-            self._root = os.path.commonpath(folders) if folders else None
-        except ValueError:  # on several drives of Windows
-            self._root = None
+        self._root = os.path.commonpath(folders) if folders else None
 
     def path(self, image: str, suffix: str | None = None) -> Path:
         """Returns the path of the file for an image.
@@ -76,7 +74,7 @@ class LabelImageHook(Hook):
         dataset = runner.test_loop.dataloader.dataset
         self._names = ImageNames(dataset, self._folder)
         self._first = int(
-            any(getattr(each, 'reduce_zero_label', False) for each in _inner(dataset))
+            any(getattr(each, 'reduce_zero_label', False) for each in unwrap_dataset(dataset))
         )
         self._classes = len(runner.test_loop.evaluator.dataset_meta['classes'])
 
@@ -159,14 +157,3 @@ class DrawingHook(Hook):
             runner.visualizer.visualize_cls(image, sample, **options)
         else:
             runner.visualizer.add_datasample(image=image, data_sample=sample, **options)
-
-
-def _inner(dataset: Any) -> Iterator[Any]:
-    """Yields a dataset, or those inside it if it is a wrapper such as ConcatDataset."""
-    if hasattr(dataset, 'datasets'):
-        for each in dataset.datasets:
-            yield from _inner(each)
-    elif hasattr(dataset, 'dataset'):
-        yield from _inner(dataset.dataset)
-    else:
-        yield dataset

@@ -143,7 +143,7 @@ def _open_regular(path: Path) -> BinaryIO:
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, 'O_NONBLOCK', 0))  # Windows has no such pipes
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def to_drawing(image: np.ndarray) -> np.ndarray:

@@ -165,10 +165,7 @@ def result_names(media: Sequence[Path | Video]) -> dict[Path | Video, str]:
     if len(set(names.values())) == len(media) or None in files.values():
         return names
     paths = {medium: os.path.abspath(file) for medium, file in files.items() if file is not None}
-    try:
-        root = os.path.commonpath([os.path.dirname(path) for path in paths.values()])
-    except ValueError:  # on several drives of Windows
-        return names
+    root = os.path.commonpath([os.path.dirname(path) for path in paths.values()])
     return {
         medium: Path(os.path.relpath(path, root)).with_suffix('').as_posix()
         for medium, path in paths.items()

@@ -15,7 +15,8 @@ from mmengine.config import Config
 from mmengine.registry import TRANSFORMS, DefaultScope
 
 from nat_mm.errors import UserError
-from nat_mm.inference.config import config_mistakes, find_test_dataset
+from nat_mm.inference.config import config_mistakes
+from nat_mm.inference.datasets import find_test_dataset
 from nat_mm.inference.images import (
     UnreadableInput,
     check_bytes,

@@ -1,5 +1,6 @@
 """Loads models of mmdet, mmseg and mmpretrain, and predicts with them."""
 
+import copy
 import io
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -21,7 +22,8 @@ from torch import nn
 from nat_mm.checkpoints import mirrors_first, read_classes
 from nat_mm.errors import UserError, brief
 from nat_mm.inference.checkpoint import check_checkpoint_fits, read_for_model
-from nat_mm.inference.config import config_mistakes, find_test_dataset, load_config
+from nat_mm.inference.config import apply_overrides, config_mistakes, load_config
+from nat_mm.inference.datasets import find_test_dataset
 from nat_mm.inference.images import UnreadableInput
 from nat_mm.inference.inputs import Frame, LeftOut, find_inputs, list_unreadable, read_frames
 from nat_mm.inference.loading import ImageLoader
@@ -71,14 +73,15 @@ def load_model(
     """
     if not isinstance(config, str | Path | Config):
         raise TypeError(f'config must be a path, a name or a Config, got {brief(config)}')
-    if checkpoint is not None and str(checkpoint) != RANDOM:
+    saved = None
+    if checkpoint is not None:
         # Reports a missing checkpoint before the slow import of a toolbox.
-        with mirrors_first(mirror):
-            saved = read_for_model(str(checkpoint))
+        saved = _read_checkpoint(str(checkpoint), mirror=mirror)
     if isinstance(config, str | Path):
         config = load_config(config, overrides=overrides)
     elif overrides:
-        config.merge_from_dict(overrides)
+        config = copy.deepcopy(config)
+        apply_overrides(config, overrides)
     if checkpoint is None:
         checkpoint = published_weights(config.filename)
         if checkpoint is None:
@@ -86,11 +89,10 @@ def load_model(
                 f'no weights were published for {config.filename}: give a checkpoint, or '
                 f'{RANDOM!r} for random weights'
             )
-        with mirrors_first(mirror):
-            saved = read_for_model(checkpoint)
+        saved = _read_checkpoint(checkpoint, mirror=mirror)
     module = build_module(config)
     meta = _test_dataset_meta(config)
-    if str(checkpoint) != RANDOM:
+    if saved is not None:
         check_checkpoint_fits(module, saved, source=str(checkpoint))
         module.load_state_dict(saved['state_dict'], strict=False)
         classes = read_classes(saved, str(checkpoint))
@@ -111,6 +113,14 @@ def load_model(
         )
     meta['palette'] = complete_palette(meta.get('palette'), len(meta['classes']))
     return Model(module.to(device or get_device()).eval(), config, meta)
+
+
+def _read_checkpoint(source: str, *, mirror: bool) -> dict[str, Any] | None:
+    """Reads a checkpoint; None stands for random weights."""
+    if source == RANDOM:
+        return None
+    with mirrors_first(mirror):
+        return read_for_model(source)
 
 
 def build_module(config: Config) -> nn.Module:

@@ -64,16 +64,6 @@ def stop_on_signals(runner: Any) -> Iterator[None]:
             signal.signal(each, handler)
 
 
-@contextmanager
-def interrupted_before_training() -> Iterator[None]:
-    """Turns Ctrl-C during the preparation of a training run into one line and exit code 130."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        print('stopped by SIGINT before training began', file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
-
-
 class _StopHook(Hook):
     """Checks after each iteration whether training is to end, and ends it.
 

@@ -147,6 +147,31 @@ def test_wrong_input(models, inputs, options, error, message):
         models['segmentation'].predict(inputs, **options)
 
 
+def test_concatenated_test_data(folder):
+    """Classes and pipeline are those of the first dataset."""
+    config = Config.fromfile(CONFIGS / 'demo/mask_rcnn_nat_demo.py')
+    dataset = config.test_dataloader.dataset
+    config.test_dataloader.dataset = dict(type='ConcatDataset', datasets=[dataset, dataset])
+    model = nat_mm.load_model(config, 'none', device='cpu')
+    assert model.classes == list(dataset.metainfo.classes)
+    assert model.predict(folder / 'a.png').boxes.shape[1] == 4
+
+
+def test_overrides_leave_the_given_config_alone():
+    config = Config.fromfile(CONFIGS / 'demo/mask_rcnn_nat_demo.py')
+    overrides = {'model.backbone.drop_path_rate': 0.05}
+    model = nat_mm.load_model(config, 'none', device='cpu', overrides=overrides)
+    assert model.config.model.backbone.drop_path_rate == 0.05
+    assert config.model.backbone.get('drop_path_rate', 0.0) != 0.05
+
+
+def test_overrides_that_do_not_fit():
+    config = Config.fromfile(CONFIGS / 'demo/mask_rcnn_nat_demo.py')
+    for source in (config, CONFIGS / 'demo/mask_rcnn_nat_demo.py'):
+        with pytest.raises(UserError, match='overrides .* do not fit .*mask_rcnn_nat_demo.py'):
+            nat_mm.load_model(source, 'none', overrides={'model.backbone.depths.0.x': 1})
+
+
 def test_wrong_config():
     with pytest.raises(TypeError, match='must be a path, a name or a Config, got None'):
         nat_mm.load_model(None, 'none')

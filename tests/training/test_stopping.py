@@ -9,7 +9,7 @@ import torch
 from mmengine.hooks import EMAHook
 
 from nat_mm.training.resume import find_last_checkpoint
-from nat_mm.training.stopping import interrupted_before_training, stop_on_signals
+from nat_mm.training.stopping import stop_on_signals
 from tests.training.tiny_run import Calls, TinyData, build_tiny, train_tiny
 
 CODES = {'SIGTERM': 143, 'SIGINT': 130}
@@ -178,10 +178,3 @@ def test_workers_that_the_signal_has_ended_are_no_fault(tmp_path, monkeypatch, c
     monkeypatch.undo()
     assert 'after iteration 2: saved' in capsys.readouterr().err
     assert resume(tmp_path / 'run', **options).iter == 3
-
-
-def test_interrupted_before_training(capsys):
-    with pytest.raises(SystemExit) as raised, interrupted_before_training():
-        raise KeyboardInterrupt
-    assert raised.value.code == 130
-    assert capsys.readouterr().err == 'stopped by SIGINT before training began\n'

@@ -1,0 +1,37 @@
+"""Tests that datasets are found inside wrappers."""
+
+import pytest
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset, ConcatDataset, RepeatDataset
+
+from nat_mm.inference.datasets import find_inner, find_test_dataset, unwrap_dataset
+
+LEAF, OTHER = dict(type='CocoDataset', ann_file='a.json'), dict(type='CocoDataset')
+REPEATED = dict(type='RepeatDataset', times=2, dataset=LEAF)
+CONCATENATED = dict(type='ConcatDataset', datasets=[REPEATED, OTHER])
+
+
+def test_places_in_a_config():
+    assert list(find_inner(dict(type='RepeatDataset', dataset=CONCATENATED), 'x')) == [
+        ('x.dataset.datasets.0.dataset', LEAF),
+        ('x.dataset.datasets.1', OTHER),
+    ]
+
+
+@pytest.mark.parametrize('dataset', [LEAF, REPEATED, CONCATENATED])
+def test_first_test_dataset(dataset):
+    config = Config(dict(test_dataloader=dict(dataset=dataset)))
+    assert find_test_dataset(config) == LEAF
+
+
+@pytest.mark.parametrize('loader', [{}, None, dict(dataset=None)])
+def test_no_test_dataset(loader):
+    assert find_test_dataset(Config(dict(test_dataloader=loader))) == {}
+
+
+def test_objects():
+    first, second = BaseDataset(lazy_init=True), BaseDataset(lazy_init=True)
+    concatenated = ConcatDataset([first, second], lazy_init=True)
+    repeated = RepeatDataset(first, times=2, lazy_init=True)
+    assert list(unwrap_dataset(concatenated)) == [first, second]
+    assert list(unwrap_dataset(repeated)) == list(unwrap_dataset(first)) == [first]
