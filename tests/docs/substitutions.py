@@ -141,7 +141,7 @@ RUN_ELSEWHERE = {
     r'python -m benchmarks\.gpu_results': (
         'tests/benchmarks/test_gpu_results.py::test_the_documented_tables_are_those_of_the_results'
     ),
-    r'python -m nat_mm\.ops\.backends\.triton\.resources': (
+    r'python -m benchmarks\.gpu_resources': (
         'tests/ops/test_triton.py::test_kernels_fit_their_gpu'
     ),
     r'python -m tests\.gpu': 'tests/gpu/test_report.py::test_without_a_gpu_one_line_says_so',

@@ -1,6 +1,6 @@
 """Measures the GPU resources that the kernels use by compiling them; no GPU is needed.
 
-``python -m nat_mm.ops.backends.triton.resources`` prints the resources as a Markdown page.
+``python -m benchmarks.gpu_resources`` prints the resources as a Markdown page.
 """
 
 from __future__ import annotations
@@ -18,18 +18,13 @@ from triton.backends import nvidia
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource, CompiledKernel
 
-from nat_mm.ops.backends.triton.attend import na2d_fwd_kernel
-from nat_mm.ops.backends.triton.key_gradient import na2d_bwd_kv_kernel
+from nat_mm.ops.backends.triton.launch import KERNELS
 from nat_mm.ops.backends.triton.problem import make_constants, make_table_constants
-from nat_mm.ops.backends.triton.query_gradient import na2d_bwd_q_kernel
 from nat_mm.ops.backends.triton.tiles import choose_tiles, fast_precision, float32_precision
 from nat_mm.ops.backends.triton.window import MAP_SIZES
 
-KERNELS = {
-    'forward': na2d_fwd_kernel,
-    'queries': na2d_bwd_q_kernel,
-    'keys': na2d_bwd_kv_kernel,
-}
+MEASURED = ('forward', 'queries', 'keys')
+"""All kernels but the one that adds up the gradients of the bias."""
 TARGETS = {
     'sm_80': GPUTarget('cuda', 80, 32),
     'sm_90': GPUTarget('cuda', 90, 32),
@@ -51,12 +46,12 @@ _TITLES = (
 )
 _HEAD = """# What the GPU kernels take
 
-Made by `python -m nat_mm.ops.backends.triton.resources`, which compiles the GPU kernels and needs
+Made by `python -m benchmarks.gpu_resources`, which compiles the GPU kernels and needs
 no GPU: maps with a bias, kernel size 7. *Registers* are those of a thread; *spills* the bytes
 (NVIDIA) or registers (AMD) of a thread that went to memory instead; *shared memory* is bytes of a
-program; *matrix instructions* are those of tensor or matrix cores in the code, of which float32
-has none on NVIDIA unless TF32 is allowed; *loop* counts the instructions of a warp for one block,
-in tiles inside the map and at its borders.
+program; *matrix instructions* are those of tensor or matrix cores in the code, which float32 uses
+on NVIDIA only for heads of up to 32 channels on sm_90, in three TF32 products each; *loop* counts
+the instructions of a warp for one block, in tiles inside the map and at its borders.
 """
 _MATRIX_INSTRUCTIONS = {
     'ptx': r'\b(?:mma\.sync|wgmma\.mma_async|tcgen05\.mma)',
@@ -206,7 +201,7 @@ def main() -> None:
     print('| GPU | kernel | head_dim | dtype | ' + ' | '.join(_TITLES) + ' |')
     print('| --- ' * (4 + len(_TITLES)) + '|')
     dtypes = (torch.bfloat16, torch.float32)
-    for target, kernel, head_dim, dtype in itertools.product(TARGETS, KERNELS, (32, 64), dtypes):
+    for target, kernel, head_dim, dtype in itertools.product(TARGETS, MEASURED, (32, 64), dtypes):
         options = dict(kernel_size=7, head_dim=head_dim, dtype=dtype)
         compiled = compile_kernel(kernel, target, **options)
         found = measure_resources(compiled)
