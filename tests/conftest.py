@@ -21,7 +21,7 @@ from mmengine.config import Config
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import DefaultScope
 
-from tests.loading import Run, load_command
+from tests.loading import Run, forget_visualizers, load_command
 
 # Triton reads this when it is imported: without a GPU, its kernels are interpreted.
 os.environ['TRITON_INTERPRET'] = '1'
@@ -317,6 +317,13 @@ def train() -> Run:
 def test() -> Run:
     """``main`` of tools/test.py."""
     return load_command('test').main
+
+
+@pytest.fixture(autouse=True)
+def fresh_visualizer() -> None:
+    """Lets each run in this process write to its own work directory, as if in its own process."""
+    if 'mmengine.visualization' in sys.modules:
+        forget_visualizers()
 
 
 @pytest.fixture(scope='session')

@@ -172,7 +172,8 @@ def export_model(config: Config, arguments: argparse.Namespace) -> str:
     model = load_model(config, arguments.checkpoint, device='cpu')
     images = read_folder(model, arguments.images)
     calibration = read_folder(model, arguments.int8)
-    exported = model_to_onnx(model, preprocess=arguments.preprocess)
+    with misfits_explained(config):
+        exported = model_to_onnx(model, preprocess=arguments.preprocess)
     outputs = ', '.join(each.name for each in exported.graph.output)
     written = write_model(
         exported,
@@ -208,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config = load_config(arguments.config, overrides=arguments.cfg_options)
     export = export_model if arguments.part == 'model' else export_backbone
     try:
-        with mirrors_first(arguments.mirror), misfits_explained(config):
+        with mirrors_first(arguments.mirror):
             message = export(config, arguments)
     except (ArithmeticError, OSError) as error:
         raise UserError(f'{arguments.target} was not written: {error}') from error

@@ -80,12 +80,6 @@ def commands(train, test, predict):
     return {'train': train, 'test': test, 'predict': predict}
 
 
-@pytest.fixture(autouse=True)
-def fresh_visualizer():
-    """Lets each run write to its own work directory, as if in its own process."""
-    forget_visualizers()
-
-
 @pytest.fixture(scope='module')
 def trained(commands, config, tmp_path_factory):
     """The checkpoint of a finished training run."""

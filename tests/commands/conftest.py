@@ -153,12 +153,6 @@ def trained(
     return checkpoints
 
 
-@pytest.fixture(autouse=True)
-def fresh_visualizer() -> None:
-    """Lets each run in this process write to its own work directory, as if in its own process."""
-    forget_visualizers()
-
-
 @pytest.fixture(scope='session')
 def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Environment for processes, as if nat_mm were installed with its start-up file."""

@@ -144,9 +144,3 @@ def trained(
     forget_visualizers()
     train([str(configs[request.param]), '--work-dir', str(work_dir)])
     return request.param, work_dir
-
-
-@pytest.fixture(autouse=True)
-def fresh_visualizer() -> None:
-    """Lets each run in this process write to its own work directory, as if in its own process."""
-    forget_visualizers()
