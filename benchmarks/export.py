@@ -23,8 +23,8 @@ from mmengine.evaluator import Evaluator
 from mmengine.registry import DATASETS, DefaultScope
 from mmengine.structures import InstanceData, PixelData
 
+from nat_mm.config.reading import load_config
 from nat_mm.export.verification import Runtime, onnxruntime_runtime, openvino_runtime
-from nat_mm.inference.config import load_config
 from nat_mm.inference.inputs import Frame
 from nat_mm.inference.model import Model, load_model
 

@@ -9,8 +9,8 @@ from mmengine.config import Config
 from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor, nn
 
+from nat_mm.config.datasets import find_test_dataset
 from nat_mm.errors import UserError
-from nat_mm.inference.datasets import find_test_dataset
 
 PROPOSALS = 1000
 """Number of regions that go through each box head of a detector."""

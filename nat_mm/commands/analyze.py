@@ -38,9 +38,9 @@ from nat_mm.backbones.base import NeighborhoodBackbone
 from nat_mm.commands.arguments import add_config_overrides
 from nat_mm.commands.device import add_device_option, check_device
 from nat_mm.commands.drawing import find_images, read_images, value_mistakes
+from nat_mm.config.reading import load_config
 from nat_mm.errors import UserError
 from nat_mm.files import write_bytes
-from nat_mm.inference.config import load_config
 from nat_mm.inference.inputs import Frame
 from nat_mm.inference.model import Model, load_model
 from nat_mm.layers import ATTENTION_PATTERNS

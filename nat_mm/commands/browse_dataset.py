@@ -12,9 +12,9 @@ from pathlib import Path
 
 from nat_mm.analysis.batches import draw_batches
 from nat_mm.commands.arguments import add_config_overrides
+from nat_mm.config.reading import load_config
 from nat_mm.errors import UserError
 from nat_mm.files import write_image
-from nat_mm.inference.config import load_config
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:

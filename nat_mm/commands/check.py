@@ -14,12 +14,12 @@ from rich.table import Table
 from nat_mm.commands.arguments import add_config_overrides
 from nat_mm.commands.progress import show_progress
 from nat_mm.commands.running import printable
+from nat_mm.config.reading import load_config
 from nat_mm.data.check import check_config
 from nat_mm.data.histogram import draw_histograms
 from nat_mm.data.summaries import Summary
 from nat_mm.errors import UserError
 from nat_mm.files import write_bytes
-from nat_mm.inference.config import load_config
 
 HISTOGRAM_SUFFIXES = ('.png', '.pdf', '.svg')
 

@@ -32,13 +32,13 @@ from nat_mm.backbones.base import NeighborhoodBackbone
 from nat_mm.checkpoints import load_pretrained, mirrors_first
 from nat_mm.commands.arguments import add_config_overrides, add_mirror_option
 from nat_mm.commands.misfits import misfits_explained
+from nat_mm.config.reading import config_mistakes, load_config
 from nat_mm.errors import UserError
 from nat_mm.export.backbone import output_names, write_backbone
 from nat_mm.export.files import write_model
 from nat_mm.export.model import model_to_onnx
 from nat_mm.export.program import OPSET
 from nat_mm.inference.checkpoint import weight_mistakes
-from nat_mm.inference.config import config_mistakes, load_config
 from nat_mm.inference.inputs import LeftOut, find_inputs, list_unreadable, read_frames
 from nat_mm.inference.model import Model, load_model
 

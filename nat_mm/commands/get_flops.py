@@ -18,8 +18,8 @@ from nat_mm.analysis.without_values import WithoutValues
 from nat_mm.analysis.workloads import Workload, find_workload
 from nat_mm.commands.arguments import add_config_overrides
 from nat_mm.commands.misfits import explain_misfit
+from nat_mm.config.reading import load_config
 from nat_mm.errors import UserError, describe_error
-from nat_mm.inference.config import load_config
 from nat_mm.inference.model import build_module
 
 

@@ -20,6 +20,8 @@ from nat_mm.commands.arguments import (
 )
 from nat_mm.commands.checking import require_sound_data
 from nat_mm.commands.misfits import misfits_explained
+from nat_mm.config.datasets import find_inner
+from nat_mm.config.reading import load_config
 from nat_mm.data.broken_samples import loading_mistakes
 from nat_mm.errors import UserError
 from nat_mm.inference.checkpoint import (
@@ -27,8 +29,6 @@ from nat_mm.inference.checkpoint import (
     check_order_of_classes,
     read_for_model,
 )
-from nat_mm.inference.config import load_config
-from nat_mm.inference.datasets import find_inner
 from nat_mm.inference.evaluation_files import DrawingHook, LabelImageHook
 from nat_mm.inference.visualizer import replace_visualizer
 from nat_mm.training.first_pass import first_pass_mistakes

@@ -19,6 +19,7 @@ from nat_mm.commands.arguments import (
     export_local_rank,
 )
 from nat_mm.commands.checking import require_sound_data
+from nat_mm.config.reading import load_config
 from nat_mm.data.broken_samples import loading_mistakes
 from nat_mm.errors import UserError, brief
 from nat_mm.inference.checkpoint import (
@@ -28,7 +29,6 @@ from nat_mm.inference.checkpoint import (
     read_for_model,
     weight_mistakes,
 )
-from nat_mm.inference.config import load_config
 from nat_mm.training.checkpoint_hook import BestMetricCheck
 from nat_mm.training.first_pass import first_pass_mistakes
 from nat_mm.training.launcher import is_main_process, prepare_launcher

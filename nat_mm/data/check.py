@@ -7,6 +7,7 @@ from functools import partial
 
 from mmengine.config import Config
 
+from nat_mm.config.datasets import PARTS
 from nat_mm.data.class_counts import find_class_count_problems
 from nat_mm.data.coco import check_coco, is_coco
 from nat_mm.data.findings import Finding
@@ -20,7 +21,6 @@ from nat_mm.data.setting_values import find_value_problems
 from nat_mm.data.sources import DataSource, find_sources
 from nat_mm.data.summaries import Summary, summarize_samples
 from nat_mm.errors import UserError, describe_error
-from nat_mm.inference.datasets import PARTS
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ from mmengine.config import Config
 
 from nat_mm import __version__
 from nat_mm.compat import installed_version
+from nat_mm.config.datasets import find_inner
 from nat_mm.data.check import Report, check_config
 from nat_mm.data.findings import Finding
 from nat_mm.data.paths import find_evaluators, local_paths
 from nat_mm.data.progress import Progress, no_progress
 from nat_mm.files import write_json
-from nat_mm.inference.datasets import find_inner
 
 PACKAGES = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'torch', 'numpy', 'pillow')
 WITHOUT_EFFECT = ('work_dir', 'resume', 'load_from', 'launcher', 'randomness', 'visualizer')

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 
+from nat_mm.config.reading import config_mistakes
 from nat_mm.data.check import check_config, summarize_errors
 from nat_mm.data.paths import describe_empty, find_path_problems
 from nat_mm.errors import UserError
-from nat_mm.inference.config import config_mistakes
 
 
 @contextmanager

@@ -8,10 +8,10 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import MODELS, Registry
 
+from nat_mm.config.datasets import PARTS
 from nat_mm.data.findings import Finding, shorten
 from nat_mm.data.folders import find_class_names
 from nat_mm.data.sources import DataSource
-from nat_mm.inference.datasets import PARTS
 
 _OTHER_CLASSES = {
     'backbone',

@@ -8,10 +8,10 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 
+from nat_mm.config.datasets import PARTS
 from nat_mm.data.findings import Finding, shorten
 from nat_mm.data.image_headers import find_image_problem
 from nat_mm.data.sources import DataSource
-from nat_mm.inference.datasets import PARTS
 
 MOST_HEADERS = 50_000
 """Maximum number of headers read per dataset, evenly spread: all of ImageNet would take minutes."""

@@ -6,8 +6,8 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 
+from nat_mm.config.datasets import PARTS
 from nat_mm.data.findings import Finding, shorten
-from nat_mm.inference.datasets import PARTS
 from nat_mm.inference.palettes import Color, complete_palette, is_color
 
 

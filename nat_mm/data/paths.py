@@ -6,9 +6,9 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
+from nat_mm.config.datasets import find_inner
 from nat_mm.data.findings import Finding
 from nat_mm.errors import brief
-from nat_mm.inference.datasets import find_inner
 
 LOCAL_BACKENDS = ('local', 'disk')
 

@@ -8,11 +8,11 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, DefaultScope, Registry
 from torch.utils.data import Dataset
 
+from nat_mm.config.building import BadArgumentError
+from nat_mm.config.datasets import find_inner
+from nat_mm.config.reading import config_mistakes
 from nat_mm.data.palettes import find_full_palette
 from nat_mm.errors import UserError, brief
-from nat_mm.inference.building import BadArgumentError
-from nat_mm.inference.config import config_mistakes
-from nat_mm.inference.datasets import find_inner
 
 
 @dataclass(frozen=True)

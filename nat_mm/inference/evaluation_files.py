@@ -11,7 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
-from nat_mm.inference.datasets import unwrap_dataset
+from nat_mm.config.datasets import unwrap_dataset
 from nat_mm.inference.images import SUFFIXES, to_drawing
 from nat_mm.inference.loading import ImageLoader
 from nat_mm.inference.result_files import write_labels

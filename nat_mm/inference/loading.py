@@ -14,9 +14,9 @@ from mmengine import fileio
 from mmengine.config import Config
 from mmengine.registry import TRANSFORMS, DefaultScope
 
+from nat_mm.config.datasets import find_test_dataset
+from nat_mm.config.reading import config_mistakes
 from nat_mm.errors import UserError
-from nat_mm.inference.config import config_mistakes
-from nat_mm.inference.datasets import find_test_dataset
 from nat_mm.inference.images import (
     UnreadableInput,
     check_bytes,

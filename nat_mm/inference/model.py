@@ -20,10 +20,11 @@ from mmengine.structures import BaseDataElement
 from torch import nn
 
 from nat_mm.checkpoints import mirrors_first, read_classes
+from nat_mm.config.datasets import find_test_dataset
+from nat_mm.config.reading import apply_overrides, config_mistakes, load_config
+from nat_mm.config.zoo import published_weights
 from nat_mm.errors import UserError, brief
 from nat_mm.inference.checkpoint import check_checkpoint_fits, read_for_model
-from nat_mm.inference.config import apply_overrides, config_mistakes, load_config
-from nat_mm.inference.datasets import find_test_dataset
 from nat_mm.inference.images import UnreadableInput
 from nat_mm.inference.inputs import Frame, LeftOut, find_inputs, list_unreadable, read_frames
 from nat_mm.inference.loading import ImageLoader
@@ -32,7 +33,6 @@ from nat_mm.inference.palettes import complete_palette
 from nat_mm.inference.results import RESULT_TYPES, Result
 from nat_mm.inference.tiling import Tiling, infer_tiled
 from nat_mm.inference.video import Video
-from nat_mm.inference.zoo import published_weights
 
 RANDOM = 'none'
 """Passed instead of a checkpoint to leave the weights random."""
@@ -54,7 +54,7 @@ def load_model(
     Args:
         config: Config file; ``package::path`` for a config of an installed package; the name of a
             model in the model zoo, such as ``mask_rcnn_nat_tiny_3x_coco``; or a config from
-            `nat_mm.inference.config.load_config`.
+            `nat_mm.config.reading.load_config`.
         checkpoint: Path or URL of the checkpoint, or ``hf://owner/name[@revision][/file]`` on the
             Hugging Face Hub; ``'none'`` for random weights. Default: the published weights of the
             config.

@@ -18,7 +18,7 @@ def _name_for_inferencers(infer: ModuleType) -> None:
     load = infer.BaseInferencer._load_model_from_metafile
 
     def load_model_from_metafile(self: Any, model: str) -> tuple[Any, str | None]:
-        from nat_mm.inference import zoo
+        from nat_mm.config import zoo
 
         if not zoo.is_model(model):
             return load(self, model)

@@ -15,8 +15,8 @@ from mmengine.config import Config
 from nat_mm import __version__
 from nat_mm.checkpoints import convert_checkpoint
 from nat_mm.checkpoints.hub import PREFIX, USUAL_FILES, import_hub
+from nat_mm.config.datasets import find_test_dataset
 from nat_mm.errors import UserError
-from nat_mm.inference.datasets import find_test_dataset
 from nat_mm.inference.model import Model, load_model
 
 HUB_TASKS = {

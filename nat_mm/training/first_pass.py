@@ -6,8 +6,8 @@ from typing import Any
 
 from mmengine.hooks import Hook
 
+from nat_mm.config.failures import describe_failure, is_due_to_config, passes_model
 from nat_mm.errors import UserError
-from nat_mm.inference.failures import describe_failure, is_due_to_config, passes_model
 
 
 @contextmanager

@@ -13,8 +13,8 @@ from mmengine.registry import MODELS
 
 from nat_mm.analysis import attention_windows
 from nat_mm.analysis.prepared_image import prepare_image
+from nat_mm.config.reading import load_config
 from nat_mm.errors import UserError
-from nat_mm.inference.config import load_config
 from nat_mm.inference.model import load_model
 from tests.loading import load_command
 

@@ -14,10 +14,10 @@ from mmengine.registry import MODELS
 
 from nat_mm.checkpoints.published import asks_mirrors_first
 from nat_mm.commands.running import run_command
+from nat_mm.config.reading import load_config
 from nat_mm.errors import CheckpointError
 from nat_mm.export import backbone as backbone_export
 from nat_mm.export.verification import generated_images
-from nat_mm.inference.config import load_config
 from tests.export.models import build_segmentor
 from tests.loading import load_command
 

@@ -15,8 +15,8 @@ from nat_mm.analysis.flops import ModelCosts, count_costs
 from nat_mm.analysis.flops_report import FlopsReport
 from nat_mm.analysis.workloads import Workload, find_workload
 from nat_mm.commands.running import run_command
+from nat_mm.config.reading import load_config
 from nat_mm.errors import UserError
-from nat_mm.inference.config import load_config
 from nat_mm.ops import flop_handles
 from tests.loading import load_command
 from tests.model_zoo import ROOT, image_size, read_model_zoo

@@ -17,8 +17,8 @@ from mmengine.runner import CheckpointLoader
 from nat_mm.backbones import NAT
 from nat_mm.checkpoints import convert_checkpoint, load_pretrained
 from nat_mm.commands.running import run_command
+from nat_mm.config.reading import load_config
 from nat_mm.inference import model
-from nat_mm.inference.config import load_config
 from tests.commands.mutations import OF_CLASSES, OF_TRAINING, damaged, unexpected
 from tests.compat import regression
 from tests.loading import forget_visualizers, load_command

@@ -3,8 +3,8 @@
 import pytest
 
 from nat_mm.commands.misfits import misfits_explained
+from nat_mm.config.reading import load_config
 from nat_mm.errors import UserError
-from nat_mm.inference.config import load_config
 from tests.loading import load_command
 
 WRONG = 'model.decode_head.in_index=[0,1,2,4]'

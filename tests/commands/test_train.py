@@ -180,7 +180,7 @@ def test_auto_scale_lr(train, configs, tmp_path):
 
 
 def test_work_dir_is_named_after_the_config(configs, monkeypatch, tmp_path):
-    from nat_mm.inference.config import load_config
+    from nat_mm.config.reading import load_config
 
     monkeypatch.chdir(tmp_path)
     assert load_config(str(configs['detection'])).work_dir == 'work_dirs/small_detection'

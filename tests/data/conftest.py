@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 import nat_mm  # noqa: F401
-from nat_mm.inference.datasets import PARTS
+from nat_mm.config.datasets import PARTS
 
 LOADING = [
     dict(type='LoadImageFromFile'),

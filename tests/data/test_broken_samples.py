@@ -10,9 +10,9 @@ import pytest
 from mmengine.registry import TRANSFORMS
 from mmengine.runner import Runner
 
+from nat_mm.config.reading import load_config
 from nat_mm.data.broken_samples import BrokenSampleError, loading_mistakes, name_broken_samples
 from nat_mm.errors import UserError
-from nat_mm.inference.config import load_config
 from tests.commands.conftest import write_configs
 from tests.conftest import write_small_data
 

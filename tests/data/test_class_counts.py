@@ -7,9 +7,9 @@ import pytest
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+from nat_mm.config.datasets import PARTS
 from nat_mm.data.class_counts import find_class_count_problems
 from nat_mm.data.sources import find_sources
-from nat_mm.inference.datasets import PARTS
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 DETECTOR = 'detection/nat/mask_rcnn_nat_mini_3x_coco.py'

@@ -5,11 +5,11 @@ import math
 
 import pytest
 
+from nat_mm.config.datasets import PARTS
 from nat_mm.data.coco import check_coco
 from nat_mm.data.findings import Finding
 from nat_mm.data.sources import find_sources
 from nat_mm.data.summaries import Summary
-from nat_mm.inference.datasets import PARTS
 
 
 @pytest.fixture

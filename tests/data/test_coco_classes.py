@@ -6,10 +6,10 @@ import pytest
 from mmdet.datasets import CocoDataset
 from mmengine.registry import DATASETS
 
+from nat_mm.config.datasets import PARTS
 from nat_mm.data.coco import check_coco
 from nat_mm.data.findings import Finding
 from nat_mm.data.sources import find_sources
-from nat_mm.inference.datasets import PARTS
 
 NAMES = ('arrow', 'box', 'cross', 'disc')
 FROM_FILE = "write metainfo=dict(classes=('arrow', 'box', 'cross', 'disc')) in "

@@ -6,9 +6,9 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from PIL import Image
 
+from nat_mm.config.datasets import PARTS
 from nat_mm.data.folders import find_class_names, find_folder_problems
 from nat_mm.data.sources import find_sources
-from nat_mm.inference.datasets import PARTS
 
 NAMES = ('bird', 'cat', 'dog')
 

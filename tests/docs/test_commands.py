@@ -15,7 +15,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 
-from nat_mm.inference import zoo
+from nat_mm.config import zoo
 from tests.checkpoints.models import make_classifier
 from tests.docs.blocks import (
     CONFIG_PAGES,
@@ -112,7 +112,7 @@ def folder(prepared, tmp_path, monkeypatch) -> Path:
     monkeypatch.setitem(os.environ, 'MPLBACKEND', 'Agg')
     monkeypatch.setitem(sys.modules, 'natten', None)  # one page inserts a stand-in
     monkeypatch.setitem(sys.modules, 'natten.functional', None)
-    monkeypatch.setattr('nat_mm.inference.config.find_config', find_smaller_config)
+    monkeypatch.setattr('nat_mm.config.reading.find_config', find_smaller_config)
     monkeypatch.setattr('nat_mm.inference.model.published_weights', find_smaller_weights)
     return copy
 

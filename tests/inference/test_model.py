@@ -14,8 +14,8 @@ from mmengine.registry import DefaultScope
 from pycocotools import mask as coco_mask
 
 import nat_mm
+from nat_mm.config import zoo
 from nat_mm.errors import UserError
-from nat_mm.inference import zoo
 from nat_mm.inference.inputs import Frame
 from nat_mm.inference.model import Model, _reduces_zero_label
 from nat_mm.inference.model_settings import low_scores_kept

@@ -21,7 +21,7 @@ import torch
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import HOOKS
 
-from nat_mm.inference.config import load_config
+from nat_mm.config.reading import load_config
 from nat_mm.training.resume import find_last_checkpoint
 from tests.loading import forget_visualizers, load_command
 from tests.processes import leave_out_log_details

@@ -6,8 +6,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from nat_mm.config.reading import config_mistakes
 from nat_mm.errors import UserError
-from nat_mm.inference.config import config_mistakes
 from nat_mm.training.checkpoint_hook import BestMetricCheck
 from nat_mm.training.first_pass import first_pass_mistakes
 from tests.training.tiny_run import Calls, TinyModel, build_tiny

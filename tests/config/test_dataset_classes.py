@@ -5,9 +5,9 @@ import json
 import pytest
 from mmengine.config import Config
 
+from nat_mm.config.dataset_classes import apply_dataset_classes
+from nat_mm.config.reading import load_config
 from nat_mm.errors import UserError
-from nat_mm.inference.config import load_config
-from nat_mm.inference.dataset_classes import apply_dataset_classes
 from tests.model_zoo import ROOT
 
 BASES = ROOT / 'configs/_base_/finetune'

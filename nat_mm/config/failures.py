@@ -13,7 +13,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.runner import BaseLoop, FlexibleRunner, Runner
 
-from nat_mm.inference.building import built_from, config_being_built
+from nat_mm.config.building import built_from, config_being_built
 
 LIBRARIES = frozenset(
     ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'torch', 'torchvision', 'numpy')

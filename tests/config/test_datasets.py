@@ -4,7 +4,7 @@ import pytest
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset, ConcatDataset, RepeatDataset
 
-from nat_mm.inference.datasets import find_inner, find_test_dataset, unwrap_dataset
+from nat_mm.config.datasets import find_inner, find_test_dataset, unwrap_dataset
 
 LEAF, OTHER = dict(type='CocoDataset', ann_file='a.json'), dict(type='CocoDataset')
 REPEATED = dict(type='RepeatDataset', times=2, dataset=LEAF)

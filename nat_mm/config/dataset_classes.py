@@ -6,8 +6,8 @@ from typing import Any
 
 from mmengine.config import Config
 
+from nat_mm.config.datasets import PARTS, find_inner
 from nat_mm.errors import UserError, brief
-from nat_mm.inference.datasets import PARTS, find_inner
 
 FROM_ANNOTATIONS = 'from_annotations'
 EXAMPLE = "dataset_classes = ('cat', 'dog')"

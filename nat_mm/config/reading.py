@@ -11,15 +11,15 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.utils import import_modules_from_strings
 
-from nat_mm.errors import CheckpointError, UserError, describe_error
-from nat_mm.inference.building import (
+from nat_mm.config.building import (
     BadArgumentError,
     UnknownTypeError,
     tell_mistakes_apart,
 )
-from nat_mm.inference.dataset_classes import apply_dataset_classes
-from nat_mm.inference.failures import describe_failure, find_parts, is_due_to_config
-from nat_mm.inference.zoo import find_config
+from nat_mm.config.dataset_classes import apply_dataset_classes
+from nat_mm.config.failures import describe_failure, find_parts, is_due_to_config
+from nat_mm.config.zoo import find_config
+from nat_mm.errors import CheckpointError, UserError, describe_error
 
 FRAMEWORKS = ('mmdet', 'mmseg', 'mmpretrain')
 

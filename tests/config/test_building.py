@@ -9,9 +9,9 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import Registry
 from torch import nn
 
+from nat_mm.config.building import BadArgumentError, UnknownTypeError, tell_mistakes_apart
+from nat_mm.config.reading import config_mistakes
 from nat_mm.errors import UserError
-from nat_mm.inference.building import BadArgumentError, UnknownTypeError, tell_mistakes_apart
-from nat_mm.inference.config import config_mistakes
 
 PARTS = Registry('parts of test_building')
 REFUSALS = {

@@ -9,9 +9,9 @@ from mmengine.hooks import Hook
 from mmengine.registry import HOOKS, MODELS
 from mmengine.runner import Runner
 
+from nat_mm.config.failures import describe_failure, find_place, is_due_to_config
+from nat_mm.config.reading import config_mistakes
 from nat_mm.errors import UserError
-from nat_mm.inference.config import config_mistakes
-from nat_mm.inference.failures import describe_failure, find_place, is_due_to_config
 
 HEAD = {'type': 'mmseg.FCNHead', 'in_channels': 4, 'channels': 8, 'num_classes': 2}
 

@@ -1,0 +1,1 @@
+"""Reads configs, and tells mistakes in them from bugs."""
