@@ -35,7 +35,7 @@ from nat_mm.analysis.pattern_figures import draw_equivariance, draw_field_growth
 from nat_mm.analysis.prepared_image import PreparedImage, prepare_image
 from nat_mm.analysis.saliency import draw_saliency, saliency
 from nat_mm.backbones.base import NeighborhoodBackbone
-from nat_mm.commands.arguments import add_config_overrides
+from nat_mm.commands.arguments import add_config_overrides, add_mirror_option
 from nat_mm.commands.device import add_device_option, check_device
 from nat_mm.commands.drawing import find_images, read_images, value_mistakes
 from nat_mm.config.reading import load_config
@@ -101,6 +101,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         help='folder for the results; default: %(default)s',
     )
     add_device_option(parser)
+    add_mirror_option(parser)
     add_config_overrides(parser)
     return parser.parse_args(arguments)
 
@@ -127,6 +128,7 @@ def load_checkpoints(arguments: argparse.Namespace) -> dict[str, Model]:
             load_config(arguments.config, overrides=arguments.cfg_options),
             checkpoint,
             device=arguments.device,
+            mirror=arguments.mirror,
         )
         for checkpoint in arguments.checkpoints or [RANDOM]
     }

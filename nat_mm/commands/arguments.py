@@ -55,6 +55,13 @@ def check_opacity_option(opacity: float) -> None:
         raise UserError(f'--opacity must be from 0 to 1, got {opacity:g}')
 
 
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Adds the positional argument ``config``."""
+    parser.add_argument(
+        'config', help='config file, nat_mm::PATH, or the name of a model in the model zoo'
+    )
+
+
 def add_config_overrides(parser: argparse.ArgumentParser) -> None:
     """Adds ``--cfg-options``.
 

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 from nat_mm.analysis.batches import draw_batches
-from nat_mm.commands.arguments import add_config_overrides
+from nat_mm.commands.arguments import add_config, add_config_overrides
 from nat_mm.config.reading import load_config
 from nat_mm.errors import UserError
 from nat_mm.files import write_image
@@ -21,9 +21,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        'config', help='config file, nat_mm::PATH, or the name of a model in the model zoo'
-    )
+    add_config(parser)
     parser.add_argument(
         '--phase',
         choices=('train', 'val', 'test'),

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from nat_mm.commands.arguments import add_config_overrides
+from nat_mm.commands.arguments import add_config, add_config_overrides
 from nat_mm.commands.progress import show_progress
 from nat_mm.commands.running import printable
 from nat_mm.config.reading import load_config
@@ -28,9 +28,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        'config', help='config file, nat_mm::PATH, or the name of a model in the model zoo'
-    )
+    add_config(parser)
     parser.add_argument(
         '--thorough',
         action='store_true',

@@ -30,7 +30,7 @@ from mmengine.registry import MODELS
 
 from nat_mm.backbones.base import NeighborhoodBackbone
 from nat_mm.checkpoints import load_pretrained, mirrors_first
-from nat_mm.commands.arguments import add_config_overrides, add_mirror_option
+from nat_mm.commands.arguments import add_config, add_config_overrides, add_mirror_option
 from nat_mm.commands.misfits import misfits_explained
 from nat_mm.config.reading import config_mistakes, load_config
 from nat_mm.errors import UserError
@@ -49,9 +49,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        'config', help='config file, nat_mm::PATH, or the name of a model in the model zoo'
-    )
+    add_config(parser)
     parser.add_argument(
         'checkpoint',
         nargs='?',

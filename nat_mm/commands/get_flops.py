@@ -16,7 +16,7 @@ from nat_mm.analysis.flops import ModelCosts, count_costs
 from nat_mm.analysis.flops_report import FlopsReport
 from nat_mm.analysis.without_values import WithoutValues
 from nat_mm.analysis.workloads import Workload, find_workload
-from nat_mm.commands.arguments import add_config_overrides
+from nat_mm.commands.arguments import add_config, add_config_overrides
 from nat_mm.commands.misfits import explain_misfit
 from nat_mm.config.reading import load_config
 from nat_mm.errors import UserError, describe_error
@@ -27,9 +27,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        'config', help='config file, nat_mm::PATH, or the name of a model in the model zoo'
-    )
+    add_config(parser)
     parser.add_argument(
         '--shape', type=int, nargs=2, metavar=('H', 'W'), help='height and width of the image'
     )

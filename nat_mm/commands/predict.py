@@ -28,6 +28,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nat_mm.commands.arguments import (
+    add_config,
     add_config_overrides,
     add_mirror_option,
     add_opacity_option,
@@ -37,6 +38,7 @@ from nat_mm.commands.device import add_device_option, check_device
 from nat_mm.commands.misfits import misfits_explained
 from nat_mm.commands.running import INTERRUPTED, printable
 from nat_mm.errors import UserError
+from nat_mm.inference.drawing import SCORE_THRESHOLD
 from nat_mm.inference.images import MEGAPIXELS
 from nat_mm.inference.inputs import find_inputs, list_unreadable
 from nat_mm.inference.model import load_model
@@ -48,9 +50,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        'config', help='config file, nat_mm::PATH, or the name of a model in the model zoo'
-    )
+    add_config(parser)
     parser.add_argument('checkpoint', help='checkpoint: a file, a URL or hf://owner/name')
     parser.add_argument(
         'inputs',
@@ -71,7 +71,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--score-threshold',
         type=float,
-        default=0.3,
+        default=SCORE_THRESHOLD,
         help="drop objects with lower scores, from 0 to 1; may be lower than the config's own "
         'threshold; default: %(default)s',
     )

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from nat_mm.commands.arguments import add_config_overrides
+from nat_mm.commands.arguments import add_config, add_config_overrides, add_mirror_option
 from nat_mm.commands.device import add_device_option, check_device
 from nat_mm.demo.runs import exit_on_signals
 from nat_mm.errors import UserError
@@ -29,9 +29,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        'config', help='config file, nat_mm::PATH, or the name of a model in the model zoo'
-    )
+    add_config(parser)
     parser.add_argument('checkpoint', help='checkpoint file or URL')
     parser.add_argument(
         '--host',
@@ -80,6 +78,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         default=MEGAPIXELS,
         help='refuse larger images (413); default: %(default)s',
     )
+    add_mirror_option(parser)
     add_config_overrides(parser)
     return parser.parse_args(arguments)
 
@@ -124,6 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             arguments.checkpoint,
             device=arguments.device,
             overrides=arguments.cfg_options,
+            mirror=arguments.mirror,
         )
         app = build_app(model, limits, name=Path(arguments.config).stem)
         # Requests that have arrived are answered or given up within the timeout.

@@ -11,6 +11,7 @@ from mmengine.hooks import Hook
 from nat_mm.analysis.class_report import class_report
 from nat_mm.checkpoints import mirrors_first, read_before
 from nat_mm.commands.arguments import (
+    add_config,
     add_mirror_option,
     add_no_check,
     add_opacity_option,
@@ -29,6 +30,7 @@ from nat_mm.inference.checkpoint import (
     check_order_of_classes,
     read_for_model,
 )
+from nat_mm.inference.drawing import SCORE_THRESHOLD
 from nat_mm.inference.evaluation_files import DrawingHook, LabelImageHook
 from nat_mm.inference.visualizer import replace_visualizer
 from nat_mm.training.first_pass import first_pass_mistakes
@@ -41,9 +43,7 @@ TOOLBOX_HOOKS = ('DetVisualizationHook', 'SegVisualizationHook', 'VisualizationH
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        'config', help='config file, nat_mm::PATH, or the name of a model in the model zoo'
-    )
+    add_config(parser)
     parser.add_argument('checkpoint', help='checkpoint: a file, a URL or hf://owner/name')
     parser.add_argument(
         '--out',
@@ -77,7 +77,7 @@ def drawing_hook(config: Config, arguments: argparse.Namespace) -> Hook | None:
             arguments.show_dir,
             show=arguments.show,
             wait_time=arguments.wait_time,
-            score_threshold=own.get('score_thr', 0.3),
+            score_threshold=own.get('score_thr', SCORE_THRESHOLD),
         )
     own.update(draw=True, show=arguments.show, wait_time=arguments.wait_time)
     if arguments.show_dir:

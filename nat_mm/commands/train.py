@@ -13,6 +13,7 @@ from mmengine.config import Config
 
 from nat_mm.checkpoints import mirrors_first, read_before
 from nat_mm.commands.arguments import (
+    add_config,
     add_mirror_option,
     add_no_check,
     add_run_options,
@@ -49,9 +50,7 @@ MIXED_PRECISION_WRAPPERS = ('AutocastOptimWrapper', 'AmpOptimWrapper')
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
-        'config', help='config file, nat_mm::PATH, or the name of a model in the model zoo'
-    )
+    add_config(parser)
     parser.add_argument(
         '--resume',
         nargs='?',

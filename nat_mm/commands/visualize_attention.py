@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from nat_mm.analysis.attention_figure import draw_attention
 from nat_mm.analysis.prepared_image import prepare_image
 from nat_mm.analysis.windows import default_stage, find_backbone
-from nat_mm.commands.arguments import add_config_overrides, add_mirror_option
+from nat_mm.commands.arguments import add_config, add_config_overrides, add_mirror_option
 from nat_mm.commands.device import check_device
 from nat_mm.commands.drawing import (
     add_drawing_options,
@@ -48,9 +48,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        'config', help='config file, nat_mm::PATH, or the name of a model in the model zoo'
-    )
+    add_config(parser)
     parser.add_argument(
         'checkpoint',
         help='checkpoint: a file, a URL or hf://owner/name, or none for random weights',

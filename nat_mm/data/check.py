@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 
 from mmengine.config import Config
 
@@ -15,11 +16,13 @@ from nat_mm.data.folders import find_folder_problems
 from nat_mm.data.label_images import find_label_image_problems
 from nat_mm.data.loaders import find_loader_problems
 from nat_mm.data.model_fit import find_model_problems
+from nat_mm.data.palettes import find_palette_problems
 from nat_mm.data.paths import describe_path_problem, find_path_problems
 from nat_mm.data.progress import Progress, no_progress
-from nat_mm.data.setting_values import find_value_problems
+from nat_mm.data.setting_values import find_wrong_settings
 from nat_mm.data.sources import DataSource, find_sources
 from nat_mm.data.summaries import Summary, summarize_samples
+from nat_mm.data.training_settings import find_setting_problems
 from nat_mm.errors import UserError, describe_error
 
 
@@ -98,7 +101,10 @@ def check_config(
         findings.append(Finding(f'{config.filename} has no model'))
     if has_model and 'train' in parts:
         # Parts that do not fit fail or stay untrained in training; they do not affect test results.
-        checks['settings'] = lambda: find_value_problems(config)
+        checks['settings'] = lambda: chain(
+            find_wrong_settings(config), find_setting_problems(config)
+        )
+        checks['palettes'] = lambda: find_palette_problems(config)
         checks['model'] = lambda: find_model_problems(config)
     if has_model and files:
         checks['label images'] = lambda: _check_label_images(config, present, thorough)

@@ -13,7 +13,7 @@ from mmengine.dataset import BaseDataset
 
 from nat_mm.data.findings import Finding, shorten
 from nat_mm.data.image_headers import ImageHeader, find_image_problem, read_header
-from nat_mm.data.label_values import describe_colors, find_value_problems
+from nat_mm.data.label_values import describe_colors, find_label_value_problems
 from nat_mm.data.sources import DataSource
 from nat_mm.inference.images import SUFFIXES, UnreadableInput
 
@@ -97,7 +97,7 @@ def find_label_image_problems(
     if is_panoptic or not is_ours or not sound:
         return
     read = sound if thorough else spread(sound, _SAMPLE)
-    yield from find_value_problems(
+    yield from find_label_value_problems(
         source,
         loader,
         read,

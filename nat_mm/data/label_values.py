@@ -35,7 +35,7 @@ class _Limits:
     ignored_by: Mapping[str, int]
 
 
-def find_value_problems(
+def find_label_value_problems(
     source: DataSource,
     loader: Any,
     paths: Sequence[str],

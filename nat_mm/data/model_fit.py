@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.registry import MODELS
 from torch import nn
 from torch.nn.modules.batchnorm import SyncBatchNorm
 
+from nat_mm.backbones.base import FreezableBackbone
 from nat_mm.data.detector_fit import (
     find_detr_problems,
     find_odd_size_problems,
@@ -18,12 +20,10 @@ from nat_mm.data.detector_fit import (
 from nat_mm.data.findings import Finding
 from nat_mm.data.mismatches import explain_failure, find_wrong_channels, find_wrong_strides
 from nat_mm.data.model_parts import Described, Part, find_parts, find_steps, run_necks
-from nat_mm.data.palettes import find_palette_problems
 from nat_mm.data.shape_trace import Failure, ShapeTrace
-from nat_mm.data.training_settings import find_setting_problems
+from nat_mm.data.sources import find_class
 from nat_mm.data.unused_outputs import find_unused_outputs
 
-BACKBONES = ('NAT', 'DiNAT', 'DiNAT_s')
 DETECTED_SIZE, SEGMENTED_SIZE, CLASSIFIED_SIZE = (512, 640), (512, 512), (224, 224)
 
 
@@ -38,21 +38,18 @@ def find_model_problems(config: Config) -> Iterator[Finding]:
 
     Yields:
         What does not fit: numbers of levels, strides, channels, sizes that a neck cannot take,
-        batch normalization over single values, outputs that no head uses; also problems with
-        palettes and with settings of the training run.
+        batch normalization over single values, outputs that no head uses.
     """
-    yield from find_setting_problems(config)
-    yield from find_palette_problems(config)
     yield from dict.fromkeys(find_misfits(config, for_training=True))
 
 
 def find_misfits(config: Config, *, for_training: bool = False) -> Iterator[Finding]:
-    """Like `find_model_problems`, without palettes and settings of the training run.
+    """Like `find_model_problems`, but by default without what only training needs.
 
     Args:
         config: Config of the run.
-        for_training: Whether to also report what only training needs: more than one value per
-            channel for batch normalization.
+        for_training: Whether to include that: more than one value per channel for batch
+            normalization.
     """
     model = config.get('model') or {}
     if not isinstance(model.get('backbone'), dict):
@@ -60,7 +57,7 @@ def find_misfits(config: Config, *, for_training: bool = False) -> Iterator[Find
     channels = model.backbone.get('in_channels', 3)
     if not isinstance(channels, int):
         return
-    text = _find_wrong_mean(config, channels) or _find_wrong_weights(model)
+    text = _find_wrong_mean(config, channels) or _find_wrong_weights(config)
     if text:
         yield Finding(text)
         return
@@ -116,13 +113,16 @@ def _find_wrong_mean(config: Config, channels: int) -> str | None:
     )
 
 
-def _find_wrong_weights(model: dict[str, Any]) -> str | None:
+def _find_wrong_weights(config: Config) -> str | None:
     """Reports ``model.pretrained``, with which mmseg would give our backbone other weights."""
-    name = str(model.backbone.get('type'))
-    if name not in BACKBONES or not model.get('pretrained'):
+    model = config.model
+    if not model.get('pretrained'):
+        return None
+    kind = find_class(MODELS, model.backbone, config)
+    if kind is None or not issubclass(kind, FreezableBackbone):
         return None
     return (
-        f'model.pretrained is {model.pretrained!r}, which {name} does not take: write '
+        f'model.pretrained is {model.pretrained!r}, which {kind.__name__} does not take: write '
         "pretrained=None, and weights into model.backbone.init_cfg as dict(type='Pretrained', "
         'checkpoint=...)'
     )

@@ -32,7 +32,7 @@ METRICS = {
 """Argument and values by which an evaluator's metrics are chosen."""
 
 
-def find_value_problems(config: Config) -> Iterator[Finding]:
+def find_wrong_settings(config: Config) -> Iterator[Finding]:
     """Finds values of settings that mmengine refuses or stumbles over.
 
     Args:

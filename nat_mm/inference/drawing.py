@@ -21,6 +21,8 @@ from nat_mm.inference.palettes import Color, complete_palette
 
 OPACITY = 0.5
 """Opacity of masks and label maps: 0 shows only the image, 1 hides it."""
+SCORE_THRESHOLD = 0.3
+"""Lowest score of the objects that results and drawings contain by default."""
 
 _ROWS = 256
 """Number of image rows processed at once, which saves memory and half of the time."""

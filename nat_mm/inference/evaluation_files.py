@@ -12,11 +12,10 @@ from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
 from nat_mm.config.datasets import unwrap_dataset
+from nat_mm.inference.drawing import SCORE_THRESHOLD
 from nat_mm.inference.images import SUFFIXES, to_drawing
 from nat_mm.inference.loading import ImageLoader
 from nat_mm.inference.result_files import write_labels
-
-_DEFAULT_THRESHOLD = 0.3
 
 
 class ImageNames:
@@ -111,7 +110,7 @@ class DrawingHook(Hook):
         *,
         show: bool = False,
         wait_time: float = 0,
-        score_threshold: float = _DEFAULT_THRESHOLD,
+        score_threshold: float = SCORE_THRESHOLD,
     ) -> None:
         self._folder = None if folder is None else Path(folder)
         self._score_threshold = score_threshold

@@ -25,6 +25,7 @@ from nat_mm.config.reading import apply_overrides, config_mistakes, load_config
 from nat_mm.config.zoo import published_weights
 from nat_mm.errors import UserError, brief
 from nat_mm.inference.checkpoint import check_checkpoint_fits, read_for_model
+from nat_mm.inference.drawing import SCORE_THRESHOLD
 from nat_mm.inference.images import UnreadableInput
 from nat_mm.inference.inputs import Frame, LeftOut, find_inputs, list_unreadable, read_frames
 from nat_mm.inference.loading import ImageLoader
@@ -194,7 +195,7 @@ class Model:
         self,
         inputs: str | Path | np.ndarray | Iterable[str | Path | np.ndarray],
         *,
-        score_threshold: float = 0.3,
+        score_threshold: float = SCORE_THRESHOLD,
         batch_size: int = 1,
         tiling: Tiling | None = None,
     ) -> Result | list[Result]:

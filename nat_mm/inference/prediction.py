@@ -23,7 +23,7 @@ from rich.text import Text
 
 from nat_mm.errors import UserError
 from nat_mm.files import encode_image, write_bytes
-from nat_mm.inference.drawing import OPACITY
+from nat_mm.inference.drawing import OPACITY, SCORE_THRESHOLD
 from nat_mm.inference.images import MEGAPIXELS, check_not_overwritten
 from nat_mm.inference.inputs import Frame, LeftOut, count_frames, read_frames, result_names
 from nat_mm.inference.interrupts import delayed_interrupt
@@ -96,7 +96,7 @@ def predict_all(
     model: Model,
     *,
     out_dir: Path,
-    score_threshold: float = 0.3,
+    score_threshold: float = SCORE_THRESHOLD,
     opacity: float = OPACITY,
     batch_size: int = 1,
     fps: float | None = None,

@@ -10,7 +10,7 @@ from mmengine.registry import VISUALIZERS
 from mmengine.structures import BaseDataElement
 from mmengine.visualization import Visualizer
 
-from nat_mm.inference.drawing import OPACITY, classes_of_dataset, draw_sample
+from nat_mm.inference.drawing import OPACITY, SCORE_THRESHOLD, classes_of_dataset, draw_sample
 
 REPLACED = ('DetLocalVisualizer', 'SegLocalVisualizer')
 """Visualizers whose ``add_datasample`` has the same arguments."""
@@ -45,7 +45,7 @@ class ResultVisualizer(Visualizer):
         show: bool = False,
         wait_time: float = 0,
         out_file: str | None = None,
-        pred_score_thr: float = 0.3,
+        pred_score_thr: float = SCORE_THRESHOLD,
         step: int = 0,
     ) -> None:
         """Draws the ground truth and the prediction side by side, if the sample has them.

@@ -18,6 +18,7 @@ from starlette.requests import ClientDisconnect
 
 from nat_mm import __version__
 from nat_mm.errors import UserError
+from nat_mm.inference.drawing import SCORE_THRESHOLD
 from nat_mm.inference.images import UnreadableInput
 from nat_mm.inference.inputs import Frame, LeftOut
 from nat_mm.inference.model import Model
@@ -127,7 +128,7 @@ def build_app(model: Model, limits: Limits, *, name: str) -> FastAPI:
         request: Request,
         score_threshold: Annotated[
             float, Query(ge=0, le=1, description='lowest score of the objects of a detector')
-        ] = 0.3,
+        ] = SCORE_THRESHOLD,
         masks: Annotated[
             MaskFormat, Query(description="how masks and a label map's classes are written")
         ] = MaskFormat.RLE,

@@ -12,6 +12,7 @@ import gradio as gr
 from gradio.data_classes import FileData
 
 from nat_mm.files import write_image
+from nat_mm.inference.drawing import SCORE_THRESHOLD
 from nat_mm.inference.inputs import Frame
 from nat_mm.inference.loading import ImageLoader
 from nat_mm.web.attention import StageChoices, draw_clicked_window, list_stages
@@ -24,8 +25,6 @@ from nat_mm.web.visitors import Visit, Visitors
 MEAN = 'mean'
 """Option for the mean over all heads."""
 
-THRESHOLD = 0.3
-"""Initial lowest score of the objects that are shown."""
 
 Choices = list[tuple[str, str]]
 """Options of a dropdown, each with the text that is shown and the value that is sent."""
@@ -270,7 +269,7 @@ def _file(path: Path, name: str) -> dict:
 
 
 def _threshold(value: Any) -> float:
-    return value if _is_number(value) and LOWEST_SCORE <= value <= 1 else THRESHOLD
+    return value if _is_number(value) and LOWEST_SCORE <= value <= 1 else SCORE_THRESHOLD
 
 
 def _is_number(value: Any) -> bool:

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import gradio as gr
 
+from nat_mm.inference.drawing import SCORE_THRESHOLD
 from nat_mm.web.bounds import FILE_MEGABYTES, LONGEST_SIDE
-from nat_mm.web.handlers import THRESHOLD, Handlers
+from nat_mm.web.handlers import Handlers
 from nat_mm.web.models import LOWEST_SCORE
 
 TITLE = 'Neighborhood attention'
@@ -75,7 +76,7 @@ def build_page(handlers: Handlers) -> gr.Blocks:
                 threshold = gr.Slider(
                     LOWEST_SCORE,
                     1,
-                    value=THRESHOLD,
+                    value=SCORE_THRESHOLD,
                     step=0.05,
                     label='Lowest score',
                     elem_id='threshold',

@@ -1,5 +1,6 @@
 """Tests --mirror of the commands that read published weights."""
 
+import socket
 from urllib.error import URLError
 
 import cv2
@@ -15,6 +16,8 @@ URL = 'https://shi-labs.com/projects/nat/checkpoints/CLS/nat_mini.pth'
 ARGUMENTS = {
     'predict': ['CONFIG', URL, 'image.png'],
     'test': ['CONFIG', URL, '--no-check'],
+    'serve': ['CONFIG', URL, '--port', 'PORT'],
+    'analyze': ['CONFIG', URL, '--image', 'image.png'],
     'train': ['CONFIG', '--no-check', '--cfg-options', f'load_from={URL}'],
     'visualize_attention': ['CONFIG', URL, 'image.png'],
     'visualize_saliency': ['image.png', '--model', 'nat', 'CONFIG', URL],
@@ -43,7 +46,9 @@ def asked(monkeypatch):
 def test_mirror(command, asked, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cv2.imwrite('image.png', np.zeros((32, 32, 3), np.uint8))
-    arguments = [CONFIG if each == 'CONFIG' else each for each in ARGUMENTS[command]]
+    with socket.create_server(('127.0.0.1', 0)) as listener:
+        values = {'CONFIG': CONFIG, 'PORT': str(listener.getsockname()[1])}
+    arguments = [values.get(each, each) for each in ARGUMENTS[command]]
     for options in ([], ['--mirror']):
         with pytest.raises(UserError, match=MESSAGE):
             load_command(command).main([*options, *arguments])

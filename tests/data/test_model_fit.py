@@ -214,6 +214,10 @@ WRONG = {
         "model.pretrained is 'open-mmlab://resnet50_v1c', which NAT does not take: write "
         'pretrained=None, and weights into model.backbone.init_cfg as dict(',
     ),
+    'weights-of-a-resnet-for-a-type-with-a-scope': (
+        (POINT_REND, {'neck': NECK, 'backbone': {'type': 'mmengine.NAT'}}),
+        "model.pretrained is 'open-mmlab://resnet50_v1c', which NAT does not take: write ",
+    ),
     'point-rend-of-another-backbone': (
         (POINT_REND, {'pretrained': None}),
         'model.neck.in_channels is [256, 512, 1024, 2048], but model.backbone gives 4 ',

@@ -5,7 +5,7 @@ from mmengine.config import Config
 from mmengine.hooks import EMAHook
 
 from nat_mm.data.paths import find_path_problems
-from nat_mm.data.setting_values import find_value_problems
+from nat_mm.data.setting_values import find_wrong_settings
 from nat_mm.data.sources import find_sources
 from nat_mm.errors import UserError
 
@@ -15,7 +15,7 @@ IOU = {'type': 'mmseg.IoUMetric', 'iou_metrics': ['mFoo']}
 
 def problems(**settings):
     config = Config({'default_scope': 'mmdet', **settings})
-    return [each.text for each in find_value_problems(config)]
+    return [each.text for each in find_wrong_settings(config)]
 
 
 def optimizing(**settings):
