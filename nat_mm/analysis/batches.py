@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from nat_mm.config.reading import config_mistakes
 from nat_mm.data.broken_samples import loading_mistakes, name_broken_samples
-from nat_mm.data.checks import check_dataset, data_mistakes
+from nat_mm.data.mistakes import check_dataset, data_mistakes
 from nat_mm.data.palettes import complete_palettes
 from nat_mm.errors import UserError
 from nat_mm.inference.drawing import classes_of_dataset, draw_sample

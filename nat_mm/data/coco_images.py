@@ -91,9 +91,11 @@ def find_image_problems(
         What is wrong.
     """
     loaders = [each for each in source.transforms if isinstance(each, mmcv.LoadImageFromFile)]
-    if not images or not loaders or not _is_local(source, loaders[0], images[0][0]):
+    if not images or not loaders or not is_local(source.config, images[0][0]):
         return
     loader = loaders[0]
+    if not is_local(loader):
+        return
     turns = loader.imdecode_backend in (None, 'cv2', 'pillow') and loader.color_type in (
         'color',
         'grayscale',
@@ -160,11 +162,6 @@ def find_shared_images(listed: Mapping[str, Sequence[Listed]]) -> Iterator[Findi
                 f'so that its metrics say little about other images; first: {shared[0]}',
                 is_error=False,
             )
-
-
-def _is_local(source: DataSource, loader: mmcv.LoadImageFromFile, path: str) -> bool:
-    settings = {'backend_args': loader.backend_args, 'file_client_args': loader.file_client_args}
-    return is_local(source.config) and is_local(settings) and '://' not in path
 
 
 def _explain_size(size: tuple[int, int], expected: tuple[float, float], header: ImageHeader) -> str:

@@ -11,6 +11,7 @@ from mmengine.dataset import BaseDataset
 from nat_mm.config.datasets import PARTS
 from nat_mm.data.findings import Finding, shorten
 from nat_mm.data.image_headers import find_image_problem
+from nat_mm.data.paths import is_local
 from nat_mm.data.sources import DataSource
 
 MOST_HEADERS = 50_000
@@ -31,8 +32,10 @@ def find_class_names(source: DataSource, *, from_folders: bool = True) -> Sequen
     classes = source.dataset.metainfo.get('classes')
     if classes or not from_folders or not _numbers_folders(source.dataset):
         return classes or None
-    folder = Path(source.dataset.img_prefix)
-    return _list_folders(folder) or None if _is_local(folder) and folder.is_dir() else None
+    prefix = source.dataset.img_prefix
+    if not is_local(source.dataset, prefix) or not Path(prefix).is_dir():
+        return None
+    return _list_folders(prefix) or None
 
 
 def find_folder_problems(
@@ -58,7 +61,7 @@ def find_folder_problems(
     seen = set()
     for source in (each for part in PARTS for each in sources.get(part, ())):
         dataset = source.dataset
-        if not _reads_files(dataset) or not _is_local(dataset.img_prefix, dataset.ann_file):
+        if not _reads_files(dataset) or not is_local(dataset, dataset.img_prefix, dataset.ann_file):
             continue
         # Test and validation data are usually the same.
         place = (os.path.abspath(dataset.img_prefix or '.'), dataset.ann_file, dataset.with_label)
@@ -92,10 +95,6 @@ def _numbers_folders(dataset: BaseDataset) -> bool:
     """Whether the classes of a dataset are its folders."""
     has_labels = getattr(dataset, 'with_label', False) and not dataset.ann_file
     return has_labels and hasattr(dataset, 'img_prefix')
-
-
-def _is_local(*paths: object) -> bool:
-    return not any('://' in str(path) for path in paths)
 
 
 def _list_folders(folder: str | Path) -> list[str]:

@@ -14,6 +14,7 @@ from mmengine.dataset import BaseDataset
 from nat_mm.data.findings import Finding, shorten
 from nat_mm.data.image_headers import ImageHeader, find_image_problem, read_header
 from nat_mm.data.label_values import describe_colors, find_label_value_problems
+from nat_mm.data.paths import is_local
 from nat_mm.data.sources import DataSource
 from nat_mm.inference.images import SUFFIXES, UnreadableInput
 
@@ -59,7 +60,7 @@ def find_label_image_problems(
     loader = find_loader(dataset)
     key = next((key for key in ('seg_map_path', 'seg') if dataset.data_prefix.get(key)), None)
     is_semantic = hasattr(dataset, 'img_suffix') and hasattr(dataset, 'seg_map_suffix')
-    if loader is None or not _is_local(dataset):
+    if loader is None or not is_local(dataset, dataset.ann_file, *dataset.data_prefix.values()):
         return
     if key is None:
         if is_semantic:
@@ -138,12 +139,6 @@ def _flatten(transforms: Iterable[Any]) -> Iterator[Any]:
 
 def _is_known(transform: Any) -> bool:
     return type(transform).__module__.split('.')[0] in _FRAMEWORKS
-
-
-def _is_local(dataset: BaseDataset) -> bool:
-    backend = (getattr(dataset, 'backend_args', None) or {}).get('backend', 'local')
-    places = [dataset.ann_file, *dataset.data_prefix.values()]
-    return backend in ('local', 'disk') and not any('://' in str(each) for each in places)
 
 
 def _list_pairs(dataset: BaseDataset) -> list[_Pair]:

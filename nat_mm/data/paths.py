@@ -36,7 +36,7 @@ def find_path_problems(config: Config, part: str) -> Iterator[Finding]:
             yield Finding(f'{place} has no type, such as CocoMetric')
         for name in ('ann_file', 'seg_prefix'):
             path = evaluator.get(name)
-            if is_local(evaluator) and path and '://' not in path and not os.path.exists(path):
+            if path and is_local(evaluator, path) and not os.path.exists(path):
                 yield Finding(f'{place}.{name} does not exist: {os.path.abspath(path)}')
 
 
@@ -77,10 +77,20 @@ def _every_evaluator(config: Config, part: str) -> Iterator[tuple[str, Any]]:
         yield f'{part}_evaluator', evaluators
 
 
-def is_local(settings: Any) -> bool:
-    """Whether a dataset, transform or evaluator reads ordinary files, by its config."""
-    arguments = settings.get('backend_args') or settings.get('file_client_args') or {}
-    return arguments.get('backend', 'local') in LOCAL_BACKENDS
+def is_local(settings: Any, *paths: Any) -> bool:
+    """Whether a dataset, transform or evaluator reads ordinary files.
+
+    Args:
+        settings: Its config, or an object with ``backend_args`` or ``file_client_args``.
+        paths: Files and folders that it reads.
+    """
+    names = ('backend_args', 'file_client_args')
+    if isinstance(settings, dict):
+        given = [settings.get(name) for name in names]
+    else:
+        given = [getattr(settings, name, None) for name in names]
+    backend = next(filter(None, given), {}).get('backend', 'local')
+    return backend in LOCAL_BACKENDS and not any('://' in str(path) for path in paths)
 
 
 def local_paths(dataset: dict) -> dict[str, str]:

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader
 
 from nat_mm.config.reading import config_mistakes
 from nat_mm.data.broken_samples import name_broken_samples
-from nat_mm.data.checks import check_dataset, data_mistakes
 from nat_mm.data.loaders import describe_no_batch
+from nat_mm.data.mistakes import check_dataset, data_mistakes
 from nat_mm.data.palettes import complete_palettes
 from nat_mm.errors import UserError
 from nat_mm.training.console import ShortFlexibleRunner, ShortRunner
