@@ -35,7 +35,7 @@ def find_class_names(source: DataSource, *, from_folders: bool = True) -> Sequen
     prefix = source.dataset.img_prefix
     if not is_local(source.dataset, prefix) or not Path(prefix).is_dir():
         return None
-    return _list_folders(prefix) or None
+    return _list_folders(Path(prefix)) or None
 
 
 def find_folder_problems(
