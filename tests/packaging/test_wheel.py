@@ -62,6 +62,12 @@ def test_wheel_holds_every_file_of_the_checkout(contents, folder, place, suffixe
     assert not expected - contents.keys()
 
 
+@pytest.mark.parametrize('name', ['configs', 'tools', 'model-index.yml'])
+def test_mim_finds_links_in_a_checkout(name):
+    """A copy would become outdated; `sed -i`, for one, turns a link into a copy."""
+    assert (ROOT / 'nat_mm/.mim' / name).readlink() == Path('../..', name)
+
+
 def test_wheel_holds_nothing_else_at_its_top(contents):
     tops = {name.partition('/')[0] for name in contents}
     dist_info = {top for top in tops if top.endswith('.dist-info')}
