@@ -3,18 +3,18 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import pad
 
+from nat_mm.layers.multi_head_attention import MultiHeadAttention2D
 from nat_mm.layers.recomputation import recomputable, recompute_in_backward
-from nat_mm.layers.rpb import resize_stored_rpb
 from nat_mm.ops import neighborhood_attention_2d
 from nat_mm.ops.backends import BACKENDS
 from nat_mm.ops.packing import unpack
-from nat_mm.ops.validation import check_bool, check_int, check_probability, check_window_length
+from nat_mm.ops.validation import check_int, check_window_length
 
 
-class NeighborhoodAttention2D(nn.Module):
+class NeighborhoodAttention2D(MultiHeadAttention2D):
     """Multi-head self-attention of each token to its k x k nearest tokens, optionally dilated.
 
     Neighborhood Attention Transformer (arXiv 2204.07143) and Dilated Neighborhood Attention
@@ -41,6 +41,8 @@ class NeighborhoodAttention2D(nn.Module):
             there is no such backend.
     """
 
+    length_name = 'kernel size'
+
     def __init__(
         self,
         channels: int,
@@ -53,36 +55,23 @@ class NeighborhoodAttention2D(nn.Module):
         drop_rate: float = 0.0,
         backend: str = 'auto',
     ) -> None:
-        super().__init__()
         check_window_length(kernel_size)
         check_int('dilation', dilation, minimum=1)
-        check_int('num_heads', num_heads, minimum=1)
-        check_int('channels', channels, minimum=1)
-        check_bool('qkv_bias', qkv_bias)
-        check_bool('relative_position_bias', relative_position_bias)
-        if channels % num_heads:
-            raise ValueError(
-                f'num_heads must divide channels, but {num_heads} does not divide {channels}'
-            )
         if backend not in ('auto', *BACKENDS):
             known = ', '.join(('auto', *BACKENDS))
             raise ValueError(f'the attention backend must be one of {known}, got {backend!r}')
-        self.num_heads = num_heads
+        super().__init__(
+            channels,
+            num_heads,
+            kernel_size,
+            qkv_bias=qkv_bias,
+            relative_position_bias=relative_position_bias,
+            drop_rate=drop_rate,
+        )
         self.kernel_size = kernel_size
         self.dilation = dilation
         self.scale = (channels // num_heads) ** -0.5
         self.backend = backend
-
-        self.qkv = nn.Linear(channels, 3 * channels, bias=qkv_bias)
-        if relative_position_bias:
-            table_length = 2 * kernel_size - 1
-            self.rpb = nn.Parameter(torch.empty(num_heads, table_length, table_length))
-            nn.init.trunc_normal_(self.rpb, std=0.02)
-        else:
-            self.register_parameter('rpb', None)
-        self.proj = nn.Linear(channels, channels)
-        check_probability('drop_rate', drop_rate)
-        self.drop = nn.Dropout(drop_rate)
 
     @recompute_in_backward
     def forward(self, x: Tensor) -> Tensor:
@@ -115,12 +104,6 @@ class NeighborhoodAttention2D(nn.Module):
             f'num_heads={self.num_heads}, kernel_size={self.kernel_size}, '
             f'dilation={self.dilation}, backend={self.backend!r}'
         )
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
-    ) -> None:
-        resize_stored_rpb(state_dict, prefix + 'rpb', self.rpb, measure='kernel size')
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
 class StandAloneAttention2D(NeighborhoodAttention2D):

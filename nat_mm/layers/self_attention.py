@@ -1,17 +1,15 @@
 """Self-attention of each token to the whole map, with a relative positional bias."""
 
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
+from nat_mm.layers.multi_head_attention import MultiHeadAttention2D
 from nat_mm.layers.recomputation import recompute_in_backward
-from nat_mm.layers.rpb import resize_rpb, resize_stored_rpb
-from nat_mm.ops.validation import check_bool, check_int, check_probability
+from nat_mm.layers.rpb import resize_rpb
+from nat_mm.ops.validation import check_int
 
 
-class SelfAttention2D(nn.Module):
+class SelfAttention2D(MultiHeadAttention2D):
     """Multi-head self-attention of each token to all tokens of the map.
 
     ViT-rpb in the DiNAT paper (arXiv 2209.15001) uses this instead of
@@ -38,6 +36,8 @@ class SelfAttention2D(nn.Module):
         ValueError: If a number is out of its range or ``num_heads`` does not divide ``channels``.
     """
 
+    length_name = 'map size'
+
     def __init__(
         self,
         channels: int,
@@ -48,29 +48,16 @@ class SelfAttention2D(nn.Module):
         relative_position_bias: bool = True,
         drop_rate: float = 0.0,
     ) -> None:
-        super().__init__()
         check_int('map_size', map_size, minimum=1)
-        check_int('num_heads', num_heads, minimum=1)
-        check_int('channels', channels, minimum=1)
-        check_bool('qkv_bias', qkv_bias)
-        check_bool('relative_position_bias', relative_position_bias)
-        if channels % num_heads:
-            raise ValueError(
-                f'num_heads must divide channels, but {num_heads} does not divide {channels}'
-            )
-        self.num_heads = num_heads
+        super().__init__(
+            channels,
+            num_heads,
+            map_size,
+            qkv_bias=qkv_bias,
+            relative_position_bias=relative_position_bias,
+            drop_rate=drop_rate,
+        )
         self.map_size = map_size
-
-        self.qkv = nn.Linear(channels, 3 * channels, bias=qkv_bias)
-        if relative_position_bias:
-            table_length = 2 * map_size - 1
-            self.rpb = nn.Parameter(torch.empty(num_heads, table_length, table_length))
-            nn.init.trunc_normal_(self.rpb, std=0.02)
-        else:
-            self.register_parameter('rpb', None)
-        self.proj = nn.Linear(channels, channels)
-        check_probability('drop_rate', drop_rate)
-        self.drop = nn.Dropout(drop_rate)
 
     @recompute_in_backward
     def forward(self, x: Tensor) -> Tensor:
@@ -98,9 +85,3 @@ class SelfAttention2D(nn.Module):
     def extra_repr(self) -> str:
         """Returns the main options, for ``print(model)``."""
         return f'num_heads={self.num_heads}, map_size={self.map_size}'
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
-    ) -> None:
-        resize_stored_rpb(state_dict, prefix + 'rpb', self.rpb, measure='map size')
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)

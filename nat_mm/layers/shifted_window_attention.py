@@ -1,17 +1,15 @@
 """Self-attention within windows that alternate between two partitions of the map."""
 
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import pad, scaled_dot_product_attention
 
+from nat_mm.layers.multi_head_attention import MultiHeadAttention2D
 from nat_mm.layers.recomputation import recomputable, recompute_in_backward
-from nat_mm.layers.rpb import resize_stored_rpb
-from nat_mm.ops.validation import check_bool, check_int, check_probability
+from nat_mm.ops.validation import check_int
 
 
-class ShiftedWindowAttention2D(nn.Module):
+class ShiftedWindowAttention2D(MultiHeadAttention2D):
     """Multi-head self-attention within windows, as in Swin (arXiv 2103.14030).
 
     The map is partitioned into windows of ``window_size`` x ``window_size`` tokens, shifted up and
@@ -40,6 +38,8 @@ class ShiftedWindowAttention2D(nn.Module):
         ValueError: If a number is out of its range or ``num_heads`` does not divide ``channels``.
     """
 
+    length_name = 'window size'
+
     def __init__(
         self,
         channels: int,
@@ -51,33 +51,20 @@ class ShiftedWindowAttention2D(nn.Module):
         relative_position_bias: bool = True,
         drop_rate: float = 0.0,
     ) -> None:
-        super().__init__()
         check_int('window_size', window_size, minimum=1)
         check_int('shift', shift, minimum=0)
-        check_int('num_heads', num_heads, minimum=1)
-        check_int('channels', channels, minimum=1)
-        check_bool('qkv_bias', qkv_bias)
-        check_bool('relative_position_bias', relative_position_bias)
         if shift >= window_size:
             raise ValueError(f'shift must be below window_size ({window_size}), got {shift}')
-        if channels % num_heads:
-            raise ValueError(
-                f'num_heads must divide channels, but {num_heads} does not divide {channels}'
-            )
-        self.num_heads = num_heads
+        super().__init__(
+            channels,
+            num_heads,
+            window_size,
+            qkv_bias=qkv_bias,
+            relative_position_bias=relative_position_bias,
+            drop_rate=drop_rate,
+        )
         self.window_size = window_size
         self.shift = shift
-
-        self.qkv = nn.Linear(channels, 3 * channels, bias=qkv_bias)
-        if relative_position_bias:
-            table_length = 2 * window_size - 1
-            self.rpb = nn.Parameter(torch.empty(num_heads, table_length, table_length))
-            nn.init.trunc_normal_(self.rpb, std=0.02)
-        else:
-            self.register_parameter('rpb', None)
-        self.proj = nn.Linear(channels, channels)
-        check_probability('drop_rate', drop_rate)
-        self.drop = nn.Dropout(drop_rate)
 
     @recompute_in_backward
     def forward(self, x: Tensor) -> Tensor:
@@ -146,9 +133,3 @@ class ShiftedWindowAttention2D(nn.Module):
     def extra_repr(self) -> str:
         """Returns the main options, for ``print(model)``."""
         return f'num_heads={self.num_heads}, window_size={self.window_size}, shift={self.shift}'
-
-    def _load_from_state_dict(
-        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
-    ) -> None:
-        resize_stored_rpb(state_dict, prefix + 'rpb', self.rpb, measure='window size')
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
