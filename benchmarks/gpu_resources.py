@@ -32,7 +32,7 @@ TARGETS = {
     'sm_120': GPUTarget('cuda', 120, 32),
     'gfx942': GPUTarget('hip', 'gfx942', 64),
 }
-_KINDS = {'sm_90': 'hopper', 'gfx942': 'amd'}
+KINDS = {'sm_90': 'hopper', 'gfx942': 'amd'}
 """Kinds in ``nat_mm.ops.backends.triton.tiles.GPUS``; the other targets are 'nvidia'."""
 _TYPES = {torch.float16: '*fp16', torch.bfloat16: '*bf16', torch.float32: '*fp32'}
 _FLOAT32_TENSORS = ('bias', 'statistics', 'delta', 'partial_tables')
@@ -102,7 +102,7 @@ def compile_kernel(
     """
     function = KERNELS[kernel]
     is_float32 = dtype == torch.float32
-    gpu = _KINDS.get(target, 'nvidia')
+    gpu = KINDS.get(target, 'nvidia')
     window = (kernel_size, kernel_size)
     tiles = choose_tiles(
         kernel,

@@ -32,8 +32,9 @@ def misfits_explained(config: Config) -> Iterator[None]:
 def explain_misfit(config: Config) -> str | None:
     """Says which parts of a model that could not run do not fit together; None if all fit."""
     # Imported here because most runs need none of the checks.
-    from nat_mm.data.model_fit import find_misfits
+    from nat_mm.data.model_fit import find_model_problems
 
     with suppress(Exception):  # what made the model fail is to be reported
-        return next((each.text for each in find_misfits(config) if each.is_error), None)
+        problems = find_model_problems(config, for_training=False)
+        return next((each.text for each in problems if each.is_error), None)
     return None

@@ -38,12 +38,7 @@ from nat_mm.training.resume import find_last_checkpoint
 from nat_mm.training.runner import build_loop, build_optimizer, build_runner
 from nat_mm.training.stopping import stop_on_signals
 from nat_mm.training.tensorboard import apply_tensorboard
-from nat_mm.training.work_dir import (
-    Start,
-    check_free_space,
-    disk_mistakes,
-    occupied_work_dir,
-)
+from nat_mm.training.work_dir import Start, check_free_space, disk_mistakes, occupied_work_dir
 
 MIXED_PRECISION_WRAPPERS = ('AutocastOptimWrapper', 'AmpOptimWrapper')
 

@@ -11,11 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.utils import import_modules_from_strings
 
-from nat_mm.config.building import (
-    BadArgumentError,
-    UnknownTypeError,
-    tell_mistakes_apart,
-)
+from nat_mm.config.building import BadArgumentError, UnknownTypeError, tell_mistakes_apart
 from nat_mm.config.dataset_classes import apply_dataset_classes
 from nat_mm.config.failures import describe_failure, find_parts, is_due_to_config
 from nat_mm.config.zoo import find_config

@@ -48,9 +48,10 @@ def name_broken_samples(loader: DataLoader, config: Config, part: str) -> None:
     check = _make_check(config) if part == 'train' else None
     where = f'{config.filename}: cannot load {part} data'
     for dataset in unwrap_dataset(loader.dataset):
-        if isinstance(dataset, BaseDataset):
-            if not isinstance(dataset.prepare_data, _NamingPreparation):
-                dataset.prepare_data = _NamingPreparation(dataset, where, check)
+        if not isinstance(dataset, BaseDataset):
+            continue
+        if not isinstance(dataset.prepare_data, _NamingPreparation):
+            dataset.prepare_data = _NamingPreparation(dataset, where, check)
 
 
 @contextmanager

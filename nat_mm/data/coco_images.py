@@ -91,10 +91,10 @@ def find_image_problems(
         What is wrong.
     """
     loaders = [each for each in source.transforms if isinstance(each, mmcv.LoadImageFromFile)]
-    if not images or not loaders or not is_local(source.config, images[0][0]):
+    if not images or not loaders:
         return
     loader = loaders[0]
-    if not is_local(loader):
+    if not is_local(source.config) or not is_local(loader, images[0][0]):
         return
     turns = loader.imdecode_backend in (None, 'cv2', 'pillow') and loader.color_type in (
         'color',

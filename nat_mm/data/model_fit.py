@@ -27,7 +27,7 @@ from nat_mm.data.unused_outputs import find_unused_outputs
 DETECTED_SIZE, SEGMENTED_SIZE, CLASSIFIED_SIZE = (512, 640), (512, 512), (224, 224)
 
 
-def find_model_problems(config: Config) -> Iterator[Finding]:
+def find_model_problems(config: Config, *, for_training: bool = True) -> Iterator[Finding]:
     """Compares the backbone's feature maps with what neck and heads assume.
 
     The model is built on PyTorch's meta device and its parts run there once, which takes no memory
@@ -35,22 +35,17 @@ def find_model_problems(config: Config) -> Iterator[Finding]:
 
     Args:
         config: Config of the run.
+        for_training: Whether to include what only training needs: more than one value per channel
+            for batch normalization.
 
     Yields:
         What does not fit: numbers of levels, strides, channels, sizes that a neck cannot take,
         batch normalization over single values, outputs that no head uses.
     """
-    yield from dict.fromkeys(find_misfits(config, for_training=True))
+    yield from dict.fromkeys(_find_problems(config, for_training=for_training))
 
 
-def find_misfits(config: Config, *, for_training: bool = False) -> Iterator[Finding]:
-    """Like `find_model_problems`, but by default without what only training needs.
-
-    Args:
-        config: Config of the run.
-        for_training: Whether to include that: more than one value per channel for batch
-            normalization.
-    """
+def _find_problems(config: Config, *, for_training: bool) -> Iterator[Finding]:
     model = config.get('model') or {}
     if not isinstance(model.get('backbone'), dict):
         return

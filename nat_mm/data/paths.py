@@ -84,13 +84,10 @@ def is_local(settings: Any, *paths: Any) -> bool:
         settings: Its config, or an object with ``backend_args`` or ``file_client_args``.
         paths: Files and folders that it reads.
     """
-    names = ('backend_args', 'file_client_args')
-    if isinstance(settings, dict):
-        given = [settings.get(name) for name in names]
-    else:
-        given = [getattr(settings, name, None) for name in names]
-    backend = next(filter(None, given), {}).get('backend', 'local')
-    return backend in LOCAL_BACKENDS and not any('://' in str(path) for path in paths)
+    known = settings if isinstance(settings, dict) else vars(settings)
+    arguments = known.get('backend_args') or known.get('file_client_args') or {}
+    is_remote = any('://' in str(path) for path in paths)
+    return arguments.get('backend', 'local') in LOCAL_BACKENDS and not is_remote
 
 
 def local_paths(dataset: dict) -> dict[str, str]:

@@ -5,10 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from nat_mm.layers.neighborhood_attention import (
-    NeighborhoodAttention2D,
-    StandAloneAttention2D,
-)
+from nat_mm.layers.neighborhood_attention import NeighborhoodAttention2D, StandAloneAttention2D
 from nat_mm.layers.recomputation import (
     GELU,
     LayerNorm,
@@ -18,12 +15,7 @@ from nat_mm.layers.recomputation import (
 )
 from nat_mm.layers.self_attention import SelfAttention2D
 from nat_mm.layers.shifted_window_attention import ShiftedWindowAttention2D
-from nat_mm.ops.validation import (
-    check_bool,
-    check_positive,
-    check_probability,
-    check_window_length,
-)
+from nat_mm.ops.validation import check_bool, check_positive, check_probability, check_window_length
 
 ATTENTION_PATTERNS = ('neighborhood', 'sasa', 'shifted_window', 'full')
 """What a layer's tokens can attend to; all patterns have parameters with the same names and shapes:

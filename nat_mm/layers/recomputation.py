@@ -44,10 +44,15 @@ Module = TypeVar('Module', bound=nn.Module)
 Function = Callable[[Tensor], Tensor]
 
 
+@functools.cache
+def _setting() -> bool | None:
+    return read_flag('NAT_MM_RECOMPUTE')
+
+
 def _is_on(x: Tensor) -> bool:
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
-    setting = read_flag('NAT_MM_RECOMPUTE')
+    setting = _setting()
     return x.device.type == 'cpu' if setting is None else setting
 
 

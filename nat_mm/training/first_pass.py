@@ -1,5 +1,6 @@
 """Reports in one line which setting makes the first steps of a run fail."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -49,28 +50,29 @@ class _Progress(Hook):
 
     def __init__(self, on_start: Callable[[], None]):
         self._on_start = on_start
-        self._counts: dict[str, list[int]] = {}
+        self._epochs: Counter[str] = Counter()
+        self._iterations: Counter[str] = Counter()
         self._mode = 'train'
 
     @property
     def epochs(self) -> int:
         """Number of epochs, or of validations or tests."""
-        return self._counts.get(self._mode, [0, 0])[0]
+        return self._epochs[self._mode]
 
     @property
     def iterations(self) -> int:
         """Number of iterations in all of these."""
-        return self._counts.get(self._mode, [0, 0])[1]
+        return self._iterations[self._mode]
 
     def _before_epoch(self, runner: Any, mode: str = 'train') -> None:
         self._mode = mode
-        self._counts.setdefault(mode, [0, 0])[0] += 1
+        self._epochs[mode] += 1
 
     def _before_iter(
         self, runner: Any, batch_idx: int, data_batch: Any = None, mode: str = 'train'
     ) -> None:
         self._mode = mode
-        self._counts.setdefault(mode, [0, 0])[1] += 1
+        self._iterations[mode] += 1
 
     def after_train_iter(self, *_: Any, **__: Any) -> None:
         self._on_start()

@@ -25,7 +25,6 @@ from nat_mm.web.visitors import Visit, Visitors
 MEAN = 'mean'
 """Option for the mean over all heads."""
 
-
 Choices = list[tuple[str, str]]
 """Options of a dropdown, each with the text that is shown and the value that is sent."""
 

@@ -55,7 +55,7 @@ def test_same_values_and_gradients_in_pieces(request, with_norm, tokens):
 def test_dropout_comes_out_the_same_in_backward(monkeypatch, small_pieces):
     case = make_case(drop_rate=0.5)
     found = differentiate(*case)
-    monkeypatch.setenv('NAT_MM_RECOMPUTE', '0')
+    monkeypatch.setattr(recomputation, '_setting', lambda: False)
     torch.testing.assert_close(found, differentiate(*case))
 
 

@@ -16,6 +16,7 @@ from nat_mm.layers import (
     NeighborhoodAttention2D,
     SelfAttention2D,
     ShiftedWindowAttention2D,
+    recomputation,
 )
 
 
@@ -60,13 +61,11 @@ def test_norms_and_activation_are_recomputed_in_backward_and_linear_layers_are_n
 
 
 @pytest.mark.parametrize(
-    ('setting', 'again'), [(None, 0), ('0', 0), ('1', 1)], ids=['default', 'off', 'on']
+    ('setting', 'again'), [(None, 0), (False, 0), (True, 1)], ids=['default', 'off', 'on']
 )
 def test_on_other_devices_nothing_is_recomputed_unless_asked_for(monkeypatch, setting, again):
     """Recomputing takes the host longer than the layer takes a GPU. The device here is meta."""
-    monkeypatch.delenv('NAT_MM_RECOMPUTE', raising=False)
-    if setting is not None:
-        monkeypatch.setenv('NAT_MM_RECOMPUTE', setting)
+    monkeypatch.setattr(recomputation, '_setting', lambda: setting)
     layer = NATLayer(8, 2, kernel_size=3).to('meta')
     x = torch.empty(1, 5, 6, 8, requires_grad=True, device='meta')
     y = layer(x)
@@ -77,7 +76,7 @@ def test_on_other_devices_nothing_is_recomputed_unless_asked_for(monkeypatch, se
 
 
 def test_recomputation_can_be_turned_off_on_the_cpu(monkeypatch):
-    monkeypatch.setenv('NAT_MM_RECOMPUTE', '0')
+    monkeypatch.setattr(recomputation, '_setting', lambda: False)
     y = NATLayer(8, 2, kernel_size=3)(torch.randn(1, 5, 6, 8, requires_grad=True))
     with OperatorCounter() as backward:
         y.sum().backward()

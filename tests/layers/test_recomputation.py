@@ -39,7 +39,7 @@ def run(layer, x, call=None):
 
 def run_without(monkeypatch, *arguments):
     with monkeypatch.context() as patch:
-        patch.setenv('NAT_MM_RECOMPUTE', '0')
+        patch.setattr(recomputation, '_setting', lambda: False)
         return run(*arguments)
 
 

@@ -43,3 +43,11 @@ def limit_file_size() -> Iterator[Callable[[int], None]]:
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.fixture
+def forget_compiled_code() -> Iterator[None]:
+    """Compiles anew, and leaves nothing compiled to later tests."""
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()

@@ -8,11 +8,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 SIZES = [(64, 96), (96, 64), (37, 130), (46, 33), (80, 80)]
 
 
-@pytest.fixture(autouse=True)
-def forget_compiled_code():
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
+pytestmark = pytest.mark.usefixtures('forget_compiled_code')
 
 
 def run(model, image):

@@ -12,11 +12,7 @@ from tests.training.tiny_run import train_tiny
 COMPILED = dict(type='CompileBackbone', backend='aot_eager')
 
 
-@pytest.fixture(autouse=True)
-def forget_compiled_code():
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
+pytestmark = pytest.mark.usefixtures('forget_compiled_code')
 
 
 @MODELS.register_module()

@@ -40,7 +40,8 @@ def _find_installation_problem() -> str | None:
         return 'NATTEN is not installed'
     numbers = re.match(r'(\d+)\.(\d+)', version)
     if numbers is None or tuple(map(int, numbers.groups())) < MINIMUM_VERSION:
-        return f'NATTEN >= 0.21 is needed, {version} is installed'
+        needed = '.'.join(map(str, MINIMUM_VERSION))
+        return f'NATTEN >= {needed} is needed, {version} is installed'
     try:
         from natten import HAS_LIBNATTEN
     except Exception as error:  # a broken NATTEN must not break the others
