@@ -76,39 +76,27 @@ def attend(query, key, value, bias, **options):
     return neighborhood_attention_2d(query, key, value, bias=bias, backend='triton', **options)
 
 
-def compile_and_compare():
-    """Returns, for each case, whether a compiled call gives the same bits, and what it calls."""
+def compile_and_compare(name):
+    """Returns whether a compiled call gives the same bits, and what it calls."""
     interpret_launches()
     torch.use_deterministic_algorithms(True)  # fills new memory with NaN
-    recorders = {name: Recorder() for name in CASES}
-    results = {name: [] for name in CASES}
+    case, options = CASES[name]
+    inputs = make_inputs(case, **{'batch': 1, 'heads': 2, 'head_dim': 8, **options})
+    function, recorder = functools.partial(attend_to_case, case), Recorder()
     with quick_interpreter():
         # Compiled first, since Triton 3.5 cannot trace any more once it has interpreted something.
-        for is_compiled in (True, False):
-            for name, (case, options) in CASES.items():
-                inputs = make_inputs(case, **{'batch': 1, 'heads': 2, 'head_dim': 8, **options})
-                function = functools.partial(attend_to_case, case)
-                if is_compiled:
-                    function = recorders[name].compile(function)
-                results[name].append(with_gradients(function, inputs))
-    return {
-        name: (list(map(torch.equal, *results[name])), recorder.kernels, recorder.operators)
-        for name, recorder in recorders.items()
-    }
+        compiled = with_gradients(recorder.compile(function), inputs)
+        eager = with_gradients(function, inputs)
+    return list(map(torch.equal, compiled, eager)), recorder.kernels, recorder.operators
 
 
 def attend_to_case(case, *tensors):
     return run(case, 'triton', *tensors)
 
 
-@pytest.fixture(scope='module')
-def compared():
-    return run_alone(compile_and_compare)
-
-
 @pytest.mark.parametrize('name', CASES)
-def test_compiled_graphs_launch_the_kernels(compared, name):
-    same, kernels, operators = compared[name]
+def test_compiled_graphs_launch_the_kernels(name):
+    same, kernels, operators = run_alone(compile_and_compare, name)
     has_bias = name != 'nobias'
     assert all(same)
     assert len(same) == 4 + has_bias
