@@ -147,7 +147,7 @@ class NeighborhoodBackbone(FreezableBackbone):
         check_int('in_channels', in_channels, minimum=1)
         check_probability('drop_rate', drop_rate)
         check_bool('with_cp', with_cp)
-        _check_out_indices(out_indices, num_stages)
+        check_out_indices(out_indices, num_stages, of='stages')
         _check_frozen_stages(frozen_stages, num_stages)
         self.in_channels = in_channels
         self.out_indices = tuple(out_indices)
@@ -282,11 +282,15 @@ class Stage(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Runs the layers but not the downsampler, mapping ``[B, H, W, C]`` to the same shape."""
         for layer in self.blocks:
-            if self.with_cp and torch.is_grad_enabled():
-                x = checkpoint(layer, x, use_reentrant=False)
-            else:
-                x = layer(x)
+            x = run_layer(layer, x, with_cp=self.with_cp)
         return x
+
+
+def run_layer(layer: nn.Module, x: torch.Tensor, *, with_cp: bool) -> torch.Tensor:
+    """Runs a layer, and recomputes it in the backward pass if it should save memory."""
+    if with_cp and torch.is_grad_enabled():
+        return checkpoint(layer, x, use_reentrant=False)
+    return layer(x)
 
 
 def init_linear(module: nn.Module) -> None:
@@ -312,15 +316,16 @@ def _choose(
     return known[name]
 
 
-def _check_out_indices(out_indices: Sequence[int], num_stages: int) -> None:
-    wanted = f'a list of different stages from 0 to {num_stages - 1} in increasing order'
+def check_out_indices(out_indices: Sequence[int], count: int, *, of: str) -> None:
+    """Raises unless the indices are different and increase, from 0 to ``count - 1``."""
+    wanted = f'a list of different {of} from 0 to {count - 1} in increasing order'
     if not is_list(out_indices):
         raise TypeError(f'out_indices must be {wanted}, got {out_indices!r}')
     for index in out_indices:
         check_int('every entry of out_indices', index, minimum=0)
     if (
         not out_indices
-        or max(out_indices) >= num_stages
+        or max(out_indices) >= count
         or sorted(set(out_indices)) != list(out_indices)
     ):
         raise ValueError(f'out_indices must be {wanted}, got {list(out_indices)}')

@@ -6,12 +6,17 @@ from typing import Any
 import torch
 from mmengine.registry import MODELS
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from nat_mm.backbones.architecture import is_list
-from nat_mm.backbones.base import FreezableBackbone, check_image, init_linear
+from nat_mm.backbones.base import (
+    FreezableBackbone,
+    check_image,
+    check_out_indices,
+    init_linear,
+    run_layer,
+)
 from nat_mm.checkpoints.loading import adapt_state_dict
-from nat_mm.layers import NATLayer, PatchTokenizer, SelfAttention2D
+from nat_mm.layers import NATLayer, PatchTokenizer
 from nat_mm.ops.validation import check_bool, check_int, check_probability
 
 _SIZES: dict[str, dict[str, Any]] = {
@@ -124,36 +129,31 @@ class NATIsotropic(FreezableBackbone):
         check_probability('drop_rate', drop_rate)
         check_bool('with_cp', with_cp)
         check_probability('drop_path_rate', values['drop_path_rate'])
+        if out_indices is not None:
+            check_out_indices(out_indices, depth, of='layers')
         dilations = _check_dilations(values['dilations'], values['kernel_size'], depth)
         self.in_channels = in_channels
-        self.out_indices = _check_out_indices(out_indices, depth)
+        self.out_indices = (depth - 1,) if out_indices is None else tuple(out_indices)
         self.frozen_layers = frozen_layers
         self.with_cp = with_cp
 
         self.patch_embed = PatchTokenizer(in_channels, embed_dim, patch_size=patch_size)
         self.pos_drop = nn.Dropout(drop_rate)
         self.layers = nn.ModuleList()
+        is_full = values['kernel_size'] is None
         for index, dilation in enumerate(dilations):
             layer = NATLayer(
                 embed_dim,
                 values['num_heads'],
-                kernel_size=values['kernel_size'] or 3,
+                kernel_size=map_size if is_full else values['kernel_size'],
                 dilation=dilation,
                 mlp_ratio=mlp_ratio,
                 qkv_bias=qkv_bias,
                 drop_rate=drop_rate,
                 drop_path_rate=values['drop_path_rate'] * index / max(1, depth - 1),
+                attention='full' if is_full else 'neighborhood',
                 attention_backend=attention_backend,
             )
-            if values['kernel_size'] is None:
-                attention = SelfAttention2D(
-                    embed_dim,
-                    values['num_heads'],
-                    map_size=map_size,
-                    qkv_bias=qkv_bias,
-                    drop_rate=drop_rate,
-                )
-                layer.add_module('attn', attention)
             self.layers.append(layer)
         for index in self.out_indices:
             self.add_module(f'norm{index}', nn.LayerNorm(embed_dim))
@@ -183,10 +183,7 @@ class NATIsotropic(FreezableBackbone):
         x = self.pos_drop(self.patch_embed(image))
         outputs = []
         for index, layer in enumerate(self.layers[: self.out_indices[-1] + 1]):
-            if self.with_cp and torch.is_grad_enabled():
-                x = checkpoint(layer, x, use_reentrant=False)
-            else:
-                x = layer(x)
+            x = run_layer(layer, x, with_cp=self.with_cp)
             if index in self.out_indices:
                 normalized = getattr(self, f'norm{index}')(x)
                 outputs.append(normalized.permute(0, 3, 1, 2).contiguous())
@@ -235,20 +232,3 @@ def _check_dilations(
     for index, dilation in enumerate(dilations):
         check_int(f'dilations[{index}]', dilation, minimum=1)
     return dilations
-
-
-def _check_out_indices(out_indices: Sequence[int] | None, depth: int) -> tuple[int, ...]:
-    if out_indices is None:
-        return (depth - 1,)
-    wanted = f'a list of different layers from 0 to {depth - 1} in increasing order'
-    if not is_list(out_indices):
-        raise TypeError(f'out_indices must be {wanted}, got {out_indices!r}')
-    for index in out_indices:
-        check_int('every entry of out_indices', index, minimum=0)
-    if (
-        not out_indices
-        or max(out_indices) >= depth
-        or sorted(set(out_indices)) != list(out_indices)
-    ):
-        raise ValueError(f'out_indices must be {wanted}, got {list(out_indices)}')
-    return tuple(out_indices)

@@ -42,10 +42,10 @@ from nat_mm.config.reading import load_config
 from nat_mm.errors import UserError
 from nat_mm.files import write_bytes
 from nat_mm.inference.inputs import Frame
-from nat_mm.inference.model import Model, load_model
+from nat_mm.inference.model import RANDOM_WEIGHTS, Model, load_model
 from nat_mm.layers import ATTENTION_PATTERNS
 
-RANDOM = 'none'
+FIGURES = 'saliency', 'equivariance', 'receptive_fields'
 MOVE = 32
 """Pixels by which the image for measuring equivariance is larger than the others."""
 
@@ -130,7 +130,7 @@ def load_checkpoints(arguments: argparse.Namespace) -> dict[str, Model]:
             device=arguments.device,
             mirror=arguments.mirror,
         )
-        for checkpoint in arguments.checkpoints or [RANDOM]
+        for checkpoint in arguments.checkpoints or [RANDOM_WEIGHTS]
     }
 
 
@@ -179,7 +179,8 @@ def draw_saliencies(
 def main(arguments: Sequence[str] | None = None) -> None:
     arguments = parse_arguments(arguments)
     check_arguments(arguments)
-    images = find_images([arguments.image] if arguments.image else [], arguments.out_dir)
+    inputs = [arguments.image] if arguments.image else []
+    images = find_images(inputs, arguments.out_dir, results=FIGURES)
     models = load_checkpoints(arguments)
     model = next(iter(models.values()))
     backbone = backbone_of(model)

@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         report = check_config(
             config, thorough=arguments.thorough, summarize=True, progress=progress
         )
-    console = Console()
+    console = Console(markup=False, highlight=False)
     for summary in report.summaries:
         print_summary(summary, console)
     if histogram is not None:
@@ -71,9 +71,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def print_summary(summary: Summary, console: Console) -> None:
     """Prints what a dataset contains."""
-    console.print(f'\n[bold]{printable(summary.title)}[/bold]', highlight=False)
+    console.print(f'\n{printable(summary.title)}', style='bold', soft_wrap=True)
     for name, value in summary.facts.items():
-        console.print(f'  {name}: {value}', highlight=False)
+        console.print(f'  {name}: {printable(str(value))}', soft_wrap=True)
     if not summary.classes:
         return
     columns = list(next(iter(summary.classes.values())))

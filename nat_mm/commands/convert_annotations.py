@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from nat_mm.commands.running import printable
 from nat_mm.data.formats.annotated import Annotations
 from nat_mm.data.formats.labelme import read_labelme
 from nat_mm.data.formats.split import is_split, split_images
@@ -58,7 +59,7 @@ def describe(annotations: Annotations) -> Table:
     table = Table('', *PARTS)
     table.add_row('images', *(str(images[part]) for part in PARTS))
     for name in annotations.classes:
-        table.add_row(name, *(str(counts[part][name]) for part in PARTS))
+        table.add_row(printable(name), *(str(counts[part][name]) for part in PARTS))
     return table
 
 
@@ -75,7 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         raise UserError(str(error)) from error
 
-    Console().print(describe(annotations))
+    Console(markup=False).print(describe(annotations))
     if was_split:
         print('split into train and val as in the source')
     for what, count in annotations.left_out.items():

@@ -17,14 +17,12 @@ from mmengine.runner import find_latest_checkpoint
 from rich.console import Console
 from rich.table import Table
 
-import nat_mm
 from nat_mm.analysis.training_logs import read_log
 from nat_mm.demo import DatasetOptions, write_dataset
 from nat_mm.demo.drawings import draw_curves, draw_predictions
-from nat_mm.demo.runs import Run, exit_on_signals, run_side_by_side
+from nat_mm.demo.runs import CONFIGS, Run, exit_on_signals, run_side_by_side
 from nat_mm.errors import UserError
 
-CONFIGS = Path(nat_mm.__file__).parent / '.mim' / 'configs' / 'demo'
 MARKER = '.nat_mm_demo'
 
 
@@ -34,26 +32,22 @@ class Task:
 
     Attributes:
         name: its name and that of its folder.
-        config: its config file.
         metrics: key in mmengine's logs -> name in the table.
         unit: value of a perfect result in the logs, 1 or 100 (percent).
     """
 
     name: str
-    config: Path
     metrics: dict[str, str]
     unit: float
 
 
 DETECTOR = Task(
     name='detector',
-    config=CONFIGS / 'mask_rcnn_nat_demo.py',
     metrics={'coco/bbox_mAP_50': 'box AP50', 'coco/segm_mAP_50': 'mask AP50'},
     unit=1,
 )
 SEGMENTOR = Task(
     name='segmentor',
-    config=CONFIGS / 'upernet_nat_demo.py',
     metrics={'mIoU': 'mIoU'},
     unit=100,
 )
@@ -102,7 +96,7 @@ def command(name: str, task: Task, arguments: argparse.Namespace, *more: str) ->
             'train_dataloader.batch_size=2',
         ]
     program = (sys.executable, '-m', 'nat_mm', name)
-    return (*program, str(task.config), *more, '--cfg-options', *overrides)
+    return (*program, str(CONFIGS[task.name]), *more, '--cfg-options', *overrides)
 
 
 def train(arguments: argparse.Namespace) -> dict[Task, Path]:
@@ -153,7 +147,7 @@ def draw(checkpoints: dict[Task, Path], work_dir: Path) -> list[Path]:
     images = []
     for task, checkpoint in checkpoints.items():
         images.append(folder / f'{task.name}.png')
-        draw_predictions(Config.fromfile(task.config), checkpoint, images[-1])
+        draw_predictions(Config.fromfile(CONFIGS[task.name]), checkpoint, images[-1])
     images.append(folder / 'curves.png')
     curves = {
         task.name: (read_log(work_dir / task.name), task.metrics, task.unit) for task in TASKS

@@ -14,7 +14,6 @@ from nat_mm.inference.inputs import (
     Frame,
     LeftOut,
     find_inputs,
-    list_unreadable,
     read_frames,
     result_names,
 )
@@ -42,26 +41,32 @@ def add_drawing_options(parser: argparse.ArgumentParser, *, out_dir: str) -> Non
     add_device_option(parser)
 
 
-def find_images(inputs: Sequence[str], out_dir: Path) -> list[Path]:
+def find_images(
+    inputs: Sequence[str], out_dir: Path, *, results: Sequence[str] | None = None
+) -> list[Path]:
     """Lists the images to draw over, and creates the folder of the results.
 
     Args:
         inputs: Images, folders of images and globs.
         out_dir: Folder of the results, which are named ``NAME.png``.
+        results: Names of the results of a single image, without suffix; by default, each image has
+            one, named like it.
 
     Returns:
         The files. Their results have different names; see `result_names`.
 
     Raises:
-        UserError: An input does not exist, is a video, or would be overwritten; or the folder
-            cannot be created.
+        UserError: An input does not exist, is a video, or would be overwritten; there are several
+            images where one is wanted; or the folder cannot be created.
     """
     images = []
     for medium in find_inputs(inputs):
         if isinstance(medium, Video):
             raise UserError(f'{medium} is a video, not an image')
         images.append(medium)
-    names = result_names(images).values()
+    if results is not None and len(images) > 1:
+        raise UserError(f'only one image can be given, got {len(images)} with {", ".join(inputs)}')
+    names = result_names(images).values() if results is None else results
     check_not_overwritten(images, [result_path(out_dir, name) for name in names])
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
@@ -91,10 +96,7 @@ def read_images(images: Sequence[Path], loader: ImageLoader) -> Iterator[Frame]:
     left_out = LeftOut()
     frames = read_frames(images, left_out, loader=loader)
     yield from track(frames, 'Drawing', total=len(images))
-    if left_out.unexpected and len(left_out) == len(images):
-        raise left_out.unexpected
-    if left_out:
-        raise UserError(list_unreadable(left_out, images))
+    left_out.raise_if_any(images)
 
 
 @contextmanager

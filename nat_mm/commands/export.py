@@ -33,13 +33,14 @@ from nat_mm.checkpoints import load_pretrained, mirrors_first
 from nat_mm.commands.arguments import add_config, add_config_overrides, add_mirror_option
 from nat_mm.commands.misfits import misfits_explained
 from nat_mm.config.reading import config_mistakes, load_config
+from nat_mm.data.findings import shorten
 from nat_mm.errors import UserError
 from nat_mm.export.backbone import output_names, write_backbone
 from nat_mm.export.files import write_model
 from nat_mm.export.model import model_to_onnx
 from nat_mm.export.program import OPSET
 from nat_mm.inference.checkpoint import weight_mistakes
-from nat_mm.inference.inputs import LeftOut, find_inputs, list_unreadable, read_frames
+from nat_mm.inference.inputs import LeftOut, find_inputs, read_frames
 from nat_mm.inference.model import Model, load_model
 
 PACKAGES = ('onnx', 'onnxscript', 'onnxruntime')
@@ -137,8 +138,8 @@ def load_weights(backbone: NeighborhoodBackbone, config: Config, checkpoint: str
     if wrong:
         raise UserError(
             f'checkpoint {checkpoint} has another architecture than the backbone of '
-            f'{config.filename}, or of a classifier, which has no output norms: {wrong[0]} and '
-            f'{len(wrong) - 1} more are missing or of another shape'
+            f'{config.filename}, or of a classifier, which has no output norms; missing or of '
+            f'another shape: {shorten(wrong, 1)}'
         )
 
 
@@ -160,8 +161,7 @@ def read_folder(model: Model, folder: str | None) -> list[np.ndarray]:
     media = find_inputs([folder])
     left_out = LeftOut()
     images = [frame.image for frame in read_frames(media, left_out, loader=model.loader)]
-    if left_out:
-        raise UserError(list_unreadable(left_out, media))
+    left_out.raise_if_any(media)
     return images
 
 

@@ -125,6 +125,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config = load_config(
         arguments.config, overrides=arguments.cfg_options, work_dir=arguments.work_dir
     )
+    for key in ('test_dataloader', 'test_cfg', 'test_evaluator'):
+        if config.get(key) is None:
+            raise UserError(f'{arguments.config} has no {key}, so there is nothing to test')
     config.launcher = arguments.launcher
     config.load_from = arguments.checkpoint
     hooks = []

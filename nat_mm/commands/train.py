@@ -82,7 +82,7 @@ def apply_arguments(config: Config, arguments: argparse.Namespace) -> None:
                 f'{arguments.config} has {kind}'
             )
     if arguments.auto_scale_lr:
-        if 'base_batch_size' not in config.get('auto_scale_lr', {}):
+        if 'base_batch_size' not in (config.get('auto_scale_lr') or {}):
             raise UserError(
                 f'--auto-scale-lr needs auto_scale_lr.base_batch_size in {arguments.config}'
             )
@@ -91,7 +91,8 @@ def apply_arguments(config: Config, arguments: argparse.Namespace) -> None:
 
 def find_start(config: Config, resume: str | None) -> dict[str, Any] | None:
     """Reads the checkpoint to start from, and sets its path in the config."""
-    if resume == 'auto' or (config.get('resume') and not config.get('load_from')):
+    is_resumed = config.get('resume') and not config.get('load_from')
+    if resume == 'auto' or (resume is None and is_resumed):
         found = find_last_checkpoint(
             config.work_dir,
             schedulers=has_schedulers(config),

@@ -28,7 +28,7 @@ from nat_mm.commands.drawing import (
     value_mistakes,
 )
 from nat_mm.errors import UserError
-from nat_mm.inference.inputs import Frame, LeftOut, list_unreadable, read_frames
+from nat_mm.inference.inputs import Frame, LeftOut, read_frames
 from nat_mm.inference.model import Model, load_model
 
 
@@ -70,9 +70,9 @@ def title(name: str, found: Saliency, classes: Sequence[str] | None) -> str:
 def load_again(frame: Frame, model: Model) -> Frame:
     """Loads an image again as required by another model's config."""
     left_out = LeftOut()
-    for again in read_frames([frame.medium], left_out, loader=model.loader):
-        return again
-    raise UserError(list_unreadable(left_out, [frame.medium]))
+    frames = list(read_frames([frame.medium], left_out, loader=model.loader))
+    left_out.raise_if_any([frame.medium])
+    return frames[0]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

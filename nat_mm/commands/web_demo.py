@@ -11,17 +11,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import nat_mm
 from nat_mm.checkpoints import read_before
 from nat_mm.commands.arguments import add_mirror_option, add_opacity_option, check_opacity_option
 from nat_mm.commands.device import add_device_option, check_device
-from nat_mm.demo.runs import exit_on_signals
+from nat_mm.demo.runs import CONFIGS, exit_on_signals
 from nat_mm.errors import UserError
 from nat_mm.inference.model import Model, load_model
 from nat_mm.training.resume import find_last_checkpoint
-
-CONFIGS = Path(nat_mm.__file__).parent / '.mim' / 'configs' / 'demo'
-DEMO = {'detector': 'mask_rcnn_nat_demo.py', 'segmentor': 'upernet_nat_demo.py'}
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -58,10 +54,10 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 def find_demo_models(work_dir: Path) -> list[tuple[str, str, dict[str, Any]]]:
     """Finds config, last checkpoint and its content for each model that nat-mm demo trained."""
     models = []
-    for name, config in DEMO.items():
+    for name, config in CONFIGS.items():
         found = find_last_checkpoint(str(work_dir / name), resumable=False)
         if found is not None:
-            models.append((str(CONFIGS / config), *found))
+            models.append((str(config), *found))
     if not models:
         raise UserError(
             f'there is no trained model of the demo in {work_dir}: train both with make demo, give '

@@ -19,18 +19,28 @@ def find_inner(dataset: Any, place: str) -> Iterator[tuple[str, dict[str, Any]]]
     Yields:
         Key and config of each.
     """
-    if not isinstance(dataset, dict):
-        return
+    for key, found in walk_datasets(dataset, place):
+        if not _find_children(found, key):
+            yield key, found
+
+
+def walk_datasets(dataset: Any, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Like `find_inner`, but also yields each wrapper, before what is inside it."""
+    if isinstance(dataset, dict):
+        yield place, dataset
+        for key, child in _find_children(dataset, place):
+            yield from walk_datasets(child, key)
+
+
+def _find_children(dataset: dict[str, Any], place: str) -> list[tuple[str, Any]]:
+    """Lists what a dataset wraps, with its keys in the config."""
     for name in ('dataset', 'datasets'):
         inner = dataset.get(name)
         if isinstance(inner, dict):
-            yield from find_inner(inner, f'{place}.{name}')
-            return
-        if inner is not None:
-            for index, child in enumerate(inner):
-                yield from find_inner(child, f'{place}.{name}.{index}')
-            return
-    yield place, dataset
+            return [(f'{place}.{name}', inner)]
+        if isinstance(inner, list | tuple):
+            return [(f'{place}.{name}.{index}', child) for index, child in enumerate(inner)]
+    return []
 
 
 def find_test_dataset(config: Config) -> dict[str, Any]:

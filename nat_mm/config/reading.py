@@ -15,7 +15,7 @@ from nat_mm.config.building import BadArgumentError, UnknownTypeError, tell_mist
 from nat_mm.config.dataset_classes import apply_dataset_classes
 from nat_mm.config.failures import describe_failure, find_parts, is_due_to_config
 from nat_mm.config.zoo import find_config
-from nat_mm.errors import CheckpointError, UserError, describe_error
+from nat_mm.errors import CheckpointError, UserError, brief, describe_error
 
 FRAMEWORKS = ('mmdet', 'mmseg', 'mmpretrain')
 
@@ -49,9 +49,14 @@ def load_config(
     if framework not in FRAMEWORKS:
         raise UserError(f'{path}: default_scope must be one of {FRAMEWORKS}, got {framework!r}')
     try:
-        import_modules_from_strings(**config.get('custom_imports', {'imports': []}))
+        import_modules_from_strings(**(config.get('custom_imports') or {'imports': []}))
     except ImportError as error:
         raise UserError(f'{path}: {error}: {error.__context__}') from error
+    except TypeError as error:
+        raise UserError(
+            f"{path}: custom_imports must be like dict(imports=['my_package']), got "
+            f'{brief(config.custom_imports)}'
+        ) from error
     init_default_scope(framework)
     apply_dataset_classes(config)
 

@@ -21,7 +21,7 @@ from nat_mm.data.progress import Progress, no_progress
 from nat_mm.files import write_json
 
 PACKAGES = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'torch', 'numpy', 'pillow')
-WITHOUT_EFFECT = ('work_dir', 'resume', 'load_from', 'launcher', 'randomness', 'visualizer')
+WITHOUT_EFFECT = ('work_dir', 'resume', 'load_from', 'randomness', 'visualizer')
 """Keys of a config that no check reads and that differ from run to run."""
 
 

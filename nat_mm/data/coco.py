@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 
 import numpy as np
 from mmengine.config import Config
@@ -119,7 +119,8 @@ class _Reader:
         self.progress = progress
         self.files: dict[tuple[str, bool], CocoFile | None] = {}
 
-    def read(self, path: str, *, is_panoptic: bool) -> Iterator[Finding]:
+    def read(self, path: str, *, is_panoptic: bool) -> Generator[Finding, None, CocoFile | None]:
+        """Yields what is wrong with a file's layout, and returns the file if it could be read."""
         key = os.path.realpath(path), is_panoptic
         if key not in self.files:
             self.files[key] = None

@@ -361,13 +361,15 @@ def _read_mask(coco: CocoFile, mask: Any, image: int, example: str) -> int:
         kind = 'has annotations whose segmentation is neither polygons nor RLE (counts and size)'
         coco.mask_faults.add(kind, f'{example}, {mask!r:.60}')
         return MASK
+    if image < 0:
+        return MASK
     size, (width, height) = mask.get('size'), coco.image_sizes[image]
-    if image >= 0 and size != [height, width]:
+    if size != [height, width]:
         coco.mask_faults.add(
             'has masks whose size, [height, width], is not that of their image',
             f'{example}, {size} in an image of {[int(height), int(width)]}',
         )
-    elif type(mask['counts']) is list and image >= 0:
+    elif type(mask['counts']) is list:
         counts = mask['counts']
         if not set(map(type, counts)) <= {int} or sum(counts) != height * width:
             coco.mask_faults.add(

@@ -74,7 +74,8 @@ def find_folder_problems(
         yield from _find_problems_of_folders(source)
         if _numbers_folders(dataset) and os.path.isdir(dataset.img_prefix):
             names = _list_folders(dataset.img_prefix)
-            numbered += [(source, names)] if names else []
+            if names:
+                numbered.append((source, names))
     for other, names in numbered[1:]:
         yield from _compare_folders(*numbered[0], other, names)
     for source in listed:

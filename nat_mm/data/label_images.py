@@ -40,7 +40,7 @@ class _Pair:
 
 
 def find_label_image_problems(
-    source: DataSource, *, config: Config | None = None, thorough: bool = False
+    source: DataSource, *, config: Config, thorough: bool = False
 ) -> Iterator[Finding]:
     """Checks the label images of a dataset, and whether each fits its image.
 
@@ -50,7 +50,6 @@ def find_label_image_problems(
     Args:
         source: The dataset; skipped if it has no label images.
         config: Config of the run, for the number of classes and the values that its heads ignore.
-            Default: 255 is ignored.
         thorough: Whether to read the pixels of all label images, instead of 100 evenly spread ones.
 
     Yields:
@@ -84,7 +83,7 @@ def find_label_image_problems(
         return
     if is_semantic and not dataset.ann_file:
         yield from _find_left_out(dataset, key, pairs)
-    yield from _find_bad_lines(dataset, pairs)
+    yield from _find_bad_lines(dataset)
     is_panoptic = 'Panoptic' in type(loader).__name__
     is_ours = type(loader).__module__.split('.')[0] in _FRAMEWORKS
     is_sure = all(_is_known(each) for each in _flatten(dataset.pipeline.transforms))
@@ -214,7 +213,7 @@ def _find_left_out(dataset: BaseDataset, key: str, pairs: Sequence[_Pair]) -> It
         )
 
 
-def _find_bad_lines(dataset: BaseDataset, pairs: Sequence[_Pair]) -> Iterator[Finding]:
+def _find_bad_lines(dataset: BaseDataset) -> Iterator[Finding]:
     """Finds bad lines in a list of images, whose names must have no suffix."""
     if not hasattr(dataset, 'img_suffix') or not os.path.isfile(dataset.ann_file):
         return

@@ -40,7 +40,7 @@ def find_label_value_problems(
     loader: Any,
     paths: Sequence[str],
     *,
-    config: Config | None,
+    config: Config,
     of: int,
     is_sure: bool,
 ) -> Iterator[Finding]:
@@ -50,7 +50,7 @@ def find_label_value_problems(
         source: Their dataset.
         loader: The pipeline's transform that loads them.
         paths: The label images.
-        config: Config of the run; None if only the dataset is known.
+        config: Config of the run.
         of: Number of label images of the dataset.
         is_sure: Whether the pipeline has only known transforms; others might change the values, so
             that problems are reported as warnings.
@@ -59,7 +59,7 @@ def find_label_value_problems(
         What is wrong.
     """
     dataset = source.dataset
-    limits = _find_limits(source, loader, config)
+    limits = _find_limits(source, config)
     if limits is None:
         return
     if loader.imdecode_backend != 'pillow':
@@ -162,22 +162,17 @@ def ignored_values(config: Config) -> dict[str, int]:
     return ignored
 
 
-def _find_limits(source: DataSource, loader: Any, config: Config | None) -> _Limits | None:
+def _find_limits(source: DataSource, config: Config) -> _Limits | None:
     names = source.dataset.metainfo.get('classes') or ()
     if not hasattr(source.dataset, 'reduce_zero_label'):
         # For a semantic branch of mmdet, only the model knows the classes.
-        model = config.model if config is not None else {}
-        head = model.get('semantic_head') or (model.get('roi_head') or {}).get('semantic_head')
-        count = (head or {}).get('num_classes')
-        ignored = ((head or {}).get('loss_seg') or {}).get('ignore_index', 255)
-        names = ()
-        if type(count) is not int:
-            return None
-        return _Limits(count, names, frozenset([ignored]), {})
+        roi_head = config.model.get('roi_head') or {}
+        head = config.model.get('semantic_head') or roi_head.get('semantic_head') or {}
+        count = head.get('num_classes')
+        ignored = (head.get('loss_seg') or {}).get('ignore_index', 255)
+        return _Limits(count, (), frozenset([ignored]), {}) if type(count) is int else None
     if isinstance(names, str) or not names:
         return None
-    if config is None:
-        return _Limits(len(names), names, frozenset([255]), {})
     by_head = ignored_values(config)
     ignored = set.intersection(*({value} for value in by_head.values())) if by_head else {255}
     if source.part != 'train':
@@ -189,9 +184,9 @@ def _find_limits(source: DataSource, loader: Any, config: Config | None) -> _Lim
     return _Limits(len(names), names, frozenset(ignored), by_head)
 
 
-def _find_odd_padding(source: DataSource, config: Config | None) -> Iterator[Finding]:
+def _find_odd_padding(source: DataSource, config: Config) -> Iterator[Finding]:
     """Checks that the labels of padding are ignored if images are padded for batches."""
-    if config is None or source.part != 'train' or config.default_scope != 'mmseg':
+    if source.part != 'train' or config.default_scope != 'mmseg':
         return
     settings = config.model.get('data_preprocessor') or config.get('data_preprocessor') or {}
     padding = settings.get('seg_pad_val', 255)

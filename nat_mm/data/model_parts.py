@@ -7,6 +7,7 @@ from typing import Any
 from mmengine.config import Config
 from torch import nn
 
+from nat_mm.config.datasets import walk_datasets
 from nat_mm.data.shape_trace import ShapeTrace
 
 Described = tuple[str, nn.Module, dict[str, Any]]
@@ -65,10 +66,10 @@ def run_necks(trace: ShapeTrace, config: Config, features: Any) -> tuple[Part | 
 
 def find_steps(config: Config) -> list[dict[str, Any]]:
     """Lists the transforms of the training pipeline, including those of inner datasets."""
-    steps = []
     dataset = (config.get('train_dataloader') or {}).get('dataset')
-    while isinstance(dataset, dict):
-        pipeline = dataset.get('pipeline') or []
-        steps += [each for each in pipeline if isinstance(each, dict)]
-        dataset = dataset.get('dataset')
-    return steps
+    return [
+        step
+        for _, each in walk_datasets(dataset, '')
+        for step in each.get('pipeline') or []
+        if isinstance(step, dict)
+    ]

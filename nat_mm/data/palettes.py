@@ -6,7 +6,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 
-from nat_mm.config.datasets import PARTS
+from nat_mm.config.datasets import PARTS, walk_datasets
 from nat_mm.data.findings import Finding, shorten
 from nat_mm.inference.palettes import Color, complete_palette, is_color
 
@@ -86,18 +86,7 @@ def find_full_palette(config: Config, dataset: dict[str, Any]) -> list[Color] | 
 def _find_datasets(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
     for part in PARTS:
         loader = config.get(f'{part}_dataloader') or {}
-        yield from _walk(loader.get('dataset'), f'{part}_dataloader.dataset')
-
-
-def _walk(dataset: Any, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields the configs of datasets, including those inside wrappers such as RepeatDataset."""
-    if not isinstance(dataset, dict):
-        return
-    yield place, dataset
-    yield from _walk(dataset.get('dataset'), f'{place}.dataset')
-    inner = dataset.get('datasets')
-    for index, child in enumerate(inner if isinstance(inner, list | tuple) else []):
-        yield from _walk(child, f'{place}.datasets.{index}')
+        yield from walk_datasets(loader.get('dataset'), f'{part}_dataloader.dataset')
 
 
 def _known(config: Config, dataset: dict[str, Any], name: str) -> Any:

@@ -131,8 +131,8 @@ class _WithoutMemory(TorchFunctionMode):
 class _ShapesAlone(TorchFunctionMode):
     """Derives the results of normalization and resizing from shapes alone.
 
-    On the meta device, PyTorch runs each step of these in Python, which took up to two thirds of
-    the time of a trace. Inputs that do not fit are still passed to PyTorch, which refuses them.
+    On the meta device, PyTorch runs each step of these in Python, up to two thirds of the time of a
+    trace. Inputs that do not fit are still passed to PyTorch, which refuses them.
     """
 
     def __torch_function__(

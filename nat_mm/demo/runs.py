@@ -11,7 +11,15 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
+import nat_mm
 from nat_mm.errors import UserError
+
+_FOLDER = Path(nat_mm.__file__).parent / '.mim' / 'configs' / 'demo'
+CONFIGS = {
+    'detector': _FOLDER / 'mask_rcnn_nat_demo.py',
+    'segmentor': _FOLDER / 'upernet_nat_demo.py',
+}
+"""Config of each of the demo's models, by its name, which is that of its folder."""
 
 _PROGRESS = re.compile(r'(?:Iter|Epoch)\((train|val|test)\)\s+(?:\[\d+\])?\[\s*(\d+)/(\d+)\]')
 _DETAILS = {

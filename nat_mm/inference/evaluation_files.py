@@ -54,8 +54,10 @@ class ImageNames:
         parts = [part for part in Path(os.path.normpath(place)).parts if part != '..']
         relative = Path(*parts[1:] if os.path.isabs(place) else parts)
         path = self._folder / (relative if suffix is None else relative.with_suffix(suffix))
-        if self._images.setdefault(path, image) != image:  # a.jpg after a.png
-            path = self._folder / f'{relative}{suffix or relative.suffix}'
+        name = relative
+        while self._images.setdefault(path, image) != image:  # a.jpg after a.png
+            name = Path(f'{name}{suffix or relative.suffix}')
+            path = self._folder / name
         return path
 
 

@@ -108,6 +108,21 @@ class LeftOut(dict[Path | Video, str]):
             text = describe_error(error).splitlines()[0]
         self.setdefault(medium, f'{doing}: {text}')
 
+    def raise_if_any(self, media: Sequence[Path | Video]) -> None:
+        """Raises if inputs are left out.
+
+        Args:
+            media: All inputs.
+
+        Raises:
+            UserError: It says which, and why.
+            Exception: `unexpected`, if all are left out.
+        """
+        if self.unexpected and len(self) == len(media):
+            raise self.unexpected
+        if self:
+            raise UserError(list_unreadable(self, media))
+
 
 def _is_fault_of_image(error: Exception) -> bool:
     return isinstance(error, _FAULTS_OF_AN_IMAGE) or any(
@@ -307,15 +322,15 @@ def _identity(medium: Path | Video) -> object:
 
 def _check_names(media: Sequence[Path | Video]) -> None:
     by_name: dict[str, Path | Video] = {}
-    named = [(result_names(media)[medium], medium) for medium in media]
-    for name, medium in named:
+    names = result_names(media)
+    for medium, name in names.items():
         other = by_name.setdefault(name, medium)
         if other is not medium:
             raise UserError(
                 f'{other} and {medium} would both have results named {name}: '
                 'predict them into different folders'
             )
-    for name, medium in named:
+    for medium, name in names.items():
         for folder in map(str, Path(name).parents):
             if isinstance(by_name.get(folder), Video):
                 raise UserError(

@@ -27,7 +27,7 @@ from nat_mm.errors import UserError, brief
 from nat_mm.inference.checkpoint import check_checkpoint_fits, read_for_model
 from nat_mm.inference.drawing import SCORE_THRESHOLD
 from nat_mm.inference.images import UnreadableInput
-from nat_mm.inference.inputs import Frame, LeftOut, find_inputs, list_unreadable, read_frames
+from nat_mm.inference.inputs import Frame, LeftOut, find_inputs, read_frames
 from nat_mm.inference.loading import ImageLoader
 from nat_mm.inference.model_settings import low_scores_kept, small_images_padded
 from nat_mm.inference.palettes import complete_palette
@@ -35,7 +35,7 @@ from nat_mm.inference.results import RESULT_TYPES, Result
 from nat_mm.inference.tiling import Tiling, infer_tiled
 from nat_mm.inference.video import Video
 
-RANDOM = 'none'
+RANDOM_WEIGHTS = 'none'
 """Passed instead of a checkpoint to leave the weights random."""
 
 _NO_LISTS = (str, np.ndarray, bytes, io.IOBase, torch.Tensor)
@@ -88,7 +88,7 @@ def load_model(
         if checkpoint is None:
             raise UserError(
                 f'no weights were published for {config.filename}: give a checkpoint, or '
-                f'{RANDOM!r} for random weights'
+                f'{RANDOM_WEIGHTS!r} for random weights'
             )
         saved = _read_checkpoint(checkpoint, mirror=mirror)
     module = build_module(config)
@@ -118,7 +118,7 @@ def load_model(
 
 def _read_checkpoint(source: str, *, mirror: bool) -> dict[str, Any] | None:
     """Reads a checkpoint; None stands for random weights."""
-    if source == RANDOM:
+    if source == RANDOM_WEIGHTS:
         return None
     with mirrors_first(mirror):
         return read_for_model(source)
@@ -336,10 +336,7 @@ def _read(entry: str | Path | np.ndarray, loader: ImageLoader) -> list[Frame]:
         raise UserError(f'{videos[0]} is a video: use the command nat-mm predict')
     left_out = LeftOut()
     frames = list(read_frames(media, left_out, loader=loader))
-    if left_out.unexpected and len(left_out) == len(media):
-        raise left_out.unexpected
-    if left_out:
-        raise UserError(list_unreadable(left_out, media))
+    left_out.raise_if_any(media)
     return frames
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nat_mm.backbones.base import SMALLEST_INPUT, NeighborhoodBackbone
+from nat_mm.backbones.base import SMALLEST_INPUT, FreezableBackbone
 
 
 @contextmanager
@@ -48,7 +48,7 @@ def small_images_padded(model: nn.Module, images: Sequence[Tensor]) -> Iterator[
     """
     smallest = min(min(image.shape[-2:]) for image in images)
     if smallest >= SMALLEST_INPUT or not any(
-        isinstance(module, NeighborhoodBackbone) for module in model.modules()
+        isinstance(module, FreezableBackbone) for module in model.modules()
     ):
         yield
         return

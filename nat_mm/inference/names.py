@@ -36,11 +36,11 @@ def build_for_hub(cfg_path: str, pretrained: bool, **kwargs: Any) -> 'nn.Module'
         pretrained: Whether to load the published weights.
         **kwargs: Arguments of the model that override the config's.
     """
-    from nat_mm.inference.model import RANDOM, load_model
+    from nat_mm.inference.model import RANDOM_WEIGHTS, load_model
 
     overrides = {f'model.{name}': value for name, value in kwargs.items()}
     model = load_model(
-        cfg_path, None if pretrained else RANDOM, device='cpu', overrides=overrides
+        cfg_path, None if pretrained else RANDOM_WEIGHTS, device='cpu', overrides=overrides
     ).module
     # As in mmengine, so that a Runner does not reinitialize pretrained weights.
     model._is_init = pretrained  # type: ignore[assignment]

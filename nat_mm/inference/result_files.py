@@ -37,6 +37,7 @@ class ResultFiles:
     def __init__(self, model: Model, folder: Path) -> None:
         self.folder = folder
         self._model = model
+        self._has_classes = False
         self._coco = CocoResults(folder / 'coco', model.classes)
 
     def paths(self, name: str) -> list[Path]:
@@ -50,7 +51,9 @@ class ResultFiles:
         if isinstance(result, SegmentationResult):
             classes, first = self._model.classes, self._model.first_label
             write_labels(paths[0], result.label_map, classes=len(classes), first=first)
-            write_json(self.folder / 'classes.json', class_numbers(classes, first))
+            if not self._has_classes:
+                write_json(self.folder / 'classes.json', class_numbers(classes, first))
+                self._has_classes = True
             return
         if isinstance(result, DetectionResult):
             if result.segments is not None:

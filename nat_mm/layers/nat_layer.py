@@ -35,7 +35,8 @@ class NATLayer(nn.Module):
     Args:
         channels: Number of channels C.
         num_heads: Number of attention heads; divides ``channels``.
-        kernel_size: Odd window length, at least 3.
+        kernel_size: Odd window length, at least 3; for 'full', length of the maps for which the
+            biases are exact, at least 1 (see `SelfAttention2D`).
         dilation: Step between neighbors, at least 1.
         mlp_ratio: Hidden channels of the MLP as a multiple of C.
         qkv_bias: Whether the projection to query, key and value has a bias.
@@ -158,7 +159,6 @@ def _make_attention(
     if pattern in ('neighborhood', 'sasa'):
         kind = NeighborhoodAttention2D if pattern == 'neighborhood' else StandAloneAttention2D
         return kind(kernel_size=kernel_size, dilation=dilation, backend=backend, **options)
-    check_window_length(kernel_size)
     if dilation != 1:
         raise ValueError(
             f'attention {pattern!r} has no dilation: give dilations of 1 or take the backbone NAT, '
@@ -171,6 +171,7 @@ def _make_attention(
         )
     if pattern == 'full':
         return SelfAttention2D(map_size=kernel_size, **options)
+    check_window_length(kernel_size)
     shift = kernel_size // 2 if shifted else 0
     return ShiftedWindowAttention2D(window_size=kernel_size, shift=shift, **options)
 

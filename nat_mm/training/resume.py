@@ -35,20 +35,20 @@ def find_last_checkpoint(
         UserError: If none is usable although last_checkpoint exists or a checkpoint cannot be read.
     """
     sources = [str(path) for path in _newest_first(work_dir)]
-    complaints, damaged = [], False
+    complaints, has_run = [], False
     try:
         noted = _read_note(work_dir)
     except ValueError as error:
-        complaints, damaged = [str(error)], True
+        complaints, has_run = [str(error)], True
     else:
         if noted is not None:
-            sources, damaged = list(dict.fromkeys([noted, *sources])), True
+            sources, has_run = list(dict.fromkeys([noted, *sources])), True
     for source in sources:
         try:
             checkpoint = read_for_model(source)
         except UserError as error:
             complaints.append(_describe(source, error))
-            damaged = True
+            has_run = True
             continue
         try:
             if resumable:
@@ -60,7 +60,7 @@ def find_last_checkpoint(
             for complaint in complaints:
                 print(f'warning: passed over {complaint}', file=sys.stderr)
         return source, checkpoint
-    if not damaged:
+    if not has_run:
         # The files are weights that were not written by a run.
         return None
     raise UserError(

@@ -39,4 +39,4 @@ def apply_tensorboard(config: Config) -> None:
 
 
 def _logs(backends: Sequence[dict]) -> bool:
-    return any(backend['type'] == BACKEND for backend in backends)
+    return any(backend.get('type') == BACKEND for backend in backends)

@@ -1,6 +1,7 @@
 """Tests the commands that show what models look at."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -257,6 +258,19 @@ def test_without_checkpoint_and_image_random_ones_are_compared(analyze, plain, t
 def test_mistakes_in_options_of_analyze(changes, message, files, analyze, tmp_path):
     with pytest.raises(UserError, match=message):
         analyze([files.nat, *changes, '--out-dir', str(tmp_path / 'out')])
+
+
+def test_analyze_writes_no_file_named_like_its_image(files, analyze, tmp_path):
+    """It takes one image, which may be in the folder of the results under any other name."""
+    shutil.copy(files.image, tmp_path / 'street.png')
+    arguments = [files.nat, '--out-dir', str(tmp_path), '--image']
+    with pytest.raises(UserError, match="attention 'shifted_window' has no dilation"):
+        analyze([*arguments, str(tmp_path / 'street.png')])  # found after the image was read
+    shutil.copy(files.image, tmp_path / 'saliency.png')
+    with pytest.raises(UserError, match=r'saliency.png would overwrite'):
+        analyze([*arguments, str(tmp_path / 'saliency.png')])
+    with pytest.raises(UserError, match=r'only one image can be given, got 2 with'):
+        analyze([*arguments, str(tmp_path)])
 
 
 def test_other_backbones_are_refused(files, analyze, tmp_path):

@@ -242,6 +242,8 @@ def test_pretrained_weights_of_another_map_size(tmp_path):
         ({**SMALL, 'out_indices': (2,)}, r'layers from 0 to 1 .*, got \[2\]'),
         ({**SMALL, 'frozen_layers': 3}, 'frozen_layers must be from -1 to 2, got 3'),
         ({**SMALL, 'map_size': 0}, 'map_size must be at least 1, got 0'),
+        ({**SMALL, 'kernel_size': 0}, 'kernel_size must be .*, got 0'),
+        ({**SMALL, 'attention_backend': 'cpu'}, "leave .* at 'auto', got 'cpu'"),
         ({**SMALL, 'mlp_ratio': float('inf')}, 'mlp_ratio must be finite, got inf'),
         ({**SMALL, 'with_cp': 1}, 'with_cp must be True or False, got 1'),
         ({**SMALL, 'qkv_bias': None}, 'qkv_bias must be True or False, got None'),

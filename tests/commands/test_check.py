@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sys
+from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
@@ -235,3 +236,39 @@ def test_test_command(test, configs, trained, small_data, tmp_path):
     arguments = [str(configs['detection']), str(trained['detection'])]
     with pytest.raises(UserError, match='in a different order from the categories'):
         test([*arguments, '--work-dir', str(tmp_path), '--cfg-options', *options])
+
+
+def test_what_depends_on_the_launcher_is_checked_again(before_training, monkeypatch, tmp_path):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    reports = []
+
+    def find(config, **_):
+        reports.append(config.launcher)
+        return check_cache.Report((), [])
+
+    monkeypatch.setattr(check_cache, 'check_config', find)
+    monkeypatch.setattr(train, 'prepare_launcher', lambda _: None)
+    monkeypatch.setattr(train, 'is_main_process', lambda _: True)
+    for launcher in ('pytorch', 'none', 'pytorch'):
+        before_training(arguments=['--launcher', launcher])
+    assert reports == ['pytorch', 'none']
+
+
+@pytest.mark.parametrize('name', ['[unk]', 'n/a [/s]', 'car [parked]'])
+def test_names_with_brackets(name, configs, annotations, tmp_path, capsys):
+    path, _ = annotations
+    content = json.loads(path.read_text())
+    content['categories'][0]['name'] = name
+    folder = tmp_path / '[a] b'
+    folder.mkdir()
+    (folder / '[c].json').write_text(json.dumps(content))
+    dataset = dict(ann_file=f'{folder}/[c].json', metainfo=dict(classes=(name, 'disc')))
+    config = tmp_path / 'config.py'
+    config.write_text(
+        f"_base_ = '{configs['detection']}'\ntrain_dataloader = dict(dataset={dataset})\n"
+    )
+    with suppress(SystemExit):
+        check.main([str(config)])
+    out = capsys.readouterr().out
+    assert name in out
+    assert '[a] b/[c].json' in out

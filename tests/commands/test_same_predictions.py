@@ -177,5 +177,6 @@ def test_names_of_files_about_images(dataset, image, expected, tmp_path):
 
 def test_names_of_images_that_differ_by_their_suffix(tmp_path):
     names = ImageNames(Dataset(img='/data'), tmp_path)
-    files = [names.path(f'/data/1.{suffix}', '.png').name for suffix in ('jpg', 'tif', 'jpg')]
-    assert files == ['1.png', '1.tif.png', '1.png']
+    images = ['1.jpg', '1.tif', '1.jpg', '1.tif.bmp', '1.tif', '1.tif.bmp']
+    files = [names.path(f'/data/{image}', '.png').name for image in images]
+    assert files == ['1.png', '1.tif.png', '1.png', '1.tif.bmp.png', '1.tif.png', '1.tif.bmp.png']

@@ -47,6 +47,13 @@ def test_backend_that_the_config_has_already():
     assert backends(visualizer=visualizer, tensorboard=True) == [BACKEND]
 
 
+def test_backend_without_a_type():
+    """What builds the visualizer reports it."""
+    config = Config(dict(visualizer=dict(vis_backends=[dict(save_dir='logs')])))
+    apply_tensorboard(config)
+    assert config.visualizer.vis_backends == [dict(save_dir='logs')]
+
+
 def test_value_that_is_no_switch(train, configs, tmp_path):
     arguments = [str(configs['segmentation']), '--work-dir', str(tmp_path), '--cfg-options']
     with pytest.raises(UserError, match="tensorboard must be True or False, got 'yes'"):

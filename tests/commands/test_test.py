@@ -197,6 +197,13 @@ def test_output_of_a_detector_must_be_a_pickle(mistake, trained):
     )
 
 
+@pytest.mark.parametrize('arguments', [[], ['--out', 'out.pkl'], ['--tta']], ids=str)
+def test_config_without_test_data(arguments, mistake, trained):
+    nothing = ['test_dataloader=None', 'test_cfg=None', 'test_evaluator=None']
+    message = mistake(trained['detection'], *arguments, '--cfg-options', *nothing)
+    assert 'has no test_dataloader' in message
+
+
 def test_tta_without_a_pipeline(mistake, trained):
     message = mistake(trained['detection'], '--tta', '--cfg-options', 'tta_model=None')
     assert '--tta needs tta_model and tta_pipeline' in message

@@ -7,6 +7,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import nn
 
+from nat_mm.config.reading import load_config
 from nat_mm.errors import UserError
 
 
@@ -54,6 +55,19 @@ def test_config_with_an_import_that_fails(mistake, tmp_path):
     imports = "custom_imports = dict(imports=['no_such_module'])"
     config.write_text(f"default_scope = 'mmdet'\n{imports}\n")
     assert "No module named 'no_such_module'" in mistake(config=config)
+
+
+@pytest.mark.parametrize('imports', ["'nat_mm'", 'dict(imports=5)', "dict(packages=['nat_mm'])"])
+def test_imports_of_another_form(imports, mistake, tmp_path):
+    config = tmp_path / 'imports.py'
+    config.write_text(f"default_scope = 'mmdet'\ncustom_imports = {imports}\n")
+    assert "custom_imports must be like dict(imports=['my_package'])" in mistake(config=config)
+
+
+def test_no_imports(tmp_path):
+    config = tmp_path / 'imports.py'
+    config.write_text("default_scope = 'mmdet'\ncustom_imports = None\n")
+    assert load_config(config).custom_imports is None
 
 
 def test_misspelt_backbone_argument(mistake):
@@ -356,3 +370,14 @@ def test_faults_of_the_program_keep_their_traceback(train, configs, tmp_path):
             ]
         )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_checkpoint_to_resume_from_that_is_missing(mistake):
+    """A config that resumes by itself does not hide it."""
+    message = mistake('resume=True', arguments=['--resume', 'nowhere.pth'])
+    assert message == 'checkpoint not found: nowhere.pth'
+
+
+def test_automatic_learning_rate_that_is_none(mistake):
+    message = mistake('auto_scale_lr=None', arguments=['--auto-scale-lr'])
+    assert '--auto-scale-lr needs auto_scale_lr.base_batch_size in' in message

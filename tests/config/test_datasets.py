@@ -4,7 +4,7 @@ import pytest
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset, ConcatDataset, RepeatDataset
 
-from nat_mm.config.datasets import find_inner, find_test_dataset, unwrap_dataset
+from nat_mm.config.datasets import find_inner, find_test_dataset, unwrap_dataset, walk_datasets
 
 LEAF, OTHER = dict(type='CocoDataset', ann_file='a.json'), dict(type='CocoDataset')
 REPEATED = dict(type='RepeatDataset', times=2, dataset=LEAF)
@@ -16,6 +16,21 @@ def test_places_in_a_config():
         ('x.dataset.datasets.0.dataset', LEAF),
         ('x.dataset.datasets.1', OTHER),
     ]
+
+
+def test_places_of_wrappers():
+    assert [place for place, _ in walk_datasets(CONCATENATED, 'x')] == [
+        'x',
+        'x.datasets.0',
+        'x.datasets.0.dataset',
+        'x.datasets.1',
+    ]
+
+
+@pytest.mark.parametrize('datasets', [5, 'a.json', [5]], ids=str)
+def test_what_is_no_dataset(datasets):
+    wrapper = dict(type='ConcatDataset', datasets=datasets)
+    assert [found for _, found in walk_datasets(wrapper, '')] == [wrapper]
 
 
 @pytest.mark.parametrize('dataset', [LEAF, REPEATED, CONCATENATED])

@@ -361,3 +361,12 @@ def test_summary(config, write):
         'box': {'images': 6, 'instances': 6, 'small': 0, 'medium': 6, 'large': 0},
         'disc': {'images': 6, 'instances': 6, 'small': 0, 'medium': 6, 'large': 0},
     }
+
+
+def test_masks_without_any_image(check, content):
+    part, mask = content['train'], dict(counts=[1], size=[1, 1])
+    part['images'] = []
+    part['annotations'] = [{**each, 'segmentation': mask} for each in part['annotations']]
+    errors, warnings = check(parts=['train'])
+    assert errors == ['the train dataset has no image with annotations of its classes']
+    assert 'has annotations whose image_id is not in images' in ' '.join(warnings)

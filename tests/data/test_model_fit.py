@@ -7,6 +7,7 @@ import torch
 from mmengine.config import Config
 
 from nat_mm.data.model_fit import find_model_problems
+from nat_mm.data.model_parts import find_steps
 
 ROOT = Path(__file__).parents[2]
 NAT = {
@@ -441,3 +442,12 @@ def test_outputs_that_no_head_takes(tmp_path, base, model, text):
 )
 def test_outputs_that_are_all_taken(tmp_path, base, model):
     assert list(find_model_problems(load(tmp_path, base, model, **PYTORCH))) == []
+
+
+@pytest.mark.parametrize('wrapper', ['RepeatDataset', 'ConcatDataset', 'MultiImageMixDataset'])
+def test_steps_of_the_datasets_inside_a_wrapper(wrapper):
+    inner = dict(type='CocoDataset', pipeline=[dict(type='Pad')])
+    inside = dict(datasets=[inner]) if wrapper == 'ConcatDataset' else dict(dataset=inner)
+    dataset = dict(type=wrapper, pipeline=[dict(type='Mosaic')], **inside)
+    config = Config(dict(train_dataloader=dict(dataset=dataset)))
+    assert [step['type'] for step in find_steps(config)] == ['Mosaic', 'Pad']

@@ -11,7 +11,7 @@ from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, MODELS
 from mmengine.runner import Runner
 
-from nat_mm.training.distributed import prepare_distributed
+from nat_mm.training.launcher import prepare_distributed
 from tests.processes import ranks, run_together
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason='tests what happens on a CPU')

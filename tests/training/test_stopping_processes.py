@@ -9,10 +9,9 @@ import pytest
 import torch
 from mmengine.runner import FlexibleRunner, Runner
 
-from nat_mm.training.distributed import prepare_distributed
+from nat_mm.training.launcher import prepare_distributed, prepare_strategy
 from nat_mm.training.resume import find_last_checkpoint
 from nat_mm.training.stopping import stop_on_signals
-from nat_mm.training.strategies import prepare_strategy
 from tests.processes import ranks, run_together
 from tests.training.tiny_run import Calls, tiny_config
 

@@ -13,8 +13,7 @@ from mmengine.registry import DATASETS, MODELS
 from mmengine.runner import FlexibleRunner
 
 from nat_mm.checkpoints import read_checkpoint
-from nat_mm.training.distributed import prepare_distributed
-from nat_mm.training.strategies import prepare_strategy
+from nat_mm.training.launcher import prepare_distributed, prepare_strategy
 from tests.processes import ranks, run_together
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason='tests what happens on a CPU')

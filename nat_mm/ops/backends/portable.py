@@ -1,9 +1,8 @@
 """Dense attention on small tiles of the map, in pure PyTorch, on any device.
 
 Tiles are processed in chunks. Only the inputs are kept for the backward pass, which recomputes the
-attention weights of each chunk. Three formulations were compared: gathering every query's
-neighbors, tiles through scaled_dot_product_attention, and tiles through batched matrix products.
-The last was the fastest in forward and backward together.
+attention weights of each chunk. With its backward pass, batched matrix products of tiles are faster
+than gathering every query's neighbors and than tiles through scaled_dot_product_attention.
 
 Zero times NaN is NaN, so a NaN or infinity in a tile spreads beyond the windows that contain it. On
 the CPU, a result that is not finite is therefore recomputed exactly. Other devices skip this, since

@@ -32,7 +32,7 @@ typedef void (*na2d_parallel)(void (*work)(void*), void* data, unsigned threads,
 struct na2d_problem {
   int64_t batch, height, width, heads;
   int64_t head_dim;     // a multiple of 8
-  int64_t kernel[2];    // rows, columns; odd, 3 to 13
+  int64_t kernel[2];    // rows, columns; odd, 1 to 13
   int64_t dilation[2];  // kernel * dilation <= height, width
   double scale;
   int32_t
