@@ -1,6 +1,6 @@
 """Finds contradictory settings of a training run."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mmengine.config import Config
@@ -15,10 +15,10 @@ IOU_NAMES = {
     'mFscore': ('aAcc', 'mFscore', 'mPrecision', 'mRecall'),
 }
 SEGMENTORS = ('EncoderDecoder', 'CascadeEncoderDecoder')
-RELEASED = 'shi-labs.com/projects/'
+RELEASED = 'shi-labs.com/projects/', 'hf://shi-labs/'
 """Where the authors' weights are hosted."""
-RELEASED_MEAN = [123.675, 116.28, 103.53]
-"""Mean of the images, red first, with which these were trained."""
+RELEASED_COLORS = {'mean': [123.675, 116.28, 103.53], 'std': [58.395, 57.12, 57.375]}
+"""Mean and standard deviation of the images, red first, with which these were trained."""
 
 
 def find_setting_problems(config: Config) -> Iterator[Finding]:
@@ -72,27 +72,42 @@ def _find_inference_problem(config: Config) -> Iterator[Finding]:
 
 
 def _find_color_problem(config: Config) -> Iterator[Finding]:
-    """Checks that released weights do not get another model's mean, such as YOLOX's."""
+    """Checks that released weights get images like those of their training, unlike YOLOX's."""
     model = config.get('model') or {}
     backbone = model.get('backbone')
     initial = backbone.get('init_cfg') if isinstance(backbone, dict) else None
-    if not isinstance(initial, dict) or RELEASED not in str(initial.get('checkpoint')):
+    sources = (
+        config.get('load_from'),
+        initial.get('checkpoint') if isinstance(initial, dict) else '',
+    )
+    if not any(host in str(source) for host in RELEASED for source in sources):
         return
     place = 'model.data_preprocessor'
     preprocessor = model.get('data_preprocessor')
     if not preprocessor:
         place, preprocessor = 'data_preprocessor', config.get('data_preprocessor') or {}
-    mean = preprocessor.get('mean')
-    if isinstance(mean, list | tuple) and len(mean) != len(RELEASED_MEAN):
-        return
-    if mean and all(abs(a - b) < 1 for a, b in zip(mean, RELEASED_MEAN, strict=True)):
-        return
     flip = 'to_rgb' if config.get('default_scope') == 'mmpretrain' else 'bgr_to_rgb'
-    yield Finding(
-        f'{place}.mean is {mean and list(mean)}, but the released weights of model.backbone were '
-        f'trained on other colors: write mean={RELEASED_MEAN}, std=[58.395, 57.12, 57.375] and '
-        f'{flip}=True',
-        is_error=False,
+    wanted = {**RELEASED_COLORS, flip: True}
+    for name, value in wanted.items():
+        given = preprocessor.get(name)
+        is_list = isinstance(given, list | tuple)
+        if is_list and len(given) != len(RELEASED_COLORS['mean']):
+            return
+        if given is True if value is True else is_list and _are_close(given, value):
+            continue
+        advice = ', '.join(f'{name}={value}' for name, value in wanted.items())
+        yield Finding(
+            f'{place}.{name} is {list(given) if is_list else given}, but the released weights were '
+            f'trained on other colors: write {advice}',
+            is_error=False,
+        )
+        return
+
+
+def _are_close(values: Sequence[Any], wanted: Sequence[float]) -> bool:
+    return all(
+        isinstance(value, int | float) and abs(value - other) < 1
+        for value, other in zip(values, wanted, strict=True)
     )
 
 

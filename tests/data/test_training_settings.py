@@ -10,6 +10,8 @@ from nat_mm.data.training_settings import find_setting_problems
 ROOT = Path(__file__).parents[2]
 COCO = {'type': 'CocoMetric', 'metric': ['bbox', 'segm']}
 IOU = {'type': 'mmseg.IoUMetric', 'iou_metrics': ['mIoU']}
+RELEASED = 'https://shi-labs.com/projects/nat/checkpoints/CLS/nat_tiny.pth'
+HUB = 'hf://shi-labs/nat-tiny-in1k-224'
 
 
 def saving(best, *evaluators):
@@ -33,14 +35,14 @@ def scheduled(length, *schedulers, key='max_iters'):
     return {'train_cfg': {key: length}, 'param_scheduler': list(schedulers)}
 
 
-def released(**preprocessor):
-    checkpoint = 'https://shi-labs.com/projects/nat/checkpoints/CLS/nat_tiny.pth'
+def released(checkpoint=RELEASED, **preprocessor):
     backbone = {'type': 'NAT', 'init_cfg': {'type': 'Pretrained', 'checkpoint': checkpoint}}
     preprocessor = {'type': 'DetDataPreprocessor', **preprocessor}
     return {'model': {'backbone': backbone, 'data_preprocessor': preprocessor}}
 
 
 RGB = [123.675, 116.28, 103.53]
+STD = [58.395, 57.12, 57.375]
 POLY = {'type': 'PolyLR', 'by_epoch': False, 'begin': 1500, 'end': 160000}
 STEPS = {'type': 'MultiStepLR', 'milestones': [27, 33], 'end': 36}
 
@@ -81,8 +83,33 @@ STEPS = {'type': 'MultiStepLR', 'milestones': [27, 33], 'end': 36}
         (released(), 'model.data_preprocessor.mean is None, but the released weights', False),
         (
             released(mean=RGB[::-1]),
-            'mean is [103.53, 116.28, 123.675], but the released weights of model.backbone were '
-            'trained on other colors: write mean=[123.675, 116.28, 103.53], ',
+            'mean is [103.53, 116.28, 123.675], but the released weights were trained on other '
+            'colors: write mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb',
+            False,
+        ),
+        (
+            released(mean=RGB, std=[1.0, 1.0, 1.0], bgr_to_rgb=True),
+            'data_preprocessor.std is [1.0, 1.0, 1.0], but the released weights',
+            False,
+        ),
+        (
+            released(mean=['1', '2', '3']),
+            "data_preprocessor.mean is ['1', '2', '3'], but the released weights",
+            False,
+        ),
+        (
+            released(mean=RGB, std=STD),
+            'data_preprocessor.bgr_to_rgb is None, but the released weights',
+            False,
+        ),
+        (
+            released(HUB, bgr_to_rgb=True, std=STD),
+            'data_preprocessor.mean is None, but the released weights',
+            False,
+        ),
+        (
+            {'load_from': RELEASED, 'data_preprocessor': {'mean': RGB, 'std': STD}},
+            'data_preprocessor.bgr_to_rgb is None, but the released weights',
             False,
         ),
         (
@@ -123,6 +150,9 @@ def test_contradictions_are_named(settings, text, is_error):
         scheduled(36, STEPS, key='max_epochs'),
         scheduled(36, POLY, key='max_epochs'),
         scheduled(1000, POLY),
+        released(mean=RGB, std=STD, bgr_to_rgb=True),
+        released(mean=[0.5] * 4, std=[0.2] * 4),
+        released('local.pth', mean=[0.0] * 3),
     ],
 )
 def test_what_agrees_passes(settings):
