@@ -210,6 +210,40 @@ class NeighborhoodBackbone(FreezableBackbone):
         """The stages, in order."""
         return getattr(self, self.stages_name)
 
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Returns how deep a parameter is, for learning rates that decay from layer to layer.
+
+        Args:
+            param_name: Name of a parameter of the model.
+            prefix: What the names of this backbone's parameters begin with, such as ``backbone.``.
+
+        Returns:
+            Its depth and the number of depths: 0 for the tokenizer, 1 for the first layer, and so
+            on over all stages. A downsampler has the depth of the layer before it. Output norms,
+            which no classifier has, and what is not in the backbone have the last depth.
+        """
+        stage, layer = self._locate(param_name, prefix)
+        depths = [len(each.blocks) for each in self.stages]
+        return 1 + sum(depths[: max(0, stage)]) + layer, sum(depths) + 2
+
+    def get_stage_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Like `get_layer_depth`, with the same depth for all layers of a stage."""
+        stage, _ = self._locate(param_name, prefix)
+        return 1 + stage, len(self.stages) + 2
+
+    def _locate(self, param_name: str, prefix: str) -> tuple[int, int]:
+        """Returns the stage and layer of a parameter.
+
+        They are -1 and -1 for the tokenizer, and those after the last stage for all else.
+        """
+        owner, *place = param_name.removeprefix(prefix).split('.')
+        if param_name.startswith(prefix) and owner == 'patch_embed':
+            return -1, -1
+        if param_name.startswith(prefix) and owner == self.stages_name:
+            stage, part, layer = int(place[0]), place[1], place[2]
+            return stage, int(layer) if part == 'blocks' else len(self.stages[stage].blocks) - 1
+        return len(self.stages), 0
+
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Computes the feature maps.
 

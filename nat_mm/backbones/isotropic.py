@@ -164,6 +164,19 @@ class NATIsotropic(FreezableBackbone):
             module.requires_grad_(False)
         self.train()
 
+    def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
+        """Returns how deep a parameter is, for learning rates that decay from layer to layer.
+
+        See :meth:`nat_mm.backbones.base.NeighborhoodBackbone.get_layer_depth`.
+        """
+        count = len(self.layers) + 2
+        owner, *place = param_name.removeprefix(prefix).split('.')
+        if param_name.startswith(prefix) and owner == 'patch_embed':
+            return 0, count
+        if param_name.startswith(prefix) and owner == 'layers':
+            return int(place[0]) + 1, count
+        return count - 1, count
+
     def forward(self, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Computes the feature maps.
 

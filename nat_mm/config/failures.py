@@ -59,7 +59,8 @@ def is_due_to_config(error: Exception) -> bool:
 
     Exceptions that pass through a user's own code, or start in nat_mm's without being raised there
     on purpose, may be bugs, so their traceback matters. The same is true of exceptions in a
-    backward pass, and those about missing modules, memory or devices.
+    backward pass, those about memory or devices, and missing modules, unless OpenMMLab says what to
+    install.
 
     Args:
         error: Exception raised while objects are built from a config or used for the first time.
@@ -70,7 +71,7 @@ def is_due_to_config(error: Exception) -> bool:
         is_unset = isinstance(settings, dict) and error.name in settings
         if not is_unset and not isinstance(error.obj, PLAIN):
             return False
-    elif type(error) is RuntimeError:
+    elif type(error) in (RuntimeError, ImportError):
         if HARDWARE.search(str(error)):
             return False
     elif not isinstance(error, (*STUMBLES, NameError)):

@@ -2,19 +2,23 @@
 
 import nat_mm_startup
 
+LAYER_DECAY = 'engine.optimizers.layer_decay_optimizer_constructor'
+
 
 def extend_mmengine() -> None:
     """Registers nat_mm's hooks and optimizer wrapper, and extends mmengine's own runners.
 
     mmengine's modules are patched as soon as they are imported: loops avoid instructions that this
     CPU cannot run and can resume in the middle of an epoch; runners validate what a checkpoint
-    restores and format a config for logs and checkpoints once instead of five times.
+    restores and format a config for logs and checkpoints once instead of five times; mmdet's and
+    mmseg's layer-wise learning rates handle the backbones of nat_mm.
     """
     from nat_mm.training import (
         autocast,
         compiled_backbone,  # noqa: F401
         config_text,
         interrupted_epochs,
+        layer_decay,
         non_finite_loss,  # noqa: F401
         restored_state,
     )
@@ -23,6 +27,8 @@ def extend_mmengine() -> None:
         ('mmengine.config.config', config_text.format_once),
         ('mmengine.runner.loops', autocast.check_instructions_before_loops),
         ('mmengine.runner.loops', interrupted_epochs.continue_epochs),
+        (f'mmdet.{LAYER_DECAY}', layer_decay.handle_own_backbones),
+        (f'mmseg.{LAYER_DECAY}', layer_decay.handle_own_backbones),
         ('mmengine.runner.runner', restored_state.check_after_resuming),
         ('mmengine.runner._flexible_runner', restored_state.check_after_resuming),
     ):
