@@ -36,6 +36,7 @@ REPAIRS = (
     'find_loader',
     'fork_configs',
     'fsdp',
+    'ignored_pixels',
     'lazy_configs',
     'multimodal',
     'noise',

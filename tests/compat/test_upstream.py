@@ -155,6 +155,30 @@ def test_fsdp(monkeypatch):
         FSDPStrategy.load_optim_state_dict.__wrapped__(strategy, {})
 
 
+@pytest.mark.parametrize(
+    ('ignored', 'options'),
+    [
+        (1, {'class_weight': [1.0]}),
+        (1, {'class_weight': [1.0], 'avg_non_ignore': True}),
+        (4 * 6, {'use_sigmoid': True}),
+    ],
+    ids=['class_weight', 'avg_non_ignore', 'sigmoid'],
+)
+def test_ignored_pixels(ignored, options, monkeypatch):
+    from mmseg.models.losses import cross_entropy_loss
+
+    if IS_FORK and options == {'class_weight': [1.0]}:
+        pytest.skip('the fork looks up no weights of ignored pixels')
+    for name in ('cross_entropy', 'binary_cross_entropy'):
+        upstream = getattr(cross_entropy_loss, name).__wrapped__
+        monkeypatch.setattr(cross_entropy_loss, name, upstream)
+    label = torch.zeros(1, 4, 6, dtype=torch.long)
+    label.view(-1)[:ignored] = 255
+    with still_broken('ignored_pixels', (IndexError, RuntimeError)):
+        loss = cross_entropy_loss.CrossEntropyLoss(**options)
+        assert loss(torch.ones(1, 1, 4, 6), label, ignore_index=255) == 0
+
+
 def test_lazy_configs():
     with still_broken('lazy_configs'):
         assert inspect.unwrap(mmengine.config.utils._is_builtin_module)('os.path')
