@@ -16,6 +16,12 @@ metainfo = dict(
         (204, 121, 167),
     ],
 )
+# mmseg.apis.inference_model reads the pipeline from here.
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    dict(type='PackSegInputs'),
+]
 
 # Label maps are ADE20K-style: 0 (unlabeled) is ignored, and 1 (background) becomes class 0.
 train_dataloader = dict(
@@ -51,11 +57,7 @@ val_dataloader = dict(
         seg_map_suffix='.png',
         test_mode=True,
         data_prefix=dict(img_path='images/val', seg_map_path='labels/val'),
-        pipeline=[
-            dict(type='LoadImageFromFile'),
-            dict(type='LoadAnnotations'),
-            dict(type='PackSegInputs'),
-        ],
+        pipeline=test_pipeline,
     ),
 )
 test_dataloader = val_dataloader

@@ -29,6 +29,12 @@ def detection(small_data):
     return load('detection/nat/mask_rcnn_nat_mini_3x_coco.py', small_data)
 
 
+SEGMENTATION_CONFIGS = sorted(
+    path
+    for pattern in ('segmentation/[!_]*/*.py', '_base_/finetune/upernet*.py', 'demo/upernet*.py')
+    for path in CONFIGS.glob(pattern)
+)
+
 SEGMENTORS = {
     512: 'segmentation/nat/upernet_nat_mini_512x512_160k_ade20k.py',
     640: 'segmentation/dinat_s/upernet_dinat_s_large_640x640_160k_ade20k.py',
@@ -124,3 +130,22 @@ def test_segmentation_tta_pipeline(segmentation):
     widths = sorted({picture.shape[2] for picture in sample['inputs']})
     assert widths == [round(128 * ratio) for ratio in (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)]
     assert all((view.gt_sem_seg.data == plain.data).all() for view in sample['data_samples'])
+
+
+@pytest.mark.parametrize(
+    'path', SEGMENTATION_CONFIGS, ids=lambda path: f'{path.parent.name}-{path.stem}'
+)
+def test_segmentation_configs_name_their_test_pipeline(path):
+    """mmseg.apis.inference_model reads it from there, and not from test_dataloader."""
+    config = Config.fromfile(path)
+    for step in config.test_pipeline:
+        step.pop('_scope_', None)  # mmengine adds it to what mmseg's configs define
+    assert config.test_pipeline == config.test_dataloader.dataset.pipeline
+
+
+def test_inference_model_of_mmseg():
+    apis = pytest.importorskip('mmseg.apis')
+    image = np.random.default_rng(0).integers(0, 256, (48, 72, 3), dtype=np.uint8)
+    model = apis.init_model(str(CONFIGS / 'demo/upernet_nat_demo.py'), device='cpu')
+    result = apis.inference_model(model, image)
+    assert result.pred_sem_seg.shape == (48, 72)

@@ -9,6 +9,13 @@ dataset_classes = None
 # Maximum long side and maximum short side to which images are resized.
 scale = (1280, 320)
 crop_size = (320, 320)
+# mmseg.apis.inference_model reads the pipeline from here.
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='Resize', scale=scale, keep_ratio=True),
+    dict(type='LoadAnnotations'),
+    dict(type='PackSegInputs'),
+]
 loader = dict(num_workers=2, persistent_workers=True)
 train_dataloader = dict(
     batch_size=2,
@@ -43,12 +50,7 @@ val_dataloader = dict(
         seg_map_suffix='.png',
         reduce_zero_label=False,
         test_mode=True,
-        pipeline=[
-            dict(type='LoadImageFromFile'),
-            dict(type='Resize', scale=scale, keep_ratio=True),
-            dict(type='LoadAnnotations'),
-            dict(type='PackSegInputs'),
-        ],
+        pipeline=test_pipeline,
     ),
     **loader,
 )
