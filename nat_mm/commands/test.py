@@ -103,7 +103,7 @@ def augment(config: Config, arguments: argparse.Namespace) -> None:
     """Wraps the model and replaces the pipeline for test-time augmentation."""
     if not config.get('tta_model') or not config.get('tta_pipeline'):
         raise UserError(f'--tta needs tta_model and tta_pipeline in {arguments.config}')
-    if config.default_scope == 'mmdet' and 'mask_head' in config.model.get('roi_head', {}):
+    if config.default_scope == 'mmdet' and (config.model.get('roi_head') or {}).get('mask_head'):
         print('mmdetection merges only boxes, so --tta does not test the masks')
         config.model.roi_head.update(mask_head=None, mask_roi_extractor=None)
         evaluators = config.test_evaluator

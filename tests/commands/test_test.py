@@ -3,13 +3,16 @@
 import csv
 import json
 import pickle
+from argparse import Namespace
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 
 from nat_mm.checkpoints import read_checkpoint
+from nat_mm.commands.test import augment
 from nat_mm.errors import UserError
 from tests.loading import forget_visualizers
 
@@ -122,6 +125,36 @@ def test_detector_with_tta(test, configs, trained, tmp_path):
     measured = metrics(tmp_path)
     assert 'coco/bbox_mAP' in measured
     assert 'coco/segm_mAP' not in measured
+
+
+@pytest.mark.parametrize(
+    ('roi_head', 'has_masks'),
+    [
+        ({'mask_head': {'type': 'FCNMaskHead'}, 'mask_roi_extractor': {}}, True),
+        ({'mask_head': None, 'mask_roi_extractor': None}, False),
+        ({}, False),
+        (None, False),
+    ],
+    ids=['masks', 'no masks', 'boxes', 'one stage'],
+)
+def test_tta_drops_the_mask_head_that_there_is(roi_head, has_masks, capsys):
+    metric = ['bbox', 'segm']
+    config = Config(
+        dict(
+            default_scope='mmdet',
+            model=dict(roi_head=roi_head),
+            test_dataloader=dict(dataset=dict(pipeline=[])),
+            test_evaluator=dict(type='CocoMetric', metric=metric),
+            tta_model=dict(type='DetTTAModel'),
+            tta_pipeline=[dict(type='LoadImageFromFile')],
+        )
+    )
+    augment(config, Namespace(config='config.py'))
+    message = 'mmdetection merges only boxes, so --tta does not test the masks\n'
+    assert capsys.readouterr().out == (message if has_masks else '')
+    assert config.test_evaluator.metric == ('bbox' if has_masks else metric)
+    assert not (config.model.module.roi_head or {}).get('mask_head')
+    assert config.test_dataloader.dataset.pipeline == config.tta_pipeline
 
 
 def test_segmentor_with_tta(test, configs, trained, tmp_path):
