@@ -1,4 +1,4 @@
-"""Teaches mmengine's hub and inferencers the model names that `load_model` accepts."""
+"""Teaches mmengine's hub, the inferencers and mmpretrain the model names of `load_model`."""
 
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -10,8 +10,9 @@ if TYPE_CHECKING:
 
 
 def name_own_models() -> None:
-    """Patches the inferencers as soon as they are imported."""
+    """Patches the inferencers and mmpretrain's list of models as soon as they are imported."""
     nat_mm_startup.when_imported('mmengine.infer.infer', _name_for_inferencers)
+    nat_mm_startup.when_imported('mmpretrain.apis.model', _name_for_mmpretrain)
 
 
 def _name_for_inferencers(infer: ModuleType) -> None:
@@ -26,6 +27,25 @@ def _name_for_inferencers(infer: ModuleType) -> None:
         return infer.Config.fromfile(path), zoo.published_weights(path)
 
     infer.BaseInferencer._load_model_from_metafile = load_model_from_metafile
+
+
+def _name_for_mmpretrain(model: ModuleType) -> None:
+    hub = model.ModelHub
+    register = hub._register_mmpretrain_models
+
+    # mmpretrain reads its own metafiles only when it is asked for a model, too.
+    def register_models() -> None:
+        from nat_mm.checkpoints.published import FOLDER, read_model_zoo
+
+        register()
+        for name, entry in read_model_zoo().items():
+            if entry['Config'].startswith('configs/classification/') and not hub.has(name):
+                hub._models_dict[name] = model.Model.from_dict(
+                    {**entry, 'Config': str(FOLDER / entry['Config'])},
+                    str(FOLDER / 'model-index.yml'),
+                )
+
+    hub._register_mmpretrain_models = staticmethod(register_models)
 
 
 def build_for_hub(cfg_path: str, pretrained: bool, **kwargs: Any) -> 'nn.Module':

@@ -14,6 +14,7 @@ from mmengine.registry import DefaultScope
 from pycocotools import mask as coco_mask
 
 import nat_mm
+from nat_mm.checkpoints.published import read_model_zoo
 from nat_mm.config import zoo
 from nat_mm.errors import UserError
 from nat_mm.inference.inputs import Frame
@@ -342,3 +343,32 @@ def test_inferencers_know_the_names(name, package, inferencer, monkeypatch):
     assert config.model.backbone.type == 'NAT'
     assert weights == zoo.published_weights(zoo.find_config(name))
     assert isinstance(config, Config)
+
+
+def test_mmpretrain_knows_the_classifiers(monkeypatch):
+    mmpretrain = pytest.importorskip('mmpretrain')
+    classifiers = [name for name, each in read_model_zoo().items() if '/class' in each['Config']]
+    assert set(classifiers) <= set(mmpretrain.list_models(task='Image Classification'))
+    assert 'mask_rcnn_nat_mini_3x_coco' not in mmpretrain.list_models()
+    loaded = []
+
+    def load(model, weights, **options):
+        loaded.append(weights)
+        return {}
+
+    monkeypatch.setattr('mmengine.runner.load_checkpoint', load)
+    smaller = dict(arch=None, embed_dim=32, depths=(1,) * 4, num_heads=(1, 2, 4, 8))
+    name = 'nat_mini_in1k_224'
+    model = mmpretrain.get_model(name, True, backbone=smaller, head=dict(in_channels=256))
+    assert type(model.backbone).__name__ == 'NAT'
+    assert loaded == [zoo.published_weights(zoo.find_config(name))]
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        result = mmpretrain.inference_model(model, np.zeros((40, 56, 3), np.uint8))
+    assert result['pred_class'] in mmpretrain.datasets.ImageNet.METAINFO['classes']
+
+
+def test_model_that_a_user_registered_in_mmpretrain_stays(monkeypatch):
+    model = pytest.importorskip('mmpretrain.apis.model')
+    monkeypatch.setitem(model.ModelHub._models_dict, 'nat_mini_in1k_224', 'own')
+    assert 'nat_tiny_in1k_224' in model.list_models('nat_')
+    assert model.ModelHub._models_dict['nat_mini_in1k_224'] == 'own'

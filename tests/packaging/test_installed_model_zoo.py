@@ -30,3 +30,11 @@ def test_mmengine_knows_the_weights_of_a_config(run, warm_python, tmp_path):
         f'print(get_config("nat_mm::detection/dinat/{NAME}.py", pretrained=True).model_path)'
     )
     assert run([warm_python, '-c', report], cwd=tmp_path).splitlines()[-1] == WEIGHTS
+
+
+def test_mmpretrain_knows_the_classifiers(run, warm_python, tmp_path):
+    report = (
+        'import nat_mm; from mmpretrain.apis.model import ModelHub; '
+        'print(ModelHub.get("dinat_mini_in1k_224").config.model.backbone.type)'
+    )
+    assert run([warm_python, '-c', report], cwd=tmp_path).splitlines()[-1] == 'DiNAT'
