@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any
 
 import torch
 
+import nat_mm_startup
 from nat_mm.ops.library import OPERATORS
 
 
@@ -31,12 +33,27 @@ def multiply_adds(query_shape: Sequence[int], kernel_size: Sequence[int]) -> int
 def flop_handles() -> dict[str, Callable]:
     """Returns the handles with which fvcore's and mmengine's FLOP counters count the operator.
 
-    These counters count a multiply-add as one.
+    These counters count a multiply-add as one. mmengine's has the handles once nat_mm is imported.
 
     Example:
-        ``FlopAnalyzer(model, inputs).set_op_handle(**flop_handles())``
+        ``fvcore.nn.FlopCountAnalysis(model, inputs).set_op_handle(**flop_handles())``
     """
     return {f'nat_mm::{name}': _count_traced for name in OPERATORS}
+
+
+def extend_mmengine_counter() -> None:
+    """Gives mmengine's FLOP counter the handles, as soon as it is imported.
+
+    The activations that it also counts are, as those of PyTorch's operators, the outputs.
+    """
+
+    def add_handles(analysis: ModuleType) -> None:
+        handles = flop_handles()
+        analysis._DEFAULT_SUPPORTED_FLOP_OPS.update(handles)
+        activations = dict.fromkeys(handles, analysis.generic_activation_jit())
+        analysis._DEFAULT_SUPPORTED_ACT_OPS.update(activations)
+
+    nat_mm_startup.when_imported('mmengine.analysis.complexity_analysis', add_handles)
 
 
 def flop_formulas() -> dict[Any, Callable]:

@@ -6,7 +6,7 @@ from contextlib import redirect_stdout
 
 import pytest
 import torch
-from mmengine.analysis import FlopAnalyzer
+from mmengine.analysis import ActivationAnalyzer, FlopAnalyzer, get_model_complexity_info
 from mmengine.registry import MODELS
 from torch import nn
 from torch.utils._pytree import tree_leaves
@@ -14,12 +14,13 @@ from torch.utils._pytree import tree_leaves
 from nat_mm.analysis.flops import ModelCosts, count_costs
 from nat_mm.analysis.flops_report import FlopsReport
 from nat_mm.analysis.workloads import Workload, find_workload
+from nat_mm.backbones import NAT
 from nat_mm.commands.running import run_command
 from nat_mm.config.reading import load_config
 from nat_mm.errors import UserError
-from nat_mm.ops import flop_handles
 from tests.loading import load_command
 from tests.model_zoo import ROOT, image_size, read_model_zoo
+from tests.ops.kernel import CPU
 
 MODEL_ZOO = read_model_zoo()
 TOOL = load_command('get_flops')
@@ -134,11 +135,25 @@ def test_agrees_with_mmengine(configs, task):
     model, workload = build(configs[task])
     costs = count_costs(model, shape, workload.run)
     analyzer = FlopAnalyzer(AsModule(model, workload), (torch.zeros(1, 3, *shape),))
-    analyzer.set_op_handle(**flop_handles())
     analyzer.unsupported_ops_warnings(False)
     # mmengine also counts averaging over a whole map and nearest-neighbor interpolation.
     assert costs.multiply_adds[''] == pytest.approx(analyzer.total(), rel=1e-3)
     assert costs.multiply_adds[''] <= analyzer.total()
+    assert analyzer.by_operator()['na2d_portable'] == costs.neighborhood_attention
+
+
+@pytest.mark.parametrize('backend', [CPU, 'portable'])
+def test_complexity_of_a_backbone_in_mmengine(backend):
+    sizes = dict(embed_dim=16, depths=(1, 2, 1, 1), num_heads=(1, 2, 4, 8), kernel_size=3)
+    model = NAT(arch=None, **sizes, attention_backend=backend).eval()
+    info = get_model_complexity_info(model, (3, 64, 96), show_table=False, show_arch=False)
+    costs = count_costs(model, (64, 96), lambda model, image: model(image))
+    assert info['flops'] == costs.multiply_adds['']
+    assert info['params'] == costs.parameters['']
+    for counter in (FlopAnalyzer, ActivationAnalyzer):
+        analyzer = counter(model, (torch.zeros(1, 3, 64, 96),)).unsupported_ops_warnings(False)
+        assert analyzer.total() > 0
+        assert not any('nat_mm' in name for name in analyzer.unsupported_ops())
 
 
 def test_values_change_nothing(configs):
