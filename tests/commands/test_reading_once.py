@@ -66,6 +66,6 @@ def test_pretrained_backbone(train, configs, trained, reads, tmp_path):
 
 def test_models_of_the_demo(configs, trained, reads, tmp_path, monkeypatch):
     work_dir = str(Path(trained['segmentation']).parent)
-    monkeypatch.setattr(web_demo, 'DEMO', {work_dir: configs['segmentation']})
+    monkeypatch.setattr(web_demo, 'CONFIGS', {work_dir: configs['segmentation']})
     web_demo.load_models(web_demo.parse_arguments(['--device', 'cpu']))
     assert reads == {str(trained['segmentation']): 1}

@@ -5,6 +5,7 @@ import importlib
 import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
+from mmengine.registry import DefaultScope
 from torch import nn
 
 from nat_mm.backbones import NAT, DiNAT_s, NATIsotropic
@@ -114,7 +115,8 @@ def test_learning_rates(name, kind, framework):
 def test_learning_rates_of_mmpretrain(name):
     from mmpretrain.models import ImageClassifier
 
-    model = ImageClassifier(backbone=BACKBONES[name]())
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = ImageClassifier(backbone=BACKBONES[name]())
     groups = build(model, 'mmpretrain', dict(layer_decay_rate=0.5), dict(weight_decay=0.1))
     assert groups.keys() == {each for each, _ in model.named_parameters()}
     for parameter, group in groups.items():
