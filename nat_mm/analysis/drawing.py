@@ -27,7 +27,6 @@ def draw_window(
     window: AttentionWindow,
     *,
     scale: tuple[float, float] = (1.0, 1.0),
-    highest: float | None = None,
 ) -> Image:
     """Draws a window over an image: the brighter a cell, the higher its weight.
 
@@ -39,16 +38,15 @@ def draw_window(
         image: [height, width, 3], uint8, BGR.
         window: What to draw.
         scale: Pixels of the image per pixel of the backbone's input, (x, y).
-        highest: The weight that gets the brightest color; by default, the window's highest weight.
 
     Returns:
         A new image of the same shape.
     """
-    highest = highest or float(window.weights.max())
+    highest = float(window.weights.max())
     drawn, gray = _darker(image), _in_gray(image)
     for box, weight in zip(window.boxes, window.weights, strict=True):
         left, top, right, bottom = _scale(box, scale)
-        color = color_at(COLORS, min(float(weight) / highest, 1.0))
+        color = color_at(COLORS, float(weight) / highest)
         drawn[top:bottom, left:right] = _blend(gray[top:bottom, left:right], color, 0.65)
         cv2.rectangle(drawn, (left, top), (right - 1, bottom - 1), CELL_COLOR, 1)
     left, top, right, bottom = _scale(window.box, scale)

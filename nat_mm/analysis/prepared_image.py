@@ -10,6 +10,7 @@ from mmengine.registry import TRANSFORMS, DefaultScope
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
+from nat_mm.config.datasets import find_test_dataset
 from nat_mm.inference.inputs import Frame
 
 SMALLEST_SIDE = 32
@@ -94,7 +95,7 @@ def _resize_as_in_tests(config: Config, image: np.ndarray) -> np.ndarray:
     shape = image.shape[:2]
     results = {'img': image, 'img_shape': shape, 'ori_shape': shape}
     with DefaultScope.overwrite_default_scope(config.default_scope):
-        for transform in config.test_dataloader.dataset.pipeline:
+        for transform in find_test_dataset(config).get('pipeline', []):
             if transform.type.split('.')[-1] in ('Resize', 'ResizeEdge'):
                 results = TRANSFORMS.build(transform)(results)
     return results['img']

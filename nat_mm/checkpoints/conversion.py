@@ -73,12 +73,13 @@ def convert_checkpoint(
     checkpoint = read_checkpoint(source)
     weights = extract_state_dict(checkpoint, source)
     classes = read_classes(checkpoint, source)
-    with TemporaryDirectory(prefix=f'.{path.name}.', dir=path.parent) as folder:
+    # Short names, since that of the result may have the maximum length.
+    with TemporaryDirectory(prefix='.unfinished.', dir=path.parent) as folder:
         concatenate = functools.partial(_concatenate_on_disk, Path(folder, 'part'))
         converted = convert_weights(weights, to=to, source=source, concatenate=concatenate)
         # Both formats would store the whole base of a view, so no tensor may be a view of another.
         tensors = {key: concatenate([tensor]) for key, tensor in converted.items()}
-        unfinished = Path(folder, path.name)
+        unfinished = Path(folder, f'weights{path.suffix}')
         _write(unfinished, tensors, _meta(classes, to), target)
         os.replace(unfinished, path)
     return Conversion(find_layout(weights) or '', len(weights), len(converted))

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
 from urllib.error import URLError
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 from nat_mm.errors import CheckpointError
 
@@ -55,7 +55,7 @@ class HubAddress:
         return cls(found['repository'], unquote(revision) if revision else None, found['file'])
 
     def __str__(self) -> str:
-        revision = f'@{self.revision}' if self.revision else ''
+        revision = f'@{quote(self.revision, safe="")}' if self.revision else ''
         return f'{PREFIX}{self.repository}{revision}' + (f'/{self.file}' if self.file else '')
 
 

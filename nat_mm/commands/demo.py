@@ -18,9 +18,10 @@ from rich.console import Console
 from rich.table import Table
 
 from nat_mm.analysis.training_logs import read_log
+from nat_mm.commands.running import exit_on_signals
 from nat_mm.demo import DatasetOptions, write_dataset
 from nat_mm.demo.drawings import draw_curves, draw_predictions
-from nat_mm.demo.runs import CONFIGS, Run, exit_on_signals, run_side_by_side
+from nat_mm.demo.runs import CONFIGS, Run, run_side_by_side
 from nat_mm.errors import UserError
 
 MARKER = '.nat_mm_demo'

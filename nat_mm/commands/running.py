@@ -33,6 +33,12 @@ def run_command(main: Callable[[], None]) -> None:
         sys.exit(INTERRUPTED)
 
 
+def exit_on_signals() -> None:
+    """Makes SIGINT and SIGTERM raise SystemExit, which ends what the command has started."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: sys.exit(128 + number))
+
+
 def printable(text: str) -> str:
     """Escapes control and unprintable characters, which the names of files may contain."""
     return ''.join(

@@ -14,7 +14,8 @@ from typing import Any
 from nat_mm.checkpoints import read_before
 from nat_mm.commands.arguments import add_mirror_option, add_opacity_option, check_opacity_option
 from nat_mm.commands.device import add_device_option, check_device
-from nat_mm.demo.runs import CONFIGS, exit_on_signals
+from nat_mm.commands.running import exit_on_signals
+from nat_mm.demo.runs import CONFIGS
 from nat_mm.errors import UserError
 from nat_mm.inference.model import Model, load_model
 from nat_mm.training.resume import find_last_checkpoint

@@ -2,7 +2,6 @@
 
 import os
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -38,12 +37,6 @@ class Run:
     name: str
     arguments: tuple[str, ...]
     output: Path
-
-
-def exit_on_signals() -> None:
-    """Makes SIGINT and SIGTERM raise SystemExit, so that run_side_by_side stops its commands."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, frame: sys.exit(128 + number))
 
 
 def run_side_by_side(runs: list[Run]) -> None:

@@ -14,7 +14,7 @@ from mmengine.config import Config
 
 from nat_mm import __version__
 from nat_mm.checkpoints import convert_checkpoint
-from nat_mm.checkpoints.hub import PREFIX, USUAL_FILES, import_hub
+from nat_mm.checkpoints.hub import PREFIX, USUAL_FILES, HubAddress, import_hub
 from nat_mm.config.datasets import find_test_dataset
 from nat_mm.errors import UserError
 from nat_mm.inference.model import Model, load_model
@@ -61,7 +61,7 @@ def push_to_hub(
         token: Access token; defaults to that of ``hf auth login`` or HF_TOKEN.
 
     Returns:
-        The address to load the model from, ``hf://owner/name``.
+        The address to load the model from, ``hf://owner/name`` or ``hf://owner/name@revision``.
 
     Raises:
         UserError: If model and config do not match, or the upload is not possible.
@@ -73,7 +73,7 @@ def push_to_hub(
         model = load_model(config, str(model), device='cpu')
     elif config is not None:
         raise UserError('a loaded model has a config of its own: leave config out')
-    address = PREFIX + repository + (f'@{revision}' if revision else '')
+    address = str(HubAddress(repository, revision))
     hub = import_hub(address)
     with TemporaryDirectory() as folder, _upload_mistakes(hub, repository):
         hub.utils.validate_repo_id(repository)

@@ -52,6 +52,15 @@ def test_images_are_resized_as_in_tests_but_not_cropped(scope):
     assert prepared.scale == pytest.approx((resized[1] / 60, resized[0] / 50))
 
 
+def test_pipeline_of_several_test_datasets():
+    model, config = make_model('mmseg')
+    image = np.zeros((50, 60, 3), np.uint8)
+    expected = prepare_image(model, config, image).tensor.shape
+    dataset = config.test_dataloader.dataset
+    config.test_dataloader.dataset = dict(type='ConcatDataset', datasets=[dataset, dataset])
+    assert prepare_image(model, config, image).tensor.shape == expected
+
+
 @pytest.mark.parametrize('scope', SHAPES)
 def test_channels_are_normalized_in_the_order_of_the_model(scope):
     model, config = make_model(scope)

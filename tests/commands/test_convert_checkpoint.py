@@ -165,6 +165,12 @@ def test_existing_target(convert, refused, checkpoints, tmp_path):
     assert 'state_dict' in torch.load(target)
 
 
+def test_target_with_the_longest_name_there_can_be(convert, checkpoints, tmp_path):
+    target = tmp_path / f'{"x" * 251}.pth'
+    convert([str(checkpoints['detection']), str(target)])
+    assert [path.name for path in tmp_path.iterdir()] == [target.name]
+
+
 def test_checkpoint_that_is_its_own_target(refused, checkpoints):
     checkpoint = checkpoints['detection']
     assert 'name another file' in refused(checkpoint, checkpoint, '--force')

@@ -5,7 +5,8 @@ import time
 
 import pytest
 
-from nat_mm.demo.runs import Run, exit_on_signals, run_side_by_side
+from nat_mm.commands.running import exit_on_signals
+from nat_mm.demo.runs import Run, run_side_by_side
 from nat_mm.errors import UserError
 from tests.processes import start
 

@@ -41,7 +41,9 @@ def pickled(value):
     ],
 )
 def test_parts_of_an_address(address, parts):
-    assert HubAddress.parse(address) == HubAddress(*parts)
+    parsed = HubAddress.parse(address)
+    assert parsed == HubAddress(*parts)
+    assert HubAddress.parse(str(parsed)) == parsed
 
 
 @pytest.mark.parametrize(
