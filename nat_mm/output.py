@@ -17,6 +17,7 @@ def perhaps_unread(*, interrupted: int = 1) -> Iterator[None]:
 
     Raises:
         BrokenPipeError: If a pipe other than standard output is broken.
+        OSError: If standard output cannot be written for another reason.
     """
     try:
         yield
@@ -31,6 +32,9 @@ def perhaps_unread(*, interrupted: int = 1) -> Iterator[None]:
                 sys.stdout.flush()
         except BrokenPipeError:
             _discard_output()
+        except OSError:  # such as a full disk
+            _discard_output()
+            raise
 
 
 def _is_unread() -> bool:

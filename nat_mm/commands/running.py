@@ -1,5 +1,6 @@
 """Runs a command, and reports user errors in one line and with exit code 2."""
 
+import errno
 import signal
 import sys
 import textwrap
@@ -15,8 +16,9 @@ INTERRUPTED = 128 + signal.SIGINT
 def run_command(main: Callable[[], None]) -> None:
     """Runs a command, and reports mistakes of the user in one line on stderr with exit code 2.
 
-    These are `UserError` and `CheckpointError`. Ctrl-C ends the command with a line and exit code
-    130. Any other exception is a bug in the program and keeps its traceback.
+    These are `UserError` and `CheckpointError`; a full disk is reported in the same way. Ctrl-C
+    ends the command with a line and exit code 130. Any other exception is a bug in the program and
+    keeps its traceback.
 
     Args:
         main: The command.
@@ -24,7 +26,9 @@ def run_command(main: Callable[[], None]) -> None:
     try:
         with perhaps_unread():
             main()
-    except (UserError, CheckpointError) as error:
+    except (UserError, CheckpointError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.ENOSPC:
+            raise
         message = printable(' '.join(str(error).split()))
         print('error:', textwrap.shorten(message, 800, placeholder=' ...'), file=sys.stderr)
         sys.exit(2)

@@ -1,5 +1,10 @@
 """Tests how commands end."""
 
+import errno
+import os
+import subprocess
+import sys
+
 import pytest
 
 from nat_mm.commands.running import run_command
@@ -11,9 +16,14 @@ from nat_mm.errors import CheckpointError, UserError
     [
         (UserError('config.py:\n  lr is 0'), 2, 'error: config.py: lr is 0\n'),
         (CheckpointError('a\x1b.pth is empty'), 2, 'error: a\\x1b.pth is empty\n'),
+        (
+            OSError(errno.ENOSPC, 'No space left', 'a.json'),
+            2,
+            "error: [Errno 28] No space left: 'a.json'\n",
+        ),
         (KeyboardInterrupt(), 130, 'stopped by SIGINT\n'),
     ],
-    ids=['user', 'checkpoint', 'Ctrl-C'],
+    ids=['user', 'checkpoint', 'full disk', 'Ctrl-C'],
 )
 def test_one_line(capsys, error, code, line):
     def command():
@@ -25,9 +35,19 @@ def test_one_line(capsys, error, code, line):
     assert capsys.readouterr().err == line
 
 
-def test_bugs_keep_their_traceback():
+@pytest.mark.parametrize('error', [RuntimeError('a bug'), FileNotFoundError(2, 'a bug')])
+def test_bugs_keep_their_traceback(error):
     def command():
-        raise RuntimeError('a bug')
+        raise error
 
-    with pytest.raises(RuntimeError, match='a bug'):
+    with pytest.raises(type(error), match='a bug'):
         run_command(command)
+
+
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='no device that is always full')
+def test_output_to_a_full_disk():
+    command = 'from nat_mm.commands.running import run_command; run_command(lambda: print("text"))'
+    with open('/dev/full', 'w') as full:
+        run = subprocess.run([sys.executable, '-c', command], stdout=full, stderr=subprocess.PIPE)
+    assert (run.returncode, run.stderr.count(b'\n')) == (2, 1)
+    assert b'No space left on device' in run.stderr
