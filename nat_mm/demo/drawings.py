@@ -14,13 +14,11 @@ from matplotlib.patches import Patch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, DefaultScope
-from mmengine.structures import BaseDataElement, PixelData
-from torch import Tensor
 
 from nat_mm.analysis.curves import draw_panel
 from nat_mm.analysis.training_logs import TrainingLog
 from nat_mm.fonts import write_plainly
-from nat_mm.inference.drawing import draw_sample
+from nat_mm.inference.drawing import draw_sample, enlarge_sample
 from nat_mm.inference.model import load_model
 from nat_mm.inference.palettes import Color
 
@@ -47,12 +45,11 @@ def draw_predictions(config: Config, checkpoint: Path, output: Path, *, count: i
     for index in np.linspace(0, len(dataset) - 1, min(count, len(dataset)), dtype=int):
         sample = model.module.test_step(pseudo_collate([dataset[index]]))[0]
         image = cv2.cvtColor(cv2.imread(sample.img_path), cv2.COLOR_BGR2RGB)
-        # Enlarge the image, because letters have a minimum size.
         image = cv2.resize(image, None, fx=_ENLARGE, fy=_ENLARGE, interpolation=cv2.INTER_CUBIC)
         draw = partial(
             draw_sample,
             image,
-            _enlarge(sample),
+            enlarge_sample(sample, _ENLARGE),
             classes=model.classes,
             palette=model.palette,
             score_threshold=0.5,
@@ -60,27 +57,6 @@ def draw_predictions(config: Config, checkpoint: Path, output: Path, *, count: i
         )
         pairs.append([draw(truth=True), draw()])
     _write_pairs(pairs, dict(zip(model.classes, model.palette, strict=True)), output)
-
-
-def _enlarge(sample: BaseDataElement) -> BaseDataElement:
-    """Enlarges boxes, masks and label maps in place."""
-
-    def repeat(maps: Tensor) -> Tensor:
-        return maps.repeat_interleave(_ENLARGE, dim=-2).repeat_interleave(_ENLARGE, dim=-1)
-
-    for name in ('gt_instances', 'pred_instances'):
-        if name in sample:
-            instances = sample.get(name)
-            instances.bboxes = instances.bboxes * _ENLARGE
-            if isinstance(instances.masks, Tensor):
-                instances.masks = repeat(instances.masks)
-            else:
-                height, width = instances.masks.height, instances.masks.width
-                instances.masks = instances.masks.resize((height * _ENLARGE, width * _ENLARGE))
-    for name in ('gt_sem_seg', 'pred_sem_seg'):
-        if name in sample:
-            setattr(sample, name, PixelData(data=repeat(sample.get(name).data)))
-    return sample
 
 
 def _write_pairs(pairs: list[list[np.ndarray]], colors: dict[str, Color], output: Path) -> None:

@@ -12,7 +12,8 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from mmengine.structures import BaseDataElement
+from mmengine.structures import BaseDataElement, PixelData
+from torch import Tensor
 
 from nat_mm.errors import UserError
 from nat_mm.inference.labels import Box, Labels
@@ -48,6 +49,33 @@ def classes_of_dataset(meta: Mapping[str, Any]) -> tuple[list[str], list[Color]]
     """
     classes = list(meta.get('classes') or (f'class {label}' for label in range(256)))
     return classes, complete_palette(meta.get('palette'), len(classes))
+
+
+def enlarge_sample(sample: BaseDataElement, factor: int) -> BaseDataElement:
+    """Copies predictions and ground truth for an image that is enlarged by a factor.
+
+    Letters have a minimum size, so small images are drawn on enlarged.
+    """
+
+    def repeat(maps: Tensor) -> Tensor:
+        return maps.repeat_interleave(factor, dim=-2).repeat_interleave(factor, dim=-1)
+
+    sample = sample.clone()
+    for name in {'gt_instances', 'pred_instances'}.intersection(sample.keys()):
+        instances = sample.get(name).clone()
+        if 'bboxes' in instances:  # there are none in the ground truth of an image to predict
+            instances.bboxes = instances.bboxes * factor
+        masks = instances.get('masks')
+        if isinstance(masks, Tensor):
+            instances.masks = repeat(masks)
+        elif masks is not None:  # mmdet's masks of ground truth
+            instances.masks = masks.resize((masks.height * factor, masks.width * factor))
+        setattr(sample, name, instances)
+    for name in {'gt_sem_seg', 'pred_sem_seg'}.intersection(sample.keys()):
+        setattr(sample, name, PixelData(data=repeat(sample.get(name).data)))
+    if 'pred_panoptic_seg' in sample:
+        sample.pred_panoptic_seg = PixelData(sem_seg=repeat(sample.pred_panoptic_seg.sem_seg))
+    return sample
 
 
 def check_opacity(opacity: float) -> None:

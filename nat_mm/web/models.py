@@ -5,11 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from mmengine.structures import BaseDataElement, PixelData
-from torch import Tensor
 
 from nat_mm.files import write_image
-from nat_mm.inference.drawing import OPACITY
+from nat_mm.inference.drawing import OPACITY, enlarge_sample
 from nat_mm.inference.inputs import Frame
 from nat_mm.inference.model import Model
 from nat_mm.inference.result_files import ResultFiles
@@ -97,7 +95,7 @@ class PageModel:
         result = self.model.result(finding.frame(), finding.sample(), score_threshold=threshold)
         enlarged = self.model.result(
             replace(result.frame, image=finding.enlarged_image()),
-            _enlarge(result.sample, finding.enlargement),
+            enlarge_sample(result.sample, finding.enlargement),
             score_threshold=threshold,
         )
         image = folder / 'image_found.png'
@@ -119,23 +117,3 @@ class PageModel:
             threshold=threshold,
         )
         return Drawing({name: path for name, path in files.items() if path.exists()}, entries)
-
-
-def _enlarge(sample: BaseDataElement, factor: int) -> BaseDataElement:
-    """Copies a sample for an image that is enlarged by a factor."""
-
-    def repeat(maps: Tensor) -> Tensor:
-        return maps.repeat_interleave(factor, dim=-2).repeat_interleave(factor, dim=-1)
-
-    sample = sample.clone()
-    if 'pred_instances' in sample:
-        instances = sample.pred_instances.clone()
-        instances.bboxes = instances.bboxes * factor
-        if 'masks' in instances:
-            instances.masks = repeat(instances.masks)
-        sample.pred_instances = instances
-    if 'pred_sem_seg' in sample:
-        sample.pred_sem_seg = PixelData(data=repeat(sample.pred_sem_seg.data))
-    if 'pred_panoptic_seg' in sample:
-        sample.pred_panoptic_seg = PixelData(sem_seg=repeat(sample.pred_panoptic_seg.sem_seg))
-    return sample

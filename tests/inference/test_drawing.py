@@ -11,10 +11,7 @@ from mmengine.structures import InstanceData, PixelData
 from mmseg.structures import SegDataSample
 
 from nat_mm.errors import UserError
-from nat_mm.inference.drawing import (
-    classes_of_dataset,
-    draw_sample,
-)
+from nat_mm.inference.drawing import classes_of_dataset, draw_sample, enlarge_sample
 from nat_mm.inference.labels import Labels
 from nat_mm.inference.palettes import complete_palette, make_palette
 from nat_mm.inference.visualizer import ResultVisualizer
@@ -221,3 +218,25 @@ def test_visualizer_of_runs(tmp_path):
     ]
     np.testing.assert_array_equal(visualizer.get_image(), np.concatenate(expected, axis=1))
     assert out_file.exists()
+
+
+def test_enlarged_objects():
+    sample = detection()
+    enlarged = enlarge_sample(sample, 3)
+    for name in ('pred_instances', 'gt_instances'):
+        before, after = sample.get(name), enlarged.get(name)
+        assert torch.equal(torch.as_tensor(after.bboxes), 3 * torch.tensor(BOXES).float())
+        assert torch.equal(torch.as_tensor(before.bboxes), torch.tensor(BOXES).float())
+        masks, small = after.masks, before.masks
+        if isinstance(masks, BitmapMasks):
+            masks, small = masks.masks, small.masks
+        assert np.array_equal(np.asarray(masks)[:, ::3, ::3], np.asarray(small))
+        assert masks.shape[1:] == (3 * HEIGHT, 3 * WIDTH)
+
+
+def test_enlarged_sample_without_ground_truth():
+    sample = DetDataSample(gt_instances=InstanceData())
+    sample.pred_panoptic_seg = PixelData(sem_seg=torch.tensor([[[1, 2]]]))
+    enlarged = enlarge_sample(sample, 2)
+    assert enlarged.pred_panoptic_seg.sem_seg.tolist() == [[[1, 1, 2, 2], [1, 1, 2, 2]]]
+    assert sample.pred_panoptic_seg.sem_seg.shape == (1, 1, 2)
