@@ -161,10 +161,11 @@ def test_fsdp(monkeypatch):
         (1, {'class_weight': [1.0]}),
         (1, {'class_weight': [1.0], 'avg_non_ignore': True}),
         (4 * 6, {'use_sigmoid': True}),
+        (4 * 6, {'class_weight': [1.0, 2.0], 'use_sigmoid': True}),
     ],
-    ids=['class_weight', 'avg_non_ignore', 'sigmoid'],
+    ids=['class_weight', 'avg_non_ignore', 'sigmoid', 'sigmoid-class_weight'],
 )
-def test_ignored_pixels(ignored, options, monkeypatch):
+def test_cross_entropy(ignored, options, monkeypatch):
     from mmseg.models.losses import cross_entropy_loss
 
     if IS_FORK and options == {'class_weight': [1.0]}:
@@ -174,9 +175,10 @@ def test_ignored_pixels(ignored, options, monkeypatch):
         monkeypatch.setattr(cross_entropy_loss, name, upstream)
     label = torch.zeros(1, 4, 6, dtype=torch.long)
     label.view(-1)[:ignored] = 255
-    with still_broken('ignored_pixels', (IndexError, RuntimeError)):
+    with still_broken('cross_entropy', (IndexError, RuntimeError)):
         loss = cross_entropy_loss.CrossEntropyLoss(**options)
-        assert loss(torch.ones(1, 1, 4, 6), label, ignore_index=255) == 0
+        channels = len(options.get('class_weight', [1.0]))
+        assert loss(torch.ones(1, channels, 4, 6), label, ignore_index=255) == 0
 
 
 def test_lazy_configs():

@@ -1,4 +1,4 @@
-"""Tests mmseg's CrossEntropyLoss on labels with ignored pixels."""
+"""Tests mmseg's CrossEntropyLoss on labels with ignored pixels, and with class weights."""
 
 import inspect
 
@@ -155,3 +155,18 @@ def test_a_wrong_label_is_named(label):
     labels[0, 0, 0] = label
     with pytest.raises(IndexError, match=f'Target {label} is out of bounds'):
         compute(logits, labels, class_weight=WEIGHTS)
+
+
+@pytest.mark.parametrize('shape', [(2, 5, 7), (2, 5, 3), (11,)], ids=['images', 'square', 'vector'])
+def test_class_weights_of_several_channels_with_sigmoid(shape):
+    """As many columns as classes are no error upstream, but each column gets a class's weight."""
+    logits, labels = draw(shape, dtype=torch.float32)
+    loss, gradient = compute(logits, labels, class_weight=WEIGHTS, use_sigmoid=True)
+    channels_last = logits.movedim(1, -1)
+    expected = functional.binary_cross_entropy_with_logits(
+        channels_last,
+        functional.one_hot(labels, 3).float(),
+        pos_weight=logits.new_tensor(WEIGHTS),
+    )
+    torch.testing.assert_close(loss, expected.detach())
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, logits)[0])

@@ -1,10 +1,10 @@
-"""mmseg's CrossEntropyLoss ends in an error for some labels with ignored pixels.
+"""mmseg's CrossEntropyLoss fails on some labels with ignored pixels and misplaces class weights.
 
 With ``class_weight``, the official release looks up the weight of ``ignore_index`` too: an
 IndexError, or a device-side assertion on a GPU. OneDL's fork looks up only the others, but with
 ``avg_non_ignore`` it then indexes the shorter result as if it were an image, even if no pixel is
 ignored. With ``use_sigmoid`` and one channel, both take the largest label that is not ignored, and
-there may be none.
+there may be none; with several, they apply the class weights to the columns of the image.
 """
 
 import functools
@@ -18,13 +18,14 @@ from torch import Tensor
 BROKEN_IN = {'mmseg': '<1.5'}
 UPSTREAM = (
     'https://github.com/open-mmlab/mmsegmentation/issues/3734, '
-    'https://github.com/open-mmlab/mmsegmentation/issues/2310'
+    'https://github.com/open-mmlab/mmsegmentation/issues/2310, '
+    'https://github.com/open-mmlab/mmsegmentation/issues/2723'
 )
 MODULES = ('mmseg.models.losses.cross_entropy_loss',)
 
 
 def repair(module: ModuleType) -> None:
-    """Gives ignored pixels no weight in the losses.
+    """Gives ignored pixels no weight in the losses, and each channel that of its class.
 
     Args:
         module: ``mmseg.models.losses.cross_entropy_loss``.
@@ -72,6 +73,8 @@ def repair(module: ModuleType) -> None:
             # Zeros with a weight of 0 have the same loss, 0.
             label = torch.zeros_like(label)
             weight, ignore_index = torch.zeros_like(label, dtype=pred.dtype), -100
+        if class_weight is not None and pred.dim() == 4 and pred.size(1) > 1:
+            class_weight = class_weight.reshape(-1, 1, 1)
         return compute_binary(
             pred,
             label,
