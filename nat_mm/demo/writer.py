@@ -1,7 +1,7 @@
 """Writes the generated scenes as a COCO dataset and an ADE20K-style dataset."""
 
 import json
-import os
+import re
 import shutil
 import tempfile
 from dataclasses import asdict
@@ -19,6 +19,14 @@ from nat_mm.demo.scenes import SceneObject, make_scene
 SPLITS = ('train', 'val')
 
 _OPTIONS_FILE = 'options.json'
+_FOLDERS = ('images', 'annotations', 'labels')
+_OWN_FILE = re.compile(
+    r'images/(train|val)/\d{5,}\.jpg'
+    r'|annotations/instances_(train|val)\.json'
+    r'|labels/(train|val)/\d{5,}\.png'
+    rf'|{re.escape(_OPTIONS_FILE)}'
+)
+_OWN_FOLDER = re.compile(r'annotations|(images|labels)(/train|/val)?')
 # Increase this whenever equal options draw something else, so that older data is not reused.
 _DRAWING_VERSION = 1
 
@@ -41,8 +49,8 @@ def write_dataset(
         options.json                          options of the dataset
 
     As for ADE20K, set ``reduce_zero_label=True``: unlabeled pixels are then ignored, and class 0 is
-    the background. The files are written to a temporary folder, which is renamed at the end, so an
-    error leaves nothing half-written behind.
+    the background. The files are first written to a temporary folder next to it, so an error leaves
+    nothing half-written behind.
 
     Args:
         folder: where to write; created with its parents.
@@ -54,10 +62,11 @@ def write_dataset(
         True if the dataset was written, False if it already existed.
 
     Raises:
-        FileExistsError: if the folder is a file, contains anything but a generated dataset, or
-            contains one with other options and overwrite is False.
+        FileExistsError: if the folder is a file, holds no generated dataset but is not empty, or
+            holds one with other options and either overwrite is False or there is anything else in
+            it, at any depth.
     """
-    folder = Path(folder)
+    folder = Path(folder).resolve()  # '.' has no name
     options = options or DatasetOptions()
     description = {'drawing_version': _DRAWING_VERSION, **_as_json(options)}
     if folder.exists():
@@ -70,6 +79,12 @@ def write_dataset(
                 f'{folder} holds a dataset made with another {", ".join(changed)}: '
                 'choose another folder, or overwrite it'
             )
+        foreign = _find_foreign(folder)
+        if foreign:
+            raise FileExistsError(
+                f'{folder} also holds {foreign}, which is no part of the generated dataset: '
+                'move it away, or choose another folder'
+            )
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f'.{folder.name}-', dir=folder.parent))
     try:
@@ -78,12 +93,23 @@ def write_dataset(
         (temporary / _OPTIONS_FILE).write_text(json.dumps(description, indent=2) + '\n')
         temporary.chmod(0o755)
         if folder.exists():
-            shutil.rmtree(folder)
-        os.rename(temporary, folder)
-    except BaseException:
+            _replace_contents(folder, temporary)
+        else:
+            temporary.rename(folder)
+    finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise
     return True
+
+
+def _replace_contents(folder: Path, temporary: Path) -> None:
+    """Replaces the dataset in a folder, which may be the working directory or a mount point."""
+    # A dataset without its options, as an interruption leaves it, is never reused.
+    (folder / _OPTIONS_FILE).unlink(missing_ok=True)
+    for name in _FOLDERS:
+        if (folder / name).exists():
+            shutil.rmtree(folder / name)
+    for name in (*_FOLDERS, _OPTIONS_FILE):
+        shutil.move(temporary / name, folder / name)
 
 
 def _as_json(options: DatasetOptions) -> dict:
@@ -104,6 +130,16 @@ def _read_description(folder: Path) -> dict | None:
             f'{folder} is not empty and holds no dataset made by nat_mm.demo: choose another folder'
         ) from None
     return description
+
+
+def _find_foreign(folder: Path) -> str | None:
+    """Finds something in a folder that `write_dataset` does not write; None if there is nothing."""
+    for path in sorted(folder.rglob('*')):
+        name = path.relative_to(folder).as_posix()
+        own = _OWN_FOLDER if path.is_dir() else _OWN_FILE
+        if path.is_symlink() or not own.fullmatch(name):
+            return name
+    return None
 
 
 def _write_split(folder: Path, split: str, options: DatasetOptions, progress: bool) -> None:

@@ -125,6 +125,53 @@ def test_a_foreign_folder_is_refused_and_kept(tmp_path, overwrite):
     assert (tmp_path / 'thesis.txt').read_text() == 'precious'
 
 
+@pytest.mark.parametrize(
+    'name', ['thesis.txt', 'images/train/holiday.jpg', 'labels/mine/00000.png', 'empty/']
+)
+def test_a_dataset_with_files_of_the_user_is_not_overwritten(tmp_path, name):
+    small = {'train_scenes': 1, 'val_scenes': 1, 'image_size': 64}
+    write_dataset(tmp_path, DatasetOptions(**small), progress=False)
+    path = tmp_path / name
+    if name.endswith('/'):
+        path.mkdir()
+    else:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text('precious')
+    before = contents(tmp_path)
+    named = name.removesuffix('/00000.png').removesuffix('/')
+    with pytest.raises(FileExistsError, match=f'also holds {named}, which is no part of'):
+        write_dataset(tmp_path, DatasetOptions(**small, seed=5), overwrite=True, progress=False)
+    assert contents(tmp_path) == before
+    assert path.exists()
+    assert not write_dataset(tmp_path, DatasetOptions(**small), overwrite=True, progress=False)
+
+
+def test_linked_images_are_not_overwritten(tmp_path):
+    small = {'train_scenes': 1, 'val_scenes': 1, 'image_size': 64}
+    folder = tmp_path / 'data'
+    write_dataset(folder, DatasetOptions(**small), progress=False)
+    (folder / 'images').rename(tmp_path / 'elsewhere')
+    (folder / 'images').symlink_to(tmp_path / 'elsewhere')
+    with pytest.raises(FileExistsError, match='also holds images, which is no part of'):
+        write_dataset(folder, DatasetOptions(**small, seed=5), overwrite=True, progress=False)
+    assert (tmp_path / 'elsewhere' / 'train' / '00000.jpg').is_file()
+
+
+@pytest.mark.parametrize('name', ['.', '../linked'], ids=['working-directory', 'link'])
+def test_the_working_directory_and_links_are_filled_and_overwritten(tmp_path, monkeypatch, name):
+    small = {'train_scenes': 1, 'val_scenes': 1, 'image_size': 64}
+    folder = tmp_path / 'data'
+    folder.mkdir()
+    (tmp_path / 'linked').symlink_to(folder)
+    monkeypatch.chdir(folder)
+    for seed in (0, 5):
+        options = DatasetOptions(**small, seed=seed)
+        assert write_dataset(name, options, overwrite=True, progress=False)
+        assert json.loads(Path('options.json').read_text())['seed'] == seed
+        assert Path('images/train/00000.jpg').is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['data', 'linked']
+
+
 def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
     (tmp_path / 'data').write_text('')
     with pytest.raises(FileExistsError, match='is a file, not a folder'):
