@@ -18,7 +18,8 @@ _Truth = tuple[NDArray, NDArray, NDArray]
 class ConfusionMatrix(BaseMetric):
     """Counts how often each class was predicted as each class.
 
-    This is a metric without a result, so that distributed runs collect it like any other.
+    Classes without a name, such as those that only the model knows, do not count. This is a metric
+    without a result, so that distributed runs collect it like any other.
 
     Attributes:
         names: Names of the rows (true classes) and columns (predicted classes).
@@ -42,7 +43,9 @@ class ConfusionMatrix(BaseMetric):
         """Counts one batch."""
         for sample in data_samples:
             truth, predicted = self._pairs(sample)
-            places, counts = np.unique(truth * len(self.names) + predicted, return_counts=True)
+            count = len(self.names)
+            known = (truth >= 0) & (truth < count) & (predicted >= 0) & (predicted < count)
+            places, counts = np.unique((truth * count + predicted)[known], return_counts=True)
             # One entry per image, because mmengine drops the images that pad the last batch.
             self.results.append((places, counts))
 
@@ -69,8 +72,7 @@ class PixelConfusion(ConfusionMatrix):
             sample[part]['data'].flatten().cpu().numpy().astype(np.int64)
             for part in ('gt_sem_seg', 'pred_sem_seg')
         )
-        known = (truth >= 0) & (truth < len(self.names)) & (predicted < len(self.names))
-        return truth[known], predicted[known]
+        return truth, predicted
 
 
 class ImageConfusion(ConfusionMatrix):
@@ -110,8 +112,10 @@ class ObjectConfusion(ConfusionMatrix):
         scores = found['scores'].float().cpu().numpy()
         order = np.argsort(-scores, kind='stable')
         order = order[scores[order] >= SCORE_THRESHOLD]
-        boxes = found['bboxes'].float().cpu().numpy()[order]
-        labels = found['labels'].cpu().numpy()[order]
+        labels = found['labels'].cpu().numpy()
+        # The number after that of the last class would be background.
+        order = order[labels[order] < self.class_count]
+        boxes, labels = found['bboxes'].float().cpu().numpy()[order], labels[order]
         return match_objects(
             boxes, labels, self._truth[sample['img_id']], nothing=len(self.names) - 1
         )

@@ -73,6 +73,11 @@ OBJECTS = {
         [(BOX, CAT, 0.9), ([30, 30, 50, 50], CAT, 0.8)],
         {(NOTHING, CAT): 1},
     ),
+    'classes that only the model knows': (
+        [instance(BOX, CAT)],
+        [(BOX, 2, 0.9), (FAR, 3, 0.9), (BOX, CAT, 0.8)],
+        {(CAT, CAT): 1},
+    ),
     'nothing': ([], [], {}),
 }
 
@@ -99,8 +104,8 @@ def test_images_that_fill_up_the_last_batch_count_once():
 
 def test_pixels():
     sample = {
-        'gt_sem_seg': {'data': torch.tensor([[[0, 0, 1], [1, 2, 255]]])},
-        'pred_sem_seg': {'data': torch.tensor([[[0, 1, 1], [1, 0, 2]]])},
+        'gt_sem_seg': {'data': torch.tensor([[[0, 0, 1], [1, 2, 255], [0, 1, -1]]])},
+        'pred_sem_seg': {'data': torch.tensor([[[0, 1, 1], [1, 0, 2], [3, 255, 0]]])},
     }
     expected = [[2, 2, 0], [0, 4, 0], [2, 0, 0]]
     assert count(PixelConfusion(['a', 'b', 'c']), sample, sample) == expected
@@ -118,6 +123,14 @@ def test_images():
     assert first == {'class': 'a', 'images': 3, 'precision': 1.0, 'recall': 2 / 3}
     assert second == {'class': 'b', 'images': 1, 'precision': 0.5, 'recall': 1.0}
     assert np.isnan([third['precision'], third['recall']]).all()
+
+
+def test_images_of_classes_without_a_name_do_not_count():
+    samples = [
+        {'gt_label': torch.tensor([true]), 'pred_label': torch.tensor([predicted])}
+        for true, predicted in [(0, 2), (1, 3), (2, 0), (-1, 1), (1, -1), (0, 1)]
+    ]
+    assert count(ImageConfusion(['a', 'b']), *samples) == [[0, 1], [0, 0]]
 
 
 def matrix_of(names, matrix):
