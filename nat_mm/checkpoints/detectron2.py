@@ -65,6 +65,12 @@ _PATTERNS = [
     (re.compile(re.escape(theirs).replace(r'\*', r'(\d+)')), ours.replace('*', r'\1'))
     for theirs, ours in _NAMES.items()
 ]
+# Parameters that tell the models apart, and their axes. The last class means "no object".
+_TELLING = {
+    'query_feat.weight': ('queries', 'channels'),
+    'class_embed.weight': ('classes + 1', 'channels'),
+    'class_embed.bias': ('classes + 1',),
+}
 # Parameters of the loss and of image normalization, which our models have in their configs.
 _NOT_USED = ('criterion.empty_weight', 'pixel_mean', 'pixel_std')
 
@@ -118,8 +124,8 @@ def from_detectron2(weights: Mapping[str, torch.Tensor], *, source: str) -> dict
         The weights; those of the classifier may be copies.
 
     Raises:
-        CheckpointError: If there are unknown weights, or the model is not one of the published
-            ones.
+        CheckpointError: If there are unknown weights, those that tell the models apart have another
+            shape, or the model is not one of the published ones.
     """
     published = _find_published(weights, source)
     renamed = {}
@@ -129,23 +135,26 @@ def from_detectron2(weights: Mapping[str, torch.Tensor], *, source: str) -> dict
         if key.startswith('backbone.'):
             renamed[key] = tensor
             continue
-        if published.stuff and '.class_embed.' in key:
+        if published.stuff and key.endswith(('.class_embed.weight', '.class_embed.bias')):
             tensor = tensor[_things_first(tensor.shape[0] - 1, published.stuff)]
         renamed[f'{published.head}.{_rename(key, source)}'] = tensor
     return renamed
 
 
 def _find_published(weights: Mapping[str, torch.Tensor], source: str) -> _Published:
-    shapes = []
-    for name in ('query_feat', 'class_embed'):
-        key = f'{_HEAD}predictor.{name}.weight'
+    sizes: dict[str, int] = {}
+    for name, axes in _TELLING.items():
+        key = f'{_HEAD}predictor.{name}'
         if key not in weights:
             raise CheckpointError(
                 f'{source} is not a Mask2Former from detectron2: {key} is missing'
             )
-        shapes.append(weights[key].shape)
-    # The last class means "no object".
-    numbers = shapes[0][0], shapes[1][0] - 1
+        shape = list(weights[key].shape)
+        if len(shape) != len(axes) or shape[0] != sizes.get(axes[0], shape[0]):
+            wanted = ', '.join(str(sizes.get(axis, axis)) for axis in axes)
+            raise CheckpointError(f'{source}: {key} must have shape [{wanted}], got {shape}')
+        sizes.update(zip(axes, shape, strict=True))
+    numbers = sizes['queries'], sizes['classes + 1'] - 1
     if numbers not in _PUBLISHED:
         known = ', '.join(
             f'{queries} and {classes} ({published.task})'

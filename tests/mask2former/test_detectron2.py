@@ -341,7 +341,10 @@ def test_file(weights, tmp_path):
         ),
         (
             lambda weights: weights.update(
-                {'sem_seg_head.predictor.class_embed.weight': torch.zeros(13, 256)}
+                {
+                    'sem_seg_head.predictor.class_embed.weight': torch.zeros(13, 32),
+                    'sem_seg_head.predictor.class_embed.bias': torch.zeros(13),
+                }
             ),
             '200 queries and 12 classes, which is none of .* 200 and 8 .Cityscapes instance',
         ),
@@ -356,3 +359,23 @@ def test_other_weights_are_refused(weights, change, message):
     change(weights)
     with pytest.raises(CheckpointError, match=message):
         convert_weights(weights, to='model')
+
+
+@pytest.mark.parametrize(
+    ('name', 'shape', 'wanted'),
+    [
+        ('query_feat.weight', (), '[queries, channels]'),
+        ('query_feat.weight', (200,), '[queries, channels]'),
+        ('class_embed.weight', (), '[classes + 1, 32]'),
+        ('class_embed.bias', (), '[9]'),
+        ('class_embed.bias', (8,), '[9]'),
+        ('class_embed.bias', (9, 1), '[9]'),
+    ],
+    ids=str,
+)
+def test_other_shapes_of_queries_and_classifier_are_refused(weights, name, shape, wanted):
+    key = f'sem_seg_head.predictor.{name}'
+    weights[key] = torch.zeros(shape)
+    with pytest.raises(CheckpointError) as raised:
+        convert_weights(weights, to='model', source='model.pth')
+    assert str(raised.value) == f'model.pth: {key} must have shape {wanted}, got {list(shape)}'
