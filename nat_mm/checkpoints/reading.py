@@ -209,10 +209,19 @@ def _read_safetensors(
     try:
         with safe_open(path, framework='pt', device=str(map_location or 'cpu')) as file:
             state_dict = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            meta = json.loads((file.metadata() or {}).get('meta', '{}'))
+            meta = _parse_meta((file.metadata() or {}).get('meta', ''))
     except Exception as error:  # a header can be invalid in many ways
         raise CheckpointError(
             f'checkpoint {path} ({os.path.getsize(path)} bytes) is truncated, damaged or no '
             f'safetensors file: {" ".join(str(error).split())[:300]}'
         ) from None
     return {'state_dict': state_dict, 'meta': meta}
+
+
+def _parse_meta(text: str) -> dict[str, Any]:
+    """Parses what nat_mm wrote into the header; other tools may have written anything there."""
+    try:
+        meta = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return meta if isinstance(meta, dict) else {}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from nat_mm.checkpoints import convert_checkpoint, load_pretrained, read_checkpoint
 from tests.checkpoints.models import assert_same, make_backbone, make_classifier
@@ -50,6 +51,18 @@ def test_code_is_refused_and_does_not_run(save, tmp_path, name):
     with pytest.raises(ValueError, match=r'evil\.\w+ (is refused: .*mkdir|.*safetensors file)'):
         convert_checkpoint(path, str(tmp_path / 'out.pth'))
     assert os.listdir(tmp_path) == [name]
+
+
+@pytest.mark.parametrize(
+    'text',
+    ['made by tool X', '', '[1]', '3', 'null', '[' * 100_000],
+    ids=['text', 'empty', 'list', 'number', 'null', 'deep'],
+)
+def test_metadata_of_other_tools_is_ignored(tmp_path, text):
+    path = str(tmp_path / 'classifier.safetensors')
+    save_file(make_classifier(), path, metadata={'format': 'pt', 'meta': text})
+    assert read_checkpoint(path)['meta'] == {}
+    convert_checkpoint(path, str(tmp_path / 'out.pth'))
 
 
 @pytest.mark.parametrize(
