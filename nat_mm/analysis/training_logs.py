@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass
 from numbers import Real
 from pathlib import Path
+from typing import Any
 
 from nat_mm.errors import UserError
 
@@ -68,7 +69,7 @@ class TrainingLog:
         last_epoch = 0
         for entry in self.entries:
             last_epoch = entry.get('epoch', last_epoch)
-            if key not in entry:
+            if not isinstance(entry.get(key), Real):
                 continue
             # mmengine numbers validations by epoch if the run counts epochs.
             if 'iter' not in entry and 0 < entry['step'] <= last_epoch:
@@ -135,9 +136,19 @@ def _read_entries(file: Path) -> list[dict]:
                 print(f'warning: {file}, line {number} is not complete, left out', file=sys.stderr)
                 continue
             raise UserError(f'{file}, line {number} is not JSON: {error}') from error
-        if not isinstance(entry, dict) or not isinstance(entry.get('step'), int):
+        mistake = _find_mistake(entry)
+        if mistake:
             raise UserError(
-                f'{file}, line {number} is not from the log of a training run: it has no "step"'
+                f'{file}, line {number} is not from the log of a training run: {mistake}'
             )
         entries.append(entry)
     return entries
+
+
+def _find_mistake(entry: Any) -> str | None:
+    if not isinstance(entry, dict) or 'step' not in entry:
+        return 'it has no "step"'
+    for name in _COUNTERS:
+        if name in entry and type(entry[name]) is not int:  # bool is an int, too
+            return f'its "{name}" is no integer but {json.dumps(entry[name])[:50]}'
+    return None

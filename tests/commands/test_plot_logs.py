@@ -159,6 +159,15 @@ def test_values_that_are_no_numbers(tmp_path, plot):
     assert np.ptp(cv2.imread(str(tmp_path / 'curves.png'))) == 255
 
 
+def test_values_of_other_types_are_left_out(tmp_path):
+    entries = [*by_iteration(10, 20), {'loss': 'high', 'note': 'good', 'iter': 30, 'step': 30}]
+    write_log(tmp_path, entries)
+    log = read_log(tmp_path)
+    assert log.curve('loss').places == [10, 20]
+    with pytest.raises(UserError, match="has no 'note'; it has: lr, loss"):
+        log.curve('note')
+
+
 def test_list_of_keys(plot, runs, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     plot([*runs, '--list-keys'])
@@ -190,10 +199,20 @@ def test_mistakes(options, message, plot, runs, tmp_path, monkeypatch):
         ('{"loss": 1, "step": 1}\n{"loss" 1}\n{"step": 2}\n', 'line 2 is not JSON: '),
         ('[1, 2]\n', 'line 1 is not from the log of a training run: it has no "step"'),
         ('{"loss": 1}\n', 'line 1 is not from the log of a training run: it has no "step"'),
+        (
+            '{"loss": 1, "step": 1, "iter": 1}\n{"loss": 1, "step": 2, "iter": "x"}\n',
+            'line 2 is not from the log of a training run: its "iter" is no integer but "x"',
+        ),
+        ('{"loss": 1, "step": 1, "epoch": [1]}\n', 'its "epoch" is no integer but [1]'),
+        ('{"loss": 1, "step": true}\n', 'its "step" is no integer but true'),
+        ('{"loss": 1, "step": 1, "iter": null}\n', 'its "iter" is no integer but null'),
         ('\n', 'is empty'),
         ('\udcff', 'cannot read the log'),
     ],
-    ids=['broken line', 'list', 'no step', 'empty', 'no text'],
+    ids=[
+        *('broken line', 'list', 'no step', 'text as iter', 'list as epoch', 'bool as step'),
+        *('no iter', 'empty', 'no text'),
+    ],
 )
 def test_damaged_log(content, message, plot, tmp_path):
     file = tmp_path / 'scalars.json'
