@@ -16,6 +16,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.utils.flop_counter import FlopCounterMode
 
 from nat_mm.analysis.without_values import WithoutValues
+from nat_mm.backbones.base import image_channels
 from nat_mm.layers import NeighborhoodAttention2D, StandAloneAttention2D
 from nat_mm.ops import flop_formulas
 
@@ -41,7 +42,12 @@ class ModelCosts:
 
 
 def count_costs(
-    model: nn.Module, shape: tuple[int, int], run: Run, *, compute: bool = False
+    model: nn.Module,
+    shape: tuple[int, int],
+    run: Run,
+    *,
+    channels: int | None = None,
+    compute: bool = False,
 ) -> ModelCosts:
     """Counts the parameters of a model and its multiply-adds for one image.
 
@@ -54,7 +60,9 @@ def count_costs(
             neighborhood attention is set to the backend 'portable', which does the same work as
             every other backend.
         shape: Height and width of the image.
-        run: Runs the model on an image [1, 3, H, W].
+        run: Runs the model on an image [1, channels, H, W].
+        channels: Number of image channels; None for those of the model's NAT, DiNAT, DiNAT_s or
+            NATIsotropic, or 3 for other models.
         compute: Whether to compute values. If not, tensors have none (see `WithoutValues`), and the
             operations that the model runs must not depend on them.
     """
@@ -62,7 +70,8 @@ def count_costs(
     for module in model.modules():
         if isinstance(module, NeighborhoodAttention2D):
             module.backend = 'portable'
-    image = torch.zeros(1, 3, *shape, device=None if compute else 'meta')
+    channels = image_channels(model) if channels is None else channels
+    image = torch.zeros(1, channels, *shape, device=None if compute else 'meta')
     weights = {
         f'model.{name}': each if compute else each.to('meta')
         for name, each in model.named_parameters()

@@ -24,7 +24,7 @@ class Workload:
     """One kind of model.
 
     Args:
-        run: Runs a model on an image [1, 3, H, W] and returns its output.
+        run: Runs a model on an image [1, C, H, W] and returns its output.
         find_shape: Finds height and width of the image in the config; None if it has none.
         convention: What is counted, for the report.
     """

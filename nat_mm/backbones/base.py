@@ -30,6 +30,8 @@ DOWNSAMPLERS = {'convolution': ConvDownsampler, 'patch': PatchMerging}
 class FreezableBackbone(BaseModule):
     """A backbone that keeps parts frozen and reports mismatches of a pretrained checkpoint."""
 
+    in_channels: int
+
     def train(self, mode: bool = True) -> Self:
         """Sets training mode, except for frozen parts, which stay in eval mode."""
         super().train(mode)
@@ -372,6 +374,12 @@ def _check_frozen_stages(frozen_stages: int, num_stages: int) -> None:
             f'frozen_stages must be from -1 (nothing) over 0 (tokenizer) to {num_stages} '
             f'(all stages), got {frozen_stages}'
         )
+
+
+def image_channels(model: nn.Module) -> int:
+    """Returns how many channels a model's images have: its nat_mm backbone's, or 3 without one."""
+    backbones = (module for module in model.modules() if isinstance(module, FreezableBackbone))
+    return next((backbone.in_channels for backbone in backbones), 3)
 
 
 def check_image(image: torch.Tensor, in_channels: int) -> None:

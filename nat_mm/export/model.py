@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from nat_mm.backbones.base import image_channels
 from nat_mm.errors import UserError
 from nat_mm.export.detector import ExportedDetector
 from nat_mm.export.preprocessing import (
@@ -38,7 +39,8 @@ def model_to_onnx(model: Model, *, preprocess: bool) -> 'ModelProto':
         The ONNX model, not yet verified.
 
     Raises:
-        UserError: If a part of the model or of its test pipeline cannot be exported.
+        UserError: If a part of the model or of its test pipeline cannot be exported, or its images
+            do not have 3 channels.
         ArithmeticError: If PyTorch cannot export the model.
     """
     axes = {2: 'height', 3: 'width'}
@@ -54,6 +56,13 @@ def model_to_onnx(model: Model, *, preprocess: bool) -> 'ModelProto':
         raise UserError(
             'only detectors and segmentors can be exported as a whole: '
             '--part backbone exports the backbone'
+        )
+    channels = image_channels(model.module)
+    if channels != 3:
+        raise UserError(
+            f'{model.config.filename}: a whole model can be exported only for images with 3 '
+            f'channels, and its backbone has in_channels={channels}: --part backbone exports the '
+            'backbone'
         )
     if preprocess:
         settings = read_preprocessing(model.config, model.module.data_preprocessor)

@@ -7,7 +7,12 @@ import torch
 from torch import nn
 
 from nat_mm.analysis.equivariance import measure_equivariance
-from nat_mm.analysis.pattern_comparison import build_patterns, draw_weights, measure_field_sides
+from nat_mm.analysis.pattern_comparison import (
+    build_patterns,
+    compare_patterns,
+    draw_weights,
+    measure_field_sides,
+)
 from nat_mm.analysis.pattern_costs import make_work, measure_peak_memory, measure_seconds
 from nat_mm.layers import ATTENTION_PATTERNS
 from tests.analysis.conftest import make_backbone
@@ -68,6 +73,17 @@ def test_change_is_the_difference_of_features_of_the_same_pixels(backbones):
     difference = (moved[:, 1 + 3, 1 + 5] - still[:, 3, 5]).norm()
     expected = difference / still[:, :-1, :-1].norm(dim=0).mean()
     torch.testing.assert_close(found.change[3, 5], expected)
+
+
+def test_patterns_of_images_with_four_channels():
+    config = {**CONFIG, 'in_channels': 4}
+    options = {key: value for key, value in config.items() if key != 'type'}
+    backbones = build_patterns(make_backbone('NAT', **options), config, ['neighborhood', 'full'])
+    image = torch.randn(1, 4, 72, 104)
+    rows = compare_patterns(backbones, image, shape=(64, 96), seconds=0.01)
+    assert [row.pattern for row in rows] == ['neighborhood', 'full']
+    assert rows[0].parameters == rows[1].parameters
+    assert 0 < rows[0].multiply_adds < rows[1].multiply_adds
 
 
 def test_too_small_an_image_is_refused_and_training_mode_stays(backbones):

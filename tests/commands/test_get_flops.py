@@ -156,6 +156,30 @@ def test_complexity_of_a_backbone_in_mmengine(backend):
         assert not any('nat_mm' in name for name in analyzer.unsupported_ops())
 
 
+def test_costs_of_images_with_four_channels(configs):
+    sizes = dict(embed_dim=16, depths=(1, 1), num_heads=(1, 2), kernel_size=3)
+    three, four = (
+        count_costs(
+            NAT(**sizes, in_channels=channels, out_indices=(1,)),
+            (64, 96),
+            lambda model, image: model(image),
+        )
+        for channels in (3, 4)
+    )
+    # The first convolution, 3 x 3 with stride 2, has half of the embedding's channels.
+    assert four.parameters[''] - three.parameters[''] == 9 * 8
+    assert four.multiply_adds[''] - three.multiply_adds[''] == 9 * 8 * 32 * 48
+    options = ['model.backbone.in_channels=4', 'model.data_preprocessor=None']
+    printed = report(configs['segmentation'], '--shape', '64', '96', '--cfg-options', *options)
+    assert printed['multiply_adds'] > 0
+
+
+def test_costs_with_the_number_of_channels_given():
+    model = nn.Conv2d(5, 2, 1)
+    costs = count_costs(model, (4, 6), lambda model, image: model(image), channels=5)
+    assert costs.multiply_adds[''] == 5 * 2 * 4 * 6
+
+
 def test_values_change_nothing(configs):
     model, workload = build(configs['segmentation'])
     counted = count_costs(model, (64, 96), workload.run)

@@ -12,8 +12,10 @@ import pytest
 import torch
 from mmcv.image import rescale_size
 from mmengine.dataset import pseudo_collate
+from mmengine.registry import MODELS
 from mmseg.models import SegDataPreProcessor
 
+from nat_mm.errors import UserError
 from nat_mm.export.files import write_model
 from nat_mm.export.model import model_to_onnx
 from nat_mm.export.operators import centers, crop, highest, resize, suppress
@@ -112,6 +114,16 @@ def test_another_pipeline_is_refused(detector: Build) -> None:
 def test_detector_without_resize_is_refused(detector: Build) -> None:
     with pytest.raises(ValueError, match='the test pipeline has no Resize'):
         model_to_onnx(detector('Mask R-CNN'), preprocess=True)
+
+
+@pytest.mark.parametrize('preprocess', [False, True], ids=['plain', 'preprocess'])
+def test_images_with_four_channels_are_refused(segmentor: Build, preprocess: bool) -> None:
+    sizes = dict(embed_dim=8, depths=[1, 1, 1], num_heads=[1, 1, 1], kernel_size=3)
+    backbone = dict(type='NAT', **sizes, in_channels=4, out_indices=(0, 1, 2))
+    model = segmentor()
+    model.module.backbone = MODELS.build(backbone)
+    with pytest.raises(UserError, match='images with 3 channels, and its backbone has in_ch'):
+        model_to_onnx(model, preprocess=preprocess)
 
 
 RESIZES: dict[str, list[dict[str, Any]]] = {
