@@ -42,12 +42,7 @@ class ModelCosts:
 
 
 def count_costs(
-    model: nn.Module,
-    shape: tuple[int, int],
-    run: Run,
-    *,
-    channels: int | None = None,
-    compute: bool = False,
+    model: nn.Module, shape: tuple[int, int], run: Run, *, compute: bool = False
 ) -> ModelCosts:
     """Counts the parameters of a model and its multiply-adds for one image.
 
@@ -60,9 +55,8 @@ def count_costs(
             neighborhood attention is set to the backend 'portable', which does the same work as
             every other backend.
         shape: Height and width of the image.
-        run: Runs the model on an image [1, channels, H, W].
-        channels: Number of image channels; None for those of the model's NAT, DiNAT, DiNAT_s or
-            NATIsotropic, or 3 for other models.
+        run: Runs the model on an image [1, C, H, W]; C is the backbone's ``in_channels`` if it is
+            one of nat_mm, and 3 otherwise.
         compute: Whether to compute values. If not, tensors have none (see `WithoutValues`), and the
             operations that the model runs must not depend on them.
     """
@@ -70,8 +64,7 @@ def count_costs(
     for module in model.modules():
         if isinstance(module, NeighborhoodAttention2D):
             module.backend = 'portable'
-    channels = image_channels(model) if channels is None else channels
-    image = torch.zeros(1, channels, *shape, device=None if compute else 'meta')
+    image = torch.zeros(1, image_channels(model), *shape, device=None if compute else 'meta')
     weights = {
         f'model.{name}': each if compute else each.to('meta')
         for name, each in model.named_parameters()

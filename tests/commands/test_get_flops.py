@@ -174,12 +174,6 @@ def test_costs_of_images_with_four_channels(configs):
     assert printed['multiply_adds'] > 0
 
 
-def test_costs_with_the_number_of_channels_given():
-    model = nn.Conv2d(5, 2, 1)
-    costs = count_costs(model, (4, 6), lambda model, image: model(image), channels=5)
-    assert costs.multiply_adds[''] == 5 * 2 * 4 * 6
-
-
 def test_values_change_nothing(configs):
     model, workload = build(configs['segmentation'])
     counted = count_costs(model, (64, 96), workload.run)
