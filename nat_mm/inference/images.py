@@ -2,16 +2,15 @@
 
 import os
 import stat
-import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
 import cv2
 import numpy as np
-from PIL import Image, TiffImagePlugin
 
 from nat_mm.errors import UserError
+from nat_mm.inference.image_sizes import image_size
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.ppm', '.pgm', '.tif', '.tiff', '.webp')
 
@@ -24,7 +23,6 @@ A detector that finds 20 masks in an image of this size takes 3.3 GB, 0.2 GB of 
 _LARGEST_ASPECT = 1000
 _BYTES_PER_PIXEL = 8  # four channels of 16 bits
 _PIXELS_OF_A_PERCENTILE = 1_000_000
-_PILLOW = threading.Lock()
 
 
 class UnreadableInput(Exception):  # noqa: N818 - it is reported, and the rest goes on
@@ -52,46 +50,6 @@ def read_image_file(path: Path, *, max_megapixels: float = float('inf')) -> byte
             check_size(*size, max_megapixels)
         check_bytes(os.fstat(file.fileno()).st_size, max_megapixels)
         return file.read()
-
-
-def image_size(file: BinaryIO) -> tuple[int, int] | None:
-    """Reads width and height of an image from its header, without decoding it.
-
-    Args:
-        file: The image; rewound to its start afterwards.
-
-    Returns:
-        The size in pixels; None if Pillow does not know the format. OpenCV, which decodes the
-        images, knows others, but refuses images of more than 2**30 pixels.
-    """
-    try:
-        with _PILLOW:
-            # Pillow's own limit is meant for decoding.
-            limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-            try:
-                return Image.open(file).size
-            finally:
-                Image.MAX_IMAGE_PIXELS = limit
-    except Exception:
-        # Pillow may raise almost any exception on a damaged header.
-        return _tiff_size(file)
-    finally:
-        file.seek(0)
-
-
-def _tiff_size(file: BinaryIO) -> tuple[int, int] | None:
-    """Reads width and height of a TIFF file that Pillow does not know, such as of five channels."""
-    try:
-        file.seek(0)
-        header = file.read(8)
-        if header[2:3] == b'+':  # BigTIFF
-            header += file.read(8)
-        tags = TiffImagePlugin.ImageFileDirectory_v2(header)
-        file.seek(tags.next)
-        tags.load(file)
-        return int(tags[TiffImagePlugin.IMAGEWIDTH]), int(tags[TiffImagePlugin.IMAGELENGTH])
-    except Exception:
-        return None
 
 
 def check_size(width: int, height: int, max_megapixels: float) -> None:

@@ -17,11 +17,11 @@ from mmengine.registry import TRANSFORMS, DefaultScope
 from nat_mm.config.datasets import find_test_dataset
 from nat_mm.config.reading import config_mistakes
 from nat_mm.errors import UserError
+from nat_mm.inference.image_sizes import image_size
 from nat_mm.inference.images import (
     UnreadableInput,
     check_bytes,
     check_size,
-    image_size,
     read_image_file,
     to_drawing,
 )

@@ -25,7 +25,7 @@ from nat_mm.inference.model import Model
 from nat_mm.inference.result_files import encode_labels, encode_segments
 from nat_mm.inference.results import DetectionResult, Result, SegmentationResult
 from nat_mm.serving.batching import Batcher
-from nat_mm.serving.intake import Intake, Limits
+from nat_mm.serving.intake import Intake, Limits, count_pixels
 from nat_mm.serving.requests import CountedRequest
 from nat_mm.serving.schemas import ANSWERS, Health, MaskFormat, ModelInfo, Problem, describe
 
@@ -143,10 +143,12 @@ def build_app(model: Model, limits: Limits, *, name: str) -> FastAPI:
         counted = CountedRequest(request.scope, request.receive)
 
         async def answer(content: bytes) -> Response:
-            frame = await in_helper(lambda: decode(model, content, limits))
-            future = batcher.submit(frame, score_threshold=score_threshold)
-            result = await asyncio.wrap_future(future)
-            return await in_helper(lambda: encode(result, masks, output))
+            pixels = await in_helper(lambda: count_pixels(content, megapixels=limits.megapixels))
+            with intake.room(pixels):
+                frame = await in_helper(lambda: decode(model, content, limits))
+                future = batcher.submit(frame, score_threshold=score_threshold)
+                result = await asyncio.wrap_future(future)
+                return await in_helper(lambda: encode(result, masks, output))
 
         try:
             # Other sites' pages that are open in the same browser must not use the model.
@@ -154,7 +156,7 @@ def build_app(model: Model, limits: Limits, *, name: str) -> FastAPI:
                 raise HTTPException(403, 'This request comes from a page of another site.')
             with intake.file(counted) as file:
                 content = await file.receive()
-                with intake.room(content):
+                with intake.turn():
                     return await unless_gone(counted, answer(content), seconds=limits.timeout)
         except HTTPException as error:
             response = JSONResponse({'detail': error.detail}, error.status_code, error.headers)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from starlette.exceptions import HTTPException
 
-from nat_mm.inference.images import MEGAPIXELS, UnreadableInput, check_size, image_size
+from nat_mm.inference.image_sizes import image_size
+from nat_mm.inference.images import MEGAPIXELS, UnreadableInput, check_size
 from nat_mm.serving.requests import FORM_BYTES, CountedRequest, read_form
 
 _TYPES = 'JPEG, PNG, WebP, BMP or TIFF'
@@ -58,46 +59,38 @@ class Intake:
         self.waiting = 0
 
     @contextmanager
-    def room(self, content: bytes) -> Iterator[None]:
-        """Reserves room for an image inside the ``with`` block.
-
-        Args:
-            content: Content of the image file.
+    def turn(self) -> Iterator[None]:
+        """Counts an image that has arrived inside the ``with`` block.
 
         Raises:
-            HTTPException: If there is no room, or the file is not an acceptable image.
+            HTTPException: If too many are waiting.
         """
-        pixels = self._check_header(content)
         if self.waiting >= self._limits.queue:
             raise crowded()
-        # A single image is always accepted, however large, so that none is rejected forever.
-        if self.waiting and self._pixels + pixels > self._limits.waiting_megapixels * 1e6:
-            raise crowded()
         self.waiting += 1
-        self._pixels += pixels
         try:
             yield
         finally:
             self.waiting -= 1
-            self._pixels -= pixels
 
-    def _check_header(self, content: bytes) -> int:
-        """Returns the number of pixels according to the header."""
-        size = image_size(io.BytesIO(content))
-        if size is None:
-            raise HTTPException(415, f'This is not an image that can be read here: {_TYPES}.')
-        width, height = size
-        if width * height > self._limits.megapixels * 1e6:
-            raise HTTPException(
-                413,
-                f'{width} x {height} pixels are more than the {self._limits.megapixels:g} '
-                'megapixels that are accepted here.',
-            )
+    @contextmanager
+    def room(self, pixels: int) -> Iterator[None]:
+        """Reserves room for decoding an image inside the ``with`` block.
+
+        Args:
+            pixels: Size of the image.
+
+        Raises:
+            HTTPException: If there is no room.
+        """
+        # A single image is always accepted, however large, so that none is rejected forever.
+        if self._pixels and self._pixels + pixels > self._limits.waiting_megapixels * 1e6:
+            raise crowded()
+        self._pixels += pixels
         try:
-            check_size(width, height, self._limits.megapixels)
-        except UnreadableInput as error:
-            raise HTTPException(422, f'{error}.') from error
-        return width * height
+            yield
+        finally:
+            self._pixels -= pixels
 
     @contextmanager
     def file(self, request: CountedRequest) -> Iterator['File']:
@@ -174,6 +167,33 @@ class File:
         content = b''.join(self.pieces)
         self.pieces.clear()
         return content
+
+
+def count_pixels(content: bytes, *, megapixels: float) -> int:
+    """Returns the number of pixels of an image according to its header.
+
+    Args:
+        content: Content of the image file.
+        megapixels: Size of the largest image that is accepted.
+
+    Raises:
+        HTTPException: If the file is not an acceptable image.
+    """
+    size = image_size(io.BytesIO(content))
+    if size is None:
+        raise HTTPException(415, f'This is not an image that can be read here: {_TYPES}.')
+    width, height = size
+    if width * height > megapixels * 1e6:
+        raise HTTPException(
+            413,
+            f'{width} x {height} pixels are more than the {megapixels:g} megapixels that are '
+            'accepted here.',
+        )
+    try:
+        check_size(width, height, megapixels)
+    except UnreadableInput as error:
+        raise HTTPException(422, f'{error}.') from error
+    return width * height
 
 
 def crowded() -> HTTPException:

@@ -10,7 +10,8 @@ import cv2
 import numpy as np
 
 from nat_mm.backbones.base import SMALLEST_INPUT
-from nat_mm.inference.images import UnreadableInput, image_size
+from nat_mm.inference.image_sizes import image_size
+from nat_mm.inference.images import UnreadableInput
 from nat_mm.inference.inputs import Frame
 from nat_mm.inference.loading import ImageLoader
 from nat_mm.web.bounds import (

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from nat_mm.inference.loading import ImageLoader
-from nat_mm.serving import connections
+from nat_mm.serving import connections, intake
 from nat_mm.serving.app import build_app
 from nat_mm.serving.intake import Limits
 from nat_mm.serving.running import listen, local_address, served
@@ -108,6 +108,41 @@ def test_full_queue(start, held, pool):
     assert [each.result().status_code for each in taken] == [200, 200]
     wait_until(lambda: waiting(client) == 0)
     assert client.post('predict', content=PNG).status_code == 200
+
+
+def test_header_that_takes_long_to_read(start, pool, monkeypatch):
+    """The server goes on, and the image counts as waiting; it is patched to block its thread."""
+    go, sizes = threading.Event(), []
+
+    def read_size(file):
+        sizes.append(file)
+        assert go.wait(60)
+
+    client = start(queue=2, timeout=60)
+    monkeypatch.setattr(intake, 'image_size', read_size)
+    taken = [pool.submit(client.post, 'predict', content=PNG) for _ in range(2)]
+    wait_until(lambda: len(sizes) == 2)
+    assert client.get('health').json()['waiting'] == 2
+    assert client.post('predict', content=PNG).status_code == 503
+    assert len(sizes) == 2
+    go.set()
+    assert [each.result().status_code for each in taken] == [415, 415]
+    wait_until(lambda: waiting(client) == 0)
+
+
+def test_image_whose_header_is_read_for_too_long_is_answered(start, monkeypatch):
+    go = threading.Event()
+    monkeypatch.setattr(intake, 'image_size', lambda file: go.wait(60) and None)
+    client = start(timeout=0.3)
+    assert client.post('predict', content=PNG).status_code == 504
+    go.set()
+
+
+def test_gif_whose_comments_would_keep_pillow_busy(start):
+    comments = b'!\xfe\x01a\x00' * 1_000_000
+    gif = b'GIF89a' + bytes([64, 0, 48, 0, 0, 0, 0]) + comments
+    answer = start().post('predict', content=gif)
+    assert (answer.status_code, 'cannot be used' in answer.json()['detail']) == (422, True)
 
 
 @pytest.mark.parametrize('bound', ['waiting_megapixels', 'waiting_megabytes'])
