@@ -56,12 +56,12 @@ class BoundedConnection(H11Protocol):
     def handle_events(self) -> None:
         super().handle_events()
         self._bound_reading()
+        self._bound_last_writing()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
         self._bound_reading()
-        if self.transport.is_closing():
-            self._bound_writing()
+        self._bound_last_writing()
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -70,6 +70,7 @@ class BoundedConnection(H11Protocol):
     def resume_writing(self) -> None:
         super().resume_writing()
         self._writing.cancel()
+        self._bound_last_writing()
 
     def _bound_reading(self) -> None:
         expected = self.conn.their_state
@@ -81,6 +82,11 @@ class BoundedConnection(H11Protocol):
             self._reading.cancel()
         if expected in _PATIENCE:
             self._reading = self.loop.call_later(_PATIENCE[expected], self.transport.abort)
+
+    def _bound_last_writing(self) -> None:
+        # The connection stays open until everything is sent, even if nothing pauses any more.
+        if self.transport.is_closing():
+            self._bound_writing()
 
     def _bound_writing(self) -> None:
         if self._writing is not None:

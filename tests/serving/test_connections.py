@@ -1,0 +1,83 @@
+"""Tests how long a connection stays open for a client that reads slowly."""
+
+import socket
+import threading
+import time
+from contextlib import suppress
+
+import pytest
+
+from nat_mm.serving import connections
+from nat_mm.serving.connections import BoundedConnection
+from nat_mm.serving.running import listen, served
+
+SIZE = 400_000
+BUFFER = 4096
+REQUEST = b'GET /400000 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n'
+
+
+class Recorded(BoundedConnection):
+    """Records what happens to the last connection."""
+
+    def connection_made(self, transport):
+        type(self).resumed, type(self).lost = threading.Event(), threading.Event()
+        super().connection_made(transport)
+
+    def resume_writing(self):
+        super().resume_writing()
+        self.resumed.set()
+
+    def connection_lost(self, exc):
+        super().connection_lost(exc)
+        self.lost.set()
+
+
+async def answer(scope, receive, send):
+    if scope['type'] == 'http':
+        size = int(scope['path'][1:])
+        headers = [(b'content-length', str(size).encode())]
+        await send({'type': 'http.response.start', 'status': 200, 'headers': headers})
+        await send({'type': 'http.response.body', 'body': bytes(size)})
+
+
+@pytest.fixture
+def client():
+    """A client whose operating system, like the server's, buffers little."""
+    with listen('127.0.0.1', 0) as listener, socket.socket() as client:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER)
+        client.settimeout(30)
+        with served(answer, listener, connection=Recorded):
+            client.connect(listener.getsockname())
+            yield client
+
+
+def receive_rest(client, *, size=65536, pause=0.0):
+    """Returns the number of bytes that arrive before the connection is closed."""
+    received = 0
+    with suppress(ConnectionResetError):
+        while content := client.recv(size):
+            received += len(content)
+            time.sleep(pause)
+    return received
+
+
+def test_end_that_is_not_read(client, monkeypatch):
+    """What is left is too little to pause the server."""
+    monkeypatch.setattr(connections, 'WRITE_SECONDS', 1)
+    client.sendall(REQUEST)
+    received = len(client.recv(1024))
+    while not Recorded.resumed.is_set():
+        received += len(client.recv(1024))
+    assert Recorded.lost.wait(30)
+    assert received + receive_rest(client) < SIZE
+
+
+def test_answer_that_is_not_read_before_an_error_ends_the_connection(client, monkeypatch):
+    """It is too little to pause the server, and no further request is expected."""
+    monkeypatch.setattr(connections, 'WRITE_SECONDS', 0.3)
+    client.sendall(b'GET /50000 HTTP/1.1\r\nHost: a\r\n\r\n')
+    client.recv(1000, socket.MSG_WAITALL)  # the server has written everything
+    client.sendall(b'nonsense\r\n\r\n')
+    assert Recorded.lost.wait(30)
+    assert receive_rest(client) < 50_000
