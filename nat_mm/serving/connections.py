@@ -15,7 +15,10 @@ BODY_SECONDS = 60
 """Time in which the rest of a request, such as a file, must arrive."""
 
 WRITE_SECONDS = 30
-"""Longest time for which a client may read nothing of what is sent to it."""
+"""Time in which a client must read `WRITE_BYTES` of what waits for it, again and again."""
+
+WRITE_BYTES = 100_000
+"""What a client must at least read in that time, unless less is left."""
 
 _FULL = (
     b'HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 60\r\n'
@@ -28,7 +31,7 @@ _PATIENCE = {h11.IDLE: HEADER_SECONDS, h11.SEND_BODY: BODY_SECONDS}
 class BoundedConnection(H11Protocol):
     """uvicorn's connection with time limits, which uvicorn lacks.
 
-    uvicorn waits forever for a request, and for a client that reads nothing.
+    uvicorn waits forever for a request, and for a client that reads little or nothing.
 
     Attributes:
         crowd: Message to a client if there are too many connections.
@@ -91,4 +94,12 @@ class BoundedConnection(H11Protocol):
     def _bound_writing(self) -> None:
         if self._writing is not None:
             self._writing.cancel()
-        self._writing = self.loop.call_later(WRITE_SECONDS, self.transport.abort)
+        waiting = self.transport.get_write_buffer_size()
+        self._writing = self.loop.call_later(WRITE_SECONDS, self._check_writing, waiting)
+
+    def _check_writing(self, before: int) -> None:
+        # Nothing is added: the application waits, or has finished.
+        if before - self.transport.get_write_buffer_size() < WRITE_BYTES:
+            self.transport.abort()
+        else:
+            self._bound_writing()

@@ -81,3 +81,19 @@ def test_answer_that_is_not_read_before_an_error_ends_the_connection(client, mon
     client.sendall(b'nonsense\r\n\r\n')
     assert Recorded.lost.wait(30)
     assert receive_rest(client) < 50_000
+
+
+def test_client_that_reads_slowly_gets_everything(client, monkeypatch):
+    monkeypatch.setattr(connections, 'WRITE_SECONDS', 0.5)
+    monkeypatch.setattr(connections, 'WRITE_BYTES', 10_000)
+    client.sendall(REQUEST)
+    started = time.monotonic()
+    assert receive_rest(client, size=10_000, pause=0.02) > SIZE
+    assert time.monotonic() - started > 2 * 0.5
+
+
+def test_client_that_reads_too_slowly_is_hung_up_on(client, monkeypatch):
+    monkeypatch.setattr(connections, 'WRITE_SECONDS', 0.5)
+    client.sendall(REQUEST)
+    assert receive_rest(client, size=1000, pause=0.02) < SIZE
+    assert Recorded.lost.wait(30)
