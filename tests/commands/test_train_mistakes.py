@@ -135,7 +135,7 @@ def test_wrong_values_while_everything_is_built(option, text, mistake):
         ),
         ('auxiliary_head.kernel_size=0', 'model.auxiliary_head.kernel_size is 0: '),
         ('data_preprocessor=None', 'model.backbone: the backbone takes images [B, 3, H, W]'),
-        ('data_preprocessor.mean=[1,2]', 'model.data_preprocessor.mean is [1, 2]: The size of'),
+        ('data_preprocessor.mean=[1,2]', 'model.data_preprocessor.mean is [1, 2]: '),
     ],
 )
 def test_wrong_values_of_a_model(option, text, mistake):

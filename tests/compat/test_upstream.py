@@ -127,7 +127,8 @@ def test_ddp_checkpoints():
 
 
 def test_find_loader(monkeypatch):
-    monkeypatch.setattr(mmengine.utils.dl_utils.misc, 'pkgutil', pkgutil)
+    # OneDL's fork does not import it.
+    monkeypatch.setattr(mmengine.utils.dl_utils.misc, 'pkgutil', pkgutil, raising=False)
     with still_broken('find_loader', AttributeError):
         mmengine.utils.dl_utils.mmcv_full_available()
 
