@@ -5,8 +5,7 @@ Importing this package
 - repairs what is broken in OpenMMLab, mainly on current PyTorch (:mod:`nat_mm.compat`);
 - registers the backbones, hooks and an optimizer wrapper in mmengine's root registries, so that
   ``type='NAT'`` works in any config with ``custom_imports = dict(imports=['nat_mm'])``;
-- extends mmengine's runners (:func:`nat_mm.training.extend_mmengine`), and its FLOP counter by
-  neighborhood attention.
+- extends mmengine's runners and FLOP counter (:func:`nat_mm.training.extend_mmengine`).
 """
 
 from importlib.util import find_spec
@@ -19,11 +18,9 @@ compat.apply()
 if find_spec('mmengine') is not None:  # nat_mm.ops works without it
     from . import backbones  # noqa: F401
     from .inference.names import name_own_models
-    from .ops.flops import extend_mmengine_counter
     from .training import extend_mmengine
 
     extend_mmengine()
-    extend_mmengine_counter()
     name_own_models()
 
 

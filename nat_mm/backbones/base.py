@@ -238,10 +238,10 @@ class NeighborhoodBackbone(FreezableBackbone):
 
         They are -1 and -1 for the tokenizer, and those after the last stage for all else.
         """
-        owner, *place = param_name.removeprefix(prefix).split('.')
-        if param_name.startswith(prefix) and owner == 'patch_embed':
+        owner, *place = split_own_name(param_name, prefix)
+        if owner == 'patch_embed':
             return -1, -1
-        if param_name.startswith(prefix) and owner == self.stages_name:
+        if owner == self.stages_name:
             stage, part, layer = int(place[0]), place[1], place[2]
             return stage, int(layer) if part == 'blocks' else len(self.stages[stage].blocks) - 1
         return len(self.stages), 0
@@ -327,6 +327,11 @@ def run_layer(layer: nn.Module, x: torch.Tensor, *, with_cp: bool) -> torch.Tens
     if with_cp and torch.is_grad_enabled():
         return checkpoint(layer, x, use_reentrant=False)
     return layer(x)
+
+
+def split_own_name(param_name: str, prefix: str) -> list[str]:
+    """Splits a parameter's name behind the prefix of its backbone; ``['']`` if it is elsewhere."""
+    return param_name[len(prefix) :].split('.') if param_name.startswith(prefix) else ['']
 
 
 def init_linear(module: nn.Module) -> None:

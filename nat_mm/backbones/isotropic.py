@@ -14,6 +14,7 @@ from nat_mm.backbones.base import (
     check_out_indices,
     init_linear,
     run_layer,
+    split_own_name,
 )
 from nat_mm.checkpoints.loading import adapt_state_dict
 from nat_mm.layers import NATLayer, PatchTokenizer
@@ -170,10 +171,10 @@ class NATIsotropic(FreezableBackbone):
         See :meth:`nat_mm.backbones.base.NeighborhoodBackbone.get_layer_depth`.
         """
         count = len(self.layers) + 2
-        owner, *place = param_name.removeprefix(prefix).split('.')
-        if param_name.startswith(prefix) and owner == 'patch_embed':
+        owner, *place = split_own_name(param_name, prefix)
+        if owner == 'patch_embed':
             return 0, count
-        if param_name.startswith(prefix) and owner == 'layers':
+        if owner == 'layers':
             return int(place[0]) + 1, count
         return count - 1, count
 

@@ -10,13 +10,12 @@ from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
-import nat_mm
+from nat_mm.checkpoints.published import FOLDER
 from nat_mm.errors import UserError
 
-_FOLDER = Path(nat_mm.__file__).parent / '.mim' / 'configs' / 'demo'
 CONFIGS = {
-    'detector': _FOLDER / 'mask_rcnn_nat_demo.py',
-    'segmentor': _FOLDER / 'upernet_nat_demo.py',
+    'detector': FOLDER / 'configs' / 'demo' / 'mask_rcnn_nat_demo.py',
+    'segmentor': FOLDER / 'configs' / 'demo' / 'upernet_nat_demo.py',
 }
 """Config of each of the demo's models, by its name, which is that of its folder."""
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 
-import nat_mm_startup
 from nat_mm.ops.library import OPERATORS
 
 
@@ -41,19 +40,18 @@ def flop_handles() -> dict[str, Callable]:
     return {f'nat_mm::{name}': _count_traced for name in OPERATORS}
 
 
-def extend_mmengine_counter() -> None:
-    """Gives mmengine's FLOP counter the handles, as soon as it is imported.
+def add_handles(analysis: ModuleType) -> None:
+    """Gives mmengine's FLOP counter the handles.
 
     The activations that it also counts are, as those of PyTorch's operators, the outputs.
+
+    Args:
+        analysis: ``mmengine.analysis.complexity_analysis``.
     """
-
-    def add_handles(analysis: ModuleType) -> None:
-        handles = flop_handles()
-        analysis._DEFAULT_SUPPORTED_FLOP_OPS.update(handles)
-        activations = dict.fromkeys(handles, analysis.generic_activation_jit())
-        analysis._DEFAULT_SUPPORTED_ACT_OPS.update(activations)
-
-    nat_mm_startup.when_imported('mmengine.analysis.complexity_analysis', add_handles)
+    handles = flop_handles()
+    analysis._DEFAULT_SUPPORTED_FLOP_OPS.update(handles)
+    activations = dict.fromkeys(handles, analysis.generic_activation_jit())
+    analysis._DEFAULT_SUPPORTED_ACT_OPS.update(activations)
 
 
 def flop_formulas() -> dict[Any, Callable]:

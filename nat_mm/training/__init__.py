@@ -11,8 +11,10 @@ def extend_mmengine() -> None:
     mmengine's modules are patched as soon as they are imported: loops avoid instructions that this
     CPU cannot run and can resume in the middle of an epoch; runners validate what a checkpoint
     restores and format a config for logs and checkpoints once instead of five times; mmdet's and
-    mmseg's layer-wise learning rates handle the backbones of nat_mm.
+    mmseg's layer-wise learning rates handle the backbones of nat_mm; the FLOP counter knows
+    neighborhood attention.
     """
+    from nat_mm.ops import flops
     from nat_mm.training import (
         autocast,
         compiled_backbone,  # noqa: F401
@@ -24,6 +26,7 @@ def extend_mmengine() -> None:
     )
 
     for module, extend in (
+        ('mmengine.analysis.complexity_analysis', flops.add_handles),
         ('mmengine.config.config', config_text.format_once),
         ('mmengine.runner.loops', autocast.check_instructions_before_loops),
         ('mmengine.runner.loops', interrupted_epochs.continue_epochs),
