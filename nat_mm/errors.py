@@ -1,6 +1,7 @@
 """Errors that the user can fix, as opposed to bugs."""
 
 import traceback
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -26,6 +27,25 @@ def brief(value: Any) -> str:
     if hasattr(value, 'shape'):
         return f'a {type(value).__name__} of shape {list(value.shape)}'
     return f'a {type(value).__name__}'
+
+
+def shorten(values: Sequence[object], limit: int = 8) -> str:
+    """Lists values for a message, up to a limit.
+
+    Args:
+        values: The values to list, each by its `repr`.
+        limit: How many are listed; the rest are only counted.
+
+    Returns:
+        The values with commas between them, or 'nothing' if there are none.
+    """
+    shown = ', '.join(map(repr, values[:limit])) or 'nothing'
+    return f'{shown} and {len(values) - limit} more' if len(values) > limit else shown
+
+
+def one_line(error: BaseException) -> str:
+    """Returns the text of an exception without line breaks, at most 300 characters of it."""
+    return ' '.join(str(error).split())[:300]
 
 
 def describe_error(error: BaseException) -> str:

@@ -14,6 +14,7 @@ import torch
 from nat_mm.checkpoints.layouts import convert_weights, find_layout
 from nat_mm.checkpoints.meta import read_classes
 from nat_mm.checkpoints.reading import extract_state_dict, read_checkpoint
+from nat_mm.errors import one_line
 
 SUFFIXES = ('.pth', '.pt', '.bin', '.safetensors')
 
@@ -130,6 +131,6 @@ def _write(
     except OSError:
         raise
     except Exception as error:
-        raise OSError(f'cannot write {target}: {" ".join(str(error).split())}') from error
+        raise OSError(f'cannot write {target}: {one_line(error)}') from error
     # safetensors creates files that other users cannot read.
     path.chmod(mode)

@@ -12,7 +12,7 @@ from types import ModuleType
 from urllib.error import URLError
 from urllib.parse import quote, unquote
 
-from nat_mm.errors import CheckpointError
+from nat_mm.errors import CheckpointError, one_line, shorten
 
 PREFIX = 'hf://'
 USUAL_FILES = ('model.safetensors', 'pytorch_model.bin')
@@ -117,11 +117,11 @@ def _find_checkpoint(hub: ModuleType, address: HubAddress) -> str:
         return checkpoints[0]
     if checkpoints:
         raise CheckpointError(
-            f'{address} has {len(checkpoints)} checkpoints, {_brief(checkpoints)}: name one, '
+            f'{address} has {len(checkpoints)} checkpoints, {shorten(checkpoints, 5)}: name one, '
             f'such as {address}/{checkpoints[0]}'
         )
     raise CheckpointError(
-        f'{address} has no checkpoint ({", ".join(SUFFIXES)}), only {_brief(sorted(files))}'
+        f'{address} has no checkpoint ({", ".join(SUFFIXES)}), only {shorten(sorted(files), 5)}'
     )
 
 
@@ -166,7 +166,7 @@ def _one_line(hub: ModuleType, address: HubAddress, file: str | None) -> Iterato
     except errors.EntryNotFoundError as error:
         raise CheckpointError(f'{address}: {repository} has no file {file}') from error
     except errors.HFValidationError as error:
-        raise CheckpointError(f'{address}: {" ".join(str(error).split())}') from error
+        raise CheckpointError(f'{address}: {one_line(error)}') from error
     except Exception as error:
         # Network errors come from the HTTP library: httpx or its successor.
         if not isinstance(error, OSError) and not type(error).__module__.startswith('httpx'):
@@ -177,10 +177,5 @@ def _one_line(hub: ModuleType, address: HubAddress, file: str | None) -> Iterato
 def _unreachable(hub: ModuleType, error: BaseException) -> URLError:
     if hub.is_offline_mode():
         return URLError('it is not in the cache, and HF_HUB_OFFLINE=1 forbids downloading it')
-    reason = ' '.join(str(error).split())[:300] or type(error).__name__
+    reason = one_line(error) or type(error).__name__
     return URLError(f'{hub.constants.ENDPOINT} does not answer: {reason}')
-
-
-def _brief(names: list[str]) -> str:
-    more = f' and {len(names) - 5} more' if len(names) > 5 else ''
-    return (', '.join(names[:5]) or 'nothing') + more

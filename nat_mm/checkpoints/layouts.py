@@ -27,7 +27,7 @@ from nat_mm.checkpoints.huggingface import (
     has_huggingface_layout,
     to_huggingface,
 )
-from nat_mm.errors import CheckpointError
+from nat_mm.errors import CheckpointError, shorten
 
 FOREIGN = ('authors', 'huggingface', 'detectron2')
 """Layouts that a whole OpenMMLab model cannot load without conversion."""
@@ -97,7 +97,7 @@ def convert_weights(
     if layout is None:
         raise CheckpointError(
             f'{source} is not a checkpoint of a NAT, DiNAT or DiNAT_s from the authors, '
-            f'Hugging Face or OpenMMLab: it has {", ".join(list(weights)[:3])}, ...'
+            f'Hugging Face or OpenMMLab: it has {shorten(list(weights), 3)}'
         )
     whole, weights = weights, _to_authors(weights, concatenate=concatenate)
     _check_architecture(weights, source)
@@ -189,7 +189,7 @@ def _check_architecture(keys: Iterable[str], source: str) -> None:
     keys = list(keys)
     foreign = [key for key in keys if not _KNOWN_KEY.fullmatch(key)]
     if foreign:
-        shown = ', '.join(foreign[:3]) + (', ...' if len(foreign) > 3 else '')
+        shown = shorten(foreign, 3)
         raise CheckpointError(
             f'{source} has another architecture: NAT, DiNAT and DiNAT_s do not have {shown}'
         )

@@ -20,7 +20,7 @@ from nat_mm.checkpoints.layouts import FOREIGN, convert_weights, find_layout
 from nat_mm.checkpoints.meta import read_classes
 from nat_mm.checkpoints.published import asks_mirrors_first, mirror_of
 from nat_mm.compat.checkpoints import read_safely
-from nat_mm.errors import CheckpointError
+from nat_mm.errors import CheckpointError, one_line
 
 Reader = Callable[[str, Any], Any]
 _READER: ContextVar[Reader | None] = ContextVar('reader', default=None)
@@ -213,7 +213,7 @@ def _read_safetensors(
     except Exception as error:  # a header can be invalid in many ways
         raise CheckpointError(
             f'checkpoint {path} ({os.path.getsize(path)} bytes) is truncated, damaged or no '
-            f'safetensors file: {" ".join(str(error).split())[:300]}'
+            f'safetensors file: {one_line(error)}'
         ) from None
     return {'state_dict': state_dict, 'meta': meta}
 

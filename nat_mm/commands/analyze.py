@@ -35,8 +35,12 @@ from nat_mm.analysis.pattern_figures import draw_equivariance, draw_field_growth
 from nat_mm.analysis.prepared_image import PreparedImage, prepare_image
 from nat_mm.analysis.saliency import draw_saliency, saliency
 from nat_mm.backbones.base import NeighborhoodBackbone
-from nat_mm.commands.arguments import add_config_overrides, add_mirror_option
-from nat_mm.commands.device import add_device_option, check_device
+from nat_mm.commands.arguments import (
+    add_config_overrides,
+    add_device_option,
+    add_mirror_option,
+    check_device,
+)
 from nat_mm.commands.drawing import find_images, read_images, value_mistakes
 from nat_mm.config.reading import load_config
 from nat_mm.errors import UserError

@@ -1,9 +1,11 @@
-"""Defines options shared by several commands."""
+"""Defines and checks options shared by several commands."""
 
 import argparse
 import os
 
+import torch
 from mmengine.config import DictAction
+from mmengine.device import get_device
 
 from nat_mm.errors import UserError
 from nat_mm.inference.drawing import OPACITY
@@ -49,10 +51,21 @@ def add_opacity_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check_opacity_option(opacity: float) -> None:
-    """Raises a `UserError` if ``--opacity`` is not from 0 to 1."""
-    if not 0 <= opacity <= 1:
-        raise UserError(f'--opacity must be from 0 to 1, got {opacity:g}')
+def add_device_option(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--device``; its default is the device that mmengine would choose."""
+    parser.add_argument(
+        '--device', default=get_device(), help='such as cpu or cuda:0; default: %(default)s'
+    )
+
+
+def check_device(name: str) -> None:
+    """Raises `UserError` if a device is unknown or not available."""
+    try:
+        torch.ones(1, device=name).cpu().item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UserError(
+            f'--device {name} is unknown or not available; {get_device()} is available'
+        ) from error
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:

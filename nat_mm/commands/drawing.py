@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.progress import track
 
-from nat_mm.commands.device import add_device_option
+from nat_mm.commands.arguments import add_device_option
 from nat_mm.errors import UserError
 from nat_mm.inference.images import check_not_overwritten
 from nat_mm.inference.inputs import (

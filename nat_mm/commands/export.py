@@ -33,8 +33,7 @@ from nat_mm.checkpoints import load_pretrained, mirrors_first
 from nat_mm.commands.arguments import add_config, add_config_overrides, add_mirror_option
 from nat_mm.commands.misfits import misfits_explained
 from nat_mm.config.reading import config_mistakes, load_config
-from nat_mm.data.findings import shorten
-from nat_mm.errors import UserError
+from nat_mm.errors import UserError, shorten
 from nat_mm.export.backbone import output_names, write_backbone
 from nat_mm.export.files import write_model
 from nat_mm.export.model import model_to_onnx

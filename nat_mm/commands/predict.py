@@ -30,15 +30,15 @@ from pathlib import Path
 from nat_mm.commands.arguments import (
     add_config,
     add_config_overrides,
+    add_device_option,
     add_mirror_option,
     add_opacity_option,
-    check_opacity_option,
+    check_device,
 )
-from nat_mm.commands.device import add_device_option, check_device
 from nat_mm.commands.misfits import misfits_explained
 from nat_mm.commands.running import INTERRUPTED, printable
 from nat_mm.errors import UserError
-from nat_mm.inference.drawing import SCORE_THRESHOLD
+from nat_mm.inference.drawing import SCORE_THRESHOLD, check_opacity
 from nat_mm.inference.images import MEGAPIXELS
 from nat_mm.inference.inputs import find_inputs, list_unreadable
 from nat_mm.inference.model import load_model
@@ -118,7 +118,7 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         raise UserError(f'--batch-size must be at least 1, got {arguments.batch_size}')
     if not 0 <= arguments.score_threshold <= 1:
         raise UserError(f'--score-threshold must be from 0 to 1, got {arguments.score_threshold}')
-    check_opacity_option(arguments.opacity)
+    check_opacity(arguments.opacity, '--opacity')
     if arguments.max_frames is not None and arguments.max_frames < 1:
         raise UserError(f'--max-frames must be at least 1, got {arguments.max_frames}')
     if not arguments.max_megapixels > 0:

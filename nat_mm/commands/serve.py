@@ -15,8 +15,13 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from nat_mm.commands.arguments import add_config, add_config_overrides, add_mirror_option
-from nat_mm.commands.device import add_device_option, check_device
+from nat_mm.commands.arguments import (
+    add_config,
+    add_config_overrides,
+    add_device_option,
+    add_mirror_option,
+    check_device,
+)
 from nat_mm.commands.running import exit_on_signals
 from nat_mm.errors import UserError
 from nat_mm.inference.images import MEGAPIXELS

@@ -16,7 +16,6 @@ from nat_mm.commands.arguments import (
     add_no_check,
     add_opacity_option,
     add_run_options,
-    check_opacity_option,
     export_local_rank,
 )
 from nat_mm.commands.checking import require_sound_data
@@ -30,7 +29,7 @@ from nat_mm.inference.checkpoint import (
     check_order_of_classes,
     read_for_model,
 )
-from nat_mm.inference.drawing import SCORE_THRESHOLD
+from nat_mm.inference.drawing import SCORE_THRESHOLD, check_opacity
 from nat_mm.inference.evaluation_files import DrawingHook, LabelImageHook
 from nat_mm.inference.visualizer import replace_visualizer
 from nat_mm.training.first_pass import first_pass_mistakes
@@ -120,7 +119,7 @@ def augment(config: Config, arguments: argparse.Namespace) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     arguments = parse_arguments(arguments)
-    check_opacity_option(arguments.opacity)
+    check_opacity(arguments.opacity, '--opacity')
     export_local_rank(arguments.local_rank)
     config = load_config(
         arguments.config, overrides=arguments.cfg_options, work_dir=arguments.work_dir

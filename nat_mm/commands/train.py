@@ -141,7 +141,7 @@ def train(config: Config, resume: str | None, on_start: Callable[[], None]) -> N
     if checkpoint is not None and config.get('resume'):
         check_checkpoint_fits(runner.model, checkpoint, source=load_from)
     elif checkpoint is not None:
-        check_any_key_fits(runner.model, checkpoint, source=load_from)
+        check_any_key_fits(runner.model, checkpoint, source=f'load_from={load_from}')
     build_loop(runner, 'train')
     build_optimizer(runner)
     build_loop(runner, 'val')

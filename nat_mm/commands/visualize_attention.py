@@ -20,8 +20,12 @@ from collections.abc import Sequence
 from nat_mm.analysis.attention_figure import draw_attention
 from nat_mm.analysis.prepared_image import prepare_image
 from nat_mm.analysis.windows import default_stage, find_backbone
-from nat_mm.commands.arguments import add_config, add_config_overrides, add_mirror_option
-from nat_mm.commands.device import check_device
+from nat_mm.commands.arguments import (
+    add_config,
+    add_config_overrides,
+    add_mirror_option,
+    check_device,
+)
 from nat_mm.commands.drawing import (
     add_drawing_options,
     find_images,

@@ -18,8 +18,7 @@ from collections.abc import Sequence
 
 from nat_mm.analysis.prepared_image import prepare_image
 from nat_mm.analysis.saliency import Saliency, draw_saliency, saliency
-from nat_mm.commands.arguments import add_mirror_option
-from nat_mm.commands.device import check_device
+from nat_mm.commands.arguments import add_mirror_option, check_device
 from nat_mm.commands.drawing import (
     add_drawing_options,
     find_images,

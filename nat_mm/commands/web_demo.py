@@ -12,11 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from nat_mm.checkpoints import read_before
-from nat_mm.commands.arguments import add_mirror_option, add_opacity_option, check_opacity_option
-from nat_mm.commands.device import add_device_option, check_device
+from nat_mm.commands.arguments import (
+    add_device_option,
+    add_mirror_option,
+    add_opacity_option,
+    check_device,
+)
 from nat_mm.commands.running import exit_on_signals
 from nat_mm.demo.runs import CONFIGS
 from nat_mm.errors import UserError
+from nat_mm.inference.drawing import check_opacity
 from nat_mm.inference.model import Model, load_model
 from nat_mm.training.resume import find_last_checkpoint
 
@@ -69,7 +74,7 @@ def find_demo_models(work_dir: Path) -> list[tuple[str, str, dict[str, Any]]]:
 
 def check_arguments(arguments: argparse.Namespace) -> None:
     check_device(arguments.device)
-    check_opacity_option(arguments.opacity)
+    check_opacity(arguments.opacity, '--opacity')
     if not 1 <= arguments.port <= 65535:
         raise UserError(f'--port must be from 1 to 65535, got {arguments.port}')
     for package in ('gradio', 'skimage'):

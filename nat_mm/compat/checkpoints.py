@@ -13,7 +13,7 @@ from pickle import UnpicklingError
 from typing import TypeVar
 
 from nat_mm.compat.saved_objects import restore, saved_objects_allowed
-from nat_mm.errors import CheckpointError
+from nat_mm.errors import CheckpointError, one_line
 
 Content = TypeVar('Content')
 
@@ -50,7 +50,7 @@ def read_safely(filename: str, load: Callable[[], Content]) -> Content:
         if not is_file and not isinstance(error, UnpicklingError | RuntimeError | EOFError):
             raise
         refused = _REFUSED_GLOBAL.search(str(error))
-        reason = ' '.join(str(error).split())[:300]
+        reason = one_line(error)
         if refused:
             raise CheckpointError(
                 f'checkpoint {filename} is refused: reading it would run or build '

@@ -17,7 +17,7 @@ from nat_mm.config.datasets import find_inner
 from nat_mm.data.check import Report, check_config
 from nat_mm.data.findings import Finding
 from nat_mm.data.paths import find_evaluators, local_paths
-from nat_mm.data.progress import Progress, no_progress
+from nat_mm.data.progress import Progress
 from nat_mm.files import write_json
 
 PACKAGES = ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'torch', 'numpy', 'pillow')
@@ -29,8 +29,8 @@ def check_once(
     config: Config,
     *,
     parts: Sequence[str],
-    files: bool = True,
-    progress: Progress = no_progress,
+    files: bool,
+    progress: Progress,
 ) -> Report:
     """Checks a config and its data like `check_config`, unless they passed before.
 

@@ -5,8 +5,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from nat_mm.data.coco_file import CocoFile
-from nat_mm.data.findings import Finding, shorten
+from nat_mm.data.findings import Finding
 from nat_mm.data.sources import DataSource
+from nat_mm.errors import shorten
 
 LISTED = 12
 """Up to this many names are shown in full."""

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from nat_mm.data.progress import Progress, no_progress
+from nat_mm.data.progress import Progress
 
 NO_MASK, MASK, PARTLY_SHORT, SHORT, TINY = range(5)
 """Values of `CocoFile.masks`.
@@ -110,9 +110,7 @@ class CocoFile:
         return f'annotation file {os.path.abspath(self.path)}'
 
 
-def read_coco(
-    path: str, *, is_panoptic: bool = False, progress: Progress = no_progress
-) -> CocoFile:
+def read_coco(path: str, *, is_panoptic: bool, progress: Progress) -> CocoFile:
     """Reads an annotation file.
 
     Args:

@@ -1,6 +1,5 @@
 """Defines the findings about data or a config."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -16,14 +15,3 @@ class Finding:
 
     text: str
     is_error: bool = True
-
-
-def shorten(values: Sequence[object], limit: int = 8) -> str:
-    """Lists values for a message, up to a limit.
-
-    Args:
-        values: The values to list, each by its `repr`.
-        limit: How many are listed; the rest are only counted.
-    """
-    shown = ', '.join(repr(value) for value in values[:limit])
-    return f'{shown} and {len(values) - limit} more' if len(values) > limit else shown

@@ -9,10 +9,11 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 
 from nat_mm.config.datasets import PARTS
-from nat_mm.data.findings import Finding, shorten
+from nat_mm.data.findings import Finding
 from nat_mm.data.image_headers import find_image_problem
 from nat_mm.data.paths import is_local
 from nat_mm.data.sources import DataSource
+from nat_mm.errors import shorten
 
 MOST_HEADERS = 50_000
 """Maximum number of headers read per dataset, evenly spread: all of ImageNet would take minutes."""
@@ -173,7 +174,7 @@ def _compare_with_classes(source: DataSource, folder: Path, names: list[str]) ->
         return
     kind = type(source.dataset).__name__
     if len(classes) != len(names):
-        shown = ', '.join(names[:3]) + (', ...' if len(names) > 3 else '')
+        shown = shorten(names, 3)
         text = (
             f'{folder} has folders of {len(names)} classes ({shown}), but {kind} '
             f'expects {len(classes)}: '

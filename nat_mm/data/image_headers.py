@@ -13,7 +13,7 @@ import mmcv
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from nat_mm.data.progress import Progress, no_progress
+from nat_mm.data.progress import Progress
 from nat_mm.inference.images import UnreadableInput, check_regular
 
 _ORIENTATION = 0x0112
@@ -120,7 +120,7 @@ def _read(path: str) -> ImageHeader | str:
 
 
 def read_headers(
-    paths: Sequence[str], progress: Progress = no_progress, what: str = 'images'
+    paths: Sequence[str], progress: Progress, what: str
 ) -> Iterator[ImageHeader | str]:
     """Reads the headers of many images.
 

@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from nat_mm.data.findings import shorten
 from nat_mm.data.image_headers import is_jpeg
-from nat_mm.errors import UserError
+from nat_mm.errors import UserError, shorten
 from nat_mm.files import write_image
 from nat_mm.inference.images import SUFFIXES
 
@@ -65,8 +64,8 @@ def convert_labels(
     labels: Path,
     out_dir: Path,
     *,
-    values: Mapping[int, int] | None = None,
-    colors: Mapping[Color, int] | None = None,
+    values: Mapping[int, int],
+    colors: Mapping[Color, int],
 ) -> dict[int, int]:
     """Converts the label images in a folder and writes them as PNGs with the same names.
 
@@ -95,9 +94,9 @@ def convert_labels(
     pixels = np.zeros(256, np.int64)
     for path in paths:
         # Convert all before writing the first, in case one is refused.
-        pixels += np.bincount(_convert(path, values or {}, colors or {}).ravel(), minlength=256)
+        pixels += np.bincount(_convert(path, values, colors).ravel(), minlength=256)
     for path, result in results.items():
-        write_image(result, _convert(path, values or {}, colors or {}))
+        write_image(result, _convert(path, values, colors))
     return {int(value): int(pixels[value]) for value in np.flatnonzero(pixels)}
 
 

@@ -11,11 +11,12 @@ from mmcv.transforms import BaseTransform, LoadAnnotations, LoadImageFromFile
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 
-from nat_mm.data.findings import Finding, shorten
+from nat_mm.data.findings import Finding
 from nat_mm.data.image_headers import ImageHeader, find_image_problem, read_header
 from nat_mm.data.label_values import describe_colors, find_label_value_problems
 from nat_mm.data.paths import is_local
 from nat_mm.data.sources import DataSource
+from nat_mm.errors import shorten
 from nat_mm.inference.images import SUFFIXES, UnreadableInput
 
 _SAMPLE = 100

@@ -11,8 +11,9 @@ import numpy as np
 from mmengine.config import Config
 from PIL import Image
 
-from nat_mm.data.findings import Finding, shorten
+from nat_mm.data.findings import Finding
 from nat_mm.data.sources import DataSource
+from nat_mm.errors import shorten
 
 _CONVERT = 'nat-mm convert-labels LABELS CONVERTED --map'
 _MOST_SHOWN = 8

@@ -7,7 +7,8 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
 
 from nat_mm.config.datasets import PARTS, walk_datasets
-from nat_mm.data.findings import Finding, shorten
+from nat_mm.data.findings import Finding
+from nat_mm.errors import shorten
 from nat_mm.inference.palettes import Color, complete_palette, is_color
 
 

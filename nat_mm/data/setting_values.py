@@ -7,9 +7,9 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import HOOKS, OPTIMIZERS, PARAM_SCHEDULERS, DefaultScope, Registry
 
-from nat_mm.data.findings import Finding, shorten
+from nat_mm.data.findings import Finding
 from nat_mm.data.paths import find_evaluators
-from nat_mm.errors import brief
+from nat_mm.errors import brief, shorten
 
 COUNTS = (
     'optim_wrapper.accumulative_counts',

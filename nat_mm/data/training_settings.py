@@ -5,7 +5,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from nat_mm.data.findings import Finding, shorten
+from nat_mm.data.findings import Finding
+from nat_mm.errors import shorten
 
 COCO_ITEMS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
 PROPOSAL_ITEMS = ('AR@100', 'AR@300', 'AR@1000', 'AR_s@1000', 'AR_m@1000', 'AR_l@1000')

@@ -11,8 +11,8 @@ from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
-from nat_mm.checkpoints import compare_keys, for_whole_model, read_classes
-from nat_mm.errors import PretrainedError, UserError
+from nat_mm.checkpoints import KeyReport, compare_keys, for_whole_model, read_classes
+from nat_mm.errors import PretrainedError, UserError, shorten
 from nat_mm.wrappers import unwrap_model
 
 
@@ -44,6 +44,29 @@ def read_for_model(source: str) -> dict[str, Any]:
         raise UserError(prefix + reason) from error
 
 
+def check_any_key_fits(model: nn.Module, checkpoint: dict[str, Any], *, source: str) -> KeyReport:
+    """Checks that a checkpoint fits a model at all.
+
+    Args:
+        model: Model into which the checkpoint will be loaded.
+        checkpoint: Result of `read_for_model`.
+        source: What the checkpoint is called in the message.
+
+    Returns:
+        Which keys fit.
+
+    Raises:
+        UserError: No key fits.
+    """
+    report = compare_keys(unwrap_model(model).state_dict(), checkpoint['state_dict'])
+    if not report.fitting:
+        raise UserError(
+            f'no key of {source} fits the model: it has {shorten(report.unexpected, 3)}, '
+            f'the model has {shorten(report.missing, 3)}'
+        )
+    return report
+
+
 def check_checkpoint_fits(model: nn.Module, checkpoint: dict[str, Any], *, source: str) -> None:
     """Checks that a checkpoint has every parameter of a model; prints other differences to stderr.
 
@@ -56,27 +79,21 @@ def check_checkpoint_fits(model: nn.Module, checkpoint: dict[str, Any], *, sourc
         UserError: A parameter is missing or has a different shape, so that results would come from
             random weights.
     """
-    model = unwrap_model(model)
-    report = compare_keys(model.state_dict(), checkpoint['state_dict'])
-    parameters = dict(model.named_parameters())
+    report = check_any_key_fits(model, checkpoint, source=f'checkpoint {source}')
+    parameters = dict(unwrap_model(model).named_parameters())
     missing = [key for key in report.missing if key in parameters]
-    if not report.fitting:
-        raise UserError(
-            f'no key of checkpoint {source} fits the model: it has {_brief(report.unexpected)}, '
-            f'the model has {_brief(report.missing)}'
-        )
     if missing or report.misshaped:
         raise UserError(
             f'checkpoint {source} has another architecture than the model. '
-            f'Missing: {_brief(missing)}. Wrong shape: {_brief(report.misshaped)}. '
-            f'Not in the model: {_brief(report.unexpected)}'
+            f'Missing: {shorten(missing, 3)}. Wrong shape: {shorten(report.misshaped, 3)}. '
+            f'Not in the model: {shorten(report.unexpected, 3)}'
         )
     for complaint, keys in (
         ('does not have these buffers', report.missing),
         ('has keys that the model does not', report.unexpected),
     ):
         if keys:
-            print(f'warning: checkpoint {source} {complaint}: {_brief(keys)}', file=sys.stderr)
+            print(f'warning: checkpoint {source} {complaint}: {shorten(keys, 3)}', file=sys.stderr)
 
 
 def check_order_of_classes(
@@ -105,27 +122,7 @@ def check_order_of_classes(
         )
 
 
-def check_any_key_fits(model: nn.Module, checkpoint: dict[str, Any], *, source: str) -> None:
-    """Checks that a checkpoint from which training starts fits a model at all.
-
-    Args:
-        model: Model into which the checkpoint will be loaded.
-        checkpoint: Result of `read_for_model`.
-        source: Origin of the checkpoint, for the message.
-
-    Raises:
-        UserError: No key fits.
-    """
-    model = unwrap_model(model)
-    report = compare_keys(model.state_dict(), checkpoint['state_dict'])
-    if not report.fitting:
-        raise UserError(
-            f'no key of load_from={source} fits the model: it has {_brief(report.unexpected)}, '
-            f'the model has {_brief(report.missing)}'
-        )
-
-
-def check_resumable(checkpoint: dict[str, Any], *, source: str, schedulers: bool = True) -> None:
+def check_resumable(checkpoint: dict[str, Any], *, source: str, schedulers: bool) -> None:
     """Checks that a checkpoint contains the state of a training run, not only weights.
 
     Args:
@@ -166,9 +163,3 @@ def weight_mistakes(config: Config) -> Iterator[None]:
         ) from error
     except PretrainedError as error:
         raise UserError(f'{config.filename}: {error}') from error
-
-
-def _brief(keys: Sequence[str]) -> str:
-    if not keys:
-        return 'nothing'
-    return ', '.join(keys[:3]) + (f' and {len(keys) - 3} more' if len(keys) > 3 else '')

@@ -78,14 +78,18 @@ def enlarge_sample(sample: BaseDataElement, factor: int) -> BaseDataElement:
     return sample
 
 
-def check_opacity(opacity: float) -> None:
+def check_opacity(opacity: float, name: str = 'opacity') -> None:
     """Checks that an opacity is from 0 to 1.
+
+    Args:
+        opacity: The opacity.
+        name: What it is called in the message.
 
     Raises:
         UserError: It is not.
     """
     if not 0 <= opacity <= 1:
-        raise UserError(f'opacity must be from 0 to 1, got {opacity}')
+        raise UserError(f'{name} must be from 0 to 1, got {opacity:g}')
 
 
 def draw_sample(

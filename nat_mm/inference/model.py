@@ -23,7 +23,7 @@ from nat_mm.checkpoints import mirrors_first, read_classes
 from nat_mm.config.datasets import find_test_dataset
 from nat_mm.config.reading import apply_overrides, config_mistakes, load_config
 from nat_mm.config.zoo import published_weights
-from nat_mm.errors import UserError, brief
+from nat_mm.errors import UserError, brief, shorten
 from nat_mm.inference.checkpoint import check_checkpoint_fits, read_for_model
 from nat_mm.inference.drawing import SCORE_THRESHOLD
 from nat_mm.inference.images import UnreadableInput
@@ -110,7 +110,7 @@ def load_model(
     elif len(meta['classes']) < count:
         raise UserError(
             f'{checkpoint} and the config name {len(meta["classes"])} classes '
-            f'({", ".join(meta["classes"][:3])}, ...), but the model has {count}'
+            f'({shorten(meta["classes"], 3)}), but the model has {count}'
         )
     meta['palette'] = complete_palette(meta.get('palette'), len(meta['classes']))
     return Model(module.to(device or get_device()).eval(), config, meta)

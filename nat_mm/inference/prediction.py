@@ -186,8 +186,8 @@ class ResultWriter:
         model: Model,
         out_dir: Path,
         *,
-        opacity: float = OPACITY,
-        fps: float | None = None,
+        opacity: float,
+        fps: float | None,
     ) -> None:
         self._out_dir = out_dir
         self._files = ResultFiles(model, out_dir)

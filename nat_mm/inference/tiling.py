@@ -113,8 +113,8 @@ def infer_tiled(
     frames: Sequence[Frame],
     tiling: Tiling,
     *,
-    tiles_at_once: int = 1,
-    lowest_score: float = 0.0,
+    tiles_at_once: int,
+    lowest_score: float,
 ) -> list[BaseDataElement]:
     """Runs a detector or segmentor on images, tile by tile.
 

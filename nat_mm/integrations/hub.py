@@ -16,7 +16,7 @@ from nat_mm import __version__
 from nat_mm.checkpoints import convert_checkpoint
 from nat_mm.checkpoints.hub import PREFIX, USUAL_FILES, HubAddress, import_hub
 from nat_mm.config.datasets import find_test_dataset
-from nat_mm.errors import UserError
+from nat_mm.errors import UserError, one_line
 from nat_mm.inference.model import Model, load_model
 
 HUB_TASKS = {
@@ -187,7 +187,7 @@ def _upload_mistakes(hub: ModuleType, repository: str) -> Iterator[None]:
     try:
         yield
     except hub.errors.HFValidationError as error:
-        raise UserError(f'{repository!r} must be owner/name: {_one_line(error)}') from error
+        raise UserError(f'{repository!r} must be owner/name: {one_line(error)}') from error
     except (hub.errors.HfHubHTTPError, hub.errors.LocalTokenNotFoundError) as error:
         response = getattr(error, 'response', None)
         if response is None or response.status_code in (401, 403):
@@ -195,13 +195,9 @@ def _upload_mistakes(hub: ModuleType, repository: str) -> Iterator[None]:
                 f'{repository}: {hub.constants.ENDPOINT} does not let you write there. Run '
                 'hf auth login, or set HF_TOKEN to a token that may write'
             ) from error
-        raise UserError(f'{repository} was not uploaded: {_one_line(error)}') from error
+        raise UserError(f'{repository} was not uploaded: {one_line(error)}') from error
     except Exception as error:
         is_offline = isinstance(error, hub.errors.OfflineModeIsEnabled)
         if not is_offline and not type(error).__module__.startswith('httpx'):
             raise
-        raise UserError(f'{repository} was not uploaded: {_one_line(error)}') from error
-
-
-def _one_line(error: Exception) -> str:
-    return ' '.join(str(error).split())[:300]
+        raise UserError(f'{repository} was not uploaded: {one_line(error)}') from error

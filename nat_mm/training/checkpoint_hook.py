@@ -4,8 +4,7 @@ from typing import Any
 
 from mmengine.hooks import CheckpointHook, Hook
 
-from nat_mm.data.findings import shorten
-from nat_mm.errors import UserError
+from nat_mm.errors import UserError, shorten
 
 
 def find_checkpoint_hook(runner: Any) -> CheckpointHook | None:

@@ -18,7 +18,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.logging import HistoryBuffer, MessageHub
 
 from nat_mm.compat.outdated_checkpoints import OUTDATED
-from nat_mm.errors import CheckpointError, brief
+from nat_mm.errors import CheckpointError, brief, one_line
 from nat_mm.training.checkpoint_hook import find_checkpoint_hook
 from nat_mm.training.interrupted_epochs import INTERRUPTED
 from nat_mm.wrappers import list_optim_wrappers
@@ -51,9 +51,8 @@ def check_after_resuming(module: ModuleType) -> None:
             raise
         except Exception as error:
             # Anything in a file can be missing or have an unexpected type.
-            reason = ' '.join(str(error).split())[:300]
             raise CheckpointError(
-                f'cannot resume from {filename}: {type(error).__name__}: {reason}'
+                f'cannot resume from {filename}: {type(error).__name__}: {one_line(error)}'
             ) from error
         if problem:
             raise CheckpointError(f'cannot resume from {filename}: {problem}')
