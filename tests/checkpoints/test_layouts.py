@@ -132,9 +132,9 @@ FOREIGN = {
             'patch_embed.proj.weight': ZEROS,
             'layers.0.blocks.0.attn.relative_position_bias_table': ZEROS,
         },
-        'do not have layers.0.blocks.0.attn.relative_position_bias_table',
+        "do not have 'layers.0.blocks.0.attn.relative_position_bias_table'",
     ),
-    'Swin detector': ({'backbone.stages.0.blocks.0.norm1.weight': ZEROS}, 'do not have stages.0'),
+    'Swin detector': ({'backbone.stages.0.blocks.0.norm1.weight': ZEROS}, "do not have 'stages.0"),
     'ViT of Hugging Face': (
         {'vit.encoder.layer.0.attention.attention.query.weight': ZEROS},
         'not a checkpoint of a NAT',

@@ -193,7 +193,7 @@ def test_checkpoint_of_the_other_task(mistake, trained):
     """Only the backbones are the same."""
     message = mistake(trained['segmentation'])
     assert 'has another architecture than the model' in message
-    assert 'Not in the model: auxiliary_head.' in message
+    assert "Not in the model: 'auxiliary_head." in message
 
 
 def test_checkpoint_of_another_order_of_classes(mistake, trained, tmp_path):
@@ -208,12 +208,12 @@ def test_checkpoint_of_another_order_of_classes(mistake, trained, tmp_path):
 
 def test_checkpoint_of_another_width(mistake, trained):
     message = mistake(trained['detection'], '--cfg-options', 'model.rpn_head.feat_channels=16')
-    assert 'Wrong shape: rpn_head.rpn_' in message
+    assert "Wrong shape: 'rpn_head.rpn_" in message
 
 
 def test_checkpoint_without_a_key_that_fits(mistake, tmp_path):
     torch.save({'state_dict': {'other.weight': torch.zeros(1)}}, tmp_path / 'other.pth')
-    assert 'fits the model: it has other.weight' in mistake(tmp_path / 'other.pth')
+    assert "fits the model: it has 'other.weight'" in mistake(tmp_path / 'other.pth')
 
 
 def test_keys_that_the_model_does_not_have_are_named(test, configs, trained, tmp_path, capsys):
@@ -221,7 +221,7 @@ def test_keys_that_the_model_does_not_have_are_named(test, configs, trained, tmp
     checkpoint['state_dict']['extra.weight'] = torch.zeros(1)
     torch.save(checkpoint, tmp_path / 'extra.pth')
     test([str(configs['segmentation']), str(tmp_path / 'extra.pth'), '--work-dir', str(tmp_path)])
-    assert 'has keys that the model does not: extra.weight' in capsys.readouterr().err
+    assert "has keys that the model does not: 'extra.weight'" in capsys.readouterr().err
 
 
 def test_output_of_a_detector_must_be_a_pickle(mistake, trained):

@@ -275,7 +275,7 @@ def test_load_from_a_number(mistake):
 def test_load_from_another_model(mistake, tmp_path):
     torch.save({'state_dict': {'other.weight': torch.zeros(1)}}, tmp_path / 'other.pth')
     message = mistake(f'load_from={tmp_path}/other.pth')
-    assert 'fits the model: it has other.weight, the model has backbone.' in message
+    assert "fits the model: it has 'other.weight', the model has 'backbone." in message
 
 
 def test_resume_from_weights_only(mistake, tmp_path):

@@ -127,7 +127,9 @@ def test_titles_of_classes(root):
 
 def test_other_number_of_classes(root):
     text = error_of(root, train=dict(metainfo=dict(classes=(*NAMES, 'fox'))))
-    assert text.startswith('train has folders of 3 classes (bird, cat, dog), but CustomDataset')
+    assert text.startswith(
+        "train has folders of 3 classes ('bird', 'cat', 'dog'), but CustomDataset"
+    )
     assert text.endswith("expects 4: the classes without a folder are 'fox'")
     text = error_of(root, train=dict(type='ImageNet'))
     assert text.endswith(
