@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,8 +140,8 @@ def compare_patterns(
             times[name][mode] = batch_size / each
     rows = []
     for pattern, backbone in backbones.items():
-        backbone = backbone.eval().to('meta')
-        costs = count_costs(backbone, shape, lambda model, image: model(image))
+        on_meta = deepcopy(backbone).eval().to('meta')
+        costs = count_costs(on_meta, shape, lambda model, image: model(image))
         rows.append(
             PatternRow(
                 pattern=pattern,
@@ -149,7 +150,7 @@ def compare_patterns(
                 images_per_second=times[pattern],
                 peak_bytes=memory[pattern],
                 equivariance=equivariance[pattern],
-                field_sides=measure_field_sides(backbone, shape),
+                field_sides=measure_field_sides(on_meta, shape),
             )
         )
     return rows
