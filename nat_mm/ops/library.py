@@ -94,21 +94,15 @@ def define_operator(
     )
     operator = getattr(torch.ops.nat_mm, name).default
     backward_operator = getattr(torch.ops.nat_mm, f'{name}_backward').default
-    for device_key in devices:
-        library.impl(name, _without_tangents(forward), device_key)
-        library.impl(f'{name}_backward', _without_tangents(backward), device_key)
 
     def fake_forward(query: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
         output = torch.empty_like(query, memory_format=torch.contiguous_format)
         shape = (statistics(query.dtype) if statistics else 0, *query.shape[:4])
         return output, query.new_empty(shape, dtype=torch.float32)
 
-    torch.library.register_fake(f'{NAMESPACE}::{name}', fake_forward, lib=library)
-    torch.library.register_fake(f'{NAMESPACE}::{name}_backward', _fake_backward, lib=library)
-
-    if traced is not None:
-        _decompose(operator, traced[0], library)
-        _decompose(backward_operator, traced[1], library)
+    traced_forward, traced_backward = traced or (None, None)
+    _register(operator, forward, fake_forward, traced_forward, devices, library)
+    _register(backward_operator, backward, _fake_backward, traced_backward, devices, library)
 
     def keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
         query, key, value, bias, ctx.kernel_size, ctx.dilation, ctx.scale = inputs
@@ -157,21 +151,6 @@ def define_operator(
 
     torch.library.register_autograd(f'{NAMESPACE}::{name}_backward', refuse, lib=library)
 
-    def without_autocast(function: Callable, device_key: str) -> Callable:
-        excluded = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, device_key))
-
-        def kernel(*arguments: Any) -> Any:
-            with torch._C._ExcludeDispatchKeyGuard(excluded):
-                return function(*arguments)
-
-        return kernel
-
-    for device_key in ('AutocastCPU', 'AutocastCUDA'):
-        library.impl(name, without_autocast(operator, device_key), device_key)
-        library.impl(
-            f'{name}_backward', without_autocast(backward_operator, device_key), device_key
-        )
-
     class Differentiable(torch.autograd.Function):
         """Does what ``register_autograd`` sets up, for :func:`_is_plain` calls."""
 
@@ -192,6 +171,36 @@ def define_operator(
         return _alone(forward, *arguments)[0]
 
     return run
+
+
+def _register(
+    operator: torch._ops.OpOverload,
+    kernel: Callable,
+    fake: Callable,
+    traced: Callable | None,
+    devices: Sequence[str],
+    library: torch.library.Library,
+) -> None:
+    """Registers what an operator does on devices, without data, in graphs and under autocast."""
+    name = operator.name()
+    for device_key in devices:
+        library.impl(name, _without_tangents(kernel), device_key)
+    torch.library.register_fake(name, fake, lib=library)
+    if traced is not None:
+        _decompose(operator, traced, library)
+    for device_key in ('AutocastCPU', 'AutocastCUDA'):
+        library.impl(name, _without_autocast(operator, device_key), device_key)
+
+
+def _without_autocast(operator: torch._ops.OpOverload, device_key: str) -> Callable:
+    """Returns a function that calls an operator below autocast."""
+    excluded = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, device_key))
+
+    def kernel(*arguments: Any) -> Any:
+        with torch._C._ExcludeDispatchKeyGuard(excluded):
+            return operator(*arguments)
+
+    return kernel
 
 
 def _without_tangents(kernel: Callable) -> Callable:
