@@ -1,5 +1,6 @@
 """Finds the datasets that a config names, before they load anything."""
 
+import traceback
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,8 +93,13 @@ def find_sources(config: Config, part: str) -> list[DataSource]:
                     f'dict({name}={prefix!r})'
                 ) from error
             except AssertionError as error:
-                # Upstream rejects values, and missing files of PascalVOCDataset, by assertions.
-                raise UserError(f'{config.filename}: {place}: {_explain(each, error)}') from error
+                if not _is_about_files(error):
+                    raise
+                named = {key: each.get(key) for key in ('data_root', 'data_prefix', 'ann_file')}
+                raise UserError(
+                    f'{config.filename}: {place}: a file or folder of {each.get("type")} does not '
+                    f'exist: {named}'
+                ) from error
         sources.append(DataSource(part, place, each, dataset))
     return sources
 
@@ -119,8 +125,7 @@ def find_class(registry: Registry, settings: ConfigDict, config: Config) -> type
     return kind if isinstance(kind, type) else None
 
 
-def _explain(dataset: ConfigDict, error: AssertionError) -> str:
-    if str(error):
-        return str(error)
-    named = {key: dataset.get(key) for key in ('data_root', 'data_prefix', 'ann_file')}
-    return f'a file or folder of {dataset.get("type")} does not exist: {named}'
+def _is_about_files(error: AssertionError) -> bool:
+    """Whether a dataset asserts that its files exist, as PascalVOCDataset does without a message."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return not str(error) and 'exists(' in (last.line or '')

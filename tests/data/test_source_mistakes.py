@@ -10,7 +10,7 @@ from nat_mm.errors import UserError
 
 def find(scope, **dataset):
     init_default_scope(scope)
-    loader = dict(dataset=dict(pipeline=[], **dataset))
+    loader = dict(dataset={'pipeline': [], **dataset})
     return find_sources(Config(dict(default_scope=scope, train_dataloader=loader)), 'train')
 
 
@@ -25,13 +25,20 @@ def test_dataset_that_cannot_be_looked_into():
         (dict(type='BaseSegDataset', test_mode=True), 'classes` should be specified'),
         (
             dict(type='PascalVOCDataset', ann_file='gone.txt', data_root='gone'),
-            "a file or folder of PascalVOCDataset does not exist: {'data_root': 'gone'",
+            ": a file or folder of PascalVOCDataset does not exist: {'data_root': 'gone'",
+        ),
+        (
+            dict(
+                type='CityscapesDataset',
+                pipeline=[dict(type='RandomCrop', crop_size=(0, 64))],
+            ),
+            '.pipeline.0.crop_size is (0, 64): assert crop_size[0] > 0',
         ),
     ],
-    ids=['no classes', 'no folder'],
+    ids=['no classes', 'no folder', 'value of a transform'],
 )
 def test_what_upstream_asserts(dataset, expected):
     with pytest.raises(UserError) as raised:
         find('mmseg', **dataset)
-    assert 'train_dataloader.dataset: ' in str(raised.value)
+    assert str(raised.value).startswith('None: train_dataloader.dataset')
     assert expected in str(raised.value)
