@@ -187,7 +187,8 @@ def test_missing_imagenet(mistake, config, tmp_path):
 
 def test_other_number_of_classes(mistake, data):
     message = mistake('train_dataloader.dataset.type=ImageNet')
-    assert message.startswith(f'{data}/train has folders of 2 classes (bright, dark), but ImageNet')
+    folders = f"{data}/train has folders of 2 classes ('bright', 'dark')"
+    assert message.startswith(f'{folders}, but ImageNet')
     assert 'expects 1000' in message
 
 
