@@ -14,6 +14,7 @@ from mmengine.logging import print_log
 from mmengine.runner import FlexibleRunner, Runner
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from nat_mm.analysis.confusion import (
     ConfusionMatrix,
@@ -27,6 +28,7 @@ from nat_mm.analysis.confusion_figure import (
     write_confusion_table,
 )
 from nat_mm.files import whole_file
+from nat_mm.wrappers import unwrap_model
 
 _MOST_ROWS = 100
 """Up to this many classes, all are printed."""
@@ -42,9 +44,9 @@ Rows = list[dict[str, Any]]
 def class_report(runner: Runner | FlexibleRunner) -> Iterator[None]:
     """Reports on each class once the ``with`` block has run a test.
 
-    Writes to the run's log folder: ``confusion_matrix.png`` and ``.csv``, and ``class_scores.csv``
-    for a classifier or a detector evaluated by COCO's metric. The scores are also logged, as mmseg
-    does for a segmentor.
+    Writes to the run's log folder: ``confusion_matrix.png`` and ``.csv``, unless images have
+    several classes, and ``class_scores.csv`` for a classifier or a detector evaluated by COCO's
+    metric. The scores are also logged, as mmseg does for a segmentor.
 
     Args:
         runner: A runner whose test loop has been built.
@@ -57,7 +59,9 @@ def class_report(runner: Runner | FlexibleRunner) -> Iterator[None]:
         if type(metric).__name__ == 'CocoPanopticMetric':
             metric.classwise = True
     dataset = runner.test_dataloader.dataset
-    confusion = make_confusion(runner.cfg.default_scope, dataset)
+    confusion = None
+    if not _retrieves(unwrap_model(runner.model)):
+        confusion = make_confusion(runner.cfg.default_scope, dataset)
     if confusion is not None:
         evaluator.metrics.append(confusion)
     with record_evaluations() as evaluations:
@@ -67,7 +71,11 @@ def class_report(runner: Runner | FlexibleRunner) -> Iterator[None]:
     folder = Path(runner.log_dir)
     classes = (getattr(dataset, 'metainfo', None) or {}).get('classes') or ()
     rows = [row for evaluated in evaluations for row in rows_of_detector(evaluated, classes)]
-    if isinstance(confusion, ImageConfusion) and confusion.matrix is not None:
+    if (
+        isinstance(confusion, ImageConfusion)
+        and confusion.counts is not None
+        and confusion.counts[0].any()
+    ):
         rows = rows_of_classifier(confusion)
     if rows:
         _report_rows(rows, folder / 'class_scores.csv')
@@ -79,6 +87,11 @@ def class_report(runner: Runner | FlexibleRunner) -> Iterator[None]:
         print_log(
             f'confusion matrix: {path}, counts in .csv; most frequent mistakes: {most}', 'current'
         )
+
+
+def _retrieves(model: nn.Module) -> bool:
+    """Whether the labels that a model predicts are numbers of images instead of classes."""
+    return any(kind.__name__ == 'BaseRetriever' for kind in type(model).__mro__)
 
 
 def make_confusion(scope: str, dataset: Any) -> ConfusionMatrix | None:
@@ -175,25 +188,22 @@ def rows_of_detector(evaluations: Mapping[str, Any], classes: Sequence[str]) -> 
     return sorted(rows.values(), key=lambda row: places.get(row['class'], len(places)))
 
 
-def rows_of_classifier(confusion: ConfusionMatrix) -> Rows:
+def rows_of_classifier(confusion: ImageConfusion) -> Rows:
     """Returns the precision and recall of each class.
 
     Args:
-        confusion: The confusion matrix after the run.
+        confusion: The counts after the run.
 
     Returns:
         For each class, its number of ``images``, and ``precision`` and ``recall``, NaN where they
         are undefined.
     """
-    matrix = confusion.matrix
-    right = np.diagonal(matrix).astype(float)
+    images, predicted, right = confusion.counts
     with np.errstate(invalid='ignore'):
-        precision, recall = right / matrix.sum(axis=0), right / matrix.sum(axis=1)
+        precision, recall = right / predicted, right / images
     return [
-        {'class': name, 'images': int(images), 'precision': float(p), 'recall': float(r)}
-        for name, images, p, r in zip(
-            confusion.names, matrix.sum(axis=1), precision, recall, strict=True
-        )
+        {'class': name, 'images': int(count), 'precision': float(p), 'recall': float(r)}
+        for name, count, p, r in zip(confusion.names, images, precision, recall, strict=True)
     ]
 
 

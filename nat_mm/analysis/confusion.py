@@ -42,12 +42,8 @@ class ConfusionMatrix(BaseMetric):
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Counts one batch."""
         for sample in data_samples:
-            truth, predicted = self._pairs(sample)
-            count = len(self.names)
-            known = (truth >= 0) & (truth < count) & (predicted >= 0) & (predicted < count)
-            places, counts = np.unique((truth * count + predicted)[known], return_counts=True)
             # One entry per image, because mmengine drops the images that pad the last batch.
-            self.results.append((places, counts))
+            self.results.append(self._count(*self._pairs(sample)))
 
     def compute_metrics(self, results: list) -> dict:
         """Sums the counts of all images into ``matrix``; there is no score to return."""
@@ -56,6 +52,12 @@ class ConfusionMatrix(BaseMetric):
             matrix[places] += counts
         self.matrix = matrix.reshape(len(self.names), -1)
         return {}
+
+    def _count(self, truth: NDArray, predicted: NDArray) -> tuple[NDArray, NDArray]:
+        """Returns the places in the flat matrix, and how often each occurs."""
+        count = len(self.names)
+        known = (truth >= 0) & (truth < count) & (predicted >= 0) & (predicted < count)
+        return np.unique((truth * count + predicted)[known], return_counts=True)
 
     def _pairs(self, sample: dict) -> tuple[NDArray, NDArray]:
         """Returns the true and the predicted classes as indices into ``names``."""
@@ -76,13 +78,36 @@ class PixelConfusion(ConfusionMatrix):
 
 
 class ImageConfusion(ConfusionMatrix):
-    """Counts the classes that mmpretrain's classifiers predict; multi-label images do not count."""
+    """Counts the classes that mmpretrain's classifiers predict; images without labels do not count.
 
-    def _pairs(self, sample: dict) -> tuple[NDArray, NDArray]:
-        truth, predicted = sample.get('gt_label'), sample.get('pred_label')
-        if truth is None or predicted is None or truth.numel() != 1 or predicted.numel() != 1:
-            return _no_pairs()
-        return truth.cpu().numpy().reshape(1), predicted.cpu().numpy().reshape(1)
+    If any image has, or is predicted to have, several classes or none, each class is counted for
+    itself, as in mmpretrain's ``MultiLabelMetric``, and there is no matrix.
+
+    Attributes:
+        counts: [3, classes], int64: how many images have each class, how many are predicted to have
+            it, and how many of these do have it; None like ``matrix`` until the run has ended.
+    """
+
+    counts: NDArray[np.int64] | None = None
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Keeps the classes of the images of one batch."""
+        self.results += map(_read_classes, data_samples)
+
+    def compute_metrics(self, results: list) -> dict:
+        """Sums the counts of all images; there is no score to return."""
+        labeled = [classes for classes in results if classes is not None]
+        if all(len(truth) == len(predicted) == 1 for truth, predicted in labeled):
+            super().compute_metrics([self._count(*classes) for classes in labeled])
+            matrix = self.matrix
+            self.counts = np.stack([matrix.sum(axis=1), matrix.sum(axis=0), np.diagonal(matrix)])
+            return {}
+        self.counts = np.zeros((3, len(self.names)), np.int64)
+        for truth, predicted in labeled:
+            right = np.intersect1d(truth, predicted)
+            for row, labels in zip(self.counts, (truth, predicted, right), strict=True):
+                row[labels[(labels >= 0) & (labels < len(row))]] += 1
+        return {}
 
 
 class ObjectConfusion(ConfusionMatrix):
@@ -153,6 +178,14 @@ def match_objects(
     pairs += [(int(label), nothing) for label in true_labels[free]]
     truth_of_pairs, predicted = np.array(pairs, np.int64).reshape(-1, 2).T
     return truth_of_pairs, predicted
+
+
+def _read_classes(sample: dict) -> tuple[NDArray, NDArray] | None:
+    """Returns the true and the predicted classes of an image; None if either is unknown."""
+    truth, predicted = (sample.get(f'{kind}_label') for kind in ('gt', 'pred'))
+    if truth is None or predicted is None:
+        return None
+    return truth.cpu().numpy().reshape(-1), predicted.cpu().numpy().reshape(-1)
 
 
 def _no_pairs() -> tuple[NDArray, NDArray]:

@@ -1,13 +1,15 @@
 """Tests confusion matrices against counts by hand, and the files written from them."""
 
 import csv
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.evaluator import Evaluator
 
-from nat_mm.analysis.class_report import make_confusion, rows_of_classifier
+from nat_mm.analysis.class_report import class_report, make_confusion, rows_of_classifier
 from nat_mm.analysis.confusion import ImageConfusion, ObjectConfusion, PixelConfusion
 from nat_mm.analysis.confusion_figure import (
     draw_confusion,
@@ -116,13 +118,54 @@ def test_images():
         {'gt_label': torch.tensor([true]), 'pred_label': torch.tensor([predicted])}
         for true, predicted in [(0, 0), (0, 1), (0, 0), (1, 1)]
     ]
-    several = {'gt_label': torch.tensor([0, 1]), 'pred_label': torch.tensor([1])}
+    unlabeled = {'pred_label': torch.tensor([1])}
     metric = ImageConfusion(['a', 'b', 'c'])
-    assert count(metric, *samples, several) == [[2, 1, 0], [0, 1, 0], [0, 0, 0]]
+    assert count(metric, *samples, unlabeled) == [[2, 1, 0], [0, 1, 0], [0, 0, 0]]
     first, second, third = rows_of_classifier(metric)
     assert first == {'class': 'a', 'images': 3, 'precision': 1.0, 'recall': 2 / 3}
     assert second == {'class': 'b', 'images': 1, 'precision': 0.5, 'recall': 1.0}
     assert np.isnan([third['precision'], third['recall']]).all()
+
+
+def test_images_of_several_classes():
+    """Each class is counted for itself, as in mmpretrain's metric."""
+    metrics = pytest.importorskip('mmpretrain.evaluation')
+    pairs = [([0, 1], [1]), ([], [0]), ([1], [1]), ([0, 2], []), ([2, 0, 1], [0, 1, 2]), ([1], [1])]
+    metric = ImageConfusion(['a', 'b', 'c'])
+    for pair in pairs:
+        truth, predicted = (torch.tensor(labels, dtype=torch.long) for labels in pair)
+        metric.process({}, [{'gt_label': truth, 'pred_label': predicted}])
+    assert metric.evaluate(len(pairs)) == {}
+    assert metric.matrix is None
+    expected = metrics.MultiLabelMetric.calculate(
+        *([pair[part] for pair in pairs] for part in (1, 0)),
+        pred_indices=True,
+        target_indices=True,
+        num_classes=3,
+        average=None,
+    )
+    rows = rows_of_classifier(metric)
+    assert [row['images'] for row in rows] == [3, 4, 2] == expected[3].tolist()
+    for name, values in zip(('precision', 'recall'), expected, strict=False):
+        np.testing.assert_allclose([100 * row[name] for row in rows], values)
+
+
+def test_retrieved_images_are_no_classes(tmp_path):
+    models = pytest.importorskip('mmpretrain.models')
+
+    class Retriever(models.BaseRetriever):
+        forward = loss = None
+
+    runner = SimpleNamespace(
+        cfg=SimpleNamespace(default_scope='mmpretrain'),
+        model=Retriever(),
+        log_dir=tmp_path,
+        test_dataloader=SimpleNamespace(dataset=SimpleNamespace(metainfo={'classes': ['a', 'b']})),
+        test_loop=SimpleNamespace(evaluator=Evaluator([])),
+    )
+    with class_report(runner):
+        assert runner.test_loop.evaluator.metrics == []
+    assert not list(tmp_path.iterdir())
 
 
 def test_images_of_classes_without_a_name_do_not_count():
