@@ -1,5 +1,6 @@
 """The transformer layer of NAT, DiNAT and DiNAT_s, and its parts except for attention."""
 
+import functools
 from typing import Any
 
 import torch
@@ -199,8 +200,17 @@ class Mlp(nn.Module):
         pieces = split_tokens(x, self.fc1.out_features)
         if len(pieces) == 1:
             return self.drop(self._project(self.fc1(x)))
-        outputs = [self._project(recomputable(self.fc1, piece)) for piece in pieces]
+        widen = functools.partial(recomputable, self.fc1) if self._fc1_is_plain() else self.fc1
+        outputs = [self._project(widen(piece)) for piece in pieces]
         return self.drop(torch.cat(outputs).view_as(x))
+
+    def _fc1_is_plain(self) -> bool:
+        """Returns whether a second call of the first layer repeats the first call.
+
+        Adapters with dropout, spectral normalization and hooks may have randomness or a state.
+        """
+        hooks = self.fc1._forward_hooks or self.fc1._forward_pre_hooks
+        return type(self.fc1) is nn.Linear and not hooks
 
     def _project(self, hidden: Tensor) -> Tensor:
         return self.fc2(self.drop(self.act(hidden)))

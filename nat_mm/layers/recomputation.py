@@ -4,9 +4,10 @@
 norm or an activation of a tensor that is kept anyway, the backward pass can recompute it.
 `recomputable` attaches a recipe to such a result; in methods decorated with
 `recompute_in_backward`, autograd keeps the recipe instead of the result. Values and gradients are
-unchanged. Recomputation is on for CPU tensors and off for other devices, where the time it costs
-outweighs the memory it saves. The environment variable ``NAT_MM_RECOMPUTE`` overrides this: 1 turns
-it on everywhere, 0 turns it off.
+unchanged. A result that is modified in place, by a hook or an in-place dropout, is kept after all.
+Recomputation is on for CPU tensors and off for other devices, where the time it costs outweighs the
+memory it saves. The environment variable ``NAT_MM_RECOMPUTE`` overrides this: 1 turns it on
+everywhere, 0 turns it off.
 
 *Splitting.* `split_tokens` splits large maps, so that a token-wise function works within the
 caches.
@@ -77,7 +78,7 @@ def recomputable(function: Function, x: Tensor) -> Tensor:
     if result is not x:
         # Otherwise the next linear layer would make and keep its own copy.
         (result,) = cast_for_autocast(result)
-        _set_recipe(result, _Recipe(function, getattr(x, '_recipe', x), result))
+        _set_recipe(result, _Recipe(function, _own_recipe(x) or x, result))
     return result
 
 
@@ -93,15 +94,32 @@ def recompute_in_backward(
         # Hooks that are already active, such as activation checkpointing's, still handle whatever
         # is kept.
         outer = torch._C._autograd._top_saved_tensors_default_hooks(False)
-        pack, unpack = (_same, _same) if outer is None else outer
+        pack, unpack = (_keep, _take) if outer is None else outer
         with saved_tensors_hooks(*_hooks(pack, unpack)):
             return forward(self, x)
 
     return wrapper
 
 
-def _same(x: Any) -> Any:
-    return x
+def _keep(tensor: Tensor) -> tuple[Tensor, int]:
+    return tensor, _version(tensor)
+
+
+def _take(saved: tuple[Tensor, int]) -> Tensor:
+    """Checks what autograd itself checks where there are no hooks on saved tensors."""
+    tensor, version = saved
+    if _version(tensor) != version:
+        raise RuntimeError(
+            'one of the variables needed for gradient computation has been modified by an inplace '
+            f'operation: [{tensor.type()} {list(tensor.shape)}] is at version {_version(tensor)}; '
+            f'expected version {version} instead'
+        )
+    return tensor
+
+
+def _version(tensor: Tensor) -> int:
+    """Returns how often a tensor has been modified in place."""
+    return 0 if tensor.is_inference() else tensor._version  # inference tensors do not count
 
 
 def _hooks(
@@ -113,13 +131,13 @@ def _hooks(
         recipe = _find_recipe(tensor)
         if recipe is None:
             return pack(tensor)
-        recipe.keep_source(pack, unpack)
+        recipe.keep(pack, unpack)
         return recipe, tensor.shape
 
     def unpack_recipe(saved: Any) -> Tensor:
         if isinstance(saved, tuple) and isinstance(saved[0], _Recipe):
             recipe, shape = saved
-            return recipe.take_result().view(shape)
+            return recipe.take().view(shape)
         return unpack(saved)
 
     return pack_recipe, unpack_recipe
@@ -129,12 +147,18 @@ def _set_recipe(tensor: Any, recipe: _Recipe) -> None:
     tensor._recipe = recipe
 
 
+def _own_recipe(tensor: Tensor) -> _Recipe | None:
+    """Returns a tensor's recipe if neither the tensor nor the recipe's source was modified."""
+    recipe = getattr(tensor, '_recipe', None)
+    return recipe if recipe is not None and recipe.describes(tensor) else None
+
+
 def _find_recipe(tensor: Tensor) -> _Recipe | None:
     """Returns the recipe of a tensor, or of the tensor that it is a reshaped view of."""
-    recipe = getattr(tensor, '_recipe', None)
+    recipe = _own_recipe(tensor)
     if recipe is None and (base := tensor._base) is not None:
         if base.numel() == tensor.numel() and base.is_contiguous() and tensor.is_contiguous():
-            recipe = getattr(base, '_recipe', None)
+            recipe = _own_recipe(base)
     return recipe
 
 
@@ -144,15 +168,18 @@ class _Recipe:
     Args:
         function: Computes the result.
         source: The function's input: a tensor, or the recipe of one.
-        result: The result; only its dtype and device are used.
+        result: The result; only its dtype, device and version are used.
     """
 
     def __init__(self, function: Function, source: Tensor | _Recipe, result: Tensor) -> None:
         self.function = function
         self.source: Any = source
+        self.source_version = 0 if isinstance(source, _Recipe) else _version(source)
+        self.version = _version(result)
         self.dtype = result.dtype
-        self.unpack: Callable[[Any], Tensor] = _same
-        self.is_kept = False
+        self.unpack: Callable[[Any], Tensor] = _take
+        self.uses = 0
+        self.taken = 0
         self.result: Tensor | None = None
         device = result.device.type
         dtype = autocast_dtype(device)
@@ -160,25 +187,39 @@ class _Recipe:
             nullcontext() if dtype is None else torch.autocast(device, dtype)
         )
 
-    def keep_source(self, pack: Callable[[Tensor], Any], unpack: Callable[[Any], Tensor]) -> None:
-        """Saves the source for the backward pass, the first time it is called."""
+    def describes(self, result: Tensor) -> bool:
+        """Returns whether recomputing gives the result as it is now."""
+        return _version(result) == self.version and self._source_is_unchanged()
+
+    def _source_is_unchanged(self) -> bool:
         if isinstance(self.source, _Recipe):
-            self.source.keep_source(pack, unpack)
-        elif not self.is_kept:
-            self.source, self.unpack, self.is_kept = pack(self.source), unpack, True
+            return self.source._source_is_unchanged()
+        return self.uses > 0 or _version(self.source) == self.source_version
 
-    def take_result(self) -> Tensor:
-        """Returns the result, computing it unless another recipe that builds on it already has."""
-        result, self.result = self._make(), None
-        return result
+    def keep(self, pack: Callable[[Tensor], Any], unpack: Callable[[Any], Tensor]) -> None:
+        """Saves the source for the backward pass, the first time it is called."""
+        if self.uses == 0:
+            if isinstance(self.source, _Recipe):
+                self.source.keep(pack, unpack)
+            else:
+                self.source, self.unpack = pack(self.source), unpack
+        self.uses += 1
 
-    def _make(self) -> Tensor:
+    def take(self) -> Tensor:
+        """Returns the result, computing it for the first of its uses.
+
+        Activation checkpointing rejects a second unpacking of the source.
+        """
         if self.result is None:
             is_recipe = isinstance(self.source, _Recipe)
-            source = self.source._make() if is_recipe else self.unpack(self.source)
+            source = self.source.take() if is_recipe else self.unpack(self.source)
             with torch.no_grad(), self.autocast:
                 self.result = self.function(source).to(self.dtype)
-        return self.result
+        result = self.result
+        self.taken = (self.taken + 1) % self.uses
+        if self.taken == 0:
+            self.result = None
+        return result
 
 
 class LayerNorm(nn.LayerNorm):
@@ -216,8 +257,8 @@ def split_tokens(x: Tensor, channels: int) -> tuple[Tensor, ...]:
         return (x,)
     tokens = max(1, PIECE_BYTES // token_bytes)
     pieces = x.flatten(0, -2).split(tokens)
-    recipe = getattr(x, '_recipe', None)
-    if recipe is not None and isinstance(recipe.source, Tensor):
+    recipe = _own_recipe(x)
+    if recipe is not None and recipe.uses == 0 and isinstance(recipe.source, Tensor):
         sources = recipe.source.flatten(0, -2).split(tokens)
         for piece, source in zip(pieces, sources, strict=True):
             _set_recipe(piece, _Recipe(recipe.function, source, piece))

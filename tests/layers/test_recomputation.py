@@ -108,6 +108,91 @@ def test_within_activation_checkpointing(division, monkeypatch):
     torch.testing.assert_close(run(layer, x, call), run_without(monkeypatch, layer, x))
 
 
+def double(module, inputs, output):
+    output.mul_(2)
+
+
+def double_input(module, inputs):
+    inputs[0].mul_(2)
+
+
+@pytest.mark.parametrize('name', ['norm1', 'norm2', 'mlp.act'])
+def test_results_that_hooks_modify_in_place(name, division, monkeypatch):
+    layer, x = make_layer(), make_map()
+    layer.get_submodule(name).register_forward_hook(double)
+    torch.testing.assert_close(run(layer, x), run_without(monkeypatch, layer, x))
+
+
+@pytest.mark.parametrize('name', ['attn', 'attn.qkv', 'mlp', 'mlp.fc2'])
+def test_inputs_that_hooks_modify_in_place(name, division, monkeypatch):
+    layer, x = make_layer(dilation=3), make_map()  # the attention pads
+    layer.get_submodule(name).register_forward_pre_hook(double_input)
+    torch.testing.assert_close(run(layer, x), run_without(monkeypatch, layer, x))
+
+
+def test_dropout_in_place(division, monkeypatch):
+    layer, x = make_layer(drop_rate=0.5), make_map()
+    layer.mlp.drop.inplace = True
+    torch.testing.assert_close(run(layer, x), run_without(monkeypatch, layer, x))
+
+
+@pytest.mark.parametrize('name', ['attn.qkv.weight', 'attn.rpb', 'mlp.fc2.weight'])
+def test_modifying_a_kept_tensor_before_the_backward_pass_is_an_error(name, division):
+    layer, x = make_layer(), make_map()
+    y = layer(x)
+    with torch.no_grad():
+        layer.get_parameter(name).mul_(2)
+    with pytest.raises(RuntimeError, match='modified by an inplace operation'):
+        y.sum().backward()
+
+
+def test_modifying_the_source_of_a_recipe_before_the_backward_pass_is_an_error():
+    layer = make_layer(dilation=3)
+    x = make_map().clone()
+    y = layer.attn(x)  # keeps the map instead of the padded map
+    x.mul_(2)
+    with pytest.raises(RuntimeError, match='modified by an inplace operation'):
+        y.sum().backward()
+
+
+class Adapted(torch.nn.Module):
+    """A linear layer with a trainable adapter, both of which keep the input."""
+
+    def __init__(self, linear, dropout):
+        super().__init__()
+        self.linear, self.dropout = linear, torch.nn.Dropout(dropout)
+        self.adapter = torch.nn.Linear(linear.in_features, linear.out_features)
+        self.out_features = linear.out_features
+
+    def forward(self, x):
+        return self.linear(x) + self.adapter(self.dropout(x))
+
+
+@pytest.mark.parametrize('dropout', [0.0, 0.5])
+@pytest.mark.parametrize('is_checkpointed', [False, True])
+def test_linear_layers_with_adapters(dropout, is_checkpointed, division, monkeypatch):
+    layer, x = make_layer(), make_map()
+    layer.attn.qkv, layer.mlp.fc1 = (
+        Adapted(layer.attn.qkv, dropout),
+        Adapted(layer.mlp.fc1, dropout),
+    )
+
+    def call(layer, x):
+        return checkpoint(layer, x, use_reentrant=False) if is_checkpointed else layer(x)
+
+    torch.testing.assert_close(run(layer, x, call), run_without(monkeypatch, layer, x))
+
+
+def test_hooks_run_in_the_forward_pass_only(division):
+    layer, x = make_layer(), make_map()
+    calls = []
+    layer.mlp.fc1.register_forward_hook(lambda *call: calls.append(None))
+    y = layer(x)
+    expected = len(calls)
+    y.sum().backward()
+    assert len(calls) == expected
+
+
 def test_kept_tensors_go_through_hooks_that_are_there(division, monkeypatch):
     """Examples of such hooks are those of ``save_on_cpu`` and activation checkpointing."""
     layer, x = make_layer(), make_map()
