@@ -105,7 +105,7 @@ def check_config(
             find_wrong_settings(config), find_setting_problems(config)
         )
         checks['palettes'] = lambda: find_palette_problems(config)
-        checks['model'] = lambda: find_model_problems(config)
+        checks['model'] = lambda: find_model_problems(config, sources=present['train'])
     if has_model and files:
         checks['label images'] = lambda: _check_label_images(config, present, thorough)
     if summarize:

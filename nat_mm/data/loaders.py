@@ -28,15 +28,39 @@ def find_loader_problems(config: Config, sources: Sequence[DataSource]) -> Itera
             )
         loader = config[f'{source.part}_dataloader']
         sampler = str((loader.get('sampler') or {}).get('type'))
-        if (
-            loader.get('drop_last')
-            and source.place == f'{source.part}_dataloader.dataset'
-            and not sampler.endswith('InfiniteSampler')
-        ):
-            source.dataset.full_init()
-            count = len(source.dataset)
-            if 0 < count < loader.get('batch_size', 1):
+        if loader.get('drop_last') and not sampler.endswith('InfiniteSampler'):
+            count = _count_images([source], source.part)
+            if count and count < loader.get('batch_size', 1):
                 yield Finding(describe_no_batch(config, source.part, count))
+
+
+def last_training_batch(config: Config, sources: Sequence[DataSource]) -> int | None:
+    """Computes how many images are left for the last batch of an epoch of a single process.
+
+    Args:
+        config: Config of the run.
+        sources: The training datasets.
+
+    Returns:
+        Their number; None if it is not known or the batches are full.
+    """
+    loader = config.get('train_dataloader') or {}
+    size = loader.get('batch_size')
+    sampler = str((loader.get('sampler') or {}).get('type'))
+    is_plain = sampler.endswith('DefaultSampler') and not loader.get('batch_sampler')
+    if not isinstance(size, int) or size < 1 or not is_plain or loader.get('drop_last'):
+        return None
+    count = _count_images(sources, 'train')
+    return count % size or None if count else None
+
+
+def _count_images(sources: Sequence[DataSource], part: str) -> int | None:
+    """Counts the images of a part's dataset; None if a wrapper may change their number."""
+    whole = [each.dataset for each in sources if each.place == f'{part}_dataloader.dataset']
+    if not whole:
+        return None
+    whole[0].full_init()
+    return len(whole[0])
 
 
 def describe_no_batch(config: Config, part: str, count: int) -> str:

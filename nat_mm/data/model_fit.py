@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mmengine.config import Config
@@ -18,16 +18,19 @@ from nat_mm.data.detector_fit import (
     find_roi_head_problems,
 )
 from nat_mm.data.findings import Finding
+from nat_mm.data.loaders import last_training_batch
 from nat_mm.data.mismatches import explain_failure, find_wrong_channels, find_wrong_strides
 from nat_mm.data.model_parts import Described, Part, find_parts, find_steps, run_necks
 from nat_mm.data.shape_trace import Failure, ShapeTrace
-from nat_mm.data.sources import find_class
+from nat_mm.data.sources import DataSource, find_class
 from nat_mm.data.unused_outputs import find_unused_outputs
 
 DETECTED_SIZE, SEGMENTED_SIZE, CLASSIFIED_SIZE = (512, 640), (512, 512), (224, 224)
 
 
-def find_model_problems(config: Config, *, for_training: bool = True) -> Iterator[Finding]:
+def find_model_problems(
+    config: Config, *, for_training: bool = True, sources: Sequence[DataSource] = ()
+) -> Iterator[Finding]:
     """Compares the backbone's feature maps with what neck and heads assume.
 
     The model is built on PyTorch's meta device and its parts run there once, which takes no memory
@@ -37,15 +40,18 @@ def find_model_problems(config: Config, *, for_training: bool = True) -> Iterato
         config: Config of the run.
         for_training: Whether to include what only training needs: more than one value per channel
             for batch normalization.
+        sources: The training datasets, if known, for the number of images in a last batch.
 
     Yields:
         What does not fit: numbers of levels, strides, channels, sizes that a neck cannot take,
         batch normalization over single values, outputs that no head uses.
     """
-    yield from dict.fromkeys(_find_problems(config, for_training=for_training))
+    yield from dict.fromkeys(_find_problems(config, for_training, sources))
 
 
-def _find_problems(config: Config, *, for_training: bool) -> Iterator[Finding]:
+def _find_problems(
+    config: Config, for_training: bool, sources: Sequence[DataSource]
+) -> Iterator[Finding]:
     model = config.get('model') or {}
     if not isinstance(model.get('backbone'), dict):
         return
@@ -88,7 +94,7 @@ def _find_problems(config: Config, *, for_training: bool) -> Iterator[Finding]:
     yield from find_roi_head_problems(trace, model, part_of)
     yield from find_detr_problems(trace, part_of('model', trace.model, model))
     if for_training:
-        yield from _check_single_values(trace, config)
+        yield from _check_single_values(trace, config, sources)
     yield from find_unused_outputs(trace, config)
     yield from find_odd_size_problems(trace, config, maps)
 
@@ -189,7 +195,9 @@ def _check_head(trace: ShapeTrace, part: Part) -> Iterator[Finding]:
         yield Finding(text)
 
 
-def _check_single_values(trace: ShapeTrace, config: Config) -> Iterator[Finding]:
+def _check_single_values(
+    trace: ShapeTrace, config: Config, sources: Sequence[DataSource]
+) -> Iterator[Finding]:
     """Reports batch normalization over a single value per channel, which PyTorch refuses."""
     loader = config.get('train_dataloader') or {}
     launcher = config.get('launcher')
@@ -197,15 +205,23 @@ def _check_single_values(trace: ShapeTrace, config: Config) -> Iterator[Finding]
     if launcher not in (None, 'none'):
         # SyncBatchNorm normalizes over all processes.
         single = [each for each in single if not isinstance(each, SyncBatchNorm)]
-    if loader.get('batch_size') != 1 or not single:
+    if not single:
+        return
+    if loader.get('batch_size') == 1:
+        which, remedy = 'train_dataloader.batch_size is 1', 'batch_size=2 or more'
+        in_each_process = not all(isinstance(each, SyncBatchNorm) for each in single)
+    elif launcher in (None, 'none') and last_training_batch(config, sources) == 1:
+        which = 'the last batch of train_dataloader has 1 image'
+        remedy = 'drop_last=True, another batch_size'
+        in_each_process = False
+    else:
         return
     groups = math.gcd(32, *(each.num_features for each in single))
     heads = sorted({f'model.{trace.name(each).partition(".")[0]}' for each in single})
     yield Finding(
-        f'train_dataloader.batch_size is 1, but model.{trace.name(single[0])} normalizes maps of '
-        '1 x 1 over the batch and needs more than one image: write batch_size=2 or more, or '
+        f'{which}, but model.{trace.name(single[0])} normalizes maps of 1 x 1 over the batch and '
+        f'needs more than one image: write {remedy}, or '
         f"norm_cfg=dict(type='GN', num_groups={groups}) in {' and '.join(heads)}",
         # If the config has no launcher, as in nat-mm check, there may be more than one process.
-        is_error=launcher is not None
-        or not all(isinstance(each, SyncBatchNorm) for each in single),
+        is_error=in_each_process or launcher is not None,
     )

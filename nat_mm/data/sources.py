@@ -126,6 +126,6 @@ def find_class(registry: Registry, settings: ConfigDict, config: Config) -> type
 
 
 def _is_about_files(error: AssertionError) -> bool:
-    """Whether a dataset asserts that its files exist, as PascalVOCDataset does without a message."""
+    """Whether a dataset found by an assertion without a message that files do not exist."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     return not str(error) and 'exists(' in (last.line or '')

@@ -8,6 +8,7 @@ from mmengine.config import Config
 
 from nat_mm.data.model_fit import find_model_problems
 from nat_mm.data.model_parts import find_steps
+from nat_mm.data.sources import DataSource
 
 ROOT = Path(__file__).parents[2]
 NAT = {
@@ -385,6 +386,39 @@ def test_batch_of_one_with_synchronized_batch_norm(tmp_path, changes, is_error):
     rest = {'train_dataloader': {'batch_size': 1}, **changes}
     findings = list(find_model_problems(load(tmp_path, UPERNET, PYRAMID_POOLING, **rest)))
     assert [each.is_error for each in findings] == ([] if is_error is None else [is_error])
+
+
+class Images(list):
+    """A dataset that knows only how many images it has."""
+
+    def full_init(self):
+        self += range(9)
+
+
+@pytest.mark.parametrize(
+    ('loader', 'launcher', 'is_error'),
+    [
+        ({}, None, False),
+        ({}, 'none', True),
+        ({}, 'pytorch', None),
+        ({'batch_size': 3}, 'none', None),
+        ({'drop_last': True}, 'none', None),
+        ({'sampler': {'type': 'InfiniteSampler'}}, 'none', None),
+        ({'batch_sampler': {'type': 'AspectRatioBatchSampler'}}, 'none', None),
+    ],
+    ids=['launcher-not-known', 'one-process', 'more-processes', 'full-batches', 'dropped']
+    + ['infinite', 'by-aspect-ratio'],
+)
+def test_last_batch_of_one_with_batch_norm(tmp_path, loader, launcher, is_error):
+    model = {'decode_head': {**NECK, 'norm_cfg': BN}, 'auxiliary_head': {'in_channels': 128}}
+    sampler = {'type': 'DefaultSampler', 'shuffle': True}
+    loader = {'batch_size': 4, 'sampler': sampler, **loader}
+    config = load(tmp_path, UPERNET, model, train_dataloader=loader, launcher=launcher)
+    source = DataSource('train', 'train_dataloader.dataset', config.train_dataloader, Images())
+    findings = list(find_model_problems(config, sources=[source]))
+    assert [each.is_error for each in findings] == ([] if is_error is None else [is_error])
+    for each in findings:
+        assert each.text.startswith('the last batch of train_dataloader has 1 image, but model.')
 
 
 @pytest.mark.parametrize(

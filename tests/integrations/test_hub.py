@@ -86,10 +86,10 @@ def test_revision(hub):
         ('hf://owner/gated', r'access to owner/gated is restricted. .*owner/gated, .* HF_TOKEN'),
         ('hf://owner/one@v9', 'owner/one has no branch, tag or commit v9'),
         ('hf://owner/one/b.pth', 'owner/one has no file b.pth'),
-        ('hf://owner/none', r'has no checkpoint \(.*\.pth.*\), only README.md'),
+        ('hf://owner/none', r"has no checkpoint \(.*\.pth.*\), only 'README.md'"),
         (
             'hf://owner/two',
-            'has 2 checkpoints, a.pth, b.pth: name one, such as hf://owner/two/a.pth',
+            "has 2 checkpoints, 'a.pth', 'b.pth': name one, such as hf://owner/two/a.pth",
         ),
     ],
 )

@@ -350,7 +350,7 @@ def test_file(weights, tmp_path):
         ),
         (
             lambda weights: weights.update({'backbone.res2.0.conv1.weight': torch.zeros(1)}),
-            'do not have res2.0.conv1.weight',
+            "do not have 'res2.0.conv1.weight'",
         ),
     ],
     ids=['no queries', 'other part', 'other classes', 'other backbone'],
