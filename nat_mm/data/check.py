@@ -10,10 +10,11 @@ from mmengine.config import Config
 
 from nat_mm.config.datasets import PARTS
 from nat_mm.data.class_counts import find_class_count_problems
-from nat_mm.data.coco import check_coco, is_coco
+from nat_mm.data.coco import check_coco
 from nat_mm.data.findings import Finding
 from nat_mm.data.folders import find_folder_problems
 from nat_mm.data.label_images import find_label_image_problems
+from nat_mm.data.listed_images import find_problems_of_other_lists
 from nat_mm.data.loaders import find_loader_problems
 from nat_mm.data.model_fit import find_model_problems
 from nat_mm.data.palettes import find_palette_problems
@@ -106,6 +107,8 @@ def check_config(
         )
         checks['palettes'] = lambda: find_palette_problems(config)
         checks['model'] = lambda: find_model_problems(config, sources=present['train'])
+    if files:
+        checks['images'] = lambda: find_problems_of_other_lists(config, present, progress)
     if has_model and files:
         checks['label images'] = lambda: _check_label_images(config, present, thorough)
     if summarize:
@@ -129,7 +132,7 @@ def check_config(
 def _count_samples(sources: Mapping[str, Sequence[DataSource]]) -> Iterator[Summary]:
     for each in sources.values():
         for source in each:
-            if not is_coco(source):
+            if not source.is_coco:
                 with suppress(Exception):  # the other checks report what is wrong
                     yield summarize_samples(source, source.place)
 

@@ -65,7 +65,8 @@ def find_class_count_problems(
     for source in (each for part in PARTS for each in sources.get(part, ())):
         classes = find_class_names(source)
         if isinstance(classes, str):
-            if not _is_coco(source):
+            # COCO's classes have checks of their own.
+            if not source.is_coco:
                 yield Finding(
                     f'{source.place}.metainfo.classes is the text {classes!r}, not a tuple of '
                     f'names: write classes=({classes!r},), with the comma'
@@ -139,11 +140,6 @@ def _find_default(kind: type, name: str) -> Any:
     return None
 
 
-def _is_coco(source: DataSource) -> bool:
-    """Whether the dataset finds its classes by name in COCO files, which have their own checks."""
-    return hasattr(source.dataset, 'COCOAPI')
-
-
 def _is_semantic(source: DataSource) -> bool:
     return hasattr(source.dataset, 'seg_map_suffix') and hasattr(source.dataset, 'label_map')
 
@@ -152,7 +148,7 @@ def _compare_parts(named: Sequence[tuple[DataSource, list[str]]]) -> Iterator[Fi
     first, expected = named[0]
     for source, classes in named[1:]:
         # Class folders of classifiers are compared in `find_folder_problems`.
-        if classes == expected or _is_coco(source) or hasattr(source.dataset, 'folder_to_idx'):
+        if classes == expected or source.is_coco or hasattr(source.dataset, 'folder_to_idx'):
             continue
         if find_class_names(source, from_folders=False) is None:
             continue

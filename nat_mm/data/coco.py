@@ -18,13 +18,13 @@ from nat_mm.data.coco_file import (
     NotCocoError,
     read_coco,
 )
-from nat_mm.data.coco_images import (
+from nat_mm.data.findings import Finding
+from nat_mm.data.listed_images import (
     Listed,
     find_image_problems,
     find_shared_images,
     list_images,
 )
-from nat_mm.data.findings import Finding
 from nat_mm.data.paths import describe_empty, find_evaluators, is_local
 from nat_mm.data.progress import Progress, no_progress
 from nat_mm.data.sources import DataSource, find_class
@@ -62,7 +62,7 @@ def check_coco(
     titles: set[tuple] = set()
     learned = None
     for part, each in sources.items():
-        used = [source for source in each if is_coco(source)]
+        used = [source for source in each if source.is_coco]
         files = {}
         for source in used:
             path = source.dataset.ann_file
@@ -85,7 +85,7 @@ def check_coco(
             listed = list_images(source, coco)
             shown.setdefault(part, []).append(listed)
             if images:
-                yield from find_image_problems(source, coco, listed, progress)
+                yield from find_image_problems(source, coco.where, listed, progress)
         for place, evaluator in find_evaluators(config, part):
             kind = find_class(METRICS, evaluator, config)
             names = {each.__name__ for each in getattr(kind, '__mro__', ())}
@@ -94,16 +94,9 @@ def check_coco(
                     place, evaluator, 'CocoPanopticMetric' in names, used, files, reader
                 )
     yield from find_differing_classes(
-        {part: [source for source in each if is_coco(source)] for part, each in sources.items()}
+        {part: [source for source in each if source.is_coco] for part, each in sources.items()}
     )
     yield from find_shared_images(shown)
-
-
-def is_coco(source: DataSource) -> bool:
-    """Whether a dataset reads COCO's format like mmdet's CocoDataset."""
-    # Unless this module has been imported, no dataset can be an instance of its class.
-    module = sys.modules.get('mmdet.datasets.coco')
-    return module is not None and isinstance(source.dataset, module.CocoDataset)
 
 
 def is_panoptic(source: DataSource) -> bool:

@@ -62,7 +62,7 @@ def find_folder_problems(
     seen = set()
     for source in (each for part in PARTS for each in sources.get(part, ())):
         dataset = source.dataset
-        if not _reads_files(dataset) or not is_local(dataset, dataset.img_prefix, dataset.ann_file):
+        if not reads_files(dataset) or not is_local(dataset, dataset.img_prefix, dataset.ann_file):
             continue
         # Test and validation data are usually the same.
         place = (os.path.abspath(dataset.img_prefix or '.'), dataset.ann_file, dataset.with_label)
@@ -83,7 +83,7 @@ def find_folder_problems(
         yield from _find_problems_of_list(config, source, numbered[0] if numbered else None)
 
 
-def _reads_files(dataset: BaseDataset) -> bool:
+def reads_files(dataset: BaseDataset) -> bool:
     """Whether a dataset reads folders or lists like mmpretrain's CustomDataset."""
     from mmpretrain.datasets import CustomDataset
 

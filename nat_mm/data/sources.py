@@ -1,5 +1,6 @@
 """Finds the datasets that a config names, before they load anything."""
 
+import sys
 import traceback
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,13 @@ class DataSource:
     def transforms(self) -> list[Any]:
         """The transforms of the pipeline, in order."""
         return list(getattr(getattr(self.dataset, 'pipeline', None), 'transforms', ()))
+
+    @property
+    def is_coco(self) -> bool:
+        """Whether the dataset reads COCO's format like mmdet's CocoDataset."""
+        # Unless this module has been imported, no dataset can be an instance of its class.
+        module = sys.modules.get('mmdet.datasets.coco')
+        return module is not None and isinstance(self.dataset, module.CocoDataset)
 
 
 def find_sources(config: Config, part: str) -> list[DataSource]:

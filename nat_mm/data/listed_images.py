@@ -1,4 +1,4 @@
-"""Checks the image files of datasets in COCO's format."""
+"""Checks the image files of datasets that list them, in COCO's format or another."""
 
 import io
 import os
@@ -7,10 +7,12 @@ from contextlib import redirect_stdout, suppress
 
 import mmcv
 import numpy as np
+from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 
 from nat_mm.data.coco_file import CocoFile
 from nat_mm.data.findings import Finding
+from nat_mm.data.folders import reads_files
 from nat_mm.data.image_headers import ImageHeader, find_image_problem, read_headers
 from nat_mm.data.paths import is_local
 from nat_mm.data.progress import Progress
@@ -77,13 +79,13 @@ def _load_list(dataset: BaseDataset) -> Listed:
 
 
 def find_image_problems(
-    source: DataSource, coco: CocoFile, images: Listed, progress: Progress
+    source: DataSource, where: str, images: Listed, progress: Progress
 ) -> Iterator[Finding]:
     """Checks that image files exist, are images, and have the size given in the annotations.
 
     Args:
         source: The dataset.
-        coco: Its annotation file.
+        where: What lists the images, for the messages.
         images: Its images.
         progress: Called every now and then.
 
@@ -126,7 +128,7 @@ def find_image_problems(
         found = [each for each in differing if each[2] is is_far]
         if found:
             yield Finding(
-                f'{coco.where} has images whose files have another size ({len(found)} of '
+                f'{where} has images whose files have another size ({len(found)} of '
                 f'{len(images)}, first: {os.path.abspath(found[0][0])}, {found[0][1]})',
                 is_far,
             )
@@ -135,10 +137,42 @@ def find_image_problems(
         seen: set[str] = set()
         double = next(name for name in names if name in seen or seen.add(name))
         yield Finding(
-            f'{coco.where} lists images more than once, under several ids '
+            f'{where} lists images more than once, under several ids '
             f'({len(names) - len(set(names))} of {len(names)}, first: {double})',
             is_error=False,
         )
+
+
+def find_problems_of_other_lists(
+    config: Config, sources: Mapping[str, Sequence[DataSource]], progress: Progress
+) -> Iterator[Finding]:
+    """Checks the images of datasets for which there is no check of their own, such as VOCDataset.
+
+    Args:
+        config: Config of the run; mmseg's datasets find their images in folders.
+        sources: Datasets by part.
+        progress: Called every now and then.
+
+    Yields:
+        What is wrong.
+    """
+    if config.default_scope == 'mmseg':
+        return
+    listed: dict[str, list[Listed]] = {}
+    for part, each in sources.items():
+        for source in each:
+            if not source.is_coco and not _is_checked_or_downloads(config, source.dataset):
+                images = _load_list(source.dataset)
+                listed.setdefault(part, []).append(images)
+                yield from find_image_problems(source, source.place, images, progress)
+    yield from find_shared_images(listed)
+
+
+def _is_checked_or_downloads(config: Config, dataset: BaseDataset) -> bool:
+    """Whether a classifier's images have a check of their own, or come from the internet."""
+    if config.default_scope != 'mmpretrain':
+        return False
+    return reads_files(dataset) or hasattr(dataset, 'download')
 
 
 def find_shared_images(listed: Mapping[str, Sequence[Listed]]) -> Iterator[Finding]:

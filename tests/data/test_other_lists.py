@@ -1,0 +1,96 @@
+"""Tests that the images of datasets without a check of their own are checked before training."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.config import Config
+
+from nat_mm.data.check import check_config
+
+XML = """<annotation><size><width>{width}</width><height>48</height></size><object><name>dog</name>
+<bndbox><xmin>2</xmin><ymin>2</ymin><xmax>40</xmax><ymax>40</ymax></bndbox></object></annotation>"""
+
+
+def write_voc(folder):
+    """Writes VOC's layout with the images 0 to 3 in train.txt."""
+    for name in ('JPEGImages', 'Annotations', 'ImageSets/Main'):
+        (folder / name).mkdir(parents=True)
+    for number in range(4):
+        cv2.imwrite(str(folder / f'JPEGImages/{number}.jpg'), np.zeros((48, 64, 3), np.uint8))
+        (folder / f'Annotations/{number}.xml').write_text(XML.format(width=64))
+    (folder / 'ImageSets/Main/train.txt').write_text('0\n1\n2\n3\n')
+    return dict(
+        type='mmdet.VOCDataset',
+        data_root=str(folder),
+        ann_file='ImageSets/Main/train.txt',
+        data_prefix=dict(sub_data_root=''),
+        metainfo=dict(classes=('dog',)),
+    )
+
+
+def write_labels(folder):
+    """Writes a list of several classes for each of the images 0 to 3."""
+    (folder / 'JPEGImages').mkdir(parents=True)
+    for number in range(4):
+        cv2.imwrite(str(folder / f'JPEGImages/{number}.jpg'), np.zeros((48, 64, 3), np.uint8))
+    entries = [dict(img_path=f'{number}.jpg', gt_label=[0]) for number in range(4)]
+    content = dict(metainfo=dict(classes=['dog', 'cat']), data_list=entries)
+    (folder / 'train.json').write_text(json.dumps(content))
+    return dict(
+        type='mmpretrain.MultiLabelDataset',
+        data_root=str(folder),
+        ann_file='train.json',
+        data_prefix='JPEGImages',
+    )
+
+
+@pytest.fixture(params=[write_voc, write_labels], ids=['voc', 'multi-label'])
+def check(request, tmp_path):
+    """Returns what is wrong with a dataset in ``tmp_path / 'data'``."""
+    if request.param is write_labels:
+        pytest.importorskip('mmpretrain')
+    dataset = request.param(tmp_path / 'data')
+    scope = dataset['type'].partition('.')[0]
+    dataset['pipeline'] = [dict(type='LoadImageFromFile')]
+    part = dict(batch_size=2, dataset=dataset)
+    config = Config(dict(default_scope=scope, train_dataloader=part, val_dataloader=part))
+
+    def run(*parts):
+        report = check_config(config, parts=parts or ('train',))
+        return [each.text for each in report.findings if 'has no model' not in each.text]
+
+    return run
+
+
+def test_sound(check):
+    assert check() == []
+
+
+def test_missing(check, tmp_path):
+    (tmp_path / 'data/JPEGImages/2.jpg').unlink()
+    (tmp_path / 'data/JPEGImages/3.jpg').unlink()
+    place = f'{tmp_path}/data/JPEGImages/2.jpg'
+    assert check() == [f'a file of the train dataset does not exist: {place}, and 1 more']
+
+
+def test_no_image(check, tmp_path):
+    (tmp_path / 'data/JPEGImages/2.jpg').write_text('<html>not found</html>')
+    place = f'{tmp_path}/data/JPEGImages/2.jpg'
+    assert check() == [f'a file of the train dataset is not an image: {place}']
+
+
+def test_trained_and_tested(check):
+    (text,) = check('train', 'val')
+    assert text.startswith('4 of 4 images of the val dataset are also trained on')
+
+
+def test_another_size(tmp_path):
+    dataset = write_voc(tmp_path / 'data')
+    (tmp_path / 'data/Annotations/1.xml').write_text(XML.format(width=80))
+    dataset['pipeline'] = [dict(type='LoadImageFromFile')]
+    config = Config(dict(default_scope='mmdet', train_dataloader=dict(dataset=dataset)))
+    texts = [each.text for each in check_config(config, parts=['train']).errors]
+    start = 'train_dataloader.dataset has images whose files have another size (1 of 4, first: '
+    assert any(each.startswith(start) and '64 x 48, not 80 x 48' in each for each in texts)
