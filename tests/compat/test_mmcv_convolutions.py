@@ -92,6 +92,19 @@ def test_deform_conv(modulated, groups, deform_groups):
 
 
 @MODULATED
+def test_deform_conv_is_nan_where_an_offset_is(modulated):
+    """torchvision's ended the process."""
+    inputs = deform_conv_inputs(modulated, 1, 1)
+    expected = deform_conv(modulated, 1, 1)(*inputs).detach()
+    expected[1, :, 2, 1] = torch.nan
+    with torch.no_grad():
+        inputs[1][1, 3, 2, 1] = torch.nan
+    output = deform_conv(modulated, 1, 1)(*inputs)
+    torch.testing.assert_close(output, expected, equal_nan=True)
+    output.sum().backward()
+
+
+@MODULATED
 @GROUPS
 def test_deform_conv_gradients(modulated, groups, deform_groups):
     inputs = deform_conv_inputs(modulated, groups, deform_groups)

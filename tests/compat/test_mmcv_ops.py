@@ -132,6 +132,20 @@ def test_roi_align_gradient(mode, ratio):
     assert torch.autograd.gradcheck(pooled, features)
 
 
+@pytest.mark.parametrize('ratio', [0, 2], ids=['adaptive', 'two-samples'])
+@pytest.mark.parametrize('mode', ['avg', 'max'])
+@pytest.mark.parametrize('corner', [torch.nan, torch.inf])
+def test_roi_align_of_a_region_that_is_not_finite_is_nan(corner, mode, ratio):
+    """torchvision's ended the process."""
+    features = torch.ones(1, 2, 64, 64, requires_grad=True)
+    rois = torch.tensor([[0, 1.0, 2, 9, 8], [0, 0, corner, corner, 5]])
+    pooled = mmcv.ops.roi_align(features, rois, (3, 2), 1.0, ratio, mode, True)
+    assert torch.equal(pooled[0], torch.ones(2, 3, 2))
+    assert pooled[1].isnan().all()
+    pooled[0].sum().backward()
+    assert features.grad.sum() == 12
+
+
 def test_roi_max_align_of_an_empty_region():
     output, (rows, columns) = align(
         torch.ones(1, 1, 4, 4), torch.tensor([[0, 2.0, 2, 2, 2]]), (1, 1), mode=MAX

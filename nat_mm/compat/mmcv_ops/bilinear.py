@@ -9,12 +9,12 @@ def corners(
     """Return the flat indices of the four cells around each point, and their bilinear weights.
 
     Points up to one cell outside the map take the border's values; beyond that, the weights are
-    zero.
+    zero. For a NaN, they are NaN.
     """
     height, width = size
     inside = (y >= -1) & (y <= height) & (x >= -1) & (x <= width)
     y, x = y.clamp(0, height - 1), x.clamp(0, width - 1)
-    top, left = y.long(), x.long()
+    top, left = y.nan_to_num().long(), x.nan_to_num().long()
     bottom, right = (top + 1).clamp(max=height - 1), (left + 1).clamp(max=width - 1)
     down, across = y - top, x - left
     cells = (

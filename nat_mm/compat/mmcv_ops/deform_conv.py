@@ -29,7 +29,7 @@ def deform_conv_forward(
     deformable_group: int,
     im2col_step: int,
 ) -> None:
-    """Convolve ``input`` sampled at the kernel's displaced cells.
+    """Convolve ``input`` sampled at the kernel's displaced cells; NaN where an offset is NaN.
 
     Args:
         input: [B, C_in, H, W].
@@ -51,13 +51,16 @@ def deform_conv_forward(
         deformable_group: Number of channel groups with their own offsets; likewise.
         im2col_step: Number of images that the compiled operator processes at a time; not used.
     """
+    input, offset, weight = map(at_least_fp32, (input, offset, weight))
     convolved = torchvision.ops.deform_conv2d(
-        *map(at_least_fp32, (input, offset, weight)),
+        input,
+        _without_nan(offset),
+        weight,
         stride=(dH, dW),
         padding=(padH, padW),
         dilation=(dilationH, dilationW),
     )
-    output.copy_(convolved)
+    output.copy_(convolved.masked_fill(_has_nan(offset), torch.nan))
 
 
 def deform_conv_backward_input(
@@ -143,6 +146,8 @@ def modulated_deform_conv_forward(
 ) -> None:
     """Convolve ``input`` sampled at the kernel's displaced cells, each multiplied by its mask.
 
+    The result is NaN where an offset is NaN.
+
     Args:
         input: [B, C_in, H, W].
         weight: [C_out, C_in / group, kernel_h, kernel_w].
@@ -171,7 +176,7 @@ def modulated_deform_conv_forward(
     input, offset, weight, mask = map(at_least_fp32, (input, offset, weight, mask))
     convolved = torchvision.ops.deform_conv2d(
         input,
-        offset,
+        _without_nan(offset),
         weight,
         at_least_fp32(bias) if with_bias else None,
         stride=(stride_h, stride_w),
@@ -179,7 +184,7 @@ def modulated_deform_conv_forward(
         dilation=(dilation_h, dilation_w),
         mask=mask,
     )
-    output.copy_(convolved)
+    output.copy_(convolved.masked_fill(_has_nan(offset), torch.nan))
 
 
 def modulated_deform_conv_backward(
@@ -234,6 +239,19 @@ def _as_read(tensor: Tensor, size: tuple[int, int]) -> Tensor:
     return tensor.flatten(1)[:, : channels * size[0] * size[1]].unflatten(1, (channels, *size))
 
 
+def _without_nan(offset: Tensor) -> Tensor:
+    """Return the offsets with 0 for NaN.
+
+    At a NaN, torchvision would read and write memory that is not the feature map's.
+    """
+    return offset.masked_fill(offset.isnan(), 0)
+
+
+def _has_nan(offset: Tensor) -> Tensor:
+    """Return whether one of a position's offsets is NaN, [B, 1, H_out, W_out]."""
+    return offset.isnan().any(dim=1, keepdim=True)
+
+
 def _backward(
     grad_output: Tensor,
     input: Tensor,
@@ -244,6 +262,7 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Return the gradients of input, weight, offset, mask and bias."""
     grad_output, input, weight, offset = map(at_least_fp32, (grad_output, input, weight, offset))
+    offset = _without_nan(offset)
     grad_input, grad_weight, grad_offset, *others = torch.ops.torchvision._deform_conv2d_backward(
         grad_output,
         input,

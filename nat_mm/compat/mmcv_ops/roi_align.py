@@ -25,6 +25,8 @@ def roi_align_forward(
 ) -> None:
     """Sample the features of each region on a regular grid of bins.
 
+    A region with a NaN or infinite corner gets NaN.
+
     Args:
         input: [B, C, H, W].
         rois: [N, 5], image index and corners x1, y1, x2, y2.
@@ -39,7 +41,7 @@ def roi_align_forward(
         aligned: Whether cell centers lie at half-integer coordinates.
     """
     features = at_least_fp32(input)
-    rois = rois.to(features.dtype)
+    rois, is_broken = _without_broken(rois.to(features.dtype))
     size = (aligned_height, aligned_width)
     if pool_mode == _AVERAGE:
         pooled = torchvision.ops.roi_align(
@@ -51,7 +53,7 @@ def roi_align_forward(
         )
         argmax_y.copy_(rows)
         argmax_x.copy_(columns)
-    output.copy_(pooled)
+    output.copy_(pooled.masked_fill(is_broken[:, None, None, None], torch.nan))
 
 
 def roi_align_backward(
@@ -73,7 +75,7 @@ def roi_align_backward(
     :func:`roi_align_forward`.
     """
     grad = at_least_fp32(grad_output)
-    rois = rois.to(grad.dtype)
+    rois, _ = _without_broken(rois.to(grad.dtype))
     if pool_mode == _AVERAGE:
         grad_features = torch.ops.torchvision._roi_align_backward(
             grad,
@@ -88,3 +90,12 @@ def roi_align_backward(
     else:
         grad_features = roi_max_align_backward(grad, rois, argmax_y, argmax_x, grad_input.shape)
     grad_input.add_(grad_features)
+
+
+def _without_broken(rois: Tensor) -> tuple[Tensor, Tensor]:
+    """Return regions [N, 5] with zeros where one is not finite, and which are not, [N].
+
+    At a NaN, torchvision would read and write memory that is not the feature map's.
+    """
+    is_broken = ~rois.isfinite().all(dim=1)
+    return rois.masked_fill(is_broken[:, None], 0), is_broken
