@@ -227,6 +227,8 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalizes the last axis."""
+        if self._forward_pre_hooks:  # FSDP2's gather the weights, in the forward pass only
+            return super().forward(x)
         return recomputable(super().forward, x)
 
 

@@ -183,6 +183,31 @@ def test_linear_layers_with_adapters(dropout, is_checkpointed, division, monkeyp
     torch.testing.assert_close(run(layer, x, call), run_without(monkeypatch, layer, x))
 
 
+def test_norm_with_weights_that_only_its_hooks_provide(division, monkeypatch):
+    """FSDP2 shards the weights of a module that it wraps alone after the forward pass."""
+    layer, x = make_layer(), make_map()
+
+    def gather(module, inputs):
+        module.weight.data = torch.full((CHANNELS,), 2.0)
+
+    def shard(module, inputs, output):
+        module.weight.data = torch.zeros(0)
+
+    layer.norm2.register_forward_pre_hook(gather)
+    layer.norm2.register_forward_hook(shard)
+    layer.norm2.weight.requires_grad_(False)
+    fc1 = layer.mlp.fc1.weight
+
+    def find_gradient():
+        torch.manual_seed(2)
+        return torch.autograd.grad(layer(x).square().sum(), fc1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(recomputation, '_setting', lambda: False)
+        expected = find_gradient()
+    torch.testing.assert_close(find_gradient(), expected)
+
+
 def test_hooks_run_in_the_forward_pass_only(division):
     layer, x = make_layer(), make_map()
     calls = []
