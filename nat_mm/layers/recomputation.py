@@ -93,12 +93,18 @@ def recompute_in_backward(
             return forward(self, x)
         # Hooks that are already active, such as activation checkpointing's, still handle whatever
         # is kept.
-        outer = torch._C._autograd._top_saved_tensors_default_hooks(False)
+        outer = _outer_hooks()
         pack, unpack = (_keep, _take) if outer is None else outer
-        with saved_tensors_hooks(*_hooks(pack, unpack)):
+        with saved_tensors_hooks(_Pack(pack, unpack, outer), functools.partial(_unpack, unpack)):
             return forward(self, x)
 
     return wrapper
+
+
+def _outer_hooks() -> Any:
+    """Returns the active pair of hooks on saved tensors that is not this module's, or None."""
+    hooks = torch._C._autograd._top_saved_tensors_default_hooks(False)
+    return hooks[0].outer if hooks is not None and isinstance(hooks[0], _Pack) else hooks
 
 
 def _keep(tensor: Tensor) -> tuple[Tensor, int]:
@@ -122,25 +128,35 @@ def _version(tensor: Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version  # inference tensors do not count
 
 
-def _hooks(
-    pack: Callable[[Tensor], Any], unpack: Callable[[Any], Tensor]
-) -> tuple[Callable[[Tensor], Any], Callable[[Any], Tensor]]:
-    """Returns hooks that save recipes for recomputable results; the given hooks save the rest."""
+class _Pack:
+    """Saves recipes for recomputable results; the given hooks save the rest.
 
-    def pack_recipe(tensor: Tensor) -> Any:
+    Args:
+        pack: Saves a tensor.
+        unpack: Returns what ``pack`` saved.
+        outer: The hooks that were active before, or None.
+    """
+
+    def __init__(
+        self, pack: Callable[[Tensor], Any], unpack: Callable[[Any], Tensor], outer: Any
+    ) -> None:
+        self.pack = pack
+        self.unpack = unpack
+        self.outer = outer
+
+    def __call__(self, tensor: Tensor) -> Any:
         recipe = _find_recipe(tensor)
         if recipe is None:
-            return pack(tensor)
-        recipe.keep(pack, unpack)
+            return self.pack(tensor)
+        recipe.keep(self.pack, self.unpack)
         return recipe, tensor.shape
 
-    def unpack_recipe(saved: Any) -> Tensor:
-        if isinstance(saved, tuple) and isinstance(saved[0], _Recipe):
-            recipe, shape = saved
-            return recipe.take().view(shape)
-        return unpack(saved)
 
-    return pack_recipe, unpack_recipe
+def _unpack(unpack: Callable[[Any], Tensor], saved: Any) -> Tensor:
+    if isinstance(saved, tuple) and isinstance(saved[0], _Recipe):
+        recipe, shape = saved
+        return recipe.take().view(shape)
+    return unpack(saved)
 
 
 def _set_recipe(tensor: Any, recipe: _Recipe) -> None:
@@ -148,7 +164,7 @@ def _set_recipe(tensor: Any, recipe: _Recipe) -> None:
 
 
 def _own_recipe(tensor: Tensor) -> _Recipe | None:
-    """Returns a tensor's recipe if neither the tensor nor the recipe's source was modified."""
+    """Returns a tensor's recipe if that still describes it."""
     recipe = getattr(tensor, '_recipe', None)
     return recipe if recipe is not None and recipe.describes(tensor) else None
 
@@ -176,6 +192,7 @@ class _Recipe:
         self.source: Any = source
         self.source_version = 0 if isinstance(source, _Recipe) else _version(source)
         self.version = _version(result)
+        self.hooks = _outer_hooks()
         self.dtype = result.dtype
         self.unpack: Callable[[Any], Tensor] = _take
         self.uses = 0
@@ -188,8 +205,12 @@ class _Recipe:
         )
 
     def describes(self, result: Tensor) -> bool:
-        """Returns whether recomputing gives the result as it is now."""
-        return _version(result) == self.version and self._source_is_unchanged()
+        """Returns whether recomputing gives the result as it is now, from tensors saved alike.
+
+        Activation checkpointing of a module must save that module's input, not what it was made of.
+        """
+        is_unchanged = _version(result) == self.version and self._source_is_unchanged()
+        return is_unchanged and self.hooks == _outer_hooks()
 
     def _source_is_unchanged(self) -> bool:
         if isinstance(self.source, _Recipe):

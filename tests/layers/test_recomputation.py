@@ -1,5 +1,7 @@
 """Tests what the layers keep for backward, alone and with other ways to keep less."""
 
+import functools
+
 import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
@@ -216,6 +218,15 @@ def test_hooks_run_in_the_forward_pass_only(division):
     expected = len(calls)
     y.sum().backward()
     assert len(calls) == expected
+
+
+def test_activation_checkpointing_of_parts(division, monkeypatch):
+    """The inputs of the parts are recomputable results from outside."""
+    layer, x = make_layer(dilation=3), make_map()
+    expected = run_without(monkeypatch, layer, x)
+    for part in (layer.attn, layer.mlp):
+        part.forward = functools.partial(checkpoint, part.forward, use_reentrant=False)
+    torch.testing.assert_close(run(layer, x), expected)
 
 
 def test_kept_tensors_go_through_hooks_that_are_there(division, monkeypatch):
