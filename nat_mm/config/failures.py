@@ -172,6 +172,8 @@ def _describe(error: Exception) -> str:
     error = _original(error)
     last = traceback.extract_tb(error.__traceback__)[-1]
     text = error.args[0] if error.args else last.line
+    if isinstance(error, KeyError) and not re.search(r'\s', str(text)):
+        text = f'there is no {text!r}'  # otherwise it is a message
     return f'{text} ({type(error).__name__} in {last.filename}, line {last.lineno})'
 
 

@@ -13,6 +13,7 @@ from nat_mm.data.class_counts import find_class_count_problems
 from nat_mm.data.coco import check_coco
 from nat_mm.data.findings import Finding
 from nat_mm.data.folders import find_folder_problems
+from nat_mm.data.ground_truth import find_missing_ground_truth
 from nat_mm.data.label_images import find_label_image_problems
 from nat_mm.data.listed_images import find_problems_of_other_lists
 from nat_mm.data.loaders import find_loader_problems
@@ -94,6 +95,8 @@ def check_config(
     }
     for part, each in present.items():
         checks[f'{part}_dataloader'] = partial(find_loader_problems, config, each)
+        if part != 'train':
+            checks[f'{part}_evaluator'] = partial(find_missing_ground_truth, config, part, each)
     has_model = config.get('model') is not None
     if has_model:
         checks['folders of classes'] = lambda: find_folder_problems(config, present)

@@ -1,0 +1,60 @@
+"""Finds validation and test data without the ground truth that its evaluators need."""
+
+from collections.abc import Iterator, Sequence
+
+from mmengine.config import Config
+from mmengine.registry import METRICS
+
+from nat_mm.config.failures import find_parts
+from nat_mm.data.findings import Finding
+from nat_mm.data.paths import find_evaluators
+from nat_mm.data.sources import DataSource, find_class
+
+CLASSIFIERS_METRICS = {'Accuracy', 'SingleLabelMetric', 'MultiLabelMetric', 'ConfusionMatrix'}
+"""Metrics of mmpretrain that read ``gt_label``."""
+PIPELINE_METRICS = {'IoUMetric', 'VOCMetric', 'CocoMetric'}
+"""Metrics of mmseg and mmdet that read what the pipeline loads, CocoMetric without an ann_file."""
+TOOLBOXES = ('mmcv', 'mmseg', 'mmdet', 'mmpretrain')
+
+
+def find_missing_ground_truth(
+    config: Config, part: str, sources: Sequence[DataSource]
+) -> Iterator[Finding]:
+    """Compares the evaluators of a part of the data with what its datasets load.
+
+    OpenMMLab's metrics stop a run by a KeyError at its first validation, after hours of training.
+
+    Args:
+        config: Config of the run.
+        part: ``val`` or ``test``.
+        sources: The datasets of that part.
+
+    Yields:
+        The datasets that load no ground truth.
+    """
+    for place, evaluator in find_evaluators(config, part):
+        kind = find_class(METRICS, evaluator, config)
+        names = {each.__name__ for each in getattr(kind, '__mro__', ())}
+        if evaluator.get('format_only') or evaluator.get('ann_file'):
+            continue
+        for source in sources:
+            if names & PIPELINE_METRICS and _loads_no_annotations(source):
+                yield Finding(
+                    f'{place} needs the ground truth, but {source.place}.pipeline does not load '
+                    "it: write dict(type='LoadAnnotations') there before the packing"
+                )
+            elif names & CLASSIFIERS_METRICS and not getattr(source.dataset, 'with_label', True):
+                yield Finding(
+                    f'{place} needs the ground truth, but {source.place}.with_label is False: '
+                    f'set it to True, or {part}_evaluator, {part}_dataloader and {part}_cfg to None'
+                )
+
+
+def _loads_no_annotations(source: DataSource) -> bool:
+    """Whether a pipeline surely loads none: users' transforms and nested ones may."""
+    kinds = [type(each) for each in source.transforms]
+    known = all(kind.__module__.partition('.')[0] in TOOLBOXES for kind in kinds)
+    loads = any('Annotation' in kind.__name__ for kind in kinds)
+    steps = source.config.get('pipeline') or ()
+    nested = any(path and 'type' in each for step in steps for path, each in find_parts(step))
+    return bool(kinds) and known and not nested and not loads

@@ -1,0 +1,86 @@
+"""Tests that evaluators without ground truth are found before training."""
+
+import pytest
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from nat_mm.data.ground_truth import find_missing_ground_truth
+from nat_mm.data.sources import find_sources
+
+LOAD = dict(type='LoadImageFromFile')
+ANNOTATIONS = dict(type='LoadAnnotations')
+SEGMENTS = dict(type='mmseg.BaseSegDataset', metainfo=dict(classes=('a', 'b')))
+OBJECTS = dict(type='mmdet.CocoDataset', ann_file='val.json')
+CLASSES = dict(type='mmpretrain.CustomDataset', data_root='gone')
+
+
+def texts(dataset, evaluator, *transforms):
+    scope = dataset['type'].partition('.')[0]
+    pytest.importorskip(scope)
+    init_default_scope(scope)
+    loader = dict(dataset=dict(dataset, pipeline=[LOAD, *transforms]))
+    config = Config(dict(default_scope=scope, val_dataloader=loader, val_evaluator=evaluator))
+    sources = find_sources(config, 'val')
+    assert len(sources) == 1
+    return [each.text for each in find_missing_ground_truth(config, 'val', sources)]
+
+
+@pytest.mark.parametrize(
+    ('dataset', 'evaluator', 'place'),
+    [
+        (SEGMENTS, dict(type='IoUMetric'), 'val_evaluator'),
+        (SEGMENTS, [dict(type='CityscapesMetric'), dict(type='IoUMetric')], 'val_evaluator.1'),
+        (OBJECTS, dict(type='CocoMetric'), 'val_evaluator'),
+        (OBJECTS, dict(type='VOCMetric'), 'val_evaluator'),
+    ],
+    ids=['segments', 'second metric', 'objects', 'objects like VOC'],
+)
+def test_pipeline_without_annotations(dataset, evaluator, place):
+    (text,) = texts(dataset, evaluator)
+    start = f'{place} needs the ground truth, but val_dataloader.dataset.pipeline does not load it'
+    assert text.startswith(start)
+    assert texts(dataset, evaluator, ANNOTATIONS) == []
+
+
+@pytest.mark.parametrize('metric', ['Accuracy', 'SingleLabelMetric', 'ConfusionMatrix'])
+def test_images_without_labels(metric):
+    (text,) = texts(dict(CLASSES, with_label=False), dict(type=metric))
+    assert 'val_dataloader.dataset.with_label is False: set it to True' in text
+    assert texts(CLASSES, dict(type=metric)) == []
+
+
+@pytest.mark.parametrize(
+    ('dataset', 'evaluator', 'transforms'),
+    [
+        (SEGMENTS, dict(type='IoUMetric', format_only=True, output_dir='out'), []),
+        (SEGMENTS, None, []),
+        (OBJECTS, dict(type='CocoMetric', ann_file='val.json'), []),
+        (
+            SEGMENTS,
+            dict(type='IoUMetric'),
+            [
+                dict(
+                    type='TestTimeAug',
+                    transforms=[[dict(type='RandomFlip', prob=0.5)], [ANNOTATIONS]],
+                )
+            ],
+        ),
+    ],
+    ids=['only predictions', 'no evaluator', 'annotation file', 'nested'],
+)
+def test_what_needs_none_or_may_have_it(dataset, evaluator, transforms):
+    assert texts(dataset, evaluator, *transforms) == []
+
+
+def test_own_transforms_may_load_it():
+    from mmcv.transforms import TRANSFORMS, BaseTransform
+
+    @TRANSFORMS.register_module()
+    class ReadMyFormat(BaseTransform):
+        def transform(self, results):
+            return results
+
+    try:
+        assert texts(SEGMENTS, dict(type='IoUMetric'), dict(type='ReadMyFormat')) == []
+    finally:
+        del TRANSFORMS._module_dict['ReadMyFormat']
