@@ -95,8 +95,7 @@ def check_config(
     }
     for part, each in present.items():
         checks[f'{part}_dataloader'] = partial(find_loader_problems, config, each)
-        if part != 'train':
-            checks[f'{part}_evaluator'] = partial(find_missing_ground_truth, config, part, each)
+        checks[f'ground truth of {part}'] = partial(find_missing_ground_truth, config, part, each)
     has_model = config.get('model') is not None
     if has_model:
         checks['folders of classes'] = lambda: find_folder_problems(config, present)

@@ -1,4 +1,4 @@
-"""Finds validation and test data without the ground truth that its evaluators need."""
+"""Finds data without the ground truth that the model or the evaluators need."""
 
 from collections.abc import Iterator, Sequence
 
@@ -20,18 +20,21 @@ TOOLBOXES = ('mmcv', 'mmseg', 'mmdet', 'mmpretrain')
 def find_missing_ground_truth(
     config: Config, part: str, sources: Sequence[DataSource]
 ) -> Iterator[Finding]:
-    """Compares the evaluators of a part of the data with what its datasets load.
+    """Compares what datasets load with what the model, or a part's evaluators, need.
 
     OpenMMLab's metrics stop a run by a KeyError at its first validation, after hours of training.
 
     Args:
         config: Config of the run.
-        part: ``val`` or ``test``.
+        part: ``train``, ``val`` or ``test``.
         sources: The datasets of that part.
 
     Yields:
         The datasets that load no ground truth.
     """
+    if part == 'train':
+        yield from _find_untrainable(config, sources)
+        return
     for place, evaluator in find_evaluators(config, part):
         kind = find_class(METRICS, evaluator, config)
         names = {each.__name__ for each in getattr(kind, '__mro__', ())}
@@ -39,15 +42,32 @@ def find_missing_ground_truth(
             continue
         for source in sources:
             if names & PIPELINE_METRICS and _loads_no_annotations(source):
-                yield Finding(
-                    f'{place} needs the ground truth, but {source.place}.pipeline does not load '
-                    "it: write dict(type='LoadAnnotations') there before the packing"
-                )
+                yield Finding(_describe(place, source))
             elif names & CLASSIFIERS_METRICS and not getattr(source.dataset, 'with_label', True):
                 yield Finding(
                     f'{place} needs the ground truth, but {source.place}.with_label is False: '
                     f'set it to True, or {part}_evaluator, {part}_dataloader and {part}_cfg to None'
                 )
+
+
+def _find_untrainable(config: Config, sources: Sequence[DataSource]) -> Iterator[Finding]:
+    """Yields the datasets from which a detector or segmentor cannot learn."""
+    has_head = any(name.endswith('_head') for name in config.get('model') or {})
+    if config.default_scope not in ('mmdet', 'mmseg') or not has_head:
+        return
+    for source in sources:
+        is_outermost = source.place == 'train_dataloader.dataset'
+        # A wrapper's own pipeline, such as MultiImageMixDataset's, may load the ground truth.
+        if is_outermost or 'pipeline' not in config.train_dataloader.dataset:
+            if _loads_no_annotations(source):
+                yield Finding(_describe('model', source))
+
+
+def _describe(who: str, source: DataSource) -> str:
+    return (
+        f'{who} needs the ground truth, but {source.place}.pipeline does not load it: write '
+        "dict(type='LoadAnnotations') there before the packing"
+    )
 
 
 def _loads_no_annotations(source: DataSource) -> bool:

@@ -72,6 +72,34 @@ def test_what_needs_none_or_may_have_it(dataset, evaluator, transforms):
     assert texts(dataset, evaluator, *transforms) == []
 
 
+@pytest.mark.parametrize(
+    ('dataset', 'model', 'is_found'),
+    [
+        (SEGMENTS, dict(decode_head={}), True),
+        (OBJECTS, dict(rpn_head={}, roi_head={}), True),
+        (CLASSES, dict(head={}), False),
+        (OBJECTS, dict(backbone={}), False),
+    ],
+    ids=['segmentor', 'detector', 'classifier', 'without a head'],
+)
+@pytest.mark.parametrize('wrapper', [None, 'RepeatDataset', 'MultiImageMixDataset'])
+def test_training_without_annotations(dataset, model, is_found, wrapper):
+    scope = dataset['type'].partition('.')[0]
+    pytest.importorskip(scope)
+    init_default_scope(scope)
+    dataset = dict(dataset, pipeline=[LOAD])
+    if wrapper == 'RepeatDataset':
+        dataset = dict(type=wrapper, dataset=dataset, times=2)
+    elif wrapper:
+        dataset = dict(type=wrapper, dataset=dataset, pipeline=[ANNOTATIONS])
+    loader = dict(dataset=dataset)
+    config = Config(dict(default_scope=scope, train_dataloader=loader, model=model))
+    found = list(find_missing_ground_truth(config, 'train', find_sources(config, 'train')))
+    assert len(found) == (is_found and wrapper != 'MultiImageMixDataset')
+    for each in found:
+        assert each.text.startswith('model needs the ground truth, but train_dataloader.dataset')
+
+
 def test_own_transforms_may_load_it():
     from mmcv.transforms import TRANSFORMS, BaseTransform
 
