@@ -3,8 +3,8 @@
 import copy
 import io
 import os
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -232,9 +232,9 @@ class Model:
         entries: list[Any] = [inputs]
         if isinstance(inputs, Iterable) and not isinstance(inputs, _NO_LISTS):
             entries = list(inputs)
-        frames = [frame for entry in entries for frame in _read(entry, self.loader)]
         results = []
-        with self.low_scores_kept(score_threshold):
+        with _unreadable_refused(), self.low_scores_kept(score_threshold):
+            frames = [frame for entry in entries for frame in _read(entry, self.loader)]
             for batch in batches(frames, 1 if tiling else batch_size):
                 if tiling is None:
                     samples = self.infer(batch)
@@ -338,6 +338,15 @@ def _read(entry: str | Path | np.ndarray, loader: ImageLoader) -> list[Frame]:
     frames = list(read_frames(media, left_out, loader=loader))
     left_out.raise_if_any(media)
     return frames
+
+
+@contextmanager
+def _unreadable_refused() -> Iterator[None]:
+    """Turns an `UnreadableInput`, which others report and leave out, into a UserError."""
+    try:
+        yield
+    except UnreadableInput as error:
+        raise UserError(f'an image cannot be predicted: {error}') from error
 
 
 def _count_classes(module: nn.Module) -> int:

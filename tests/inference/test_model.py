@@ -131,6 +131,7 @@ def test_same_result_from_file_array_list_and_folder(models, folder, task):
         ('gone.png', {}, UserError, 'input not found: gone.png'),
         (np.zeros((8, 8), np.uint8), {}, TypeError, r'\[height, width, 3\] of uint8, got \[8, 8\]'),
         (np.zeros((8, 8, 3)), {}, TypeError, 'got .* of float64'),
+        (np.zeros((0, 8, 3), np.uint8), {}, UserError, r'predicted: its shape \[0, 8, 3\] is not'),
         ([3], {}, TypeError, 'must be a path or an array, got 3'),
         (None, {}, TypeError, 'must be a path or an array, got None'),
         (b'a.png', {}, TypeError, 'must be a path or an array, got a bytes'),
@@ -140,8 +141,8 @@ def test_same_result_from_file_array_list_and_folder(models, folder, task):
         ([], {'batch_size': 0}, UserError, 'batch_size must be at least 1, got 0'),
         ([], {'tiling': 64}, TypeError, 'tiling must be a Tiling, got 64'),
     ],
-    ids=['missing', 'gray', 'float', 'number', 'none', 'bytes', 'tensor', 'empty', 'threshold']
-    + ['batch size', 'tiling'],
+    ids=['missing', 'gray', 'float', 'no pixels', 'number', 'none', 'bytes', 'tensor', 'empty']
+    + ['threshold', 'batch size', 'tiling'],
 )
 def test_wrong_input(models, inputs, options, error, message):
     with pytest.raises(error, match=message):
@@ -253,6 +254,12 @@ def test_image_in_memory_is_loaded_as_the_config_asks_for():
     loaded = model.loaded(Frame(image, 'image', 'image'))['img']
     assert loaded.dtype == np.float32
     np.testing.assert_array_equal(loaded, cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))
+
+
+def test_image_that_the_pipeline_drops(models, folder, monkeypatch):
+    monkeypatch.setattr(models['segmentation'], '_pipeline', lambda results: None)
+    with pytest.raises(UserError, match='predicted: the test pipeline of the config leaves it out'):
+        models['segmentation'].predict(folder / 'a.png')
 
 
 def test_unreadable_image_is_named(models, tmp_path):
