@@ -9,7 +9,8 @@ segmentor, including postprocessing. The outputs have the size of the input imag
 
 With --preprocess, the input "image" is uint8, [height, width, 3], BGR as OpenCV reads it, and the
 model resizes, normalizes and pads it as the config's test pipeline does. Otherwise, it is float32,
-[batch, 3, height, width], normalized with the mean and std of the config's data_preprocessor.
+[batch, 3, height, width], at least 32 x 32, normalized with the mean and std of the config's
+data_preprocessor.
 
 --part backbone exports the backbone alone. The outputs "features0", "features1" etc. are the
 feature maps, [batch, channels, height / (4, 8, 16, 32), width / (4, 8, 16, 32)], rounded up.

@@ -17,6 +17,7 @@ from nat_mm.export.preprocessing import (
 from nat_mm.export.program import to_onnx
 from nat_mm.export.segmentor import OUTPUTS, ExportedSegmentor
 from nat_mm.inference.model import Model
+from nat_mm.inference.model_settings import smallest_input
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -65,7 +66,11 @@ def model_to_onnx(model: Model, *, preprocess: bool) -> 'ModelProto':
             'backbone'
         )
     if preprocess:
-        settings = read_preprocessing(model.config, model.module.data_preprocessor)
+        settings = read_preprocessing(
+            model.config,
+            model.module.data_preprocessor,
+            smallest=smallest_input(model.module),
+        )
         if model.task == 'detection' and settings.scale is None:
             raise UserError(
                 f'{model.config.filename}: the test pipeline has no Resize, and mmdet predicts '

@@ -4,6 +4,7 @@ Every exported network has the inputs ``network_image``, ``content`` and ``size`
 `nat_mm.export.detector.ExportedDetector.forward`. A *front* computes them from the user's image.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,9 @@ class Preprocessing:
         reversed_channels: Whether BGR is converted to RGB.
         divisor: Height and width are padded at the bottom and right to multiples of this.
         padding: Padding value.
+        smallest: Height and width are padded to at least this, as
+            `nat_mm.inference.model_settings.small_images_padded` does.
+        small_divisor: Takes the place of ``divisor`` if either is less than ``smallest``.
     """
 
     scale: tuple[int, int] | None
@@ -44,14 +48,17 @@ class Preprocessing:
     reversed_channels: bool
     divisor: int
     padding: float
+    smallest: int = 0
+    small_divisor: int = 1
 
 
-def read_preprocessing(config: Config, preprocessor: Any) -> Preprocessing:
+def read_preprocessing(config: Config, preprocessor: Any, *, smallest: int = 0) -> Preprocessing:
     """Reads the test pipeline of a config.
 
     Args:
         config: The config.
         preprocessor: The model's data preprocessor, of mmdet or mmseg.
+        smallest: A result of `nat_mm.inference.model_settings.smallest_input`.
 
     Returns:
         The preprocessing.
@@ -92,7 +99,7 @@ def read_preprocessing(config: Config, preprocessor: Any) -> Preprocessing:
         )
     if hasattr(preprocessor, 'test_cfg'):
         # mmseg's preprocessor. In OneDL's fork, it also has a pad_size_divisor, which is not used.
-        divisor = settings.get('size_divisor') or 1
+        divisor = settings.get('size_divisor')
     else:
         divisor = preprocessor.pad_size_divisor
     padding = getattr(preprocessor, 'pad_value', getattr(preprocessor, 'pad_val', 0))
@@ -102,8 +109,10 @@ def read_preprocessing(config: Config, preprocessor: Any) -> Preprocessing:
         mean=mean,
         deviation=deviation,
         reversed_channels=reverses_channels(preprocessor),
-        divisor=divisor,
+        divisor=divisor or 1,
         padding=float(padding),
+        smallest=smallest,
+        small_divisor=math.lcm(divisor, smallest or 1) if divisor else 1,
     )
 
 
@@ -178,9 +187,12 @@ def image_front(settings: Preprocessing) -> str:
         f'front_deviation = {_channels(settings.deviation)}',
         'front_centered = Sub (front_ordered, front_mean)',
         'front_normal = Div (front_centered, front_deviation)',
-        f'front_divisor = Constant <value = int64[1] {{{settings.divisor}}}> ()',
-        f'front_rest = Constant <value = int64[1] {{{settings.divisor - 1}}}> ()',
-        'front_raised = Add (content, front_rest)',
+        f'front_smallest = Constant <value = int64[1] {{{settings.smallest}}}> ()',
+        *_divisor(settings),
+        'front_enlarged = Max (content, front_smallest)',
+        'front_one = Constant <value = int64[1] {1}> ()',
+        'front_rest = Sub (front_divisor, front_one)',
+        'front_raised = Add (front_enlarged, front_rest)',
         'front_units = Div (front_raised, front_divisor)',
         'front_padded = Mul (front_units, front_divisor)',
         'front_missing = Sub (front_padded, content)',
@@ -218,6 +230,20 @@ def _content(scale: tuple[int, int], keep_ratio: bool) -> list[str]:
             f'front_{name}_sides = Div (front_{name}_raised, front_{name}_double)',
         ]
     return [*steps, 'content = Min (front_longest_sides, front_shortest_sides)']
+
+
+def _divisor(settings: Preprocessing) -> list[str]:
+    """Computes what height and width are padded to multiples of."""
+    usual = f'Constant <value = int64[1] {{{settings.divisor}}}> ()'
+    if settings.small_divisor == settings.divisor:
+        return [f'front_divisor = {usual}']
+    return [
+        f'front_usual_divisor = {usual}',
+        f'front_small_divisor = Constant <value = int64[1] {{{settings.small_divisor}}}> ()',
+        'front_side = ReduceMin <keepdims = 1> (content)',
+        'front_is_small = Less (front_side, front_smallest)',
+        'front_divisor = Where (front_is_small, front_small_divisor, front_usual_divisor)',
+    ]
 
 
 def _channels(values: Sequence[float]) -> str:

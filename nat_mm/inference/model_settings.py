@@ -47,9 +47,7 @@ def small_images_padded(model: nn.Module, images: Sequence[Tensor]) -> Iterator[
         images: Inputs of its preprocessor, each [channels, height, width].
     """
     smallest = min(min(image.shape[-2:]) for image in images)
-    if smallest >= SMALLEST_INPUT or not any(
-        isinstance(module, FreezableBackbone) for module in model.modules()
-    ):
+    if smallest >= SMALLEST_INPUT or not smallest_input(model):
         yield
         return
     preprocessor: Any = model.data_preprocessor
@@ -64,6 +62,12 @@ def small_images_padded(model: nn.Module, images: Sequence[Tensor]) -> Iterator[
         stack.callback(setattr, preprocessor, name, getattr(preprocessor, name))
         setattr(preprocessor, name, padded)
         yield
+
+
+def smallest_input(model: nn.Module) -> int:
+    """Returns the height and width to which smaller images are padded, or 0 if they are not."""
+    is_ours = any(isinstance(module, FreezableBackbone) for module in model.modules())
+    return SMALLEST_INPUT if is_ours else 0
 
 
 def _pad_in_tests(settings: dict) -> dict:

@@ -19,7 +19,7 @@ from nat_mm.errors import UserError
 from nat_mm.export.files import write_model
 from nat_mm.export.model import model_to_onnx
 from nat_mm.export.operators import centers, crop, highest, resize, suppress
-from nat_mm.export.preprocessing import image_front, read_preprocessing
+from nat_mm.export.preprocessing import Preprocessing, image_front, read_preprocessing
 from nat_mm.export.verification import (
     agreement,
     compare,
@@ -29,10 +29,14 @@ from nat_mm.export.verification import (
 )
 from nat_mm.inference.inputs import Frame
 from nat_mm.inference.model import Model
+from nat_mm.inference.model_settings import small_images_padded, smallest_input
 
 Build = Callable[..., Model]
 
 TENSORRT = set((Path(__file__).parent / 'tensorrt_operators.txt').read_text().split())
+TINY = dict(
+    embed_dim=8, depths=[1, 1, 1], num_heads=[1, 1, 1], kernel_size=3, out_indices=(0, 1, 2)
+)
 RUNTIMES = {'onnxruntime': onnxruntime_runtime, 'openvino': openvino_runtime}
 
 
@@ -118,10 +122,8 @@ def test_detector_without_resize_is_refused(detector: Build) -> None:
 
 @pytest.mark.parametrize('preprocess', [False, True], ids=['plain', 'preprocess'])
 def test_images_with_four_channels_are_refused(segmentor: Build, preprocess: bool) -> None:
-    sizes = dict(embed_dim=8, depths=[1, 1, 1], num_heads=[1, 1, 1], kernel_size=3)
-    backbone = dict(type='NAT', **sizes, in_channels=4, out_indices=(0, 1, 2))
     model = segmentor()
-    model.module.backbone = MODELS.build(backbone)
+    model.module.backbone = MODELS.build(dict(type='NAT', **TINY, in_channels=4))
     with pytest.raises(UserError, match='images with 3 channels, and its backbone has in_ch'):
         model_to_onnx(model, preprocess=preprocess)
 
@@ -133,16 +135,19 @@ RESIZES: dict[str, list[dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize('resize', RESIZES)
-def test_images_are_prepared_as_in_the_pipeline(detector: Build, resize: str) -> None:
-    model = detector('RetinaNet', RESIZES[resize])
-    settings = read_preprocessing(model.config, model.module.data_preprocessor)
+def front_session(settings: Preprocessing) -> onnxruntime.InferenceSession:
     front = onnx.parser.parse_model(
         f'<ir_version: 10, opset_import: ["": 18]> {image_front(settings)}'
     )
     onnx.checker.check_model(front, full_check=True)
     assert {node.op_type for node in front.graph.node} <= TENSORRT
-    session = onnxruntime.InferenceSession(front.SerializeToString())
+    return onnxruntime.InferenceSession(front.SerializeToString())
+
+
+@pytest.mark.parametrize('resize', RESIZES)
+def test_images_are_prepared_as_in_the_pipeline(detector: Build, resize: str) -> None:
+    model = detector('RetinaNet', RESIZES[resize])
+    session = front_session(read_preprocessing(model.config, model.module.data_preprocessor))
     for image in generated_images(((128, 160), (97, 203), (640, 301), (33, 47))):
         prepared, content, size = session.run(None, {'image': image})
         batch = pseudo_collate([model._prepare(Frame(image, 'image', 'image'))])
@@ -165,6 +170,38 @@ def test_segmentors_are_padded_as_in_tests(segmentor: Build, test_cfg: Any, divi
     preprocessor = SegDataPreProcessor(size_divisor=32, test_cfg=test_cfg)
     preprocessor.pad_size_divisor = 32
     assert read_preprocessing(model.config, preprocessor).divisor == divisor
+
+
+SMALL = ((5, 7), (20, 200), (64, 31), (40, 50))
+
+
+@pytest.mark.parametrize('test_cfg', [{}, dict(size_divisor=48)], ids=['none', 'test_cfg'])
+def test_small_images_are_padded_as_in_predictions(segmentor: Build, test_cfg: Any) -> None:
+    model = segmentor(**{'model.data_preprocessor.test_cfg': test_cfg})
+    check_small_images(model)
+
+
+@pytest.mark.parametrize('divisor', [1, 32, 48])
+def test_small_images_of_a_detector(detector: Build, divisor: int) -> None:
+    resize = [dict(type='Resize', scale=(200, 128), keep_ratio=True)]
+    model = detector('RetinaNet', resize, **{'model.data_preprocessor.pad_size_divisor': divisor})
+    check_small_images(model)
+
+
+def check_small_images(model: Model) -> None:
+    model.module.backbone = MODELS.build(dict(type='NAT', **TINY))
+    settings = read_preprocessing(
+        model.config, model.module.data_preprocessor, smallest=smallest_input(model.module)
+    )
+    session = front_session(settings)
+    for shape in SMALL:
+        image = np.full((*shape, 3), 200, np.uint8)
+        prepared, _, _ = session.run(None, {'image': image})
+        batch = pseudo_collate([model._prepare(Frame(image, 'image', 'image'))])
+        with small_images_padded(model.module, batch['inputs']):
+            expected = model.module.data_preprocessor(batch)['inputs']
+        assert prepared.shape == expected.shape
+        np.testing.assert_allclose(prepared, expected, atol=1e-5, rtol=0)
 
 
 OPERATORS = {
