@@ -13,6 +13,7 @@ from nat_mm.inference.images import check_not_overwritten
 from nat_mm.inference.inputs import (
     Frame,
     LeftOut,
+    check_result_names,
     find_inputs,
     read_frames,
     result_names,
@@ -66,6 +67,7 @@ def find_images(
         images.append(medium)
     if results is not None and len(images) > 1:
         raise UserError(f'only one image can be given, got {len(images)} with {", ".join(inputs)}')
+    check_result_names(images)
     names = result_names(images).values() if results is None else results
     check_not_overwritten(images, [result_path(out_dir, name) for name in names])
     try:

@@ -40,7 +40,7 @@ from nat_mm.commands.running import INTERRUPTED, printable
 from nat_mm.errors import UserError
 from nat_mm.inference.drawing import SCORE_THRESHOLD, check_opacity
 from nat_mm.inference.images import MEGAPIXELS
-from nat_mm.inference.inputs import find_inputs, list_unreadable
+from nat_mm.inference.inputs import check_result_names, find_inputs, list_unreadable
 from nat_mm.inference.model import load_model
 from nat_mm.inference.prediction import check_outputs, predict_all
 from nat_mm.inference.tiling import Tiling
@@ -142,6 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     check_arguments(arguments)
     tiling = read_tiling(arguments)
     media = find_inputs(arguments.inputs, max_frames=arguments.max_frames)
+    check_result_names(media)
     check_outputs(media, Path(arguments.out_dir))
     model = load_model(
         arguments.config,

@@ -143,20 +143,18 @@ def find_inputs(inputs: Iterable[str], *, max_frames: int | None = None) -> list
         max_frames: How many images of each video or camera are read; None means all.
 
     Returns:
-        Paths of images, and videos, each once, even if several inputs name or contain it. Their
-        results have different names; see `result_names`.
+        Paths of images, and videos, each once, even if several inputs name or contain it.
 
     Raises:
         UserError: An input does not exist or is a URL, a folder cannot be listed or contains no
-            image, a glob matches no file, two inputs would have results with the same name, a
-            camera is not the only input, or a camera is not available.
+            image, a glob matches no file, a camera is not the only input, or a camera is not
+            available.
     """
     by_identity: dict[object, Path | Video] = {}
     for entry in inputs:
         for medium in _expand(entry, max_frames):
             by_identity.setdefault(_identity(medium), medium)
     found = list(by_identity.values())
-    _check_names(found)
     cameras = [medium for medium in found if isinstance(medium, Video) and medium.is_camera]
     if cameras and len(found) > 1:
         raise UserError(f'{cameras[0]} must be the only input, as it has no end')
@@ -185,6 +183,30 @@ def result_names(media: Sequence[Path | Video]) -> dict[Path | Video, str]:
         medium: Path(os.path.relpath(path, root)).with_suffix('').as_posix()
         for medium, path in paths.items()
     }
+
+
+def check_result_names(media: Sequence[Path | Video]) -> None:
+    """Checks that inputs have results with different names; see `result_names`.
+
+    Raises:
+        UserError: Two would have the same, or one would be among the results of a video.
+    """
+    by_name: dict[str, Path | Video] = {}
+    names = result_names(media)
+    for medium, name in names.items():
+        other = by_name.setdefault(name, medium)
+        if other is not medium:
+            raise UserError(
+                f'{other} and {medium} would both have results named {name}: '
+                'predict them into different folders'
+            )
+    for medium, name in names.items():
+        for folder in map(str, Path(name).parents):
+            if isinstance(by_name.get(folder), Video):
+                raise UserError(
+                    f'the results of {medium} would be among those of the images of '
+                    f'{by_name[folder]}: predict them into different folders'
+                )
 
 
 def read_frames(
@@ -318,22 +340,3 @@ def _identity(medium: Path | Video) -> object:
     """Returns what is equal for two ways to write the path of a file, but not for links to it."""
     file = _file(medium)
     return medium if file is None else (os.path.abspath(file), os.path.realpath(file))
-
-
-def _check_names(media: Sequence[Path | Video]) -> None:
-    by_name: dict[str, Path | Video] = {}
-    names = result_names(media)
-    for medium, name in names.items():
-        other = by_name.setdefault(name, medium)
-        if other is not medium:
-            raise UserError(
-                f'{other} and {medium} would both have results named {name}: '
-                'predict them into different folders'
-            )
-    for medium, name in names.items():
-        for folder in map(str, Path(name).parents):
-            if isinstance(by_name.get(folder), Video):
-                raise UserError(
-                    f'the results of {medium} would be among those of the images of '
-                    f'{by_name[folder]}: predict them into different folders'
-                )

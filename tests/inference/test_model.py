@@ -256,6 +256,14 @@ def test_image_in_memory_is_loaded_as_the_config_asks_for():
     np.testing.assert_array_equal(loaded, cv2.cvtColor(image, cv2.COLOR_BGR2GRAY))
 
 
+def test_folder_with_images_of_the_same_name(models, folder, tmp_path):
+    """Only commands write files that are named like the images."""
+    for name in ('a.png', 'a.bmp'):
+        cv2.imwrite(str(tmp_path / name), cv2.imread(str(folder / 'a.png')))
+    results = models['segmentation'].predict(tmp_path)
+    assert [result.describe()['image'] for result in results] == ['a.bmp', 'a.png']
+
+
 def test_image_that_the_pipeline_drops(models, folder, monkeypatch):
     monkeypatch.setattr(models['segmentation'], '_pipeline', lambda results: None)
     with pytest.raises(UserError, match='predicted: the test pipeline of the config leaves it out'):
