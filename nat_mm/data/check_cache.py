@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import cv2
 from mmengine.config import Config
@@ -67,7 +68,7 @@ def _folder() -> Path:
 def _fingerprint(config: Config, parts: Sequence[str], files: bool) -> str:
     settings = {key: value for key, value in config.to_dict().items() if key not in WITHOUT_EFFECT}
     known = {
-        'config': settings,
+        'config': _with_text_keys(settings),
         'folder': os.getcwd(),
         'parts': list(parts),
         'files': files,
@@ -77,6 +78,13 @@ def _fingerprint(config: Config, parts: Sequence[str], files: bool) -> str:
     }
     content = json.dumps(known, default=repr, sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()
+
+
+def _with_text_keys(value: Any) -> Any:
+    """Makes the keys of dicts sortable and fit for JSON, such as the colors of label images."""
+    if isinstance(value, dict):
+        return {repr(key): _with_text_keys(each) for key, each in value.items()}
+    return [_with_text_keys(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _custom_imports(config: Config) -> list[str]:

@@ -8,11 +8,13 @@ from contextlib import suppress
 from types import SimpleNamespace
 
 import pytest
+from mmengine.config import Config
 
 import nat_mm
 from nat_mm.commands import check, train
 from nat_mm.data import check_cache
 from nat_mm.data.findings import Finding
+from nat_mm.data.progress import no_progress
 from nat_mm.errors import UserError
 
 
@@ -169,6 +171,16 @@ def test_a_second_run_does_not_check_again(before_training, annotations, monkeyp
     spoil(path, bbox=[1, 2, 3])
     with pytest.raises(UserError, match='bbox is not four numbers'):
         before_training(option)
+
+
+def test_keys_that_are_not_text(monkeypatch):
+    found = []
+    report = check_cache.Report((), [])
+    monkeypatch.setattr(check_cache, 'check_config', lambda *_, **__: found.append(1) or report)
+    for number in (1, 1, 2):
+        config = Config(dict(colors={(0, 0, 0): number, 255: 1, 'rest': 2}))
+        check_cache.check_once(config, parts=['train'], files=True, progress=no_progress)
+    assert len(found) == 2
 
 
 @pytest.mark.parametrize(
