@@ -154,7 +154,9 @@ def _find_problems_of_folders(source: DataSource) -> Iterator[Finding]:
             f'{shorten(others, 3)}',
             is_error=False,
         )
-    yield from _find_unreadable([folder / path for each in images.values() for path in each])
+    yield from _find_unreadable(
+        source, [folder / path for each in images.values() for path in each]
+    )
 
 
 def _walk_files(folder: Path) -> Iterator[str]:
@@ -284,7 +286,7 @@ def _find_problems_of_list(
         paths[path] = label
         used.add(label)
     yield from _compare_list(source, paths, numbered)
-    yield from _find_unreadable([Path(dataset.img_prefix, path) for path in paths])
+    yield from _find_unreadable(source, [Path(dataset.img_prefix, path) for path in paths])
     if conflicts:
         more = f' (and so {len(conflicts) - 1} more lines)' if len(conflicts) > 1 else ''
         yield Finding(conflicts[0] + more, is_error=False)
@@ -330,8 +332,10 @@ def _compare_list(
             return
 
 
-def _find_unreadable(paths: Sequence[Path]) -> Iterator[Finding]:
+def _find_unreadable(source: DataSource, paths: Sequence[Path]) -> Iterator[Finding]:
     """Reads the headers of images; of more than `MOST_HEADERS`, an evenly spread sample."""
+    if source.transforms and source.image_loader is None:
+        return
     sample = paths[:: -(-len(paths) // MOST_HEADERS) or 1]
     with ThreadPoolExecutor(8) as pool:
         problems = list(pool.map(find_image_problem, sample))

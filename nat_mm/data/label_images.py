@@ -15,14 +15,13 @@ from nat_mm.data.findings import Finding
 from nat_mm.data.image_headers import ImageHeader, find_image_problem, read_header
 from nat_mm.data.label_values import describe_colors, find_label_value_problems
 from nat_mm.data.paths import is_local
-from nat_mm.data.sources import DataSource
+from nat_mm.data.sources import DataSource, is_known
 from nat_mm.errors import shorten
 from nat_mm.inference.images import SUFFIXES, UnreadableInput
 
 _SAMPLE = 100
 """Number of label images of a dataset, evenly spread, whose pixels are read."""
 _GRAY_MODES = ('1', 'L', 'P', 'I', 'I;16', 'I;16B', 'I;16L', 'F')
-_FRAMEWORKS = ('mmcv', 'mmdet', 'mmengine', 'mmpretrain', 'mmseg', 'nat_mm')
 
 
 @dataclass(frozen=True)
@@ -86,8 +85,8 @@ def find_label_image_problems(
         yield from _find_left_out(dataset, key, pairs)
     yield from _find_bad_lines(dataset)
     is_panoptic = 'Panoptic' in type(loader).__name__
-    is_ours = type(loader).__module__.split('.')[0] in _FRAMEWORKS
-    is_sure = all(_is_known(each) for each in _flatten(dataset.pipeline.transforms))
+    is_ours = is_known(type(loader))
+    is_sure = all(is_known(type(each)) for each in _flatten(dataset.pipeline.transforms))
     sound: list[str] = []
     yield from _compare_headers(
         *(dataset, pairs, sound),
@@ -135,10 +134,6 @@ def _flatten(transforms: Iterable[Any]) -> Iterator[Any]:
             inner = getattr(each, name, None)
             if isinstance(inner, list | tuple):
                 yield from _flatten(inner)
-
-
-def _is_known(transform: Any) -> bool:
-    return type(transform).__module__.split('.')[0] in _FRAMEWORKS
 
 
 def _list_pairs(dataset: BaseDataset) -> list[_Pair]:
@@ -280,7 +275,7 @@ def _compare_headers(
 
 
 def _is_image_loader(transform: Any) -> bool:
-    return isinstance(transform, LoadImageFromFile) and _is_known(transform)
+    return isinstance(transform, LoadImageFromFile) and is_known(type(transform))
 
 
 def _find_pair_problem(

@@ -5,7 +5,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import redirect_stdout, suppress
 
-import mmcv
 import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
@@ -92,10 +91,9 @@ def find_image_problems(
     Yields:
         What is wrong.
     """
-    loaders = [each for each in source.transforms if isinstance(each, mmcv.LoadImageFromFile)]
-    if not images or not loaders:
+    loader = source.image_loader
+    if not images or loader is None:
         return
-    loader = loaders[0]
     if not is_local(source.config) or not is_local(loader, images[0][0]):
         return
     turns = loader.imdecode_backend in (None, 'cv2', 'pillow') and loader.color_type in (

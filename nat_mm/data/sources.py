@@ -5,6 +5,7 @@ import traceback
 from dataclasses import dataclass
 from typing import Any
 
+from mmcv.transforms import LoadImageFromFile
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, DefaultScope, Registry
@@ -15,6 +16,8 @@ from nat_mm.config.datasets import find_inner
 from nat_mm.config.reading import config_mistakes
 from nat_mm.data.palettes import find_full_palette
 from nat_mm.errors import UserError, brief
+
+_FRAMEWORKS = ('mmcv', 'mmdet', 'mmengine', 'mmpretrain', 'mmseg', 'nat_mm')
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,12 @@ class DataSource:
     def transforms(self) -> list[Any]:
         """The transforms of the pipeline, in order."""
         return list(getattr(getattr(self.dataset, 'pipeline', None), 'transforms', ()))
+
+    @property
+    def image_loader(self) -> LoadImageFromFile | None:
+        """The transform that loads images; None for a user's own, which may read any files."""
+        loaders = (each for each in self.transforms if isinstance(each, LoadImageFromFile))
+        return next((each for each in loaders if is_known(type(each))), None)
 
     @property
     def is_coco(self) -> bool:
@@ -110,6 +119,11 @@ def find_sources(config: Config, part: str) -> list[DataSource]:
                 ) from error
         sources.append(DataSource(part, place, each, dataset))
     return sources
+
+
+def is_known(defined: Any) -> bool:
+    """Whether OpenMMLab or nat_mm defines a class or function, so that checks know what it does."""
+    return defined.__module__.partition('.')[0] in _FRAMEWORKS
 
 
 def find_class(registry: Registry, settings: ConfigDict, config: Config) -> type | None:

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from mmcv.transforms import LoadImageFromFile
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
+from mmengine.registry import TRANSFORMS, init_default_scope
 from PIL import Image
 
 from nat_mm.config.datasets import PARTS
@@ -73,6 +74,19 @@ def remove(folder):
 def test_sound_folders(root):
     assert problems_of(root) == []
     assert problems_of(root, train=dict(metainfo=dict(classes=NAMES))) == []
+
+
+def test_own_loaders_may_read_other_files(root):
+    @TRANSFORMS.register_module()
+    class LoadArray(LoadImageFromFile):
+        pass
+
+    (root / 'train/cat/0.png').write_bytes(b'\x93NUMPY')
+    assert 'is not an image' in error_of(root)
+    try:
+        assert problems_of(root, train=dict(pipeline=[dict(type='LoadArray')])) == []
+    finally:
+        del TRANSFORMS._module_dict['LoadArray']
 
 
 def test_validation_lacks_a_class(root):

@@ -5,8 +5,9 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+from mmcv.transforms import LoadImageFromFile
 from mmdet.datasets import CocoDataset
-from mmengine.registry import DATASETS
+from mmengine.registry import DATASETS, TRANSFORMS
 from PIL import Image, features
 
 from nat_mm.data.coco import check_coco
@@ -84,6 +85,19 @@ def test_missing_images_that_the_loader_passes_over(check, config, images):
     errors, (warning,) = check()
     assert errors == []
     assert 'does not exist' in warning
+
+
+def test_own_loaders_may_read_other_files(check, config, images):
+    @TRANSFORMS.register_module()
+    class LoadArray(LoadImageFromFile):
+        pass
+
+    (images / '01.jpg').write_bytes(b'\x93NUMPY')
+    config.train_dataloader.dataset.pipeline[0].type = 'LoadArray'
+    try:
+        assert check() == ([], [])
+    finally:
+        del TRANSFORMS._module_dict['LoadArray']
 
 
 def test_images_beyond_the_indices_do_not_matter(check, config, images):
