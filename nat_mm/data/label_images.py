@@ -81,7 +81,7 @@ def find_label_image_problems(
     if not pairs:
         yield _describe_no_images(source)
         return
-    if is_semantic and not dataset.ann_file:
+    if is_semantic and not dataset.ann_file and dataset._indices is None:
         yield from _find_left_out(dataset, key, pairs)
     yield from _find_bad_lines(dataset)
     is_panoptic = 'Panoptic' in type(loader).__name__

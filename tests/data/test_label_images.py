@@ -123,6 +123,10 @@ def test_label_without_image(root):
     assert warning_of(root) == 'labels/1.png has no image: images/1.jpg does not exist'
 
 
+def test_labels_beyond_the_indices(root):
+    assert problems_of(root, indices=2) == []
+
+
 def test_other_suffix_of_labels(root):
     text = error_of(root, seg_map_suffix='_mask.png')
     assert "seg_map_suffix is '_mask.png', but there the name of its label ends with '.png'" in text
