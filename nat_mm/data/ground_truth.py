@@ -3,18 +3,18 @@
 from collections.abc import Iterator, Sequence
 
 from mmengine.config import Config
-from mmengine.registry import METRICS
+from mmengine.registry import DATASETS, METRICS, MODELS
 
+from nat_mm.config.datasets import walk_datasets
 from nat_mm.config.failures import find_parts
 from nat_mm.data.findings import Finding
 from nat_mm.data.paths import find_evaluators
-from nat_mm.data.sources import DataSource, find_class
+from nat_mm.data.sources import DataSource, find_class, is_known
 
 CLASSIFIERS_METRICS = {'Accuracy', 'SingleLabelMetric', 'MultiLabelMetric', 'ConfusionMatrix'}
 """Metrics of mmpretrain that read ``gt_label``."""
 PIPELINE_METRICS = {'IoUMetric', 'VOCMetric', 'CocoMetric'}
 """Metrics of mmseg and mmdet that read what the pipeline loads, CocoMetric without an ann_file."""
-TOOLBOXES = ('mmcv', 'mmseg', 'mmdet', 'mmpretrain')
 
 
 def find_missing_ground_truth(
@@ -40,7 +40,11 @@ def find_missing_ground_truth(
         names = {each.__name__ for each in getattr(kind, '__mro__', ())}
         if evaluator.get('format_only') or evaluator.get('ann_file'):
             continue
+        if kind is not None and not is_known(kind.process):
+            continue
         for source in sources:
+            if 'CocoMetric' in names and _packs_instances(source):
+                continue
             if names & PIPELINE_METRICS and _loads_no_annotations(source):
                 yield Finding(_describe(place, source))
             elif names & CLASSIFIERS_METRICS and not getattr(source.dataset, 'with_label', True):
@@ -54,6 +58,12 @@ def _find_untrainable(config: Config, sources: Sequence[DataSource]) -> Iterator
     """Yields the datasets from which a detector or segmentor cannot learn."""
     has_head = any(name.endswith('_head') for name in config.get('model') or {})
     if config.default_scope not in ('mmdet', 'mmseg') or not has_head:
+        return
+    datasets = walk_datasets(config.train_dataloader.get('dataset'), 'train_dataloader.dataset')
+    kinds = [find_class(MODELS, config.model, config)]
+    kinds += [find_class(DATASETS, dataset, config) for _, dataset in datasets]
+    if not all(kind is None or is_known(kind) for kind in kinds):
+        # Users' models learn from images without labels, too, such as those of another domain.
         return
     for source in sources:
         is_outermost = source.place == 'train_dataloader.dataset'
@@ -70,10 +80,15 @@ def _describe(who: str, source: DataSource) -> str:
     )
 
 
+def _packs_instances(source: DataSource) -> bool:
+    """Whether a pipeline keeps the objects as the annotation file has them."""
+    return any('instances' in getattr(each, 'meta_keys', ()) for each in source.transforms)
+
+
 def _loads_no_annotations(source: DataSource) -> bool:
     """Whether a pipeline surely loads none: users' transforms and nested ones may."""
     kinds = [type(each) for each in source.transforms]
-    known = all(kind.__module__.partition('.')[0] in TOOLBOXES for kind in kinds)
+    known = all(map(is_known, kinds))
     loads = any('Annotation' in kind.__name__ for kind in kinds)
     steps = source.config.get('pipeline') or ()
     nested = any(path and 'type' in each for step in steps for path, each in find_parts(step))

@@ -65,8 +65,13 @@ def test_images_without_labels(metric):
                 )
             ],
         ),
+        (
+            OBJECTS,
+            dict(type='CocoMetric'),
+            [dict(type='PackDetInputs', meta_keys=('img_id', 'ori_shape', 'instances'))],
+        ),
     ],
-    ids=['only predictions', 'no evaluator', 'annotation file', 'nested'],
+    ids=['only predictions', 'no evaluator', 'annotation file', 'nested', 'packed as they are'],
 )
 def test_what_needs_none_or_may_have_it(dataset, evaluator, transforms):
     assert texts(dataset, evaluator, *transforms) == []
@@ -112,3 +117,37 @@ def test_own_transforms_may_load_it():
         assert texts(SEGMENTS, dict(type='IoUMetric'), dict(type='ReadMyFormat')) == []
     finally:
         del TRANSFORMS._module_dict['ReadMyFormat']
+
+
+def test_own_metrics_may_have_it():
+    from mmseg.evaluation import IoUMetric
+    from mmseg.registry import METRICS
+
+    @METRICS.register_module()
+    class MyMetric(IoUMetric):
+        def process(self, data_batch, data_samples):
+            pass
+
+    try:
+        assert texts(SEGMENTS, dict(type='MyMetric')) == []
+    finally:
+        del METRICS._module_dict['MyMetric']
+
+
+def test_own_models_may_learn_from_images_alone():
+    from mmseg.models import EncoderDecoder
+    from mmseg.registry import MODELS
+
+    @MODELS.register_module()
+    class Adapted(EncoderDecoder):
+        pass
+
+    init_default_scope('mmseg')
+    loader = dict(dataset=dict(SEGMENTS, pipeline=[LOAD]))
+    model = dict(type='Adapted', decode_head={})
+    config = Config(dict(default_scope='mmseg', train_dataloader=loader, model=model))
+    try:
+        found = find_missing_ground_truth(config, 'train', find_sources(config, 'train'))
+        assert list(found) == []
+    finally:
+        del MODELS._module_dict['Adapted']
