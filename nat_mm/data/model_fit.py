@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import SyncBatchNorm
 
 from nat_mm.backbones.base import FreezableBackbone
+from nat_mm.config.failures import find_parts as find_inner
 from nat_mm.data.detector_fit import (
     find_detr_problems,
     find_odd_size_problems,
@@ -22,7 +23,7 @@ from nat_mm.data.loaders import last_training_batch
 from nat_mm.data.mismatches import explain_failure, find_wrong_channels, find_wrong_strides
 from nat_mm.data.model_parts import Described, Part, find_parts, find_steps, run_necks
 from nat_mm.data.shape_trace import Failure, ShapeTrace
-from nat_mm.data.sources import DataSource, find_class
+from nat_mm.data.sources import DataSource, find_class, is_known
 from nat_mm.data.unused_outputs import find_unused_outputs
 
 DETECTED_SIZE, SEGMENTED_SIZE, CLASSIFIED_SIZE = (512, 640), (512, 512), (224, 224)
@@ -58,9 +59,13 @@ def _find_problems(
     channels = model.backbone.get('in_channels', 3)
     if not isinstance(channels, int):
         return
-    text = _find_wrong_mean(config, channels) or _find_wrong_weights(config)
+    extract = getattr(find_class(MODELS, model, config), 'extract_feat', None)
+    is_usual = extract is None or is_known(extract)
+    text = (is_usual and _find_wrong_mean(config, channels)) or _find_wrong_weights(config)
     if text:
         yield Finding(text)
+    if text or not is_usual:
+        # Users' models may combine feature maps, such as those of two images.
         return
     try:
         trace = ShapeTrace(config, _find_image_size(config), channels)
@@ -93,7 +98,7 @@ def _find_problems(
         yield from _check_head(trace, part_of(*head))
     yield from find_roi_head_problems(trace, model, part_of)
     yield from find_detr_problems(trace, part_of('model', trace.model, model))
-    if for_training:
+    if for_training and not _is_reid(config):
         yield from _check_single_values(trace, config, sources)
     yield from find_unused_outputs(trace, config)
     yield from find_odd_size_problems(trace, config, maps)
@@ -105,7 +110,8 @@ def _find_wrong_mean(config: Config, channels: int) -> str | None:
     mean = preprocessor.get('mean')
     if not isinstance(mean, list | tuple) or len(mean) in (1, channels):
         return None
-    if 'in_channels' not in config.model.backbone:
+    kind = find_class(MODELS, preprocessor, config)
+    if 'in_channels' not in config.model.backbone or (kind is not None and not is_known(kind)):
         return None
     return (
         f'model.backbone.in_channels is {channels}, but {place}data_preprocessor.mean has '
@@ -147,6 +153,10 @@ def _find_image_size(config: Config) -> tuple[int, int]:
         augments = preprocessor.get('batch_augments') or []
         padding = [each.get('size') for each in augments if isinstance(each, dict)]
         sizes = [generator.get('input_size'), *padding]
+        if _is_reid(config):
+            inner = [each for step in find_steps(config) for _, each in find_inner(step)]
+            scales = [each.get('scale') for each in inner if each.get('keep_ratio') is False]
+            sizes += [scale[::-1] for scale in scales if isinstance(scale, list | tuple)]
         default = DETECTED_SIZE
     else:
         crops = [each for each in find_steps(config) if 'Crop' in str(each.get('type'))]
@@ -158,6 +168,11 @@ def _find_image_size(config: Config) -> tuple[int, int]:
         if isinstance(pair, list | tuple) and [type(each) for each in pair] == [int, int]:
             return (pair[0], pair[1])
     return default
+
+
+def _is_reid(config: Config) -> bool:
+    """Whether a model compares objects for tracking: its samples are several resized crops each."""
+    return config.default_scope == 'mmdet' and 'head' in config.model
 
 
 def _find_heads(model: nn.Module, config: dict[str, Any]) -> Iterator[Described]:

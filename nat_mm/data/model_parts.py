@@ -59,6 +59,9 @@ def run_necks(trace: ShapeTrace, config: Config, features: Any) -> tuple[Part | 
     for place, module, part_config in find_parts(trace.model, config.model, 'neck'):
         if not isinstance(features, list | tuple):
             break
+        if type(module).__name__ == 'SwAVNeck':
+            # It takes the feature maps of each size of crops.
+            features = [features]
         part = Part(place, module, part_config, features, giver)
         features, giver = trace.run(module, features), place
     return part, features

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmseg.models import EncoderDecoder
 
 from nat_mm.data.model_fit import find_model_problems
 from nat_mm.data.model_parts import find_steps
@@ -304,16 +305,38 @@ def test_fine_levels_of_dino_are_a_warning(tmp_path):
         ('mmdet::solo/solo_r50_fpn_1x_coco.py', None),
         ('mmdet::ssd/ssd300_coco.py', None),
         ('mmdet::yolo/yolov3_d53_8xb8-320-273e_coco.py', None),
+        ('mmdet::reid/reid_r50_8xb32-6e_mot15train80_test-mot15val20.py', None),
         (UPERNET, None),
         (PSPNET, None),
         ('mmseg::segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py', None),
         (RESNET, None),
         ('mmpretrain::swin_transformer/swin-tiny_16xb64_in1k.py', None),
+        ('mmpretrain::swav/swav_resnet50_8xb32-mcrop-coslr-200e_in1k-224px-96px.py', None),
     ],
     ids=lambda value: value.rpartition('/')[2] if isinstance(value, str) else 'NAT' * bool(value),
 )
 def test_what_fits_passes(tmp_path, base, model):
     assert list(find_model_problems(load(tmp_path, base, model))) == []
+
+
+@pytest.mark.parametrize(
+    'model',
+    [
+        {'decode_head': {'in_channels': [64, 128, 256, 512]}},
+        {'backbone': {'in_channels': 3}, 'data_preprocessor': {'mean': [0] * 6, 'std': [1] * 6}},
+    ],
+    ids=['joined maps', 'two images'],
+)
+def test_own_models_may_combine_maps(tmp_path, model):
+    class Siamese(EncoderDecoder):
+        def extract_feat(self, inputs):
+            raise NotImplementedError
+
+    model = {'auxiliary_head': {'in_channels': 128}, 'pretrained': None, **model}
+    config = load(tmp_path, UPERNET, model)
+    assert list(find_model_problems(config))
+    config.model.type = Siamese
+    assert list(find_model_problems(config)) == []
 
 
 @pytest.mark.parametrize(
