@@ -9,6 +9,7 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 
+from nat_mm.config.datasets import walk_datasets
 from nat_mm.data.coco_file import CocoFile
 from nat_mm.data.findings import Finding
 from nat_mm.data.folders import reads_files
@@ -161,7 +162,8 @@ def find_problems_of_other_lists(
         for source in each:
             if not source.is_coco and not _is_checked_or_downloads(config, source.dataset):
                 images = _load_list(source.dataset)
-                listed.setdefault(part, []).append(images)
+                if not _has_folds(config, part):
+                    listed.setdefault(part, []).append(images)
                 yield from find_image_problems(source, source.place, images, progress)
     yield from find_shared_images(listed)
 
@@ -171,6 +173,13 @@ def _is_checked_or_downloads(config: Config, dataset: BaseDataset) -> bool:
     if config.default_scope != 'mmpretrain':
         return False
     return reads_files(dataset) or hasattr(dataset, 'download')
+
+
+def _has_folds(config: Config, part: str) -> bool:
+    """Whether a part of the data is a fold: some of the images that the dataset inside lists."""
+    datasets = walk_datasets(config[f'{part}_dataloader'].dataset, '')
+    kinds = [each.get('type') for _, each in datasets]
+    return any(getattr(kind, '__name__', str(kind)).endswith('KFoldDataset') for kind in kinds)
 
 
 def find_shared_images(listed: Mapping[str, Sequence[Listed]]) -> Iterator[Finding]:

@@ -86,6 +86,21 @@ def test_trained_and_tested(check):
     assert text.startswith('4 of 4 images of the val dataset are also trained on')
 
 
+def test_folds(tmp_path):
+    pytest.importorskip('mmpretrain')
+    dataset = dict(write_labels(tmp_path / 'data'), pipeline=[dict(type='LoadImageFromFile')])
+    folds = {
+        f'{part}_dataloader': dict(
+            batch_size=2,
+            dataset=dict(type='KFoldDataset', dataset=dataset, fold=0, test_mode=part == 'val'),
+        )
+        for part in ('train', 'val')
+    }
+    config = Config(dict(default_scope='mmpretrain', **folds))
+    report = check_config(config, parts=['train', 'val'])
+    assert [each.text for each in report.warnings] == []
+
+
 def test_another_size(tmp_path):
     dataset = write_voc(tmp_path / 'data')
     (tmp_path / 'data/Annotations/1.xml').write_text(XML.format(width=80))
