@@ -12,7 +12,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from nat_mm.data.findings import Finding
-from nat_mm.data.sources import DataSource
+from nat_mm.data.sources import DataSource, type_name
 from nat_mm.errors import shorten
 
 _CONVERT = 'nat-mm convert-labels LABELS CONVERTED --map'
@@ -179,7 +179,7 @@ def _find_limits(source: DataSource, config: Config) -> _Limits | None:
     if source.part != 'train':
         evaluators = config.get(f'{source.part}_evaluator') or []
         evaluators = [evaluators] if isinstance(evaluators, dict) else evaluators
-        metrics = [each for each in evaluators if str(each.get('type')).endswith('IoUMetric')]
+        metrics = [each for each in evaluators if type_name(each).endswith('IoUMetric')]
         ignored = {each.get('ignore_index', 255) for each in metrics} or {*by_head.values(), 255}
         by_head[f'{source.part}_evaluator.ignore_index'] = min(ignored)
     return _Limits(len(names), names, frozenset(ignored), by_head)

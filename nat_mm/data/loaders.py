@@ -6,7 +6,7 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 
 from nat_mm.data.findings import Finding
-from nat_mm.data.sources import DataSource
+from nat_mm.data.sources import DataSource, type_name
 
 
 def find_loader_problems(config: Config, sources: Sequence[DataSource]) -> Iterator[Finding]:
@@ -27,7 +27,7 @@ def find_loader_problems(config: Config, sources: Sequence[DataSource]) -> Itera
                 'transforms, from LoadImageFromFile to the one that packs the inputs'
             )
         loader = config[f'{source.part}_dataloader']
-        sampler = str((loader.get('sampler') or {}).get('type'))
+        sampler = type_name(loader.get('sampler') or {})
         if loader.get('drop_last') and not sampler.endswith('InfiniteSampler'):
             count = _count_images([source], source.part)
             if count and count < loader.get('batch_size', 1):
@@ -46,7 +46,7 @@ def last_training_batch(config: Config, sources: Sequence[DataSource]) -> int | 
     """
     loader = config.get('train_dataloader') or {}
     size = loader.get('batch_size')
-    sampler = str((loader.get('sampler') or {}).get('type'))
+    sampler = type_name(loader.get('sampler') or {})
     is_plain = sampler.endswith('DefaultSampler') and not loader.get('batch_sampler')
     if not isinstance(size, int) or size < 1 or not is_plain or loader.get('drop_last'):
         return None

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 from mmengine.registry import TRANSFORMS, init_default_scope
+from mmseg.evaluation import IoUMetric
 from PIL import Image
 
 from nat_mm.data.label_images import find_label_image_problems, spread
@@ -394,6 +395,9 @@ def test_own_value_that_is_ignored(root):
     text = warning_of(root, part='val', **settings)
     assert 'are 3: set val_evaluator.ignore_index to it too' in text
     assert problems_of(root, part='val', **settings, val_evaluator__ignore_index=3) == []
+    # In pure Python configs, types are classes.
+    evaluator = dict(val_evaluator__type=IoUMetric, val_evaluator__ignore_index=3)
+    assert problems_of(root, part='val', **evaluator) == []
 
 
 def test_subset_of_the_classes_of_a_dataset(root):
