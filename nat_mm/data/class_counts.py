@@ -78,8 +78,7 @@ def find_class_count_problems(
                 f'{source.place} has no classes, which {source.part} needs: write '
                 'metainfo=dict(classes=(...)) with the names in the order of their values'
             )
-    # Models with a language model have words for classes; trackers take data with other classes.
-    is_closed = not {'language_model', 'tracker'} & config.model.keys()
+    is_closed = has_fixed_classes(config)
     if named and is_closed:
         yield from _compare_parts(named)
     yield from _compare_mixing(config)
@@ -87,6 +86,14 @@ def find_class_count_problems(
         yield from _compare_heads(config, *named[0])
     yield from _compare_weights(config)
     yield from _compare_top(config, sources)
+
+
+def has_fixed_classes(config: Config) -> bool:
+    """Whether a model has the same classes in all data.
+
+    Models with a language model have words for classes; trackers take data with other classes.
+    """
+    return not {'language_model', 'tracker'} & (config.get('model') or {}).keys()
 
 
 def find_counts(config: Config, name: str = 'num_classes') -> list[_Count]:

@@ -8,6 +8,7 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.registry import METRICS
 
+from nat_mm.data.class_counts import has_fixed_classes
 from nat_mm.data.coco_classes import find_class_problems, find_differing_classes
 from nat_mm.data.coco_file import (
     NO_MASK,
@@ -93,9 +94,10 @@ def check_coco(
                 yield from _find_evaluator_problems(
                     place, evaluator, 'CocoPanopticMetric' in names, used, files, reader
                 )
-    yield from find_differing_classes(
-        {part: [source for source in each if source.is_coco] for part, each in sources.items()}
-    )
+    if has_fixed_classes(config):
+        yield from find_differing_classes(
+            {part: [source for source in each if source.is_coco] for part, each in sources.items()}
+        )
     yield from find_shared_images(shown)
 
 

@@ -40,6 +40,16 @@ def test_same_names_in_the_same_order(check):
     assert check() == ([], [])
 
 
+def test_words_for_classes(check, config):
+    """Models such as Grounding DINO detect other classes than they were trained on."""
+    for part in ('val', 'test'):
+        config[f'{part}_dataloader'].dataset.metainfo.classes = ('box', 'disc')
+    errors, _ = check()
+    assert 'but that of train_dataloader.dataset is' in errors[0]
+    config.model = dict(type='GroundingDINO', language_model=dict(type='BertModel'))
+    assert check() == ([], [])
+
+
 def test_subset_in_the_order_of_the_file(check, config):
     for part in PARTS:
         config[f'{part}_dataloader'].dataset.metainfo.classes = ('box', 'disc')
