@@ -8,6 +8,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from mmengine.config import Config
+from mmengine.logging import MessageHub
 from mmengine.registry import VISUALIZERS
 from mmengine.runner import Runner, set_random_seed
 from mmengine.structures import BaseDataElement, PixelData
@@ -76,7 +77,9 @@ def draw_batches(config: Config, part: str, *, seed: int) -> Iterator[DrawnInput
     unscaled = _loads_annotations_after_resizing(loader.dataset)
     set_random_seed(seed)
     left = len(loader.dataset)
-    for batch in _load(loader, config, part):
+    for iteration, batch in enumerate(_load(loader, config, part)):
+        # mmdet's BatchSyncRandomResize asks the runner's message hub when to change the size.
+        MessageHub.get_current_instance().update_info('iter', iteration)
         data = preprocessor(batch, training=part == 'train')
         if not isinstance(data['inputs'], Tensor) or data['inputs'].ndim != 4:
             raise UserError(f'{config.filename}: its data_preprocessor gives no batch of images')
@@ -162,17 +165,26 @@ def _scale_annotations(sample: BaseDataElement) -> None:
         instances.bboxes = instances.bboxes * factors
         if 'masks' in instances:
             instances.masks = instances.masks.resize((height, width))
-    if 'gt_sem_seg' in sample:
-        labels = sample.gt_sem_seg.data[None].float()
-        labels = F.interpolate(labels, size=(height, width), mode='nearest')[0].long()
-        sample.gt_sem_seg = PixelData(data=labels)
+    _change_labels(
+        sample,
+        lambda labels: F.interpolate(labels[None].float(), (height, width))[0].to(labels.dtype),
+    )
 
 
 def _pad_annotations(sample: BaseDataElement, shape: tuple[int, int]) -> None:
     """Pads masks and pixel labels like the image, on the right and at the bottom."""
     if 'gt_instances' in sample and 'masks' in sample.gt_instances:
         sample.gt_instances.masks = sample.gt_instances.masks.pad(shape)
-    if 'gt_sem_seg' in sample:
-        labels = sample.gt_sem_seg.data
+
+    def pad(labels: Tensor) -> Tensor:
         missing = (0, shape[1] - labels.shape[-1], 0, shape[0] - labels.shape[-2])
-        sample.gt_sem_seg = PixelData(data=F.pad(labels, missing, value=NO_CLASS))
+        return F.pad(labels, missing, value=NO_CLASS)
+
+    _change_labels(sample, pad)
+
+
+def _change_labels(sample: BaseDataElement, change: Callable[[Tensor], Tensor]) -> None:
+    """Replaces the pixel labels, [1, height, width], if the sample has them."""
+    if 'gt_sem_seg' in sample:
+        name = 'data' if 'data' in sample.gt_sem_seg else 'sem_seg'  # mmseg's and mmdet's names
+        sample.gt_sem_seg = PixelData(**{name: change(sample.gt_sem_seg.get(name))})

@@ -98,6 +98,42 @@ def test_segmentation_truth(pictures):
     assert ((blue - red > 80) & (green > 90)).any()
 
 
+@pytest.mark.parametrize('phase', ['train', 'val'])
+def test_pixel_labels_of_a_detector(phase, pictures, small_data):
+    """mmdet calls them ``sem_seg``, mmseg ``data``; they are scaled and padded like the image."""
+    dataset = f'{phase}_dataloader.dataset'
+    folder = {'train': 'training', 'val': 'validation'}[phase]
+    steps = {'train': (1, 2), 'val': (2, 1)}
+    loading, resizing = (f'{dataset}.pipeline.{number}' for number in steps[phase])
+    options = [f'{loading}.with_seg=True', f'{resizing}.scale="(100,75)"']
+    options.append(f'{dataset}.data_prefix.seg={small_data}/annotations/{folder}')
+    with_labels, _ = pictures('detection', '--phase', phase, '--cfg-options', *options)
+    options[0] = f'{loading}.with_seg=False'
+    without, _ = pictures('detection', '--phase', phase, '--cfg-options', *options, folder='none')
+    for one, other in zip(with_labels, without, strict=True):
+        assert one.shape == other.shape == (96, 128, 3)
+        assert (one[:75, :100] != other[:75, :100]).any(axis=2).mean() > 0.9
+        padding = abs(one[80:].astype(int) - np.array([104, 116, 124]) / 2).max(axis=2) <= 2
+        assert padding.mean() > 0.8  # darkened, as it has no class
+
+
+def test_preprocessor_that_counts_iterations(browse, configs, tmp_path):
+    """mmdet's YOLOX resizes batches every few iterations."""
+    config = tmp_path / 'resized.py'
+    config.write_text(
+        f"_base_ = '{configs['detection']}'\n"
+        'resize = dict(\n'
+        "    type='BatchSyncRandomResize', random_size_range=(64, 64), interval=2)\n"
+        'model = dict(data_preprocessor=dict(pad_mask=False, batch_augments=[resize]))\n'
+        'train_pipeline = _base_.train_pipeline\n'
+        'train_pipeline[1].with_mask = False\n'
+        'train_dataloader = dict(batch_size=1, dataset=dict(pipeline=train_pipeline))\n'
+    )
+    browse([str(config), '--number', '3', '--out-dir', str(tmp_path)])
+    drawn = [cv2.imread(str(path)) for path in sorted(tmp_path.glob('*.png'))]
+    assert [picture.shape for picture in drawn] == [(96, 128, 3), (96, 128, 3), (64, 64, 3)]
+
+
 @HOOKS.register_module()
 class KeepInputs(Hook):
     """Keeps the first training batch."""
