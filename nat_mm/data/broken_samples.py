@@ -15,6 +15,7 @@ from nat_mm.config.datasets import unwrap_dataset
 from nat_mm.data.class_counts import find_counts
 from nat_mm.data.image_headers import find_image_problem, read_header
 from nat_mm.data.label_values import ignored_values
+from nat_mm.data.sources import type_name
 from nat_mm.errors import UserError, describe_error
 from nat_mm.inference.images import UnreadableInput
 
@@ -222,7 +223,7 @@ def _has_cross_entropy(config: Config) -> bool:
     head = config.model.get('decode_head') or {}
     losses = head.get('loss_decode', {'type': 'CrossEntropyLoss'}) if isinstance(head, dict) else []
     losses = [losses] if isinstance(losses, dict) else losses
-    return any(str(loss.get('type')).endswith('CrossEntropyLoss') for loss in losses)
+    return any(type_name(loss).endswith('CrossEntropyLoss') for loss in losses)
 
 
 class _PixelCheck:

@@ -11,7 +11,7 @@ from mmengine.registry import MODELS, Registry
 from nat_mm.config.datasets import PARTS
 from nat_mm.data.findings import Finding
 from nat_mm.data.folders import find_class_names
-from nat_mm.data.sources import DataSource
+from nat_mm.data.sources import DataSource, type_name
 from nat_mm.errors import shorten
 
 _OTHER_CLASSES = {
@@ -246,7 +246,7 @@ def _find_softmax_of_one(config: Config) -> Iterator[Finding]:
     for count in find_counts(config):
         losses = count.owner.get('loss_decode') or {}
         for loss in [losses] if isinstance(losses, dict) else losses:
-            is_softmax = loss.get('type') == 'CrossEntropyLoss' and not loss.get('use_sigmoid')
+            is_softmax = type_name(loss) == 'CrossEntropyLoss' and not loss.get('use_sigmoid')
             if count.value == 1 and is_softmax:
                 yield Finding(
                     f'{count}, and the softmax of one class is always 1: set it to 2, with the '
@@ -309,7 +309,7 @@ def _compare_top(config: Config, parts: Iterable[str]) -> Iterator[Finding]:
     for part in parts:
         evaluators = config.get(f'{part}_evaluator') or []
         for evaluator in [evaluators] if isinstance(evaluators, dict) else evaluators:
-            if str(evaluator.get('type')).rpartition('.')[2] == 'Accuracy':
+            if type_name(evaluator) == 'Accuracy':
                 asked[f'{part}_evaluator.topk'] = evaluator.get('topk')
     for key, value in asked.items():
         largest = max(value) if isinstance(value, list | tuple) and value else value

@@ -16,7 +16,7 @@ from nat_mm.data.folders import reads_files
 from nat_mm.data.image_headers import ImageHeader, find_image_problem, read_headers
 from nat_mm.data.paths import is_local
 from nat_mm.data.progress import Progress
-from nat_mm.data.sources import DataSource
+from nat_mm.data.sources import DataSource, type_name
 
 TOLERANCE = 2
 """Pixels by which the size of an image may differ from that in the annotations."""
@@ -178,8 +178,7 @@ def _is_checked_or_downloads(config: Config, dataset: BaseDataset) -> bool:
 def _has_folds(config: Config, part: str) -> bool:
     """Whether a part of the data is a fold: some of the images that the dataset inside lists."""
     datasets = walk_datasets(config[f'{part}_dataloader'].dataset, '')
-    kinds = [each.get('type') for _, each in datasets]
-    return any(getattr(kind, '__name__', str(kind)).endswith('KFoldDataset') for kind in kinds)
+    return any(type_name(each) == 'KFoldDataset' for _, each in datasets)
 
 
 def find_shared_images(listed: Mapping[str, Sequence[Listed]]) -> Iterator[Finding]:

@@ -9,6 +9,7 @@ from mmengine.registry import HOOKS, OPTIMIZERS, PARAM_SCHEDULERS, DefaultScope,
 
 from nat_mm.data.findings import Finding
 from nat_mm.data.paths import find_evaluators
+from nat_mm.data.sources import type_name
 from nat_mm.errors import brief, shorten
 
 COUNTS = (
@@ -145,7 +146,7 @@ def _find_wrong_part(config: Config, registry: Registry, place: str, part: Any) 
 def _find_unknown_metrics(config: Config) -> Iterator[str]:
     for part in ('val', 'test'):
         for place, evaluator in find_evaluators(config, part):
-            kind = str(evaluator.get('type')).rpartition('.')[2]
+            kind = type_name(evaluator)
             if kind not in METRICS:
                 continue
             argument, known = METRICS[kind]

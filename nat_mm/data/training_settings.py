@@ -6,6 +6,7 @@ from typing import Any
 from mmengine.config import Config
 
 from nat_mm.data.findings import Finding
+from nat_mm.data.sources import type_name
 from nat_mm.errors import shorten
 
 COCO_ITEMS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
@@ -41,7 +42,7 @@ def find_setting_problems(config: Config) -> Iterator[Finding]:
 
 def _find_padding_problem(config: Config) -> Iterator[Finding]:
     preprocessor = (config.get('model') or {}).get('data_preprocessor') or {}
-    kind = str(preprocessor.get('type')).rpartition('.')[2]
+    kind = type_name(preprocessor)
     if kind != 'SegDataPreProcessor' or config.get('train_dataloader') is None:
         return
     size, divisor = preprocessor.get('size'), preprocessor.get('size_divisor')
@@ -56,7 +57,7 @@ def _find_padding_problem(config: Config) -> Iterator[Finding]:
 def _find_inference_problem(config: Config) -> Iterator[Finding]:
     """Checks ``test_cfg`` of mmseg's models, which they first read in validation."""
     model = config.get('model') or {}
-    kind = str(model.get('type')).rpartition('.')[2]
+    kind = type_name(model)
     if kind not in SEGMENTORS or config.get('val_dataloader') is None:
         return
     settings = model.get('test_cfg')
@@ -134,7 +135,7 @@ def _name_metrics(evaluator: Any) -> list[str] | None:
     """Lists the names of an evaluator's metrics; None if they are unknown."""
     if not isinstance(evaluator, dict) or evaluator.get('metric_items'):
         return None
-    kind = str(evaluator.get('type')).rpartition('.')[2]
+    kind = type_name(evaluator)
     prefix = evaluator.get('prefix')
     if kind == 'CocoMetric':
         metrics = evaluator.get('metric', 'bbox')

@@ -47,6 +47,15 @@ POLY = {'type': 'PolyLR', 'by_epoch': False, 'begin': 1500, 'end': 160000}
 STEPS = {'type': 'MultiStepLR', 'milestones': [27, 33], 'end': 36}
 
 
+def test_types_that_are_classes():
+    """Pure Python configs name classes by themselves."""
+    preprocessor = pytest.importorskip('mmseg.models').SegDataPreProcessor
+    settings = padding()
+    settings['model']['data_preprocessor']['type'] = preprocessor
+    (finding,) = find_setting_problems(Config(settings))
+    assert finding.text.startswith('model.data_preprocessor has neither')
+
+
 @pytest.mark.parametrize(
     ('settings', 'text', 'is_error'),
     [
