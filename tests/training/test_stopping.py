@@ -3,6 +3,8 @@
 import os
 import re
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -178,3 +180,26 @@ def test_workers_that_the_signal_has_ended_are_no_fault(tmp_path, monkeypatch, c
     monkeypatch.undo()
     assert 'after iteration 2: saved' in capsys.readouterr().err
     assert resume(tmp_path / 'run', **options).iter == 3
+
+
+POOLS = """
+import multiprocessing
+from types import SimpleNamespace
+from nat_mm.training.stopping import stop_on_signals
+
+runner = SimpleNamespace(register_hook=lambda hook: None)
+with stop_on_signals(runner):
+    for _ in range(50):
+        pool = multiprocessing.get_context('fork').Pool(4)  # as in mmdet's VOCMetric
+        pool.starmap(pow, [(1, 2)] * 8)
+        pool.close()
+        del pool
+print('done')
+"""
+
+
+def test_pools_end_while_a_run_trains():
+    """A pool ends its workers by SIGTERM, right after it has started some of them."""
+    command = [sys.executable, '-c', POOLS]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert result.stdout == 'done\n'
