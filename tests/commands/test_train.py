@@ -82,6 +82,7 @@ def test_killed_run_is_resumed(train, configs, tmp_path):
     last = Path((tmp_path / 'last_checkpoint').read_text())
     reached = read_checkpoint(str(last))['meta']['iter']
     ends = [f'train_cfg.max_iters={reached + 2}', 'train_cfg.val_interval=100000']
+    time.sleep(1)  # logs are named by the second in which a run starts
     train([*arguments, *ends, '--resume'])
     assert [row['step'] for row in logged(tmp_path)] == [reached + 1, reached + 2]
 
