@@ -8,7 +8,8 @@ from mmengine.model import BaseModule
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from nat_mm.backbones.architecture import Architecture, is_list, resolve_architecture
+from nat_mm.backbones.architecture import Architecture, resolve_architecture
+from nat_mm.backbones.checks import check_frozen_stages, check_image, check_out_indices
 from nat_mm.checkpoints.loading import adapt_state_dict, pretrained_weights
 from nat_mm.layers import (
     ConvDownsampler,
@@ -18,8 +19,6 @@ from nat_mm.layers import (
     PatchTokenizer,
 )
 from nat_mm.ops.validation import check_bool, check_int, check_probability
-
-SMALLEST_INPUT = 32
 
 TOKENIZERS = {'convolution': ConvTokenizer, 'patch': PatchTokenizer}
 """Overlapping convolutions as in NAT, and patches as in Swin."""
@@ -150,7 +149,7 @@ class NeighborhoodBackbone(FreezableBackbone):
         check_probability('drop_rate', drop_rate)
         check_bool('with_cp', with_cp)
         check_out_indices(out_indices, num_stages, of='stages')
-        _check_frozen_stages(frozen_stages, num_stages)
+        check_frozen_stages(frozen_stages, num_stages)
         self.in_channels = in_channels
         self.out_indices = tuple(out_indices)
         self.frozen_stages = frozen_stages
@@ -357,49 +356,7 @@ def _choose(
     return known[name]
 
 
-def check_out_indices(out_indices: Sequence[int], count: int, *, of: str) -> None:
-    """Raises unless the indices are different and increase, from 0 to ``count - 1``."""
-    wanted = f'a list of different {of} from 0 to {count - 1} in increasing order'
-    if not is_list(out_indices):
-        raise TypeError(f'out_indices must be {wanted}, got {out_indices!r}')
-    for index in out_indices:
-        check_int('every entry of out_indices', index, minimum=0)
-    if (
-        not out_indices
-        or max(out_indices) >= count
-        or sorted(set(out_indices)) != list(out_indices)
-    ):
-        raise ValueError(f'out_indices must be {wanted}, got {list(out_indices)}')
-
-
-def _check_frozen_stages(frozen_stages: int, num_stages: int) -> None:
-    check_int('frozen_stages', frozen_stages, minimum=-1)
-    if frozen_stages > num_stages:
-        raise ValueError(
-            f'frozen_stages must be from -1 (nothing) over 0 (tokenizer) to {num_stages} '
-            f'(all stages), got {frozen_stages}'
-        )
-
-
 def image_channels(model: nn.Module) -> int:
     """Returns how many channels a model's images have: its nat_mm backbone's, or 3 without one."""
     backbones = (module for module in model.modules() if isinstance(module, FreezableBackbone))
     return next((backbone.in_channels for backbone in backbones), 3)
-
-
-def check_image(image: torch.Tensor, in_channels: int) -> None:
-    """Raises unless images are a tensor ``[B, in_channels, H, W]``, with H and W at least 32."""
-    if not isinstance(image, torch.Tensor):
-        raise TypeError(
-            f'the backbone takes images [B, {in_channels}, H, W] as a tensor, '
-            f'got {type(image).__name__}'
-        )
-    if image.ndim != 4 or image.shape[1] != in_channels:
-        raise ValueError(
-            f'the backbone takes images [B, {in_channels}, H, W], got shape {list(image.shape)}'
-        )
-    if min(image.shape[2:]) < SMALLEST_INPUT:
-        raise ValueError(
-            f'images must be at least {SMALLEST_INPUT} x {SMALLEST_INPUT}, '
-            f'got {image.shape[2]} x {image.shape[3]} (H x W)'
-        )

@@ -10,12 +10,11 @@ from torch import nn
 from nat_mm.backbones.architecture import is_list
 from nat_mm.backbones.base import (
     FreezableBackbone,
-    check_image,
-    check_out_indices,
     init_linear,
     run_layer,
     split_own_name,
 )
+from nat_mm.backbones.checks import check_image, check_out_indices
 from nat_mm.checkpoints.loading import adapt_state_dict
 from nat_mm.layers import NATLayer, PatchTokenizer
 from nat_mm.ops.validation import check_bool, check_int, check_probability

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from nat_mm.backbones.base import SMALLEST_INPUT, FreezableBackbone
+from nat_mm.backbones.base import FreezableBackbone
+from nat_mm.backbones.checks import SMALLEST_INPUT
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from mmengine.structures import BaseDataElement, InstanceData, PixelData
 
-from nat_mm.backbones.base import SMALLEST_INPUT
+from nat_mm.backbones.checks import SMALLEST_INPUT
 from nat_mm.errors import UserError
 from nat_mm.inference.inputs import Frame
 from nat_mm.inference.mask_crops import MaskCrop

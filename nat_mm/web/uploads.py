@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from nat_mm.backbones.base import SMALLEST_INPUT
+from nat_mm.backbones.checks import SMALLEST_INPUT
 from nat_mm.inference.image_sizes import image_size
 from nat_mm.inference.images import UnreadableInput
 from nat_mm.inference.inputs import Frame
