@@ -11,6 +11,7 @@ from mmengine.registry import MODELS, Registry
 from nat_mm.config.datasets import PARTS
 from nat_mm.data.findings import Finding
 from nat_mm.data.folders import find_class_names
+from nat_mm.data.paths import find_evaluators
 from nat_mm.data.sources import DataSource, type_name
 from nat_mm.errors import shorten
 
@@ -307,8 +308,7 @@ def _compare_top(config: Config, parts: Iterable[str]) -> Iterator[Finding]:
         return
     asked = {'model.head.topk': head.get('topk')} if head.get('cal_acc') else {}
     for part in parts:
-        evaluators = config.get(f'{part}_evaluator') or []
-        for evaluator in [evaluators] if isinstance(evaluators, dict) else evaluators:
+        for _, evaluator in find_evaluators(config, part):
             if type_name(evaluator) == 'Accuracy':
                 asked[f'{part}_evaluator.topk'] = evaluator.get('topk')
     for key, value in asked.items():

@@ -38,9 +38,8 @@ def find_missing_ground_truth(
     for place, evaluator in find_evaluators(config, part):
         kind = find_class(METRICS, evaluator, config)
         names = {each.__name__ for each in getattr(kind, '__mro__', ())}
-        if evaluator.get('format_only') or evaluator.get('ann_file'):
-            continue
-        if kind is not None and not is_known(kind.process):
+        is_users = kind is not None and not is_known(kind.process)
+        if is_users or evaluator.get('format_only') or evaluator.get('ann_file'):
             continue
         for source in sources:
             if 'CocoMetric' in names and _packs_instances(source):

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from PIL import Image
 
 from nat_mm.data.findings import Finding
+from nat_mm.data.paths import find_evaluators
 from nat_mm.data.sources import DataSource, type_name
 from nat_mm.errors import shorten
 
@@ -177,8 +178,7 @@ def _find_limits(source: DataSource, config: Config) -> _Limits | None:
     by_head = ignored_values(config)
     ignored = set.intersection(*({value} for value in by_head.values())) if by_head else {255}
     if source.part != 'train':
-        evaluators = config.get(f'{source.part}_evaluator') or []
-        evaluators = [evaluators] if isinstance(evaluators, dict) else evaluators
+        evaluators = [each for _, each in find_evaluators(config, source.part)]
         metrics = [each for each in evaluators if type_name(each).endswith('IoUMetric')]
         ignored = {each.get('ignore_index', 255) for each in metrics} or {*by_head.values(), 255}
         by_head[f'{source.part}_evaluator.ignore_index'] = min(ignored)

@@ -131,7 +131,7 @@ def test_preprocessor_that_counts_iterations(browse, configs, tmp_path):
     )
     browse([str(config), '--number', '3', '--out-dir', str(tmp_path)])
     drawn = [cv2.imread(str(path)) for path in sorted(tmp_path.glob('*.png'))]
-    assert [picture.shape for picture in drawn] == [(96, 128, 3), (96, 128, 3), (64, 64, 3)]
+    assert [image.shape for image in drawn] == [(96, 128, 3), (96, 128, 3), (64, 64, 3)]
 
 
 @HOOKS.register_module()
