@@ -87,7 +87,7 @@ def check_config(
             findings.append(Finding(str(error)))
     # Missing paths have been reported already.
     present = {
-        part: [source for source in each if not describe_path_problem(source.config, part)]
+        part: [source for source in each if not describe_path_problem(source.config, config, part)]
         for part, each in sources.items()
     }
     checks: dict[str, Callable[[], Iterator[Finding | Summary]]] = {

@@ -56,7 +56,7 @@ def find_missing_ground_truth(
 def _find_untrainable(config: Config, sources: Sequence[DataSource]) -> Iterator[Finding]:
     """Yields the datasets from which a detector or segmentor cannot learn."""
     has_head = any(name.endswith('_head') for name in config.get('model') or {})
-    if config.default_scope not in ('mmdet', 'mmseg') or not has_head:
+    if config.default_scope not in ('mmdet', 'mmseg') or not has_head or not sources:
         return
     datasets = walk_datasets(config.train_dataloader.get('dataset'), 'train_dataloader.dataset')
     kinds = [find_class(MODELS, config.model, config)]

@@ -7,9 +7,10 @@ from contextlib import contextmanager
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 
+from nat_mm.config.datasets import find_inner
 from nat_mm.config.reading import config_mistakes
 from nat_mm.data.check import check_config, summarize_errors
-from nat_mm.data.paths import describe_empty, find_path_problems
+from nat_mm.data.paths import describe_empty, find_files_read, find_path_problems
 from nat_mm.errors import UserError
 
 
@@ -50,17 +51,19 @@ def check_dataset(config: Config, dataset: BaseDataset, part: str) -> None:
     if not len(dataset):
         report = check_config(config, parts=[part], files=False)
         raise UserError(summarize_errors(report, config) if report.errors else describe_empty(part))
-    problem = _find_missing_file(dataset, part)
+    problem = _find_missing_file(config, dataset, part)
     if problem:
         raise UserError(problem)
 
 
-def _find_missing_file(dataset: BaseDataset, part: str) -> str | None:
+def _find_missing_file(config: Config, dataset: BaseDataset, part: str) -> str | None:
     if not hasattr(dataset, 'get_data_info'):
         return None
+    outer = config[f'{part}_dataloader'].dataset
+    read = next((find_files_read(each, config) for _, each in find_inner(outer, '')), set())
     first = dataset.get_data_info(0)
-    for name in ('img_path', 'seg_map_path'):
+    for kind, name in [('images', 'img_path'), ('labels', 'seg_map_path')]:
         path = first.get(name)
-        if path and '://' not in path and not os.path.isfile(path):
+        if kind in read and path and '://' not in path and not os.path.isfile(path):
             return f'a file of the {part} dataset does not exist: {os.path.abspath(path)}'
     return None

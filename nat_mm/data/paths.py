@@ -2,15 +2,21 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
+from mmcv.transforms import LoadAnnotations, LoadImageFromFile
 from mmengine.config import Config, ConfigDict
+from mmengine.registry import TRANSFORMS
 
 from nat_mm.config.datasets import find_inner
+from nat_mm.config.failures import find_parts
 from nat_mm.data.findings import Finding
+from nat_mm.data.sources import find_class, is_known
 from nat_mm.errors import brief
 
 LOCAL_BACKENDS = ('local', 'disk')
+_LABEL_FOLDERS = ('data_prefix.seg_map_path', 'data_prefix.seg')
 
 
 def find_path_problems(config: Config, part: str) -> Iterator[Finding]:
@@ -25,7 +31,7 @@ def find_path_problems(config: Config, part: str) -> Iterator[Finding]:
     """
     loader = config.get(f'{part}_dataloader') or {}
     for _, dataset in find_inner(loader.get('dataset'), f'{part}_dataloader.dataset'):
-        problem = describe_path_problem(dataset, part)
+        problem = describe_path_problem(dataset, config, part)
         if problem:
             yield Finding(problem)
     for place, evaluator in _every_evaluator(config, part):
@@ -40,17 +46,26 @@ def find_path_problems(config: Config, part: str) -> Iterator[Finding]:
                 yield Finding(f'{place}.{name} does not exist: {os.path.abspath(path)}')
 
 
-def describe_path_problem(dataset: ConfigDict, part: str) -> str | None:
+def describe_path_problem(dataset: ConfigDict, config: Config, part: str) -> str | None:
     """Describes which file or folder of a dataset is missing or empty.
 
     Args:
         dataset: Config of the dataset.
+        config: Config of the run.
         part: ``train``, ``val`` or ``test``, for the message.
 
     Returns:
         What is wrong, or None.
     """
     paths = local_paths(dataset)
+    read = find_files_read(dataset, config)
+    if 'ann_file' not in paths:
+        read.add('images')  # to list them
+    paths = {
+        name: path
+        for name, path in paths.items()
+        if name == 'ann_file' or ('labels' if name in _LABEL_FOLDERS else 'images') in read
+    }
     for name, path in paths.items():
         if not os.path.exists(path):
             return (
@@ -88,6 +103,33 @@ def is_local(settings: Any, *paths: Any) -> bool:
     arguments = known.get('backend_args') or known.get('file_client_args') or {}
     is_remote = any('://' in str(path) for path in paths)
     return arguments.get('backend', 'local') in LOCAL_BACKENDS and not is_remote
+
+
+def find_files_read(dataset: ConfigDict, config: Config) -> set[str]:
+    """Finds what a dataset's pipeline reads from files at the paths that the dataset gives.
+
+    Args:
+        dataset: Config of the dataset.
+        config: Config of the run.
+
+    Returns:
+        ``images`` and ``labels``, or one of them, or neither: users' transforms may read anything
+        from anywhere. Both without a pipeline, since a wrapper's may read them.
+    """
+    if not dataset.get('pipeline'):
+        return {'images', 'labels'}
+    read = set()
+    for _, settings in find_parts(dataset['pipeline']):
+        kind = find_class(TRANSFORMS, settings, config)
+        if kind is None or not issubclass(kind, LoadImageFromFile | LoadAnnotations):
+            continue
+        arguments = {key: settings[key] for key in settings if key not in ('type', '_scope_')}
+        with suppress(Exception):  # wrong arguments are reported once the dataset is built
+            loader = kind(**arguments)
+            if is_known(kind) and is_local(loader):
+                is_image_loader = isinstance(loader, LoadImageFromFile)
+                read |= {'images'} if is_image_loader else {'labels'} if loader.with_seg else set()
+    return read
 
 
 def local_paths(dataset: dict) -> dict[str, str]:
