@@ -20,6 +20,7 @@ the forward pass and more in the backward pass.
 from __future__ import annotations
 
 import functools
+from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
@@ -166,7 +167,7 @@ def _set_recipe(tensor: Any, recipe: _Recipe) -> None:
 def _own_recipe(tensor: Tensor) -> _Recipe | None:
     """Returns a tensor's recipe if that still describes it."""
     recipe = getattr(tensor, '_recipe', None)
-    return recipe if recipe is not None and recipe.describes(tensor) else None
+    return recipe if isinstance(recipe, _Recipe) and recipe.describes(tensor) else None
 
 
 def _find_recipe(tensor: Tensor) -> _Recipe | None:
@@ -241,6 +242,10 @@ class _Recipe:
         if self.taken == 0:
             self.result = None
         return result
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        """Leaves the recipe out of files: ``torch.load`` would refuse its module by default."""
+        return OrderedDict, ()  # the simplest value that torch.load accepts
 
 
 class LayerNorm(nn.LayerNorm):

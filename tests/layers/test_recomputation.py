@@ -259,6 +259,17 @@ def test_backward_twice_and_second_derivative(division):
     assert torch.autograd.gradgradcheck(lambda x: mlp(norm(x)).sin().sum(), x, fast_mode=True)
 
 
+def test_files_of_results_contain_only_their_values(tmp_path):
+    """As of features that a forward hook collects in training."""
+    norm = recomputation.LayerNorm(CHANNELS)
+    result = norm(make_map())
+    torch.save(result, tmp_path / 'result.pt')
+    loaded = torch.load(tmp_path / 'result.pt', weights_only=True)
+    assert torch.equal(loaded, result)
+    Mlp(CHANNELS, HIDDEN)(loaded).sum().backward()
+    assert loaded.grad is not None
+
+
 def test_function_transforms():
     layer, x = make_layer(attention_backend='reference').eval(), make_map()
     (expected,) = torch.autograd.grad(layer(x).square().sum(), x)
