@@ -226,6 +226,18 @@ def test_roi_pool_of_nothing():
 
 
 @pytest.mark.usefixtures('served_pooling')
+@pytest.mark.parametrize('corner', [torch.nan, torch.inf, -torch.inf])
+def test_roi_pool_of_a_region_that_is_not_finite_is_nan(corner):
+    features = torch.ones(1, 2, 10, 13, requires_grad=True)
+    rois = torch.tensor([[0, 1.0, 2, 9, 8], [0, corner, 2, 9, 8], [0, 1, 2, 9, corner]])
+    pooled = RoIPool((3, 2))(features, rois)
+    assert torch.equal(pooled[0], torch.ones(2, 3, 2))
+    assert pooled[1:].isnan().all()
+    pooled.sum().backward()
+    assert features.grad.sum() == 12
+
+
+@pytest.mark.usefixtures('served_pooling')
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16], ids=str)
 def test_roi_pool_in_low_precision_rounds_only_the_features(dtype):
     torch.manual_seed(0)

@@ -23,7 +23,8 @@ def roi_pool_forward(
     Args:
         input: [B, C, H, W].
         rois: [N, 5], image index and corners x1, y1, x2, y2; the last pixel belongs to the region.
-        output: [N, C, pooled_height, pooled_width], written. A bin without cells gets 0.
+        output: [N, C, pooled_height, pooled_width], written. A bin without cells gets 0, and each
+            bin of a region with NaN or infinity gets NaN.
         argmax: Like ``output``, int32, written: the cell of the largest feature, or -1.
         pooled_height: Bins per column.
         pooled_width: Bins per row.
@@ -36,6 +37,9 @@ def roi_pool_forward(
     argmax.fill_(-1)
     starts, ends = rois[:, 1:3] * spatial_scale, (rois[:, 3:5] + 1) * spatial_scale
     for index, (image, start, end) in enumerate(zip(rois[:, 0].long(), starts, ends, strict=True)):
+        if not (start.isfinite() & end.isfinite()).all():
+            output[index] = torch.nan
+            continue
         if not (end > start).all():
             continue
         rows, row_exists = _bins(start[1], end[1], pooled_height, height)
