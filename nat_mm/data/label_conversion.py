@@ -10,7 +10,7 @@ from PIL import Image
 from nat_mm.data.image_headers import is_jpeg
 from nat_mm.errors import UserError, shorten
 from nat_mm.files import write_image
-from nat_mm.inference.images import SUFFIXES
+from nat_mm.inference.images import IMAGE_SUFFIXES
 
 Color = tuple[int, int, int]
 _MOST_SHOWN = 4
@@ -83,7 +83,7 @@ def convert_labels(
         UserError: There are no label images, one cannot be read, is a JPEG or has a color or value
             that cannot be converted, or the results would overwrite label images or each other.
     """
-    paths = sorted(path for path in labels.rglob('*') if path.suffix.lower() in SUFFIXES)
+    paths = sorted(path for path in labels.rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
         raise UserError(f'{labels} has no label images')
     if os.path.realpath(labels) == os.path.realpath(out_dir):

@@ -17,7 +17,7 @@ from nat_mm.data.label_values import describe_colors, find_label_value_problems
 from nat_mm.data.paths import is_local
 from nat_mm.data.sources import DataSource, is_known
 from nat_mm.errors import shorten
-from nat_mm.inference.images import SUFFIXES, UnreadableInput
+from nat_mm.inference.images import IMAGE_SUFFIXES, UnreadableInput
 
 _SAMPLE = 100
 """Number of label images of a dataset, evenly spread, whose pixels are read."""
@@ -183,7 +183,7 @@ def _find_left_out(dataset: BaseDataset, key: str, pairs: Sequence[_Pair]) -> It
     others = {
         suffix: count
         for suffix, count in _count_suffixes(folder).items()
-        if suffix.lower() in SUFFIXES and not dataset.img_suffix.endswith(suffix)
+        if suffix.lower() in IMAGE_SUFFIXES and not dataset.img_suffix.endswith(suffix)
     }
     if others and folder != labels and not labels.startswith(folder + os.sep):
         found = ' and '.join(f'{count} with {suffix!r}' for suffix, count in others.items())

@@ -1,1 +1,1 @@
-"""Loads configs and checkpoints, and predicts images."""
+"""Loads models, predicts images and videos with them, and writes and draws the results."""

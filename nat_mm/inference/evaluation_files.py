@@ -13,7 +13,7 @@ from mmengine.structures import BaseDataElement
 
 from nat_mm.config.datasets import unwrap_dataset
 from nat_mm.inference.drawing import SCORE_THRESHOLD
-from nat_mm.inference.images import SUFFIXES, to_drawing
+from nat_mm.inference.images import IMAGE_SUFFIXES, to_drawing
 from nat_mm.inference.loading import ImageLoader
 from nat_mm.inference.result_files import write_labels
 
@@ -145,7 +145,7 @@ class DrawingHook(Hook):
 
     def _draw(self, runner: Runner, image: np.ndarray, sample: BaseDataElement, path: str) -> None:
         scope = runner.cfg.default_scope
-        keeps_suffix = scope == 'mmdet' and Path(path).suffix.lower() in SUFFIXES
+        keeps_suffix = scope == 'mmdet' and Path(path).suffix.lower() in IMAGE_SUFFIXES
         file = self._names.path(path, None if keeps_suffix else '.png')
         options = {
             **self._options,

@@ -12,7 +12,7 @@ import numpy as np
 from nat_mm.errors import UserError
 from nat_mm.inference.image_sizes import image_size
 
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.ppm', '.pgm', '.tif', '.tiff', '.webp')
+IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.ppm', '.pgm', '.tif', '.tiff', '.webp')
 
 MEGAPIXELS = 50
 """Size of the largest image that is decoded by default, as a small file can contain a huge one.

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from nat_mm.errors import UserError, describe_error
-from nat_mm.inference.images import MEGAPIXELS, SUFFIXES, UnreadableInput
+from nat_mm.inference.images import IMAGE_SUFFIXES, MEGAPIXELS, UnreadableInput
 from nat_mm.inference.loading import ImageLoader
 from nat_mm.inference.video import Video
 
@@ -302,12 +302,12 @@ def _expand(entry: str, max_frames: int | None) -> list[Path | Video]:
         raise UserError("an input is '', not a path")  # Path('') is the current folder
     if os.path.isdir(path):
         try:
-            images = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+            found = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
         except OSError as error:
             raise UserError(f'cannot list the folder {path}: {error.strerror}') from error
-        if not images:
-            raise UserError(f'no images ({", ".join(SUFFIXES)}) in the folder {path}')
-        return list(images)
+        if not found:
+            raise UserError(f'no images ({", ".join(IMAGE_SUFFIXES)}) in the folder {path}')
+        return list(found)
     if os.path.lexists(path):
         return [_medium(path, max_frames)]
     if entry.isdecimal():
@@ -315,7 +315,7 @@ def _expand(entry: str, max_frames: int | None) -> list[Path | Video]:
     if not glob.has_magic(entry):
         raise UserError(f'input not found: {path}')
     matches = map(Path, sorted(glob.glob(entry, recursive=True)))
-    suffixes = (*SUFFIXES, *VIDEO_SUFFIXES)
+    suffixes = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
     files = [
         match for match in matches if match.suffix.lower() in suffixes or not os.path.isdir(match)
     ]

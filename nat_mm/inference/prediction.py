@@ -28,7 +28,7 @@ from nat_mm.inference.images import MEGAPIXELS, check_not_overwritten
 from nat_mm.inference.inputs import Frame, LeftOut, count_frames, read_frames, result_names
 from nat_mm.inference.interrupts import delayed_interrupt
 from nat_mm.inference.model import Model, batches
-from nat_mm.inference.result_files import SUFFIXES, ResultFiles
+from nat_mm.inference.result_files import RESULT_SUFFIXES, ResultFiles
 from nat_mm.inference.results import Result
 from nat_mm.inference.tiling import Tiling, check_tiles_fit, infer_tiled
 from nat_mm.inference.video import Video, VideoWriter, import_pyav
@@ -36,7 +36,7 @@ from nat_mm.inference.video import Video, VideoWriter, import_pyav
 Infer = Callable[[Sequence[Frame]], list[BaseDataElement]]
 """Predicts a batch of images."""
 
-DATA_SUFFIXES = sorted({suffix for suffixes in SUFFIXES.values() for suffix in suffixes})
+_ANY_SUFFIX = sorted({suffix for suffixes in RESULT_SUFFIXES.values() for suffix in suffixes})
 
 
 @dataclass
@@ -72,15 +72,12 @@ def check_outputs(media: Sequence[Path | Video], out_dir: Path) -> None:
     if not os.access(existing, os.W_OK):
         raise UserError(f'--out-dir {out_dir}: {existing} is not writable')
     files, outputs = [], []
-    names = result_names(media)
-    for medium in media:
-        name = names[medium]
-        is_video = isinstance(medium, Video)
-        drawing = _drawing_path(name, out_dir, is_video=is_video)
+    for medium, name in result_names(media).items():
+        drawing = _drawing_path(name, out_dir, is_video=isinstance(medium, Video))
         outputs.append(drawing)
         if not isinstance(medium, Video):
             files.append(medium)
-            outputs += [out_dir / 'results' / f'{name}{suffix}' for suffix in DATA_SUFFIXES]
+            outputs += [out_dir / 'results' / f'{name}{suffix}' for suffix in _ANY_SUFFIX]
             continue
         import_pyav()
         if medium.path is not None:

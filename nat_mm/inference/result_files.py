@@ -10,19 +10,19 @@ from nat_mm.inference.coco_results import CocoResults
 from nat_mm.inference.model import Model
 from nat_mm.inference.results import DetectionResult, Result, SegmentationResult
 
-SUFFIXES = {
+RESULT_SUFFIXES = {
     'detection': ('.json', '.png'),
     'segmentation': ('.png',),
     'classification': ('.json',),
 }
-"""Suffixes of the files that a result can have; the first one always exists."""
+"""Suffixes of the files that a result can have, by task; the first one always exists."""
 
 
 class ResultFiles:
     """Writes the data of results to a folder.
 
-    ``results/NAME`` with a suffix from `SUFFIXES` contains the result of one image: JSON from
-    `Result.describe`; for a segmentor, a label image, with the names of its numbers in
+    ``results/NAME`` with a suffix from `RESULT_SUFFIXES` contains the result of one image: JSON
+    from `Result.describe`; for a segmentor, a label image, with the names of its numbers in
     ``classes.json``; for a panoptic model, also a PNG in COCO's format for panoptic segments.
     ``coco`` contains the objects of all images of a detector; see `CocoResults`.
 
@@ -42,7 +42,7 @@ class ResultFiles:
 
     def paths(self, name: str) -> list[Path]:
         """Returns the paths for the data of an image, by its `Frame.name`."""
-        suffixes = SUFFIXES[self._model.task]
+        suffixes = RESULT_SUFFIXES[self._model.task]
         return [self.folder / 'results' / f'{name}{suffix}' for suffix in suffixes]
 
     def write(self, result: Result) -> None:

@@ -13,7 +13,7 @@ from pycocotools import mask as coco_mask
 
 from nat_mm.data.image_headers import read_header
 from nat_mm.errors import UserError
-from nat_mm.inference.images import SUFFIXES, UnreadableInput
+from nat_mm.inference.images import IMAGE_SUFFIXES, UnreadableInput
 
 _TOLERANCE = 0.01
 """How far points may lie outside an image, as a share of its sides: tools round differently."""
@@ -110,7 +110,7 @@ def find_image(name: str, folders: Iterable[Path], *, annotations: Path) -> Path
     """
     folders = list(dict.fromkeys(folders))
     name = name.replace('\\', '/').rpartition('/')[2]
-    suffixes = [*SUFFIXES, *map(str.upper, SUFFIXES)]
+    suffixes = [*IMAGE_SUFFIXES, *map(str.upper, IMAGE_SUFFIXES)]
     for candidate in filter(None, [name, *(f'{annotations.stem}{suffix}' for suffix in suffixes)]):
         for folder in folders:
             if (folder / candidate).is_file():

@@ -17,7 +17,7 @@ from nat_mm.data.formats.annotated import (
     read_text,
 )
 from nat_mm.errors import UserError
-from nat_mm.inference.images import SUFFIXES
+from nat_mm.inference.images import IMAGE_SUFFIXES
 
 _NAME_FILES = ('classes.txt', 'obj.names')
 _NOT_LABELS = ('classes.txt', 'readme')
@@ -42,7 +42,7 @@ def read_yolo(source: Path) -> Annotations:
     Raises:
         UserError: There is nothing to read, or something is wrong with a file.
     """
-    paths = find_files(source, SUFFIXES)
+    paths = find_files(source, IMAGE_SUFFIXES)
     if not paths:
         raise UserError(f'{source} has no images in it')
     settings, settings_path = _read_settings(source)
