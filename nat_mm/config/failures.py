@@ -138,11 +138,11 @@ def find_place(config: Mapping[str, Any], part: Any) -> str | None:
         return None
     places = {
         path: len(each)
-        for path, each in find_parts(config)
+        for path, each in walk_dicts(config)
         if path and each.get('type') == part['type']
     }
     if len(places) > 1:
-        known = dict(find_parts(config))
+        known = dict(walk_dicts(config))
         places = {
             path: size
             for path, size in places.items()
@@ -153,7 +153,7 @@ def find_place(config: Mapping[str, Any], part: Any) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
-def find_parts(value: Any, path: str = '') -> Iterator[tuple[str, dict[str, Any]]]:
+def walk_dicts(value: Any, path: str = '') -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields the dicts inside a config, with their keys such as ``model.backbone``."""
     children: Iterable[tuple[Any, Any]] = ()
     if isinstance(value, dict):
@@ -162,7 +162,7 @@ def find_parts(value: Any, path: str = '') -> Iterator[tuple[str, dict[str, Any]
     elif isinstance(value, list | tuple):
         children = enumerate(value)
     for name, child in children:
-        yield from find_parts(child, f'{path}.{name}' if path else str(name))
+        yield from walk_dicts(child, f'{path}.{name}' if path else str(name))
 
 
 def _describe(error: Exception) -> str:

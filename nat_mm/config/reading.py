@@ -13,7 +13,7 @@ from mmengine.utils import import_modules_from_strings
 
 from nat_mm.config.building import BadArgumentError, UnknownTypeError, tell_mistakes_apart
 from nat_mm.config.dataset_classes import apply_dataset_classes
-from nat_mm.config.failures import describe_failure, find_parts, is_due_to_config
+from nat_mm.config.failures import describe_failure, is_due_to_config, walk_dicts
 from nat_mm.config.zoo import find_config
 from nat_mm.errors import CheckpointError, UserError, brief, describe_error
 
@@ -129,7 +129,7 @@ def config_mistakes(config: Config) -> Iterator[None]:
 
 def _find_key(config: dict[str, Any], key: str, kind: object) -> str | None:
     """Finds where a config has a key next to that ``type``, such as ``model.backbone.``."""
-    for path, part in find_parts(config):
+    for path, part in walk_dicts(config):
         if key in part and part.get('type') == kind:
             return f'{path}.' if path else ''
     return None

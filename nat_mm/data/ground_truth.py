@@ -6,7 +6,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, METRICS, MODELS
 
 from nat_mm.config.datasets import walk_datasets
-from nat_mm.config.failures import find_parts
+from nat_mm.config.failures import walk_dicts
 from nat_mm.data.findings import Finding
 from nat_mm.data.paths import find_evaluators
 from nat_mm.data.sources import DataSource, find_class, is_known
@@ -90,5 +90,5 @@ def _loads_no_annotations(source: DataSource) -> bool:
     known = all(map(is_known, kinds))
     loads = any('Annotation' in kind.__name__ for kind in kinds)
     steps = source.config.get('pipeline') or ()
-    nested = any(path and 'type' in each for step in steps for path, each in find_parts(step))
+    nested = any(path and 'type' in each for step in steps for path, each in walk_dicts(step))
     return bool(kinds) and known and not nested and not loads

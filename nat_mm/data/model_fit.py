@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import SyncBatchNorm
 
 from nat_mm.backbones.base import FreezableBackbone
-from nat_mm.config.failures import find_parts as find_inner
+from nat_mm.config.failures import walk_dicts
 from nat_mm.data.detector_fit import (
     find_detr_problems,
     find_odd_size_problems,
@@ -154,7 +154,7 @@ def _find_image_size(config: Config) -> tuple[int, int]:
         padding = [each.get('size') for each in augments if isinstance(each, dict)]
         sizes = [generator.get('input_size'), *padding]
         if _is_reid(config):
-            inner = [each for step in find_steps(config) for _, each in find_inner(step)]
+            inner = [each for step in find_steps(config) for _, each in walk_dicts(step)]
             scales = [each.get('scale') for each in inner if each.get('keep_ratio') is False]
             sizes += [scale[::-1] for scale in scales if isinstance(scale, list | tuple)]
         default = DETECTED_SIZE
