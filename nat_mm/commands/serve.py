@@ -35,7 +35,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_config(parser)
-    parser.add_argument('checkpoint', help='checkpoint file or URL')
+    parser.add_argument('checkpoint', help='checkpoint: a file, a URL or hf://owner/name')
     parser.add_argument(
         '--host',
         default='127.0.0.1',

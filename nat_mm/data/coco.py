@@ -157,7 +157,7 @@ def find_annotation_problems(source: DataSource, coco: CocoFile) -> Iterator[Fin
     yield from say('has annotations whose category_id is not in categories', unknown)
     orphaned = coco.images < 0
     yield from say('has annotations whose image_id is not in images', orphaned, is_error=False)
-    left, top, width, height = coco.boxes.T
+    width, height = coco.boxes[:, 2:].T
     negative = (width < 0) | (height < 0)
     if _are_corners(coco):
         yield from say(

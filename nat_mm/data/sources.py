@@ -17,7 +17,7 @@ from nat_mm.config.reading import config_mistakes
 from nat_mm.data.palettes import find_full_palette
 from nat_mm.errors import UserError, brief
 
-_FRAMEWORKS = ('mmcv', 'mmdet', 'mmengine', 'mmpretrain', 'mmseg', 'nat_mm')
+_KNOWN_PACKAGES = ('mmcv', 'mmdet', 'mmengine', 'mmpretrain', 'mmseg', 'nat_mm')
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def find_sources(config: Config, part: str) -> list[DataSource]:
 
 def is_known(defined: Any) -> bool:
     """Whether OpenMMLab or nat_mm defines a class or function, so that checks know what it does."""
-    return defined.__module__.partition('.')[0] in _FRAMEWORKS
+    return defined.__module__.partition('.')[0] in _KNOWN_PACKAGES
 
 
 def find_class(registry: Registry, settings: ConfigDict, config: Config) -> type | None:

@@ -26,6 +26,7 @@ from nat_mm.ops.backends.portable import (
     table_index,
 )
 from nat_mm.ops.tiling import TileGroup, all_tiles
+from nat_mm.ops.validation import without_autocast
 from nat_mm.ops.window import axis_window
 
 Pair = tuple[int, int]
@@ -84,7 +85,7 @@ class _Contraction(torch.autograd.Function):
     ) -> Tensor:
         ctx.wanted, ctx.kernel_size, ctx.dilation = wanted, kernel_size, dilation
         ctx.save_for_backward(first, second)
-        with torch.autocast(first.device.type, enabled=False):
+        with without_autocast(first.device.type):
             return _CONTRACTIONS[wanted](first, second, kernel_size, dilation)
 
     @staticmethod

@@ -87,7 +87,7 @@ def _find_problem(runner: Any, schedules: list[dict[str, Any]]) -> str | None:
         _find_message_problem(runner.message_hub),
     ]
     # The records come last, since reading them relies on all the others.
-    return next(filter(None, problems), None) or _find_note_problem(runner)
+    return next(filter(None, problems), None) or _find_record_problem(runner)
 
 
 def _find_counter_problem(loop: Any) -> str | None:
@@ -163,7 +163,7 @@ def _find_message_problem(hub: MessageHub) -> str | None:
     return None
 
 
-def _find_note_problem(runner: Any) -> str | None:
+def _find_record_problem(runner: Any) -> str | None:
     """Checks what CheckpointHook and this package recorded in the message hub.
 
     Restricts what the hook deletes to what a run in this work directory wrote before.
