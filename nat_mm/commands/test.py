@@ -23,6 +23,8 @@ from nat_mm.commands.misfits import misfits_explained
 from nat_mm.config.datasets import find_inner
 from nat_mm.config.reading import load_config
 from nat_mm.data.broken_samples import loading_mistakes
+from nat_mm.data.paths import find_evaluators
+from nat_mm.data.sources import type_name
 from nat_mm.errors import UserError
 from nat_mm.inference.checkpoint import (
     check_checkpoint_fits,
@@ -105,9 +107,8 @@ def augment(config: Config, arguments: argparse.Namespace) -> None:
     if config.default_scope == 'mmdet' and (config.model.get('roi_head') or {}).get('mask_head'):
         print('mmdetection merges only boxes, so --tta does not test the masks')
         config.model.roi_head.update(mask_head=None, mask_roi_extractor=None)
-        evaluators = config.test_evaluator
-        for evaluator in [evaluators] if isinstance(evaluators, dict) else evaluators:
-            if evaluator.type == 'CocoMetric':
+        for _, evaluator in find_evaluators(config, 'test'):
+            if type_name(evaluator) == 'CocoMetric':
                 evaluator.metric = 'bbox'
     if 'data_preprocessor' in config:
         # Otherwise, mmengine would give it to the wrapper instead of the model inside.

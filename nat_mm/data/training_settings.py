@@ -6,6 +6,7 @@ from typing import Any
 from mmengine.config import Config
 
 from nat_mm.data.findings import Finding
+from nat_mm.data.paths import find_evaluators
 from nat_mm.data.sources import type_name
 from nat_mm.errors import shorten
 
@@ -117,9 +118,7 @@ def _find_metric_problem(config: Config) -> Iterator[Finding]:
     """Checks that ``save_best`` names a metric of the evaluators."""
     hook = (config.get('default_hooks') or {}).get('checkpoint') or {}
     wanted = hook.get('save_best')
-    evaluators = config.get('val_evaluator')
-    evaluators = [evaluators] if isinstance(evaluators, dict) else evaluators
-    names = [_name_metrics(each) for each in evaluators or []]
+    names = [_name_metrics(each) for _, each in find_evaluators(config, 'val')]
     if not wanted or not names or None in names:
         return
     known = [name for each in names for name in each]
@@ -131,9 +130,9 @@ def _find_metric_problem(config: Config) -> Iterator[Finding]:
             )
 
 
-def _name_metrics(evaluator: Any) -> list[str] | None:
+def _name_metrics(evaluator: dict[str, Any]) -> list[str] | None:
     """Lists the names of an evaluator's metrics; None if they are unknown."""
-    if not isinstance(evaluator, dict) or evaluator.get('metric_items'):
+    if evaluator.get('metric_items'):
         return None
     kind = type_name(evaluator)
     prefix = evaluator.get('prefix')

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmdet.evaluation import CocoMetric
 from mmengine.config import Config
 
 from nat_mm.checkpoints import read_checkpoint
@@ -155,6 +156,23 @@ def test_tta_drops_the_mask_head_that_there_is(roi_head, has_masks, capsys):
     assert config.test_evaluator.metric == ('bbox' if has_masks else metric)
     assert not (config.model.module.roi_head or {}).get('mask_head')
     assert config.test_dataloader.dataset.pipeline == config.tta_pipeline
+
+
+def test_tta_measures_boxes_alone_whatever_names_the_metric():
+    config = Config(
+        dict(
+            default_scope='mmdet',
+            model=dict(roi_head=dict(mask_head=dict(type='FCNMaskHead'))),
+            test_dataloader=dict(dataset={}),
+            test_evaluator=[
+                dict(type=kind, metric='segm') for kind in ('mmdet.CocoMetric', CocoMetric)
+            ],
+            tta_model=dict(type='DetTTAModel'),
+            tta_pipeline=[dict(type='LoadImageFromFile')],
+        )
+    )
+    augment(config, Namespace(config='config.py'))
+    assert [each.metric for each in config.test_evaluator] == ['bbox', 'bbox']
 
 
 def test_segmentor_with_tta(test, configs, trained, tmp_path):
