@@ -2,6 +2,7 @@
 
 import argparse
 import os
+from importlib.util import find_spec
 
 import torch
 from mmengine.config import DictAction
@@ -109,6 +110,24 @@ def add_no_check(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--no-check', action='store_true', help='skip the check of config and data (nat-mm check)'
     )
+
+
+def check_installed(*packages: str, extra: str) -> None:
+    """Checks that the packages of an extra can be imported.
+
+    Args:
+        *packages: Names to import.
+        extra: The extra of nat_mm that installs them.
+
+    Raises:
+        UserError: Some are missing.
+    """
+    missing = [package for package in packages if find_spec(package) is None]
+    if missing:
+        raise UserError(
+            f'{", ".join(missing)} {"is" if len(missing) == 1 else "are"} not installed: '
+            f"pip install 'nat_mm[{extra}]'"
+        )
 
 
 def export_local_rank(local_rank: int | None) -> None:

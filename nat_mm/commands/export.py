@@ -21,7 +21,6 @@ The file is written only if onnxruntime gives the same results as PyTorch, for s
 import argparse
 import sys
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from urllib.error import URLError
 
@@ -31,7 +30,12 @@ from mmengine.registry import MODELS
 
 from nat_mm.backbones.base import NeighborhoodBackbone
 from nat_mm.checkpoints import load_pretrained, mirrors_first
-from nat_mm.commands.arguments import add_config, add_config_overrides, add_mirror_option
+from nat_mm.commands.arguments import (
+    add_config,
+    add_config_overrides,
+    add_mirror_option,
+    check_installed,
+)
 from nat_mm.commands.misfits import misfits_explained
 from nat_mm.config.reading import config_mistakes, load_config
 from nat_mm.errors import UserError, shorten
@@ -42,8 +46,6 @@ from nat_mm.export.program import OPSET
 from nat_mm.inference.checkpoint import weight_mistakes
 from nat_mm.inference.inputs import LeftOut, find_inputs, read_frames
 from nat_mm.inference.model import Model, load_model
-
-PACKAGES = ('onnx', 'onnxscript', 'onnxruntime')
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -85,12 +87,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def check_arguments(arguments: argparse.Namespace) -> None:
-    missing = [package for package in PACKAGES if find_spec(package) is None]
-    if missing:
-        raise UserError(
-            f'{", ".join(missing)} {"is" if len(missing) == 1 else "are"} not installed: '
-            'pip install "nat_mm[onnx]"'
-        )
+    check_installed('onnx', 'onnxscript', 'onnxruntime', extra='onnx')
     target = Path(arguments.target)
     if target.suffix != '.onnx':
         raise UserError(f'OUT must end with .onnx, got {target}')

@@ -12,7 +12,6 @@ the server answers the requests that have arrived, then exits. It needs the extr
 
 import argparse
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 
 from nat_mm.commands.arguments import (
@@ -21,13 +20,12 @@ from nat_mm.commands.arguments import (
     add_device_option,
     add_mirror_option,
     check_device,
+    check_installed,
 )
 from nat_mm.commands.running import exit_on_signals
 from nat_mm.errors import UserError
 from nat_mm.inference.images import MEGAPIXELS
 from nat_mm.inference.model import load_model
-
-PACKAGES = ('fastapi', 'fastapi_offline', 'uvicorn', 'python_multipart')
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -89,9 +87,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def check_arguments(arguments: argparse.Namespace) -> None:
-    for package in PACKAGES:
-        if find_spec(package) is None:
-            raise UserError(f"{package} is not installed: pip install 'nat_mm[serve]'")
+    check_installed('fastapi', 'fastapi_offline', 'uvicorn', 'python_multipart', extra='serve')
     check_device(arguments.device)
     if not 1 <= arguments.port <= 65535:
         raise UserError(f'--port must be from 1 to 65535, got {arguments.port}')

@@ -7,7 +7,6 @@ download. Click the image to see what the token there attends to. The command ne
 
 import argparse
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from nat_mm.commands.arguments import (
     add_mirror_option,
     add_opacity_option,
     check_device,
+    check_installed,
 )
 from nat_mm.commands.running import exit_on_signals
 from nat_mm.demo.runs import CONFIGS
@@ -77,9 +77,7 @@ def check_arguments(arguments: argparse.Namespace) -> None:
     check_opacity(arguments.opacity, '--opacity')
     if not 1 <= arguments.port <= 65535:
         raise UserError(f'--port must be from 1 to 65535, got {arguments.port}')
-    for package in ('gradio', 'skimage'):
-        if find_spec(package) is None:
-            raise UserError(f"{package} is not installed: pip install 'nat_mm[web]'")
+    check_installed('gradio', 'skimage', extra='web')
 
 
 def load_models(arguments: argparse.Namespace) -> dict[str, Model]:

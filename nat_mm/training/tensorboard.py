@@ -34,7 +34,7 @@ def apply_tensorboard(config: Config) -> None:
     if _logs(backends) and not find_spec('tensorboard'):
         raise UserError(
             f'{config.filename} logs for TensorBoard, which is not installed: '
-            'pip install "nat_mm[tensorboard]"'
+            "pip install 'nat_mm[tensorboard]'"
         )
 
 

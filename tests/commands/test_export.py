@@ -132,7 +132,7 @@ def test_wrong_target(refused, configs, tmp_path, target, message):
 def test_missing_packages(refused, configs, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'onnxruntime', None)
     message = refused(configs['detection'], tmp_path / 'backbone.onnx')
-    assert 'onnxruntime is not installed: pip install "nat_mm[onnx]"' in message
+    assert "onnxruntime is not installed: pip install 'nat_mm[onnx]'" in message
 
 
 def test_missing_checkpoint(refused, configs, tmp_path):

@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 
@@ -93,6 +94,6 @@ def test_mistakes(options, message):
 
 
 def test_without_its_packages(monkeypatch):
-    monkeypatch.setattr(serve, 'find_spec', lambda name: None)
+    monkeypatch.setitem(sys.modules, 'fastapi', None)
     with pytest.raises(UserError, match=r"fastapi is not installed: pip install 'nat_mm\[serve\]'"):
         serve.main(MODEL)
