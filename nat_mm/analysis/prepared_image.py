@@ -61,8 +61,7 @@ def prepare_image(
     """
     if isinstance(image, np.ndarray):
         image = Frame(image, 'image', 'image')
-    drawing = image.image
-    pixels = drawing if image.results is None else np.asarray(image.results['img'])
+    drawing, pixels = image.image, np.asarray(image.pixels)
     height, width = pixels.shape[:2]
     if short_side is not None:
         if short_side < SMALLEST_SIDE:

@@ -65,6 +65,11 @@ class Frame:
     medium: Path | Video | None = None
     results: dict[str, Any] | None = None
 
+    @property
+    def pixels(self) -> np.ndarray:
+        """The image that the model gets: [height, width] or [height, width, channels]."""
+        return self.image if self.results is None else self.results['img']
+
     def describe(self) -> dict:
         """Returns the origin of the image as it is written to the results."""
         place: dict[str, str | int | None] = {'image': self.file_name}

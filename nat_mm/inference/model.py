@@ -311,16 +311,12 @@ def batches(frames: Iterable[Frame], batch_size: int) -> Iterable[list[Frame]]:
     """Groups consecutive images of the same shape, as mmseg requires."""
     batch: list[Frame] = []
     for frame in frames:
-        if batch and (len(batch) == batch_size or _shape(frame) != _shape(batch[0])):
+        if batch and (len(batch) == batch_size or frame.pixels.shape != batch[0].pixels.shape):
             yield batch
             batch = []
         batch.append(frame)
     if batch:
         yield batch
-
-
-def _shape(frame: Frame) -> tuple[int, ...]:
-    return (frame.image if frame.results is None else frame.results['img']).shape
 
 
 def _read(entry: str | Path | np.ndarray, loader: ImageLoader) -> list[Frame]:

@@ -25,8 +25,8 @@ class _Job:
 
         Images of different shapes would be padded, and a lower threshold keeps more objects.
         """
-        image = self.frame.image if self.frame.results is None else self.frame.results['img']
-        return (image.shape, image.dtype.str, self.score_threshold)
+        pixels = self.frame.pixels
+        return (pixels.shape, pixels.dtype.str, self.score_threshold)
 
 
 class Batcher:

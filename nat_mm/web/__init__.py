@@ -1,4 +1,4 @@
-"""Implements the page of ``tools/web_demo.py``: a model's view of an image, in the browser."""
+"""Implements the page of ``nat-mm web-demo``: a model's view of an image, in the browser."""
 
 import os
 
