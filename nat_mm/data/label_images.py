@@ -1,42 +1,23 @@
 """Finds problems with label images, in which the value of a pixel is its class."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mmcv.transforms import BaseTransform, LoadAnnotations, LoadImageFromFile
+from mmcv.transforms import BaseTransform, LoadAnnotations
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 
 from nat_mm.data.findings import Finding
-from nat_mm.data.image_headers import ImageHeader, find_image_problem, read_header
-from nat_mm.data.label_values import describe_colors, find_label_value_problems
+from nat_mm.data.label_headers import LabelPair, find_label_header_problems
+from nat_mm.data.label_values import find_label_value_problems
 from nat_mm.data.paths import is_local
-from nat_mm.data.sources import DataSource, is_known
-from nat_mm.errors import shorten
-from nat_mm.inference.images import IMAGE_SUFFIXES, UnreadableInput
+from nat_mm.data.sources import DataSource, flatten_transforms, is_known
+from nat_mm.inference.images import IMAGE_SUFFIXES
 
 _SAMPLE = 100
 """Number of label images of a dataset, evenly spread, whose pixels are read."""
-_GRAY_MODES = ('1', 'L', 'P', 'I', 'I;16', 'I;16B', 'I;16L', 'F')
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """An image and its label image.
-
-    Attributes:
-        image: Path of the image.
-        label: Path of the label image.
-        size: Width and height of the image according to its annotations; None if not given.
-    """
-
-    image: str
-    label: str
-    size: tuple[int, int] | None = None
 
 
 def find_label_image_problems(
@@ -86,9 +67,9 @@ def find_label_image_problems(
     yield from _find_bad_lines(dataset)
     is_panoptic = 'Panoptic' in type(loader).__name__
     is_ours = is_known(type(loader))
-    is_sure = all(is_known(type(each)) for each in _flatten(dataset.pipeline.transforms))
+    is_sure = all(is_known(type(each)) for each in flatten_transforms(dataset.pipeline.transforms))
     sound: list[str] = []
-    yield from _compare_headers(
+    yield from find_label_header_problems(
         *(dataset, pairs, sound),
         is_panoptic=is_panoptic,
         has_own_loader=not is_ours,
@@ -117,26 +98,13 @@ def spread(values: Sequence[Any], limit: int) -> list[Any]:
 
 def find_loader(dataset: BaseDataset) -> BaseTransform | None:
     """Finds the transform that loads label images; None if the pipeline has none."""
-    for each in _flatten(getattr(dataset.pipeline, 'transforms', ())):
+    for each in flatten_transforms(getattr(dataset.pipeline, 'transforms', ())):
         if isinstance(each, LoadAnnotations) and each.with_seg:
             return each
     return None
 
 
-def _flatten(transforms: Iterable[Any]) -> Iterator[Any]:
-    """Yields transforms, including those inside others such as TestTimeAug and RandomChoice."""
-    for each in transforms:
-        if isinstance(each, list | tuple):
-            yield from _flatten(each)
-            continue
-        yield each
-        for name in ('transforms', 'subroutines'):
-            inner = getattr(each, name, None)
-            if isinstance(inner, list | tuple):
-                yield from _flatten(inner)
-
-
-def _list_pairs(dataset: BaseDataset) -> list[_Pair]:
+def _list_pairs(dataset: BaseDataset) -> list[LabelPair]:
     entries = dataset.load_data_list()
     if dataset._indices is not None:
         indices = dataset._indices
@@ -149,7 +117,7 @@ def _list_pairs(dataset: BaseDataset) -> list[_Pair]:
         size = (entry['width'], entry['height']) if 'width' in entry else None
         if entry.get('seg_map_path'):
             images = [entry[key] for key in ('img_path', 'img_path2') if entry.get(key)]
-            pairs += [_Pair(image, entry['seg_map_path'], size) for image in images]
+            pairs += [LabelPair(image, entry['seg_map_path'], size) for image in images]
     return pairs
 
 
@@ -177,7 +145,7 @@ def _count_suffixes(folder: str) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: -item[1])[:5])
 
 
-def _find_left_out(dataset: BaseDataset, key: str, pairs: Sequence[_Pair]) -> Iterator[Finding]:
+def _find_left_out(dataset: BaseDataset, key: str, pairs: Sequence[LabelPair]) -> Iterator[Finding]:
     """Finds files in the folders that are in none of the pairs."""
     folder, labels = (os.path.abspath(dataset.data_prefix[each]) for each in ('img_path', key))
     others = {
@@ -227,132 +195,3 @@ def _find_bad_lines(dataset: BaseDataset) -> Iterator[Finding]:
                 f'of {name!r}, as img_suffix {dataset.img_suffix!r} is added to each line'
             )
             return
-
-
-def _compare_headers(
-    dataset: BaseDataset,
-    pairs: Sequence[_Pair],
-    sound: list[str],
-    *,
-    is_panoptic: bool,
-    has_own_loader: bool,
-    is_sure: bool,
-) -> Iterator[Finding]:
-    """Compares images and labels by their headers, and adds labels that fit to ``sound``.
-
-    JPEGs are only a warning unless ``is_sure``, as an unknown transform might restore the values.
-    """
-    loads = [each for each in _flatten(dataset.pipeline.transforms) if _is_image_loader(each)]
-    flag = str(getattr(loads[0], 'color_type', 'color')) if loads else 'color'
-    applies_exif = flag != 'unchanged' and not flag.endswith('ignore_orientation')
-
-    def look(pair: _Pair) -> tuple[str, str] | None:
-        return _find_pair_problem(
-            pair,
-            applies_exif=applies_exif,
-            # Custom loaders may read formats that are unknown here.
-            reads_image=bool(loads) and pair.size is None,
-            modes=('RGB', 'RGBA', 'P') if is_panoptic else _GRAY_MODES,
-            has_own_loader=has_own_loader,
-        )
-
-    with ThreadPoolExecutor(8) as pool:
-        problems = list(pool.map(look, pairs))
-    by_kind: dict[str, list[str]] = {}
-    for pair, problem in zip(pairs, problems, strict=True):
-        if problem is None:
-            sound.append(pair.label)
-            continue
-        kind, text = problem
-        if kind == 'missing label' and kind not in by_kind:
-            text += _describe_other_suffixes(dataset, pair)
-        if kind == 'mode' and kind not in by_kind and not is_panoptic:
-            text += describe_colors(pair.label, dataset.metainfo.get('palette'))
-        by_kind.setdefault(kind, []).append(text)
-    for kind, texts in by_kind.items():
-        more = f' (the same with {len(texts)} of {len(pairs)} images)' if len(texts) > 1 else ''
-        yield Finding(texts[0] + more, is_error=is_sure or kind != 'jpeg')
-
-
-def _is_image_loader(transform: Any) -> bool:
-    return isinstance(transform, LoadImageFromFile) and is_known(type(transform))
-
-
-def _find_pair_problem(
-    pair: _Pair,
-    *,
-    applies_exif: bool,
-    reads_image: bool,
-    modes: Sequence[str],
-    has_own_loader: bool,
-) -> tuple[str, str] | None:
-    """Returns kind and description of a problem with an image or its label; None without one."""
-    # If the annotations give sizes, the check of COCO's images compares the images with these.
-    if pair.size is None and not os.path.exists(pair.image):
-        return 'missing image', f'{pair.image} does not exist'
-    if not os.path.exists(pair.label):
-        return 'missing label', f'{pair.image} has no label: {pair.label} does not exist'
-    size = pair.size
-    turned = ''
-    if reads_image:
-        header = _try_header(pair.image)
-        if isinstance(header, ImageHeader):
-            size = header.shown_size if applies_exif else (header.width, header.height)
-            turned = ', turned by its EXIF orientation' if header.is_sideways else ''
-        elif header:
-            return 'image', f'{pair.image} {header}'
-    if has_own_loader:
-        return None
-    label = _try_header(pair.label)
-    if isinstance(label, str):
-        return 'label', f'the label {pair.label} {label}'
-    if label is None:
-        return None
-    if label.is_jpeg:
-        return 'jpeg', (
-            f'the label {pair.label} is a JPEG, whose compression changes the values of pixels: '
-            'labels must be PNGs, made from the annotations and not from the JPEGs'
-        )
-    if label.mode not in modes:
-        return 'mode', _describe_mode(pair.label, label.mode, modes)
-    if size is not None and (label.width, label.height) != size:
-        return 'size', (
-            f'the label {pair.label} is {label.width} x {label.height} pixels, but its image '
-            f'{pair.image} is {size[0]} x {size[1]}{turned}'
-        )
-    return None
-
-
-def _try_header(path: str) -> ImageHeader | str | None:
-    """Returns the header, a description of the problem, or None if only OpenCV can read it."""
-    try:
-        return read_header(path)
-    except UnreadableInput:
-        return find_image_problem(path)
-
-
-def _describe_mode(path: str, mode: str, modes: Sequence[str]) -> str:
-    if 'RGB' in modes:
-        return (
-            f'the panoptic label {path} has one channel ({mode}), but the numbers of its segments '
-            'are coded as the colors of an RGB image'
-        )
-    return f'the label {path} has several channels ({mode}), but must have one of class numbers'
-
-
-def _describe_other_suffixes(dataset: BaseDataset, pair: _Pair) -> str:
-    """Describes which files there are in the folder of a missing label."""
-    if not hasattr(dataset, 'seg_map_suffix') or not hasattr(dataset, 'img_suffix'):
-        return ''
-    folder = os.path.dirname(pair.label)
-    if not os.path.isdir(folder):
-        return f'. There is no folder {folder}'
-    stem = os.path.basename(pair.image).removesuffix(dataset.img_suffix)
-    names = sorted(os.listdir(folder))
-    same = [name.removeprefix(stem) for name in names if name.startswith(stem)]
-    if same:
-        return (
-            f'. seg_map_suffix is {dataset.seg_map_suffix!r}, but there the name of its label ends '
-            f'with {same[0]!r}'
-        )
-    return f'. There are {len(names)} other files there, such as {shorten(names, 2)}'

@@ -2,6 +2,7 @@
 
 import sys
 import traceback
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,6 +125,19 @@ def find_sources(config: Config, part: str) -> list[DataSource]:
 def is_known(defined: Any) -> bool:
     """Whether OpenMMLab or nat_mm defines a class or function, so that checks know what it does."""
     return defined.__module__.partition('.')[0] in _KNOWN_PACKAGES
+
+
+def flatten_transforms(transforms: Iterable[Any]) -> Iterator[Any]:
+    """Yields transforms, including those inside others such as TestTimeAug and RandomChoice."""
+    for each in transforms:
+        if isinstance(each, list | tuple):
+            yield from flatten_transforms(each)
+            continue
+        yield each
+        for name in ('transforms', 'subroutines'):
+            inner = getattr(each, name, None)
+            if isinstance(inner, list | tuple):
+                yield from flatten_transforms(inner)
 
 
 def find_class(registry: Registry, settings: ConfigDict, config: Config) -> type | None:
