@@ -1,22 +1,19 @@
-"""Finds problems with the folders and lists that define the classes of a classifier's images."""
+"""Finds problems with the folders that define the classes of a classifier's images."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 
 from nat_mm.config.datasets import PARTS
+from nat_mm.data.class_lists import find_problems_of_list
 from nat_mm.data.findings import Finding
-from nat_mm.data.image_headers import find_image_problem
+from nat_mm.data.image_headers import find_unreadable_images
 from nat_mm.data.paths import is_local
 from nat_mm.data.sources import DataSource
 from nat_mm.errors import shorten
-
-MOST_HEADERS = 50_000
-"""Maximum number of headers read per dataset, evenly spread: all of ImageNet would take minutes."""
 
 
 def find_class_names(source: DataSource, *, from_folders: bool = True) -> Sequence[str] | None:
@@ -80,7 +77,7 @@ def find_folder_problems(
     for other, names in numbered[1:]:
         yield from _compare_folders(*numbered[0], other, names)
     for source in listed:
-        yield from _find_problems_of_list(config, source, numbered[0] if numbered else None)
+        yield from find_problems_of_list(config, source, numbered[0] if numbered else None)
 
 
 def reads_files(dataset: BaseDataset) -> bool:
@@ -154,7 +151,7 @@ def _find_problems_of_folders(source: DataSource) -> Iterator[Finding]:
             f'{shorten(others, 3)}',
             is_error=False,
         )
-    yield from _find_unreadable(
+    yield from find_unreadable_images(
         source, [folder / path for each in images.values() for path in each]
     )
 
@@ -235,115 +232,3 @@ def _compare_folders(
         f'{reason}',
         is_error=bool(shifted) or len(names) != len(expected),
     )
-
-
-def _find_problems_of_list(
-    config: Config, source: DataSource, numbered: tuple[DataSource, list[str]] | None
-) -> Iterator[Finding]:
-    """Checks a list of images, one per line, each followed by a space and its class number."""
-    dataset = source.dataset
-    if not os.path.isfile(dataset.ann_file):
-        yield Finding(
-            f'ann_file of the dataset does not exist: {os.path.abspath(dataset.ann_file)}'
-        )
-        return
-    try:
-        lines = Path(dataset.ann_file).read_text(encoding='utf-8').splitlines()
-    except UnicodeDecodeError:
-        yield Finding(f'{dataset.ann_file} is not a list of images: it is not text in UTF-8')
-        return
-    if not lines:
-        yield Finding(f'{dataset.ann_file} is empty')
-        return
-    classes = dataset.metainfo.get('classes')
-    counts = [(config.model.get('head') or {}).get('num_classes')]
-    counts.append(len(classes) if classes and not isinstance(classes, str) else None)
-    limit = min((count for count in counts if type(count) is int), default=None)
-    paths: dict[str, int | None] = {}
-    used = set()
-    conflicts = []
-    for number, line in enumerate(lines, 1):
-        where = f'{dataset.ann_file}, line {number}'
-        path, label = line, None
-        if dataset.with_label:
-            path, *rest = line.strip().rsplit(' ', 1)
-            problem = _find_label_problem(line, rest)
-            if problem:
-                yield Finding(f'{where}: {problem}')
-                return
-            label = int(rest[0])
-            if label < 0 or limit is not None and label >= limit:
-                most = '' if limit is None else f' to {limit - 1}'
-                yield Finding(
-                    f'{where}: the class of {path} is {label}, but classes are numbered from 0'
-                    f'{most}{_begins_at_one(lines, limit)}'
-                )
-                return
-        if path in paths and paths[path] != label:
-            conflicts.append(
-                f'{where}: {path} has the class {label}, but before it had {paths[path]}'
-            )
-        paths[path] = label
-        used.add(label)
-    yield from _compare_list(source, paths, numbered)
-    yield from _find_unreadable(source, [Path(dataset.img_prefix, path) for path in paths])
-    if conflicts:
-        more = f' (and so {len(conflicts) - 1} more lines)' if len(conflicts) > 1 else ''
-        yield Finding(conflicts[0] + more, is_error=False)
-    unused = sorted(set(range(limit or 0)) - used)
-    if dataset.with_label and source.part == 'train' and unused:
-        names = [classes[each] if classes else each for each in unused]
-        yield Finding(
-            f'{dataset.ann_file} has no image of the classes {shorten(names)}', is_error=False
-        )
-
-
-def _find_label_problem(line: str, rest: list[str]) -> str | None:
-    if not line.strip():
-        return 'it is empty: remove it'
-    if rest and rest[0].lstrip('-').isdecimal():
-        return None
-    for separator, name in (('\t', 'a tab'), (',', 'a comma'), (';', 'a semicolon')):
-        if line.strip().rpartition(separator)[2].strip().lstrip('-').isdecimal():
-            return f'{line!r} has {name} before the number of the class, not a blank'
-    return f'{line!r} does not end with a blank and the number of a class, such as "cat/1.jpg 0"'
-
-
-def _begins_at_one(lines: list[str], limit: int | None) -> str:
-    labels = {line.rpartition(' ')[2] for line in lines}
-    return '; this list begins at 1' if str(limit) in labels and '0' not in labels else ''
-
-
-def _compare_list(
-    source: DataSource, paths: dict[str, int | None], numbered: tuple[DataSource, list[str]] | None
-) -> Iterator[Finding]:
-    """Compares the class numbers with those of the same folders in another part of the data."""
-    if numbered is None or not source.dataset.with_label:
-        return
-    other, names = numbered
-    for path, label in paths.items():
-        folder = Path(path).parts[0]
-        if folder in names and names.index(folder) != label:
-            yield Finding(
-                f'{source.dataset.ann_file}: the class of {path} is {label}, but in {other.part} '
-                f'the folder {folder!r} is class {names.index(folder)}, as folders are numbered '
-                'in alphabetical order'
-            )
-            return
-
-
-def _find_unreadable(source: DataSource, paths: Sequence[Path]) -> Iterator[Finding]:
-    """Reads the headers of images; of more than `MOST_HEADERS`, an evenly spread sample."""
-    if source.transforms and source.image_loader is None:
-        return
-    sample = paths[:: -(-len(paths) // MOST_HEADERS) or 1]
-    with ThreadPoolExecutor(8) as pool:
-        problems = list(pool.map(find_image_problem, sample))
-    bad = [(path, problem) for path, problem in zip(sample, problems, strict=True) if problem]
-    if bad:
-        path, problem = bad[0]
-        more = f' (and {len(bad) - 1} more images cannot be read)' if len(bad) > 1 else ''
-        hint = ''
-        if '\\' in str(path) and os.sep == '/':
-            hint = ': write / in the list, not \\'
-        yield Finding(f'{path} {problem}{hint}{more}')

@@ -5,6 +5,7 @@ import io
 import os
 import warnings
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,9 @@ import mmcv
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from nat_mm.data.findings import Finding
 from nat_mm.data.progress import Progress
+from nat_mm.data.sources import DataSource
 from nat_mm.inference.images import UnreadableInput, check_regular
 
 _ORIENTATION = 0x0112
@@ -24,6 +27,9 @@ _TURNED_BY_SOME_OPENCV = ('WEBP', 'AVIF')
 _JPEG = ('JPEG', 'MPO')
 _JPEG_IN_TIFF = ('jpeg', 'tiff_jpeg')
 _STEP = 1000
+
+MOST_HEADERS = 50_000
+"""Maximum number of headers read per dataset, evenly spread: all of ImageNet would take minutes."""
 
 
 @dataclass(frozen=True)
@@ -162,3 +168,28 @@ def find_image_problem(path: str | Path) -> str | None:
             image = None
         return str(error) if image is None else None
     return None
+
+
+def find_unreadable_images(source: DataSource, paths: Sequence[Path]) -> Iterator[Finding]:
+    """Reads the headers of a classifier's images; of more than `MOST_HEADERS`, a sample.
+
+    Args:
+        source: The dataset; skipped if a user's own transform loads its images.
+        paths: The images.
+
+    Yields:
+        The first image that cannot be read, and the number of others.
+    """
+    if source.transforms and source.image_loader is None:
+        return
+    sample = paths[:: -(-len(paths) // MOST_HEADERS) or 1]
+    with ThreadPoolExecutor(8) as pool:
+        problems = list(pool.map(find_image_problem, sample))
+    bad = [(path, problem) for path, problem in zip(sample, problems, strict=True) if problem]
+    if bad:
+        path, problem = bad[0]
+        more = f' (and {len(bad) - 1} more images cannot be read)' if len(bad) > 1 else ''
+        hint = ''
+        if '\\' in str(path) and os.sep == '/':
+            hint = ': write / in the list, not \\'
+        yield Finding(f'{path} {problem}{hint}{more}')
