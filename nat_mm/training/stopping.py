@@ -69,7 +69,7 @@ class _Forks:
     """Lets SIGTERM end forked processes while a run trains, as ``multiprocessing.Pool`` relies on.
 
     With the handler that they inherit, workers of a metric's pool would ignore it, and the run
-    would wait for them for ever. The signal is held back during a fork, since Python forgets what
+    would wait for them forever. The signal is held back during a fork, since Python forgets what
     arrives before the new process has its own handler.
     """
 
