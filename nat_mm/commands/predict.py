@@ -40,7 +40,7 @@ from nat_mm.commands.running import INTERRUPTED, printable
 from nat_mm.errors import UserError
 from nat_mm.inference.drawing import SCORE_THRESHOLD, check_opacity
 from nat_mm.inference.images import MEGAPIXELS
-from nat_mm.inference.inputs import check_result_names, find_inputs, list_unreadable
+from nat_mm.inference.inputs import check_result_names, find_inputs
 from nat_mm.inference.model import load_model
 from nat_mm.inference.prediction import check_outputs, predict_all
 from nat_mm.inference.tiling import Tiling
@@ -169,5 +169,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if outcome.interrupted:
         print('interrupted before the end', file=sys.stderr)
         sys.exit(INTERRUPTED)
-    if outcome.unreadable:
-        raise UserError(list_unreadable(outcome.unreadable, media))
+    if outcome.left_out:
+        raise UserError(outcome.left_out.describe(media))

@@ -126,7 +126,12 @@ class LeftOut(dict[Path | Video, str]):
         if self.unexpected and len(self) == len(media):
             raise self.unexpected
         if self:
-            raise UserError(list_unreadable(self, media))
+            raise UserError(self.describe(media))
+
+    def describe(self, media: Sequence[Path | Video]) -> str:
+        """Says which of all inputs are left out, and why."""
+        entries = (f'{medium} ({reason})' for medium, reason in self.items())
+        return f'{len(self)} of {len(media)} inputs cannot be used: {", ".join(entries)}'
 
 
 def _is_fault_of_image(error: Exception) -> bool:
@@ -271,12 +276,6 @@ def _read(
         )
         if medium in left_out:
             break
-
-
-def list_unreadable(unreadable: dict[Path | Video, str], media: Sequence[Path | Video]) -> str:
-    """Describes which inputs were left out, and why."""
-    entries = (f'{medium} ({reason})' for medium, reason in unreadable.items())
-    return f'{len(unreadable)} of {len(media)} inputs cannot be read: {", ".join(entries)}'
 
 
 def count_frames(media: Sequence[Path | Video]) -> int | None:

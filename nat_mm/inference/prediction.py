@@ -45,12 +45,12 @@ class Outcome:
 
     Attributes:
         predicted: Number of images whose results were written.
-        unreadable: The reason for each input that could not be fully read or predicted.
+        left_out: The reason for each input that could not be fully read or predicted.
         interrupted: Whether Ctrl-C stopped it.
     """
 
     predicted: int = 0
-    unreadable: LeftOut = field(default_factory=LeftOut)
+    left_out: LeftOut = field(default_factory=LeftOut)
     interrupted: bool = False
 
 
@@ -126,7 +126,7 @@ def predict_all(
         Exception: Nothing could be predicted, for a reason other than faulty images.
     """
     outcome = Outcome()
-    left_out = outcome.unreadable
+    left_out = outcome.left_out
     infer: Infer = model.infer
     if tiling is not None:
         check_tiles_fit(model)

@@ -184,7 +184,7 @@ def test_broken_images_are_left_out(files, saliency, tmp_path):
     broken = tmp_path / 'broken.jpg'
     broken.write_bytes(b'no image')
     model = ['--model', 'DiNAT', files.nat, 'none']
-    with pytest.raises(UserError, match='1 of 2 inputs cannot be read: .*broken.jpg'):
+    with pytest.raises(UserError, match='1 of 2 inputs cannot be used: .*broken.jpg'):
         saliency([str(broken), files.image, *model, '--out-dir', str(tmp_path / 'out')])
     assert [path.name for path in (tmp_path / 'out').iterdir()] == ['street.png']
 

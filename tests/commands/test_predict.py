@@ -118,14 +118,14 @@ def test_input_that_is_no_picture(mistake, tmp_path):
     (tmp_path / 'text.jpg').write_text('no image')
     message = mistake(tmp_path / 'text.jpg')
     path = tmp_path / 'text.jpg'
-    assert message == f'1 of 1 inputs cannot be read: {path} (not an image that can be read)'
+    assert message == f'1 of 1 inputs cannot be used: {path} (not an image that can be read)'
     assert not (tmp_path / 'out').exists()
 
 
 def test_folder_with_a_file_that_is_no_picture(mistake, pictures, tmp_path):
     (pictures / '00broken.jpg').write_bytes(b'')
     message = mistake(pictures)
-    assert message.startswith('1 of 3 inputs cannot be read')
+    assert message.startswith('1 of 3 inputs cannot be used')
     assert '00broken.jpg' in message
     assert {path.name for path in (tmp_path / 'out' / 'results').iterdir()} == {'00.png', '01.png'}
 

@@ -100,19 +100,19 @@ def test_what_is_no_file_is_left_out(way, folder):
         entries = [str(folder / name) for name in (*names, 'zz.jpg')]
     else:
         entries = [str(folder if way == 'folder' else folder / '*.jpg')]
-    unreadable = LeftOut()
-    frames = list(read_frames(find_inputs(entries), unreadable))
+    left_out = LeftOut()
+    frames = list(read_frames(find_inputs(entries), left_out))
     assert [frame.name for frame in frames] == ['zz']
     expected = dict.fromkeys(names, NOT_A_FILE)
     expected['dangling.jpg'] = 'No such file or directory'
     expected['loop.jpg'] = 'Too many levels of symbolic links'
-    assert {path.name: reason for path, reason in unreadable.items()} == expected
+    assert {path.name: reason for path, reason in left_out.items()} == expected
 
 
 def test_what_is_no_file_but_has_the_name_of_a_video(folder, left_out):
     make_special_files(folder, '.mp4')
     message = left_out(folder / '*.mp4', folder / 'zz.jpg')
-    assert message.startswith('6 of 7 inputs cannot be read: ')
+    assert message.startswith('6 of 7 inputs cannot be used: ')
     assert message.count(NOT_A_FILE) == 4
 
 
@@ -129,9 +129,9 @@ def test_pipe_that_takes_the_place_of_a_file(folder, monkeypatch):
 def test_file_that_is_gone_when_its_turn_comes(folder):
     media = find_inputs([str(folder)])
     (folder / 'zz.jpg').unlink()
-    unreadable = LeftOut()
-    assert list(read_frames(media, unreadable)) == []
-    assert list(unreadable.values()) == ['No such file or directory']
+    left_out = LeftOut()
+    assert list(read_frames(media, left_out)) == []
+    assert list(left_out.values()) == ['No such file or directory']
 
 
 def test_folder_that_cannot_be_listed(folder, monkeypatch):
@@ -153,7 +153,7 @@ def test_images_that_are_too_large_or_too_small(task, folder, left_out):
         write_noise(folder / 'narrow.png', 300, 1)
     message = left_out(folder, task=task)
     count = 4 if task == 'detection' else 3
-    assert message.startswith(f'{count} of {count + 1} inputs cannot be read: ')
+    assert message.startswith(f'{count} of {count + 1} inputs cannot be used: ')
     assert 'bomb.png (30000 x 30000 pixels are more than 50 megapixels)' in message
     assert 'sparse.jpg (too large a file for 50 megapixels)' in message
     assert 'strip.png (one side of 9999 x 1 pixels is more than 1000 times the other)' in message
@@ -247,7 +247,7 @@ def test_image_that_the_model_cannot_take(error, reason, batch_size, folder, lef
 
     monkeypatch.setattr(Model, 'infer', fail)
     message = left_out(folder, '--batch-size', str(batch_size))
-    assert message.startswith('1 of 2 inputs cannot be read: ')
+    assert message.startswith('1 of 2 inputs cannot be used: ')
     assert f'bad.png (cannot be predicted, of 128 x 96 pixels: {reason}' in message
     assert '\n' not in message
 
@@ -318,7 +318,7 @@ def test_video_that_cannot_be_written(folder, left_out, monkeypatch):
     clip = write_clip(folder.parent, height=48, width=64)
     monkeypatch.setattr('nat_mm.inference.video._ENCODER_OPTIONS', {'preset': 'none such'})
     message = left_out(clip, folder / 'zz.jpg')
-    assert message.startswith('1 of 2 inputs cannot be read: ')
+    assert message.startswith('1 of 2 inputs cannot be used: ')
     assert 'cannot write a video of 64 x 48 pixels at 5 frames per second' in message
 
 
@@ -348,7 +348,7 @@ def test_names_that_are_no_usual_text(folder, predict, configs, trained, tmp_pat
     written = {path.name for path in (tmp_path / 'out' / 'results').iterdir()}
     assert written == {f'{name}.json' for name in (*names, 'zz')}
     *_, line = capsys.readouterr().err.splitlines()
-    assert line.startswith('error: 5 of 11 inputs cannot be read: ')
+    assert line.startswith('error: 5 of 11 inputs cannot be used: ')
     assert line.isprintable()
 
 

@@ -161,7 +161,7 @@ def test_broken_videos_do_not_stop_the_rest(mistake, video, small_data, tmp_path
     (tmp_path / 'text.mov').write_text('not a video')
     picture = small_data / 'images/validation/00.jpg'
     message = mistake(tmp_path / 'text.mov', tmp_path / 'cut.avi', video, picture)
-    assert message.startswith('2 of 4 inputs cannot be read: ')
+    assert message.startswith('2 of 4 inputs cannot be used: ')
     assert f'{tmp_path}/text.mov (not a video that can be read)' in message
     assert f'{tmp_path}/cut.avi (ends after ' in message
     out = tmp_path / 'out'
@@ -238,7 +238,7 @@ def test_camera(run, camera, monkeypatch):
 
 
 def test_camera_that_stops(mistake, camera, tmp_path):
-    assert mistake('0') == '1 of 1 inputs cannot be read: camera 0 (stopped after 4 frames)'
+    assert mistake('0') == '1 of 1 inputs cannot be used: camera 0 (stopped after 4 frames)'
     assert len(list((tmp_path / 'out' / 'results' / 'camera0').iterdir())) == 4
 
 

@@ -272,7 +272,7 @@ def test_image_that_the_pipeline_drops(models, folder, monkeypatch):
 
 def test_unreadable_image_is_named(models, tmp_path):
     (tmp_path / 'text.png').write_text('no image')
-    with pytest.raises(UserError, match=r'1 of 1 inputs cannot be read: .*text\.png \('):
+    with pytest.raises(UserError, match=r'1 of 1 inputs cannot be used: .*text\.png \('):
         models['segmentation'].predict(tmp_path)
 
 
