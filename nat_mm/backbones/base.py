@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from nat_mm.backbones.architecture import Architecture, resolve_architecture
-from nat_mm.backbones.checks import check_frozen_stages, check_image, check_out_indices
+from nat_mm.backbones.checks import check_frozen, check_image, check_out_indices
 from nat_mm.checkpoints.loading import adapt_state_dict, pretrained_weights
 from nat_mm.layers import (
     ConvDownsampler,
@@ -149,7 +149,7 @@ class NeighborhoodBackbone(FreezableBackbone):
         check_probability('drop_rate', drop_rate)
         check_bool('with_cp', with_cp)
         check_out_indices(out_indices, num_stages, of='stages')
-        check_frozen_stages(frozen_stages, num_stages)
+        check_frozen(frozen_stages, num_stages, of='stages')
         self.in_channels = in_channels
         self.out_indices = tuple(out_indices)
         self.frozen_stages = frozen_stages

@@ -26,13 +26,13 @@ def check_out_indices(out_indices: Sequence[int], count: int, *, of: str) -> Non
         raise ValueError(f'out_indices must be {wanted}, got {list(out_indices)}')
 
 
-def check_frozen_stages(frozen_stages: int, num_stages: int) -> None:
-    """Raises unless the number of frozen stages is from -1 to ``num_stages``."""
-    check_int('frozen_stages', frozen_stages, minimum=-1)
-    if frozen_stages > num_stages:
+def check_frozen(frozen: int, count: int, *, of: str) -> None:
+    """Raises unless ``frozen_stages`` or ``frozen_layers`` is from -1 to ``count``."""
+    check_int(f'frozen_{of}', frozen, minimum=-1)
+    if frozen > count:
         raise ValueError(
-            f'frozen_stages must be from -1 (nothing) over 0 (tokenizer) to {num_stages} '
-            f'(all stages), got {frozen_stages}'
+            f'frozen_{of} must be from -1 (nothing) over 0 (tokenizer) to {count} (all {of}), '
+            f'got {frozen}'
         )
 
 

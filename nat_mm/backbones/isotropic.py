@@ -14,7 +14,7 @@ from nat_mm.backbones.base import (
     run_layer,
     split_own_name,
 )
-from nat_mm.backbones.checks import check_image, check_out_indices
+from nat_mm.backbones.checks import check_frozen, check_image, check_out_indices
 from nat_mm.checkpoints.loading import adapt_state_dict
 from nat_mm.layers import NATLayer, PatchTokenizer
 from nat_mm.ops.validation import check_bool, check_int, check_probability
@@ -123,9 +123,7 @@ class NATIsotropic(FreezableBackbone):
         check_int('depth', depth, minimum=1)
         check_int('patch_size', patch_size, minimum=1)
         check_int('in_channels', in_channels, minimum=1)
-        check_int('frozen_layers', frozen_layers, minimum=-1)
-        if frozen_layers > depth:
-            raise ValueError(f'frozen_layers must be from -1 to {depth}, got {frozen_layers}')
+        check_frozen(frozen_layers, depth, of='layers')
         check_probability('drop_rate', drop_rate)
         check_bool('with_cp', with_cp)
         check_probability('drop_path_rate', values['drop_path_rate'])

@@ -240,7 +240,7 @@ def test_pretrained_weights_of_another_map_size(tmp_path):
         ({**SMALL, 'kernel_size': 3, 'dilations': (1,)}, 'each of the 2 layers, got 1'),
         ({**SMALL, 'kernel_size': 3, 'dilations': 2}, 'a list of one int per layer, got 2'),
         ({**SMALL, 'out_indices': (2,)}, r'layers from 0 to 1 .*, got \[2\]'),
-        ({**SMALL, 'frozen_layers': 3}, 'frozen_layers must be from -1 to 2, got 3'),
+        ({**SMALL, 'frozen_layers': 3}, r'to 2 \(all layers\), got 3'),
         ({**SMALL, 'map_size': 0}, 'map_size must be at least 1, got 0'),
         ({**SMALL, 'kernel_size': 0}, 'kernel_size must be .*, got 0'),
         ({**SMALL, 'attention_backend': 'cpu'}, "leave .* at 'auto', got 'cpu'"),
