@@ -29,7 +29,7 @@ Run = Callable[[nn.Module, torch.Tensor], Any]
 class ModelCosts:
     """The costs of a model by the dotted names of its modules; ``''`` is the whole model.
 
-    Args:
+    Attributes:
         parameters: Number of parameters of each module.
         multiply_adds: Multiply-adds of each module.
         neighborhood_attention: Multiply-adds of neighborhood attention in the whole model,

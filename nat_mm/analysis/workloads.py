@@ -23,7 +23,7 @@ MASKS = 100
 class Workload:
     """One kind of model.
 
-    Args:
+    Attributes:
         run: Runs a model on an image [1, C, H, W] and returns its output.
         find_shape: Finds height and width of the image in the config; None if it has none.
         convention: What is counted, for the report.

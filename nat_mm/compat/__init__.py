@@ -67,7 +67,7 @@ _DISTRIBUTIONS = {
 class Status:
     """Whether a repair is needed in this environment.
 
-    Args:
+    Attributes:
         name: Name of the repair's module in this package.
         active: Whether the repair is needed.
         reason: Why or why not, in a few words.

@@ -66,10 +66,10 @@ def paint_surface(kind: str, coverage: np.ndarray, rng: np.random.Generator) -> 
     """Paints the surface of one object: two colors, a pattern, grain and a light.
 
     Args:
-        kind: one of :data:`nat_mm.demo.kinds.KINDS`.
+        kind: One of :data:`nat_mm.demo.kinds.KINDS`.
         coverage: float32 [height, width] in [0, 1]: how much of each pixel the object covers; its
             edges catch the light.
-        rng: source of randomness.
+        rng: Source of randomness.
 
     Returns:
         float32 [height, width, 3], BGR in [0, 1].

@@ -30,10 +30,10 @@ def draw_predictions(config: Config, checkpoint: Path, output: Path, *, count: i
     """Draws validation images with their ground truth and with the predictions of a checkpoint.
 
     Args:
-        config: config of a detector (mmdet) or a segmentor (mmseg).
-        checkpoint: its trained weights.
+        config: Config of a detector (mmdet) or a segmentor (mmseg).
+        checkpoint: Its trained weights.
         output: PNG file to write.
-        count: number of images, evenly spread over the test dataset.
+        count: Number of images, evenly spread over the test dataset.
     """
     with (
         DefaultScope.overwrite_default_scope(config.default_scope),
@@ -81,7 +81,7 @@ def draw_curves(curves: dict[str, tuple[TrainingLog, dict[str, str], float]], ou
     """Draws the loss and the validation metrics of each training run.
 
     Args:
-        curves: by title: the log of the training run, the metrics to draw (key in the log -> name
+        curves: By title: the log of the training run, the metrics to draw (key in the log -> name
             in the legend), and the value of a perfect result in the log.
         output: PNG file to write.
     """

@@ -101,15 +101,15 @@ def sample_outline(kind: str, rng: np.random.Generator) -> Contours:
     """Samples an outline of a kind with random proportions (points of a star, width of a ring).
 
     Args:
-        kind: one of :data:`KINDS`.
-        rng: source of randomness.
+        kind: One of :data:`KINDS`.
+        rng: Source of randomness.
 
     Returns:
         Closed contours, each [points, 2] (x, y) within about [-1.3, 1.3]; there is a hole where two
         overlap (even-odd rule).
 
     Raises:
-        ValueError: if the kind is unknown.
+        ValueError: If the kind is unknown.
     """
     if kind not in _OUTLINES:
         raise ValueError(f'kind must be one of {", ".join(KINDS)}; got {kind!r}')

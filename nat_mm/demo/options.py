@@ -8,20 +8,20 @@ class DatasetOptions:
     """Options of the generated dataset; equal options produce byte-identical files.
 
     Attributes:
-        seed: random seed, >= 0.
-        train_scenes: number of training images, >= 1.
-        val_scenes: number of validation images, >= 1.
-        image_size: side of the square images in pixels, >= 64.
-        min_objects: minimum number of objects drawn in an image, >= 1.
-        max_objects: maximum number of objects drawn in an image.
-        object_size: smallest and largest diameter of an object, before stretching, as shares of
+        seed: Random seed, >= 0.
+        train_scenes: Number of training images, >= 1.
+        val_scenes: Number of validation images, >= 1.
+        image_size: Side of the square images in pixels, >= 64.
+        min_objects: Minimum number of objects drawn in an image, >= 1.
+        max_objects: Maximum number of objects drawn in an image.
+        object_size: Smallest and largest diameter of an object, before stretching, as shares of
             image_size.
-        min_visible_fraction: share of an object that must be visible for it to be annotated, in
+        min_visible_fraction: Share of an object that must be visible for it to be annotated, in
             (0, 1].
-        min_area: minimum number of visible pixels of an annotated object.
+        min_area: Minimum number of visible pixels of an annotated object.
 
     Raises:
-        ValueError: if a value is out of range.
+        ValueError: If a value is out of range.
     """
 
     seed: int = 0

@@ -45,8 +45,8 @@ def sample_background(split: str, size: int, rng: np.random.Generator) -> np.nda
 
     Args:
         split: 'train' or 'val'.
-        size: side of the result in pixels.
-        rng: source of randomness.
+        size: Side of the result in pixels.
+        rng: Source of randomness.
 
     Returns:
         float32 [size, size, 3], BGR in [0, 1].

@@ -45,10 +45,10 @@ def run_side_by_side(runs: list[Run]) -> None:
     stopped.
 
     Args:
-        runs: the commands to run.
+        runs: The commands to run.
 
     Raises:
-        UserError: if a command fails; the message contains its last line and its output file.
+        UserError: If a command fails; the message contains its last line and its output file.
     """
     environment = {**os.environ, 'PYTHONUNBUFFERED': '1'}
     # On small feature maps, two processes use the cores better than several threads of one.

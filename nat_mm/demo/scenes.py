@@ -31,7 +31,7 @@ class Scene:
 
     Attributes:
         image: uint8 [size, size, 3], BGR.
-        instances: annotated objects, from back to front; their masks never overlap.
+        instances: Annotated objects, from back to front; their masks never overlap.
         labels: uint8 [size, size]: 0 for unlabeled pixels (of objects too hidden to be annotated),
             1 for the background, 2 + index of the kind for objects.
     """
@@ -91,8 +91,8 @@ def make_scene(split: str, index: int, options: DatasetOptions) -> Scene:
 
     Args:
         split: 'train' or 'val', which determines the parts of the background photographs.
-        index: number of the scene, from 0.
-        options: seed, sizes and numbers of objects.
+        index: Number of the scene, from 0.
+        options: Seed, sizes and numbers of objects.
     """
     rng = np.random.default_rng([options.seed, ('train', 'val').index(split), index])
     size = options.image_size

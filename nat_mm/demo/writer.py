@@ -53,16 +53,16 @@ def write_dataset(
     nothing half-written behind.
 
     Args:
-        folder: where to write; created with its parents.
+        folder: Where to write; created with its parents.
         options: None means the defaults of :class:`DatasetOptions`.
-        overwrite: whether to replace a dataset that this function wrote with other options.
-        progress: whether to show a progress bar.
+        overwrite: Whether to replace a dataset that this function wrote with other options.
+        progress: Whether to show a progress bar.
 
     Returns:
         True if the dataset was written, False if it already existed.
 
     Raises:
-        FileExistsError: if the folder is a file, holds no generated dataset but is not empty, or
+        FileExistsError: If the folder is a file, holds no generated dataset but is not empty, or
             holds one with other options and either overwrite is False or there is anything else in
             it, at any depth.
     """
