@@ -14,7 +14,7 @@ from nat_mm.analysis.flops import ModelCosts
 class FlopsReport:
     """The costs of a model, with what they were counted for.
 
-    Args:
+    Attributes:
         config: Path of the config.
         model: Type of the model.
         shape: Height and width of the image.

@@ -25,7 +25,7 @@ from nat_mm.backbones.base import NeighborhoodBackbone
 class PatternRow:
     """The results for one attention pattern.
 
-    Args:
+    Attributes:
         pattern: One of ``nat_mm.layers.ATTENTION_PATTERNS``.
         parameters: Number of parameters of the backbone.
         multiply_adds: Multiply-adds of the backbone for one image.

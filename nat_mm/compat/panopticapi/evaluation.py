@@ -14,7 +14,7 @@ VOID = 0
 class PQStatCat:
     """Counts of one category.
 
-    Args:
+    Attributes:
         iou: Sum of the intersections over unions of the matched segments.
         tp: Number of matched segments.
         fp: Number of predicted segments without a match.

@@ -262,6 +262,7 @@ def pair_biases(table, row_entries, column_entries, LAST: tl.constexpr, INTERIOR
         row_entries: Result of axis_entries() for rows.
         column_entries: Result of axis_entries() for columns.
         LAST: Index of a -inf entry in a border's table, used for all indices beyond it.
+        INTERIOR: Whether the table is that of a tile inside the map.
     """
     own: tl.constexpr = row_entries.shape[0] * column_entries.shape[0]
     around: tl.constexpr = row_entries.shape[1] * column_entries.shape[1]
