@@ -15,6 +15,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 
+from nat_mm.commands.main import COMMANDS
 from nat_mm.config import zoo
 from tests.checkpoints.models import make_classifier
 from tests.docs.blocks import (
@@ -197,6 +198,11 @@ def test_command_that_is_run_elsewhere_is_shown_and_its_test_exists(pattern):
 def test_smaller_configs_stand_for_configs_of_pages():
     titles = {block.title for page in PAGES for block in read_blocks(page)}
     assert [c for c in SMALLER_CONFIGS if c not in titles and not (ROOT / c).exists()] == []
+
+
+def test_every_command_has_a_script():
+    scripts = {path.stem for path in (ROOT / 'tools').glob('*.py')}
+    assert scripts == {name.replace('-', '_') for name in COMMANDS}
 
 
 @pytest.mark.parametrize('tool', sorted(path.name for path in (ROOT / 'tools').glob('*.*')))
