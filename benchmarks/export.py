@@ -26,7 +26,8 @@ from mmengine.structures import InstanceData, PixelData
 from nat_mm.config.reading import load_config
 from nat_mm.export.verification import Runtime, onnxruntime_runtime, openvino_runtime
 from nat_mm.inference.inputs import Frame
-from nat_mm.inference.model import Model, load_model
+from nat_mm.inference.load_model import load_model
+from nat_mm.inference.model import Model
 
 METRICS = {
     'mmdet': {'box AP': 'coco/bbox_mAP', 'mask AP': 'coco/segm_mAP'},

@@ -27,7 +27,7 @@ if find_spec('mmengine') is not None:  # nat_mm.ops works without it
 def __getattr__(name: str) -> object:
     # Imported on demand, since a training run does not need it.
     if name == 'load_model':
-        from .inference.model import load_model
+        from .inference.load_model import load_model
 
         return load_model
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -22,7 +22,7 @@ from nat_mm.data.palettes import complete_palettes
 from nat_mm.errors import UserError
 from nat_mm.inference.drawing import classes_of_dataset, draw_sample
 from nat_mm.inference.images import to_drawing
-from nat_mm.inference.model import build_module
+from nat_mm.inference.load_model import build_module
 
 NO_CLASS = 255
 """Label of pixels without annotation, and of padding."""

@@ -46,7 +46,8 @@ from nat_mm.config.reading import load_config
 from nat_mm.errors import UserError
 from nat_mm.files import write_bytes
 from nat_mm.inference.inputs import Frame
-from nat_mm.inference.model import RANDOM_WEIGHTS, Model, load_model
+from nat_mm.inference.load_model import RANDOM_WEIGHTS, load_model
+from nat_mm.inference.model import Model
 from nat_mm.layers import ATTENTION_PATTERNS
 
 FIGURES = 'saliency', 'equivariance', 'receptive_fields'

@@ -45,7 +45,8 @@ from nat_mm.export.model import model_to_onnx
 from nat_mm.export.program import OPSET
 from nat_mm.inference.checkpoint import weight_mistakes
 from nat_mm.inference.inputs import LeftOut, find_inputs, read_frames
-from nat_mm.inference.model import Model, load_model
+from nat_mm.inference.load_model import load_model
+from nat_mm.inference.model import Model
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -20,7 +20,7 @@ from nat_mm.commands.arguments import add_config, add_config_overrides
 from nat_mm.commands.misfits import explain_misfit
 from nat_mm.config.reading import load_config
 from nat_mm.errors import UserError, describe_error
-from nat_mm.inference.model import build_module
+from nat_mm.inference.load_model import build_module
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:

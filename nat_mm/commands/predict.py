@@ -41,7 +41,7 @@ from nat_mm.errors import UserError
 from nat_mm.inference.drawing import SCORE_THRESHOLD, check_opacity
 from nat_mm.inference.images import MEGAPIXELS
 from nat_mm.inference.inputs import check_result_names, find_inputs
-from nat_mm.inference.model import load_model
+from nat_mm.inference.load_model import load_model
 from nat_mm.inference.prediction import check_outputs, predict_all
 from nat_mm.inference.tiling import Tiling
 

@@ -25,7 +25,7 @@ from nat_mm.commands.arguments import (
 from nat_mm.commands.running import exit_on_signals
 from nat_mm.errors import UserError
 from nat_mm.inference.images import MEGAPIXELS
-from nat_mm.inference.model import load_model
+from nat_mm.inference.load_model import load_model
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:

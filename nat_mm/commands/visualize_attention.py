@@ -35,7 +35,7 @@ from nat_mm.commands.drawing import (
 )
 from nat_mm.errors import UserError
 from nat_mm.inference.inputs import Frame
-from nat_mm.inference.model import load_model
+from nat_mm.inference.load_model import load_model
 
 
 def parse_point(text: str) -> tuple[float, float]:

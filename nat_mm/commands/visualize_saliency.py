@@ -28,7 +28,8 @@ from nat_mm.commands.drawing import (
 )
 from nat_mm.errors import UserError
 from nat_mm.inference.inputs import Frame, LeftOut, read_frames
-from nat_mm.inference.model import Model, load_model
+from nat_mm.inference.load_model import load_model
+from nat_mm.inference.model import Model
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:

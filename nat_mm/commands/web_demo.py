@@ -22,7 +22,8 @@ from nat_mm.commands.running import exit_on_signals
 from nat_mm.demo.runs import CONFIGS
 from nat_mm.errors import UserError
 from nat_mm.inference.drawing import check_opacity
-from nat_mm.inference.model import Model, load_model
+from nat_mm.inference.load_model import load_model
+from nat_mm.inference.model import Model
 from nat_mm.training.resume import find_last_checkpoint
 
 

@@ -19,7 +19,7 @@ from nat_mm.analysis.curves import draw_panel
 from nat_mm.analysis.training_logs import TrainingLog
 from nat_mm.fonts import write_plainly
 from nat_mm.inference.drawing import draw_sample, enlarge_sample
-from nat_mm.inference.model import load_model
+from nat_mm.inference.load_model import load_model
 from nat_mm.inference.palettes import Color
 
 _ENLARGE = 3

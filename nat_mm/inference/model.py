@@ -1,6 +1,5 @@
-"""Loads models of mmdet, mmseg and mmpretrain, and predicts with them."""
+"""Predicts images with models of mmdet, mmseg and mmpretrain."""
 
-import copy
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,139 +11,33 @@ from typing import Any, cast
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.dataset import BaseDataset, Compose, pseudo_collate
-from mmengine.device import get_device
-from mmengine.model import BaseModel, revert_sync_batchnorm
-from mmengine.registry import DATASETS, MODELS, DefaultScope
+from mmengine.dataset import Compose, pseudo_collate
+from mmengine.model import BaseModel
+from mmengine.registry import DATASETS, DefaultScope
 from mmengine.structures import BaseDataElement
 from torch import nn
 
-from nat_mm.checkpoints import mirrors_first, read_classes
 from nat_mm.config.datasets import find_test_dataset
-from nat_mm.config.reading import apply_overrides, config_mistakes, load_config
-from nat_mm.config.zoo import published_weights
-from nat_mm.errors import UserError, brief, shorten
-from nat_mm.inference.checkpoint import check_checkpoint_fits, read_for_model
+from nat_mm.config.reading import config_mistakes
+from nat_mm.errors import UserError, brief
 from nat_mm.inference.drawing import SCORE_THRESHOLD
 from nat_mm.inference.images import UnreadableInput
 from nat_mm.inference.inputs import Frame, LeftOut, find_inputs, read_frames
 from nat_mm.inference.loading import ImageLoader
 from nat_mm.inference.model_settings import low_scores_kept, small_images_padded
-from nat_mm.inference.palettes import complete_palette
 from nat_mm.inference.results import RESULT_TYPES, Result
 from nat_mm.inference.tiling import Tiling, infer_tiled
 from nat_mm.inference.video import Video
-
-RANDOM_WEIGHTS = 'none'
-"""Passed instead of a checkpoint to leave the weights random."""
 
 _NO_LISTS = (str, np.ndarray, bytes, io.IOBase, torch.Tensor)
 """Single inputs, right or wrong, that Python can iterate over."""
 
 
-def load_model(
-    config: 'str | Path | Config',
-    checkpoint: str | Path | None = None,
-    *,
-    device: str | None = None,
-    overrides: dict[str, Any] | None = None,
-    mirror: bool = False,
-) -> 'Model':
-    """Loads a detector, segmentor or classifier, ready to predict.
-
-    Args:
-        config: Config file; ``package::path`` for a config of an installed package; the name of a
-            model in the model zoo, such as ``mask_rcnn_nat_tiny_3x_coco``; or a config from
-            `nat_mm.config.reading.load_config`.
-        checkpoint: Path or URL of the checkpoint, or ``hf://owner/name[@revision][/file]`` on the
-            Hugging Face Hub; ``'none'`` for random weights. Default: the published weights of the
-            config.
-        device: Such as ``cpu`` or ``cuda:0``; default: a GPU if there is one.
-        overrides: Config values to override, by dotted name.
-        mirror: Whether to download published weights from the authors' repository on the Hugging
-            Face Hub, if there is one; by default, only if their own host does not answer.
-
-    Returns:
-        The model, in eval mode.
-
-    Raises:
-        UserError: The config or checkpoint cannot be read, they do not fit each other, or no
-            weights were published for the config. UserError is a ValueError.
-        TypeError: The config is neither a path nor a Config.
-    """
-    if not isinstance(config, str | Path | Config):
-        raise TypeError(f'config must be a path, a name or a Config, got {brief(config)}')
-    saved = None
-    if checkpoint is not None:
-        # Reports a missing checkpoint before the slow import of a toolbox.
-        saved = _read_checkpoint(str(checkpoint), mirror=mirror)
-    if isinstance(config, str | Path):
-        config = load_config(config, overrides=overrides)
-    elif overrides:
-        config = copy.deepcopy(config)
-        apply_overrides(config, overrides)
-    if checkpoint is None:
-        checkpoint = published_weights(config.filename)
-        if checkpoint is None:
-            raise UserError(
-                f'no weights were published for {config.filename}: give a checkpoint, or '
-                f'{RANDOM_WEIGHTS!r} for random weights'
-            )
-        saved = _read_checkpoint(checkpoint, mirror=mirror)
-    module = build_module(config)
-    meta = _test_dataset_meta(config)
-    if saved is not None:
-        check_checkpoint_fits(module, saved, source=str(checkpoint))
-        module.load_state_dict(saved['state_dict'], strict=False)
-        classes = read_classes(saved, str(checkpoint))
-        saved_meta = saved.get('meta', {}).get('dataset_meta') or {}
-        meta.update({name.lower(): value for name, value in saved_meta.items()}, **classes)
-    count = _count_classes(module)
-    if meta.get('classes') is None:
-        meta['classes'] = [str(label) for label in range(count)]
-    elif isinstance(meta['classes'], str):
-        raise UserError(
-            f'{config.filename}: metainfo.classes of the test dataset must be names or the path of '
-            f'a text file with one per line, got {meta["classes"]!r}'
-        )
-    elif len(meta['classes']) < count:
-        raise UserError(
-            f'{checkpoint} and the config name {len(meta["classes"])} classes '
-            f'({shorten(meta["classes"], 3)}), but the model has {count}'
-        )
-    meta['palette'] = complete_palette(meta.get('palette'), len(meta['classes']))
-    return Model(module.to(device or get_device()).eval(), config, meta)
-
-
-def _read_checkpoint(source: str, *, mirror: bool) -> dict[str, Any] | None:
-    """Reads a checkpoint; None stands for random weights."""
-    if source == RANDOM_WEIGHTS:
-        return None
-    with mirrors_first(mirror):
-        return read_for_model(source)
-
-
-def build_module(config: Config) -> nn.Module:
-    """Builds the model of a config, with random weights, on the CPU.
-
-    Raises:
-        UserError: The config is wrong.
-    """
-    if config.get('model') is None:
-        raise UserError(f'{config.filename} has no model')
-    description = config.model.copy()
-    # mmpretrain's configs have it next to the model.
-    if config.get('data_preprocessor'):
-        description.setdefault('data_preprocessor', config.data_preprocessor)
-    with config_mistakes(config), DefaultScope.overwrite_default_scope(config.default_scope):
-        return revert_sync_batchnorm(MODELS.build(description))
-
-
 class Model:
     """A model that takes images and returns results.
 
-    Created by `load_model`. Use models from one thread at a time, because OpenMMLab's scope and
-    matplotlib are global.
+    Created by `nat_mm.load_model`. Use models from one thread at a time, because OpenMMLab's scope
+    and matplotlib are global.
 
     Attributes:
         module: The PyTorch module, in eval mode.
@@ -343,24 +236,6 @@ def _unreadable_refused() -> Iterator[None]:
         yield
     except UnreadableInput as error:
         raise UserError(f'an image cannot be predicted: {error}') from error
-
-
-def _count_classes(module: nn.Module) -> int:
-    heads = (each for each in module.modules() if type(each).__name__.endswith('Head'))
-    return max((getattr(head, 'num_classes', None) or 0 for head in heads), default=0)
-
-
-def _test_dataset_meta(config: Config) -> dict[str, Any]:
-    """Returns classes and palette of the config's test dataset, if it has any."""
-    dataset = find_test_dataset(config)
-    kind = dataset.get('type')
-    with DefaultScope.overwrite_default_scope(config.default_scope):
-        kind = DATASETS.get(kind) if isinstance(kind, str) else kind
-    known = {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
-    # Classes may be the path of a text file.
-    return BaseDataset._load_metainfo(
-        {name: known[name] for name in ('classes', 'palette') if name in known}
-    )
 
 
 def _reduces_zero_label(config: Config) -> bool:

@@ -56,7 +56,7 @@ def build_for_hub(cfg_path: str, pretrained: bool, **kwargs: Any) -> 'nn.Module'
         pretrained: Whether to load the published weights.
         **kwargs: Arguments of the model that override the config's.
     """
-    from nat_mm.inference.model import RANDOM_WEIGHTS, load_model
+    from nat_mm.inference.load_model import RANDOM_WEIGHTS, load_model
 
     overrides = {f'model.{name}': value for name, value in kwargs.items()}
     model = load_model(

@@ -17,7 +17,8 @@ from nat_mm.checkpoints import convert_checkpoint
 from nat_mm.checkpoints.hub import PREFIX, USUAL_FILES, HubAddress, import_hub
 from nat_mm.config.datasets import find_test_dataset
 from nat_mm.errors import UserError, one_line
-from nat_mm.inference.model import Model, load_model
+from nat_mm.inference.load_model import load_model
+from nat_mm.inference.model import Model
 
 HUB_TASKS = {
     'detection': 'object-detection',

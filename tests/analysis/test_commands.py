@@ -16,7 +16,7 @@ from nat_mm.analysis import attention_windows
 from nat_mm.analysis.prepared_image import prepare_image
 from nat_mm.config.reading import load_config
 from nat_mm.errors import UserError
-from nat_mm.inference.model import load_model
+from nat_mm.inference.load_model import load_model
 from tests.loading import load_command
 
 CONFIG = """

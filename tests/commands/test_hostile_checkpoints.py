@@ -18,7 +18,7 @@ from nat_mm.backbones import NAT
 from nat_mm.checkpoints import convert_checkpoint, load_pretrained
 from nat_mm.commands.running import run_command
 from nat_mm.config.reading import load_config
-from nat_mm.inference import model
+from nat_mm.inference import load_model
 from tests.commands.mutations import OF_CLASSES, OF_TRAINING, damaged, unexpected
 from tests.compat import regression
 from tests.loading import forget_visualizers, load_command
@@ -123,7 +123,7 @@ def make_readers(sources: dict[str, Path], out: Path) -> dict[str, Callable[[str
         loaded.work_dir = str(out)
         return loaded
 
-    model.load_config = load_config_once
+    load_model.load_config = load_config_once
     train, test, predict, convert = map(
         load_command, ('train', 'test', 'predict', 'convert_checkpoint')
     )

@@ -114,7 +114,7 @@ def folder(prepared, tmp_path, monkeypatch) -> Path:
     monkeypatch.setitem(sys.modules, 'natten', None)  # one page inserts a stand-in
     monkeypatch.setitem(sys.modules, 'natten.functional', None)
     monkeypatch.setattr('nat_mm.config.reading.find_config', find_smaller_config)
-    monkeypatch.setattr('nat_mm.inference.model.published_weights', find_smaller_weights)
+    monkeypatch.setattr('nat_mm.inference.load_model.published_weights', find_smaller_weights)
     return copy
 
 

@@ -13,7 +13,8 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
 from nat_mm.export.preprocessing import Preprocessing, image_front, with_front
-from nat_mm.inference.model import Model, build_module
+from nat_mm.inference.load_model import build_module
+from nat_mm.inference.model import Model
 
 CHANNELS = (8, 12, 16)
 CLASSES = 3

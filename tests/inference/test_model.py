@@ -301,7 +301,7 @@ def test_published_weights_are_the_default(source, monkeypatch):
         asked.append(source)
         raise UserError('not downloaded')
 
-    monkeypatch.setattr('nat_mm.inference.model.read_for_model', read)
+    monkeypatch.setattr('nat_mm.inference.load_model.read_for_model', read)
     with pytest.raises(ValueError, match='not downloaded'):
         nat_mm.load_model(source)
     assert asked == ['https://shi-labs.com/projects/nat/checkpoints/DET/nat_mini_maskrcnn.pth']
