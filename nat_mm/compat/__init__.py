@@ -44,6 +44,7 @@ REPAIRS = (
     'panoptic_images',
     'panoptic_metric',
     'plain_texts',
+    'proposal_recall',
     'retrieval',
     'safe_checkpoints',
     'scores_file',

@@ -1,4 +1,4 @@
-"""Tests what uses names that NumPy or Python removed."""
+"""Tests what uses names or behavior that NumPy or Python removed."""
 
 import copy
 
@@ -35,8 +35,23 @@ def evaluate_one_video() -> float:
     return evaluation.eval['precision'].min()
 
 
+def evaluate_proposals() -> np.ndarray:
+    """Returns the recall for the first proposal and for the first two.
+
+    One image has two objects and two proposals that fit, another one object and one that does not.
+    """
+    from mmdet.evaluation.functional import eval_recalls
+
+    boxes = np.array([[0, 0, 10, 10], [20, 20, 40, 40]], dtype=np.float32)
+    return eval_recalls([boxes, boxes[:1]], [boxes, boxes[1:]], (1, 2), 0.5, logger='silent')
+
+
 def test_youtube_vis():
     assert evaluate_one_video() == pytest.approx(1)
+
+
+def test_recall_of_proposals():
+    np.testing.assert_allclose(evaluate_proposals(), [[1 / 3], [2 / 3]])
 
 
 def test_retrieval():

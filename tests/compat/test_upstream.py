@@ -41,7 +41,7 @@ from nat_mm.checkpoints import read_checkpoint
 from nat_mm.compat import REPAIRS, STAND_INS, find_status, installed_version, noise
 from tests.compat.regression import train
 from tests.compat.test_compiled_training import train_compiled
-from tests.compat.test_removed_names import RANKING, evaluate_one_video
+from tests.compat.test_removed_names import RANKING, evaluate_one_video, evaluate_proposals
 from tests.compat.test_scores_file import end_test_epoch
 
 THIS_MODULE = sys.modules[__name__]
@@ -396,3 +396,11 @@ def test_youtube_vis(monkeypatch):
     monkeypatch.setattr(ytviseval, 'np', np)
     with still_broken('youtube_vis', AttributeError):
         evaluate_one_video()
+
+
+def test_proposal_recall(monkeypatch):
+    from mmdet.evaluation.functional import recall
+
+    monkeypatch.setattr(recall, 'np', np)
+    with still_broken('proposal_recall', ValueError):
+        evaluate_proposals()
