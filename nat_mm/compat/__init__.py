@@ -37,6 +37,7 @@ REPAIRS = (
     'find_loader',
     'fork_configs',
     'fsdp',
+    'infinite_numbers',
     'lazy_configs',
     'multimodal',
     'noise',

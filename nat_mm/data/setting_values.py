@@ -1,6 +1,7 @@
 """Finds values of settings that a training run would fail on, at once or only after a while."""
 
 import logging
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -48,8 +49,10 @@ def find_wrong_settings(config: Config) -> Iterator[Finding]:
 def _find_problems(config: Config) -> Iterator[str]:
     for place in COUNTS:
         value = _look_up(config, place)
-        # mmengine takes 80.0 too.
-        if value is not None and (not _is_number(value) or value < 1 or value != int(value)):
+        # mmengine takes 80.0 too, and validates only at the end if the interval is infinite.
+        if value is None or (value == math.inf and place == 'train_cfg.val_interval'):
+            continue
+        if not _is_number(value) or value < 1 or not float(value).is_integer():
             yield f'{place} must be a whole number of at least 1, got {brief(value)}'
     for place in NUMBERS:
         value = _look_up(config, place)

@@ -57,6 +57,14 @@ def optimizing(**settings):
             'optim_wrapper.accumulative_counts must be a whole number of at least 1, got 0',
         ),
         ({'train_cfg': {'val_interval': 0}}, 'train_cfg.val_interval must be a whole number of'),
+        (
+            {'train_cfg': {'max_epochs': float('inf')}},
+            'train_cfg.max_epochs must be a whole number of at least 1, got inf',
+        ),
+        (
+            {'train_cfg': {'val_interval': float('nan')}},
+            'train_cfg.val_interval must be a whole number of at least 1, got nan',
+        ),
         ({'train_cfg': {'max_iters': 1.5}}, 'train_cfg.max_iters must be a whole number of at '),
         (
             {'param_scheduler': 5},
@@ -91,6 +99,7 @@ def test_wrong_values(settings, text):
         optimizing(clip_grad=None, accumulative_counts=4),
         optimizing(paramwise_cfg={'custom_keys': {'rpb': {'decay_mult': 0.0}}}),
         {'train_cfg': {'max_iters': 160000.0, 'val_interval': 16000}},
+        {'train_cfg': {'max_epochs': 2, 'val_interval': float('inf')}},
         {'param_scheduler': {'generator': [{'type': 'StepLR'}]}},
         {'custom_hooks': [{'type': 'EMAHook'}, {'type': 'NumClassCheckHook'}]},
         {'custom_hooks': [{'type': EMAHook}, {'type': 'mmdet.SyncNormHook'}]},
