@@ -10,7 +10,7 @@ from typing import Any
 from nat_mm.compat import NOT_REPORTED
 from nat_mm.compat.removed_names import ModuleWithNames
 
-BROKEN_IN = {'mmdet': '<3.4', 'numpy': '>=1.24'}
+BROKEN_IN = {'mmdet': '<3.6', 'numpy': '>=1.24'}
 UPSTREAM = NOT_REPORTED
 MODULES = ('mmdet.evaluation.functional.recall',)
 
