@@ -1,6 +1,7 @@
 """Loads images like the test pipeline of a config, along with versions to draw on."""
 
 import io
+import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -133,8 +134,7 @@ class ImageLoader:
             else:
                 loaded = self._load_by_path(str(path))
         except Exception as error:
-            # Decoders raise various exceptions of their own on damaged files.
-            if type(error).__module__.split('.')[0] not in _DECODERS:
+            if not _is_by_decoder(error):
                 raise
             loaded = None
         if loaded is None:
@@ -237,6 +237,24 @@ class ImageLoader:
             image = image.astype(np.float32)
         shape = image.shape[:2]
         return {'img': image, 'img_path': None, 'img_shape': shape, 'ori_shape': shape}
+
+
+def _is_by_decoder(error: Exception) -> bool:
+    """Whether an error is a decoder's answer to a damaged file.
+
+    OpenCV raises its own exceptions; Pillow and tifffile raise any, of which a ValueError explains
+    itself.
+    """
+    if _package(type(error).__module__) in _DECODERS:
+        return True
+    if isinstance(error, ValueError | MemoryError):
+        return False
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return any(_package(frame.f_globals.get('__name__', '')) in _DECODERS for frame in frames)
+
+
+def _package(module: str) -> str:
+    return module.split('.')[0]
 
 
 def _type_name(transform: dict[str, Any]) -> str:

@@ -9,7 +9,7 @@ import tifffile
 from mmcv.transforms import LoadImageFromFile
 from mmengine.config import Config
 from mmengine.registry import TRANSFORMS
-from PIL import Image
+from PIL import Image, ImageFile
 
 from nat_mm.errors import UserError
 from nat_mm.inference.images import UnreadableInput, to_drawing
@@ -194,6 +194,34 @@ def test_file_that_is_no_image(backend, tmp_path):
     loader = make_loader(dict(type='LoadImageFromFile', imdecode_backend=backend))
     with pytest.raises(UnreadableInput, match='not an image that can be read'):
         loader.load_file(tmp_path / 'text.tif')
+
+
+@pytest.mark.parametrize(
+    ('backend', 'name', 'end'),
+    [
+        ('cv2', 'photo.png', 3000),
+        ('pillow', 'photo.png', 3000),
+        ('pillow', 'sideways.jpg', 1000),
+        ('pillow', 'twelve.tif', 2000),
+        ('pillow', 'alpha.png', 40),
+        ('tifffile', 'twelve.tif', 100),
+    ],
+)
+def test_file_that_is_cut(backend, name, end, files):
+    content = (files / name).read_bytes()[:end]
+    loader = make_loader(dict(type='LoadImageFromFile', imdecode_backend=backend))
+    with pytest.raises(UnreadableInput, match='not an image that can be read'):
+        loader.load_bytes(content)
+
+
+def test_image_that_takes_all_memory_is_not_called_damaged(files, monkeypatch):
+    def fail(image):
+        raise MemoryError
+
+    monkeypatch.setattr(ImageFile.ImageFile, 'load', fail)
+    loader = make_loader(dict(type='LoadImageFromFile', imdecode_backend='pillow'))
+    with pytest.raises(MemoryError):
+        loader.load_file(files / 'photo.png')
 
 
 def test_config_without_a_pipeline():
