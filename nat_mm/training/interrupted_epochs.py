@@ -5,34 +5,16 @@ epoch had progressed when the checkpoint was written.
 """
 
 from types import ModuleType
-from typing import Any
 
 INTERRUPTED = 'interrupted_epoch'
 """Key under which the message hub, and thus the checkpoint, records the epoch's progress."""
 
 
-def note_interruption(runner: Any, *, iteration: int, batches: int) -> None:
-    """Makes the next checkpoint resume in the middle of its epoch.
-
-    Args:
-        runner: The runner.
-        iteration: Number of completed iterations of the training run.
-        batches: Number of completed batches of the epoch.
-    """
-    place = {
-        'epoch': runner.epoch,
-        'iteration': iteration,
-        'batches': batches,
-        'batches_per_epoch': len(runner.train_dataloader),
-    }
-    runner.message_hub.update_info(INTERRUPTED, place)
-
-
 def continue_epochs(loops: ModuleType) -> None:
-    """Makes EpochBasedTrainLoop skip the batches that were completed before an interruption.
+    """Makes EpochBasedTrainLoop skip the batches that were completed before a checkpoint.
 
     They are loaded and dropped, as in IterBasedTrainLoop. If the number of batches per epoch has
-    changed since, the epoch starts over.
+    changed since, the epoch starts over. Every checkpoint of such a loop records them.
 
     Args:
         loops: ``mmengine.runner.loops``.
@@ -43,7 +25,7 @@ def continue_epochs(loops: ModuleType) -> None:
     def run_rest_of_epoch(self) -> None:
         place = self.runner.message_hub.runtime_info.get(INTERRUPTED, {})
         self._batches_done = 0
-        # Later checkpoints keep this record, which does not apply to them.
+        # Checkpoints between epochs keep this record, which does not apply to them.
         if (place.get('epoch'), place.get('iteration')) == (self._epoch, self._iter):
             if place['batches_per_epoch'] == len(self.dataloader):
                 self._batches_done = place['batches']
@@ -58,8 +40,17 @@ def continue_epochs(loops: ModuleType) -> None:
         run_epoch(self)
 
     def run_iter_that_is_left(self, idx, data_batch) -> None:
-        if idx >= self._batches_done:
-            run_iter(self, idx, data_batch)
+        if idx < self._batches_done:
+            return
+        # Hooks save checkpoints inside run_iter, after the training step.
+        place = {
+            'epoch': self._epoch,
+            'iteration': self._iter + 1,
+            'batches': idx + 1,
+            'batches_per_epoch': len(self.dataloader),
+        }
+        self.runner.message_hub.update_info(INTERRUPTED, place)
+        run_iter(self, idx, data_batch)
 
     loop_class._batches_done = 0
     loop_class.run_epoch = run_rest_of_epoch

@@ -12,12 +12,11 @@ from typing import Any, NoReturn
 import torch
 from mmengine.dist import get_comm_device, is_distributed, is_main_process
 from mmengine.hooks import EMAHook, Hook
-from mmengine.runner import EpochBasedTrainLoop, FlexibleRunner
+from mmengine.runner import FlexibleRunner
 from torch.distributed import ReduceOp, all_reduce
 
 from nat_mm.compat.outdated_checkpoints import note_outdated
 from nat_mm.training.checkpoint_hook import find_checkpoint_hook
-from nat_mm.training.interrupted_epochs import note_interruption
 from nat_mm.wrappers import list_optim_wrappers
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -114,15 +113,14 @@ class _StopHook(Hook):
     def __init__(self):
         self.signal = None
         self._vote = None
-        self._iteration = self._saved_iteration = self._batches = 0
+        self._iteration = self._saved_iteration = 0
         self._last_checkpoint = None
 
     def before_train(self, runner: Any) -> None:
         self._iteration = self._saved_iteration = runner.iter
 
-    def after_train_iter(self, runner: Any, batch_idx: int, *_: Any, **__: Any) -> None:
+    def after_train_iter(self, runner: Any, *_: Any, **__: Any) -> None:
         self._iteration = runner.iter + 1
-        self._batches = batch_idx + 1
         self._notice_checkpoint(runner)
         number = self._agree()
         # Gradients accumulated for a later step would be lost.
@@ -130,7 +128,6 @@ class _StopHook(Hook):
             self.finish(runner, number)
 
     def after_train_epoch(self, runner: Any) -> None:
-        self._batches = 0
         self._notice_checkpoint(runner)
 
     def after_val_iter(self, runner: Any, *_: Any, **__: Any) -> None:
@@ -189,8 +186,6 @@ class _StopHook(Hook):
         # one too high.
         if between_iterations and (is_distributed() or isinstance(runner, FlexibleRunner)):
             return f'--resume continues after iteration {self._saved_iteration}'
-        if isinstance(runner.train_loop, EpochBasedTrainLoop) and self._batches:
-            note_interruption(runner, iteration=self._iteration, batches=self._batches)
         if hook.by_epoch:
             # The hook itself counts epochs.
             name, limited, hook = 'iter_{}.pth', hook.max_keep_ckpts > 0, copy.copy(hook)

@@ -72,6 +72,17 @@ def test_resumed_run_is_as_one_that_was_not_stopped(by_epoch, done, name, stop, 
     assert_same(resume(tmp_path / 'run', **options), whole)
 
 
+@pytest.mark.parametrize('done', [2, 3, 4])
+def test_checkpoint_within_an_epoch_is_resumed_there(done, tmp_path):
+    """As after a kill, or with a signal that finds the checkpoint already written."""
+    checkpoint = dict(by_epoch=False, interval=1, max_keep_ckpts=-1)
+    options = dict(by_epoch=True, end=2, checkpoint=checkpoint)
+    whole = train_tiny(tmp_path / 'run', **options)
+    source = str(tmp_path / 'run' / f'iter_{done}.pth')
+    resumed = train_tiny(tmp_path / 'resumed', load_from=source, resume=True, **options)
+    assert_same(resumed, whole)
+
+
 def test_the_epoch_goes_on_with_the_data_that_are_left(stop, tmp_path, monkeypatch):
     shown = []
     monkeypatch.setattr(TinyData, 'shown', shown)
