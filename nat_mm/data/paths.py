@@ -10,7 +10,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import TRANSFORMS
 
 from nat_mm.config.datasets import find_inner
-from nat_mm.config.failures import find_parts
+from nat_mm.config.failures import walk_dicts
 from nat_mm.data.findings import Finding
 from nat_mm.data.sources import find_class, is_known
 from nat_mm.errors import brief
@@ -119,7 +119,7 @@ def find_files_read(dataset: ConfigDict, config: Config) -> set[str]:
     if not dataset.get('pipeline'):
         return {'images', 'labels'}
     read = set()
-    for _, settings in find_parts(dataset['pipeline']):
+    for _, settings in walk_dicts(dataset['pipeline']):
         kind = find_class(TRANSFORMS, settings, config)
         if kind is None or not issubclass(kind, LoadImageFromFile | LoadAnnotations):
             continue
