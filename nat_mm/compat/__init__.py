@@ -45,6 +45,7 @@ REPAIRS = (
     'panoptic_images',
     'panoptic_metric',
     'plain_texts',
+    'postscript',
     'proposal_recall',
     'retrieval',
     'safe_checkpoints',

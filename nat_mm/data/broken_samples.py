@@ -7,10 +7,11 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from nat_mm.compat.postscript import open_image
 from nat_mm.config.datasets import unwrap_dataset
 from nat_mm.data.class_counts import find_counts
 from nat_mm.data.image_headers import find_image_problem, read_header
@@ -165,7 +166,7 @@ def _is_image(path: str) -> bool:
 def _find_damage(path: str) -> str | None:
     """Describes why an image with a readable header cannot be decoded; None if it can."""
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             image.load()
     except UnidentifiedImageError:
         # In a format that only OpenCV knows.

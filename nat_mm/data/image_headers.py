@@ -14,6 +14,7 @@ import mmcv
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from nat_mm.compat.postscript import open_image
 from nat_mm.data.findings import Finding
 from nat_mm.data.progress import Progress
 from nat_mm.data.sources import DataSource
@@ -78,7 +79,7 @@ def read_header(path: str | Path) -> ImageHeader:
         with open(path, 'rb') as file, warnings.catch_warnings():
             # Reading only the header of a huge image is harmless.
             warnings.simplefilter('ignore', Image.DecompressionBombWarning)
-            image = Image.open(file)
+            image = open_image(file)
             # For a PNG without EXIF, getexif() would decode the whole image.
             has_exif = 'exif' in image.info or image.format == 'TIFF'
             orientation = image.getexif().get(_ORIENTATION) if has_exif else None

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from nat_mm.compat.postscript import open_image
 from nat_mm.data.image_headers import is_jpeg
 from nat_mm.errors import UserError, shorten
 from nat_mm.files import write_image
@@ -102,7 +102,7 @@ def convert_labels(
 
 def _convert(path: Path, values: Mapping[int, int], colors: Mapping[Color, int]) -> np.ndarray:
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             is_lossy = is_jpeg(image)
             # Palette images yield their indices here, and 1-bit images 0 and 1.
             array = np.asarray(image.convert(_WITHOUT_ALPHA.get(image.mode, image.mode)))

@@ -9,8 +9,8 @@ from typing import Any
 import mmcv
 import numpy as np
 from mmengine.config import Config
-from PIL import Image
 
+from nat_mm.compat.postscript import open_image
 from nat_mm.data.findings import Finding
 from nat_mm.data.paths import find_evaluators
 from nat_mm.data.sources import DataSource, type_name
@@ -134,7 +134,7 @@ def describe_colors(path: str, palette: Sequence[Sequence[int]] | None) -> str:
         Text to append to a message about the image.
     """
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             pixels = np.asarray(image.convert('RGB')).reshape(-1, 3)
     except Exception:
         return ''
@@ -202,7 +202,7 @@ def _find_odd_padding(source: DataSource, config: Config) -> Iterator[Finding]:
 
 
 def _is_changed_by_opencv(path: str) -> bool:
-    with Image.open(path) as image:
+    with open_image(path) as image:
         return image.mode in ('P', '1')
 
 

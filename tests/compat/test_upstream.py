@@ -42,6 +42,7 @@ from nat_mm.checkpoints import read_checkpoint
 from nat_mm.compat import REPAIRS, STAND_INS, find_status, installed_version, noise
 from tests.compat.regression import train
 from tests.compat.test_compiled_training import train_compiled
+from tests.compat.test_postscript import GhostscriptError, load_with_mmcv, program  # noqa: F401
 from tests.compat.test_removed_names import RANKING, evaluate_one_video, evaluate_proposals
 from tests.compat.test_scores_file import end_test_epoch
 
@@ -411,3 +412,12 @@ def test_proposal_recall(monkeypatch):
     monkeypatch.setattr(recall, 'np', np)
     with still_broken('proposal_recall', ValueError):
         evaluate_proposals()
+
+
+def test_postscript(monkeypatch, program):  # noqa: F811
+    import mmcv.image.io
+    from PIL import Image
+
+    monkeypatch.setattr(mmcv.image.io, 'Image', Image)
+    with still_broken('postscript', GhostscriptError):
+        load_with_mmcv(program)

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_mask
 
+from nat_mm.compat.postscript import open_image
 from nat_mm.data.formats.annotated import (
     AnnotatedImage,
     AnnotatedObject,
@@ -173,7 +174,7 @@ def _read_mask(
 ) -> AnnotatedObject:
     """Reads an object whose pixels are given as a PNG with its corner at the first point."""
     try:
-        with Image.open(io.BytesIO(base64.b64decode(mask, validate=True))) as image:
+        with open_image(io.BytesIO(base64.b64decode(mask, validate=True))) as image:
             pixels = np.array(image.convert('L')) > 0
     except (TypeError, ValueError, SyntaxError, OSError, Image.DecompressionBombError):
         raise UserError(f'{place}: mask must be a PNG in base64') from None

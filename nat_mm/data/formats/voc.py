@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from nat_mm.compat.postscript import open_image
 from nat_mm.data.formats.annotated import (
     AnnotatedImage,
     AnnotatedObject,
@@ -142,7 +142,7 @@ def _read_masks(path: Path, size: tuple[int, int], count: int) -> list[dict[str,
     if read_size(path) != size:
         raise UserError(f'{path} must have the size of its image, {size[0]} x {size[1]} pixels')
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             mode, numbers = image.mode, np.array(image)
     except (OSError, SyntaxError) as error:
         raise UserError(f'{path} cannot be read: {error}') from error
