@@ -18,8 +18,9 @@ def apply_dataset_classes(config: Config) -> None:
 
     The value lists the names of the classes, or is ``'from_annotations'`` for the categories of the
     COCO annotations for training, in their order. The names become ``metainfo.classes`` of every
-    dataset, and their number becomes ``num_classes`` of every head. A config without
-    ``dataset_classes`` is left unchanged.
+    dataset, and their number becomes ``num_classes`` of every head but detectors'
+    ``semantic_head``, which has classes of its own. A config without ``dataset_classes`` is left
+    unchanged.
 
     Args:
         config: Config of a detector or segmentor. Changed in place; afterwards,
@@ -107,11 +108,11 @@ def _read_categories(config: Config, datasets: list[dict[str, Any]]) -> tuple[st
 
 
 def _set_class_counts(part: Any, count: int) -> None:
-    """Sets every ``num_classes`` in the config of a model."""
+    """Sets every ``num_classes`` in the config of a model, but for a detector's semantic branch."""
     if isinstance(part, dict):
         if 'num_classes' in part:
             part['num_classes'] = count
-        part = part.values()
+        part = [child for key, child in part.items() if key != 'semantic_head']
     elif not isinstance(part, list | tuple):
         return
     for child in part:

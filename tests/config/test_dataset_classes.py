@@ -94,6 +94,14 @@ def test_datasets_within_wrappers():
     assert class_counts(config) == [1, 1]
 
 
+def test_semantic_branch_keeps_its_classes():
+    heads = dict(bbox_head=[dict(num_classes=80)], semantic_head=dict(num_classes=183))
+    config = Config(dict(dataset_classes=('nut', 'fig'), model=dict(roi_head=heads)))
+    apply_dataset_classes(config)
+    assert config.model.roi_head.bbox_head[0].num_classes == 2
+    assert config.model.roi_head.semantic_head.num_classes == 183
+
+
 def test_other_configs_are_left_alone():
     config = load_config(ROOT / 'configs/detection/nat/mask_rcnn_nat_mini_3x_coco.py')
     assert 'metainfo' not in config.train_dataloader.dataset
