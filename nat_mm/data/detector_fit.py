@@ -121,6 +121,43 @@ def find_detr_problems(trace: ShapeTrace, part: Part) -> Iterator[Finding]:
         )
 
 
+def find_missing_scores(trace: ShapeTrace, *, is_tested: bool) -> Iterator[Finding]:
+    """Checks that heads that rank a fixed number of scores have as many as they shall return.
+
+    Args:
+        trace: The model.
+        is_tested: Whether the run validates or tests it; otherwise, it is a warning.
+
+    Yields:
+        What is wrong.
+    """
+    for module in trace.model.modules():
+        names = {each.__name__ for each in type(module).__mro__}
+        if 'DETRHead' in names and 'GroundingDINOHead' not in names:
+            queries, place = getattr(trace.model, 'num_queries', None), 'num_queries'
+            per_query = module.num_classes if module.loss_cls.use_sigmoid else 1
+            key, default = 'max_per_img', None
+        elif 'MaskFormerFusionHead' in names and (module.test_cfg or {}).get('instance_on'):
+            queries, place = trace.model.panoptic_head.num_queries, 'panoptic_head.num_queries'
+            per_query, key, default = module.num_classes, 'max_per_image', 100
+        elif 'SparseRoIHead' in names:
+            rpn_head = getattr(trace.model, 'rpn_head', None)
+            queries, place = getattr(rpn_head, 'num_proposals', None), 'rpn_head.num_proposals'
+            per_query, key, default = module.bbox_head[-1].num_classes, 'max_per_img', None
+        else:
+            continue
+        wanted = (module.test_cfg or {}).get(key, default)
+        if isinstance(wanted, int) and queries is not None and wanted > queries * per_query:
+            limit = queries * per_query
+            scores = 'one score' if per_query == 1 else f'{per_query} scores'
+            yield Finding(
+                f'{key} in model.test_cfg is {wanted}, but model.{place} is {queries}, with '
+                f'{scores} each: write {key}={limit} or less, or at least '
+                f'{place}={math.ceil(wanted / per_query)}',
+                is_error=is_tested,
+            )
+
+
 def find_odd_size_problems(
     trace: ShapeTrace, config: Config, maps: Sequence[torch.Tensor]
 ) -> Iterator[Finding]:

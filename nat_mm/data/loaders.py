@@ -1,5 +1,6 @@
 """Checks data loaders: whether their samples and batches are of any use to a model."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 from mmengine.config import Config
@@ -42,7 +43,7 @@ def last_training_batch(config: Config, sources: Sequence[DataSource]) -> int | 
         sources: The training datasets.
 
     Returns:
-        Their number; None if it is not known or the batches are full.
+        Their number; None if it is not known, the batches are full, or no epoch is completed.
     """
     loader = config.get('train_dataloader') or {}
     size = loader.get('batch_size')
@@ -51,7 +52,9 @@ def last_training_batch(config: Config, sources: Sequence[DataSource]) -> int | 
     if not isinstance(size, int) or size < 1 or not is_plain or loader.get('drop_last'):
         return None
     count = _count_images(sources, 'train')
-    return count % size or None if count else None
+    if not count or config.train_cfg.get('max_iters', math.inf) <= count // size:
+        return None
+    return count % size or None
 
 
 def _count_images(sources: Sequence[DataSource], part: str) -> int | None:

@@ -15,6 +15,7 @@ from nat_mm.backbones.base import FreezableBackbone
 from nat_mm.config.failures import walk_dicts
 from nat_mm.data.detector_fit import (
     find_detr_problems,
+    find_missing_scores,
     find_odd_size_problems,
     find_roi_head_problems,
 )
@@ -45,7 +46,8 @@ def find_model_problems(
 
     Yields:
         What does not fit: numbers of levels, strides, channels, sizes that a neck cannot take,
-        batch normalization over single values, outputs that no head uses.
+        fewer scores than results, batch normalization over single values, outputs that no head
+        uses.
     """
     yield from dict.fromkeys(_find_problems(config, for_training, sources))
 
@@ -98,6 +100,8 @@ def _find_problems(
         yield from _check_head(trace, part_of(*head))
     yield from find_roi_head_problems(trace, model, part_of)
     yield from find_detr_problems(trace, part_of('model', trace.model, model))
+    is_tested = not for_training or bool(config.get('val_evaluator'))
+    yield from find_missing_scores(trace, is_tested=is_tested)
     if for_training and not _is_reid(config):
         yield from _check_single_values(trace, config, sources)
     yield from find_unused_outputs(trace, config)

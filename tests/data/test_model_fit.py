@@ -7,6 +7,7 @@ import torch
 from mmengine.config import Config
 from mmseg.models import EncoderDecoder
 
+from nat_mm.data.loaders import last_training_batch
 from nat_mm.data.model_fit import find_model_problems
 from nat_mm.data.model_parts import find_steps
 from nat_mm.data.sources import DataSource
@@ -411,11 +412,54 @@ def test_batch_of_one_with_synchronized_batch_norm(tmp_path, changes, is_error):
     assert [each.is_error for each in findings] == ([] if is_error is None else [is_error])
 
 
+DINO_OF_10 = {
+    'backbone': out(1, 2, 3),
+    'neck': {'in_channels': [64, 128, 256]},
+    'num_queries': 10,
+    'bbox_head': {'num_classes': 3},
+}
+SEVEN_MASKS = {'panoptic_head': {**NECK, 'num_queries': 7, 'num_things_classes': 3},
+               'panoptic_fusion_head': {'num_things_classes': 3}}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ('base', 'model', 'text'),
+    [
+        (
+            DINO,
+            DINO_OF_10,
+            'max_per_img in model.test_cfg is 300, but model.num_queries is 10, with 3 scores '
+            'each: write max_per_img=30 or less, or at least num_queries=100',
+        ),
+        (
+            'mmdet::detr/detr_r50_8xb2-150e_coco.py',
+            {'num_queries': 30, 'neck': {'in_channels': [256]}, 'backbone': out(3)},
+            'max_per_img in model.test_cfg is 100, but model.num_queries is 30, with one score ',
+        ),
+        (
+            MASK2FORMER,
+            SEVEN_MASKS,
+            'max_per_image in model.test_cfg is 100, but model.panoptic_head.num_queries is 7, '
+            'with 3 scores each: ',
+        ),
+    ],
+    ids=['dino', 'detr', 'mask2former'],
+)
+def test_fewer_scores_than_results(tmp_path, base, model, text):
+    config = load(tmp_path, base, model)
+    (finding,) = find_model_problems(config)
+    assert finding.text.startswith(text)
+    assert finding.is_error
+    config.val_evaluator = None
+    (finding,) = find_model_problems(config)
+    assert not finding.is_error
+
+
 class Images(list):
     """A dataset that knows only how many images it has."""
 
     def full_init(self):
-        self += range(9)
+        self[:] = range(9)
 
 
 @pytest.mark.parametrize(
@@ -442,6 +486,15 @@ def test_last_batch_of_one_with_batch_norm(tmp_path, loader, launcher, is_error)
     assert [each.is_error for each in findings] == ([] if is_error is None else [is_error])
     for each in findings:
         assert each.text.startswith('the last batch of train_dataloader has 1 image, but model.')
+
+
+def test_last_batch_that_a_run_does_not_reach():
+    loader = {'batch_size': 4, 'sampler': {'type': 'DefaultSampler'}}
+    config = Config({'train_dataloader': loader, 'train_cfg': {'max_iters': 2}})
+    source = DataSource('train', 'train_dataloader.dataset', config.train_dataloader, Images())
+    assert last_training_batch(config, [source]) is None
+    config.train_cfg.max_iters = 3
+    assert last_training_batch(config, [source]) == 1
 
 
 @pytest.mark.parametrize(
