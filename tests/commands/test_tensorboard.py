@@ -62,6 +62,6 @@ def test_value_that_is_no_switch(train, configs, tmp_path):
 
 def test_without_tensorboard(monkeypatch):
     monkeypatch.setattr('nat_mm.training.tensorboard.find_spec', lambda name: None)
-    with pytest.raises(UserError, match=r'which is not installed: pip install "nat_mm\[tens'):
+    with pytest.raises(UserError, match=r"which is not installed: pip install 'nat_mm\[tens"):
         backends(tensorboard=True)
     assert backends() == []
