@@ -54,6 +54,7 @@ class ImageLoader:
 
     Attributes:
         others: Configs of the other transforms, without those that load annotations.
+        needs_proposals: Whether these load proposals, as those of Fast R-CNN do.
 
     Raises:
         UserError: The config has no test pipeline, or its loader cannot be built.
@@ -62,6 +63,7 @@ class ImageLoader:
     def __init__(self, config: Config | None = None) -> None:
         self._description: Any = None
         self.others: list[dict[str, Any]] = []
+        self.needs_proposals = False
         self._load: Any = LoadImageFromFile()
         if config is None:
             return
@@ -73,6 +75,7 @@ class ImageLoader:
         loaders = [each for each in transforms if 'Load' in _type_name(each)] or transforms[:1]
         self._description = loaders[0]
         self.others = [each for each in transforms if each is not self._description]
+        self.needs_proposals = any('LoadProposals' in _type_name(each) for each in self.others)
         with config_mistakes(config), DefaultScope.overwrite_default_scope(config.default_scope):
             try:
                 self._load = TRANSFORMS.build(self._description)

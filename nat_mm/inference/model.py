@@ -109,8 +109,8 @@ class Model:
             `DetectionResult`, `SegmentationResult` and `ClassificationResult`.
 
         Raises:
-            UserError: An image cannot be read, an argument is out of range, or the model does not
-                support tiles; see `nat_mm.inference.tiling.infer_tiled`.
+            UserError: An image cannot be read, an argument is out of range, the model needs
+                proposals, or it does not support tiles; see `nat_mm.inference.tiling.infer_tiled`.
             TypeError: An input is neither a path nor an array of uint8, or ``tiling`` no `Tiling`.
         """
         if not 0 <= score_threshold <= 1:
@@ -186,6 +186,11 @@ class Model:
     @cached_property
     def _pipeline(self) -> Callable[[dict], dict | None]:
         """The rest of the config's test pipeline, for images that have been loaded."""
+        if self.loader.needs_proposals:
+            raise UserError(
+                f'{self.config.filename} takes proposals from a file of its dataset, so that only '
+                'nat-mm test can run the model'
+            )
         with config_mistakes(self.config), DefaultScope.overwrite_default_scope(self.scope):
             return Compose(self.loader.others)
 

@@ -159,6 +159,14 @@ def test_concatenated_test_data(folder):
     assert model.predict(folder / 'a.png').boxes.shape[1] == 4
 
 
+def test_model_of_given_proposals(folder):
+    config = Config.fromfile(CONFIGS / 'demo/mask_rcnn_nat_demo.py')
+    config.test_dataloader.dataset.pipeline.insert(1, dict(type='LoadProposals'))
+    model = nat_mm.load_model(config, 'none', device='cpu')
+    with pytest.raises(UserError, match='takes proposals from a file of its dataset, so that only'):
+        model.predict(folder / 'a.png')
+
+
 def test_overrides_leave_the_given_config_alone():
     config = Config.fromfile(CONFIGS / 'demo/mask_rcnn_nat_demo.py')
     overrides = {'model.backbone.drop_path_rate': 0.05}
