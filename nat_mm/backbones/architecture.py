@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from nat_mm.ops.validation import (
     check_int,
@@ -100,16 +100,73 @@ class Architecture:
                 check_int(f'dilations[{stage}][{layer}]', dilation, minimum=1)
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class IsotropicArchitecture:
+    """Hyper-parameters of a backbone with a single resolution, checked on construction.
+
+    Attributes:
+        embed_dim: Channels of all layers.
+        depth: Number of layers.
+        num_heads: Number of attention heads of each layer.
+        kernel_size: Window length of neighborhood attention; None for attention to the whole map.
+        dilations: The dilation of each layer; None for 1 everywhere.
+        drop_path_rate: Stochastic depth rate of the last layer, in [0, 1), rising linearly from 0.
+    """
+
+    embed_dim: int
+    depth: int
+    num_heads: int
+    kernel_size: int | None = None
+    dilations: Sequence[int] | None = None
+    drop_path_rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_int('embed_dim', self.embed_dim, minimum=1)
+        check_int('depth', self.depth, minimum=1)
+        check_probability('drop_path_rate', self.drop_path_rate)
+        if self.dilations is not None:
+            self._check_dilations(self.dilations)
+
+    @property
+    def layer_dilations(self) -> tuple[int, ...]:
+        """The dilation of each layer."""
+        return (1,) * self.depth if self.dilations is None else tuple(self.dilations)
+
+    def drop_path_rates(self) -> tuple[float, ...]:
+        """Returns the stochastic depth rate of each layer."""
+        last_layer = max(1, self.depth - 1)
+        return tuple(self.drop_path_rate * layer / last_layer for layer in range(self.depth))
+
+    def _check_dilations(self, dilations: Sequence[int]) -> None:
+        if not is_list(dilations):
+            raise TypeError(f'dilations must be a list of one int per layer, got {dilations!r}')
+        if self.kernel_size is None:
+            raise ValueError(
+                'attention to the whole map has no dilations; give kernel_size, got '
+                f'{list(dilations)}'
+            )
+        if len(dilations) != self.depth:
+            raise ValueError(
+                f'dilations must be one int for each of the {self.depth} layers, got '
+                f'{len(dilations)}: {list(dilations)}'
+            )
+        for index, dilation in enumerate(dilations):
+            check_int(f'dilations[{index}]', dilation, minimum=1)
+
+
+AnyArchitecture = TypeVar('AnyArchitecture', Architecture, IsotropicArchitecture)
+
+
 def resolve_architecture(
-    name: str | None, table: Mapping[str, Architecture], **explicit: Any
-) -> Architecture:
+    name: str | None, table: Mapping[str, AnyArchitecture], **explicit: Any
+) -> AnyArchitecture:
     """Looks up an architecture in a table and replaces the values that are given explicitly.
 
     Args:
         name: Name in ``table``, or None if ``explicit`` describes the whole architecture.
         table: Known architectures by name.
-        **explicit: Fields of :class:`Architecture`; None means "not given". For ``layer_scale``,
-            False means "no layer scale".
+        **explicit: Fields of the architecture; None means "not given". For ``layer_scale``, False
+            means "no layer scale".
 
     Returns:
         The architecture, checked.
@@ -125,12 +182,16 @@ def resolve_architecture(
         if not isinstance(name, str) or name not in table:
             raise ValueError(f'arch must be one of {", ".join(table)}, got {name!r}')
         return dataclasses.replace(table[name], **given)
-    missing = [field for field in ('embed_dim', 'depths', 'num_heads') if field not in given]
+    kind = type(next(iter(table.values())))
+    required = [
+        field.name for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING
+    ]
+    missing = [field for field in required if field not in given]
     if missing:
         raise ValueError(
             f'without arch (one of {", ".join(table)}), {", ".join(missing)} must be given'
         )
-    return Architecture(**given)
+    return kind(**given)
 
 
 def is_list(value: Any) -> bool:

@@ -7,7 +7,7 @@ import torch
 from mmengine.registry import MODELS
 from torch import nn
 
-from nat_mm.backbones.architecture import is_list
+from nat_mm.backbones.architecture import IsotropicArchitecture, resolve_architecture
 from nat_mm.backbones.base import (
     FreezableBackbone,
     init_linear,
@@ -29,7 +29,7 @@ _PATTERNS: dict[str, dict[str, Any]] = {
     'vitrpb': dict(kernel_size=None, dilations=None),
 }
 ISOTROPIC_ARCHITECTURES = {
-    f'{pattern}_{size}': dict(depth=12, **_SIZES[size], **_PATTERNS[pattern])
+    f'{pattern}_{size}': IsotropicArchitecture(depth=12, **_SIZES[size], **_PATTERNS[pattern])
     for pattern in _PATTERNS
     for size in _SIZES
 }
@@ -109,7 +109,9 @@ class NATIsotropic(FreezableBackbone):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        given = dict(
+        architecture = resolve_architecture(
+            arch,
+            ISOTROPIC_ARCHITECTURES,
             embed_dim=embed_dim,
             depth=depth,
             num_heads=num_heads,
@@ -117,19 +119,14 @@ class NATIsotropic(FreezableBackbone):
             dilations=dilations,
             drop_path_rate=drop_path_rate,
         )
-        values = _resolve(arch, given)
-        embed_dim, depth = values['embed_dim'], values['depth']
-        check_int('embed_dim', embed_dim, minimum=1)
-        check_int('depth', depth, minimum=1)
+        embed_dim, depth = architecture.embed_dim, architecture.depth
         check_int('patch_size', patch_size, minimum=1)
         check_int('in_channels', in_channels, minimum=1)
         check_frozen(frozen_layers, depth, of='layers')
         check_probability('drop_rate', drop_rate)
         check_bool('with_cp', with_cp)
-        check_probability('drop_path_rate', values['drop_path_rate'])
         if out_indices is not None:
             check_out_indices(out_indices, depth, of='layers')
-        dilations = _check_dilations(values['dilations'], values['kernel_size'], depth)
         self.in_channels = in_channels
         self.out_indices = (depth - 1,) if out_indices is None else tuple(out_indices)
         self.frozen_layers = frozen_layers
@@ -138,18 +135,20 @@ class NATIsotropic(FreezableBackbone):
         self.patch_embed = PatchTokenizer(in_channels, embed_dim, patch_size=patch_size)
         self.pos_drop = nn.Dropout(drop_rate)
         self.layers = nn.ModuleList()
-        is_full = values['kernel_size'] is None
-        for index, dilation in enumerate(dilations):
+        kernel_size = architecture.kernel_size
+        for dilation, rate in zip(
+            architecture.layer_dilations, architecture.drop_path_rates(), strict=True
+        ):
             layer = NATLayer(
                 embed_dim,
-                values['num_heads'],
-                kernel_size=map_size if is_full else values['kernel_size'],
+                architecture.num_heads,
+                kernel_size=map_size if kernel_size is None else kernel_size,
                 dilation=dilation,
                 mlp_ratio=mlp_ratio,
                 qkv_bias=qkv_bias,
                 drop_rate=drop_rate,
-                drop_path_rate=values['drop_path_rate'] * index / max(1, depth - 1),
-                attention='full' if is_full else 'neighborhood',
+                drop_path_rate=rate,
+                attention='full' if kernel_size is None else 'neighborhood',
                 attention_backend=attention_backend,
             )
             self.layers.append(layer)
@@ -208,38 +207,3 @@ class NATIsotropic(FreezableBackbone):
             yield self.layers[index]
             if index in self.out_indices:
                 yield getattr(self, f'norm{index}')
-
-
-def _resolve(arch: str | None, given: dict) -> dict:
-    """Looks up an architecture by name and replaces the values that are given explicitly."""
-    known = ', '.join(ISOTROPIC_ARCHITECTURES)
-    explicit = {name: value for name, value in given.items() if value is not None}
-    if arch is not None:
-        if not isinstance(arch, str) or arch not in ISOTROPIC_ARCHITECTURES:
-            raise ValueError(f'arch must be one of {known}, got {arch!r}')
-        return {**ISOTROPIC_ARCHITECTURES[arch], **explicit}
-    missing = [name for name in ('embed_dim', 'depth', 'num_heads') if name not in explicit]
-    if missing:
-        raise ValueError(f'without arch (one of {known}), {", ".join(missing)} must be given')
-    return {**given, **explicit, 'drop_path_rate': explicit.get('drop_path_rate', 0.0)}
-
-
-def _check_dilations(
-    dilations: Sequence[int] | None, kernel_size: int | None, depth: int
-) -> Sequence[int]:
-    if dilations is None:
-        return (1,) * depth
-    if not is_list(dilations):
-        raise TypeError(f'dilations must be a list of one int per layer, got {dilations!r}')
-    if kernel_size is None:
-        raise ValueError(
-            f'attention to the whole map has no dilations; give kernel_size, got {list(dilations)}'
-        )
-    if len(dilations) != depth:
-        raise ValueError(
-            f'dilations must be one int for each of the {depth} layers, got {len(dilations)}: '
-            f'{list(dilations)}'
-        )
-    for index, dilation in enumerate(dilations):
-        check_int(f'dilations[{index}]', dilation, minimum=1)
-    return dilations
