@@ -21,10 +21,10 @@ from nat_mm.commands.arguments import (
 from nat_mm.commands.checking import require_sound_data
 from nat_mm.commands.misfits import misfits_explained
 from nat_mm.config.datasets import find_inner
+from nat_mm.config.objects import type_name
 from nat_mm.config.reading import load_config
 from nat_mm.data.broken_samples import loading_mistakes
 from nat_mm.data.paths import find_evaluators
-from nat_mm.data.sources import type_name
 from nat_mm.errors import UserError
 from nat_mm.inference.checkpoint import (
     check_checkpoint_fits,

@@ -4,7 +4,7 @@ import linecache
 import re
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 from types import FrameType, TracebackType
@@ -14,6 +14,7 @@ from mmengine.config import Config
 from mmengine.runner import BaseLoop, FlexibleRunner, Runner
 
 from nat_mm.config.building import built_from, config_being_built
+from nat_mm.config.objects import walk_dicts
 
 LIBRARIES = frozenset(
     ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'torch', 'torchvision', 'numpy')
@@ -151,18 +152,6 @@ def find_place(config: Mapping[str, Any], part: Any) -> str | None:
     most = max(places.values(), default=0)
     found = [path for path, size in places.items() if size == most]
     return found[0] if len(found) == 1 else None
-
-
-def walk_dicts(value: Any, path: str = '') -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yields the dicts inside a config, with their keys such as ``model.backbone``."""
-    children: Iterable[tuple[Any, Any]] = ()
-    if isinstance(value, dict):
-        yield path, value
-        children = value.items()
-    elif isinstance(value, list | tuple):
-        children = enumerate(value)
-    for name, child in children:
-        yield from walk_dicts(child, f'{path}.{name}' if path else str(name))
 
 
 def _describe(error: Exception) -> str:

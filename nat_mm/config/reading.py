@@ -13,7 +13,8 @@ from mmengine.utils import import_modules_from_strings
 
 from nat_mm.config.building import BadArgumentError, UnknownTypeError, tell_mistakes_apart
 from nat_mm.config.dataset_classes import apply_dataset_classes
-from nat_mm.config.failures import describe_failure, is_due_to_config, walk_dicts
+from nat_mm.config.failures import describe_failure, is_due_to_config
+from nat_mm.config.objects import walk_dicts
 from nat_mm.config.zoo import find_config
 from nat_mm.errors import CheckpointError, UserError, brief, describe_error
 

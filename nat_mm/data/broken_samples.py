@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader
 
 from nat_mm.compat.postscript import open_image
 from nat_mm.config.datasets import unwrap_dataset
+from nat_mm.config.objects import type_name
 from nat_mm.data.class_counts import find_counts
 from nat_mm.data.image_headers import find_image_problem, read_header
 from nat_mm.data.label_values import ignored_values
-from nat_mm.data.sources import type_name
 from nat_mm.errors import UserError, describe_error
 from nat_mm.inference.images import UnreadableInput
 

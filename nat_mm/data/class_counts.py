@@ -9,10 +9,11 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, Registry
 
 from nat_mm.config.datasets import PARTS
+from nat_mm.config.objects import type_name
 from nat_mm.data.findings import Finding
 from nat_mm.data.folders import find_class_names
 from nat_mm.data.paths import find_evaluators
-from nat_mm.data.sources import DataSource, type_name
+from nat_mm.data.sources import DataSource
 from nat_mm.errors import shorten
 
 _OTHER_CLASSES = {

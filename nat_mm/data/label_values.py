@@ -11,9 +11,10 @@ import numpy as np
 from mmengine.config import Config
 
 from nat_mm.compat.postscript import open_image
+from nat_mm.config.objects import type_name
 from nat_mm.data.findings import Finding
 from nat_mm.data.paths import find_evaluators
-from nat_mm.data.sources import DataSource, type_name
+from nat_mm.data.sources import DataSource
 from nat_mm.errors import shorten
 
 _CONVERT = 'nat-mm convert-labels LABELS CONVERTED --map'

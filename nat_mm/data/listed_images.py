@@ -10,13 +10,14 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 
 from nat_mm.config.datasets import walk_datasets
+from nat_mm.config.objects import type_name
 from nat_mm.data.coco_file import CocoFile
 from nat_mm.data.findings import Finding
 from nat_mm.data.folders import reads_files
 from nat_mm.data.image_headers import ImageHeader, find_image_problem, read_headers
 from nat_mm.data.paths import is_local
 from nat_mm.data.progress import Progress
-from nat_mm.data.sources import DataSource, type_name
+from nat_mm.data.sources import DataSource
 
 TOLERANCE = 2
 """Pixels by which the size of an image may differ from that in the annotations."""

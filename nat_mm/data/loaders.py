@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 
+from nat_mm.config.objects import type_name
 from nat_mm.data.findings import Finding
-from nat_mm.data.sources import DataSource, type_name
+from nat_mm.data.sources import DataSource
 
 
 def find_loader_problems(config: Config, sources: Sequence[DataSource]) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import SyncBatchNorm
 
 from nat_mm.backbones.base import FreezableBackbone
-from nat_mm.config.failures import walk_dicts
+from nat_mm.config.objects import walk_dicts
 from nat_mm.data.detector_fit import (
     find_detr_problems,
     find_missing_scores,

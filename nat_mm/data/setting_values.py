@@ -8,9 +8,9 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import HOOKS, OPTIMIZERS, PARAM_SCHEDULERS, DefaultScope, Registry
 
+from nat_mm.config.objects import type_name
 from nat_mm.data.findings import Finding
 from nat_mm.data.paths import find_evaluators
-from nat_mm.data.sources import type_name
 from nat_mm.errors import brief, shorten
 
 COUNTS = (

@@ -161,12 +161,6 @@ def find_class(registry: Registry, settings: ConfigDict, config: Config) -> type
     return kind if isinstance(kind, type) else None
 
 
-def type_name(settings: Any) -> str:
-    """Returns the name of the class that a config names by text or, in pure Python, by itself."""
-    kind = settings.get('type')
-    return getattr(kind, '__name__', str(kind)).rpartition('.')[2]
-
-
 def _is_about_files(error: AssertionError) -> bool:
     """Whether a dataset found by an assertion without a message that files do not exist."""
     last = traceback.extract_tb(error.__traceback__)[-1]

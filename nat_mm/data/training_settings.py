@@ -5,9 +5,9 @@ from typing import Any
 
 from mmengine.config import Config
 
+from nat_mm.config.objects import type_name
 from nat_mm.data.findings import Finding
 from nat_mm.data.paths import find_evaluators
-from nat_mm.data.sources import type_name
 from nat_mm.errors import shorten
 
 COCO_ITEMS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')

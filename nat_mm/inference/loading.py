@@ -16,6 +16,7 @@ from mmengine.config import Config
 from mmengine.registry import TRANSFORMS, DefaultScope
 
 from nat_mm.config.datasets import find_test_dataset
+from nat_mm.config.objects import type_name
 from nat_mm.config.reading import config_mistakes
 from nat_mm.errors import UserError
 from nat_mm.inference.image_sizes import image_size
@@ -70,12 +71,12 @@ class ImageLoader:
         pipeline = find_test_dataset(config).get('pipeline')
         if not pipeline:
             raise UserError(f'{config.filename} has no test_dataloader with a pipeline')
-        transforms = [each for each in pipeline if 'Annotation' not in _type_name(each)]
+        transforms = [each for each in pipeline if 'Annotation' not in type_name(each)]
         # A loader with another name must be the first transform.
-        loaders = [each for each in transforms if 'Load' in _type_name(each)] or transforms[:1]
+        loaders = [each for each in transforms if 'Load' in type_name(each)] or transforms[:1]
         self._description = loaders[0]
         self.others = [each for each in transforms if each is not self._description]
-        self.needs_proposals = any('LoadProposals' in _type_name(each) for each in self.others)
+        self.needs_proposals = any('LoadProposals' in type_name(each) for each in self.others)
         with config_mistakes(config), DefaultScope.overwrite_default_scope(config.default_scope):
             try:
                 self._load = TRANSFORMS.build(self._description)
@@ -258,8 +259,3 @@ def _is_by_decoder(error: Exception) -> bool:
 
 def _package(module: str) -> str:
     return module.split('.')[0]
-
-
-def _type_name(transform: dict[str, Any]) -> str:
-    kind = transform['type']
-    return kind if isinstance(kind, str) else kind.__name__
