@@ -172,7 +172,7 @@ def _keep_fitting(
         'unexpected': report.unexpected,
         'of another shape': report.misshaped,
     }
-    lines = [f'{kind}: {_brief(keys)}' for kind, keys in complaints.items() if keys]
+    lines = [f'{kind}: {_join_keys(keys)}' for kind, keys in complaints.items() if keys]
     loaded = f'{name}: {len(report.fitting)} tensors loaded from {loading.source}'
     if lines:
         message = '\n  '.join([f'{loaded}, but it does not fit everywhere', *lines])
@@ -182,7 +182,7 @@ def _keep_fitting(
     return {**expected, **{key: given[key] for key in report.fitting}}
 
 
-def _brief(keys: Iterable[str]) -> str:
+def _join_keys(keys: Iterable[str]) -> str:
     """Joins keys with commas, merging those that differ only in the index of their block."""
     numbers_of = defaultdict(list)
     for key in keys:
