@@ -277,7 +277,7 @@ def _regions(labels: np.ndarray) -> Iterator[_Region]:
         left, top = left + x, top + y
         # Pad with zeros, because the border of the image is also one of the region.
         depth = cv2.distanceTransform(np.pad(cut, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
-        row, column = np.unravel_index(int(depth.argmax()), depth.shape)
+        row, column = np.unravel_index(int(np.argmax(depth)), depth.shape)
         box = (left * step, top * step, (left + width) * step, (top + height) * step)
         center = ((left + column + 0.5) * step, (top + row + 0.5) * step)
         yield _Region(int(label), box, area * step**2, center)
