@@ -1,7 +1,10 @@
 """Copies the class names that a config sets once to wherever else it needs them."""
 
+import copy
+import functools
 import json
 import os
+from types import ModuleType
 from typing import Any
 
 from mmengine.config import Config
@@ -59,6 +62,27 @@ def apply_dataset_classes(config: Config) -> None:
         dataset['metainfo'] = {**metainfo, 'classes': classes}
     _set_class_counts(config.get('model'), len(classes))
     config.dataset_classes = classes
+
+
+def apply_in_runners(module: ModuleType) -> None:
+    """Makes runners apply ``dataset_classes``, for commands that read the config by themselves.
+
+    Args:
+        module: ``mmengine.runner.runner`` or ``mmengine.runner._flexible_runner``.
+    """
+    is_runner = module.__name__ == 'mmengine.runner.runner'
+    runner_class = module.Runner if is_runner else module.FlexibleRunner
+    build = runner_class.from_cfg.__func__
+
+    @functools.wraps(build)
+    def build_with_classes(cls: type, cfg: Any) -> Any:
+        # None is the value of the configs that leave the classes to users, possibly as metainfo.
+        if isinstance(cfg, Config) and cfg.get('dataset_classes') is not None:
+            cfg = copy.deepcopy(cfg)
+            apply_dataset_classes(cfg)
+        return build(cls, cfg)
+
+    runner_class.from_cfg = classmethod(build_with_classes)
 
 
 def _is_names(value: Any) -> bool:

@@ -9,11 +9,12 @@ def extend_mmengine() -> None:
     """Registers nat_mm's hooks and optimizer wrapper, and extends mmengine's own runners.
 
     mmengine's modules are patched as soon as they are imported: loops avoid instructions that this
-    CPU cannot run and can resume in the middle of an epoch; runners validate what a checkpoint
-    restores and format a config for logs and checkpoints once instead of five times; mmdet's and
-    mmseg's layer-wise learning rates handle the backbones of nat_mm; the FLOP counter knows
-    neighborhood attention.
+    CPU cannot run and can resume in the middle of an epoch; runners apply ``dataset_classes``,
+    validate what a checkpoint restores and format a config for logs and checkpoints once instead of
+    five times; mmdet's and mmseg's layer-wise learning rates handle the backbones of nat_mm; the
+    FLOP counter knows neighborhood attention.
     """
+    from nat_mm.config import dataset_classes
     from nat_mm.ops import flops
     from nat_mm.training import (
         autocast,
@@ -32,6 +33,8 @@ def extend_mmengine() -> None:
         ('mmengine.runner.loops', interrupted_epochs.continue_epochs),
         (f'mmdet.{LAYER_DECAY}', layer_decay.handle_own_backbones),
         (f'mmseg.{LAYER_DECAY}', layer_decay.handle_own_backbones),
+        ('mmengine.runner.runner', dataset_classes.apply_in_runners),
+        ('mmengine.runner._flexible_runner', dataset_classes.apply_in_runners),
         ('mmengine.runner.runner', restored_state.check_after_resuming),
         ('mmengine.runner._flexible_runner', restored_state.check_after_resuming),
     ):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from mmengine.config import Config
+from mmengine.runner import Runner
 
 from nat_mm.config.dataset_classes import apply_dataset_classes
 from nat_mm.config.reading import load_config
@@ -60,6 +61,17 @@ def test_segmentor_takes_them_from_its_config(tmp_path, name):
     config = load_config(path)
     assert config.test_dataloader.dataset.metainfo.classes == ('road', 'car')
     assert class_counts(config) == [2, 2]
+
+
+def test_runners_of_other_commands_apply_them(tmp_path):
+    """OpenMMLab's train.py and test.py read the config without nat_mm."""
+    write_annotations(tmp_path, 'nut', 'fig', 'date')
+    config = Config.fromfile(write_config(tmp_path, 'mask_rcnn_nat_demo.py'))
+    config.merge_from_dict({'work_dir': str(tmp_path / 'run'), 'load_from': None})
+    runner = Runner.from_cfg(config)
+    assert runner.model.roi_head.bbox_head.num_classes == 3
+    assert runner.cfg.val_dataloader.dataset.metainfo.classes == ('nut', 'fig', 'date')
+    assert config.dataset_classes == 'from_annotations'
 
 
 def test_classes_of_the_command_line(tmp_path):

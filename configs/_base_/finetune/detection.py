@@ -2,7 +2,7 @@
 _base_ = './training.py'
 default_scope = 'mmdet'
 
-# nat-mm's commands read the classes from the training annotations and set num_classes of the heads.
+# Training and testing read the classes from these annotations and set num_classes of the heads.
 dataset_classes = 'from_annotations'
 
 # Maximum long side and maximum short side to which images are resized.

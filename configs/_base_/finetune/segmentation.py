@@ -2,8 +2,8 @@
 _base_ = './training.py'
 default_scope = 'mmseg'
 
-# The names of the classes, in the order of the pixel values. nat-mm's commands also set num_classes
-# of the heads.
+# The names of the classes, in the order of the pixel values. Training and testing also set
+# num_classes of the heads.
 dataset_classes = None
 
 # Maximum long side and maximum short side to which images are resized.
