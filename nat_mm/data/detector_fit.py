@@ -17,6 +17,7 @@ from nat_mm.data.mismatches import (
 )
 from nat_mm.data.model_parts import Described, Part, find_parts, find_steps, run_necks
 from nat_mm.data.shape_trace import Failure, ShapeTrace, is_feature_maps
+from nat_mm.data.sources import is_known
 
 USUAL_LEVELS = 4
 """Number of levels, starting at stride 8, that DINO and other deformable DETR variants take."""
@@ -132,6 +133,8 @@ def find_missing_scores(trace: ShapeTrace, *, is_tested: bool) -> Iterator[Findi
         What is wrong.
     """
     for module in trace.model.modules():
+        if not is_known(type(module)):
+            continue
         names = {each.__name__ for each in type(module).__mro__}
         if 'DETRHead' in names and 'GroundingDINOHead' not in names:
             queries, place = getattr(trace.model, 'num_queries', None), 'num_queries'
