@@ -34,7 +34,7 @@ def find_path_problems(config: Config, part: str) -> Iterator[Finding]:
         problem = describe_path_problem(dataset, config, part)
         if problem:
             yield Finding(problem)
-    for place, evaluator in _every_evaluator(config, part):
+    for place, evaluator in every_evaluator(config, part):
         if isinstance(evaluator, str | int | float):
             yield Finding(f'{place} must be a dict with a type, got {brief(evaluator)}')
     for place, evaluator in find_evaluators(config, part):
@@ -77,12 +77,12 @@ def describe_path_problem(dataset: ConfigDict, config: Config, part: str) -> str
 
 def find_evaluators(config: Config, part: str) -> Iterator[tuple[str, ConfigDict]]:
     """Yields key and config of each evaluator of one part of the data that has a config."""
-    for place, evaluator in _every_evaluator(config, part):
+    for place, evaluator in every_evaluator(config, part):
         if isinstance(evaluator, dict):
             yield place, evaluator
 
 
-def _every_evaluator(config: Config, part: str) -> Iterator[tuple[str, Any]]:
+def every_evaluator(config: Config, part: str) -> Iterator[tuple[str, Any]]:
     """Yields key and value of each evaluator, whatever it is."""
     evaluators = config.get(f'{part}_evaluator')
     if isinstance(evaluators, list | tuple):
@@ -121,14 +121,19 @@ def find_files_read(dataset: ConfigDict, config: Config) -> set[str]:
     read = set()
     for _, settings in walk_dicts(dataset['pipeline']):
         kind = find_class(TRANSFORMS, settings, config)
-        if kind is None or not issubclass(kind, LoadImageFromFile | LoadAnnotations):
+        if kind is None or not is_known(kind):
+            continue
+        if not issubclass(kind, LoadImageFromFile | LoadAnnotations):
             continue
         arguments = {key: settings[key] for key in settings if key not in ('type', '_scope_')}
         with suppress(Exception):  # wrong arguments are reported once the dataset is built
             loader = kind(**arguments)
-            if is_known(kind) and is_local(loader):
-                is_image_loader = isinstance(loader, LoadImageFromFile)
-                read |= {'images'} if is_image_loader else {'labels'} if loader.with_seg else set()
+            if not is_local(loader):
+                continue
+            if isinstance(loader, LoadImageFromFile):
+                read.add('images')
+            elif loader.with_seg:
+                read.add('labels')
     return read
 
 

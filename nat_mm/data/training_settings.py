@@ -7,7 +7,7 @@ from mmengine.config import Config
 
 from nat_mm.config.objects import type_name
 from nat_mm.data.findings import Finding
-from nat_mm.data.paths import find_evaluators
+from nat_mm.data.paths import every_evaluator
 from nat_mm.errors import shorten
 
 COCO_ITEMS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
@@ -118,7 +118,7 @@ def _find_metric_problem(config: Config) -> Iterator[Finding]:
     """Checks that ``save_best`` names a metric of the evaluators."""
     hook = (config.get('default_hooks') or {}).get('checkpoint') or {}
     wanted = hook.get('save_best')
-    names = [_name_metrics(each) for _, each in find_evaluators(config, 'val')]
+    names = [_name_metrics(each) for _, each in every_evaluator(config, 'val')]
     if not wanted or not names or None in names:
         return
     known = [name for each in names for name in each]
@@ -130,9 +130,9 @@ def _find_metric_problem(config: Config) -> Iterator[Finding]:
             )
 
 
-def _name_metrics(evaluator: dict[str, Any]) -> list[str] | None:
+def _name_metrics(evaluator: Any) -> list[str] | None:
     """Lists the names of an evaluator's metrics; None if they are unknown."""
-    if evaluator.get('metric_items'):
+    if not isinstance(evaluator, dict) or evaluator.get('metric_items'):
         return None
     kind = type_name(evaluator)
     prefix = evaluator.get('prefix')

@@ -157,6 +157,7 @@ def test_contradictions_are_named(settings, text, is_error):
         scheduled(160000, POLY),
         scheduled(160001, POLY),
         scheduled(36, STEPS, key='max_epochs'),
+        saving('mine/score', COCO, object()),  # an evaluator that the config has built
         scheduled(36, POLY, key='max_epochs'),
         scheduled(1000, POLY),
         released(mean=RGB, std=STD, bgr_to_rgb=True),
