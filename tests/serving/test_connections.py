@@ -17,10 +17,15 @@ REQUEST = b'GET /400000 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n'
 
 
 class Recorded(BoundedConnection):
-    """Records what happens to the last connection."""
+    """Records what happens to the last connection.
+
+    It resumes while much more is left than the operating system buffers, so that a client that
+    sees it too late cannot have received everything.
+    """
 
     def connection_made(self, transport):
         type(self).resumed, type(self).lost = threading.Event(), threading.Event()
+        transport.set_write_buffer_limits(high=SIZE // 2, low=SIZE // 4)
         super().connection_made(transport)
 
     def resume_writing(self):
