@@ -44,6 +44,7 @@ REPAIRS = (
     'outdated_checkpoints',
     'panoptic_images',
     'panoptic_metric',
+    'pasted_masks',
     'plain_texts',
     'postscript',
     'proposal_recall',

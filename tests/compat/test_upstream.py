@@ -42,6 +42,7 @@ from nat_mm.checkpoints import read_checkpoint
 from nat_mm.compat import REPAIRS, STAND_INS, find_status, installed_version, noise
 from tests.compat.regression import train
 from tests.compat.test_compiled_training import train_compiled
+from tests.compat.test_pasted_masks import OUTSIDE, paste_masks
 from tests.compat.test_postscript import GhostscriptError, load_with_mmcv, program  # noqa: F401
 from tests.compat.test_removed_names import RANKING, evaluate_one_video, evaluate_proposals
 from tests.compat.test_scores_file import end_test_epoch
@@ -412,6 +413,13 @@ def test_proposal_recall(monkeypatch):
     monkeypatch.setattr(recall, 'np', np)
     with still_broken('proposal_recall', ValueError):
         evaluate_proposals()
+
+
+def test_pasted_masks():
+    from mmdet.models.roi_heads.mask_heads import fcn_mask_head
+
+    with still_broken('pasted_masks', RuntimeError):
+        paste_masks(inspect.unwrap(fcn_mask_head._do_paste_mask), OUTSIDE[0])
 
 
 def test_postscript(monkeypatch, program):  # noqa: F811
