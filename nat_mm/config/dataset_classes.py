@@ -4,7 +4,6 @@ import copy
 import functools
 import json
 import os
-from types import ModuleType
 from typing import Any
 
 from mmengine.config import Config
@@ -64,14 +63,12 @@ def apply_dataset_classes(config: Config) -> None:
     config.dataset_classes = classes
 
 
-def apply_in_runners(module: ModuleType) -> None:
+def apply_in_runners(runner_class: Any) -> None:
     """Makes runners apply ``dataset_classes``, for commands that read the config by themselves.
 
     Args:
-        module: ``mmengine.runner.runner`` or ``mmengine.runner._flexible_runner``.
+        runner_class: mmengine's ``Runner`` or ``FlexibleRunner``.
     """
-    is_runner = module.__name__ == 'mmengine.runner.runner'
-    runner_class = module.Runner if is_runner else module.FlexibleRunner
     build = runner_class.from_cfg.__func__
 
     @functools.wraps(build)

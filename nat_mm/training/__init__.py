@@ -1,5 +1,7 @@
 """Starts, resumes and stops training runs."""
 
+from types import ModuleType
+
 import nat_mm_startup
 
 LAYER_DECAY = 'engine.optimizers.layer_decay_optimizer_constructor'
@@ -26,6 +28,12 @@ def extend_mmengine() -> None:
         restored_state,
     )
 
+    def extend_runner(module: ModuleType) -> None:
+        # Each of the two modules has one of the classes.
+        runner_class = getattr(module, 'Runner', None) or module.FlexibleRunner
+        dataset_classes.apply_in_runners(runner_class)
+        restored_state.check_after_resuming(runner_class)
+
     for module, extend in (
         ('mmengine.analysis.complexity_analysis', flops.add_handles),
         ('mmengine.config.config', config_text.format_once),
@@ -33,9 +41,7 @@ def extend_mmengine() -> None:
         ('mmengine.runner.loops', interrupted_epochs.continue_epochs),
         (f'mmdet.{LAYER_DECAY}', layer_decay.handle_own_backbones),
         (f'mmseg.{LAYER_DECAY}', layer_decay.handle_own_backbones),
-        ('mmengine.runner.runner', dataset_classes.apply_in_runners),
-        ('mmengine.runner._flexible_runner', dataset_classes.apply_in_runners),
-        ('mmengine.runner.runner', restored_state.check_after_resuming),
-        ('mmengine.runner._flexible_runner', restored_state.check_after_resuming),
+        ('mmengine.runner.runner', extend_runner),
+        ('mmengine.runner._flexible_runner', extend_runner),
     ):
         nat_mm_startup.when_imported(module, extend)

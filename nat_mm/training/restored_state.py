@@ -10,7 +10,6 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -27,17 +26,15 @@ _LARGEST_COUNT = 2**53
 """Largest number of iterations; larger ones are not exact as floating-point numbers."""
 
 
-def check_after_resuming(module: ModuleType) -> None:
+def check_after_resuming(runner_class: Any) -> None:
     """Makes a runner say in one line why it cannot resume from a checkpoint.
 
     Its ``resume`` raises CheckpointError if the checkpoint's contents cannot continue the training
     run, and OSError if the file cannot be opened or downloaded.
 
     Args:
-        module: ``mmengine.runner.runner`` or ``mmengine.runner._flexible_runner``.
+        runner_class: mmengine's ``Runner`` or ``FlexibleRunner``.
     """
-    is_runner = module.__name__ == 'mmengine.runner.runner'
-    runner_class = module.Runner if is_runner else module.FlexibleRunner
     resume = runner_class.resume
 
     @functools.wraps(resume)
