@@ -8,6 +8,7 @@ import numpy as np
 from mmengine.config import Config
 from mmengine.registry import METRICS
 
+from nat_mm.config.objects import find_class
 from nat_mm.data.class_counts import has_fixed_classes
 from nat_mm.data.coco_classes import find_class_problems, find_differing_classes
 from nat_mm.data.coco_file import (
@@ -28,7 +29,7 @@ from nat_mm.data.listed_images import (
 )
 from nat_mm.data.paths import describe_empty, find_evaluators, is_local
 from nat_mm.data.progress import Progress, no_progress
-from nat_mm.data.sources import DataSource, find_class
+from nat_mm.data.sources import DataSource
 from nat_mm.data.summaries import Summary, summarize_coco
 
 TOLERANCE = 2

@@ -6,10 +6,10 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, METRICS, MODELS
 
 from nat_mm.config.datasets import walk_datasets
-from nat_mm.config.objects import walk_dicts
+from nat_mm.config.objects import find_class, walk_dicts
 from nat_mm.data.findings import Finding
 from nat_mm.data.paths import find_evaluators
-from nat_mm.data.sources import DataSource, find_class, is_known
+from nat_mm.data.sources import DataSource, is_known
 
 CLASSIFIERS_METRICS = {'Accuracy', 'SingleLabelMetric', 'MultiLabelMetric', 'ConfusionMatrix'}
 """Metrics of mmpretrain that read ``gt_label``."""

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import SyncBatchNorm
 
 from nat_mm.backbones.base import FreezableBackbone
-from nat_mm.config.objects import walk_dicts
+from nat_mm.config.objects import find_class, walk_dicts
 from nat_mm.data.detector_fit import (
     find_detr_problems,
     find_missing_scores,
@@ -24,7 +24,7 @@ from nat_mm.data.loaders import last_training_batch
 from nat_mm.data.mismatches import explain_failure, find_wrong_channels, find_wrong_strides
 from nat_mm.data.model_parts import Described, Part, find_parts, find_steps, run_necks
 from nat_mm.data.shape_trace import Failure, ShapeTrace
-from nat_mm.data.sources import DataSource, find_class, is_known
+from nat_mm.data.sources import DataSource, is_known
 from nat_mm.data.unused_outputs import find_unused_outputs
 
 DETECTED_SIZE, SEGMENTED_SIZE, CLASSIFIED_SIZE = (512, 640), (512, 512), (224, 224)

@@ -10,9 +10,9 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import TRANSFORMS
 
 from nat_mm.config.datasets import find_inner
-from nat_mm.config.objects import walk_dicts
+from nat_mm.config.objects import find_class, walk_dicts
 from nat_mm.data.findings import Finding
-from nat_mm.data.sources import find_class, is_known
+from nat_mm.data.sources import is_known
 from nat_mm.errors import brief
 
 LOCAL_BACKENDS = ('local', 'disk')

@@ -9,11 +9,12 @@ from typing import Any
 from mmcv.transforms import LoadImageFromFile
 from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset
-from mmengine.registry import DATASETS, DefaultScope, Registry
+from mmengine.registry import DATASETS, DefaultScope
 from torch.utils.data import Dataset
 
 from nat_mm.config.building import BadArgumentError
 from nat_mm.config.datasets import find_inner
+from nat_mm.config.objects import find_class
 from nat_mm.config.reading import config_mistakes
 from nat_mm.data.palettes import find_full_palette
 from nat_mm.errors import UserError, brief
@@ -138,27 +139,6 @@ def flatten_transforms(transforms: Iterable[Any]) -> Iterator[Any]:
             inner = getattr(each, name, None)
             if isinstance(inner, list | tuple):
                 yield from flatten_transforms(inner)
-
-
-def find_class(registry: Registry, settings: ConfigDict, config: Config) -> type | None:
-    """Finds the class that a config names.
-
-    Args:
-        registry: mmengine's registry of such classes.
-        settings: Config of an object.
-        config: Config of the run.
-
-    Returns:
-        The class; None if ``type`` is missing, unknown or a function.
-    """
-    kind = settings.get('type')
-    if isinstance(kind, str):
-        with (
-            DefaultScope.overwrite_default_scope(config.default_scope),
-            registry.switch_scope_and_registry(settings.get('_scope_')) as scoped,
-        ):
-            kind = scoped.get(kind)
-    return kind if isinstance(kind, type) else None
 
 
 def _is_about_files(error: AssertionError) -> bool:
