@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.registry import DATASETS, DefaultScope
+from mmengine.registry import DATASETS
 
 from nat_mm.config.datasets import PARTS, walk_datasets
+from nat_mm.config.objects import find_class
 from nat_mm.data.findings import Finding
 from nat_mm.errors import shorten
 from nat_mm.inference.palettes import Color, complete_palette, is_color
@@ -99,7 +100,4 @@ def _known(config: Config, dataset: dict[str, Any], name: str) -> Any:
 
 
 def _of_type(config: Config, dataset: dict[str, Any], name: str) -> Any:
-    kind = dataset.get('type')
-    with DefaultScope.overwrite_default_scope(config.default_scope):
-        kind = DATASETS.get(kind) if isinstance(kind, str) else kind
-    return getattr(kind, 'METAINFO', {}).get(name)
+    return getattr(find_class(DATASETS, dataset, config), 'METAINFO', {}).get(name)

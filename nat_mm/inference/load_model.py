@@ -13,6 +13,7 @@ from torch import nn
 
 from nat_mm.checkpoints import mirrors_first, read_classes
 from nat_mm.config.datasets import find_test_dataset
+from nat_mm.config.objects import find_class
 from nat_mm.config.reading import apply_overrides, config_mistakes, load_config
 from nat_mm.config.zoo import published_weights
 from nat_mm.errors import UserError, brief, shorten
@@ -74,14 +75,14 @@ def load_model(
             )
         saved = _read_checkpoint(checkpoint, mirror=mirror)
     module = build_module(config)
-    meta = _test_dataset_meta(config)
+    count = _count_classes(module)
+    meta = _test_dataset_meta(config, count)
     if saved is not None:
         check_checkpoint_fits(module, saved, source=str(checkpoint))
         module.load_state_dict(saved['state_dict'], strict=False)
         classes = read_classes(saved, str(checkpoint))
         saved_meta = saved.get('meta', {}).get('dataset_meta') or {}
         meta.update({name.lower(): value for name, value in saved_meta.items()}, **classes)
-    count = _count_classes(module)
     if meta.get('classes') is None:
         meta['classes'] = [str(label) for label in range(count)]
     elif isinstance(meta['classes'], str):
@@ -127,13 +128,13 @@ def _count_classes(module: nn.Module) -> int:
     return max((getattr(head, 'num_classes', None) or 0 for head in heads), default=0)
 
 
-def _test_dataset_meta(config: Config) -> dict[str, Any]:
-    """Returns classes and palette of the config's test dataset, if it has any."""
+def _test_dataset_meta(config: Config, count: int) -> dict[str, Any]:
+    """Returns classes and palette of the config's test dataset, or of its type if it has enough."""
     dataset = find_test_dataset(config)
-    kind = dataset.get('type')
-    with DefaultScope.overwrite_default_scope(config.default_scope):
-        kind = DATASETS.get(kind) if isinstance(kind, str) else kind
-    known = {**getattr(kind, 'METAINFO', {}), **(dataset.get('metainfo') or {})}
+    known = dataset.get('metainfo') or {}
+    of_type = getattr(find_class(DATASETS, dataset, config), 'METAINFO', {})
+    if known.get('classes') is None and len(of_type.get('classes') or ()) >= count:
+        known = {**of_type, **known}
     # Classes may be the path of a text file.
     return BaseDataset._load_metainfo(
         {name: known[name] for name in ('classes', 'palette') if name in known}

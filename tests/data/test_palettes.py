@@ -84,6 +84,14 @@ def test_palettes_that_do_not_fit_are_named_and_completed(kind, palette, text):
             assert list(color) == given
 
 
+def test_more_classes_than_the_type_has_colors():
+    config = make_config('CocoDataset', classes=[f'{number}' for number in range(81)])
+    (finding,) = find_palette_problems(config)
+    assert 'has 80 color(s) for 81 classes' in finding.text
+    complete_palettes(config)
+    assert len(config.test_dataloader.dataset.dataset.metainfo.palette) == 81
+
+
 def test_the_same_palette_of_several_datasets_is_named_once():
     config = make_config('CocoDataset', [RED])
     config.val_dataloader = config.test_dataloader

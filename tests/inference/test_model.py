@@ -20,6 +20,7 @@ from nat_mm.errors import UserError
 from nat_mm.inference.inputs import Frame
 from nat_mm.inference.model import Model, _reduces_zero_label
 from nat_mm.inference.model_settings import low_scores_kept
+from nat_mm.inference.palettes import make_palette
 from nat_mm.inference.result_files import write_labels
 from tests.loading import load_command
 
@@ -204,6 +205,22 @@ def test_classes_of_a_text_file(tmp_path):
     names.unlink()
     with pytest.raises(UserError, match=rf"text file with one per line, got '{names}'"):
         nat_mm.load_model(config, 'none', overrides=options)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'classes', 'color'),
+    [
+        ('CityscapesDataset', ['road', 'sidewalk'], (128, 64, 128)),
+        ('REFUGEDataset', ['0', '1'], make_palette(7)[0]),  # it has 2 classes, the model 7
+    ],
+)
+def test_classes_of_the_type_of_a_dataset(kind, classes, color):
+    config = Config.fromfile(CONFIGS / 'demo/upernet_nat_demo.py')
+    config.test_dataloader.dataset.type = kind
+    del config.test_dataloader.dataset['metainfo']
+    model = nat_mm.load_model(config, 'none', device='cpu')
+    assert model.classes[:2] == classes
+    assert model.palette[0] == color
 
 
 def test_scores_below_the_threshold_of_the_config(models, folder, monkeypatch):
