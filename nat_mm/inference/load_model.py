@@ -124,7 +124,12 @@ def build_module(config: Config) -> nn.Module:
 
 
 def _count_classes(module: nn.Module) -> int:
-    heads = (each for each in module.modules() if type(each).__name__.endswith('Head'))
+    """Counts the classes of a model's heads but a detector's semantic branch, which has others."""
+    heads = (
+        each
+        for name, each in module.named_modules()
+        if type(each).__name__.endswith('Head') and 'semantic_head' not in name
+    )
     return max((getattr(head, 'num_classes', None) or 0 for head in heads), default=0)
 
 

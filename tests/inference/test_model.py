@@ -223,6 +223,11 @@ def test_classes_of_the_type_of_a_dataset(kind, classes, color):
     assert model.palette[0] == color
 
 
+def test_classes_of_a_semantic_branch_do_not_count():
+    model = nat_mm.load_model('mmdet::htc/htc_r50_fpn_1x_coco.py', 'none', device='cpu')
+    assert len(model.classes) == 80
+
+
 def test_scores_below_the_threshold_of_the_config(models, folder, monkeypatch):
     """Detections below it are returned only if asked for."""
     model = models['detection']
