@@ -11,6 +11,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
 
 from nat_mm.config.datasets import find_test_dataset
+from nat_mm.config.objects import type_name
 from nat_mm.inference.inputs import Frame
 
 SMALLEST_SIDE = 32
@@ -95,6 +96,6 @@ def _resize_as_in_tests(config: Config, image: np.ndarray) -> np.ndarray:
     results = {'img': image, 'img_shape': shape, 'ori_shape': shape}
     with DefaultScope.overwrite_default_scope(config.default_scope):
         for transform in find_test_dataset(config).get('pipeline', []):
-            if transform.type.split('.')[-1] in ('Resize', 'ResizeEdge'):
+            if type_name(transform) in ('Resize', 'ResizeEdge'):
                 results = TRANSFORMS.build(transform)(results)
     return results['img']

@@ -10,6 +10,7 @@ from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor, nn
 
 from nat_mm.config.datasets import find_test_dataset
+from nat_mm.config.objects import type_name
 from nat_mm.errors import UserError
 
 PROPOSALS = 1000
@@ -48,7 +49,7 @@ def find_workload(model: nn.Module, config: Config) -> Workload:
     if not isinstance(model, base):
         raise UserError(
             f'{config.filename}: the model must be a {base.__name__} of {config.default_scope}, '
-            f'got {config.model.type}'
+            f'got {type_name(config.model)}'
         )
     return workload
 
@@ -172,6 +173,6 @@ def _find_classifier_shape(config: Config) -> tuple[int, int] | None:
 
 def _find_in_test_pipeline(config: Config, transform: str, key: str) -> Any:
     for step in find_test_dataset(config).get('pipeline', []):
-        if step['type'] == transform:
+        if type_name(step) == transform:
             return step.get(key)
     return None

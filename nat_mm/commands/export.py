@@ -37,6 +37,7 @@ from nat_mm.commands.arguments import (
     check_installed,
 )
 from nat_mm.commands.misfits import misfits_explained
+from nat_mm.config.objects import type_name
 from nat_mm.config.reading import config_mistakes, load_config
 from nat_mm.errors import UserError, shorten
 from nat_mm.export.backbone import output_names, write_backbone
@@ -113,7 +114,7 @@ def build_backbone(config: Config) -> NeighborhoodBackbone:
     if not isinstance(backbone, NeighborhoodBackbone):
         raise UserError(
             f'{config.filename}: the backbone must be a NAT, DiNAT or DiNAT_s, '
-            f'got {backbone_config.type}'
+            f'got {type_name(backbone_config)}'
         )
     return backbone.eval()
 

@@ -20,6 +20,7 @@ from nat_mm.commands.arguments import (
     export_local_rank,
 )
 from nat_mm.commands.checking import require_sound_data
+from nat_mm.config.objects import type_name
 from nat_mm.config.reading import load_config
 from nat_mm.data.broken_samples import loading_mistakes
 from nat_mm.errors import UserError, brief
@@ -73,7 +74,7 @@ def apply_arguments(config: Config, arguments: argparse.Namespace) -> None:
     config.launcher = arguments.launcher
     if arguments.amp:
         wrapper = config.get('optim_wrapper')
-        kind = wrapper.get('type', 'OptimWrapper') if isinstance(wrapper, dict) else wrapper
+        kind = type_name(wrapper, 'OptimWrapper') if isinstance(wrapper, dict) else wrapper
         if kind == 'OptimWrapper':
             wrapper.type = 'AutocastOptimWrapper'
         elif kind not in MIXED_PRECISION_WRAPPERS:

@@ -19,9 +19,9 @@ def walk_dicts(value: Any, path: str = '') -> Iterator[tuple[str, dict[str, Any]
         yield from walk_dicts(child, f'{path}.{name}' if path else str(name))
 
 
-def type_name(settings: Any) -> str:
+def type_name(settings: Any, default: str | None = None) -> str:
     """Returns the name of the class that a config names by text or, in pure Python, by itself."""
-    kind = settings.get('type')
+    kind = settings.get('type', default)
     return getattr(kind, '__name__', str(kind)).rpartition('.')[2]
 
 

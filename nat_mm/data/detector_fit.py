@@ -8,6 +8,7 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
+from nat_mm.config.objects import type_name
 from nat_mm.data.findings import Finding
 from nat_mm.data.mismatches import (
     describe_maps,
@@ -115,7 +116,7 @@ def find_detr_problems(trace: ShapeTrace, part: Part) -> Iterator[Finding]:
     finest = max(measure_stride(trace, given[0]))
     if levels == USUAL_LEVELS and finest < 6:
         yield Finding(
-            f'{described}, the finest of stride {round(finest)}. {part.config["type"]} with '
+            f'{described}, the finest of stride {round(finest)}. {type_name(part.config)} with '
             f'{levels} levels starts at stride 8, which takes a quarter of the memory: write '
             'model.backbone.out_indices=(1, 2, 3) and the last three of model.neck.in_channels',
             is_error=False,
@@ -169,7 +170,7 @@ def find_odd_size_problems(
         return
     preprocessor = config.model.get('data_preprocessor') or {}
     words = ('Pad', 'Crop', 'Mosaic')
-    names = [str(step.get('type')) for step in find_steps(config)]
+    names = [type_name(step) for step in find_steps(config)]
     if preprocessor.get('batch_augments') or any(word in name for word in words for name in names):
         return
     divisor = preprocessor.get('pad_size_divisor', 1)

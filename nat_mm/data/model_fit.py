@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import SyncBatchNorm
 
 from nat_mm.backbones.base import FreezableBackbone
-from nat_mm.config.objects import find_class, walk_dicts
+from nat_mm.config.objects import find_class, type_name, walk_dicts
 from nat_mm.data.detector_fit import (
     find_detr_problems,
     find_missing_scores,
@@ -163,7 +163,7 @@ def _find_image_size(config: Config) -> tuple[int, int]:
             sizes += [scale[::-1] for scale in scales if isinstance(scale, list | tuple)]
         default = DETECTED_SIZE
     else:
-        crops = [each for each in find_steps(config) if 'Crop' in str(each.get('type'))]
+        crops = [each for each in find_steps(config) if 'Crop' in type_name(each)]
         sizes = [preprocessor.get('size')]
         sizes += [each.get('crop_size') or each.get('scale') for each in crops]
         default = SEGMENTED_SIZE if config.default_scope == 'mmseg' else CLASSIFIED_SIZE

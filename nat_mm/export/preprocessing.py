@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmengine.config import Config
 
+from nat_mm.config.objects import type_name
 from nat_mm.errors import UserError
 from nat_mm.export.program import OPSET
 from nat_mm.inference.loading import ImageLoader
@@ -68,7 +69,7 @@ def read_preprocessing(config: Config, preprocessor: Any, *, smallest: int = 0) 
     """
     resize: dict[str, Any] | None = None
     for transform in ImageLoader(config).others:
-        name = str(transform['type']).rpartition('.')[2]
+        name = type_name(transform)
         if name == 'Resize' and resize is None:
             resize = transform
         elif name not in _PACKING:

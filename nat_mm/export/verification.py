@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import torch
 
+from nat_mm.config.objects import type_name
 from nat_mm.export.preprocessing import reverses_channels
 from nat_mm.inference.inputs import Frame
 from nat_mm.inference.model import Model
@@ -175,7 +176,7 @@ def _overlaps(box: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 def least_agreement(model: Model, *, preprocess: bool) -> float:
     """Returns the least `agreement` to keep an exported model; see `compare` for the arguments."""
-    names = (str(each['type']) for each in model.loader.others) if preprocess else ()
+    names = map(type_name, model.loader.others) if preprocess else ()
     return AGREEMENT_AFTER_RESIZING if any('Resize' in each for each in names) else AGREEMENT
 
 

@@ -10,6 +10,7 @@ from mmengine.registry import VISUALIZERS
 from mmengine.structures import BaseDataElement
 from mmengine.visualization import Visualizer
 
+from nat_mm.config.objects import type_name
 from nat_mm.inference.drawing import OPACITY, SCORE_THRESHOLD, classes_of_dataset, draw_sample
 
 REPLACED = ('DetLocalVisualizer', 'SegLocalVisualizer')
@@ -98,6 +99,6 @@ def replace_visualizer(config: Config, *, opacity: float) -> None:
         opacity: Opacity of masks, segments and label maps.
     """
     settings = config.get('visualizer') or {}
-    if settings.get('type', REPLACED[0]) in REPLACED:
+    if type_name(settings, REPLACED[0]) in REPLACED:
         kept = {name: settings[name] for name in _KEPT_SETTINGS if name in settings}
         config.visualizer = dict(type='ResultVisualizer', opacity=opacity, **kept)

@@ -16,6 +16,7 @@ from nat_mm import __version__
 from nat_mm.checkpoints import convert_checkpoint
 from nat_mm.checkpoints.hub import PREFIX, USUAL_FILES, HubAddress, import_hub
 from nat_mm.config.datasets import find_test_dataset
+from nat_mm.config.objects import type_name
 from nat_mm.errors import UserError, one_line
 from nat_mm.inference.load_model import load_model
 from nat_mm.inference.model import Model
@@ -116,7 +117,7 @@ def write_card(
         The text of README.md.
     """
     hub = import_hub(address)
-    dataset = dataset or find_test_dataset(model.config).get('type', 'unknown')
+    dataset = dataset or type_name(find_test_dataset(model.config), 'unknown')
     family = type(getattr(model.module, 'backbone', model.module)).__name__
     kind = f'{type(model.module).__name__} with a {family} backbone'
     name = address.removeprefix(PREFIX).partition('/')[2].partition('@')[0]

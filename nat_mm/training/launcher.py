@@ -6,6 +6,7 @@ import torch.distributed
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 
+from nat_mm.config.objects import type_name
 from nat_mm.errors import UserError
 
 VARIABLES = {
@@ -123,7 +124,7 @@ def prepare_strategy(config: Config) -> None:
         config.strategy = dict(type='SingleDeviceStrategy')
         return
     strategy = config.setdefault('strategy', dict(type='DDPStrategy'))
-    kind = strategy.get('type')
+    kind = type_name(strategy)
     if get_device() != 'cpu' or kind not in STRATEGIES_ON_CPU:
         return
     wrapper_type, device_argument, device = STRATEGIES_ON_CPU[kind]

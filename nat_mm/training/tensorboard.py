@@ -5,6 +5,7 @@ from importlib.util import find_spec
 
 from mmengine.config import Config
 
+from nat_mm.config.objects import type_name
 from nat_mm.errors import UserError
 
 BACKEND = 'TensorboardVisBackend'
@@ -39,4 +40,4 @@ def apply_tensorboard(config: Config) -> None:
 
 
 def _logs(backends: Sequence[dict]) -> bool:
-    return any(backend.get('type') == BACKEND for backend in backends)
+    return any(type_name(backend) == BACKEND for backend in backends)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from mmcv.transforms import LoadImageFromFile, Resize
 from mmengine.config import Config
 from mmengine.model import ImgDataPreprocessor
 from mmengine.registry import MODELS, DefaultScope
@@ -59,6 +60,17 @@ def test_pipeline_of_several_test_datasets():
     dataset = config.test_dataloader.dataset
     config.test_dataloader.dataset = dict(type='ConcatDataset', datasets=[dataset, dataset])
     assert prepare_image(model, config, image).tensor.shape == expected
+
+
+def test_pipeline_that_names_classes_by_themselves():
+    """As mmengine's pure Python configs do."""
+    model, config = make_model('mmseg')
+    config.test_dataloader.dataset.pipeline = [
+        dict(type=LoadImageFromFile),
+        dict(type=Resize, scale=(160, 60)),
+    ]
+    prepared = prepare_image(model, config, np.zeros((50, 60, 3), np.uint8))
+    assert prepared.resized.shape[:2] == (60, 160)
 
 
 @pytest.mark.parametrize('scope', SHAPES)

@@ -6,6 +6,7 @@ from contextlib import redirect_stdout
 
 import pytest
 import torch
+from mmcv.transforms import Resize
 from mmengine.analysis import ActivationAnalyzer, FlopAnalyzer, get_model_complexity_info
 from mmengine.registry import MODELS
 from torch import nn
@@ -232,6 +233,10 @@ def test_shape_of_the_test_pipeline(configs):
     _, workload = build(configs['segmentation'])
     name = 'dinat/upernet_dinat_large_640x640_160k_ade20k.py'
     config = load_config(str(ROOT / 'configs/segmentation' / name))
+    assert workload.find_shape(config) == (640, 2560)
+    (resize,) = [each for each in config.test_pipeline if each.type == 'Resize']
+    resize.type = Resize
+    config.test_dataloader.dataset.pipeline = [resize]
     assert workload.find_shape(config) == (640, 2560)
 
 

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.optim import OptimWrapper
 
 from nat_mm.checkpoints import read_checkpoint
+from nat_mm.commands.train import apply_arguments, parse_arguments
 from nat_mm.errors import UserError
 from nat_mm.training.work_dir import occupied_work_dir
 from tests.loading import load_command
@@ -108,6 +110,12 @@ def test_amp_of_an_optimizer_wrapper_without_type(train, configs, tmp_path):
     train([str(config), '--work-dir', str(tmp_path), '--amp', '--cfg-options', *options])
     (written,) = tmp_path.glob('*/vis_data/config.py')
     assert "type='AutocastOptimWrapper'" in written.read_text()
+
+
+def test_amp_of_an_optimizer_wrapper_named_by_its_class():
+    config = Config(dict(optim_wrapper=dict(type=OptimWrapper)))
+    apply_arguments(config, parse_arguments(['config.py', '--amp']))
+    assert config.optim_wrapper.type == 'AutocastOptimWrapper'
 
 
 def test_run_with_a_constant_learning_rate_is_resumed(train, configs, tmp_path):
