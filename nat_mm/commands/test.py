@@ -114,7 +114,7 @@ def augment(config: Config, arguments: argparse.Namespace) -> None:
         # Otherwise, mmengine would give it to the wrapper instead of the model inside.
         config.model.setdefault('data_preprocessor', config.pop('data_preprocessor'))
     config.model = ConfigDict(**config.tta_model, module=config.model)
-    for _, dataset in find_inner(config.test_dataloader.dataset, ''):
+    for _, dataset in find_inner(config, 'test'):
         dataset['pipeline'] = config.tta_pipeline
 
 

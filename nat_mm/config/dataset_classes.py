@@ -35,13 +35,7 @@ def apply_dataset_classes(config: Config) -> None:
     if 'dataset_classes' not in config:
         return
     classes = config.dataset_classes
-    datasets = [
-        found
-        for part in PARTS
-        for found in find_inner(
-            (config.get(f'{part}_dataloader') or {}).get('dataset'), f'{part}_dataloader.dataset'
-        )
-    ]
+    datasets = [found for part in PARTS for found in find_inner(config, part)]
     if classes == FROM_ANNOTATIONS:
         classes = _read_categories(config, [dataset for _, dataset in datasets])
     elif not _is_names(classes):

@@ -9,27 +9,32 @@ from mmengine.dataset import BaseDataset
 PARTS = ('train', 'val', 'test')
 
 
-def find_inner(dataset: Any, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def find_inner(config: Config, part: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Finds the configs of the datasets that read files, inside wrappers such as RepeatDataset.
 
     Args:
-        dataset: Config of a dataset; nothing is found in anything else.
-        place: Its key in the config.
+        config: The config.
+        part: ``train``, ``val`` or ``test``.
 
     Yields:
         Key and config of each.
     """
-    for key, found in walk_datasets(dataset, place):
+    for key, found in walk_datasets(config, part):
         if not _find_children(found, key):
             yield key, found
 
 
-def walk_datasets(dataset: Any, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def walk_datasets(config: Config, part: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Like `find_inner`, but also yields each wrapper, before what is inside it."""
+    loader = config.get(f'{part}_dataloader') or {}
+    yield from _walk(loader.get('dataset'), f'{part}_dataloader.dataset')
+
+
+def _walk(dataset: Any, place: str) -> Iterator[tuple[str, dict[str, Any]]]:
     if isinstance(dataset, dict):
         yield place, dataset
         for key, child in _find_children(dataset, place):
-            yield from walk_datasets(child, key)
+            yield from _walk(child, key)
 
 
 def _find_children(dataset: dict[str, Any], place: str) -> list[tuple[str, Any]]:
@@ -45,8 +50,7 @@ def _find_children(dataset: dict[str, Any], place: str) -> list[tuple[str, Any]]
 
 def find_test_dataset(config: Config) -> dict[str, Any]:
     """Returns the config of the test dataset, or of the first of several; empty if none."""
-    loader = config.get('test_dataloader') or {}
-    return next((found for _, found in find_inner(loader.get('dataset'), '')), {})
+    return next((found for _, found in find_inner(config, 'test')), {})
 
 
 def unwrap_dataset(dataset: Any) -> Iterator[Any]:

@@ -111,8 +111,7 @@ def _digest(modules: Iterable[str]) -> str:
 
 def _states(config: Config, part: str) -> Iterator[tuple]:
     """Yields modification time and size of the files and folders with the data of one part."""
-    loader = config.get(f'{part}_dataloader') or {}
-    for _, dataset in find_inner(loader.get('dataset'), ''):
+    for _, dataset in find_inner(config, part):
         for path in local_paths(dataset).values():
             if os.path.isdir(path):
                 for folder, *_ in os.walk(path):

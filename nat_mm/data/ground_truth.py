@@ -58,9 +58,8 @@ def _find_untrainable(config: Config, sources: Sequence[DataSource]) -> Iterator
     has_head = any(name.endswith('_head') for name in config.get('model') or {})
     if config.default_scope not in ('mmdet', 'mmseg') or not has_head or not sources:
         return
-    datasets = walk_datasets(config.train_dataloader.get('dataset'), 'train_dataloader.dataset')
     kinds = [find_class(MODELS, config.model, config)]
-    kinds += [find_class(DATASETS, dataset, config) for _, dataset in datasets]
+    kinds += [find_class(DATASETS, each, config) for _, each in walk_datasets(config, 'train')]
     if not all(kind is None or is_known(kind) for kind in kinds):
         # Users' models learn from images without labels, too, such as those of another domain.
         return

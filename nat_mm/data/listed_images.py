@@ -178,8 +178,7 @@ def _is_checked_or_downloads(config: Config, dataset: BaseDataset) -> bool:
 
 def _has_folds(config: Config, part: str) -> bool:
     """Whether a part of the data is a fold: some of the images that the dataset inside lists."""
-    datasets = walk_datasets(config[f'{part}_dataloader'].dataset, '')
-    return any(type_name(each) == 'KFoldDataset' for _, each in datasets)
+    return any(type_name(each) == 'KFoldDataset' for _, each in walk_datasets(config, part))
 
 
 def find_shared_images(listed: Mapping[str, Sequence[Listed]]) -> Iterator[Finding]:

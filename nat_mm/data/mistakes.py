@@ -59,8 +59,7 @@ def check_dataset(config: Config, dataset: BaseDataset, part: str) -> None:
 def _find_missing_file(config: Config, dataset: BaseDataset, part: str) -> str | None:
     if not hasattr(dataset, 'get_data_info'):
         return None
-    outer = config[f'{part}_dataloader'].dataset
-    read = next((find_files_read(each, config) for _, each in find_inner(outer, '')), set())
+    read = next((find_files_read(each, config) for _, each in find_inner(config, part)), set())
     first = dataset.get_data_info(0)
     for kind, name in [('images', 'img_path'), ('labels', 'seg_map_path')]:
         path = first.get(name)

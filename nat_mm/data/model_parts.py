@@ -69,10 +69,9 @@ def run_necks(trace: ShapeTrace, config: Config, features: Any) -> tuple[Part | 
 
 def find_steps(config: Config) -> list[dict[str, Any]]:
     """Lists the transforms of the training pipeline, including those of inner datasets."""
-    dataset = (config.get('train_dataloader') or {}).get('dataset')
     return [
         step
-        for _, each in walk_datasets(dataset, '')
+        for _, each in walk_datasets(config, 'train')
         for step in each.get('pipeline') or []
         if isinstance(step, dict)
     ]

@@ -87,8 +87,7 @@ def find_full_palette(config: Config, dataset: dict[str, Any]) -> list[Color] | 
 
 def _find_datasets(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
     for part in PARTS:
-        loader = config.get(f'{part}_dataloader') or {}
-        yield from walk_datasets(loader.get('dataset'), f'{part}_dataloader.dataset')
+        yield from walk_datasets(config, part)
 
 
 def _known(config: Config, dataset: dict[str, Any], name: str) -> Any:

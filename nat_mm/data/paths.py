@@ -29,8 +29,7 @@ def find_path_problems(config: Config, part: str) -> Iterator[Finding]:
     Yields:
         What is missing or empty.
     """
-    loader = config.get(f'{part}_dataloader') or {}
-    for _, dataset in find_inner(loader.get('dataset'), f'{part}_dataloader.dataset'):
+    for _, dataset in find_inner(config, part):
         problem = describe_path_problem(dataset, config, part)
         if problem:
             yield Finding(problem)

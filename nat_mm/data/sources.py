@@ -82,7 +82,7 @@ def find_sources(config: Config, part: str) -> list[DataSource]:
             f'{part}_dataloader.dataset must be a dict with a type, such as CocoDataset, got '
             f'{brief(outer)}'
         )
-    for place, each in find_inner(outer, f'{part}_dataloader.dataset'):
+    for place, each in find_inner(config, part):
         kind = each.get('type')
         if kind is None:
             raise UserError(f'{place}: the {part} dataset has no type, such as CocoDataset')
@@ -116,7 +116,7 @@ def find_sources(config: Config, part: str) -> list[DataSource]:
                     raise
                 named = {key: each.get(key) for key in ('data_root', 'data_prefix', 'ann_file')}
                 raise UserError(
-                    f'{config.filename}: {place}: a file or folder of {each.get("type")} does not '
+                    f'{config.filename}: {place}: a file or folder of {kind} does not '
                     f'exist: {named}'
                 ) from error
         sources.append(DataSource(part, place, each, dataset))

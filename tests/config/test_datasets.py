@@ -11,26 +11,32 @@ REPEATED = dict(type='RepeatDataset', times=2, dataset=LEAF)
 CONCATENATED = dict(type='ConcatDataset', datasets=[REPEATED, OTHER])
 
 
+def make_config(dataset):
+    return Config(dict(val_dataloader=dict(dataset=dataset)))
+
+
 def test_places_in_a_config():
-    assert list(find_inner(dict(type='RepeatDataset', dataset=CONCATENATED), 'x')) == [
-        ('x.dataset.datasets.0.dataset', LEAF),
-        ('x.dataset.datasets.1', OTHER),
+    config = make_config(dict(type='RepeatDataset', dataset=CONCATENATED))
+    assert list(find_inner(config, 'val')) == [
+        ('val_dataloader.dataset.dataset.datasets.0.dataset', LEAF),
+        ('val_dataloader.dataset.dataset.datasets.1', OTHER),
     ]
+    assert list(find_inner(config, 'test')) == []
 
 
 def test_places_of_wrappers():
-    assert [place for place, _ in walk_datasets(CONCATENATED, 'x')] == [
-        'x',
-        'x.datasets.0',
-        'x.datasets.0.dataset',
-        'x.datasets.1',
+    assert [place for place, _ in walk_datasets(make_config(CONCATENATED), 'val')] == [
+        'val_dataloader.dataset',
+        'val_dataloader.dataset.datasets.0',
+        'val_dataloader.dataset.datasets.0.dataset',
+        'val_dataloader.dataset.datasets.1',
     ]
 
 
 @pytest.mark.parametrize('datasets', [5, 'a.json', [5]], ids=str)
 def test_what_is_no_dataset(datasets):
     wrapper = dict(type='ConcatDataset', datasets=datasets)
-    assert [found for _, found in walk_datasets(wrapper, '')] == [wrapper]
+    assert [found for _, found in walk_datasets(make_config(wrapper), 'val')] == [wrapper]
 
 
 @pytest.mark.parametrize('dataset', [LEAF, REPEATED, CONCATENATED])
