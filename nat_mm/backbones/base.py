@@ -1,6 +1,6 @@
 """Common base of NAT, DiNAT and their variants: stage loop, output norms, freezing, loading."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar, Self
 
 import torch
@@ -30,6 +30,9 @@ class FreezableBackbone(BaseModule):
     """A backbone that keeps parts frozen and reports mismatches of a pretrained checkpoint."""
 
     in_channels: int
+    out_indices: tuple[int, ...]
+    patch_embed: nn.Module
+    pos_drop: nn.Module
 
     def train(self, mode: bool = True) -> Self:
         """Sets training mode, except for frozen parts, which stay in eval mode."""
@@ -49,6 +52,32 @@ class FreezableBackbone(BaseModule):
 
     def _frozen_modules(self) -> Iterator[nn.Module]:
         raise NotImplementedError
+
+    def _first_modules(
+        self, parts: Sequence[nn.Module] | nn.ModuleList, count: int
+    ) -> Iterator[nn.Module]:
+        """Yields the tokenizer and the first parts with their output norms; nothing if -1."""
+        if count >= 0:
+            yield self.patch_embed
+            yield self.pos_drop
+        for index in range(count):
+            yield parts[index]
+            if index in self.out_indices:
+                yield getattr(self, f'norm{index}')
+
+    def _complete(self, *, unused: Iterable[nn.Module]) -> None:
+        """Initializes the layers once all exist, and stops training what is frozen or unused."""
+        self.register_load_state_dict_pre_hook(adapt_state_dict)
+        self.apply(_init_linear)
+        for module in (*self._frozen_modules(), *unused):
+            module.requires_grad_(False)
+        self.train()
+
+    def _output(self, index: int, x: torch.Tensor) -> torch.Tensor:
+        """Normalizes an output, ``[B, H, W, C]`` to ``[B, C, H, W]``, contiguous."""
+        # mmcv's compiled RoIAlign misreads non-contiguous maps, and a neck's convolutions preserve
+        # their input's memory format.
+        return getattr(self, f'norm{index}')(x).permute(0, 3, 1, 2).contiguous()
 
 
 class NeighborhoodBackbone(FreezableBackbone):
@@ -192,11 +221,7 @@ class NeighborhoodBackbone(FreezableBackbone):
         for index in self.out_indices:
             self.add_module(f'norm{index}', nn.LayerNorm(architecture.channels[index]))
 
-        self.register_load_state_dict_pre_hook(adapt_state_dict)
-        self.apply(init_linear)
-        for module in (*self._frozen_modules(), *self._unused_modules()):
-            module.requires_grad_(False)
-        self.train()
+        self._complete(unused=self._unused_modules())
 
     def make_tokenizer(self, in_channels: int, embed_dim: int) -> nn.Module:
         """Creates the module that maps ``[B, in_channels, H, W]`` to channels-last tokens."""
@@ -269,20 +294,11 @@ class NeighborhoodBackbone(FreezableBackbone):
             x = stage(x)
             downsample = stage.downsample
             if index in self.out_indices:
-                normalized = getattr(self, f'norm{index}')(x)
-                # mmcv's compiled RoIAlign misreads non-contiguous maps, and a neck's convolutions
-                # preserve their input's memory format.
-                outputs.append(normalized.permute(0, 3, 1, 2).contiguous())
+                outputs.append(self._output(index, x))
         return tuple(outputs)
 
     def _frozen_modules(self) -> Iterator[nn.Module]:
-        if self.frozen_stages >= 0:
-            yield self.patch_embed
-            yield self.pos_drop
-        for index in range(self.frozen_stages):
-            yield self.stages[index]
-            if index in self.out_indices:
-                yield getattr(self, f'norm{index}')
+        return self._first_modules(self.stages, self.frozen_stages)
 
     def _unused_modules(self) -> Iterator[nn.Module]:
         last = self.out_indices[-1]
@@ -333,7 +349,7 @@ def split_own_name(param_name: str, prefix: str) -> list[str]:
     return param_name[len(prefix) :].split('.') if param_name.startswith(prefix) else ['']
 
 
-def init_linear(module: nn.Module) -> None:
+def _init_linear(module: nn.Module) -> None:
     """Initializes linear layers as usual in transformers: small weights, zero bias."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)

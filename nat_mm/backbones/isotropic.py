@@ -8,14 +8,8 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from nat_mm.backbones.architecture import IsotropicArchitecture, resolve_architecture
-from nat_mm.backbones.base import (
-    FreezableBackbone,
-    init_linear,
-    run_layer,
-    split_own_name,
-)
+from nat_mm.backbones.base import FreezableBackbone, run_layer, split_own_name
 from nat_mm.backbones.checks import check_frozen, check_image, check_out_indices
-from nat_mm.checkpoints.loading import adapt_state_dict
 from nat_mm.layers import NATLayer, PatchTokenizer
 from nat_mm.ops.validation import check_bool, check_int, check_probability
 
@@ -155,11 +149,7 @@ class NATIsotropic(FreezableBackbone):
         for index in self.out_indices:
             self.add_module(f'norm{index}', nn.LayerNorm(embed_dim))
 
-        self.register_load_state_dict_pre_hook(adapt_state_dict)
-        self.apply(init_linear)
-        for module in (*self._frozen_modules(), *self.layers[self.out_indices[-1] + 1 :]):
-            module.requires_grad_(False)
-        self.train()
+        self._complete(unused=self.layers[self.out_indices[-1] + 1 :])
 
     def get_layer_depth(self, param_name: str, prefix: str = '') -> tuple[int, int]:
         """Returns how deep a parameter is, for learning rates that decay from layer to layer.
@@ -195,15 +185,8 @@ class NATIsotropic(FreezableBackbone):
         for index, layer in enumerate(self.layers[: self.out_indices[-1] + 1]):
             x = run_layer(layer, x, with_cp=self.with_cp)
             if index in self.out_indices:
-                normalized = getattr(self, f'norm{index}')(x)
-                outputs.append(normalized.permute(0, 3, 1, 2).contiguous())
+                outputs.append(self._output(index, x))
         return tuple(outputs)
 
     def _frozen_modules(self) -> Iterator[nn.Module]:
-        if self.frozen_layers >= 0:
-            yield self.patch_embed
-            yield self.pos_drop
-        for index in range(self.frozen_layers):
-            yield self.layers[index]
-            if index in self.out_indices:
-                yield getattr(self, f'norm{index}')
+        return self._first_modules(self.layers, self.frozen_layers)
