@@ -95,7 +95,7 @@ def find_wrong_strides(
     """
     if not is_feature_maps(part.given):
         return None
-    pairs = [each if isinstance(each, list | tuple) else (each, each) for each in declared]
+    pairs = _as_pairs(declared)
     measured = [measure_stride(trace, each) for each in part.given]
     fits = len(pairs) == len(measured) if all_levels else len(pairs) <= len(measured)
     # The size of small maps depends as much on padding as on strides.
@@ -103,12 +103,12 @@ def find_wrong_strides(
     near = [_is_near(*each) for each in zip(pairs, measured, strict=False)]
     if fits and all(is_near for is_near, is_large in zip(near, large, strict=False) if is_large):
         return None
-    key = _find_key(part.config, declared)
+    key = next(_find_keys(part.config, pairs), None)
     place = f'{part.place}.{key}' if key else f'model.{trace.name(part.module)}.strides'
     right = [_nominal(trace, each) for each in part.given]
     if not all_levels:
         right = right[: len(pairs)]
-    shown = [each[0] if each[0] == each[1] else each for each in map(tuple, pairs)]
+    shown = [each[0] if each[0] == each[1] else each for each in pairs]
     advice = (
         f'{place.rpartition(".")[2]}={right}, or choose other levels of the backbone (out_indices) '
         'or of the neck (start_level, num_outs)'
@@ -249,18 +249,16 @@ def _are_vectors(values: Any) -> bool:
     )
 
 
-def _find_key(config: Any, declared: Sequence[Any], path: str = '') -> str | None:
-    """Finds the key of the strides in a part's config, such as ``anchor_generator.strides``."""
-    return next(_walk_keys(config, list(declared), path), None)
-
-
-def _walk_keys(config: Any, declared: list[Any], path: str) -> Iterator[str]:
+def _find_keys(
+    config: dict[str, Any], pairs: list[tuple[Any, ...]], path: str = ''
+) -> Iterator[str]:
+    """Finds the keys of strides in a part's config, such as ``anchor_generator.strides``."""
     for name, value in config.items():
         if name in STRIDE_KEYS and isinstance(value, list | tuple):
-            if _as_pairs(value) == _as_pairs(declared):
+            if _as_pairs(value) == pairs:
                 yield f'{path}{name}'
         elif isinstance(value, dict):
-            yield from _walk_keys(value, declared, f'{path}{name}.')
+            yield from _find_keys(value, pairs, f'{path}{name}.')
 
 
 def _as_pairs(strides: Sequence[Any]) -> list[tuple[Any, ...]]:
