@@ -12,7 +12,7 @@ from mmengine.dataset import BaseDataset
 from nat_mm.data.findings import Finding
 from nat_mm.data.label_headers import LabelPair, find_label_header_problems
 from nat_mm.data.label_values import find_label_value_problems
-from nat_mm.data.paths import is_local
+from nat_mm.data.paths import describe_empty, is_local
 from nat_mm.data.sources import DataSource, flatten_transforms, is_known
 from nat_mm.inference.images import IMAGE_SUFFIXES
 
@@ -126,7 +126,7 @@ def _describe_no_images(source: DataSource) -> Finding:
     folder = dataset.data_prefix.get('img_path') or ''
     suffixes = _count_suffixes(folder) if os.path.isdir(folder) and not dataset.ann_file else {}
     if not suffixes:
-        return Finding(f'the {source.part} dataset has no image with annotations of its classes')
+        return Finding(describe_empty(source.part))
     found = ' and '.join(f'{count} with {suffix!r}' for suffix, count in suffixes.items())
     return Finding(
         f'the {source.part} dataset has no image: in {os.path.abspath(folder)} no name ends with '

@@ -154,14 +154,7 @@ def local_paths(dataset: dict) -> dict[str, str]:
 
 
 def describe_empty(part: str) -> str:
-    """Returns the message for a dataset without images.
-
-    Args:
-        part: ``train``, ``val`` or ``test``.
-
-    Returns:
-        The message.
-    """
+    """Returns the message for a part of the data without images."""
     return f'the {part} dataset has no image with annotations of its classes'
 
 
