@@ -27,7 +27,6 @@ from nat_mm.errors import UserError, brief
 from nat_mm.inference.checkpoint import (
     check_any_key_fits,
     check_checkpoint_fits,
-    check_resumable,
     read_for_model,
     weight_mistakes,
 )
@@ -35,7 +34,7 @@ from nat_mm.training.checkpoint_hook import BestMetricCheck
 from nat_mm.training.first_pass import first_pass_mistakes
 from nat_mm.training.launcher import is_main_process, prepare_launcher
 from nat_mm.training.non_finite_loss import NonFiniteError, StopOnNonFiniteLoss
-from nat_mm.training.resume import find_last_checkpoint
+from nat_mm.training.resume import check_resumable, find_last_checkpoint
 from nat_mm.training.runner import build_loop, build_optimizer, build_runner
 from nat_mm.training.stopping import stop_on_signals
 from nat_mm.training.tensorboard import apply_tensorboard

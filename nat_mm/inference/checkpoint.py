@@ -122,27 +122,6 @@ def check_order_of_classes(
         )
 
 
-def check_resumable(checkpoint: dict[str, Any], *, source: str, schedulers: bool) -> None:
-    """Checks that a checkpoint contains the state of a training run, not only weights.
-
-    Args:
-        checkpoint: Result of `read_for_model`.
-        source: Origin of the checkpoint, for the message.
-        schedulers: Whether the run has schedulers. mmengine would start them anew without a word.
-
-    Raises:
-        UserError: It does not.
-    """
-    needed = ['state_dict', 'meta', 'optimizer']
-    needed += ['param_schedulers', 'message_hub'] if schedulers else ['message_hub']
-    absent = [key for key in needed if key not in checkpoint]
-    if absent:
-        raise UserError(
-            f'cannot resume from {source}: it has no {", ".join(absent)}. To start a new training '
-            f'from its weights use --cfg-options load_from={source}'
-        )
-
-
 @contextmanager
 def weight_mistakes(config: Config) -> Iterator[None]:
     """Converts exceptions that a config's pretrained weights cause at the start of a run.

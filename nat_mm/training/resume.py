@@ -1,4 +1,4 @@
-"""Finds the checkpoint from which a training run resumes."""
+"""Finds the checkpoint from which a training run resumes, and checks that it can."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nat_mm.errors import UserError
-from nat_mm.inference.checkpoint import check_resumable, read_for_model
+from nat_mm.inference.checkpoint import read_for_model
 
 NOTE = 'last_checkpoint'
 """File in a work directory in which mmengine records the checkpoint that it wrote last."""
@@ -67,6 +67,27 @@ def find_last_checkpoint(
         f'no checkpoint in {work_dir} can be used: {"; ".join(complaints)}. Name another one, or '
         'start over in another work dir'
     )
+
+
+def check_resumable(checkpoint: dict[str, Any], *, source: str, schedulers: bool) -> None:
+    """Checks that a checkpoint contains the state of a training run, not only weights.
+
+    Args:
+        checkpoint: Result of `read_for_model`.
+        source: Origin of the checkpoint, for the message.
+        schedulers: Whether the run has schedulers. mmengine would start them anew without a word.
+
+    Raises:
+        UserError: It does not.
+    """
+    needed = ['state_dict', 'meta', 'optimizer']
+    needed += ['param_schedulers', 'message_hub'] if schedulers else ['message_hub']
+    absent = [key for key in needed if key not in checkpoint]
+    if absent:
+        raise UserError(
+            f'cannot resume from {source}: it has no {", ".join(absent)}. To start a new training '
+            f'from its weights use --cfg-options load_from={source}'
+        )
 
 
 def _read_note(work_dir: str) -> str | None:
