@@ -49,12 +49,6 @@ def find_model_problems(
         fewer scores than results, batch normalization over single values, outputs that no head
         uses.
     """
-    yield from dict.fromkeys(_find_problems(config, for_training, sources))
-
-
-def _find_problems(
-    config: Config, for_training: bool, sources: Sequence[DataSource]
-) -> Iterator[Finding]:
     model = config.get('model') or {}
     if not isinstance(model.get('backbone'), dict):
         return
