@@ -8,7 +8,7 @@ from nat_mm.errors import UserError
 from nat_mm.export.boxes import candidates, check_head, check_suppression, select
 from nat_mm.export.operators import centers
 from nat_mm.export.program import for_export
-from nat_mm.export.regions import CascadeRegions, Regions, StandardRegions, paste
+from nat_mm.export.regions import Regions, paste
 
 SERVED = (
     'supported are RetinaNet, Faster R-CNN, Mask R-CNN and Cascade (Mask) R-CNN with the heads of '
@@ -28,7 +28,14 @@ class ExportedDetector(nn.Module):
 
     def __init__(self, detector: Any) -> None:
         super().__init__()
-        from mmdet.models import RetinaHead, RPNHead, SingleStageDetector, TwoStageDetector
+        from mmdet.models import (
+            CascadeRoIHead,
+            RetinaHead,
+            RPNHead,
+            SingleStageDetector,
+            StandardRoIHead,
+            TwoStageDetector,
+        )
 
         self.regions: Regions | None = None
         if isinstance(detector, TwoStageDetector):
@@ -43,7 +50,8 @@ class ExportedDetector(nn.Module):
         self.dense_head = getattr(self.detector, 'rpn_head', None) or self.detector.bbox_head
         check_head(self.dense_head)
         if isinstance(detector, TwoStageDetector):
-            self.regions = _regions(self.detector.roi_head)
+            _check_type(detector.roi_head, StandardRoIHead, CascadeRoIHead)
+            self.regions = Regions(self.detector.roi_head)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -87,20 +95,8 @@ class ExportedDetector(nn.Module):
         return boxes, scores, labels, pasted >= self.regions.mask_threshold
 
 
-def _regions(roi_head: Any) -> Regions:
-    from mmdet.models import CascadeRoIHead, StandardRoIHead
-
-    if type(roi_head) is StandardRoIHead:
-        return StandardRegions(roi_head)
-    if type(roi_head) is CascadeRoIHead:
-        return CascadeRegions(roi_head)
-    raise UserError(
-        f'a detector with {type(roi_head).__name__} cannot be exported as a whole: {SERVED}'
-    )
-
-
-def _check_type(head: Any, kind: type) -> None:
-    if type(head) is not kind:
+def _check_type(head: Any, *kinds: type) -> None:
+    if type(head) not in kinds:
         raise UserError(
             f'a detector with {type(head).__name__} cannot be exported as a whole: {SERVED}'
         )

@@ -12,42 +12,33 @@ from nat_mm.export.boxes import check_head, check_suppression, decode_boxes, sel
 
 
 class Regions(nn.Module):
-    """Heads that process regions.
+    """Heads that process regions: one of each kind, or one for each stage of a cascade.
 
     Args:
-        heads: Box head of each stage.
-        extractors: RoI extractor of each stage.
-        mask_heads: Mask head of each stage; empty if there are no masks.
-        mask_extractors: RoI extractor of each mask head.
-        settings: mmdet's ``test_cfg.rcnn``.
+        roi_head: mmdet's ``StandardRoIHead`` or ``CascadeRoIHead``.
     """
 
-    def __init__(
-        self,
-        heads: Sequence[Any],
-        extractors: Sequence[Any],
-        mask_heads: Sequence[Any],
-        mask_extractors: Sequence[Any],
-        settings: Any,
-    ) -> None:
+    def __init__(self, roi_head: Any) -> None:
         super().__init__()
-        check_suppression(settings, 'model.test_cfg.rcnn')
-        for head in heads:
+        if roi_head.with_shared_head:
+            raise UserError(f'{type(roi_head).__name__} with a shared_head cannot be exported')
+        self.settings = roi_head.test_cfg
+        self.has_masks = roi_head.with_mask
+        self.mask_threshold = self.settings.get('mask_thr_binary', 0.5)
+        self.heads = _as_list(roi_head.bbox_head)
+        self.extractors = _as_list(roi_head.bbox_roi_extractor)
+        self.mask_heads = _as_list(roi_head.mask_head if self.has_masks else [])
+        self.mask_extractors = _as_list(roi_head.mask_roi_extractor if self.has_masks else [])
+        check_suppression(self.settings, 'model.test_cfg.rcnn')
+        for head in self.heads:
             check_head(head)
-        for mask_head in mask_heads:
+        for mask_head in self.mask_heads:
             if type(mask_head).__name__ != 'FCNMaskHead':
                 raise UserError(
                     f'{type(mask_head).__name__} cannot be exported: masks need FCNMaskHead'
                 )
-        for extractor in (*extractors, *mask_extractors):
+        for extractor in (*self.extractors, *self.mask_extractors):
             _check_extractor(extractor)
-        self.heads = nn.ModuleList(heads)
-        self.extractors = nn.ModuleList(extractors)
-        self.mask_heads = nn.ModuleList(mask_heads)
-        self.mask_extractors = nn.ModuleList(mask_extractors)
-        self.settings = settings
-        self.has_masks = bool(mask_heads)
-        self.mask_threshold = settings.get('mask_thr_binary', 0.5)
 
     def detect(
         self, features: Sequence[Tensor], boxes: Tensor, content: Tensor
@@ -119,36 +110,6 @@ class Regions(nn.Module):
             index = label[:, None, None].expand(-1, 1, 4)
             deltas = deltas.reshape(-1, head.num_classes, 4).gather(1, index)[:, 0]
         return decode_boxes(head.bbox_coder, boxes, deltas, content)
-
-
-class StandardRegions(Regions):
-    """The heads of a Faster or Mask R-CNN."""
-
-    def __init__(self, roi_head: Any) -> None:
-        _check_shared_head(roi_head)
-        has_masks = roi_head.with_mask
-        super().__init__(
-            [roi_head.bbox_head],
-            [roi_head.bbox_roi_extractor],
-            [roi_head.mask_head] if has_masks else [],
-            [roi_head.mask_roi_extractor] if has_masks else [],
-            roi_head.test_cfg,
-        )
-
-
-class CascadeRegions(Regions):
-    """The heads of a Cascade R-CNN or Cascade Mask R-CNN, in order."""
-
-    def __init__(self, roi_head: Any) -> None:
-        _check_shared_head(roi_head)
-        has_masks = roi_head.with_mask
-        super().__init__(
-            list(roi_head.bbox_head),
-            list(roi_head.bbox_roi_extractor),
-            list(roi_head.mask_head) if has_masks else [],
-            list(roi_head.mask_roi_extractor) if has_masks else [],
-            roi_head.test_cfg,
-        )
 
 
 def pool(extractor: Any, features: Sequence[Tensor], boxes: Tensor) -> Tensor:
@@ -228,6 +189,5 @@ def _check_extractor(extractor: Any) -> None:
             )
 
 
-def _check_shared_head(roi_head: Any) -> None:
-    if roi_head.with_shared_head:
-        raise UserError(f'{type(roi_head).__name__} with a shared_head cannot be exported')
+def _as_list(modules: Any) -> nn.ModuleList:
+    return nn.ModuleList(modules if isinstance(modules, list | nn.ModuleList) else [modules])
