@@ -16,6 +16,8 @@ from weakref import WeakKeyDictionary
 from mmengine.config import Config
 from mmengine.registry import Registry
 
+from nat_mm.config.objects import type_name
+
 _NO_ARGUMENTS = {'type', '_scope_', 'convert_to_iter_based', 'epoch_length'}
 """Keys that mmengine does not pass on as arguments."""
 
@@ -32,11 +34,11 @@ class BadArgumentError(TypeError):
 
     Args:
         message: What is wrong.
-        kind: The ``type`` as given in the config.
+        kind: The name of the ``type`` in the config.
         argument: The unknown argument; None if something else is wrong.
     """
 
-    def __init__(self, message: str, kind: Any = None, argument: str | None = None):
+    def __init__(self, message: str, kind: str | None = None, argument: str | None = None):
         super().__init__(message)
         self.kind = kind
         self.argument = argument
@@ -126,7 +128,8 @@ def _find_mistake(
     known = _known_arguments(target)
     unknown = [each for each in arguments if each in given and known and each not in known]
     if unknown:
-        return BadArgumentError(f'{unknown[0]} is not an argument of {name}', kind, unknown[0])
+        text = f'{unknown[0]} is not an argument of {name}'
+        return BadArgumentError(text, type_name(arguments), unknown[0])
     missing = [each for each in _required_arguments(target) if each not in given]
     if missing:
         return BadArgumentError(f'{name} needs the argument {missing[0]}')

@@ -14,7 +14,7 @@ from mmengine.config import Config
 from mmengine.runner import BaseLoop, FlexibleRunner, Runner
 
 from nat_mm.config.building import built_from, config_being_built
-from nat_mm.config.objects import walk_dicts
+from nat_mm.config.objects import type_name, walk_dicts
 
 LIBRARIES = frozenset(
     ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain', 'torch', 'torchvision', 'numpy')
@@ -140,14 +140,14 @@ def find_place(config: Mapping[str, Any], part: Any) -> str | None:
     places = {
         path: len(each)
         for path, each in walk_dicts(config)
-        if path and each.get('type') == part['type']
+        if path and type_name(each) == type_name(part)
     }
     if len(places) > 1:
         known = dict(walk_dicts(config))
         places = {
             path: size
             for path, size in places.items()
-            if all(part.get(key) == value for key, value in known[path].items())
+            if all(part.get(key) == value for key, value in known[path].items() if key != 'type')
         }
     most = max(places.values(), default=0)
     found = [path for path, size in places.items() if size == most]

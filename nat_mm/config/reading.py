@@ -14,7 +14,7 @@ from mmengine.utils import import_modules_from_strings
 from nat_mm.config.building import BadArgumentError, UnknownTypeError, tell_mistakes_apart
 from nat_mm.config.dataset_classes import apply_dataset_classes
 from nat_mm.config.failures import describe_failure, is_due_to_config
-from nat_mm.config.objects import walk_dicts
+from nat_mm.config.objects import type_name, walk_dicts
 from nat_mm.config.zoo import find_config
 from nat_mm.errors import CheckpointError, UserError, brief, describe_error
 
@@ -128,9 +128,9 @@ def config_mistakes(config: Config) -> Iterator[None]:
         raise UserError(f'{config.filename}: {text}') from error
 
 
-def _find_key(config: dict[str, Any], key: str, kind: object) -> str | None:
+def _find_key(config: dict[str, Any], key: str, kind: str | None) -> str | None:
     """Finds where a config has a key next to that ``type``, such as ``model.backbone.``."""
     for path, part in walk_dicts(config):
-        if key in part and part.get('type') == kind:
+        if key in part and type_name(part) == kind:
             return f'{path}.' if path else ''
     return None

@@ -6,7 +6,7 @@ import re
 import pytest
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import Registry
+from mmengine.registry import MODELS, Registry
 from torch import nn
 
 from nat_mm.config.building import BadArgumentError, UnknownTypeError, tell_mistakes_apart
@@ -159,3 +159,19 @@ def test_values_that_openmmlab_uses_unchecked(settings, text):
 def test_faults_in_a_users_model_propagate():
     with pytest.raises(AttributeError, match='missing'), config_mistakes(Config()):
         nn.Module().missing  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ('setting', 'message'),
+    [
+        ('foo=1', 'model.backbone.foo is not an argument of NAT'),
+        ('kernel_size=4', 'model.backbone: '),
+    ],
+)
+def test_pure_python_configs_name_their_places(setting, message, tmp_path):
+    path = tmp_path / 'config.py'
+    backbone = f"dict(type=NAT, arch='mini', {setting})"
+    path.write_text(f'from nat_mm.backbones import NAT\nmodel = dict(backbone={backbone})\n')
+    config = Config.fromfile(path)
+    with pytest.raises(UserError, match=f'config.py: {message}'), config_mistakes(config):
+        MODELS.build(config.model.backbone)
