@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from nat_mm.config.building import BadArgumentError
 from nat_mm.config.datasets import find_inner
-from nat_mm.config.objects import find_class
+from nat_mm.config.objects import find_class, type_name
 from nat_mm.config.reading import config_mistakes
 from nat_mm.data.palettes import find_full_palette
 from nat_mm.errors import UserError, brief
@@ -116,7 +116,7 @@ def find_sources(config: Config, part: str) -> list[DataSource]:
                     raise
                 named = {key: each.get(key) for key in ('data_root', 'data_prefix', 'ann_file')}
                 raise UserError(
-                    f'{config.filename}: {place}: a file or folder of {kind} does not '
+                    f'{config.filename}: {place}: a file or folder of {type_name(each)} does not '
                     f'exist: {named}'
                 ) from error
         sources.append(DataSource(part, place, each, dataset))

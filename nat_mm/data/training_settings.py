@@ -169,7 +169,7 @@ def _find_long_schedules(config: Config) -> Iterator[Finding]:
         end = scheduler.get('end')
         if not isinstance(length, int) or scheduler.get('begin', 0) >= length:
             continue
-        place = f'param_scheduler.{index} ({scheduler.get("type")})'
+        place = f'param_scheduler.{index} ({type_name(scheduler)})'
         if milestones and min(milestones) >= length:
             text = f'{place} has its first milestone at {unit} {min(milestones)}'
         elif not milestones and isinstance(end, int) and end > length:
