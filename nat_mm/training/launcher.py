@@ -93,7 +93,7 @@ def prepare_distributed(config: Config) -> None:
 
 def _replace_sync_bn(node: object) -> None:
     if isinstance(node, dict):
-        if node.get('type') == 'SyncBN':
+        if type_name(node) in ('SyncBN', 'SyncBatchNorm'):
             node['type'] = 'BN'
         for child in node.values():
             _replace_sync_bn(child)

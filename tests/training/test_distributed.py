@@ -36,11 +36,11 @@ class OneConvolution(BaseModel):
         return {'loss': (self.conv(torch.stack(inputs)) - 1).square().mean()}
 
 
-def train(work_dir, environment):
+def train(work_dir, norm, environment):
     os.environ.update(environment)
     config = Config(
         dict(
-            model=dict(type='OneConvolution', norm_cfg=dict(type='SyncBN')),
+            model=dict(type='OneConvolution', norm_cfg=dict(type=norm)),
             work_dir=work_dir,
             train_dataloader=dict(
                 dataset=dict(type='Numbers'),
@@ -66,8 +66,9 @@ def train(work_dir, environment):
     torch.distributed.destroy_process_group()
 
 
-def test_two_processes_train(tmp_path):
-    run_together(train, [(str(tmp_path), environment) for environment in ranks(2)])
+@pytest.mark.parametrize('norm', ['SyncBN', torch.nn.SyncBatchNorm], ids=['name', 'class'])
+def test_two_processes_train(norm, tmp_path):
+    run_together(train, [(str(tmp_path), norm, environment) for environment in ranks(2)])
 
 
 def test_one_process_is_left_alone():
