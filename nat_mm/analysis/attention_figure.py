@@ -1,4 +1,4 @@
-"""Draws the figures of tools/visualize_attention.py."""
+"""Draws the figures of ``nat-mm visualize-attention``."""
 
 from collections.abc import Sequence
 from pathlib import Path
