@@ -60,7 +60,9 @@ def class_report(runner: Runner | FlexibleRunner) -> Iterator[None]:
             metric.classwise = True
     dataset = runner.test_dataloader.dataset
     confusion = None
-    if not _retrieves(unwrap_model(runner.model)):
+    # mmpretrain's ShapeBiasMetric assigns the classes of the model to others, those of the data.
+    is_mapped = any(type(metric).__name__ == 'ShapeBiasMetric' for metric in evaluator.metrics)
+    if not is_mapped and not _retrieves(unwrap_model(runner.model)):
         confusion = make_confusion(runner.cfg.default_scope, dataset)
     if confusion is not None:
         evaluator.metrics.append(confusion)

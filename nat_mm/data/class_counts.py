@@ -11,7 +11,7 @@ from mmengine.registry import MODELS, Registry
 from nat_mm.config.datasets import PARTS
 from nat_mm.config.objects import type_name
 from nat_mm.data.findings import Finding
-from nat_mm.data.folders import find_class_names
+from nat_mm.data.folders import find_class_names, has_classes_of_its_own
 from nat_mm.data.paths import find_evaluators
 from nat_mm.data.sources import DataSource
 from nat_mm.errors import shorten
@@ -65,6 +65,8 @@ def find_class_count_problems(
     """
     named = []
     for source in (each for part in PARTS for each in sources.get(part, ())):
+        if has_classes_of_its_own(config, source.part):
+            continue
         classes = find_class_names(source)
         if isinstance(classes, str):
             # COCO's classes have checks of their own.

@@ -6,13 +6,14 @@ from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
+from mmengine.registry import METRICS
 
 from nat_mm.config.datasets import PARTS
 from nat_mm.data.class_lists import find_problems_of_list
 from nat_mm.data.findings import Finding
 from nat_mm.data.image_headers import find_unreadable_images
-from nat_mm.data.paths import is_local
-from nat_mm.data.sources import DataSource
+from nat_mm.data.paths import find_evaluators, is_local
+from nat_mm.data.sources import DataSource, find_class, is_known
 from nat_mm.errors import shorten
 
 
@@ -34,6 +35,25 @@ def find_class_names(source: DataSource, *, from_folders: bool = True) -> Sequen
     if not is_local(source.dataset, prefix) or not Path(prefix).is_dir():
         return None
     return _list_folders(Path(prefix)) or None
+
+
+def has_classes_of_its_own(config: Config, part: str) -> bool:
+    """Whether the metrics of a part assign a classifier's classes to those of the data themselves.
+
+    mmpretrain's ShapeBiasMetric sums up ImageNet's classes to the 16 of cue-conflict; users'
+    metrics may do the same for other data.
+
+    Args:
+        config: Config of the run.
+        part: ``train``, ``val`` or ``test``.
+    """
+    if config.default_scope != 'mmpretrain' or part == 'train':
+        return False
+    kinds = [find_class(METRICS, each, config) for _, each in find_evaluators(config, part)]
+    return bool(kinds) and all(
+        kind is not None and (kind.__name__ == 'ShapeBiasMetric' or not is_known(kind.process))
+        for kind in kinds
+    )
 
 
 def find_folder_problems(
@@ -70,7 +90,8 @@ def find_folder_problems(
             listed.append(source)
             continue
         yield from _find_problems_of_folders(source)
-        if _numbers_folders(dataset) and os.path.isdir(dataset.img_prefix):
+        is_compared = not has_classes_of_its_own(config, source.part)
+        if is_compared and _numbers_folders(dataset) and os.path.isdir(dataset.img_prefix):
             names = _list_folders(dataset.img_prefix)
             if names:
                 numbered.append((source, names))

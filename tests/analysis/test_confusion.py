@@ -168,6 +168,20 @@ def test_retrieved_images_are_no_classes(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_metrics_that_assign_the_classes_to_others(tmp_path):
+    metrics = pytest.importorskip('mmpretrain.evaluation')
+    metric = metrics.ShapeBiasMetric(csv_dir=str(tmp_path / 'csv'), model_name='nat')
+    runner = SimpleNamespace(
+        cfg=SimpleNamespace(default_scope='mmpretrain'),
+        model=torch.nn.Identity(),
+        log_dir=tmp_path / 'log',
+        test_dataloader=SimpleNamespace(dataset=SimpleNamespace(metainfo={'classes': ['a', 'b']})),
+        test_loop=SimpleNamespace(evaluator=Evaluator([metric])),
+    )
+    with class_report(runner):
+        assert runner.test_loop.evaluator.metrics == [metric]
+
+
 def test_images_of_classes_without_a_name_do_not_count():
     samples = [
         {'gt_label': torch.tensor([true]), 'pred_label': torch.tensor([predicted])}

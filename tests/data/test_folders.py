@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from mmcv.transforms import LoadImageFromFile
 from mmengine.config import Config
-from mmengine.registry import TRANSFORMS, init_default_scope
+from mmengine.evaluator import BaseMetric
+from mmengine.registry import METRICS, TRANSFORMS, init_default_scope
 from PIL import Image
 
 from nat_mm.config.datasets import PARTS
+from nat_mm.data.class_counts import find_class_count_problems
 from nat_mm.data.folders import find_class_names, find_folder_problems
 from nat_mm.data.sources import find_sources
 
@@ -132,6 +134,31 @@ def test_classes_in_another_order(classes, root):
     text = error_of(root, train=dict(metainfo=dict(classes=classes)))
     assert text.startswith(f"train: the images in 'bird' would be called {classes[0]!r}")
     assert text.endswith("metainfo.classes in that order: ('bird', 'cat', 'dog')")
+
+
+@pytest.mark.parametrize('kind', ['ShapeBiasMetric', 'OwnAccuracy', 'Accuracy'])
+def test_metrics_with_other_classes_than_the_model(kind, root):
+    """The test data's two classes are no mistake if a metric assigns the model's to them."""
+
+    @METRICS.register_module()
+    class OwnAccuracy(BaseMetric):
+        def process(self, data_batch, data_samples):
+            pass
+
+        compute_metrics = None
+
+    for name in ('airplane', 'bear'):
+        write_image(root / 'cues' / name / '0.png')
+    config = make_config(root)
+    config.test_dataloader.dataset.data_prefix = 'cues'
+    config.test_evaluator = dict(type=kind)
+    sources = {part: find_sources(config, part) for part in PARTS}
+    try:
+        found = list(find_folder_problems(config, sources))
+        found += find_class_count_problems(config, {'test': sources['test']})
+    finally:
+        del METRICS._module_dict['OwnAccuracy']
+    assert len(found) == (2 if kind == 'Accuracy' else 0)
 
 
 def test_titles_of_classes(root):
