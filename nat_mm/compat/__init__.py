@@ -39,6 +39,7 @@ REPAIRS = (
     'fsdp',
     'infinite_numbers',
     'lazy_configs',
+    'lvis_metric',
     'multimodal',
     'noise',
     'outdated_checkpoints',

@@ -1,11 +1,15 @@
 """Tests what uses names or behavior that NumPy or Python removed."""
 
 import copy
+import logging
+from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
 from mmengine.utils.dl_utils import mmcv_full_available
+
+from nat_mm.compat import load
 
 RANKING = {
     'pred': torch.tensor([[0.9, 0.5, 0.7]]),
@@ -35,6 +39,28 @@ def evaluate_one_video() -> float:
     return evaluation.eval['precision'].min()
 
 
+def evaluate_one_category() -> float:
+    """Returns the average precision of LVIS when the only object of its category is found."""
+    from lvis import LVISEval
+    from lvis.eval import Params
+
+    evaluation = LVISEval.__new__(LVISEval)
+    evaluation.params = Params('bbox')
+    evaluation.params.img_ids, evaluation.params.cat_ids = [1], [1]
+    thresholds = len(evaluation.params.iou_thrs)
+    found = {
+        'dt_ids': [1],
+        'dt_scores': [0.9],
+        'dt_matches': np.ones((thresholds, 1)),
+        'dt_ignore': np.zeros((thresholds, 1)),
+        'gt_ignore': np.zeros(1),
+    }
+    evaluation.eval_imgs = [found] * len(evaluation.params.area_rng)
+    evaluation.logger = logging.getLogger('lvis')
+    evaluation.accumulate()
+    return evaluation.eval['precision'].min()
+
+
 def evaluate_proposals() -> np.ndarray:
     """Returns the recall for the first proposal and for the first two.
 
@@ -48,6 +74,20 @@ def evaluate_proposals() -> np.ndarray:
 
 def test_youtube_vis():
     assert evaluate_one_video() == pytest.approx(1)
+
+
+def test_lvis():
+    pytest.importorskip('lvis')
+    assert evaluate_one_category() == pytest.approx(1)
+
+
+def test_lvis_gets_the_name_back():
+    """Also without the package, which the tests' environment need not have."""
+    module = ModuleType('lvis.eval')
+    module.np = np
+    load('lvis_metric').repair(module)
+    assert np.cumsum([True, True]).astype(module.np.float).tolist() == [1, 2]
+    assert module.np.cumsum is np.cumsum
 
 
 def test_recall_of_proposals():

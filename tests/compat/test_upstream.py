@@ -44,7 +44,12 @@ from tests.compat.regression import train
 from tests.compat.test_compiled_training import train_compiled
 from tests.compat.test_pasted_masks import OUTSIDE, paste_masks
 from tests.compat.test_postscript import GhostscriptError, load_with_mmcv, program  # noqa: F401
-from tests.compat.test_removed_names import RANKING, evaluate_one_video, evaluate_proposals
+from tests.compat.test_removed_names import (
+    RANKING,
+    evaluate_one_category,
+    evaluate_one_video,
+    evaluate_proposals,
+)
 from tests.compat.test_scores_file import end_test_epoch
 
 THIS_MODULE = sys.modules[__name__]
@@ -405,6 +410,12 @@ def test_youtube_vis(monkeypatch):
     monkeypatch.setattr(ytviseval, 'np', np)
     with still_broken('youtube_vis', AttributeError):
         evaluate_one_video()
+
+
+def test_lvis_metric(monkeypatch):
+    with still_broken('lvis_metric', AttributeError):
+        monkeypatch.setattr('lvis.eval.np', np)
+        evaluate_one_category()
 
 
 def test_proposal_recall(monkeypatch):
