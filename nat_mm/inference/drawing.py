@@ -163,7 +163,8 @@ class _Painter:
         Returns:
             The labels that were drawn.
         """
-        labels, boxes = _array(objects.labels).tolist(), _boxes(objects)
+        # CrowdDet's are floats.
+        labels, boxes = _array(objects.labels).astype(int).tolist(), _boxes(objects)
         masks = _masks(objects) if with_masks else None
         order, notes = list(range(len(labels))), [''] * len(labels)
         if 'scores' in objects:

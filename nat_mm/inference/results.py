@@ -126,7 +126,9 @@ class DetectionResult(Result):
     @property
     def labels(self) -> np.ndarray:
         """[n], int64: indices in `Model.classes`."""
-        return np.zeros(0, np.int64) if self._instances is None else self._instances.labels.numpy()
+        if self._instances is None:
+            return np.zeros(0, np.int64)
+        return self._instances.labels.long().numpy()  # CrowdDet's are floats
 
     @property
     def class_names(self) -> list[str]:

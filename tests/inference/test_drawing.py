@@ -1,6 +1,7 @@
 """Tests that drawings have one color per class, readable names and a visible image."""
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from nat_mm.errors import UserError
 from nat_mm.inference.drawing import classes_of_dataset, draw_sample, enlarge_sample
 from nat_mm.inference.labels import Labels
 from nat_mm.inference.palettes import complete_palette, make_palette
+from nat_mm.inference.results import DetectionResult
 from nat_mm.inference.visualizer import ResultVisualizer
 
 CLASSES = ['cat', '$dog_{', 'bird']
@@ -74,6 +76,16 @@ def test_same_colors_in_every_drawing():
     alone = draw(detection(), with_labels=False, score_threshold=0.7)
     np.testing.assert_array_equal(alone[:, :40], first[:, :40])
     assert (alone[:, 40:] == 100).all()
+
+
+def test_labels_that_are_floats():
+    """CrowdDet's head makes them from its scores."""
+    sample = detection(labels=(2.0, 0.0))
+    np.testing.assert_array_equal(draw(sample), draw(detection()))
+    model = SimpleNamespace(classes=CLASSES)
+    result = DetectionResult(model, None, sample, score_threshold=0.7)
+    assert result.labels.dtype == np.int64
+    assert result.class_names == ['bird']
 
 
 @pytest.mark.parametrize('kind', ['found', 'true'])
