@@ -21,7 +21,7 @@ from nat_mm.inference.result_files import write_labels
 class ImageNames:
     """Names files after the images of a dataset so that no two get the same name.
 
-    Each file gets the path of its image relative to the dataset's image folder.
+    Each file gets the path of its image relative to the dataset's image folder, or else its root.
 
     Args:
         dataset: The dataset; wrappers are replaced by the datasets inside.
@@ -32,10 +32,10 @@ class ImageNames:
         self._folder = folder
         self._images: dict[Path, str] = {}
         folders = {
-            os.path.abspath(prefix)
+            os.path.abspath(folder)
             for each in unwrap_dataset(dataset)
-            for name, prefix in (getattr(each, 'data_prefix', None) or {}).items()
-            if name in ('img', 'img_path') and isinstance(prefix, str) and '://' not in prefix
+            for folder in _image_folders(each)
+            if isinstance(folder, str) and '://' not in folder
         }
         self._root = os.path.commonpath(folders) if folders else None
 
@@ -59,6 +59,14 @@ class ImageNames:
             name = Path(f'{name}{suffix or relative.suffix}')
             path = self._folder / name
         return path
+
+
+def _image_folders(dataset: Any) -> list[Any]:
+    """Returns the image folders of a dataset, or its root, since VOCDataset names no folder."""
+    prefixes = getattr(dataset, 'data_prefix', None) or {}
+    folders = [prefix for name, prefix in prefixes.items() if name in ('img', 'img_path')]
+    root = getattr(dataset, 'data_root', None)
+    return folders or ([root] if root else [])
 
 
 class LabelImageHook(Hook):

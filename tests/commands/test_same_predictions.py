@@ -149,7 +149,8 @@ def test_video_and_folder_of_one_name(predict, tmp_path):
 
 
 class Dataset:
-    def __init__(self, **prefixes):
+    def __init__(self, data_root='', **prefixes):
+        self.data_root = data_root
         self.data_prefix = prefixes
 
 
@@ -167,9 +168,10 @@ class Wrapper:
         (Dataset(img='/data/val'), '/data/val/../../etc/1.jpg', 'etc/1.png'),
         (Dataset(img=''), 's3://bucket/../a/1.jpg', 'a/1.png'),
         (Wrapper(Dataset(img='/a/val'), Dataset(img='/b/val')), '/b/val/1.jpg', 'b/val/1.png'),
+        (Dataset('/voc', sub_data_root='/voc/2007'), '/voc/2007/img/1.jpg', '2007/img/1.png'),
         (object(), '/data/1.jpg', 'data/1.png'),
     ],
-    ids=['below', 'dot', 'beside', 'above', 'elsewhere', 'two datasets', 'no folder'],
+    ids=['below', 'dot', 'beside', 'above', 'elsewhere', 'two datasets', 'root', 'no folder'],
 )
 def test_names_of_files_about_images(dataset, image, expected, tmp_path):
     assert ImageNames(dataset, tmp_path).path(image, '.png') == tmp_path / expected
