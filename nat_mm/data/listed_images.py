@@ -71,6 +71,7 @@ def _load_list(dataset: BaseDataset) -> Listed:
     """Lists the images of a dataset with custom methods to find or filter them."""
     # Other problems show when the dataset is loaded for training.
     with suppress(Exception), redirect_stdout(io.StringIO()):
+        dataset.full_init()  # without a warning
         entries = [dataset.get_data_info(index) for index in range(len(dataset))]
         return [
             (each['img_path'], (each.get('width') or 0, each.get('height') or 0))

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from mmengine.dataset import BaseDataset
 
 from nat_mm.data.coco_file import CocoFile
 from nat_mm.data.sources import DataSource
@@ -76,7 +77,7 @@ def summarize_coco(coco: CocoFile, title: str, classes: Sequence[str]) -> Summar
 
 
 def summarize_samples(source: DataSource, title: str) -> Summary:
-    """Loads a dataset of any kind and counts its images, per class if they have one.
+    """Loads a dataset of any kind and counts its images, per class if they have one or several.
 
     Args:
         source: The dataset.
@@ -84,14 +85,24 @@ def summarize_samples(source: DataSource, title: str) -> Summary:
     """
     dataset = source.dataset
     dataset.full_init()
-    counts = {}
-    if hasattr(dataset, 'get_gt_labels'):
-        names = dataset.metainfo.get('classes') or ()
-        numbers = np.bincount(dataset.get_gt_labels(), minlength=len(names))
-        for index, number in enumerate(numbers.tolist()):
-            name = names[index] if index < len(names) else str(index)
-            counts[name] = {'images': number}
+    counts = _count_classes(dataset) if hasattr(dataset, 'get_gt_labels') else {}
     return Summary(title, {'images': f'{len(dataset)}'}, counts)
+
+
+def _count_classes(dataset: BaseDataset) -> dict[str, dict[str, int]]:
+    """Counts the images of each class; those of several classes in each of them."""
+    names = dataset.metainfo.get('classes') or ()
+    labels = [dataset.get_data_info(index).get('gt_label') for index in range(len(dataset))]
+    if not names and any(np.ndim(each) for each in labels):
+        return {}  # numbers of images to be retrieved
+    # Test data have no labels, and those for several tasks have a dict.
+    labels = [np.atleast_1d(each) for each in labels if not isinstance(each, dict | None)]
+    every = np.concatenate([np.zeros(0, int), *labels]).astype(int)
+    numbers = np.bincount(every, minlength=len(names)).tolist()
+    return {
+        names[index] if index < len(names) else str(index): {'images': number}
+        for index, number in enumerate(numbers)
+    }
 
 
 def _describe(values: np.ndarray) -> str:

@@ -68,6 +68,28 @@ def test_sound(check):
     assert check() == []
 
 
+def test_sound_without_warnings_of_mmengine(check, monkeypatch):
+    warnings = []
+    monkeypatch.setattr(
+        'mmengine.dataset.base_dataset.print_log', lambda *args, **_: warnings.append(args)
+    )
+    check()
+    assert warnings == []
+
+
+def test_numbers_of_images_of_several_classes(tmp_path):
+    pytest.importorskip('mmpretrain')
+    dataset = write_labels(tmp_path)
+    content = json.loads((tmp_path / 'train.json').read_text())
+    for entry, labels in zip(content['data_list'], ([0], [0, 1], [], [1, 0]), strict=True):
+        entry['gt_label'] = labels
+    (tmp_path / 'train.json').write_text(json.dumps(content))
+    config = Config(dict(default_scope='mmpretrain', train_dataloader=dict(dataset=dataset)))
+    (summary,) = check_config(config, parts=['train'], summarize=True).summaries
+    assert summary.facts == {'images': '4'}
+    assert summary.classes == {'dog': {'images': 3}, 'cat': {'images': 2}}
+
+
 def test_missing(check, tmp_path):
     (tmp_path / 'data/JPEGImages/2.jpg').unlink()
     (tmp_path / 'data/JPEGImages/3.jpg').unlink()
