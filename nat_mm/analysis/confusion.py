@@ -81,7 +81,8 @@ class ImageConfusion(ConfusionMatrix):
     """Counts the classes that mmpretrain's classifiers predict; images without labels do not count.
 
     If any image has, or is predicted to have, several classes or none, each class is counted for
-    itself, as in mmpretrain's ``MultiLabelMetric``, and there is no matrix.
+    itself, as in mmpretrain's ``MultiLabelMetric`` and ``VOCMultiLabelMetric``, and there is no
+    matrix.
 
     Attributes:
         counts: [3, classes], int64: how many images have each class, how many are predicted to have
@@ -185,7 +186,10 @@ def _read_classes(sample: dict) -> tuple[NDArray, NDArray] | None:
     truth, predicted = (sample.get(f'{kind}_label') for kind in ('gt', 'pred'))
     if truth is None or predicted is None:
         return None
-    return truth.cpu().numpy().reshape(-1), predicted.cpu().numpy().reshape(-1)
+    truth, predicted = (each.cpu().numpy().reshape(-1) for each in (truth, predicted))
+    # Classes with difficult objects only, in Pascal VOC, are neither right nor wrong.
+    ignored = np.setdiff1d(sample.get('gt_label_difficult') or (), truth)
+    return truth, predicted[~np.isin(predicted, ignored)]
 
 
 def _no_pairs() -> tuple[NDArray, NDArray]:

@@ -150,6 +150,33 @@ def test_images_of_several_classes():
         np.testing.assert_allclose([100 * row[name] for row in rows], values)
 
 
+def test_classes_of_difficult_objects_do_not_count():
+    """Unless other objects of the class are not difficult, as in mmpretrain's metric."""
+    metrics = pytest.importorskip('mmpretrain.evaluation')
+    expected = metrics.VOCMultiLabelMetric(thr=0.5, average=None)
+    metric = ImageConfusion(['a', 'b', 'c'])
+    images = [
+        ([0], [1], [1, 1, 0]),
+        ([1], [], [0, 1, 0]),
+        ([2], [0, 2], [0, 0, 1]),
+        ([], [2], [1, 0, 1]),
+    ]
+    for truth, difficult, scores in images:
+        sample = {
+            'gt_label': torch.tensor(truth, dtype=torch.long),
+            'gt_label_difficult': difficult,
+            'pred_label': torch.tensor(scores).nonzero().flatten(),
+            'pred_score': torch.tensor(scores, dtype=torch.float32),
+        }
+        for each in (expected, metric):
+            each.process({}, [sample])
+    scores = expected.compute_metrics(expected.results)
+    metric.evaluate(len(images))
+    rows = rows_of_classifier(metric)
+    for name in ('precision', 'recall'):
+        np.testing.assert_allclose([100 * row[name] for row in rows], scores[f'{name}_classwise'])
+
+
 def test_retrieved_images_are_no_classes(tmp_path):
     models = pytest.importorskip('mmpretrain.models')
 
