@@ -1,5 +1,6 @@
 """Tells which setting of a config made OpenMMLab fail, from the traceback of an exception."""
 
+import errno
 import linecache
 import re
 import sys
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from types import FrameType, TracebackType
 from typing import Any
+from xml.etree.ElementTree import ParseError
 
 from mmengine.config import Config
 from mmengine.runner import BaseLoop, FlexibleRunner, Runner
@@ -58,6 +60,8 @@ class _Step:
 def is_due_to_config(error: Exception) -> bool:
     """Returns whether OpenMMLab's or PyTorch's code failed because of what a config gave it.
 
+    A file that a part reads may be missing or broken, too.
+
     Exceptions that pass through a user's own code, or start in nat_mm's without being raised there
     on purpose, may be bugs, so their traceback matters. The same is true of exceptions in a
     backward pass, those about memory or devices, and missing modules, unless OpenMMLab says what to
@@ -75,7 +79,10 @@ def is_due_to_config(error: Exception) -> bool:
     elif type(error) in (RuntimeError, ImportError):
         if HARDWARE.search(str(error)):
             return False
-    elif not isinstance(error, (*STUMBLES, NameError)):
+    elif isinstance(error, OSError):
+        if error.filename is None or error.errno == errno.ENOSPC:
+            return False
+    elif not isinstance(error, (*STUMBLES, NameError, ParseError)):
         return False
     steps = _walk(error)
     if isinstance(error, NameError) and steps[-1].frame.f_code.co_filename != '<string>':
@@ -107,7 +114,7 @@ def describe_failure(config: Mapping[str, Any], error: Exception) -> str:
     if found is None:
         return text
     place, part, inside = found
-    if (
+    if isinstance(error, OSError) or (
         isinstance(error, ValueError | TypeError)
         and inside
         and inside[-1].code.startswith('raise ')
@@ -155,9 +162,11 @@ def find_place(config: Mapping[str, Any], part: Any) -> str | None:
 
 
 def _describe(error: Exception) -> str:
-    """Describes an exception; unless it is a ValueError, together with the line that raised it."""
+    """Describes an exception, unless its text is enough together with the line that raised it."""
     if isinstance(error, ValueError):
         return str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return f'{error.filename}: {error.strerror}'
     error = _original(error)
     last = traceback.extract_tb(error.__traceback__)[-1]
     text = error.args[0] if error.args else last.line

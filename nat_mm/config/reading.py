@@ -99,8 +99,8 @@ def config_mistakes(config: Config) -> Iterator[None]:
 
     These are a type that is not registered, an argument that is missing or unknown to a
     constructor, and any ValueError, TypeError, KeyError or AssertionError, by which constructors
-    refuse a value or stumble over it; also other exceptions for which `is_due_to_config` is true.
-    All others propagate.
+    refuse a value or stumble over it; also other exceptions, such as that of a missing file, for
+    which `is_due_to_config` is true. All others propagate.
 
     Args:
         config: Config from which objects are built inside the ``with`` block.

@@ -11,13 +11,15 @@ from mmengine.dataset import BaseDataset
 
 from nat_mm.config.datasets import walk_datasets
 from nat_mm.config.objects import type_name
+from nat_mm.config.reading import config_mistakes
 from nat_mm.data.coco_file import CocoFile
 from nat_mm.data.findings import Finding
 from nat_mm.data.folders import reads_files
 from nat_mm.data.image_headers import ImageHeader, find_image_problem, read_headers
-from nat_mm.data.paths import is_local
+from nat_mm.data.paths import describe_empty, is_local
 from nat_mm.data.progress import Progress
-from nat_mm.data.sources import DataSource
+from nat_mm.data.sources import DataSource, is_known
+from nat_mm.errors import UserError
 
 TOLERANCE = 2
 """Pixels by which the size of an image may differ from that in the annotations."""
@@ -65,6 +67,21 @@ def list_images(source: DataSource, coco: CocoFile) -> Listed:
         for index in indices
         if coco.file_names[index]
     ]
+
+
+def _find_loading_problem(config: Config, source: DataSource) -> Iterator[Finding]:
+    """Loads a dataset of OpenMMLab's, and reports why that is not possible."""
+    dataset = source.dataset
+    if not is_known(type(dataset).load_data_list):
+        return
+    try:
+        with config_mistakes(config), redirect_stdout(io.StringIO()):
+            dataset.full_init()
+    except UserError as error:
+        text = str(error)
+        if 'at least one array to concatenate' in text:  # mmengine cannot serialize an empty list
+            text = describe_empty(source.part)
+        yield Finding(text)
 
 
 def _load_list(dataset: BaseDataset) -> Listed:
@@ -163,6 +180,7 @@ def find_problems_of_other_lists(
     for part, each in sources.items():
         for source in each:
             if not source.is_coco and not _is_checked_or_downloads(config, source.dataset):
+                yield from _find_loading_problem(config, source)
                 images = _load_list(source.dataset)
                 if not _has_folds(config, part):
                     listed.setdefault(part, []).append(images)

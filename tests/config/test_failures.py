@@ -82,6 +82,9 @@ def test_values_that_no_layer_can_be_built_with(changes, text):
         ('import no_such_module', 'mmdet.models', False),
         ('raise RuntimeError("CUDA error: an illegal memory access")', 'torch.nn', False),
         ('raise OSError', 'mmengine.fileio', False),
+        ("open('/missing/file')", 'mmdet.datasets', True),
+        ("open('/missing/file')", 'my_package', False),
+        ("raise OSError(28, 'No space left on device', '/file')", 'mmengine.fileio', False),
     ],
 )
 def test_what_a_config_may_cause(statement, package, due, fail, monkeypatch):

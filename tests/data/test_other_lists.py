@@ -103,6 +103,26 @@ def test_no_image(check, tmp_path):
     assert check() == [f'a file of the train dataset is not an image: {place}']
 
 
+def test_missing_annotation(tmp_path):
+    dataset = dict(write_voc(tmp_path), pipeline=[dict(type='LoadImageFromFile')])
+    config = Config(dict(default_scope='mmdet', train_dataloader=dict(dataset=dataset)))
+    (tmp_path / 'Annotations/2.xml').unlink()
+    texts = [each.text for each in check_config(config, parts=['train']).errors]
+    path = tmp_path / 'Annotations/2.xml'
+    assert f'None: train_dataloader.dataset: {path}: No such file or directory' in texts
+    (tmp_path / 'Annotations/2.xml').write_text('<annotation>')
+    texts = [each.text for each in check_config(config, parts=['train']).errors]
+    assert any('no element found: line 1' in each for each in texts)
+
+
+def test_no_object_of_the_classes(tmp_path):
+    dataset = write_voc(tmp_path)
+    dataset |= dict(metainfo=dict(classes=('cat',)), filter_cfg=dict(filter_empty_gt=True))
+    config = Config(dict(default_scope='mmdet', train_dataloader=dict(dataset=dataset)))
+    texts = [each.text for each in check_config(config, parts=['train']).errors]
+    assert 'the train dataset has no image with annotations of its classes' in texts
+
+
 def test_trained_and_tested(check):
     (text,) = check('train', 'val')
     assert text.startswith('4 of 4 images of the val dataset are also trained on')
