@@ -96,6 +96,9 @@ def check_config(
     for part, each in present.items():
         checks[f'{part}_dataloader'] = partial(find_loader_problems, config, each)
         checks[f'ground truth of {part}'] = partial(find_missing_ground_truth, config, part, each)
+    if files:
+        # First, as it loads datasets that find their classes in their files.
+        checks['images'] = lambda: find_problems_of_other_lists(config, present, progress)
     has_model = config.get('model') is not None
     if has_model:
         checks['folders of classes'] = lambda: find_folder_problems(config, present)
@@ -109,8 +112,6 @@ def check_config(
         )
         checks['palettes'] = lambda: find_palette_problems(config)
         checks['model'] = lambda: find_model_problems(config, sources=present['train'])
-    if files:
-        checks['images'] = lambda: find_problems_of_other_lists(config, present, progress)
     if has_model and files:
         checks['label images'] = lambda: _check_label_images(config, present, thorough)
     if summarize:

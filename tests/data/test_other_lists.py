@@ -115,6 +115,18 @@ def test_missing_annotation(tmp_path):
     assert any('no element found: line 1' in each for each in texts)
 
 
+def test_classes_in_the_annotations(tmp_path):
+    pytest.importorskip('mmpretrain')
+    dataset = dict(write_labels(tmp_path), pipeline=[dict(type='LoadImageFromFile')])
+    model = dict(type='ImageClassifier', head=dict(type='MultiLabelLinearClsHead', num_classes=3))
+    config = Config(
+        dict(default_scope='mmpretrain', model=model, train_dataloader=dict(dataset=dataset))
+    )
+    texts = [each.text for each in check_config(config, parts=['train']).errors]
+    start = 'the train dataset has 2 classes, but model.head.num_classes is 3: set it to 2'
+    assert any(each.startswith(start) for each in texts)
+
+
 def test_no_object_of_the_classes(tmp_path):
     dataset = write_voc(tmp_path)
     dataset |= dict(metainfo=dict(classes=('cat',)), filter_cfg=dict(filter_empty_gt=True))
