@@ -1,6 +1,5 @@
 """Tells which setting of a config made OpenMMLab fail, from the traceback of an exception."""
 
-import errno
 import linecache
 import re
 import sys
@@ -25,6 +24,8 @@ LIBRARIES = frozenset(
 """Packages that fail because of what they are given, unlike users' code and nat_mm."""
 STUMBLES = (ValueError, TypeError, LookupError, AssertionError, ArithmeticError)
 """What code raises that refuses a value or stumbles over it."""
+UNREADABLE = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
+"""What a wrong path causes; other errors of the operating system are not about a config."""
 HARDWARE = re.compile(r'CUDA|cuDNN|CUBLAS|NCCL|gloo|out of memory|allocate memory', re.IGNORECASE)
 PLAIN = (type(None), bool, int, float, str, list, tuple, dict, Config)
 SETTINGS_NAMED, LONGEST_VALUE = 3, 60
@@ -79,10 +80,7 @@ def is_due_to_config(error: Exception) -> bool:
     elif type(error) in (RuntimeError, ImportError):
         if HARDWARE.search(str(error)):
             return False
-    elif isinstance(error, OSError):
-        if error.filename is None or error.errno == errno.ENOSPC:
-            return False
-    elif not isinstance(error, (*STUMBLES, NameError, ParseError)):
+    elif not isinstance(error, (*STUMBLES, *UNREADABLE, NameError, ParseError)):
         return False
     steps = _walk(error)
     if isinstance(error, NameError) and steps[-1].frame.f_code.co_filename != '<string>':
@@ -114,7 +112,7 @@ def describe_failure(config: Mapping[str, Any], error: Exception) -> str:
     if found is None:
         return text
     place, part, inside = found
-    if isinstance(error, OSError) or (
+    if isinstance(error, UNREADABLE) or (
         isinstance(error, ValueError | TypeError)
         and inside
         and inside[-1].code.startswith('raise ')
@@ -165,7 +163,7 @@ def _describe(error: Exception) -> str:
     """Describes an exception, unless its text is enough together with the line that raised it."""
     if isinstance(error, ValueError):
         return str(error)
-    if isinstance(error, OSError) and error.filename is not None:
+    if isinstance(error, UNREADABLE) and error.filename is not None:
         return f'{error.filename}: {error.strerror}'
     error = _original(error)
     last = traceback.extract_tb(error.__traceback__)[-1]

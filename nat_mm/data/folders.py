@@ -9,11 +9,12 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import METRICS
 
 from nat_mm.config.datasets import PARTS
+from nat_mm.config.objects import find_class
 from nat_mm.data.class_lists import find_problems_of_list
 from nat_mm.data.findings import Finding
 from nat_mm.data.image_headers import find_unreadable_images
 from nat_mm.data.paths import find_evaluators, is_local
-from nat_mm.data.sources import DataSource, find_class, is_known
+from nat_mm.data.sources import DataSource, is_known
 from nat_mm.errors import shorten
 
 

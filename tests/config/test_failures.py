@@ -85,6 +85,7 @@ def test_values_that_no_layer_can_be_built_with(changes, text):
         ("open('/missing/file')", 'mmdet.datasets', True),
         ("open('/missing/file')", 'my_package', False),
         ("raise OSError(28, 'No space left on device', '/file')", 'mmengine.fileio', False),
+        ("raise OSError(24, 'Too many open files', '/file')", 'mmengine.fileio', False),
     ],
 )
 def test_what_a_config_may_cause(statement, package, due, fail, monkeypatch):
