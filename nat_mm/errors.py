@@ -2,7 +2,11 @@
 
 import traceback
 from collections.abc import Sequence
+from errno import EDQUOT, EFBIG, ENOSPC, EROFS
 from typing import Any
+
+DISK_ERRORS = (ENOSPC, EDQUOT, EFBIG, EROFS)
+"""Error numbers of a full or read-only disk, whichever file was to be written."""
 
 
 class UserError(ValueError):
@@ -18,6 +22,13 @@ class CheckpointError(ValueError):
 
 class PretrainedError(CheckpointError):
     """A pretrained checkpoint that cannot be loaded into a backbone."""
+
+
+class FileWriteError(OSError):
+    """A file that cannot be written; the message is one line that names it and says why."""
+
+    def __str__(self) -> str:
+        return f'cannot write {self.filename}: {self.strerror}'
 
 
 def brief(value: Any) -> str:

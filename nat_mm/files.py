@@ -11,6 +11,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from nat_mm.errors import FileWriteError, UserError
+
 
 def write_image(path: Path, image: np.ndarray) -> None:
     """Encodes an image by the suffix of its path and writes it completely or not at all.
@@ -22,6 +24,7 @@ def write_image(path: Path, image: np.ndarray) -> None:
     Raises:
         ValueError: If the suffix is not that of an image format, or the format does not support
             this size; JPEG allows at most 65500 pixels per side.
+        FileWriteError: If the file cannot be written.
     """
     write_bytes(path, encode_image(path.suffix, image))
 
@@ -71,19 +74,63 @@ def whole_file(
 
     Yields:
         The path to write to; its file is removed if the block raises.
+
+    Raises:
+        FileWriteError: If the block or the file system raises an `OSError`; it names the
+            destination.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = unfinished or unfinished_path(path)
-    try:
-        yield unfinished
-        if synchronized:
-            _synchronize(unfinished)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with write_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield unfinished
+            if synchronized:
+                _synchronize(unfinished)
+            os.replace(unfinished, path)
+        finally:
+            unfinished.unlink(missing_ok=True)
     if synchronized:
         with suppress(OSError):  # not all file systems can; the file itself is safe
             _synchronize(path.parent)
+
+
+@contextmanager
+def write_errors(path: Path) -> Iterator[None]:
+    """Makes an `OSError` inside the ``with`` block name the file that was to be written.
+
+    Errors from writing name no file, and others a temporary one.
+
+    Args:
+        path: Destination of the file, or of a folder of files that is to appear as a whole.
+
+    Raises:
+        FileWriteError: In place of another `OSError`.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        if isinstance(error, FileExistsError | NotADirectoryError):
+            place = next(each for each in path.parents if os.path.lexists(each))
+            reason = f'{place} is not a folder'
+        raise FileWriteError(error.errno, reason, str(path)) from error
+
+
+def check_folder(folder: Path, *, name: str) -> None:
+    """Checks that files can be written to a folder, or that it can be created.
+
+    Args:
+        folder: The folder; it need not exist.
+        name: What it is called in messages, such as ``--out-dir``.
+
+    Raises:
+        UserError: It or a parent is a file, or not writable.
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise UserError(f'{name} {folder}: {existing} is a file, not a folder')
+    if not os.access(existing, os.W_OK):
+        raise UserError(f'{name} {folder}: {existing} is not writable')
 
 
 def _synchronize(path: Path) -> None:

@@ -7,10 +7,11 @@ import json
 import logging
 import multiprocessing
 import os
+import resource
 import signal
 import sys
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -325,6 +326,14 @@ def fresh_visualizer() -> None:
     """Lets each run in this process write to its own work directory, as if in its own process."""
     if 'mmengine.visualization' in sys.modules:
         forget_visualizers()
+
+
+@pytest.fixture
+def limit_file_size() -> Iterator[Callable[[int], None]]:
+    """Makes writing beyond a file size fail, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture(scope='session')

@@ -14,7 +14,9 @@ import torch
 from nat_mm.checkpoints.layouts import convert_weights, find_layout
 from nat_mm.checkpoints.meta import read_classes
 from nat_mm.checkpoints.reading import extract_state_dict, read_checkpoint
+from nat_mm.compat.whole_checkpoints import CheckedOutput
 from nat_mm.errors import one_line
+from nat_mm.files import write_errors
 
 SUFFIXES = ('.pth', '.pt', '.bin', '.safetensors')
 
@@ -56,7 +58,7 @@ def convert_checkpoint(
     Raises:
         FileNotFoundError: If the source or the target's folder does not exist.
         FileExistsError: If ``target`` exists and ``overwrite`` is false.
-        OSError: If the target cannot be written.
+        FileWriteError: If the target cannot be written.
         ValueError: If the source cannot be read safely or converted, or the target's name is
             unsuitable.
     """
@@ -75,13 +77,13 @@ def convert_checkpoint(
     weights = extract_state_dict(checkpoint, source)
     classes = read_classes(checkpoint, source)
     # Short names, since that of the result may have the maximum length.
-    with TemporaryDirectory(prefix='.unfinished.', dir=path.parent) as folder:
+    with write_errors(path), TemporaryDirectory(prefix='.unfinished.', dir=path.parent) as folder:
         concatenate = functools.partial(_concatenate_on_disk, Path(folder, 'part'))
         converted = convert_weights(weights, to=to, source=source, concatenate=concatenate)
         # Both formats would store the whole base of a view, so no tensor may be a view of another.
         tensors = {key: concatenate([tensor]) for key, tensor in converted.items()}
         unfinished = Path(folder, f'weights{path.suffix}')
-        _write(unfinished, tensors, _meta(classes, to), target)
+        _write(unfinished, tensors, _meta(classes, to))
         os.replace(unfinished, path)
     return Conversion(find_layout(weights) or '', len(weights), len(converted))
 
@@ -112,13 +114,11 @@ def _concatenate_on_disk(path: Path, tensors: list[torch.Tensor]) -> torch.Tenso
     return torch.cat(tensors, out=stored)
 
 
-def _write(
-    path: Path, tensors: Mapping[str, torch.Tensor], meta: dict[str, Any] | None, target: str
-) -> None:
+def _write(path: Path, tensors: Mapping[str, torch.Tensor], meta: dict[str, Any] | None) -> None:
     """Writes weights and ``meta``, which is stored next to them or as JSON in the header."""
     path.touch()
     mode = path.stat().st_mode
-    # Both libraries raise their own errors on a full disk.
+    # safetensors raises its own errors on a full disk.
     try:
         if path.suffix == '.safetensors':
             from safetensors.torch import save_file
@@ -127,10 +127,15 @@ def _write(
             header = {'format': 'pt'} | ({} if meta is None else {'meta': json.dumps(meta)})
             save_file(dict(tensors), path, metadata=header)
         else:
-            torch.save(tensors if meta is None else {'meta': meta, 'state_dict': tensors}, path)
+            with path.open('wb') as file:
+                output = CheckedOutput(file)
+                torch.save(
+                    tensors if meta is None else {'meta': meta, 'state_dict': tensors}, output
+                )
+                output.check()
     except OSError:
         raise
     except Exception as error:
-        raise OSError(f'cannot write {target}: {one_line(error)}') from error
+        raise OSError(one_line(error)) from error
     # safetensors creates files that other users cannot read.
     path.chmod(mode)

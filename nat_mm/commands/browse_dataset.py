@@ -14,7 +14,7 @@ from nat_mm.analysis.batches import draw_batches
 from nat_mm.commands.arguments import add_config, add_config_overrides
 from nat_mm.config.reading import load_config
 from nat_mm.errors import UserError
-from nat_mm.files import write_image
+from nat_mm.files import check_folder, write_image
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -52,8 +52,7 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         raise UserError(f'--number must be at least 1, got {arguments.number}')
     if arguments.seed is not None and not 0 <= arguments.seed < 2**31:
         raise UserError(f'--seed must be from 0 to {2**31 - 1}, got {arguments.seed}')
-    if arguments.out_dir.exists() and not arguments.out_dir.is_dir():
-        raise UserError(f'--out-dir {arguments.out_dir} is a file, not a folder')
+    check_folder(arguments.out_dir, name='--out-dir')
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -23,6 +23,7 @@ from nat_mm.demo import DatasetOptions, write_dataset
 from nat_mm.demo.drawings import draw_curves, draw_predictions
 from nat_mm.demo.runs import CONFIGS, Run, run_side_by_side
 from nat_mm.errors import UserError
+from nat_mm.files import write_bytes
 
 MARKER = '.nat_mm_demo'
 
@@ -177,7 +178,8 @@ def main() -> None:
     images = draw(checkpoints, arguments.work_dir)
 
     results['minutes'] = (time.monotonic() - started) / 60
-    (arguments.work_dir / 'metrics.json').write_text(json.dumps(results, indent=2) + '\n')
+    metrics = json.dumps(results, indent=2) + '\n'
+    write_bytes(arguments.work_dir / 'metrics.json', metrics.encode())
     table = Table('result', 'value')
     for name, value in results.items():
         table.add_row(name, f'{value:.1f}' if name == 'minutes' else f'{value:.3f}')

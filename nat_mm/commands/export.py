@@ -39,7 +39,7 @@ from nat_mm.commands.arguments import (
 from nat_mm.commands.misfits import misfits_explained
 from nat_mm.config.objects import type_name
 from nat_mm.config.reading import config_mistakes, load_config
-from nat_mm.errors import UserError, shorten
+from nat_mm.errors import FileWriteError, UserError, shorten
 from nat_mm.export.backbone import output_names, write_backbone
 from nat_mm.export.files import write_model
 from nat_mm.export.model import model_to_onnx
@@ -208,6 +208,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         with mirrors_first(arguments.mirror):
             message = export(config, arguments)
+    except FileWriteError:
+        raise
     except (ArithmeticError, OSError) as error:
         raise UserError(f'{arguments.target} was not written: {error}') from error
     print(f'{arguments.target}: {message}')

@@ -1,12 +1,12 @@
 """Runs a command, and reports user errors in one line and with exit code 2."""
 
-import errno
+import io
 import signal
 import sys
 import textwrap
 from collections.abc import Callable
 
-from nat_mm.errors import CheckpointError, UserError
+from nat_mm.errors import DISK_ERRORS, CheckpointError, FileWriteError, UserError
 from nat_mm.output import perhaps_unread
 
 INTERRUPTED = 128 + signal.SIGINT
@@ -16,18 +16,22 @@ INTERRUPTED = 128 + signal.SIGINT
 def run_command(main: Callable[[], None]) -> None:
     """Runs a command, and reports mistakes of the user in one line on stderr with exit code 2.
 
-    These are `UserError` and `CheckpointError`; a full disk is reported in the same way. Ctrl-C
-    ends the command with a line and exit code 130. Any other exception is a bug in the program and
-    keeps its traceback.
+    These are `UserError` and `CheckpointError`. Files that cannot be written and a full disk are
+    reported in the same way. Ctrl-C ends the command with a line and exit code 130. Any other
+    exception is a bug in the program and keeps its traceback.
 
     Args:
         main: The command.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Names of files may contain what the terminal's encoding lacks.
+        sys.stdout.reconfigure(errors='backslashreplace')
     try:
         with perhaps_unread():
             main()
     except (UserError, CheckpointError, OSError) as error:
-        if isinstance(error, OSError) and error.errno != errno.ENOSPC:
+        is_mistake = not isinstance(error, OSError) or isinstance(error, FileWriteError)
+        if not is_mistake and error.errno not in DISK_ERRORS:
             raise
         message = printable(' '.join(str(error).split()))
         print('error:', textwrap.shorten(message, 800, placeholder=' ...'), file=sys.stderr)

@@ -86,7 +86,7 @@ def _save_local(checkpoint: dict, filename: str) -> None:
     output = None
     try:
         with open_whole(filename, buffering=2**20) as file:
-            output = _Output(file)
+            output = CheckedOutput(file)
             torch.save(checkpoint, output)
             output.check()
     except OSError as error:
@@ -98,7 +98,7 @@ def _save_local(checkpoint: dict, filename: str) -> None:
         raise CheckpointWriteError(error.errno, message) from error
 
 
-class _Output:
+class CheckedOutput:
     """Receives what ``torch.save`` writes; an error stops the writing, but not the counting.
 
     PyTorch would turn a disk error into one about a position in its file.

@@ -15,6 +15,7 @@ from rich.progress import track
 from nat_mm.demo.kinds import KINDS
 from nat_mm.demo.options import DatasetOptions
 from nat_mm.demo.scenes import SceneObject, make_scene
+from nat_mm.files import write_errors
 
 SPLITS = ('train', 'val')
 
@@ -65,6 +66,7 @@ def write_dataset(
         FileExistsError: If the folder is a file, holds no generated dataset but is not empty, or
             holds one with other options and either overwrite is False or there is anything else in
             it, at any depth.
+        FileWriteError: If it cannot be written.
     """
     folder = Path(folder).resolve()  # '.' has no name
     options = options or DatasetOptions()
@@ -85,19 +87,20 @@ def write_dataset(
                 f'{folder} also holds {foreign}, which is no part of the generated dataset: '
                 'move it away, or choose another folder'
             )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f'.{folder.name}-', dir=folder.parent))
-    try:
-        for split in SPLITS:
-            _write_split(temporary, split, options, progress)
-        (temporary / _OPTIONS_FILE).write_text(json.dumps(description, indent=2) + '\n')
-        temporary.chmod(0o755)
-        if folder.exists():
-            _replace_contents(folder, temporary)
-        else:
-            temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with write_errors(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f'.{folder.name}-', dir=folder.parent))
+        try:
+            for split in SPLITS:
+                _write_split(temporary, split, options, progress)
+            (temporary / _OPTIONS_FILE).write_text(json.dumps(description, indent=2) + '\n')
+            temporary.chmod(0o755)
+            if folder.exists():
+                _replace_contents(folder, temporary)
+            else:
+                temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
     return True
 
 
@@ -173,8 +176,9 @@ def _write_split(folder: Path, split: str, options: DatasetOptions, progress: bo
 
 
 def _write_image(path: Path, image: np.ndarray, parameters: list[int]) -> None:
-    if not cv2.imwrite(str(path), image, parameters):
-        raise OSError(f'could not write {path}')
+    # Not imwrite, which does not say why it fails.
+    _, content = cv2.imencode(path.suffix, image, parameters)
+    path.write_bytes(content)
 
 
 def _annotation(instance: SceneObject, annotation_id: int, image_id: int) -> dict:

@@ -1,12 +1,11 @@
 """Writes objects in the format of COCO's evaluation."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from nat_mm.files import unfinished_path, write_json
+from nat_mm.files import unfinished_path, whole_file, write_errors
 from nat_mm.inference.results import DetectionResult
 
 
@@ -34,29 +33,40 @@ class CocoResults:
         self._separator = '['
 
     def add(self, result: DetectionResult) -> None:
-        """Adds the objects of an image."""
+        """Adds the objects of an image.
+
+        Raises:
+            FileWriteError: If they cannot be written.
+        """
         if self._file is None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = open(self._unfinished, 'w', encoding='utf-8')  # noqa: SIM115
+            with write_errors(self._path):
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = open(self._unfinished, 'w', encoding='utf-8')  # noqa: SIM115
         number = len(self.images) + 1
         place = result.frame.describe()
         height, width = result.image.shape[:2]
         image = {'id': number, 'file_name': place.pop('image'), 'height': height, 'width': width}
         self.images.append({**image, **place})
         for entry in result.to_coco(number):
-            self._file.write(f'{self._separator}\n{json.dumps(entry)}')
+            with write_errors(self._path):
+                self._file.write(f'{self._separator}\n{json.dumps(entry)}')
             self._separator = ','
 
     def close(self) -> None:
-        """Completes the files and moves them to their final names."""
+        """Completes both files and moves them to their final names.
+
+        Raises:
+            FileWriteError: If one cannot be completed; then neither is moved.
+        """
         if self._file is None:
             return
-        with self._file as file:
-            file.write('[]\n' if self._separator == '[' else '\n]\n')
-        self._file = None
         categories = [{'id': label + 1, 'name': name} for label, name in enumerate(self._classes)]
-        os.replace(self._unfinished, self._path)
-        write_json(
-            self._path.with_name('images.json'),
-            {'images': self.images, 'annotations': [], 'categories': categories},
-        )
+        content = {'images': self.images, 'annotations': [], 'categories': categories}
+        file, self._file = self._file, None
+        with (
+            whole_file(self._path, unfinished=self._unfinished),
+            whole_file(self._path.with_name('images.json')) as images,
+        ):
+            with write_errors(self._path), file:
+                file.write('[]\n' if self._separator == '[' else '\n]\n')
+            images.write_text(json.dumps(content), encoding='utf-8')

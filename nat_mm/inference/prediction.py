@@ -22,7 +22,7 @@ from rich.progress import (
 from rich.text import Text
 
 from nat_mm.errors import UserError
-from nat_mm.files import encode_image, write_bytes
+from nat_mm.files import check_folder, encode_image, write_bytes
 from nat_mm.inference.drawing import OPACITY, SCORE_THRESHOLD
 from nat_mm.inference.images import MEGAPIXELS, check_not_overwritten
 from nat_mm.inference.inputs import Frame, LeftOut, count_frames, read_frames, result_names
@@ -66,11 +66,7 @@ def check_outputs(media: Sequence[Path | Video], out_dir: Path) -> None:
             folder of the results is a file or cannot be written to, or a video is given and PyAV,
             which reads and writes it, is not installed.
     """
-    existing = next(path for path in (out_dir, *out_dir.absolute().parents) if path.exists())
-    if not existing.is_dir():
-        raise UserError(f'--out-dir {out_dir}: {existing} is a file, not a folder')
-    if not os.access(existing, os.W_OK):
-        raise UserError(f'--out-dir {out_dir}: {existing} is not writable')
+    check_folder(out_dir, name='--out-dir')
     files, outputs = [], []
     for medium, name in result_names(media).items():
         drawing = _drawing_path(name, out_dir, is_video=isinstance(medium, Video))
@@ -225,7 +221,7 @@ class ResultWriter:
                 self._files.write(result)
                 self._writer.write(np.ascontiguousarray(drawing))
         except OSError as error:
-            raise UserError(f'cannot write results: {error}') from error
+            raise UserError(str(error)) from error
 
     def _start_video(self, frame: Frame, video: Video, drawing: np.ndarray) -> VideoWriter:
         self._finish_video()

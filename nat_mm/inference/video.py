@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from nat_mm.errors import UserError
-from nat_mm.files import unfinished_path
+from nat_mm.files import unfinished_path, write_errors
 from nat_mm.inference.images import UnreadableInput, check_regular, check_size
 
 USUAL_FPS = 25.0
@@ -216,19 +216,31 @@ class VideoWriter:
     Raises:
         UnreadableInput: H.264 does not support this size or frame rate.
         UserError: PyAV, which writes videos, is not installed.
+        FileWriteError: The file cannot be written.
     """
 
     def __init__(self, path: Path, *, fps: float, size: tuple[int, int]) -> None:
         self._av = import_pyav()
         self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
         height, width = size
         self._border = height % 2, width % 2
         self._unfinished = unfinished_path(path)
-        # With the index at the start, a browser plays the video while it is still loading.
-        self._container = self._av.open(
-            f'file:{self._unfinished}', 'w', options={'movflags': 'faststart'}
-        )
+        with write_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # With the index at the start, a browser plays the video while it is still loading.
+            self._container = self._av.open(
+                f'file:{self._unfinished}', 'w', options={'movflags': 'faststart'}
+            )
+        try:
+            with write_errors(path):
+                self._start(fps, width, height)
+        except BaseException:
+            with suppress(self._av.FFmpegError):  # a full disk, again
+                self._container.close()
+            self._unfinished.unlink(missing_ok=True)
+            raise
+
+    def _start(self, fps: float, width: int, height: int) -> None:
         try:
             rate = Fraction(fps).limit_denominator(_LARGEST_DENOMINATOR)
             self._stream = self._container.add_stream('libx264', rate, _ENCODER_OPTIONS)
@@ -237,9 +249,9 @@ class VideoWriter:
             # Tells players how PyAV converts colors; otherwise they guess from the size.
             self._stream.codec_context.colorspace = _BT601
             self._container.start_encoding()
+        except OSError:
+            raise
         except (self._av.FFmpegError, ValueError, OverflowError) as error:
-            self._container.close()
-            self._unfinished.unlink(missing_ok=True)
             raise UnreadableInput(
                 f'cannot write a video of {width} x {height} pixels at {fps:g} frames per second'
             ) from error
@@ -249,17 +261,27 @@ class VideoWriter:
 
         Args:
             image: [height, width, 3], uint8, BGR.
+
+        Raises:
+            FileWriteError: It cannot be written.
         """
         bottom, right = self._border
         image = cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
         frame = self._av.VideoFrame.from_ndarray(image, format='bgr24')
-        self._container.mux(self._stream.encode(frame))
+        with write_errors(self.path):
+            self._container.mux(self._stream.encode(frame))
 
     def close(self) -> None:
-        """Completes the file and moves it to its final name."""
-        self._container.mux(self._stream.encode())
-        self._container.close()
-        os.replace(self._unfinished, self.path)
+        """Completes the file and moves it to its final name.
+
+        Raises:
+            FileWriteError: It cannot be completed; then it is removed.
+        """
+        with write_errors(self.path), ExitStack() as stack:
+            stack.callback(self._unfinished.unlink, missing_ok=True)
+            with closing(self._container):
+                self._container.mux(self._stream.encode())
+            os.replace(self._unfinished, self.path)
 
 
 def import_pyav() -> ModuleType:

@@ -266,13 +266,13 @@ def test_loader_that_fails_for_some(folder, left_out, monkeypatch):
 
 
 def test_result_that_cannot_be_written_ends_it(folder, predict, configs, trained, monkeypatch):
-    def fail(path, content):
-        raise OSError(28, 'No space left on device')
+    def fail(path, place):
+        raise OSError(28, 'No space left on device', path)
 
     shutil.copy(folder / 'zz.jpg', folder / 'aa.jpg')
-    monkeypatch.setattr('nat_mm.inference.prediction.write_bytes', fail)
+    monkeypatch.setattr('nat_mm.files.os.replace', fail)
     model = [str(configs['segmentation']), str(trained['segmentation'])]
-    with pytest.raises(UserError, match='^cannot write results: .*No space left on device'):
+    with pytest.raises(UserError, match='^cannot write .*/results/aa.png: No space left on device'):
         predict([*model, str(folder), '--out-dir', str(folder / 'out')])
 
 

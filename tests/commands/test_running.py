@@ -1,6 +1,7 @@
 """Tests how commands end."""
 
 import errno
+import io
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import sys
 import pytest
 
 from nat_mm.commands.running import run_command
-from nat_mm.errors import CheckpointError, UserError
+from nat_mm.errors import CheckpointError, FileWriteError, UserError
 
 
 @pytest.mark.parametrize(
@@ -21,9 +22,10 @@ from nat_mm.errors import CheckpointError, UserError
             2,
             "error: [Errno 28] No space left: 'a.json'\n",
         ),
+        (FileWriteError(errno.EACCES, 'Denied', 'a'), 2, 'error: cannot write a: Denied\n'),
         (KeyboardInterrupt(), 130, 'stopped by SIGINT\n'),
     ],
-    ids=['user', 'checkpoint', 'full disk', 'Ctrl-C'],
+    ids=['user', 'checkpoint', 'full disk', 'permission', 'Ctrl-C'],
 )
 def test_one_line(capsys, error, code, line):
     def command():
@@ -42,6 +44,15 @@ def test_bugs_keep_their_traceback(error):
 
     with pytest.raises(type(error), match='a bug'):
         run_command(command)
+
+
+@pytest.mark.parametrize('encoding', ['ascii', 'utf-8'])
+def test_names_that_the_terminal_cannot_show(encoding, monkeypatch):
+    with io.TextIOWrapper(io.BytesIO(), encoding) as stream:
+        monkeypatch.setattr(sys, 'stdout', stream)
+        run_command(lambda: print('caf\udce9 \u732b.png'))
+        shown = '\u732b' if encoding == 'utf-8' else r'\u732b'
+        assert stream.buffer.getvalue().decode(encoding) == f'caf\\udce9 {shown}.png\n'
 
 
 @pytest.mark.skipif(not os.path.exists('/dev/full'), reason='no device that is always full')

@@ -14,6 +14,7 @@ from pycocotools.cocoeval import COCOeval
 from nat_mm.commands.make_scenes import main
 from nat_mm.commands.running import run_command
 from nat_mm.demo import KINDS, DatasetOptions, write_dataset, writer
+from nat_mm.errors import FileWriteError
 from tests.processes import run_alone
 
 OPTIONS = DatasetOptions(train_scenes=6, val_scenes=4, image_size=96)
@@ -184,6 +185,13 @@ def test_an_error_on_the_way_leaves_nothing_behind(tmp_path, monkeypatch):
 
     monkeypatch.setattr(writer, 'make_scene', fail)
     with pytest.raises(OSError, match='no space left'):
+        write_dataset(tmp_path / 'data', OPTIONS, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_full_disk_is_reported(tmp_path, limit_file_size):
+    limit_file_size(1000)
+    with pytest.raises(FileWriteError, match=f'^cannot write {tmp_path}/data: File too large$'):
         write_dataset(tmp_path / 'data', OPTIONS, progress=False)
     assert not list(tmp_path.iterdir())
 

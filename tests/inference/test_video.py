@@ -2,6 +2,7 @@
 
 import struct
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import av
@@ -9,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from nat_mm.errors import UserError
+from nat_mm.errors import FileWriteError, UserError
 from nat_mm.inference.images import UnreadableInput
 from nat_mm.inference.inputs import LeftOut, count_frames, find_inputs, read_frames
 from nat_mm.inference.prediction import check_outputs
@@ -95,6 +96,20 @@ def test_video_of_no_frame(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ['empty.mp4']
     with pytest.raises(UnreadableInput, match='not a video that can be read'):
         read(tmp_path / 'empty.mp4')
+
+
+def write_noise(path):
+    with closing(VideoWriter(path, fps=5, size=(48, 96))) as writer:
+        for image in np.random.default_rng(0).integers(0, 256, (100, 48, 96, 3), np.uint8):
+            writer.write(image)
+
+
+@pytest.mark.parametrize('size', [0, 10_000])
+def test_full_disk(size, tmp_path, limit_file_size):
+    limit_file_size(size)
+    with pytest.raises(FileWriteError, match=f'^cannot write {tmp_path}/a.mp4: File too large$'):
+        write_noise(tmp_path / 'a.mp4')
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_size_that_the_codec_does_not_have(tmp_path):
