@@ -4,6 +4,7 @@ import argparse
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 from mmengine.hooks import Hook
@@ -26,6 +27,7 @@ from nat_mm.config.reading import load_config
 from nat_mm.data.broken_samples import loading_mistakes
 from nat_mm.data.paths import find_evaluators
 from nat_mm.errors import UserError
+from nat_mm.files import check_folder, unfinished_path
 from nat_mm.inference.checkpoint import (
     check_checkpoint_fits,
     check_order_of_classes,
@@ -37,7 +39,7 @@ from nat_mm.inference.visualizer import replace_visualizer
 from nat_mm.training.first_pass import first_pass_mistakes
 from nat_mm.training.launcher import is_main_process, prepare_launcher
 from nat_mm.training.runner import build_loop, build_runner
-from nat_mm.training.work_dir import Start, untouched_before_start
+from nat_mm.training.work_dir import Start, disk_mistakes, untouched_before_start
 
 TOOLBOX_HOOKS = ('DetVisualizationHook', 'SegVisualizationHook', 'VisualizationHook')
 
@@ -87,17 +89,39 @@ def drawing_hook(config: Config, arguments: argparse.Namespace) -> Hook | None:
     return None
 
 
-def save_predictions(config: Config, out: str) -> None:
-    """Adds an evaluator that writes the predictions of a detector or classifier."""
+def save_predictions(config: Config, out: str) -> Path:
+    """Adds an evaluator that writes the predictions of a detector or classifier.
+
+    Returns:
+        The file that it writes, to be moved to ``out`` when it is complete.
+    """
     model, dump = {
         'mmdet': ('detector', 'DumpDetResults'),
         'mmpretrain': ('classifier', 'DumpResults'),
     }[config.default_scope]
     if not out.endswith(('.pkl', '.pickle')):
         raise UserError(f'--out of a {model} must end with .pkl or .pickle, got {out}')
+    if os.path.isdir(out):
+        raise UserError(f'--out {out} is a folder')
+    unfinished = unfinished_path(Path(out))
     evaluators = config.test_evaluator
     evaluators = [evaluators] if isinstance(evaluators, dict) else list(evaluators)
-    config.test_evaluator = [*evaluators, dict(type=dump, out_file_path=out)]
+    config.test_evaluator = [*evaluators, dict(type=dump, out_file_path=str(unfinished))]
+    return unfinished
+
+
+def check_outputs(config: Config, arguments: argparse.Namespace) -> list[str]:
+    """Checks that the results can be written, and returns the files and folders of them."""
+    check_folder(Path(config.work_dir), name='work dir')
+    places = [config.work_dir]
+    for name in ('show_dir', 'out'):
+        place = getattr(arguments, name)
+        if place:
+            is_file = name == 'out' and config.default_scope != 'mmseg'
+            folder = Path(place).parent if is_file else Path(place)
+            check_folder(folder, name=f'--{name.replace("_", "-")}')
+            places.append(place)
+    return places
 
 
 def augment(config: Config, arguments: argparse.Namespace) -> None:
@@ -130,6 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise UserError(f'{arguments.config} has no {key}, so there is nothing to test')
     config.launcher = arguments.launcher
     config.load_from = arguments.checkpoint
+    places = check_outputs(config, arguments)
     hooks = []
     if arguments.show or arguments.show_dir:
         hooks.append(drawing_hook(config, arguments))
@@ -137,10 +162,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
             replace_visualizer(config, opacity=arguments.opacity)
     if arguments.tta:
         augment(config, arguments)
+    unfinished = None
     if arguments.out and config.default_scope == 'mmseg':
         hooks.append(LabelImageHook(arguments.out))
     elif arguments.out:
-        save_predictions(config, arguments.out)
+        unfinished = save_predictions(config, arguments.out)
     prepare_launcher(config)
     if not arguments.no_check and is_main_process(config.launcher):
         require_sound_data(config, parts=['test'], files=False)
@@ -152,6 +178,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if is_main_process(config.launcher):
             untouched = untouched_before_start(config.work_dir, config_file=config.filename)
             start = stack.enter_context(untouched)
+        stack.enter_context(disk_mistakes(*places))
+        if unfinished is not None:
+            stack.callback(unfinished.unlink, missing_ok=True)
         runner = build_runner(config)
         for hook in filter(None, hooks):
             runner.register_hook(hook, priority='LOW')
@@ -172,3 +201,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ):
             del checkpoint
             runner.test()
+        if unfinished is not None and is_main_process(config.launcher):
+            os.replace(unfinished, arguments.out)

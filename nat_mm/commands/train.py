@@ -40,6 +40,9 @@ from nat_mm.training.stopping import stop_on_signals
 from nat_mm.training.tensorboard import apply_tensorboard
 from nat_mm.training.work_dir import Start, check_free_space, disk_mistakes, occupied_work_dir
 
+ADVICE = 'Earlier checkpoints are intact: free space, then continue with --resume'
+"""What to do after an error of the disk."""
+
 MIXED_PRECISION_WRAPPERS = ('AutocastOptimWrapper', 'AmpOptimWrapper')
 
 
@@ -182,5 +185,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
             if is_main_process(config.launcher):
                 occupied = occupied_work_dir(config.work_dir, config_file=config.filename)
                 start = stack.enter_context(occupied)
-            stack.enter_context(disk_mistakes(config.work_dir))
+            stack.enter_context(disk_mistakes(config.work_dir, advice=ADVICE))
             train(config, arguments.resume, start.note)

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
 from nat_mm.config.datasets import unwrap_dataset
+from nat_mm.files import whole_file
 from nat_mm.inference.drawing import SCORE_THRESHOLD
 from nat_mm.inference.images import IMAGE_SUFFIXES, to_drawing
 from nat_mm.inference.loading import ImageLoader
@@ -155,14 +157,12 @@ class DrawingHook(Hook):
         scope = runner.cfg.default_scope
         keeps_suffix = scope == 'mmdet' and Path(path).suffix.lower() in IMAGE_SUFFIXES
         file = self._names.path(path, None if keeps_suffix else '.png')
-        options = {
-            **self._options,
-            'name': file.name,
-            'out_file': None if self._folder is None else str(file),
-        }
+        options = {**self._options, 'name': file.name}
         if scope == 'mmdet':
             options['pred_score_thr'] = self._score_threshold
-        if scope == 'mmpretrain':
-            runner.visualizer.visualize_cls(image, sample, **options)
-        else:
-            runner.visualizer.add_datasample(image=image, data_sample=sample, **options)
+        with nullcontext() if self._folder is None else whole_file(file) as unfinished:
+            options['out_file'] = unfinished and str(unfinished)
+            if scope == 'mmpretrain':
+                runner.visualizer.visualize_cls(image, sample, **options)
+            else:
+                runner.visualizer.add_datasample(image=image, data_sample=sample, **options)

@@ -9,14 +9,13 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from errno import EDQUOT, EFBIG, ENOSPC, EROFS
 from pathlib import Path
 from typing import IO
 
 from torch import nn
 
 from nat_mm.compat.whole_checkpoints import CheckpointWriteError
-from nat_mm.errors import UserError
+from nat_mm.errors import DISK_ERRORS, FileWriteError, UserError
 from nat_mm.training.console import LOG_FOLDERS
 
 LOCK = '.training.lock'
@@ -115,16 +114,17 @@ def occupied_work_dir(work_dir: str, *, config_file: str | None = None) -> Itera
         with file:
             file.seek(0)
             before = file.read()
-            _write_owner(file)
             try:
+                _write_owner(file, work_dir)
                 yield start
             except SystemExit:
                 raise
             except BaseException:
-                if not start.done and is_new:
-                    place.unlink(missing_ok=True)
-                elif not start.done:
-                    _write(file, before)
+                with suppress(OSError):
+                    if not start.done and is_new:
+                        place.unlink(missing_ok=True)
+                    elif not start.done:
+                        _write(file, before)
                 raise
 
 
@@ -166,15 +166,20 @@ def _lock(file: IO[str], work_dir: str) -> None:
         )
 
 
-def _write_owner(file: IO[str]) -> None:
+def _write_owner(file: IO[str], work_dir: str) -> None:
     started = time.strftime('%Y-%m-%d %H:%M:%S')
-    _write(file, f'process {os.getpid()} on {socket.gethostname()} since {started}\n')
+    try:
+        _write(file, f'process {os.getpid()} on {socket.gethostname()} since {started}\n')
+    except OSError as error:
+        raise UserError(
+            f'cannot use {work_dir} as work dir: {file.name}: {error.strerror}'
+        ) from error
 
 
 def _write(file: IO[str], text: str) -> None:
     file.truncate(0)
-    file.write(text)
-    file.flush()
+    # Past the buffer, which would be written again when the file is closed.
+    os.write(file.fileno(), text.encode())
 
 
 def _explain(error: OSError) -> str:
@@ -205,14 +210,17 @@ def check_free_space(model: nn.Module, work_dir: str) -> None:
 
 
 @contextmanager
-def disk_mistakes(work_dir: str) -> Iterator[None]:
+def disk_mistakes(*places: str, advice: str = '') -> Iterator[None]:
     """Turns exceptions about a full or read-only disk into user errors.
 
     Args:
-        work_dir: Folder of the run inside the ``with`` block.
+        *places: Work directory of the run inside the ``with`` block, and other files and folders
+            that it writes.
+        advice: What to do, to be appended to the message.
 
     Raises:
-        UserError: If the disk is full, or a checkpoint cannot be written for another reason.
+        UserError: If the disk is full, or a checkpoint or another file cannot be written for
+            another reason.
     """
     # If the log cannot be written, a traceback per line would hide what matters.
     raise_exceptions, logging.raiseExceptions = logging.raiseExceptions, False
@@ -221,12 +229,11 @@ def disk_mistakes(work_dir: str) -> Iterator[None]:
     except OSError as error:
         if isinstance(error, CheckpointWriteError):
             problem = error.strerror
-        elif error.errno in (ENOSPC, EDQUOT, EFBIG, EROFS):
-            problem = f'cannot write {error.filename or f"to {work_dir}"}: {error.strerror}'
+        elif isinstance(error, FileWriteError) or error.errno in DISK_ERRORS:
+            place = error.filename or f'to {" or ".join(places)}'
+            problem = f'cannot write {place}: {error.strerror}'
         else:
             raise
-        raise UserError(
-            f'{problem}. Earlier checkpoints are intact: free space, then continue with --resume'
-        ) from error
+        raise UserError(f'{problem}. {advice}' if advice else problem) from error
     finally:
         logging.raiseExceptions = raise_exceptions

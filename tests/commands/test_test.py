@@ -2,8 +2,10 @@
 
 import csv
 import json
+import os
 import pickle
 from argparse import Namespace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 import torch
 from mmdet.evaluation import CocoMetric
 from mmengine.config import Config
+from mmengine.fileio import LocalBackend
 
 from nat_mm.checkpoints import read_checkpoint
 from nat_mm.commands.test import augment
@@ -246,6 +249,50 @@ def test_output_of_a_detector_must_be_a_pickle(mistake, trained):
     assert '--out of a detector must end with .pkl' in mistake(
         trained['detection'], '--out', 'out.json'
     )
+
+
+def test_full_disk_keeps_earlier_predictions(test, configs, trained, tmp_path, monkeypatch):
+    def fail(backend, content, path):
+        path = Path(path)
+        if path.suffix != '.pkl':
+            return put(backend, content, path)
+        path.write_text('half')
+        raise OSError(28, 'No space left on device')
+
+    put = LocalBackend.put
+    monkeypatch.setattr(LocalBackend, 'put', fail)
+    out = tmp_path / 'out' / 'out.pkl'
+    out.parent.mkdir()
+    out.write_text('earlier')
+    model = [str(configs['detection']), str(trained['detection'])]
+    expected = f'^cannot write to .*/run or {out}: No space left on device$'
+    with pytest.raises(UserError, match=expected):
+        test([*model, '--work-dir', str(tmp_path / 'run'), '--out', str(out)])
+    assert [out.read_text(), *os.listdir(out.parent)] == ['earlier', 'out.pkl']
+
+
+def test_full_disk_leaves_no_drawing(test, configs, trained, tmp_path, monkeypatch):
+    def fail(image, path):
+        Path(path).touch()
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr('mmcv.imwrite', fail)
+    model = [str(configs['detection']), str(trained['detection'])]
+    with pytest.raises(UserError, match='^cannot write .*/shown/00.jpg: No space left on device$'):
+        test([*model, '--work-dir', str(tmp_path / 'run'), '--show-dir', str(tmp_path / 'shown')])
+    assert os.listdir(tmp_path / 'shown') == []
+
+
+@pytest.mark.parametrize('option', ['--work-dir', '--show-dir', '--out'])
+def test_unwritable_results(option, mistake, trained, tmp_path):
+    (tmp_path / 'file').touch()
+    message = mistake('gone.pth', option, str(tmp_path / 'file' / 'out.pkl'))
+    assert message.endswith(f'{tmp_path}/file is a file, not a folder')
+
+
+def test_output_that_is_a_folder(mistake, tmp_path):
+    (tmp_path / 'out.pkl').mkdir()
+    assert mistake('gone.pth', '--out', str(tmp_path / 'out.pkl')).endswith('out.pkl is a folder')
 
 
 @pytest.mark.parametrize('arguments', [[], ['--out', 'out.pkl'], ['--tta']], ids=str)

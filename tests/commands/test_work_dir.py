@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from nat_mm.commands.train import ADVICE
 from nat_mm.compat.whole_checkpoints import CheckpointWriteError
-from nat_mm.errors import UserError
+from nat_mm.errors import FileWriteError, UserError
 from nat_mm.training import work_dir as module
 from nat_mm.training.work_dir import LOCK, check_free_space, disk_mistakes, occupied_work_dir
 
@@ -173,6 +174,17 @@ def test_what_cannot_be_a_work_dir(place, reason, tmp_path):
     assert (tmp_path / 'file').read_text() == 'precious'
 
 
+def test_disk_that_is_full_from_the_start(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(module.os, 'write', fail)
+    expected = f'cannot use .*/run as work dir: .*/run/{LOCK}: No space left on device$'
+    with pytest.raises(UserError, match=expected), occupied_work_dir(str(tmp_path / 'run')):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
 def test_free_space(tmp_path, monkeypatch):
     model = nn.Linear(10, 10)
     check_free_space(model, str(tmp_path))
@@ -187,15 +199,17 @@ def test_free_space(tmp_path, monkeypatch):
     [
         (CheckpointWriteError(28, 'cannot write checkpoint a'), 'cannot write checkpoint a. '),
         (FULL, 'cannot write scalars.json: No space left on device. '),
+        (OSError(28, 'No space left'), 'cannot write to run: No space left. '),
+        (FileWriteError(13, 'Permission denied', 'a.csv'), 'cannot write a.csv: Perm.* denied. '),
     ],
-    ids=['checkpoint', 'log'],
+    ids=['checkpoint', 'log', 'unnamed', 'other file'],
 )
 def test_full_disk(error, message):
     expected = f'^{message}Earlier checkpoints are intact'
-    with pytest.raises(UserError, match=expected), disk_mistakes('run'):
+    with pytest.raises(UserError, match=expected), disk_mistakes('run', advice=ADVICE):
         raise error
 
 
 def test_other_faults_keep_their_traceback():
-    with pytest.raises(FileNotFoundError), disk_mistakes('run'):
+    with pytest.raises(FileNotFoundError), disk_mistakes('run', advice=ADVICE):
         torch.load('gone.pth')
