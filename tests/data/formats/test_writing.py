@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from nat_mm.commands.convert_annotations import main as convert_annotations
 from nat_mm.data.formats.annotated import AnnotatedImage, AnnotatedObject
 from nat_mm.data.formats.split import split_images
 from nat_mm.errors import UserError
@@ -102,6 +103,24 @@ def test_nothing_is_overwritten(source, convert, tmp_path):
     convert('labelme')
     with pytest.raises(UserError, match='exists and is not an empty folder'):
         convert('labelme')
+
+
+def test_working_directory_is_filled(source, tmp_path, monkeypatch):
+    write_labelme(source / 'a.json', polygon('nut', *SQUARE))
+    write_labelme(source / 'b.json', polygon('nut', *SQUARE))
+    (tmp_path / 'empty').mkdir()
+    monkeypatch.chdir(tmp_path / 'empty')
+    convert_annotations(['labelme', str(source), '.'])
+    assert sorted(path.name for path in Path().iterdir()) == ['annotations', 'images']
+
+
+def test_full_disk_leaves_nothing(source, convert, tmp_path, limit_file_size):
+    write_labelme(source / 'a.json', polygon('nut', *SQUARE))
+    write_labelme(source / 'b.json', polygon('nut', *SQUARE))
+    limit_file_size(100)
+    with pytest.raises(UserError, match=f'^cannot write {tmp_path}/out: File too large$'):
+        convert('labelme')
+    assert [path.name for path in tmp_path.iterdir()] == ['source']
 
 
 def test_label_images_need_masks(source, convert, tmp_path):
