@@ -35,6 +35,7 @@ from nat_mm.inference.checkpoint import (
 )
 from nat_mm.inference.drawing import SCORE_THRESHOLD, check_opacity
 from nat_mm.inference.evaluation_files import DrawingHook, LabelImageHook
+from nat_mm.inference.images import check_not_overwritten
 from nat_mm.inference.visualizer import replace_visualizer
 from nat_mm.training.first_pass import first_pass_mistakes
 from nat_mm.training.launcher import is_main_process, prepare_launcher
@@ -120,6 +121,9 @@ def check_outputs(config: Config, arguments: argparse.Namespace) -> list[str]:
             is_file = name == 'out' and config.default_scope != 'mmseg'
             folder = Path(place).parent if is_file else Path(place)
             check_folder(folder, name=f'--{name.replace("_", "-")}')
+            if is_file:
+                inputs = [Path(arguments.config), Path(arguments.checkpoint)]
+                check_not_overwritten(inputs, [Path(place)])
             places.append(place)
     return places
 

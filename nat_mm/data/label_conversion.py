@@ -1,6 +1,5 @@
 """Converts label images to single-channel PNGs."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from nat_mm.compat.postscript import open_image
 from nat_mm.data.image_headers import is_jpeg
 from nat_mm.errors import UserError, shorten
 from nat_mm.files import write_image
-from nat_mm.inference.images import IMAGE_SUFFIXES
+from nat_mm.inference.images import IMAGE_SUFFIXES, check_not_overwritten
 
 Color = tuple[int, int, int]
 _MOST_SHOWN = 4
@@ -86,11 +85,10 @@ def convert_labels(
     paths = sorted(path for path in labels.rglob('*') if path.suffix.lower() in IMAGE_SUFFIXES)
     if not paths:
         raise UserError(f'{labels} has no label images')
-    if os.path.realpath(labels) == os.path.realpath(out_dir):
-        raise UserError(f'{out_dir} would be overwritten: choose another folder for the results')
     results = {path: out_dir / path.relative_to(labels).with_suffix('.png') for path in paths}
     if len(set(results.values())) < len(paths):
         raise UserError(f'{labels} has label images that differ only in the suffix of their names')
+    check_not_overwritten(paths, [out_dir, *results.values()])
     pixels = np.zeros(256, np.int64)
     for path in paths:
         # Convert all before writing the first, in case one is refused.

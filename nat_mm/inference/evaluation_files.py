@@ -15,7 +15,7 @@ from mmengine.structures import BaseDataElement
 from nat_mm.config.datasets import unwrap_dataset
 from nat_mm.files import whole_file
 from nat_mm.inference.drawing import SCORE_THRESHOLD
-from nat_mm.inference.images import IMAGE_SUFFIXES, to_drawing
+from nat_mm.inference.images import IMAGE_SUFFIXES, check_not_overwritten, to_drawing
 from nat_mm.inference.loading import ImageLoader
 from nat_mm.inference.result_files import write_labels
 
@@ -71,6 +71,12 @@ def _image_folders(dataset: Any) -> list[Any]:
     return folders or ([root] if root else [])
 
 
+def _check_data_are_kept(sample: BaseDataElement, file: Path) -> None:
+    """Raises UserError if a file for a sample would be among the images or labels of the data."""
+    data = [sample.get(name) for name in ('img_path', 'seg_map_path')]
+    check_not_overwritten([Path(each) for each in data if each], [file.parent])
+
+
 class LabelImageHook(Hook):
     """Writes a segmentor's predictions as label images, numbered like the ground truth.
 
@@ -99,6 +105,7 @@ class LabelImageHook(Hook):
         for sample in outputs or ():
             labels = sample.pred_sem_seg.data[0].cpu().numpy()
             path = self._names.path(sample.img_path, '.png')
+            _check_data_are_kept(sample, path)
             write_labels(path, labels, classes=self._classes, first=self._first)
 
 
@@ -160,6 +167,8 @@ class DrawingHook(Hook):
         options = {**self._options, 'name': file.name}
         if scope == 'mmdet':
             options['pred_score_thr'] = self._score_threshold
+        if self._folder is not None:
+            _check_data_are_kept(sample, file)
         with nullcontext() if self._folder is None else whole_file(file) as unfinished:
             options['out_file'] = unfinished and str(unfinished)
             if scope == 'mmpretrain':

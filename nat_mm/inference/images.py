@@ -154,6 +154,4 @@ def check_not_overwritten(inputs: Iterable[Path], outputs: Iterable[Path]) -> No
     taken = {os.path.realpath(place) for path in inputs for place in (path, path.parent)}
     for output in outputs:
         if os.path.realpath(output) in taken:
-            raise UserError(
-                f'the result {output} would overwrite an input: choose another --out-dir'
-            )
+            raise UserError(f'the result {output} would overwrite an input: choose another folder')

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pickle
+import shutil
 from argparse import Namespace
 from pathlib import Path
 
@@ -288,6 +289,27 @@ def test_unwritable_results(option, mistake, trained, tmp_path):
     (tmp_path / 'file').touch()
     message = mistake('gone.pth', option, str(tmp_path / 'file' / 'out.pkl'))
     assert message.endswith(f'{tmp_path}/file is a file, not a folder')
+
+
+@pytest.mark.parametrize('option', ['--show-dir', '--out'])
+@pytest.mark.parametrize('key', ['img_path', 'seg_map_path'])
+def test_data_are_not_overwritten(test, configs, trained, tmp_path, option, key):
+    dataset = Config.fromfile(configs['segmentation']).test_dataloader.dataset
+    root = tmp_path / 'data'
+    shutil.copytree(dataset.data_root, root)
+    folder = root / dataset.data_prefix[key]
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    arguments = [str(configs['segmentation']), str(trained['segmentation']), option, str(folder)]
+    options = [f'test_dataloader.dataset.data_root={root}']
+    with pytest.raises(UserError, match=f'^the result {folder} would overwrite an input'):
+        test([*arguments, '--work-dir', str(tmp_path / 'run'), '--cfg-options', *options])
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_the_checkpoint_is_not_overwritten(mistake, trained, tmp_path):
+    checkpoint = tmp_path / 'model.pkl'
+    shutil.copy(trained['detection'], checkpoint)
+    assert 'would overwrite an input' in mistake(str(checkpoint), '--out', str(checkpoint))
 
 
 def test_output_that_is_a_folder(mistake, tmp_path):

@@ -119,9 +119,21 @@ def test_folders(tmp_path):
         main([str(tmp_path / 'labels'), str(tmp_path / 'out')])
     (tmp_path / 'labels').mkdir()
     palette_image().save(tmp_path / 'labels/0.png')
-    with pytest.raises(UserError, match='would be overwritten'):
+    with pytest.raises(UserError, match=r'labels would overwrite an input'):
         main([str(tmp_path / 'labels'), str(tmp_path / 'labels')])
     (tmp_path / 'labels/1.png').write_text('no image')
     with pytest.raises(UserError, match=r'1\.png cannot be read'):
         main([str(tmp_path / 'labels'), str(tmp_path / 'out')])
     assert not (tmp_path / 'out').exists()
+
+
+def test_results_in_a_folder_of_labels(tmp_path):
+    (tmp_path / 'labels/train').mkdir(parents=True)
+    for name in ('0.png', 'train/0.png'):
+        palette_image().save(tmp_path / 'labels' / name)
+    before = (tmp_path / 'labels/train/0.png').read_bytes()
+    with pytest.raises(UserError, match='labels/train would overwrite an input'):
+        main([str(tmp_path / 'labels'), str(tmp_path / 'labels/train'), '--map', '1=2'])
+    assert (tmp_path / 'labels/train/0.png').read_bytes() == before
+    main([str(tmp_path / 'labels'), str(tmp_path / 'labels/new'), '--map', '1=2'])
+    assert (tmp_path / 'labels/new/train/0.png').exists()
