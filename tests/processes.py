@@ -106,7 +106,8 @@ def _run_command(
     for stream in (1, 2):
         os.dup2(output.fileno(), stream)
     output.close()
-    sys.stdout.reconfigure(line_buffering=True)
+    # Those of the parent process may have been made for a file, in which one can seek.
+    sys.stdout, sys.stderr = (os.fdopen(each, 'w', 1, closefd=False) for each in (1, 2))
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
