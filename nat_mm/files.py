@@ -62,7 +62,11 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextmanager
 def whole_file(
-    path: Path, *, unfinished: Path | None = None, synchronized: bool = False
+    path: Path,
+    *,
+    unfinished: Path | None = None,
+    synchronized: bool = False,
+    optional: bool = False,
 ) -> Iterator[Path]:
     """Yields a path to write to, and moves that file to its destination if the block succeeds.
 
@@ -71,6 +75,7 @@ def whole_file(
         unfinished: Path to write to, in the same folder; None for `unfinished_path`.
         synchronized: Whether to sync the file to disk at the end, so that it survives a power
             failure.
+        optional: Whether the block may write nothing, which leaves an earlier file as it is.
 
     Yields:
         The path to write to; its file is removed if the block raises.
@@ -86,7 +91,8 @@ def whole_file(
             yield unfinished
             if synchronized:
                 _synchronize(unfinished)
-            os.replace(unfinished, path)
+            if unfinished.exists() or not optional:
+                os.replace(unfinished, path)
         finally:
             unfinished.unlink(missing_ok=True)
     if synchronized:

@@ -26,6 +26,18 @@ def test_full_disk_keeps_the_earlier_file(
     assert [path.read_text(), *os.listdir(tmp_path)] == ['earlier', 'image.png']
 
 
+def test_file_that_need_not_be_written(tmp_path: Path) -> None:
+    path = tmp_path / 'a.png'
+    path.write_text('earlier')
+    with whole_file(path, optional=True):
+        pass
+    assert path.read_text() == 'earlier'
+    expected = pytest.raises(FileWriteError, match=f'^cannot write {path}: No such file')
+    with expected, whole_file(path):
+        pass
+    assert [path.read_text(), *os.listdir(tmp_path)] == ['earlier', 'a.png']
+
+
 @pytest.mark.parametrize(
     ('name', 'reason'),
     [

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmengine.dist import get_dist_info
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
@@ -151,13 +152,15 @@ class DrawingHook(Hook):
         data_batch: Any = None,
         outputs: Sequence[BaseDataElement] | None = None,
     ) -> None:
+        rank, processes = get_dist_info()
         for index, sample in enumerate(outputs or ()):
             path = sample.get('img_path')
             if path is None:  # from a dataset without image files
                 image = to_drawing(data_batch['inputs'][index].permute(1, 2, 0).cpu().numpy())
             else:
                 image = self._loader.load_source(path).drawing
-            self._draw(runner, image[..., ::-1].copy(), sample, path or f'{self._count}.png')
+            name = path or f'{self._count * processes + rank}.png'
+            self._draw(runner, image[..., ::-1].copy(), sample, name)
             self._count += 1
 
     def _draw(self, runner: Runner, image: np.ndarray, sample: BaseDataElement, path: str) -> None:
@@ -169,7 +172,9 @@ class DrawingHook(Hook):
             options['pred_score_thr'] = self._score_threshold
         if self._folder is not None:
             _check_data_are_kept(sample, file)
-        with nullcontext() if self._folder is None else whole_file(file) as unfinished:
+        # Custom visualizers may draw elsewhere, and most of them only in the main process.
+        writing = nullcontext() if self._folder is None else whole_file(file, optional=True)
+        with writing as unfinished:
             options['out_file'] = unfinished and str(unfinished)
             if scope == 'mmpretrain':
                 runner.visualizer.visualize_cls(image, sample, **options)

@@ -5,7 +5,6 @@ from typing import Any
 import mmcv
 import numpy as np
 from mmengine.config import Config
-from mmengine.dist import master_only
 from mmengine.registry import VISUALIZERS
 from mmengine.structures import BaseDataElement
 from mmengine.visualization import Visualizer
@@ -35,7 +34,6 @@ class ResultVisualizer(Visualizer):
         super().__init__(name, **options)
         self.opacity = opacity
 
-    @master_only
     def add_datasample(
         self,
         name: str,
@@ -50,6 +48,8 @@ class ResultVisualizer(Visualizer):
         step: int = 0,
     ) -> None:
         """Draws the ground truth and the prediction side by side, if the sample has them.
+
+        Each process writes its files, while only the main process shows drawings or passes them on.
 
         Args:
             name: Name of the image.

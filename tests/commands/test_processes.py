@@ -5,6 +5,7 @@ tests/packaging tests mmdet's own commands and the inferencers.
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,21 @@ def test_two_processes_train_and_test(run, python, configs, trained, test, tmp_p
     run_together(run_as_a_rank, [(rank, together) for rank in ranks(2)])
     test([*arguments, '--work-dir', str(tmp_path / 'single')])
     assert measured(tmp_path / 'tested')['mIoU'] == measured(tmp_path / 'single')['mIoU']
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='tests gloo, which runs without a GPU')
+def test_results_of_two_processes(configs, trained, environment, tmp_path):
+    arguments = [
+        *(str(configs['detection']), str(trained['detection']), '--launcher', 'pytorch'),
+        *('--work-dir', str(tmp_path / 'tested'), '--show-dir', str(tmp_path / 'shown')),
+        *('--out', str(tmp_path / 'out' / 'out.pkl')),
+    ]
+    run_together(run_as_a_rank, [(rank, arguments) for rank in ranks(2)])
+    assert [path.name for path in (tmp_path / 'out').iterdir()] == ['out.pkl']
+    images = [each['img_path'] for each in pickle.loads((tmp_path / 'out/out.pkl').read_bytes())]
+    assert len(images) == 3
+    drawings = sorted(path.name for path in (tmp_path / 'shown').rglob('*.*'))
+    assert drawings == sorted(Path(image).name for image in images)
 
 
 @pytest.mark.parametrize('script', ['dist_train', 'dist_test', 'slurm_train', 'slurm_test'])
