@@ -2,12 +2,16 @@
 
 import os
 from collections.abc import Iterator
+from numbers import Integral
 from pathlib import Path
 
+import numpy as np
 from mmengine.config import Config
+from mmengine.dataset import BaseDataset
 
 from nat_mm.data.findings import Finding
 from nat_mm.data.image_headers import find_unreadable_images
+from nat_mm.data.paths import every_evaluator
 from nat_mm.data.sources import DataSource
 from nat_mm.errors import shorten
 
@@ -39,10 +43,7 @@ def find_problems_of_list(
     if not lines:
         yield Finding(f'{dataset.ann_file} is empty')
         return
-    classes = dataset.metainfo.get('classes')
-    counts = [(config.model.get('head') or {}).get('num_classes')]
-    counts.append(len(classes) if classes and not isinstance(classes, str) else None)
-    limit = min((count for count in counts if type(count) is int), default=None)
+    limit = _find_limit(config, dataset)
     paths: dict[str, int | None] = {}
     used = set()
     conflicts = []
@@ -76,10 +77,52 @@ def find_problems_of_list(
         yield Finding(conflicts[0] + more, is_error=False)
     unused = sorted(set(range(limit or 0)) - used)
     if dataset.with_label and source.part == 'train' and unused:
+        classes = dataset.metainfo.get('classes')
         names = [classes[each] if classes else each for each in unused]
         yield Finding(
             f'{dataset.ann_file} has no image of the classes {shorten(names)}', is_error=False
         )
+
+
+def find_wrong_labels(config: Config, source: DataSource) -> Iterator[Finding]:
+    """Checks the class numbers that mmpretrain's ``MultiLabelDataset`` has for each image.
+
+    Args:
+        config: Config of the run, for the number of classes.
+        source: The dataset, loaded; others than that are skipped.
+
+    Yields:
+        The first that is missing or wrong; test data need none unless they are evaluated.
+    """
+    from mmpretrain.datasets import MultiLabelDataset
+
+    dataset = source.dataset
+    needs_labels = source.part == 'train' or any(every_evaluator(config, source.part))
+    if not isinstance(dataset, MultiLabelDataset) or not needs_labels:
+        return
+    limit = _find_limit(config, dataset)
+    most = '' if limit is None else f' to {limit - 1}'
+    for index in range(len(dataset)):
+        entry = dataset.get_data_info(index)
+        where = f'{dataset.ann_file}: the gt_label of {entry.get("img_path")}'
+        given = entry.get('gt_label')
+        labels = [given] if isinstance(given, Integral) else given
+        is_list = isinstance(labels, list | tuple | np.ndarray)
+        if not is_list or not all(isinstance(label, Integral) for label in labels):
+            yield Finding(f'{where} must be class numbers, got {given!r:.80}')
+            return
+        wrong = [label for label in labels if label < 0 or limit is not None and label >= limit]
+        if wrong:
+            yield Finding(f'{where} has {wrong[0]}, but classes are numbered from 0{most}')
+            return
+
+
+def _find_limit(config: Config, dataset: BaseDataset) -> int | None:
+    """Returns the number of classes, the smaller one if dataset and head differ, or None."""
+    classes = dataset.metainfo.get('classes')
+    counts = [((config.get('model') or {}).get('head') or {}).get('num_classes')]
+    counts.append(len(classes) if classes and not isinstance(classes, str) else None)
+    return min((count for count in counts if type(count) is int), default=None)
 
 
 def _find_label_problem(line: str, rest: list[str]) -> str | None:

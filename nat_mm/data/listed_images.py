@@ -12,6 +12,7 @@ from mmengine.dataset import BaseDataset
 from nat_mm.config.datasets import walk_datasets
 from nat_mm.config.objects import type_name
 from nat_mm.config.reading import config_mistakes
+from nat_mm.data.class_lists import find_wrong_labels
 from nat_mm.data.coco_file import CocoFile
 from nat_mm.data.findings import Finding
 from nat_mm.data.folders import reads_files
@@ -185,6 +186,8 @@ def find_problems_of_other_lists(
                 if not _has_folds(config, part):
                     listed.setdefault(part, []).append(images)
                 yield from find_image_problems(source, source.place, images, progress)
+                if images and config.default_scope == 'mmpretrain':
+                    yield from find_wrong_labels(config, source)
     yield from find_shared_images(listed)
 
 

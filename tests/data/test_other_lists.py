@@ -90,6 +90,37 @@ def test_numbers_of_images_of_several_classes(tmp_path):
     assert summary.classes == {'dog': {'images': 3}, 'cat': {'images': 2}}
 
 
+@pytest.mark.parametrize(
+    ('label', 'text'),
+    [
+        (None, 'must be class numbers, got None'),
+        (['dog'], "must be class numbers, got ['dog']"),
+        ('dog', "must be class numbers, got 'dog'"),
+        ([[0], [0, 1]], 'must be class numbers, got [[0], [0, 1]]'),
+        ([0, 2], 'has 2, but classes are numbered from 0 to 1'),
+        ([-1], 'has -1, but classes are numbered from 0 to 1'),
+        ([], None),
+        (1, None),
+    ],
+    ids=str,
+)
+def test_class_numbers_of_images(label, text, tmp_path):
+    pytest.importorskip('mmpretrain')
+    dataset = dict(write_labels(tmp_path), pipeline=[dict(type='LoadImageFromFile')])
+    content = json.loads((tmp_path / 'train.json').read_text())
+    content['data_list'][2]['gt_label'] = label
+    (tmp_path / 'train.json').write_text(json.dumps(content))
+    loader = dict(dataset=dataset)
+    config = Config(
+        dict(default_scope='mmpretrain', train_dataloader=loader, test_dataloader=loader)
+    )
+    place = f'{tmp_path}/train.json: the gt_label of {tmp_path}/JPEGImages/2.jpg'
+    found = [each.text for each in check_config(config, parts=['train']).errors]
+    assert [each for each in found if 'gt_label' in each] == ([f'{place} {text}'] if text else [])
+    found = [each.text for each in check_config(config, parts=['test']).errors]
+    assert not any('gt_label' in each for each in found)
+
+
 def test_missing(check, tmp_path):
     (tmp_path / 'data/JPEGImages/2.jpg').unlink()
     (tmp_path / 'data/JPEGImages/3.jpg').unlink()
