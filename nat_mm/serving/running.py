@@ -17,16 +17,18 @@ def listen(host: str, port: int) -> socket.socket:
     """Creates a listening socket.
 
     Args:
-        host: IPv4 or IPv6 address.
+        host: IPv4 or IPv6 address, or a name of this computer.
         port: Port; 0 for any free one.
 
     Raises:
         UserError: If listening there is not possible.
     """
+    if not host:  # for the socket, this would mean every address, as 0.0.0.0 does
+        raise UserError('the host to listen on is empty; 0.0.0.0 opens the port to the network')
     family = socket.AF_INET6 if ':' in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family)
-    except OSError as error:
+    except (OSError, TypeError) as error:  # TypeError: no host can have such a name
         raise UserError(f'cannot listen on {host}, port {port}: {error}') from error
 
 

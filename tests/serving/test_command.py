@@ -74,9 +74,16 @@ def test_port_in_use(port):
         serve.main([*MODEL, '--port', str(port)])
 
 
+@pytest.mark.parametrize('host', ['no.such.host.invalid', 'ü..x', 'ü' * 70, '\udcff'])
+def test_host_of_no_computer(host):
+    with pytest.raises(UserError, match=f'cannot listen on {host}, port 8000: '):
+        serve.main([*MODEL, '--host', host])
+
+
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
+        (['--host', ''], 'the host to listen on is empty; 0.0.0.0 opens the port to the network'),
         (['--port', '0'], '--port must be from 1 to 65535, got 0'),
         (['--device', 'gpu'], '--device gpu is unknown or not available'),
         (['--batch-size', '0'], '--batch-size must be at least 1, got 0'),
