@@ -42,9 +42,20 @@ def run_command(main: Callable[[], None]) -> None:
 
 
 def exit_on_signals() -> None:
-    """Makes SIGINT and SIGTERM raise SystemExit, which ends what the command has started."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda number, frame: sys.exit(128 + number))
+    """Makes SIGINT and SIGTERM raise SystemExit, which ends what the command has started.
+
+    A second signal ends the process at once: another exception would do so amid the work of its
+    threads, and libraries abort then.
+    """
+    numbers = (signal.SIGINT, signal.SIGTERM)
+
+    def end(number: int, frame: object) -> None:
+        for each in numbers:
+            signal.signal(each, signal.SIG_DFL)
+        sys.exit(128 + number)
+
+    for number in numbers:
+        signal.signal(number, end)
 
 
 def printable(text: str) -> str:

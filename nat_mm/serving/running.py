@@ -1,6 +1,7 @@
 """Runs uvicorn inside a ``with`` block."""
 
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -67,6 +68,8 @@ def served(
         ws='none',
         log_level='warning',
         timeout_graceful_shutdown=last_seconds,
+        # By default, uvicorn asks standard output, which is None if the shell closed it.
+        use_colors=sys.stdout is not None and sys.stdout.isatty(),
     )
     server = uvicorn.Server(config)
     ended = threading.Event()

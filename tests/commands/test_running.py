@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import signal
 import subprocess
 import sys
 
@@ -62,3 +63,17 @@ def test_output_to_a_full_disk():
         run = subprocess.run([sys.executable, '-c', command], stdout=full, stderr=subprocess.PIPE)
     assert (run.returncode, run.stderr.count(b'\n')) == (2, 1)
     assert b'No space left on device' in run.stderr
+
+
+def test_second_signal_ends_a_command_at_once():
+    command = """
+import os, signal
+from nat_mm.commands.running import exit_on_signals
+exit_on_signals()
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+finally:
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
+    run = subprocess.run([sys.executable, '-c', command], stderr=subprocess.PIPE)
+    assert (run.returncode, run.stderr) == (-signal.SIGTERM, b'')

@@ -66,6 +66,11 @@ def test_command_answers_what_has_arrived_when_it_is_told_to_end(port, capsys, m
     assert capsys.readouterr().out.endswith(f'http://127.0.0.1:{port}/docs (Ctrl-C to stop)\n')
 
 
+def test_closed_output(start, monkeypatch):
+    monkeypatch.setattr(sys, 'stdout', None)
+    assert start().get('/health').status_code == 200
+
+
 def test_port_in_use(port):
     with (
         socket.create_server(('127.0.0.1', port)),
