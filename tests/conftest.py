@@ -33,8 +33,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 if 'PYTEST_XDIST_WORKER' in os.environ:
     # Workers share the cores. With several threads each, they would wait for one another.
-    assert 'torch' not in sys.modules  # torch reads the variable when it is imported
+    assert 'torch' not in sys.modules  # torch reads the variables when it is imported
     os.environ.setdefault('OMP_NUM_THREADS', '1')
+    # Tests of several threads must not busy-wait for those that other workers keep from running.
+    os.environ.setdefault('OMP_WAIT_POLICY', 'passive')
 
 ROOT = Path(__file__).parents[1]
 
