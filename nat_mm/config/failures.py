@@ -160,7 +160,7 @@ def find_place(config: Mapping[str, Any], part: Any) -> str | None:
 
 
 def _describe(error: Exception) -> str:
-    """Describes an exception, unless its text is enough together with the line that raised it."""
+    """Describes an exception, together with the line that raised it unless its text is enough."""
     if isinstance(error, ValueError):
         return str(error)
     if isinstance(error, UNREADABLE) and error.filename is not None:

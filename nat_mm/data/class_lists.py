@@ -57,11 +57,10 @@ def find_problems_of_list(
                 yield Finding(f'{where}: {problem}')
                 return
             label = int(rest[0])
-            if label < 0 or limit is not None and label >= limit:
-                most = '' if limit is None else f' to {limit - 1}'
+            if not _is_class(label, limit):
                 yield Finding(
-                    f'{where}: the class of {path} is {label}, but classes are numbered from 0'
-                    f'{most}{_begins_at_one(lines, limit)}'
+                    f'{where}: the class of {path} is {label}, but {_describe_classes(limit)}'
+                    f'{_begins_at_one(lines, limit)}'
                 )
                 return
         if path in paths and paths[path] != label:
@@ -101,7 +100,6 @@ def find_wrong_labels(config: Config, source: DataSource) -> Iterator[Finding]:
     if not isinstance(dataset, MultiLabelDataset) or not needs_labels:
         return
     limit = _find_limit(config, dataset)
-    most = '' if limit is None else f' to {limit - 1}'
     for index in range(len(dataset)):
         entry = dataset.get_data_info(index)
         where = f'{dataset.ann_file}: the gt_label of {entry.get("img_path")}'
@@ -111,9 +109,9 @@ def find_wrong_labels(config: Config, source: DataSource) -> Iterator[Finding]:
         if not is_list or not all(isinstance(label, Integral) for label in labels):
             yield Finding(f'{where} must be class numbers, got {given!r:.80}')
             return
-        wrong = [label for label in labels if label < 0 or limit is not None and label >= limit]
+        wrong = [label for label in labels if not _is_class(label, limit)]
         if wrong:
-            yield Finding(f'{where} has {wrong[0]}, but classes are numbered from 0{most}')
+            yield Finding(f'{where} has {wrong[0]}, but {_describe_classes(limit)}')
             return
 
 
@@ -123,6 +121,14 @@ def _find_limit(config: Config, dataset: BaseDataset) -> int | None:
     counts = [((config.get('model') or {}).get('head') or {}).get('num_classes')]
     counts.append(len(classes) if classes and not isinstance(classes, str) else None)
     return min((count for count in counts if type(count) is int), default=None)
+
+
+def _is_class(label: int, limit: int | None) -> bool:
+    return label >= 0 and (limit is None or label < limit)
+
+
+def _describe_classes(limit: int | None) -> str:
+    return 'classes are numbered from 0' + ('' if limit is None else f' to {limit - 1}')
 
 
 def _find_label_problem(line: str, rest: list[str]) -> str | None:

@@ -96,9 +96,13 @@ def _count_classes(dataset: BaseDataset) -> dict[str, dict[str, int]]:
     if not names and any(np.ndim(each) for each in labels):
         return {}  # numbers of images to be retrieved
     # Test data have no labels, and those for several tasks have a dict.
-    labels = [np.atleast_1d(each) for each in labels if not isinstance(each, dict | None)]
-    every = np.concatenate([np.zeros(0, int), *labels]).astype(int)
-    numbers = np.bincount(every, minlength=len(names)).tolist()
+    every = [
+        number
+        for each in labels
+        if not isinstance(each, dict | None)
+        for number in (each if np.iterable(each) else (each,))
+    ]
+    numbers = np.bincount(np.array(every, int), minlength=len(names)).tolist()
     return {
         names[index] if index < len(names) else str(index): {'images': number}
         for index, number in enumerate(numbers)
