@@ -70,11 +70,11 @@ def list_images(source: DataSource, coco: CocoFile) -> Listed:
     ]
 
 
-def _find_loading_problem(config: Config, source: DataSource) -> Iterator[Finding]:
+def _find_loading_problem(config: Config, source: DataSource) -> Finding | None:
     """Loads a dataset of OpenMMLab's, and reports why that is not possible."""
     dataset = source.dataset
     if not is_known(type(dataset).load_data_list):
-        return
+        return None
     try:
         with config_mistakes(config), redirect_stdout(io.StringIO()):
             dataset.full_init()
@@ -82,7 +82,8 @@ def _find_loading_problem(config: Config, source: DataSource) -> Iterator[Findin
         text = str(error)
         if 'at least one array to concatenate' in text:  # mmengine cannot serialize an empty list
             text = describe_empty(source.part)
-        yield Finding(text)
+        return Finding(text)
+    return None
 
 
 def _load_list(dataset: BaseDataset) -> Listed:
@@ -181,8 +182,10 @@ def find_problems_of_other_lists(
     for part, each in sources.items():
         for source in each:
             if not source.is_coco and not _is_checked_or_downloads(config, source.dataset):
-                yield from _find_loading_problem(config, source)
-                images = _load_list(source.dataset)
+                problem = _find_loading_problem(config, source)
+                if problem:
+                    yield problem
+                images = [] if problem else _load_list(source.dataset)
                 if not _has_folds(config, part):
                     listed.setdefault(part, []).append(images)
                 yield from find_image_problems(source, source.place, images, progress)
