@@ -47,6 +47,7 @@ REPAIRS = (
     'panoptic_metric',
     'pasted_masks',
     'plain_texts',
+    'point_assigner',
     'postscript',
     'proposal_recall',
     'retrieval',

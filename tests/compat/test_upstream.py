@@ -42,6 +42,7 @@ from nat_mm.checkpoints import read_checkpoint
 from nat_mm.compat import REPAIRS, STAND_INS, find_status, installed_version, noise
 from tests.compat.regression import train
 from tests.compat.test_compiled_training import train_compiled
+from tests.compat.test_on_gpu import points_and_objects
 from tests.compat.test_pasted_masks import OUTSIDE, paste_masks
 from tests.compat.test_postscript import GhostscriptError, load_with_mmcv, program  # noqa: F401
 from tests.compat.test_removed_names import (
@@ -51,6 +52,7 @@ from tests.compat.test_removed_names import (
     evaluate_proposals,
 )
 from tests.compat.test_scores_file import end_test_epoch
+from tests.simulated_gpu import simulated_gpu
 
 THIS_MODULE = sys.modules[__name__]
 IS_FORK = is_installed('onedl-mmengine')
@@ -431,6 +433,14 @@ def test_pasted_masks():
 
     with still_broken('pasted_masks', RuntimeError):
         paste_masks(inspect.unwrap(fcn_mask_head._do_paste_mask), OUTSIDE[0])
+
+
+def test_point_assigner():
+    from mmdet.models.task_modules.assigners import PointAssigner
+
+    assign = inspect.unwrap(PointAssigner.assign)
+    with simulated_gpu() as gpu, still_broken('point_assigner', RuntimeError):
+        assign(PointAssigner(), *points_and_objects(torch.ones(4, 3, device=gpu)))
 
 
 def test_postscript(monkeypatch, program):  # noqa: F811
