@@ -1,8 +1,9 @@
-"""Writes files completely or not at all."""
+"""Writes files and folders completely or not at all."""
 
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -101,6 +102,39 @@ def whole_file(
 
 
 @contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Yields a folder to write to, and moves it to its destination if the block succeeds.
+
+    A destination that exists is filled, in the order of the names, as it may be the working
+    directory or a mount point.
+
+    Args:
+        path: Destination; its parents are created if necessary. If it exists, it must hold nothing
+            of the same names at the end of the block.
+
+    Yields:
+        The folder to write to; it is removed if the block raises.
+
+    Raises:
+        FileWriteError: As for `whole_file`.
+    """
+    path = path.resolve()  # '.' has no name
+    is_filled = path.exists()
+    unfinished = unfinished_path(path / 'inside' if is_filled else path)
+    with write_errors(path):
+        try:
+            unfinished.mkdir(parents=True)
+            yield unfinished
+            if is_filled:
+                for each in sorted(unfinished.iterdir()):
+                    each.rename(path / each.name)
+            else:
+                unfinished.rename(path)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+
+@contextmanager
 def write_errors(path: Path) -> Iterator[None]:
     """Makes an `OSError` inside the ``with`` block name the file that was to be written.
 
@@ -148,13 +182,13 @@ def _synchronize(path: Path) -> None:
 
 
 def unfinished_path(path: Path) -> Path:
-    """Returns a temporary path for a file that is being written.
+    """Returns a temporary path for a file or folder that is being written.
 
     Args:
-        path: Destination of the file.
+        path: Its destination.
 
     Returns:
-        A hidden file in the same folder, with the same suffix and a different name each time. The
+        A hidden path in the same folder, with the same suffix and a different name each time. The
         name is short, since that of ``path`` may already have the maximum length.
     """
     return path.with_name(f'.unfinished.{secrets.token_hex(4)}{path.suffix}')

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from rich.progress import track
 from nat_mm.demo.kinds import KINDS
 from nat_mm.demo.options import DatasetOptions
 from nat_mm.demo.scenes import SceneObject, make_scene
-from nat_mm.files import write_errors
+from nat_mm.files import whole_folder
 
 SPLITS = ('train', 'val')
 
@@ -50,8 +49,8 @@ def write_dataset(
         options.json                          options of the dataset
 
     As for ADE20K, set ``reduce_zero_label=True``: unlabeled pixels are then ignored, and class 0 is
-    the background. The files are first written to a temporary folder next to it, so an error leaves
-    nothing half-written behind.
+    the background. The files are first written to a temporary folder, so an error leaves nothing
+    half-written behind.
 
     Args:
         folder: Where to write; created with its parents.
@@ -68,7 +67,7 @@ def write_dataset(
             it, at any depth.
         FileWriteError: If it cannot be written.
     """
-    folder = Path(folder).resolve()  # '.' has no name
+    folder = Path(folder).resolve()
     options = options or DatasetOptions()
     description = {'drawing_version': _DRAWING_VERSION, **_as_json(options)}
     if folder.exists():
@@ -87,32 +86,21 @@ def write_dataset(
                 f'{folder} also holds {foreign}, which is no part of the generated dataset: '
                 'move it away, or choose another folder'
             )
-    with write_errors(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f'.{folder.name}-', dir=folder.parent))
-        try:
-            for split in SPLITS:
-                _write_split(temporary, split, options, progress)
-            (temporary / _OPTIONS_FILE).write_text(json.dumps(description, indent=2) + '\n')
-            temporary.chmod(0o755)
-            if folder.exists():
-                _replace_contents(folder, temporary)
-            else:
-                temporary.rename(folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    with whole_folder(folder) as unfinished:
+        for split in SPLITS:
+            _write_split(unfinished, split, options, progress)
+        (unfinished / _OPTIONS_FILE).write_text(json.dumps(description, indent=2) + '\n')
+        _remove_dataset(folder)
     return True
 
 
-def _replace_contents(folder: Path, temporary: Path) -> None:
-    """Replaces the dataset in a folder, which may be the working directory or a mount point."""
-    # A dataset without its options, as an interruption leaves it, is never reused.
+def _remove_dataset(folder: Path) -> None:
+    # An interruption leaves a dataset without its options, which is never reused: they are removed
+    # first and, by their name, moved there last.
     (folder / _OPTIONS_FILE).unlink(missing_ok=True)
     for name in _FOLDERS:
         if (folder / name).exists():
             shutil.rmtree(folder / name)
-    for name in (*_FOLDERS, _OPTIONS_FILE):
-        shutil.move(temporary / name, folder / name)
 
 
 def _as_json(options: DatasetOptions) -> dict:

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from pycocotools import mask as coco_mask
 
 from nat_mm.data.formats.annotated import AnnotatedImage, AnnotatedObject, Annotations
 from nat_mm.errors import UserError
-from nat_mm.files import write_errors, write_image, write_json
+from nat_mm.files import whole_folder, write_image, write_json
 
 PARTS = ('train', 'val')
 BACKGROUND = 'background'
@@ -44,25 +43,10 @@ def write_coco(annotations: Annotations, target: Path, *, label_images: bool = F
         raise UserError(f'{target} exists and is not an empty folder: choose another one')
     if label_images and len(annotations.classes) >= IGNORED_LABEL:
         raise UserError(f'label images hold 254 classes, not {len(annotations.classes)}')
-    target = target.resolve()  # '.' has no name
-    # An existing folder may be the working directory or a mount point, which cannot be replaced.
-    is_filled = target.exists()
-    folder = target if is_filled else target.parent
-    with write_errors(target):
-        folder.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix='.unfinished-', dir=folder))
-        try:
-            for part in PARTS:
-                images = [image for image in annotations.images if image.part == part]
-                _write_part(temporary, part, images, annotations.classes, label_images)
-            temporary.chmod(0o755)
-            if is_filled:
-                for each in list(temporary.iterdir()):
-                    each.rename(target / each.name)
-            else:
-                temporary.rename(target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+    with whole_folder(target) as folder:
+        for part in PARTS:
+            images = [image for image in annotations.images if image.part == part]
+            _write_part(folder, part, images, annotations.classes, label_images)
 
 
 def _write_part(
