@@ -47,14 +47,12 @@ def find_last_checkpoint(
         try:
             checkpoint = read_for_model(source)
         except UserError as error:
-            complaints.append(_describe(source, error))
+            complaints.append(str(error).rstrip('.'))
             has_run = True
             continue
-        try:
-            if resumable:
-                check_resumable(checkpoint, source=source, schedulers=schedulers)
-        except UserError as error:
-            complaints.append(_describe(source, error))
+        absent = _find_absent_state(checkpoint, schedulers=schedulers) if resumable else []
+        if absent:
+            complaints.append(f'{source}: it has no {", ".join(absent)}')
             continue
         if not quiet:
             for complaint in complaints:
@@ -80,14 +78,18 @@ def check_resumable(checkpoint: dict[str, Any], *, source: str, schedulers: bool
     Raises:
         UserError: It does not.
     """
-    needed = ['state_dict', 'meta', 'optimizer']
-    needed += ['param_schedulers', 'message_hub'] if schedulers else ['message_hub']
-    absent = [key for key in needed if key not in checkpoint]
+    absent = _find_absent_state(checkpoint, schedulers=schedulers)
     if absent:
         raise UserError(
             f'cannot resume from {source}: it has no {", ".join(absent)}. To start a new training '
             f'from its weights use --cfg-options load_from={source}'
         )
+
+
+def _find_absent_state(checkpoint: dict[str, Any], *, schedulers: bool) -> list[str]:
+    needed = ['state_dict', 'meta', 'optimizer']
+    needed += ['param_schedulers', 'message_hub'] if schedulers else ['message_hub']
+    return [key for key in needed if key not in checkpoint]
 
 
 def _read_note(work_dir: str) -> str | None:
@@ -128,12 +130,3 @@ def _newest_first(work_dir: str) -> list[Path]:
         if path.is_file() and not path.name.startswith('best_')
     ]
     return sorted(checkpoints, key=lambda path: path.stat().st_mtime_ns, reverse=True)
-
-
-def _describe(source: str, error: UserError) -> str:
-    """Shortens a complaint about a checkpoint: names the file once and gives no advice."""
-    message = str(error)
-    for words in (f'cannot resume from {source}: ', 'checkpoint not found: '):
-        message = message.replace(words, '')
-    message = message.partition('. To start')[0].rstrip('.')
-    return message if source in message else f'{source}: {message}'
