@@ -8,7 +8,7 @@ import torch
 
 from nat_mm.ops import neighborhood_attention_2d
 from nat_mm.ops.backends import BACKENDS, choose_backend
-from tests.ops.cases import Case, make_inputs, run, with_gradients
+from tests.ops.cases import Case, make_inputs, outcome, run, with_gradients
 
 if not torch.cuda.is_available():
     pytest.skip('no GPU was found', allow_module_level=True)
@@ -44,11 +44,6 @@ def needs(name, inputs, case):
     reasons = BACKENDS[name].unsupported_reasons(inputs[0], inputs[3], case.kernel_pair)
     if reasons:
         pytest.skip(f'{name}: {"; ".join(reasons)}')
-
-
-def outcome(case, name, inputs):
-    """Returns the output and the gradients."""
-    return with_gradients(lambda *tensors: run(case, name, *tensors), inputs)
 
 
 def check(case, name, inputs, largest=None):

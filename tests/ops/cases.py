@@ -87,3 +87,8 @@ def run(case, backend, *inputs, scale=None):
         scale=scale,
         backend=backend,
     )
+
+
+def outcome(case, backend, inputs, *, scale=None):
+    """Returns the output and the gradients of `run`; see `with_gradients`."""
+    return with_gradients(lambda *tensors: run(case, backend, *tensors, scale=scale), inputs)

@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from nat_mm.ops import __main__ as command
 from nat_mm.ops import neighborhood_attention_2d
 from nat_mm.ops.backends import BACKENDS, choose_backend, cpu
-from tests.ops.cases import Case, make_inputs, run, with_gradients
+from tests.ops.cases import Case, make_inputs, outcome, run, with_gradients
 from tests.ops.kernel import AVAILABLE, needs_kernel
 from tests.processes import ForkedPython
 
@@ -133,7 +133,7 @@ def test_gradient_of_a_transposed_bias(name, compiled):
     def attend(*tensors):
         return run(case, name, *tensors)
 
-    expected = with_gradients(lambda *tensors: run(case, 'reference', *tensors), inputs)
+    expected = outcome(case, 'reference', inputs)
     if compiled:
         attend = torch.compile(attend, fullgraph=True, backend='aot_eager')
     torch.testing.assert_close(with_gradients(attend, inputs), expected)

@@ -9,18 +9,15 @@ import torch
 
 from nat_mm.ops.window import axis_window
 from tests.ops import cases
-from tests.ops.cases import CASES, Case, make_inputs, with_gradients
+from tests.ops.cases import CASES, Case, make_inputs
 from tests.ops.kernel import needs_kernel
 
 pytestmark = [needs_kernel, pytest.mark.usefixtures('poisoned_memory')]
 SCALE = 0.3
 run = functools.partial(cases.run, scale=SCALE)
+outcome = functools.partial(cases.outcome, scale=SCALE)
 # The kernel processes 40 x 130 in several parts.
 KERNEL_CASES = [*CASES, Case(10, 11, 5, 2), Case(40, 130, 3), Case(37, 41, (3, 13), (5, 1))]
-
-
-def run_with_gradients(case, backend, inputs):
-    return with_gradients(lambda *tensors: run(case, backend, *tensors), inputs)
 
 
 def relative_error(found, truth):
@@ -31,14 +28,14 @@ def relative_error(found, truth):
 def case_and_truth(case, bias, head_dim):
     inputs = make_inputs(case, bias=bias, head_dim=head_dim, dtype=torch.float32)
     exact = [None if tensor is None else tensor.double() for tensor in inputs]
-    return inputs, run_with_gradients(case, 'reference', exact)
+    return inputs, outcome(case, 'reference', exact)
 
 
 @pytest.mark.parametrize('bias', [True, False], ids=['bias', 'nobias'])
 @pytest.mark.parametrize('case', KERNEL_CASES, ids=lambda case: case.name)
 def test_float32_equals_the_reference_in_float64(case, bias, instruction_set):
     inputs, truths = case_and_truth(case, bias, 32 if case.height < 30 else 8)
-    for found, truth in zip(run_with_gradients(case, 'cpu', inputs), truths, strict=True):
+    for found, truth in zip(outcome(case, 'cpu', inputs), truths, strict=True):
         assert relative_error(found, truth) < 5e-6
 
 
@@ -46,7 +43,7 @@ def test_float32_equals_the_reference_in_float64(case, bias, instruction_set):
 def test_head_dims(head_dim, instruction_set):
     case = Case(8, 21, 7)
     inputs, truths = case_and_truth(case, True, head_dim)
-    for found, truth in zip(run_with_gradients(case, 'cpu', inputs), truths, strict=True):
+    for found, truth in zip(outcome(case, 'cpu', inputs), truths, strict=True):
         assert relative_error(found, truth) < 5e-6
 
 
@@ -90,9 +87,9 @@ def random_problem(seed):
     )
     low = [query, key, value, bias]
     exact = [None if tensor is None else tensor.double() for tensor in low]
-    truths = run_with_gradients(case, 'reference', exact)
+    truths = outcome(case, 'reference', exact)
     # Errors in float32 are bounded by a constant, not by those of the reference.
-    references = run_with_gradients(case, 'reference', low) if dtype == torch.bfloat16 else truths
+    references = outcome(case, 'reference', low) if dtype == torch.bfloat16 else truths
     layouts = ['projected', 'packed', 'channels-first', 'heads-first', 'cropped']
     low[:3] = [rearranged(tensor, choose(layouts)) for tensor in low[:3]]
     return case, low, references, truths, choose([1, 2, 3])
@@ -151,8 +148,8 @@ def test_nan_and_infinity_reach_exactly_what_depends_on_them(
     ), strict=True))  # fmt: skip
     index = (1, 2, 3) if place == 'bias' else (0, *token, 1, 5)
     inputs[place][index] = number
-    found = run_with_gradients(case, 'cpu', inputs.values())
-    expected = run_with_gradients(case, 'reference', inputs.values())
+    found = outcome(case, 'cpu', inputs.values())
+    expected = outcome(case, 'reference', inputs.values())
     assert not expected[0].isfinite().all() or number == -torch.inf
     for found_one, expected_one in zip(found, expected, strict=True):
         torch.testing.assert_close(found_one, expected_one, rtol=1e-4, atol=1e-5, equal_nan=True)
@@ -172,17 +169,17 @@ def test_the_same_bits_in_every_run_and_for_any_number_of_threads(
     case = Case(40, 130, 5)
     inputs = make_inputs(case, head_dim=8, dtype=dtype)
     set_threads(1)
-    expected = run_with_gradients(case, 'cpu', inputs)
+    expected = outcome(case, 'cpu', inputs)
     for threads in (1, 2, 2, 3):
         set_threads(threads)
-        for found, wanted in zip(run_with_gradients(case, 'cpu', inputs), expected, strict=True):
+        for found, wanted in zip(outcome(case, 'cpu', inputs), expected, strict=True):
             assert torch.equal(found, wanted)
 
 
 def test_empty_batch():
     case = Case(9, 8, 3)
     inputs = make_inputs(case, batch=0, head_dim=8, dtype=torch.float32)
-    output, *grads = run_with_gradients(case, 'cpu', inputs)
+    output, *grads = outcome(case, 'cpu', inputs)
     assert output.shape == grads[0].shape == (0, 9, 8, 2, 8)
     assert not grads[3].any()
 

@@ -5,7 +5,7 @@ import functools
 import pytest
 import torch
 
-from tests.ops.cases import Case, make_inputs, run, with_gradients
+from tests.ops.cases import Case, make_inputs, outcome
 from tests.ops.kernel import needs_kernel
 
 MAGNITUDES = [1.0, 10.0, 100.0, 1e3, 1e4]
@@ -44,12 +44,12 @@ def problem(case, source, magnitude, head_dim, dtype):
     """Returns inputs, scale, exact results in float64, and the errors of `portable`."""
     inputs, scale = leveled(case, source, magnitude, head_dim, dtype)
     exact = [tensor.double() for tensor in inputs]
-    truths = with_gradients(lambda *tensors: run(case, 'reference', *tensors, scale=scale), exact)
+    truths = outcome(case, 'reference', exact, scale=scale)
     return inputs, scale, truths, errors(case, 'portable', inputs, scale, truths)
 
 
 def errors(case, backend, inputs, scale, truths):
-    found = with_gradients(lambda *tensors: run(case, backend, *tensors, scale=scale), inputs)
+    found = outcome(case, backend, inputs, scale=scale)
     pairs = zip(found, truths, strict=True)
     return [float((mine.double() - truth).norm()) for mine, truth in pairs]
 
@@ -99,6 +99,6 @@ def test_weights_of_saturated_queries_are_exactly_one(instruction_set):
     query, key, value, bias = make_inputs(case, head_dim=8, dtype=torch.float32)
     bias[:, 2, 2] = 1e6  # the bias of the token itself
     inputs = [query, key, value, bias]
-    output, *grads = with_gradients(lambda *tensors: run(case, 'cpu', *tensors), inputs)
+    output, *grads = outcome(case, 'cpu', inputs)
     assert torch.equal(output[:, 1:-1, 1:-1], value[:, 1:-1, 1:-1])
     assert not grads[0][:, 1:-1, 1:-1].any()

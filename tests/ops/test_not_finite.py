@@ -5,17 +5,13 @@ import torch
 
 from nat_mm.ops.backends import portable
 from nat_mm.ops.tiling import all_tiles
-from tests.ops.cases import Case, make_inputs, run, with_gradients
+from tests.ops.cases import Case, make_inputs, outcome, run
 
 PLACES = [
     (Case(12, 23, 5), (6, 12)),
     (Case(12, 23, 5), (0, 22)),
     (Case(9, 27, (3, 5), (2, 2)), (8, 3)),
 ]
-
-
-def outcome(case, backend, inputs):
-    return with_gradients(lambda *tensors: run(case, backend, *tensors), inputs)
 
 
 def spoilt(case, token, place, number, dtype=torch.float32):

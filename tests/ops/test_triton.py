@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from nat_mm.ops import neighborhood_attention_2d
 from nat_mm.ops.backends import BACKENDS, choose_backend
 from nat_mm.ops.backends.triton.tiles import float32_precision
-from tests.ops.cases import Case, make_inputs, run, with_gradients
+from tests.ops.cases import Case, make_inputs, outcome, run
 from tests.processes import run_alone
 
 pytest.importorskip('triton', reason='PyTorch without Triton')
@@ -86,11 +86,8 @@ def interpreter(monkeypatch):
 
 def relative_errors(inputs, case, backend):
     """Returns the errors of output and gradients relative to the reference in float64."""
-    exact = with_gradients(
-        lambda *tensors: run(case, 'reference', *tensors),
-        [None if t is None else t.double() for t in inputs],
-    )
-    found = with_gradients(lambda *tensors: run(case, backend, *tensors), inputs)
+    exact = outcome(case, 'reference', [None if t is None else t.double() for t in inputs])
+    found = outcome(case, backend, inputs)
     return [float((f.double() - e).norm() / e.norm()) for f, e in zip(found, exact, strict=True)]
 
 
@@ -128,8 +125,8 @@ class TestInterpreted:
         odd = [t.permute(4, 2, 0, 3, 1).contiguous().permute(2, 4, 1, 3, 0) for t in packed[:3]]
         assert odd[0].stride(-1) != 1
         odd.append(packed[3].mT.contiguous().mT)
-        output, *grads = with_gradients(lambda *tensors: run(case, 'triton', *tensors), odd)
-        expected = with_gradients(lambda *tensors: run(case, 'reference', *tensors), packed)
+        output, *grads = outcome(case, 'triton', odd)
+        expected = outcome(case, 'reference', packed)
         torch.testing.assert_close([output, *grads], expected)
         assert output.is_contiguous()
 
@@ -182,7 +179,7 @@ class TestInterpreted:
     def test_empty_batch(self):
         case = Case(6, 7, 3)
         inputs = make_inputs(case, batch=0, dtype=torch.float32)
-        output, *grads = with_gradients(lambda *tensors: run(case, 'triton', *tensors), inputs)
+        output, *grads = outcome(case, 'triton', inputs)
         assert output.shape == grads[0].shape == (0, 6, 7, 2, 4)
         assert not grads[3].any()
 

@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 import torch
 
-from tests.ops.cases import Case, make_inputs, run, with_gradients
+from tests.ops.cases import Case, make_inputs, outcome
 
 pytest.importorskip('triton', reason='PyTorch without Triton')
 
@@ -106,8 +106,8 @@ def test_every_candidate_gives_the_right_result(number, monkeypatch):
     monkeypatch.setenv('NAT_MM_TRITON_AUTOTUNE', '1')
     case = Case(5, 6, (5, 3))
     inputs = make_inputs(case, batch=1, heads=1, dtype=torch.float32)
-    found = with_gradients(lambda *tensors: run(case, 'triton', *tensors), inputs)
-    expected = with_gradients(lambda *tensors: run(case, 'reference', *tensors), inputs)
+    found = outcome(case, 'triton', inputs)
+    expected = outcome(case, 'reference', inputs)
     for mine, its in zip(found, expected, strict=True):
         torch.testing.assert_close(mine, its)
     assert set(chosen) == {'forward', 'queries', 'keys'}

@@ -7,7 +7,7 @@ from torch.testing import assert_close
 from nat_mm.ops import neighborhood_attention_weights
 from nat_mm.ops.backends import portable
 from nat_mm.ops.unfused import neighbor_scores, neighbor_sums
-from tests.ops.cases import CASES, SMALL_CASES, Case, make_inputs, run, with_gradients
+from tests.ops.cases import CASES, SMALL_CASES, Case, make_inputs, outcome, with_gradients
 
 
 def attend(case, query, key, value, bias, scale=0.3):
@@ -22,7 +22,7 @@ def attend(case, query, key, value, bias, scale=0.3):
 @pytest.mark.parametrize('case', CASES, ids=lambda case: case.name)
 def test_both_halves_are_the_reference_in_values_and_gradients(case, bias):
     inputs = make_inputs(case, bias=bias)
-    expected = with_gradients(lambda *tensors: run(case, 'reference', *tensors, scale=0.3), inputs)
+    expected = outcome(case, 'reference', inputs, scale=0.3)
     found = with_gradients(lambda *tensors: attend(case, *tensors), inputs)
     assert_close(found, expected, rtol=1e-10, atol=1e-10)
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nat_mm.ops import neighborhood_attention_1d
-from tests.ops.cases import CASES, SMALL_CASES, Case, make_inputs, run, with_gradients
+from tests.ops.cases import CASES, SMALL_CASES, Case, make_inputs, outcome, run
 from tests.ops.kernel import CPU
 from tests.ops.oracle import attend
 
@@ -40,8 +40,8 @@ def test_sequence_equals_a_map_whose_columns_do_not_meet(bias, backend):
 @pytest.mark.parametrize('case', CASES, ids=lambda case: case.name)
 def test_portable_equals_reference_in_values_and_gradients(case, bias):
     inputs = make_inputs(case, bias=bias)
-    expected = with_gradients(lambda *tensors: run(case, 'reference', *tensors), inputs)
-    actual = with_gradients(lambda *tensors: run(case, 'portable', *tensors), inputs)
+    expected = outcome(case, 'reference', inputs)
+    actual = outcome(case, 'portable', inputs)
     for found, wanted in zip(actual, expected, strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
 
@@ -52,9 +52,9 @@ def test_portable_does_not_depend_on_the_chunk_size(case, chunk_bytes, monkeypat
     from nat_mm.ops.backends import portable
 
     inputs = make_inputs(case)
-    whole = with_gradients(lambda *tensors: run(case, 'portable', *tensors), inputs)
+    whole = outcome(case, 'portable', inputs)
     monkeypatch.setitem(portable.CHUNK_BYTES, 'cpu', chunk_bytes)
-    chunked = with_gradients(lambda *tensors: run(case, 'portable', *tensors), inputs)
+    chunked = outcome(case, 'portable', inputs)
     for found, wanted in zip(chunked, whole, strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-10)
 
@@ -73,11 +73,9 @@ def test_gradcheck(case, backend):
 def test_low_precision_error_is_no_larger_than_the_reference_has(dtype, bias_dtype):
     case = Case(15, 18, 5, 2)
     low = make_inputs(case, head_dim=16, dtype=dtype, bias_dtype=bias_dtype)
-    exact = with_gradients(
-        lambda *tensors: run(case, 'reference', *tensors), [t.double() for t in low]
-    )
-    expected = with_gradients(lambda *tensors: run(case, 'reference', *tensors), low)
-    actual = with_gradients(lambda *tensors: run(case, 'portable', *tensors), low)
+    exact = outcome(case, 'reference', [t.double() for t in low])
+    expected = outcome(case, 'reference', low)
+    actual = outcome(case, 'portable', low)
     resolution = torch.finfo(dtype).eps
     for found, reference, truth in zip(actual, expected, exact, strict=True):
         assert found.dtype == reference.dtype
@@ -111,9 +109,7 @@ def test_any_strides_and_a_contiguous_result(backend):
 @pytest.mark.parametrize('backend', ['reference', 'portable'])
 def test_empty_batch(backend):
     case = Case(9, 8, 3)
-    output, *grads = with_gradients(
-        lambda *tensors: run(case, backend, *tensors), make_inputs(case, batch=0)
-    )
+    output, *grads = outcome(case, backend, make_inputs(case, batch=0))
     assert output.shape == (0, 9, 8, 2, 4)
     assert grads[0].shape == output.shape
     assert not grads[3].any()
@@ -123,7 +119,7 @@ def test_empty_batch(backend):
 def test_no_heads(backend):
     case = Case(9, 8, 3)
     inputs = make_inputs(case, heads=0, head_dim=8, dtype=torch.float32)
-    output, *grads = with_gradients(lambda *tensors: run(case, backend, *tensors), inputs)
+    output, *grads = outcome(case, backend, inputs)
     assert output.shape == (2, 9, 8, 0, 8)
     assert [grad.shape for grad in grads] == [tensor.shape for tensor in inputs]
 

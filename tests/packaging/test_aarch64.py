@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.ops.cases import Case, make_inputs, run, with_gradients
+from tests.ops.cases import Case, make_inputs, outcome
 
 CSRC = Path(__file__).parents[2] / 'nat_mm' / 'ops' / 'csrc'
 SYSTEM = '/usr/aarch64-linux-gnu'  # Debian's libraries for the cross compiler
@@ -75,7 +75,7 @@ def attend(emulate, case, inputs, isa, threads):
 def test_kernel_equals_the_reference_in_float64(emulate, case, dtype, isa):
     inputs = make_inputs(case, batch=1, dtype=dtype, head_dim=24 if case.height % 2 else 16)
     exact = [tensor.double() for tensor in inputs]
-    truths = with_gradients(lambda *tensors: run(case, 'reference', *tensors, scale=SCALE), exact)
+    truths = outcome(case, 'reference', exact, scale=SCALE)
     bound = 5e-6 if dtype == torch.float32 else 4e-3
     alone = attend(emulate, case, inputs, isa, 1)
     for found, truth in zip(alone, truths, strict=True):
