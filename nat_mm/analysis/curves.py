@@ -42,7 +42,7 @@ def choose_usual_keys(logs: Sequence[TrainingLog]) -> list[str]:
 
 
 def write_curves(
-    curves: dict[str, dict[str, Curve]], output: Path, *, log_scale: Sequence[str] = ()
+    curves: dict[str, dict[str, Curve]], output: Path, *, log_scale: Sequence[str]
 ) -> None:
     """Draws a panel for each number and writes them to one file, atomically.
 

@@ -75,7 +75,7 @@ def build_patterns(
     return built
 
 
-def draw_weights(backbone: nn.Module, *, seed: int = 0) -> None:
+def draw_weights(backbone: nn.Module) -> None:
     """Draws weights of unit gain, so that attention changes tokens as much as in trained models.
 
     The usual initial weights are so small that a layer hardly changes a token.
@@ -83,9 +83,8 @@ def draw_weights(backbone: nn.Module, *, seed: int = 0) -> None:
     Args:
         backbone: Changed in place: linear layers get a standard deviation of one over the square
             root of their inputs, bias tables a standard deviation of 1.
-        seed: Random seed.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
 
     def draw(parameter: Tensor, deviation: float) -> None:
         values = torch.randn(parameter.shape, generator=generator)

@@ -114,7 +114,7 @@ def choose_layer(backbone: NeighborhoodBackbone, *, stage: int = -1, block: int 
     return Layer(stage, block % len(blocks))
 
 
-def default_stage(backbone: NeighborhoodBackbone, image: Tensor, *, block: int = -1) -> int:
+def default_stage(backbone: NeighborhoodBackbone, image: Tensor, *, block: int) -> int:
     """Finds the last stage whose windows span at most half of the image on both axes.
 
     Args:

@@ -40,7 +40,7 @@ def has_huggingface_layout(keys: Iterable[str]) -> bool:
 
 
 def from_huggingface(
-    weights: Mapping[str, torch.Tensor], *, concatenate: Concatenate = torch.cat
+    weights: Mapping[str, torch.Tensor], *, concatenate: Concatenate
 ) -> dict[str, torch.Tensor]:
     """Converts weights of a Hugging Face model to the authors' layout; keeps unknown keys."""
     weights = {_to_ours(key): tensor for key, tensor in weights.items()}

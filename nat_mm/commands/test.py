@@ -194,7 +194,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             getattr(runner.test_loop.dataloader.dataset, 'metainfo', {}).get('classes'),
             checkpoint,
             source=arguments.checkpoint,
-            place='test_dataloader.dataset',
         )
         with (
             class_report(runner),

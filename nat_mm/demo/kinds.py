@@ -7,8 +7,8 @@ import numpy as np
 Contours = list[np.ndarray]
 
 
-def _circle(radius: float, count: int = 64) -> np.ndarray:
-    angles = np.linspace(0, 2 * np.pi, count, endpoint=False)
+def _circle(radius: float) -> np.ndarray:
+    angles = np.linspace(0, 2 * np.pi, 64, endpoint=False)
     return radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
 
 

@@ -97,15 +97,14 @@ def check_checkpoint_fits(model: nn.Module, checkpoint: dict[str, Any], *, sourc
 
 
 def check_order_of_classes(
-    classes: Sequence[str] | None, checkpoint: dict[str, Any], *, source: str, place: str
+    classes: Sequence[str] | None, checkpoint: dict[str, Any], *, source: str
 ) -> None:
-    """Checks that a dataset numbers its classes like the one that a checkpoint was trained on.
+    """Checks that a test dataset numbers its classes like that of a checkpoint's training.
 
     Args:
         classes: Classes of the dataset, if known.
         checkpoint: Result of `read_for_model`.
         source: Origin of the checkpoint, for the message.
-        place: The dataset, for the message.
 
     Raises:
         UserError: The classes are the same, but in another order.
@@ -115,10 +114,10 @@ def check_order_of_classes(
     if found != trained and len(found) == len(trained) and set(found) == set(trained):
         first = next(index for index, name in enumerate(trained) if name != found[index])
         raise UserError(
-            f'the classes of {place} are in another order than those that {source} was trained '
-            f'on: class {first} is {found[first]!r}, there it is {trained[first]!r}. Put '
-            'metainfo.classes, and the categories of annotation files in the format of COCO, in '
-            'the order of the checkpoint'
+            'the classes of test_dataloader.dataset are in another order than those that '
+            f'{source} was trained on: class {first} is {found[first]!r}, there it is '
+            f'{trained[first]!r}. Put metainfo.classes, and the categories of annotation files '
+            'in the format of COCO, in the order of the checkpoint'
         )
 
 

@@ -23,8 +23,7 @@ from rich.text import Text
 
 from nat_mm.errors import UserError
 from nat_mm.files import check_folder, encode_image, write_bytes
-from nat_mm.inference.drawing import OPACITY, SCORE_THRESHOLD
-from nat_mm.inference.images import MEGAPIXELS, check_not_overwritten
+from nat_mm.inference.images import check_not_overwritten
 from nat_mm.inference.inputs import Frame, LeftOut, count_frames, read_frames, result_names
 from nat_mm.inference.interrupts import delayed_interrupt
 from nat_mm.inference.model import Model, batches
@@ -89,12 +88,12 @@ def predict_all(
     model: Model,
     *,
     out_dir: Path,
-    score_threshold: float = SCORE_THRESHOLD,
-    opacity: float = OPACITY,
-    batch_size: int = 1,
-    fps: float | None = None,
-    max_megapixels: float = MEGAPIXELS,
-    tiling: Tiling | None = None,
+    score_threshold: float,
+    opacity: float,
+    batch_size: int,
+    fps: float | None,
+    max_megapixels: float,
+    tiling: Tiling | None,
 ) -> Outcome:
     """Predicts images and videos, writes the results, and shows the progress.
 

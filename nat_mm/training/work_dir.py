@@ -37,7 +37,7 @@ class Start:
 
 
 @contextmanager
-def untouched_before_start(work_dir: str, *, config_file: str | None = None) -> Iterator[Start]:
+def untouched_before_start(work_dir: str, *, config_file: str | None) -> Iterator[Start]:
     """Undoes what a run wrote to its work directory if it fails before it has started.
 
     That is the folder itself, with the parents that it needed, this process's log folder and the
