@@ -39,7 +39,9 @@ from nat_mm.commands.arguments import (
     add_config_overrides,
     add_device_option,
     add_mirror_option,
+    check_counts,
     check_device,
+    make_parser,
 )
 from nat_mm.commands.drawing import find_images, read_images, value_mistakes
 from nat_mm.config.reading import load_config
@@ -56,9 +58,7 @@ MOVE = 32
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument('config', help='config whose backbone is NAT, DiNAT or DiNAT_s')
     parser.add_argument(
         'checkpoints',
@@ -115,8 +115,7 @@ def check_arguments(arguments: argparse.Namespace) -> None:
     height, width = arguments.shape
     if min(height, width) < 3 * MOVE:
         raise UserError(f'--shape must be {3 * MOVE} {3 * MOVE} or more, got {height} {width}')
-    if arguments.batch_size < 1:
-        raise UserError(f'--batch-size must be at least 1, got {arguments.batch_size}')
+    check_counts(arguments, 'batch_size')
     if not arguments.seconds > 0:
         raise UserError(f'--seconds must be above 0, got {arguments.seconds:g}')
     if len(set(arguments.checkpoints)) < len(arguments.checkpoints):

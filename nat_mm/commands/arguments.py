@@ -24,6 +24,13 @@ class OverrideAction(DictAction):
             parser.error(f'{option_string} needs pairs such as model.neck.num_outs=5, got {values}')
 
 
+def make_parser(description: str | None) -> argparse.ArgumentParser:
+    """Creates a parser that shows a module's docstring with its line breaks."""
+    return argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+
+
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options that mmdet's and mmseg's commands also have.
 
@@ -67,6 +74,14 @@ def check_device(name: str) -> None:
         raise UserError(
             f'--device {name} is unknown or not available; {get_device()} is available'
         ) from error
+
+
+def check_counts(arguments: argparse.Namespace, *names: str) -> None:
+    """Raises `UserError` if one of the named options is given and below 1."""
+    for name in names:
+        value = getattr(arguments, name)
+        if value is not None and value < 1:
+            raise UserError(f'--{name.replace("_", "-")} must be at least 1, got {value}')
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:

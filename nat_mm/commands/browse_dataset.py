@@ -11,16 +11,14 @@ from itertools import islice
 from pathlib import Path
 
 from nat_mm.analysis.batches import draw_batches
-from nat_mm.commands.arguments import add_config, add_config_overrides
+from nat_mm.commands.arguments import add_config, add_config_overrides, check_counts, make_parser
 from nat_mm.config.reading import load_config
 from nat_mm.errors import UserError
 from nat_mm.files import check_folder, write_image
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     add_config(parser)
     parser.add_argument(
         '--phase',
@@ -48,8 +46,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def check_arguments(arguments: argparse.Namespace) -> None:
-    if arguments.number < 1:
-        raise UserError(f'--number must be at least 1, got {arguments.number}')
+    check_counts(arguments, 'number')
     if arguments.seed is not None and not 0 <= arguments.seed < 2**31:
         raise UserError(f'--seed must be from 0 to {2**31 - 1}, got {arguments.seed}')
     check_folder(arguments.out_dir, name='--out-dir')

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from nat_mm.commands.arguments import add_config, add_config_overrides
+from nat_mm.commands.arguments import add_config, add_config_overrides, make_parser
 from nat_mm.commands.progress import show_progress
 from nat_mm.commands.running import printable
 from nat_mm.config.reading import load_config
@@ -25,9 +25,7 @@ HISTOGRAM_SUFFIXES = ('.png', '.pdf', '.svg')
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     add_config(parser)
     parser.add_argument(
         '--thorough',

@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from nat_mm.commands.arguments import make_parser
 from nat_mm.commands.running import printable
 from nat_mm.data.formats.annotated import Annotations
 from nat_mm.data.formats.labelme import read_labelme
@@ -25,9 +26,7 @@ READERS = {'voc': read_voc, 'yolo': read_yolo, 'labelme': read_labelme}
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument('format', choices=READERS, help='format of SOURCE')
     parser.add_argument('source', metavar='SOURCE', type=Path, help='folder with the annotations')
     parser.add_argument('target', metavar='OUT', type=Path, help='new or empty folder to write')

@@ -10,14 +10,12 @@ from urllib.error import URLError
 
 from nat_mm.checkpoints import convert_checkpoint, mirrors_first
 from nat_mm.checkpoints.layouts import TARGETS
-from nat_mm.commands.arguments import add_mirror_option
+from nat_mm.commands.arguments import add_mirror_option, make_parser
 from nat_mm.errors import UserError
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument('source', metavar='IN', help='checkpoint: a file, a URL or hf://owner/name')
     parser.add_argument(
         'target',

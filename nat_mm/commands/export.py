@@ -35,6 +35,7 @@ from nat_mm.commands.arguments import (
     add_config_overrides,
     add_mirror_option,
     check_installed,
+    make_parser,
 )
 from nat_mm.commands.misfits import misfits_explained
 from nat_mm.config.objects import type_name
@@ -51,9 +52,7 @@ from nat_mm.inference.model import Model
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     add_config(parser)
     parser.add_argument(
         'checkpoint',

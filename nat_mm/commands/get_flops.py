@@ -16,7 +16,7 @@ from nat_mm.analysis.flops import ModelCosts, count_costs
 from nat_mm.analysis.flops_report import FlopsReport
 from nat_mm.analysis.without_values import WithoutValues
 from nat_mm.analysis.workloads import Workload, find_workload
-from nat_mm.commands.arguments import add_config, add_config_overrides
+from nat_mm.commands.arguments import add_config, add_config_overrides, check_counts, make_parser
 from nat_mm.commands.misfits import explain_misfit
 from nat_mm.config.reading import load_config
 from nat_mm.errors import UserError, describe_error
@@ -24,9 +24,7 @@ from nat_mm.inference.load_model import build_module
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     add_config(parser)
     parser.add_argument(
         '--shape', type=int, nargs=2, metavar=('H', 'W'), help='height and width of the image'
@@ -45,8 +43,7 @@ def check_arguments(arguments: argparse.Namespace) -> None:
     if arguments.shape is not None and min(arguments.shape) < 1:
         height, width = arguments.shape
         raise UserError(f'--shape must be a height and a width in pixels, got {height} {width}')
-    if arguments.depth < 1:
-        raise UserError(f'--depth must be at least 1, got {arguments.depth}')
+    check_counts(arguments, 'depth')
 
 
 def choose_shape(

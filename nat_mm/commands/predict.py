@@ -33,7 +33,9 @@ from nat_mm.commands.arguments import (
     add_device_option,
     add_mirror_option,
     add_opacity_option,
+    check_counts,
     check_device,
+    make_parser,
 )
 from nat_mm.commands.misfits import misfits_explained
 from nat_mm.commands.running import INTERRUPTED, printable
@@ -47,9 +49,7 @@ from nat_mm.inference.tiling import Tiling
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     add_config(parser)
     parser.add_argument('checkpoint', help='checkpoint: a file, a URL or hf://owner/name')
     parser.add_argument(
@@ -114,13 +114,10 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def check_arguments(arguments: argparse.Namespace) -> None:
     check_device(arguments.device)
-    if arguments.batch_size < 1:
-        raise UserError(f'--batch-size must be at least 1, got {arguments.batch_size}')
+    check_counts(arguments, 'batch_size', 'max_frames')
     if not 0 <= arguments.score_threshold <= 1:
         raise UserError(f'--score-threshold must be from 0 to 1, got {arguments.score_threshold}')
     check_opacity(arguments.opacity, '--opacity')
-    if arguments.max_frames is not None and arguments.max_frames < 1:
-        raise UserError(f'--max-frames must be at least 1, got {arguments.max_frames}')
     if not arguments.max_megapixels > 0:
         raise UserError(f'--max-megapixels must be above 0, got {arguments.max_megapixels:g}')
     if arguments.fps is not None and not 1 <= arguments.fps <= 1000:

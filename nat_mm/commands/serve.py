@@ -19,8 +19,10 @@ from nat_mm.commands.arguments import (
     add_config_overrides,
     add_device_option,
     add_mirror_option,
+    check_counts,
     check_device,
     check_installed,
+    make_parser,
 )
 from nat_mm.commands.running import exit_on_signals
 from nat_mm.errors import UserError
@@ -29,9 +31,7 @@ from nat_mm.inference.load_model import load_model
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     add_config(parser)
     parser.add_argument('checkpoint', help='checkpoint: a file, a URL or hf://owner/name')
     parser.add_argument(
@@ -91,10 +91,7 @@ def check_arguments(arguments: argparse.Namespace) -> None:
     check_device(arguments.device)
     if not 1 <= arguments.port <= 65535:
         raise UserError(f'--port must be from 1 to 65535, got {arguments.port}')
-    for name in ('batch_size', 'queue'):
-        if getattr(arguments, name) < 1:
-            option = f'--{name.replace("_", "-")}'
-            raise UserError(f'{option} must be at least 1, got {getattr(arguments, name)}')
+    check_counts(arguments, 'batch_size', 'queue')
     if not 0 <= arguments.max_wait <= 10_000:
         raise UserError(f'--max-wait must be from 0 to 10000, got {arguments.max_wait:g}')
     for name in ('timeout', 'max_megabytes', 'max_megapixels'):

@@ -25,6 +25,7 @@ from nat_mm.commands.arguments import (
     add_config_overrides,
     add_mirror_option,
     check_device,
+    make_parser,
 )
 from nat_mm.commands.drawing import (
     add_drawing_options,
@@ -49,9 +50,7 @@ def parse_point(text: str) -> tuple[float, float]:
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     add_config(parser)
     parser.add_argument(
         'checkpoint',

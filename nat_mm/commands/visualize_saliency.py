@@ -18,7 +18,7 @@ from collections.abc import Sequence
 
 from nat_mm.analysis.prepared_image import prepare_image
 from nat_mm.analysis.saliency import Saliency, draw_saliency, saliency
-from nat_mm.commands.arguments import add_mirror_option, check_device
+from nat_mm.commands.arguments import add_mirror_option, check_counts, check_device, make_parser
 from nat_mm.commands.drawing import (
     add_drawing_options,
     find_images,
@@ -33,9 +33,7 @@ from nat_mm.inference.model import Model
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument('images', nargs='+', help='images, folders of images, or globs in quotes')
     parser.add_argument(
         '--model',
@@ -78,8 +76,7 @@ def load_again(frame: Frame, model: Model) -> Frame:
 def main(arguments: Sequence[str] | None = None) -> None:
     arguments = parse_arguments(arguments)
     check_device(arguments.device)
-    if arguments.samples < 1:
-        raise UserError(f'--samples must be at least 1, got {arguments.samples}')
+    check_counts(arguments, 'samples')
     names = [name for name, _, _ in arguments.models]
     if len(set(names)) < len(names):
         raise UserError(f'every --model must have another name, got {", ".join(names)}')

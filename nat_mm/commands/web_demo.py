@@ -17,6 +17,7 @@ from nat_mm.commands.arguments import (
     add_opacity_option,
     check_device,
     check_installed,
+    make_parser,
 )
 from nat_mm.commands.running import exit_on_signals
 from nat_mm.demo.runs import CONFIGS
@@ -28,9 +29,7 @@ from nat_mm.training.resume import find_last_checkpoint
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = make_parser(__doc__)
     parser.add_argument(
         '--model',
         nargs=2,
