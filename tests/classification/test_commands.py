@@ -9,6 +9,7 @@ import pytest
 
 from nat_mm.errors import UserError
 from tests.loading import forget_visualizers, load_command
+from tests.model_zoo import ROOT
 
 pytest.importorskip('mmpretrain', reason='classification needs mmpretrain')
 
@@ -16,11 +17,8 @@ from mmpretrain.visualization import UniversalVisualizer
 
 CLASSES = ('dark', 'bright')
 CONFIG = """
-_base_ = 'nat_mm::classification/nat/nat_mini_in1k_224.py'
-model = dict(
-    backbone=dict(
-        arch=None, embed_dim=32, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8), kernel_size=3),
-    head=dict(in_channels=256, num_classes=2))
+_base_ = '{root}/tests/small_classifier.py'
+model = dict(head=dict(num_classes=2))
 data_preprocessor = dict(num_classes=2)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -70,7 +68,7 @@ def data(tmp_path_factory):
 @pytest.fixture(scope='module')
 def config(data, tmp_path_factory):
     path = tmp_path_factory.mktemp('configs') / 'small_classifier.py'
-    path.write_text(CONFIG.replace('{data}', str(data)))
+    path.write_text(CONFIG.replace('{data}', str(data)).replace('{root}', str(ROOT)))
     return str(path)
 
 

@@ -23,42 +23,33 @@ from nat_mm.inference.model_settings import low_scores_kept
 from nat_mm.inference.palettes import make_palette
 from nat_mm.inference.result_files import write_labels
 from tests.loading import load_command
+from tests.model_zoo import ROOT
 
 CONFIGS = Path(nat_mm.__file__).parent / '.mim' / 'configs'
-CLASSIFIER = f"""
-_base_ = '{CONFIGS}/classification/nat/nat_mini_in1k_224.py'
-model = dict(
-    backbone=dict(
-        arch=None, embed_dim=32, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8), kernel_size=3,
-        init_cfg=None),
-    head=dict(in_channels=256))
-"""
 
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory) -> Path:
-    """Two images of different shapes, and the config of a small classifier."""
+    """Two images of different shapes."""
     folder = tmp_path_factory.mktemp('front_door')
     generator = np.random.default_rng(0)
     for name, shape in {'a.png': (60, 84, 3), 'b.png': (72, 64, 3)}.items():
         cv2.imwrite(str(folder / name), generator.integers(0, 256, shape, dtype=np.uint8))
-    (folder / 'classifier.py').write_text(CLASSIFIER)
     return folder
 
 
-def load(name: str, folder: Path) -> Model:
+def load(name: str) -> Model:
     torch.manual_seed(0)
     if name == 'classification':
         pytest.importorskip('mmpretrain')
-        return nat_mm.load_model(folder / 'classifier.py', 'none', device='cpu')
+        return nat_mm.load_model(ROOT / 'tests/small_classifier.py', 'none', device='cpu')
     config = {'detection': 'mask_rcnn_nat_demo', 'segmentation': 'upernet_nat_demo'}[name]
     return nat_mm.load_model(CONFIGS / f'demo/{config}.py', 'none', device='cpu')
 
 
 @pytest.fixture(scope='module')
-def models(folder) -> dict[str, Model]:
-    found = {name: load(name, folder) for name in ('detection', 'segmentation')}
-    return found
+def models() -> dict[str, Model]:
+    return {name: load(name) for name in ('detection', 'segmentation')}
 
 
 def test_detection(models, folder, tmp_path):
@@ -102,7 +93,7 @@ def test_segmentation(models, folder):
 
 
 def test_classification(folder):
-    model = load('classification', folder)
+    model = load('classification')
     result = model.predict(folder / 'a.png')
     assert len(result.scores) == len(model.classes) == 1000
     assert np.all(np.diff(result.scores) <= 0)

@@ -19,15 +19,6 @@ from nat_mm.serving.intake import Limits
 from nat_mm.serving.running import listen, local_address, served
 
 CONFIGS = Path(nat_mm.__file__).parent / '.mim' / 'configs'
-CLASSIFIER = f"""
-_base_ = '{CONFIGS}/classification/nat/nat_mini_in1k_224.py'
-model = dict(
-    backbone=dict(
-        arch=None, embed_dim=32, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8), kernel_size=3,
-        init_cfg=None),
-    head=dict(in_channels=256, num_classes=3))
-metainfo = dict(classes=('cat', 'dog', 'fish'))
-"""
 
 Start = Callable[..., httpx.Client]
 

@@ -8,7 +8,8 @@ from pycocotools import mask as coco_mask
 import nat_mm
 from nat_mm.inference.mask_crops import MaskCrop
 from nat_mm.inference.results import DetectionResult
-from tests.serving.conftest import CLASSIFIER, png
+from tests.model_zoo import ROOT
+from tests.serving.conftest import png
 
 PNG = png()
 IMAGE = cv2.imdecode(np.frombuffer(PNG, np.uint8), cv2.IMREAD_COLOR)
@@ -72,10 +73,10 @@ def test_segmentor(start, models):
     np.testing.assert_array_equal(image, labels + 1)  # like the ground truth of the demo
 
 
-def test_classifier(start, models, tmp_path):
+def test_classifier(start, models):
     pytest.importorskip('mmpretrain')
-    (tmp_path / 'classifier.py').write_text(CLASSIFIER)
-    model = nat_mm.load_model(tmp_path / 'classifier.py', 'none', device='cpu')
+    config, few = ROOT / 'tests/small_classifier.py', {'model.head.num_classes': 3}
+    model = nat_mm.load_model(config, 'none', device='cpu', overrides=few)
     models['classification'] = model
     client = start('classification')
     answer = client.post('predict', content=PNG).json()

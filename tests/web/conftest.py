@@ -25,16 +25,14 @@ from playwright.sync_api import (
 from nat_mm.inference.model import Model
 from nat_mm.web.server import ServedPage, serve
 from tests.loading import load_command
+from tests.model_zoo import ROOT
 from tests.processes import free_port
 from tests.web.clients import Client
 
-CONFIGS = Path(__file__).parents[2] / 'configs'
+CONFIGS = ROOT / 'configs'
 CLASSIFIER = f"""
-_base_ = '{CONFIGS}/classification/nat/nat_mini_in1k_224.py'
-model = dict(
-    backbone=dict(
-        arch=None, embed_dim=32, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8), kernel_size=3),
-    head=dict(in_channels=256, num_classes=3))
+_base_ = '{ROOT}/tests/small_classifier.py'
+model = dict(head=dict(num_classes=3))
 metainfo = dict(classes=('cat <b>', 'dog', 'fish'))
 """
 PATIENCE = 60_000
