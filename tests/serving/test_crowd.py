@@ -18,17 +18,10 @@ from nat_mm.serving.app import build_app
 from nat_mm.serving.intake import Limits
 from nat_mm.serving.running import listen, local_address, served
 from tests.serving.conftest import png
-from tests.web.clients import SlowClient
+from tests.web.clients import SlowClient, wait_until
 
 PNG = png()
 HEADER = b'POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\n'
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def waiting(client):

@@ -1,6 +1,5 @@
 """Small two-stage backbones that contain every part of a full backbone."""
 
-import resource
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -35,14 +34,6 @@ def make_backbone(request) -> Callable[..., NeighborhoodBackbone]:
         )
 
     return make
-
-
-@pytest.fixture
-def limit_file_size() -> Iterator[Callable[[int], None]]:
-    """Makes writing beyond a file size fail, as on a full disk."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture

@@ -3,7 +3,8 @@
 import json
 import secrets
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -137,3 +138,11 @@ class SlowClient:
     def close(self) -> None:
         """Closes the connection."""
         self._socket.close()
+
+
+def wait_until(condition: Callable[[], Any]) -> None:
+    """Waits until a condition holds, at most a minute."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)

@@ -16,7 +16,7 @@ import pytest
 
 from nat_mm.serving import connections
 from nat_mm.web import guard, uploads, visitors
-from tests.web.clients import Client, SlowClient
+from tests.web.clients import Client, SlowClient, wait_until
 
 DETECTOR, SEGMENTOR = 'mask_rcnn_nat_demo', 'upernet_nat_demo'
 PNG = cv2.imencode('.png', np.full((48, 64, 3), 90, np.uint8))[1].tobytes()
@@ -36,13 +36,6 @@ def empty(server):
         server.handlers.visitors.leave(session)
     for name in list(server.handlers.uploads._uploads):
         server.handlers.uploads.remove(name)
-
-
-def wait_until(condition):
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_idle_page_does_not_keep_a_core_busy(client, monkeypatch):
