@@ -185,10 +185,8 @@ def find_annotation_problems(source: DataSource, coco: CocoFile) -> Iterator[Fin
     )
     if is_panoptic(source):
         classes = source.dataset.metainfo.get('classes') or ()
-        outside = np.array([*(name not in classes for name in coco.category_names), False], bool)
-        yield from say(
-            'has segments of categories that are not in metainfo.classes', outside[coco.categories]
-        )
+        outside = ~unknown & ~coco.in_classes(classes)
+        yield from say('has segments of categories that are not in metainfo.classes', outside)
     used = _used(source, coco)
     if is_training and not used.any():
         yield Finding(describe_empty(source.part))
@@ -272,12 +270,11 @@ def _are_corners(coco: CocoFile) -> bool:
 def _used(source: DataSource, coco: CocoFile) -> np.ndarray:
     """Tells for each annotation whether mmdet makes an instance of it."""
     classes = source.dataset.metainfo.get('classes') or ()
-    in_classes = np.array([*(name in classes for name in coco.category_names), False], bool)
     sizes = _sizes(coco)
     starts, ends = coco.boxes[:, :2], coco.boxes[:, :2] + coco.boxes[:, 2:]
     inside = (np.minimum(ends, sizes) > np.maximum(starts, 0)).all(axis=1)
     large = (coco.boxes[:, 2:] >= 1).all(axis=1)
-    return in_classes[coco.categories] & inside & large & ~(coco.areas <= 0) & ~coco.ignored
+    return coco.in_classes(classes) & inside & large & ~(coco.areas <= 0) & ~coco.ignored
 
 
 def wants_masks(source: DataSource) -> bool:

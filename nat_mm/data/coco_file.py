@@ -109,6 +109,11 @@ class CocoFile:
         """Prefix of messages about the file."""
         return f'annotation file {os.path.abspath(self.path)}'
 
+    def in_classes(self, classes: Sequence[str]) -> np.ndarray:
+        """Returns whether the category of each annotation is one of the classes, bool."""
+        named = np.array([*(name in classes for name in self.category_names), False], bool)
+        return named[self.categories]
+
 
 def read_coco(path: str, *, is_panoptic: bool, progress: Progress) -> CocoFile:
     """Reads an annotation file.

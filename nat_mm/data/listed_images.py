@@ -52,9 +52,8 @@ def list_images(source: DataSource, coco: CocoFile) -> Listed:
         kept = coco.image_sizes.min(axis=1, initial=np.inf) >= dataset.filter_cfg.get('min_size', 0)
         if dataset.filter_cfg.get('filter_empty_gt'):
             classes = dataset.metainfo.get('classes') or ()
-            named = np.array([*(name in classes for name in coco.category_names), False], bool)
             filled = np.zeros(len(coco.image_ids) + 1, bool)
-            filled[coco.images[named[coco.categories]]] = True
+            filled[coco.images[coco.in_classes(classes)]] = True
             kept &= filled[:-1]
     indices = np.flatnonzero(kept)
     subset = getattr(dataset, '_indices', None)

@@ -55,8 +55,7 @@ def summarize_coco(coco: CocoFile, title: str, classes: Sequence[str]) -> Summar
             'medium': medium - small,
             'large': len(sizes) - medium,
         }
-    in_classes = np.array([name in classes for name in names], bool)
-    filled = np.unique(images[in_classes[indices]]) if len(names) else np.empty(0, int)
+    filled = np.unique(coco.images[coco.in_classes(classes)])
     total = len(coco.image_ids)
     facts = {
         'images': f'{total}',
