@@ -1,6 +1,5 @@
 """Writes results as data files."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +51,8 @@ class ResultFiles:
             classes, first = self._model.classes, self._model.first_label
             write_labels(paths[0], result.label_map, classes=len(classes), first=first)
             if not self._has_classes:
-                write_json(self.folder / 'classes.json', class_numbers(classes, first))
+                # By number; None stands for a number without a class.
+                write_json(self.folder / 'classes.json', [*[None] * first, *classes])
                 self._has_classes = True
             return
         if isinstance(result, DetectionResult):
@@ -94,13 +94,3 @@ def encode_segments(segments: np.ndarray) -> bytes:
     from panopticapi.utils import id2rgb
 
     return encode_image('.png', id2rgb(segments)[..., ::-1])
-
-
-def class_numbers(classes: Sequence[str], first: int) -> list[str | None]:
-    """Lists class names by their number in label images; None for a number without a class.
-
-    Args:
-        classes: The names, by index.
-        first: Number of the first class.
-    """
-    return [*[None] * first, *classes]
