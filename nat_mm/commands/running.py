@@ -1,6 +1,7 @@
 """Runs a command, and reports user errors in one line and with exit code 2."""
 
 import io
+import logging
 import signal
 import sys
 import textwrap
@@ -26,6 +27,8 @@ def run_command(main: Callable[[], None]) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # Names of files may contain what the terminal's encoding lacks.
         sys.stdout.reconfigure(errors='backslashreplace')
+    # If a log cannot be written, a traceback per line would hide what matters.
+    logging.raiseExceptions = False
     try:
         with perhaps_unread():
             main()

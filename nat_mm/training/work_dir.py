@@ -1,7 +1,6 @@
 """Work directory of a training run: locks it for one run, and checks for free space."""
 
 import fcntl
-import logging
 import os
 import shutil
 import socket
@@ -222,8 +221,6 @@ def disk_mistakes(*places: str, advice: str = '') -> Iterator[None]:
         UserError: If the disk is full, or a checkpoint or another file cannot be written for
             another reason.
     """
-    # If the log cannot be written, a traceback per line would hide what matters.
-    raise_exceptions, logging.raiseExceptions = logging.raiseExceptions, False
     try:
         yield
     except OSError as error:
@@ -235,5 +232,3 @@ def disk_mistakes(*places: str, advice: str = '') -> Iterator[None]:
         else:
             raise
         raise UserError(f'{problem}. {advice}' if advice else problem) from error
-    finally:
-        logging.raiseExceptions = raise_exceptions

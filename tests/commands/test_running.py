@@ -57,10 +57,21 @@ def test_names_that_the_terminal_cannot_show(encoding, monkeypatch):
 
 
 @pytest.mark.skipif(not os.path.exists('/dev/full'), reason='no device that is always full')
-def test_output_to_a_full_disk():
-    command = 'from nat_mm.commands.running import run_command; run_command(lambda: print("text"))'
+@pytest.mark.parametrize('statement', ['print("text")', 'logging.warning("text")'])
+def test_output_to_a_full_disk(statement):
+    command = f"""
+import logging, sys
+from nat_mm.commands.running import run_command
+logging.basicConfig(stream=sys.stdout)
+run_command(lambda: {statement})
+"""
     with open('/dev/full', 'w') as full:
-        run = subprocess.run([sys.executable, '-c', command], stdout=full, stderr=subprocess.PIPE)
+        run = subprocess.run(
+            [sys.executable, '-c', command],
+            env={**os.environ, 'PYTHONUNBUFFERED': ''},
+            stdout=full,
+            stderr=subprocess.PIPE,
+        )
     assert (run.returncode, run.stderr.count(b'\n')) == (2, 1)
     assert b'No space left on device' in run.stderr
 
