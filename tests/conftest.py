@@ -86,7 +86,7 @@ LANES = {
         'tests/commands/test_kills.py',
         'tests/commands/test_predict_video.py::test_signal_to_the_command',
         'tests/commands/test_processes.py',
-        'tests/commands/test_running.py::test_output_to_a_full_disk',
+        'tests/commands/test_running.py',
         'tests/commands/test_train.py::test_killed_run_is_resumed',
         'tests/commands/test_work_dir.py',
         'tests/training/test_autocast.py',

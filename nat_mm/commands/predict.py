@@ -19,7 +19,7 @@ pipeline loads the images.
 
 An input that cannot be predicted does not stop the others: files that are not images, not regular
 files or too large, or whose names are too long. They are listed at the end, with exit code 2. After
-Ctrl-C (exit code 130), everything predicted so far is complete.
+Ctrl-C (exit code 130) or SIGTERM (143), everything predicted so far is complete.
 """
 
 import argparse

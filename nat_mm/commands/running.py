@@ -5,21 +5,26 @@ import logging
 import signal
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from nat_mm.errors import DISK_ERRORS, CheckpointError, FileWriteError, UserError
+from nat_mm.forks import FORKS
 from nat_mm.output import perhaps_unread
 
 INTERRUPTED = 128 + signal.SIGINT
 """Exit code after Ctrl-C, as shells report it."""
+
+STOPS = (signal.SIGTERM, signal.SIGHUP)
+"""Signals that stop a command: of a scheduler or ``kill``, and of a terminal that is closed."""
 
 
 def run_command(main: Callable[[], None]) -> None:
     """Runs a command, and reports mistakes of the user in one line on stderr with exit code 2.
 
     These are `UserError` and `CheckpointError`. Files that cannot be written and a full disk are
-    reported in the same way. Ctrl-C ends the command with a line and exit code 130. Any other
-    exception is a bug in the program and keeps its traceback.
+    reported in the same way. Ctrl-C ends the command with a line and exit code 130, and SIGTERM and
+    SIGHUP with 143 and 129; temporary files are removed. Any other exception is a bug in the
+    program and keeps its traceback.
 
     Args:
         main: The command.
@@ -29,6 +34,7 @@ def run_command(main: Callable[[], None]) -> None:
         sys.stdout.reconfigure(errors='backslashreplace')
     # If a log cannot be written, a traceback per line would hide what matters.
     logging.raiseExceptions = False
+    exit_on_signals(STOPS)
     try:
         with perhaps_unread():
             main()
@@ -44,13 +50,17 @@ def run_command(main: Callable[[], None]) -> None:
         sys.exit(INTERRUPTED)
 
 
-def exit_on_signals() -> None:
-    """Makes SIGINT and SIGTERM raise SystemExit, which ends what the command has started.
+def exit_on_signals(numbers: Sequence[signal.Signals] = (signal.SIGINT, *STOPS)) -> None:
+    """Makes signals raise SystemExit, which ends what the command has started.
 
     A second signal ends the process at once: another exception would do so amid the work of its
-    threads, and libraries abort then.
+    threads, and libraries abort then. Signals that are ignored, as SIGHUP is by ``nohup``, remain
+    so.
+
+    Args:
+        numbers: The signals.
     """
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = [each for each in numbers if signal.getsignal(each) != signal.SIG_IGN]
 
     def end(number: int, frame: object) -> None:
         for each in numbers:
@@ -59,6 +69,7 @@ def exit_on_signals() -> None:
 
     for number in numbers:
         signal.signal(number, end)
+    FORKS.signals |= set(numbers)
 
 
 def printable(text: str) -> str:

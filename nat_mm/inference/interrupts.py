@@ -1,4 +1,4 @@
-"""Lets Ctrl-C stop a command only where nothing is left half done."""
+"""Lets signals stop a command only where nothing is left half done."""
 
 import signal
 import threading
@@ -8,15 +8,26 @@ from contextlib import contextmanager
 
 @contextmanager
 def delayed_interrupt() -> Iterator[None]:
-    """Delays the effect of a Ctrl-C inside the ``with`` block until its end."""
+    """Delays the effect of Ctrl-C, SIGTERM and SIGHUP inside the ``with`` block until its end.
+
+    A signal without a handler of Python's keeps its effect.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     received = []
-    handler = signal.signal(signal.SIGINT, lambda *arguments: received.append(arguments))
+    handlers = {
+        number: handler
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if callable(handler := signal.getsignal(number))
+    }
+    for number in handlers:
+        signal.signal(number, lambda *arguments: received.append(arguments))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, handler)
-        if received and callable(handler):
-            handler(*received[0])
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if received:
+            number, frame = received[0]
+            handlers[number](number, frame)

@@ -1,6 +1,7 @@
 """Prepares a run for the launcher that started its processes, also on CPUs."""
 
 import os
+import signal
 
 import torch.distributed
 from mmengine.config import Config, ConfigDict
@@ -35,6 +36,9 @@ def prepare_launcher(config: Config) -> None:
             or the launcher needs a GPU.
     """
     launcher = config.launcher
+    if launcher != 'none':
+        # When a process fails, its launcher ends the others, which wait for it in C++.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     missing = [name for name in VARIABLES.get(launcher, ()) if name not in os.environ]
     if missing:
         raise UserError(

@@ -16,6 +16,7 @@ from mmengine.runner import FlexibleRunner
 from torch.distributed import ReduceOp, all_reduce
 
 from nat_mm.compat.outdated_checkpoints import note_outdated
+from nat_mm.forks import FORKS
 from nat_mm.training.checkpoint_hook import find_checkpoint_hook
 from nat_mm.wrappers import list_optim_wrappers
 
@@ -51,7 +52,8 @@ def stop_on_signals(runner: Any) -> Iterator[None]:
 
     handlers = {each: signal.signal(each, ask_to_stop) for each in numbers}
     handlers[signal.SIGCHLD] = signal.getsignal(signal.SIGCHLD)
-    _FORKS.is_active = signal.SIGTERM in numbers
+    before = FORKS.signals
+    FORKS.signals = before | ({signal.SIGTERM} & set(numbers))
     try:
         yield
     except RuntimeError as error:
@@ -59,46 +61,9 @@ def stop_on_signals(runner: Any) -> Iterator[None]:
             raise
         stop.finish(runner, stop.signal)
     finally:
-        _FORKS.is_active = False
+        FORKS.signals = before
         for each, handler in handlers.items():
             signal.signal(each, handler)
-
-
-class _Forks:
-    """Lets SIGTERM end forked processes while a run trains, as ``multiprocessing.Pool`` relies on.
-
-    With the handler that they inherit, workers of a metric's pool would ignore it, and the run
-    would wait for them forever. The signal is held back during a fork, since Python forgets what
-    arrives before the new process has its own handler.
-    """
-
-    def __init__(self):
-        self.is_active = False
-        self._of_thread = threading.local()
-        os.register_at_fork(
-            before=self._hold_back,
-            after_in_parent=self._let_through,
-            after_in_child=self._end_by_default,
-        )
-
-    def _hold_back(self) -> None:
-        mask = None
-        if self.is_active:
-            mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        self._of_thread.mask = mask
-
-    def _let_through(self) -> None:
-        if self._of_thread.mask is not None:
-            signal.pthread_sigmask(signal.SIG_SETMASK, self._of_thread.mask)
-
-    def _end_by_default(self) -> None:
-        if self._of_thread.mask is not None:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        self._let_through()
-        self.is_active = False
-
-
-_FORKS = _Forks()
 
 
 class _StopHook(Hook):

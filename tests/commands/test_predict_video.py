@@ -330,7 +330,8 @@ def test_signal_while_results_are_written(task, run, video, monkeypatch, tmp_pat
         assert len(written['images']) == 2
 
 
-def test_signal_to_the_command(configs, trained, tmp_path, environment):
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signal_to_the_command(number, configs, trained, tmp_path, environment):
     video = write_video(tmp_path / 'clip.mp4', frames=1000)
     out = tmp_path / 'out'
     process = ForkedPython(
@@ -342,9 +343,9 @@ def test_signal_to_the_command(configs, trained, tmp_path, environment):
     )
     while process.poll() is None and not (out / 'results' / 'clip' / '000002.png').exists():
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     output = process.stdout.read()
-    assert process.wait() == 130, output
+    assert process.wait() == 128 + number, output
     assert 'Traceback' not in output
     count = len(list((out / 'results' / 'clip').iterdir()))
     assert 3 <= count < 1000

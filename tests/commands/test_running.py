@@ -88,3 +88,40 @@ finally:
 """
     run = subprocess.run([sys.executable, '-c', command], stderr=subprocess.PIPE)
     assert (run.returncode, run.stderr) == (-signal.SIGTERM, b'')
+
+
+@pytest.mark.parametrize('name', ['SIGTERM', 'SIGHUP'])
+def test_signal_removes_temporary_files(tmp_path, name):
+    """Forked processes, in contrast, end by default."""
+    number = signal.Signals[name]
+    command = f"""
+import multiprocessing, signal, time
+from pathlib import Path
+from nat_mm.commands.running import run_command
+from nat_mm.files import whole_file
+def write():
+    with whole_file(Path('result.txt')) as unfinished:
+        unfinished.write_text('half')
+        worker = multiprocessing.get_context('fork').Process(target=time.sleep, args=[100])
+        worker.start()
+        worker.terminate()
+        worker.join()
+        assert worker.exitcode == -signal.SIGTERM
+        signal.raise_signal(signal.{name})
+run_command(write)
+"""
+    run = subprocess.run([sys.executable, '-c', command], cwd=tmp_path, stderr=subprocess.PIPE)
+    assert (run.returncode, run.stderr) == (128 + number, b'')
+    assert not list(tmp_path.iterdir())
+
+
+def test_ignored_signal():
+    """As by ``nohup``."""
+    command = """
+import signal
+from nat_mm.commands.running import run_command
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
+run_command(lambda: signal.raise_signal(signal.SIGHUP))
+"""
+    run = subprocess.run([sys.executable, '-c', command], stderr=subprocess.PIPE)
+    assert (run.returncode, run.stderr) == (0, b'')
