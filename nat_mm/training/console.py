@@ -4,6 +4,7 @@ import logging
 import os
 from pathlib import Path
 
+from mmengine.dist import master_only
 from mmengine.runner import FlexibleRunner, Runner
 
 _FOR_THE_FILE = (
@@ -19,7 +20,10 @@ LOG_FOLDERS: set[Path] = set()
 
 
 class _ShortConsole:
-    """Omits environment, config, hooks and per-parameter options from the console."""
+    """Omits environment, config, hooks and per-parameter options from the console.
+
+    It also keeps a config that lies in the work directory as it is.
+    """
 
     def _log_env(self, *arguments: dict) -> None:
         # This is the first use of the logger in both runners.
@@ -29,6 +33,17 @@ class _ShortConsole:
                 handler.addFilter(_is_for_the_console)
         super()._log_env(*arguments)
         self.logger.info('Environment, config and hooks: see %s', self.logger.log_file)
+
+    @master_only
+    def dump_config(self) -> None:
+        """Writes the config to the work directory, or beside the log if it was read from there."""
+        source = self.cfg.filename
+        target = source and Path(self.work_dir, os.path.basename(source))
+        if target and target.exists() and target.samefile(source):
+            # Its bases and comments would be lost.
+            self.cfg.dump(os.path.join(self.log_dir, target.name))
+        else:
+            super().dump_config()
 
 
 class ShortRunner(_ShortConsole, Runner):

@@ -188,6 +188,18 @@ def test_auto_scale_lr(train, configs, tmp_path):
     assert logged(tmp_path)[0]['lr'] == pytest.approx(6e-5 * 2 / 16)
 
 
+@pytest.mark.parametrize('runner', ['Runner', 'FlexibleRunner'])
+def test_config_in_the_work_dir_is_kept(runner, train, configs, tmp_path):
+    config = tmp_path / 'own.py'
+    config.write_text(f"_base_ = '{configs['segmentation']}'  # a comment\n")
+    text = config.read_text()
+    options = [f'runner_type={runner}', 'train_cfg.max_iters=1', 'train_cfg.val_interval=100']
+    train([str(config), '--work-dir', str(tmp_path), '--cfg-options', *options])
+    assert config.read_text() == text
+    (written,) = tmp_path.glob('*/own.py')
+    assert Config.fromfile(written).train_cfg.max_iters == 1
+
+
 def test_work_dir_is_named_after_the_config(configs, monkeypatch, tmp_path):
     from nat_mm.config.reading import load_config
 
