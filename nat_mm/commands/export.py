@@ -46,6 +46,7 @@ from nat_mm.export.files import write_model
 from nat_mm.export.model import model_to_onnx
 from nat_mm.export.program import OPSET
 from nat_mm.inference.checkpoint import weight_mistakes
+from nat_mm.inference.images import check_not_overwritten
 from nat_mm.inference.inputs import LeftOut, find_inputs, read_frames
 from nat_mm.inference.load_model import load_model
 from nat_mm.inference.model import Model
@@ -98,6 +99,8 @@ def check_arguments(arguments: argparse.Namespace) -> None:
         raise UserError(f'OUT is a folder: {target}')
     if target.exists() and not arguments.force:
         raise UserError(f'{target} exists; --force overwrites it')
+    if arguments.checkpoint is not None:
+        check_not_overwritten([Path(arguments.checkpoint)], [target])
     if arguments.part == 'backbone':
         for option in ('preprocess', 'images', 'int8'):
             if getattr(arguments, option):

@@ -129,6 +129,16 @@ def test_wrong_target(refused, configs, tmp_path, target, message):
     assert (tmp_path / 'old.onnx').read_text() == 'precious'
 
 
+def test_checkpoint_is_kept(refused, configs, tmp_path):
+    checkpoint, link = tmp_path / 'weights.onnx', tmp_path / 'link.onnx'
+    checkpoint.write_bytes(b'weights')
+    link.symlink_to(checkpoint)
+    for source in (checkpoint, link):
+        message = refused(configs['detection'], source, checkpoint, '--force')
+        assert 'would overwrite an input' in message
+    assert checkpoint.read_bytes() == b'weights'
+
+
 def test_missing_packages(refused, configs, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'onnxruntime', None)
     message = refused(configs['detection'], tmp_path / 'backbone.onnx')
