@@ -1,12 +1,21 @@
 """Closes lingering connections, so that a slow client costs no more than a fast one."""
 
 import asyncio
+import os
+import resource
+from typing import Any
 
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from nat_mm.errors import UserError
+
 CONNECTIONS = 600
 """Most open connections; further ones get an error and are closed."""
+
+_SPARE_FILES = 64
+_FILES_PER_CONNECTION = 3
+"""The connection, a file that it sends, and one that is refused at the same time."""
 
 HEADER_SECONDS = 10
 """Time in which the header of a request must arrive."""
@@ -28,10 +37,36 @@ _PATIENCE = {h11.IDLE: HEADER_SECONDS, h11.SEND_BODY: BODY_SECONDS}
 """Time limits by what the client is to send next: a header, or the rest of a request."""
 
 
+def count_possible() -> int:
+    """Returns for how many connections, at most `CONNECTIONS`, this process can open files.
+
+    The process's own limit on open files is raised if necessary and possible.
+
+    Raises:
+        UserError: For none.
+    """
+    opened = len(os.listdir('/proc/self/fd')) + _SPARE_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = opened + CONNECTIONS * _FILES_PER_CONNECTION
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        needed = soft
+    possible = (needed - opened) // _FILES_PER_CONNECTION
+    if possible < 1:
+        raise UserError(
+            f'the limit of {soft} open files is too low for a server: raise it with ulimit -n'
+        )
+    return possible
+
+
 class BoundedConnection(H11Protocol):
     """uvicorn's connection with time limits, which uvicorn lacks.
 
     uvicorn waits forever for a request, and for a client that reads little or nothing.
+
+    Args:
+        most: Most connections for which the process can open files.
 
     Attributes:
         crowd: Message to a client if there are too many connections.
@@ -43,8 +78,12 @@ class BoundedConnection(H11Protocol):
     _reading: asyncio.TimerHandle | None = None
     _writing: asyncio.TimerHandle | None = None
 
+    def __init__(self, *arguments: Any, most: int, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._most = most
+
     def connection_made(self, transport: asyncio.Transport) -> None:
-        if len(self.connections) >= CONNECTIONS:
+        if len(self.connections) >= min(CONNECTIONS, self._most):
             transport.write(_FULL % (len(self.crowd), self.crowd))
             transport.close()
         super().connection_made(transport)

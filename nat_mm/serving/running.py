@@ -1,5 +1,6 @@
 """Runs uvicorn inside a ``with`` block."""
 
+import functools
 import socket
 import sys
 import threading
@@ -11,7 +12,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from nat_mm.errors import UserError
-from nat_mm.serving.connections import BoundedConnection
+from nat_mm.serving.connections import BoundedConnection, count_possible
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -60,11 +61,14 @@ def served(
         An event that is set when the application is no longer served.
 
     Raises:
-        UserError: If the application does not start.
+        UserError: If the application does not start, or too few files can be open.
     """
+    most = count_possible()
     config = uvicorn.Config(
         app,
-        http=connection,
+        http=functools.partial(connection, most=most),
+        # As many are accepted at once, each of which is open until it is refused.
+        backlog=max(16, most // 4),
         ws='none',
         log_level='warning',
         timeout_graceful_shutdown=last_seconds,

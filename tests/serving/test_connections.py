@@ -1,5 +1,8 @@
 """Tests how long a connection stays open for a client that reads slowly."""
 
+import logging
+import os
+import resource
 import socket
 import threading
 import time
@@ -7,9 +10,11 @@ from contextlib import suppress
 
 import pytest
 
+from nat_mm.errors import UserError
 from nat_mm.serving import connections
 from nat_mm.serving.connections import BoundedConnection
 from nat_mm.serving.running import listen, served
+from tests.processes import run_alone
 
 SIZE = 400_000
 BUFFER = 4096
@@ -102,3 +107,51 @@ def test_client_that_reads_too_slowly_is_hung_up_on(client, monkeypatch):
     client.sendall(REQUEST)
     assert receive_rest(client, size=1000, pause=0.02) < SIZE
     assert Recorded.lost.wait(30)
+
+
+def limit_open_files(count):
+    """Lets a process open only a few more files than it has, and then no more."""
+    limit = len(os.listdir('/proc/self/fd')) + count
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+
+
+def connect_often():
+    """Returns what the asyncio of a server logs that gets more connections than it can open."""
+    messages = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logging.getLogger('asyncio').addHandler(handler)
+    with listen('127.0.0.1', 0) as listener:
+        clients = [socket.socket() for _ in range(160)]
+        limit_open_files(130)
+        with served(answer, listener):
+            for number, client in enumerate(clients):
+                client.settimeout(30)
+                client.connect(listener.getsockname())
+                if number > 25:
+                    assert client.recv(12) == b'HTTP/1.1 503'
+    return messages
+
+
+def test_few_open_files():
+    assert run_alone(connect_often) == []
+
+
+def count_without_files():
+    limit_open_files(10)
+    with pytest.raises(UserError, match=r'open files is too low for a server: .* ulimit -n'):
+        connections.count_possible()
+
+
+def test_no_open_files():
+    run_alone(count_without_files)
+
+
+def raise_limit():
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (70, hard))
+    return connections.count_possible()
+
+
+def test_limit_that_can_be_raised():
+    assert run_alone(raise_limit) == connections.CONNECTIONS
