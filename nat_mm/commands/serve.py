@@ -6,8 +6,8 @@
   GET  /docs      a page to try these endpoints, made from /openapi.json
 
 Images of the same shape that arrive within --max-wait are predicted at once. On SIGTERM or Ctrl-C,
-the server answers the requests that have arrived, then exits. It needs the extra serve
-(pip install 'nat_mm[serve]'), but no internet. It asks for no password.
+the server answers the requests that have arrived or arrive within 5 s, then exits. It needs the
+extra serve (pip install 'nat_mm[serve]'), but no internet. It asks for no password.
 """
 
 import argparse

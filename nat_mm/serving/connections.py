@@ -23,6 +23,9 @@ HEADER_SECONDS = 10
 BODY_SECONDS = 60
 """Time in which the rest of a request, such as a file, must arrive."""
 
+LAST_SECONDS = 5
+"""Time in which the rest of a request must arrive once the server is to end."""
+
 WRITE_SECONDS = 30
 """Time in which a client must read `WRITE_BYTES` of what waits for it, again and again."""
 
@@ -94,6 +97,12 @@ class BoundedConnection(H11Protocol):
             if timer is not None:
                 timer.cancel()
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        if self.conn.their_state is h11.SEND_BODY:
+            self._reading.cancel()
+            self._reading = self.loop.call_later(LAST_SECONDS, self.transport.abort)
 
     def handle_events(self) -> None:
         super().handle_events()

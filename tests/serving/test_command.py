@@ -29,7 +29,8 @@ def test_only_this_computer_is_served_by_default():
 
 
 def test_command_answers_what_has_arrived_when_it_is_told_to_end(port, capsys, monkeypatch):
-    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    handlers = {number: signal.getsignal(number) for number in numbers}
     answers, begun = [], threading.Event()
     infer = Model.infer
 
@@ -44,7 +45,8 @@ def test_command_answers_what_has_arrived_when_it_is_told_to_end(port, capsys, m
 
     def ask():
         deadline = time.monotonic() + 60
-        while signal.getsignal(signal.SIGTERM) == handlers[1] and time.monotonic() < deadline:
+        before = handlers[signal.SIGTERM]
+        while signal.getsignal(signal.SIGTERM) == before and time.monotonic() < deadline:
             time.sleep(0.01)
         answer = httpx.post(f'http://127.0.0.1:{port}/predict', content=png(), timeout=60)
         answers.append(answer.status_code)
@@ -59,7 +61,7 @@ def test_command_answers_what_has_arrived_when_it_is_told_to_end(port, capsys, m
     finally:
         for thread in threads:
             thread.join()
-        for number, handler in zip((signal.SIGINT, signal.SIGTERM), handlers, strict=True):
+        for number, handler in handlers.items():
             signal.signal(number, handler)
     assert ended.value.code == 128 + signal.SIGTERM
     assert answers == [200]

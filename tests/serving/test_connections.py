@@ -109,6 +109,24 @@ def test_client_that_reads_too_slowly_is_hung_up_on(client, monkeypatch):
     assert Recorded.lost.wait(30)
 
 
+def test_half_a_request_does_not_delay_the_end(monkeypatch):
+    monkeypatch.setattr(connections, 'LAST_SECONDS', 0.1)
+    begun, received = threading.Event(), []
+
+    async def app(scope, receive, send):
+        while scope['type'] == 'http' and 'http.disconnect' not in received:
+            received.append((await receive())['type'])
+            begun.set()
+
+    with listen('127.0.0.1', 0) as listener, socket.socket() as client:
+        with served(app, listener, last_seconds=20):
+            client.connect(listener.getsockname())
+            client.sendall(b'POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf')
+            assert begun.wait(30)
+        # Otherwise, the application would be canceled at the end of the 20 seconds.
+        assert received == ['http.request', 'http.disconnect']
+
+
 def limit_open_files(count):
     """Lets a process open only a few more files than it has, and then no more."""
     limit = len(os.listdir('/proc/self/fd')) + count
