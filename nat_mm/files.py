@@ -173,6 +173,22 @@ def check_folder(folder: Path, *, name: str) -> None:
         raise UserError(f'{name} {folder}: {existing} is not writable')
 
 
+def check_utf8(path: str | Path, *, name: str) -> None:
+    """Checks that the name of a file or folder is valid UTF-8, as some libraries require.
+
+    Args:
+        path: The file or folder.
+        name: What it is called in messages, such as ``work dir``.
+
+    Raises:
+        UserError: It is not.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f'{name} {path}: the name must be valid UTF-8') from error
+
+
 def _synchronize(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:

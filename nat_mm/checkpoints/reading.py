@@ -21,6 +21,7 @@ from nat_mm.checkpoints.meta import read_classes
 from nat_mm.checkpoints.published import asks_mirrors_first, mirror_of
 from nat_mm.compat.checkpoints import read_safely
 from nat_mm.errors import CheckpointError, one_line
+from nat_mm.files import check_utf8
 
 Reader = Callable[[str, Any], Any]
 _READER: ContextVar[Reader | None] = ContextVar('reader', default=None)
@@ -42,6 +43,7 @@ def read_checkpoint(source: str, *, map_location: str | torch.device | None = 'c
         FileNotFoundError: If there is no such file.
         CheckpointError: If the file is damaged, could run code, or does not exist on the Hub.
         URLError: If the file cannot be downloaded.
+        UserError: If the name of the file is not valid UTF-8.
     """
     path = os.path.expanduser(source)
     if source.startswith(hub.PREFIX):
@@ -52,6 +54,7 @@ def read_checkpoint(source: str, *, map_location: str | torch.device | None = 'c
         return _read_url(source, map_location, lambda: load(source, map_location=map_location))
     if not os.path.isfile(path):
         raise FileNotFoundError(f'{source} can not be found.')
+    check_utf8(path, name='checkpoint')
     if path.endswith('.safetensors'):
         return _read_safetensors(path, map_location)
     # Only zip files can be memory-mapped.

@@ -212,3 +212,12 @@ def test_other_architecture(refused, tmp_path):
     torch.save({'layer1.0.conv1.weight': torch.ones(1)}, tmp_path / 'resnet.pth')
     message = refused(tmp_path / 'resnet.pth', tmp_path / 'out.pth')
     assert 'not a checkpoint of a NAT, DiNAT or DiNAT_s' in message
+
+
+def test_names_that_are_not_utf8(refused, tmp_path):
+    """Memory-mapped files of PyTorch, and safetensors, need one that is."""
+    good, bad = tmp_path / 'good.pth', tmp_path / 'caf\udce9.pth'
+    for path in (good, bad):
+        torch.save({'weight': torch.ones(2)}, path)
+    assert 'checkpoint' in refused(bad, tmp_path / 'new.pth')
+    assert 'the name must be valid UTF-8' in refused(good, bad, '--force')

@@ -119,6 +119,7 @@ def test_nothing_is_left_where_onnxruntime_differs(refused, exported, tmp_path, 
     ('target', 'message'),
     [
         ('backbone.pth', 'OUT must end with .onnx, got '),
+        ('caf\udce9.onnx', 'the name must be valid UTF-8'),
         ('nowhere/backbone.onnx', 'the folder of OUT does not exist: '),
         ('old.onnx', '; --force overwrites it'),
     ],

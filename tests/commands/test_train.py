@@ -188,6 +188,15 @@ def test_auto_scale_lr(train, configs, tmp_path):
     assert logged(tmp_path)[0]['lr'] == pytest.approx(6e-5 * 2 / 16)
 
 
+def test_work_dir_without_a_valid_name(train, configs, monkeypatch, tmp_path):
+    folder = tmp_path / 'caf\udce9'
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    with pytest.raises(UserError, match=r'work dir .*/run: the name must be valid UTF-8'):
+        train([str(configs['segmentation']), '--work-dir', 'run'])
+    assert not list(folder.iterdir())
+
+
 @pytest.mark.parametrize('runner', ['Runner', 'FlexibleRunner'])
 def test_config_in_the_work_dir_is_kept(runner, train, configs, tmp_path):
     config = tmp_path / 'own.py'
