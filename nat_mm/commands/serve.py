@@ -24,7 +24,7 @@ from nat_mm.commands.arguments import (
     check_installed,
     make_parser,
 )
-from nat_mm.commands.running import exit_on_signals
+from nat_mm.commands.running import exit_on_signals, printable
 from nat_mm.errors import UserError
 from nat_mm.inference.images import MEGAPIXELS
 from nat_mm.inference.load_model import load_model
@@ -123,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             overrides=arguments.cfg_options,
             mirror=arguments.mirror,
         )
-        app = build_app(model, limits, name=Path(arguments.config).stem)
+        app = build_app(model, limits, name=printable(Path(arguments.config).stem))
         # Requests that have arrived are answered or given up within the timeout.
         with served(app, listener, last_seconds=int(limits.timeout) + 1) as ended:
             print(f'{local_address(listener)}docs (Ctrl-C to stop)', flush=True)

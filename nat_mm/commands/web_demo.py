@@ -19,7 +19,7 @@ from nat_mm.commands.arguments import (
     check_installed,
     make_parser,
 )
-from nat_mm.commands.running import exit_on_signals
+from nat_mm.commands.running import exit_on_signals, printable
 from nat_mm.demo.runs import CONFIGS
 from nat_mm.errors import UserError
 from nat_mm.inference.drawing import check_opacity
@@ -90,7 +90,7 @@ def load_models(arguments: argparse.Namespace) -> dict[str, Model]:
         config, checkpoint, content = source
         name = stem if stems.count(stem) == 1 else f'{number}: {stem}, {Path(checkpoint).stem}'
         with read_before(checkpoint, content):
-            models[name] = load_model(
+            models[printable(name)] = load_model(
                 config, checkpoint, device=arguments.device, mirror=arguments.mirror
             )
     return models

@@ -73,6 +73,17 @@ def test_closed_output(start, monkeypatch):
     assert start().get('/health').status_code == 200
 
 
+def test_config_whose_name_is_not_utf8(port, tmp_path, monkeypatch):
+    def refuse(model, limits, *, name):
+        raise UserError(name)
+
+    monkeypatch.setattr('nat_mm.serving.app.build_app', refuse)
+    config = tmp_path / 'caf\udce9.py'
+    config.write_text(f"_base_ = '{MODEL[0]}'\n")
+    with pytest.raises(UserError, match=r'^caf\\udce9$'):
+        serve.main([str(config), *MODEL[1:], '--port', str(port)])
+
+
 def test_port_in_use(port):
     with (
         socket.create_server(('127.0.0.1', port)),

@@ -36,6 +36,14 @@ def test_models_of_one_config_have_names_of_their_own(tool, sources):
     ]
 
 
+def test_config_whose_name_is_not_utf8(tool, sources, tmp_path):
+    source, checkpoint = sources['segmentor']
+    config = tmp_path / 'caf\udce9.py'
+    config.write_text(f"_base_ = '{source}'\n")
+    models = tool.load_models(tool.parse_arguments(['--model', str(config), str(checkpoint)]))
+    assert list(models) == [r'caf\udce9']
+
+
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
