@@ -196,6 +196,23 @@ def test_full_disk_is_reported(tmp_path, limit_file_size):
     assert not list(tmp_path.iterdir())
 
 
+def test_an_error_keeps_the_earlier_dataset(tmp_path, monkeypatch):
+    """The new one is written in the folder, which may be on a disk of its own, which is full."""
+    small = {'train_scenes': 1, 'val_scenes': 1, 'image_size': 64}
+    folder, other = tmp_path / 'data', DatasetOptions(**small, seed=5)
+    write_dataset(folder, DatasetOptions(**small), progress=False)
+    before = {path: path.read_bytes() for path in folder.rglob('*.*')}
+
+    def fail(split, index, options):
+        assert [path.name for path in tmp_path.iterdir()] == ['data']
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr(writer, 'make_scene', fail)
+    with pytest.raises(FileWriteError, match='No space left on device'):
+        write_dataset(folder, other, overwrite=True, progress=False)
+    assert {path: path.read_bytes() for path in folder.rglob('*.*')} == before
+
+
 def test_an_empty_folder_is_filled(tmp_path):
     options = DatasetOptions(train_scenes=1, val_scenes=1, image_size=64)
     assert write_dataset(tmp_path, options, progress=False)
