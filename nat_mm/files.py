@@ -4,6 +4,7 @@ import json
 import os
 import secrets
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -173,8 +174,10 @@ def check_folder(folder: Path, *, name: str) -> None:
         raise UserError(f'{name} {folder}: {existing} is not writable')
 
 
-def check_utf8(path: str | Path, *, name: str) -> None:
-    """Checks that the name of a file or folder is valid UTF-8, as some libraries require.
+def check_is_text(path: str | Path, *, name: str) -> None:
+    """Checks that the name of a file or folder is text in Python's encoding, usually UTF-8.
+
+    Some libraries require it.
 
     Args:
         path: The file or folder.
@@ -186,7 +189,8 @@ def check_utf8(path: str | Path, *, name: str) -> None:
     try:
         str(path).encode()
     except UnicodeEncodeError as error:
-        raise UserError(f'{name} {path}: the name must be valid UTF-8') from error
+        encoding = sys.getfilesystemencoding().upper()
+        raise UserError(f'{name} {path}: the name must be valid {encoding}') from error
 
 
 def _synchronize(path: Path) -> None:

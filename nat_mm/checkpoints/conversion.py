@@ -16,7 +16,7 @@ from nat_mm.checkpoints.meta import read_classes
 from nat_mm.checkpoints.reading import extract_state_dict, read_checkpoint
 from nat_mm.compat.whole_checkpoints import CheckedOutput
 from nat_mm.errors import one_line
-from nat_mm.files import check_utf8, write_errors
+from nat_mm.files import check_is_text, write_errors
 
 SUFFIXES = ('.pth', '.pt', '.bin', '.safetensors')
 
@@ -65,7 +65,7 @@ def convert_checkpoint(
     path = Path(target)
     if path.suffix not in SUFFIXES:
         raise ValueError(f'the result must end with one of {", ".join(SUFFIXES)}, got {target}')
-    check_utf8(path, name='the result')
+    check_is_text(path, name='the result')
     if not path.parent.is_dir():
         raise FileNotFoundError(f'no such folder: {path.parent}')
     if path.is_dir():

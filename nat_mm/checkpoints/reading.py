@@ -21,7 +21,7 @@ from nat_mm.checkpoints.meta import read_classes
 from nat_mm.checkpoints.published import asks_mirrors_first, mirror_of
 from nat_mm.compat.checkpoints import read_safely
 from nat_mm.errors import CheckpointError, one_line
-from nat_mm.files import check_utf8
+from nat_mm.files import check_is_text
 
 Reader = Callable[[str, Any], Any]
 _READER: ContextVar[Reader | None] = ContextVar('reader', default=None)
@@ -54,7 +54,7 @@ def read_checkpoint(source: str, *, map_location: str | torch.device | None = 'c
         return _read_url(source, map_location, lambda: load(source, map_location=map_location))
     if not os.path.isfile(path):
         raise FileNotFoundError(f'{source} can not be found.')
-    check_utf8(path, name='checkpoint')
+    check_is_text(path, name='checkpoint')
     if path.endswith('.safetensors'):
         return _read_safetensors(path, map_location)
     # Only zip files can be memory-mapped.

@@ -45,7 +45,7 @@ from nat_mm.export.backbone import output_names, write_backbone
 from nat_mm.export.files import write_model
 from nat_mm.export.model import model_to_onnx
 from nat_mm.export.program import OPSET
-from nat_mm.files import check_utf8
+from nat_mm.files import check_is_text
 from nat_mm.inference.checkpoint import weight_mistakes
 from nat_mm.inference.images import check_not_overwritten
 from nat_mm.inference.inputs import LeftOut, find_inputs, read_frames
@@ -94,7 +94,7 @@ def check_arguments(arguments: argparse.Namespace) -> None:
     target = Path(arguments.target)
     if target.suffix != '.onnx':
         raise UserError(f'OUT must end with .onnx, got {target}')
-    check_utf8(target, name='OUT')
+    check_is_text(target, name='OUT')
     if not target.parent.is_dir():
         raise UserError(f'the folder of OUT does not exist: {target.parent}')
     if target.is_dir():

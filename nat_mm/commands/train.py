@@ -25,7 +25,7 @@ from nat_mm.config.objects import type_name
 from nat_mm.config.reading import load_config
 from nat_mm.data.broken_samples import loading_mistakes
 from nat_mm.errors import UserError, brief
-from nat_mm.files import check_utf8
+from nat_mm.files import check_is_text
 from nat_mm.inference.checkpoint import (
     check_any_key_fits,
     check_checkpoint_fits,
@@ -175,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             arguments.config, overrides=arguments.cfg_options, work_dir=arguments.work_dir
         )
         # mmengine notes the whole path of the last checkpoint.
-        check_utf8(os.path.abspath(config.work_dir), name='work dir')
+        check_is_text(os.path.abspath(config.work_dir), name='work dir')
         apply_arguments(config, arguments)
         apply_tensorboard(config)
         prepare_launcher(config)
