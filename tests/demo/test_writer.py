@@ -1,6 +1,8 @@
 import contextlib
 import io
 import json
+import os
+import stat
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -211,6 +213,15 @@ def test_an_error_keeps_the_earlier_dataset(tmp_path, monkeypatch):
     with pytest.raises(FileWriteError, match='No space left on device'):
         write_dataset(folder, other, overwrite=True, progress=False)
     assert {path: path.read_bytes() for path in folder.rglob('*.*')} == before
+
+
+def test_permissions_are_those_of_other_new_folders(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_dataset(tmp_path / 'data', OPTIONS, progress=False)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / 'data').stat().st_mode) == 0o750
 
 
 def test_an_empty_folder_is_filled(tmp_path):

@@ -1,5 +1,7 @@
 """Tests the split into training and validation, and what is written."""
 
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -121,6 +123,17 @@ def test_full_disk_leaves_nothing(source, convert, tmp_path, limit_file_size):
     with pytest.raises(UserError, match=f'^cannot write {tmp_path}/out: File too large$'):
         convert('labelme')
     assert [path.name for path in tmp_path.iterdir()] == ['source']
+
+
+def test_permissions_are_those_of_other_new_folders(source, convert, tmp_path):
+    write_labelme(source / 'a.json', polygon('nut', *SQUARE))
+    write_labelme(source / 'b.json', polygon('nut', *SQUARE))
+    before = os.umask(0o027)
+    try:
+        convert('labelme')
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / 'out').stat().st_mode) == 0o750
 
 
 def test_label_images_need_masks(source, convert, tmp_path):
