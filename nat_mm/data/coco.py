@@ -77,8 +77,9 @@ def check_coco(
                 continue
             files[source.place] = coco
             yield from find_entry_problems(coco)
-            yield from find_class_problems(source, coco, learned=learned)
-            yield from find_annotation_problems(source, coco)
+            if not _is_unlabeled(source):
+                yield from find_class_problems(source, coco, learned=learned)
+                yield from find_annotation_problems(source, coco, is_alone=len(each) == 1)
             classes = tuple(source.dataset.metainfo.get('classes') or ())
             learned = learned or classes
             if (coco.path, classes) not in titles:
@@ -106,6 +107,14 @@ def is_panoptic(source: DataSource) -> bool:
     """Whether a dataset reads COCO's panoptic format."""
     module = sys.modules.get('mmdet.datasets.coco_panoptic')
     return module is not None and isinstance(source.dataset, module.CocoPanopticDataset)
+
+
+def _is_unlabeled(source: DataSource) -> bool:
+    """Whether a model learns from a dataset's images alone, as in semi-supervised training."""
+    module = sys.modules.get('mmdet.datasets.transforms')
+    return module is not None and any(
+        isinstance(each, module.LoadEmptyAnnotations) for each in source.transforms
+    )
 
 
 class _Reader:
@@ -138,19 +147,25 @@ def find_entry_problems(coco: CocoFile) -> Iterator[Finding]:
             yield Finding(f'{coco.where} {line}')
 
 
-def find_annotation_problems(source: DataSource, coco: CocoFile) -> Iterator[Finding]:
+def find_annotation_problems(
+    source: DataSource, coco: CocoFile, *, is_alone: bool = True
+) -> Iterator[Finding]:
     """Lists annotations that a dataset cannot use or would leave out.
 
     Args:
         source: The dataset.
         coco: Its annotation file.
+        is_alone: Whether it is the only dataset of its part. Next to others, a training dataset
+            without objects is of use unless it drops its images: they are the background.
 
     Yields:
         What is wrong.
     """
     is_training = not source.dataset.test_mode
+    drops_images = (source.dataset.filter_cfg or {}).get('filter_empty_gt', False)
+    needs_objects = is_training and (is_alone or drops_images)
     if not coco.has_annotations:
-        if is_training:
+        if needs_objects:
             yield Finding(f"{coco.where} is not COCO: it has no list 'annotations'")
         return
     say = _Teller(coco)
@@ -188,9 +203,9 @@ def find_annotation_problems(source: DataSource, coco: CocoFile) -> Iterator[Fin
         outside = ~unknown & ~coco.in_classes(classes)
         yield from say('has segments of categories that are not in metainfo.classes', outside)
     used = _used(source, coco)
-    if is_training and not used.any():
+    if needs_objects and not used.any():
         yield Finding(describe_empty(source.part))
-    elif not used.any():
+    elif not is_training and not used.any():
         yield Finding(
             f'{coco.where} has no annotations of the classes, so that metrics will be -1',
             is_error=False,

@@ -313,6 +313,34 @@ def test_training_without_annotations(check, content):
     assert "it has no list 'annotations'" in errors[0]
 
 
+@pytest.mark.parametrize('annotations', [None, []], ids=['no list', 'an empty list'])
+@pytest.mark.parametrize('is_unlabeled', [True, False], ids=['unlabeled', 'background'])
+def test_images_without_objects_next_to_others(
+    annotations, is_unlabeled, check, config, content, tmp_path
+):
+    """Semi-supervised training learns from unlabeled images, a detector also from background."""
+    path = tmp_path / 'more.json'
+    more = {'images': content['val']['images'], 'categories': content['val']['categories']}
+    path.write_text(json.dumps(more if annotations is None else {**more, 'annotations': []}))
+    labeled = config.train_dataloader.dataset
+    others = {**labeled, 'ann_file': str(path), 'data_prefix': dict(img='images/validation')}
+    others['filter_cfg'] = dict(filter_empty_gt=False)
+    if is_unlabeled:
+        others['pipeline'] = [dict(type='LoadImageFromFile'), dict(type='LoadEmptyAnnotations')]
+    config.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[labeled, others])
+    assert check(parts=['train'], images=True) == ([], [])
+
+
+def test_filter_that_leaves_no_image(check, config, content, tmp_path):
+    path = tmp_path / 'more.json'
+    path.write_text(json.dumps({**content['val'], 'annotations': []}))
+    labeled = config.train_dataloader.dataset
+    others = {**labeled, 'ann_file': str(path)}
+    config.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[labeled, others])
+    errors, _ = check(parts=['train'])
+    assert errors == ['the train dataset has no image with annotations of its classes']
+
+
 def test_evaluator_with_another_file(check, config, content, tmp_path):
     config.val_evaluator.ann_file = str(tmp_path / 'train.json')
     (error,), _ = check(parts=['val'])
