@@ -125,6 +125,8 @@ def draw_sample(
     kind = 'gt' if truth else 'pred'
     painter = _Painter(image, classes, palette, opacity=opacity, with_labels=with_labels)
     objects, segments = sample.get(f'{kind}_instances'), sample.get(f'{kind}_panoptic_seg')
+    if objects is not None and 'labels' not in objects:
+        objects = None  # the ground truth of a pipeline that loads none
     if segments is not None:
         painter.draw_segments(_array(segments.sem_seg)[0], objects, score_threshold)
     elif objects is not None:

@@ -65,8 +65,8 @@ class ResultVisualizer(Visualizer):
         """
         drawn = [image]
         if data_sample is not None:
+            parts = list(data_sample.items())
             kinds = [kind for kind, wanted in (('gt', draw_gt), ('pred', draw_pred)) if wanted]
-            present = data_sample.keys()
             classes, palette = classes_of_dataset(self.dataset_meta or {})
             drawn = [
                 draw_sample(
@@ -79,7 +79,7 @@ class ResultVisualizer(Visualizer):
                     opacity=self.opacity,
                 )
                 for kind in kinds
-                if any(key.startswith(f'{kind}_') for key in present)
+                if any(key.startswith(f'{kind}_') and _holds_data(value) for key, value in parts)
             ] or drawn
         side_by_side = np.concatenate(drawn, axis=1)
         self.set_image(side_by_side)
@@ -89,6 +89,11 @@ class ResultVisualizer(Visualizer):
             mmcv.imwrite(side_by_side[..., ::-1], out_file)
         else:
             self.add_image(name, side_by_side, step)
+
+
+def _holds_data(part: Any) -> bool:
+    """Whether a part of a sample has any fields; mmdet packs empty ones if it loads no truth."""
+    return not isinstance(part, BaseDataElement) or bool(part.keys())
 
 
 def replace_visualizer(config: Config, *, opacity: float) -> None:

@@ -232,6 +232,17 @@ def test_visualizer_of_runs(tmp_path):
     assert out_file.exists()
 
 
+def test_visualizer_without_ground_truth():
+    """mmdet's pipelines pack empty ground truth if they load none."""
+    visualizer = ResultVisualizer()
+    visualizer.dataset_meta = {'classes': CLASSES, 'palette': PALETTE}
+    sample = detection()
+    sample.gt_instances = InstanceData()
+    visualizer.add_datasample('x', IMAGE, sample, pred_score_thr=0.0)
+    np.testing.assert_array_equal(visualizer.get_image(), draw(sample))
+    np.testing.assert_array_equal(draw(sample, truth=True), IMAGE)
+
+
 def test_enlarged_objects():
     sample = detection()
     enlarged = enlarge_sample(sample, 3)
