@@ -12,6 +12,7 @@ from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from nat_mm.checkpoints import KeyReport, compare_keys, for_whole_model, read_classes
+from nat_mm.config.objects import walk_dicts
 from nat_mm.errors import PretrainedError, UserError, shorten
 from nat_mm.wrappers import unwrap_model
 
@@ -134,10 +135,17 @@ def weight_mistakes(config: Config) -> Iterator[None]:
     try:
         yield
     except URLError as error:
+        places = [
+            path
+            for path, each in walk_dicts(config.model, 'model')
+            if path.endswith('.init_cfg') and '://' in str(each.get('checkpoint'))
+        ] or ['model.backbone.init_cfg']
+        copies = ' '.join(f'{place}.checkpoint=PATH' for place in places)
+        nothing = ' '.join(f'{place}=None' for place in places)
         raise UserError(
             f'cannot download the pretrained weights of {config.filename} ({error.reason}). Give '
-            'a local copy with --cfg-options model.backbone.init_cfg.checkpoint=PATH, or train '
-            'from scratch with --cfg-options model.backbone.init_cfg=None'
+            f'a local copy with --cfg-options {copies}, or train from scratch with --cfg-options '
+            f'{nothing}'
         ) from error
     except PretrainedError as error:
         raise UserError(f'{config.filename}: {error}') from error

@@ -319,6 +319,13 @@ def test_pretrained_weights_without_network(mistake, pretrained):
     assert '--cfg-options model.backbone.init_cfg.checkpoint=PATH' in message
 
 
+def test_weights_of_the_whole_model_without_network(mistake):
+    whole = 'model.init_cfg.type=Pretrained', 'model.init_cfg.checkpoint=http://127.0.0.1:9/a.pth'
+    message = mistake(*whole)
+    assert 'a local copy with --cfg-options model.init_cfg.checkpoint=PATH, or' in message
+    assert message.endswith('with --cfg-options model.init_cfg=None')
+
+
 def test_pretrained_weights_of_another_model(mistake, pretrained, tmp_path):
     torch.save({'state_dict': {'other.weight': torch.zeros(1)}}, tmp_path / 'other.pth')
     assert 'fits NAT' in mistake(config=pretrained(tmp_path / 'other.pth'))
