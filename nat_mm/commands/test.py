@@ -22,7 +22,7 @@ from nat_mm.commands.arguments import (
 from nat_mm.commands.checking import require_sound_data
 from nat_mm.commands.misfits import misfits_explained
 from nat_mm.config.datasets import find_inner
-from nat_mm.config.objects import type_name
+from nat_mm.config.objects import type_name, walk_dicts
 from nat_mm.config.reading import load_config
 from nat_mm.data.broken_samples import loading_mistakes
 from nat_mm.data.paths import find_evaluators
@@ -82,6 +82,13 @@ def drawing_hook(config: Config, arguments: argparse.Namespace) -> Hook | None:
             show=arguments.show,
             wait_time=arguments.wait_time,
             score_threshold=own.get('score_thr', SCORE_THRESHOLD),
+        )
+    if type_name(own) == 'TrackVisualizationHook' and any(
+        'Annotation' in type_name(each) for _, each in walk_dicts(config.test_dataloader)
+    ):
+        raise UserError(
+            'mmdetection cannot draw the ground truth of a tracker: leave out --show and '
+            '--show-dir, or LoadTrackAnnotations in the test pipeline'
         )
     own.update(draw=True, show=arguments.show, wait_time=arguments.wait_time)
     if arguments.show_dir:

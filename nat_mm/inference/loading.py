@@ -58,7 +58,8 @@ class ImageLoader:
         needs_proposals: Whether these load proposals, as those of Fast R-CNN do.
 
     Raises:
-        UserError: The config has no test pipeline, or its loader cannot be built.
+        UserError: The config has no test pipeline, or one for videos, or its loader cannot be
+            built.
     """
 
     def __init__(self, config: Config | None = None) -> None:
@@ -71,6 +72,11 @@ class ImageLoader:
         pipeline = find_test_dataset(config).get('pipeline')
         if not pipeline:
             raise UserError(f'{config.filename} has no test_dataloader with a pipeline')
+        if type_name(pipeline[-1]) == 'PackTrackInputs':
+            raise UserError(
+                f"{config.filename} takes the frames of its dataset's videos, not single images, "
+                'so that only nat-mm test can run the model'
+            )
         transforms = [each for each in pipeline if 'Annotation' not in type_name(each)]
         # A loader with another name must be the first transform.
         loaders = [each for each in transforms if 'Load' in type_name(each)] or transforms[:1]

@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 from argparse import Namespace
+from contextlib import nullcontext
 from pathlib import Path
 
 import cv2
@@ -17,7 +18,7 @@ from mmengine.config import Config
 from mmengine.fileio import LocalBackend
 
 from nat_mm.checkpoints import read_checkpoint
-from nat_mm.commands.test import augment
+from nat_mm.commands.test import augment, drawing_hook
 from nat_mm.errors import UserError
 from tests.loading import forget_visualizers
 
@@ -289,6 +290,23 @@ def test_unwritable_results(option, mistake, trained, tmp_path):
     (tmp_path / 'file').touch()
     message = mistake('gone.pth', option, str(tmp_path / 'file' / 'out.pkl'))
     assert message.endswith(f'{tmp_path}/file is a file, not a folder')
+
+
+@pytest.mark.parametrize('loads_truth', [True, False])
+def test_drawing_what_a_tracker_finds(loads_truth):
+    """mmdetection's own hook draws it, but fails on the ground truth."""
+    steps = [dict(type='LoadImageFromFile')]
+    if loads_truth:
+        steps.append(dict(type='LoadTrackAnnotations'))
+    pipeline = [dict(type='TransformBroadcaster', transforms=steps), dict(type='PackTrackInputs')]
+    config = dict(
+        default_hooks=dict(visualization=dict(type='TrackVisualizationHook')),
+        test_dataloader=dict(dataset=dict(type='MOTChallengeDataset', pipeline=pipeline)),
+    )
+    options = Namespace(show=False, show_dir='shown', wait_time=0)
+    refused = pytest.raises(UserError, match='cannot draw the ground truth of a tracker')
+    with refused if loads_truth else nullcontext():
+        assert drawing_hook(Config(config), options) is None
 
 
 @pytest.mark.parametrize('option', ['--show-dir', '--out'])

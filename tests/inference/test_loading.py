@@ -229,6 +229,13 @@ def test_config_without_a_pipeline():
         ImageLoader(Config(dict(default_scope='mmcv')))
 
 
+def test_pipeline_of_a_tracker():
+    pipeline = [dict(type='TransformBroadcaster', transforms=[]), dict(type='PackTrackInputs')]
+    config = dict(default_scope='mmdet', test_dataloader=dict(dataset=dict(pipeline=pipeline)))
+    with pytest.raises(UserError, match="takes the frames of its dataset's videos, not single"):
+        ImageLoader(Config(config))
+
+
 def test_loaders_that_load_alike():
     plain = make_loader(dict(type='LoadImageFromFile', backend_args=None))
     assert plain.loads_like(ImageLoader())
