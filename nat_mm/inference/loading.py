@@ -2,6 +2,7 @@
 
 import io
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,7 +17,7 @@ from mmengine.config import Config
 from mmengine.registry import TRANSFORMS, DefaultScope
 
 from nat_mm.config.datasets import find_test_dataset
-from nat_mm.config.objects import type_name
+from nat_mm.config.objects import find_class, type_name, walk_dicts
 from nat_mm.config.reading import config_mistakes
 from nat_mm.errors import UserError
 from nat_mm.inference.image_sizes import image_size
@@ -30,6 +31,7 @@ from nat_mm.inference.images import (
 
 _NO_IMAGE = 'not an image that can be read'
 _DECODERS = ('cv2', 'PIL', 'tifffile')
+_TOOLBOXES = ('mmcv', 'mmdet', 'mmpretrain', 'mmseg')
 _GRAY = ('grayscale', 'grayscale_ignore_orientation')
 
 
@@ -78,8 +80,12 @@ class ImageLoader:
                 'so that only nat-mm test can run the model'
             )
         transforms = [each for each in pipeline if 'Annotation' not in type_name(each)]
+        loaders = [each for each in transforms if 'Load' in type_name(each)]
+        if not loaders and _takes_arrays(config, transforms):
+            self._load, self.others = None, transforms
+            return
         # A loader with another name must be the first transform.
-        loaders = [each for each in transforms if 'Load' in type_name(each)] or transforms[:1]
+        loaders = loaders or transforms[:1]
         self._description = loaders[0]
         self.others = [each for each in transforms if each is not self._description]
         self.needs_proposals = any('LoadProposals' in type_name(each) for each in self.others)
@@ -102,6 +108,7 @@ class ImageLoader:
         Raises:
             UnreadableInput: It is not an image, or too large; see `read_image_file`.
             OSError: The file cannot be opened.
+            UserError: The pipeline loads no files.
         """
         content = read_image_file(path, max_megapixels=max_megapixels)
         loaded = self._load_content(content, path, max_megapixels)
@@ -120,6 +127,7 @@ class ImageLoader:
 
         Raises:
             UnreadableInput: It is not an image of known size, is damaged, or is too large.
+            UserError: The pipeline loads no files.
         """
         size = image_size(io.BytesIO(content))
         if size is None:
@@ -136,6 +144,11 @@ class ImageLoader:
         self, content: bytes, path: Path | None, max_megapixels: float
     ) -> LoadedImage:
         """Loads a file whose header has been checked; needs a path unless `_decodes_files`."""
+        if self._load is None:
+            raise UserError(
+                "the config's test pipeline takes arrays from its dataset, such as MNIST's: let it "
+                'begin with LoadImageFromFile to load files'
+            )
         if not content:
             raise UnreadableInput(_NO_IMAGE)
         try:
@@ -247,6 +260,14 @@ class ImageLoader:
             image = image.astype(np.float32)
         shape = image.shape[:2]
         return {'img': image, 'img_path': None, 'img_shape': shape, 'ori_shape': shape}
+
+
+def _takes_arrays(config: Config, transforms: Sequence[dict[str, Any]]) -> bool:
+    """Whether a pipeline without a known loader surely loads no file; users' transforms may."""
+    kind = find_class(TRANSFORMS, transforms[0], config) if transforms else None
+    if kind is None or _package(kind.__module__) not in _TOOLBOXES:
+        return False
+    return not any('Load' in type_name(each) for _, each in walk_dicts(list(transforms)))
 
 
 def _is_by_decoder(error: Exception) -> bool:

@@ -229,6 +229,18 @@ def test_config_without_a_pipeline():
         ImageLoader(Config(dict(default_scope='mmcv')))
 
 
+def test_pipeline_of_a_dataset_of_arrays(files):
+    """As for MNIST and CIFAR, whose arrays such a pipeline takes as they are."""
+    pipeline = [dict(type='Resize', scale=32), dict(type='PackInputs')]
+    config = dict(default_scope='mmpretrain', test_dataloader=dict(dataset=dict(pipeline=pipeline)))
+    loader = ImageLoader(Config(config))
+    assert loader.others == pipeline
+    with pytest.raises(UserError, match='let it begin with LoadImageFromFile to load files'):
+        loader.load_file(files / 'photo.png')
+    digit = np.zeros((28, 28), np.uint8)
+    assert loader.load_array(digit).results['img'] is digit
+
+
 def test_pipeline_of_a_tracker():
     pipeline = [dict(type='TransformBroadcaster', transforms=[]), dict(type='PackTrackInputs')]
     config = dict(default_scope='mmdet', test_dataloader=dict(dataset=dict(pipeline=pipeline)))
