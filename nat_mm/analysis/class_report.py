@@ -14,7 +14,6 @@ from mmengine.logging import print_log
 from mmengine.runner import FlexibleRunner, Runner
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
 from nat_mm.analysis.confusion import (
     ConfusionMatrix,
@@ -28,6 +27,7 @@ from nat_mm.analysis.confusion_figure import (
     write_confusion_table,
 )
 from nat_mm.files import whole_file
+from nat_mm.inference.model_settings import retrieves
 from nat_mm.wrappers import unwrap_model
 
 _MOST_ROWS = 100
@@ -62,7 +62,7 @@ def class_report(runner: Runner | FlexibleRunner) -> Iterator[None]:
     confusion = None
     # mmpretrain's ShapeBiasMetric assigns the classes of the model to others, those of the data.
     is_mapped = any(type(metric).__name__ == 'ShapeBiasMetric' for metric in evaluator.metrics)
-    if not is_mapped and not _retrieves(unwrap_model(runner.model)):
+    if not is_mapped and not retrieves(unwrap_model(runner.model)):
         confusion = make_confusion(runner.cfg.default_scope, dataset)
     if confusion is not None:
         evaluator.metrics.append(confusion)
@@ -89,11 +89,6 @@ def class_report(runner: Runner | FlexibleRunner) -> Iterator[None]:
         print_log(
             f'confusion matrix: {path}, counts in .csv; most frequent mistakes: {most}', 'current'
         )
-
-
-def _retrieves(model: nn.Module) -> bool:
-    """Whether the labels that a model predicts are numbers of images instead of classes."""
-    return any(kind.__name__ == 'BaseRetriever' for kind in type(model).__mro__)
 
 
 def make_confusion(scope: str, dataset: Any) -> ConfusionMatrix | None:

@@ -169,7 +169,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     hooks = []
     if arguments.show or arguments.show_dir:
         hooks.append(drawing_hook(config, arguments))
-        if config.default_scope != 'mmpretrain':
+        if config.default_scope == 'mmpretrain':
+            config.visualizer = config.get('visualizer') or dict(type='UniversalVisualizer')
+        elif type_name(config.model) != 'DepthEstimator':  # mmseg's own visualizer draws depths
             replace_visualizer(config, opacity=arguments.opacity)
     if arguments.tta:
         augment(config, arguments)

@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
 from nat_mm.config.datasets import unwrap_dataset
+from nat_mm.errors import UserError
 from nat_mm.files import whole_file
 from nat_mm.inference.drawing import SCORE_THRESHOLD
 from nat_mm.inference.images import IMAGE_SUFFIXES, check_not_overwritten, to_drawing
@@ -104,6 +105,8 @@ class LabelImageHook(Hook):
         outputs: Sequence[BaseDataElement] | None = None,
     ) -> None:
         for sample in outputs or ():
+            if 'pred_sem_seg' not in sample:
+                raise UserError('--out writes label maps, but the model predicts none')
             labels = sample.pred_sem_seg.data[0].cpu().numpy()
             path = self._names.path(sample.img_path, '.png')
             _check_data_are_kept(sample, path)

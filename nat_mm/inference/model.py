@@ -24,11 +24,13 @@ from nat_mm.inference.drawing import SCORE_THRESHOLD
 from nat_mm.inference.images import UnreadableInput
 from nat_mm.inference.inputs import Frame, LeftOut, find_inputs, read_frames
 from nat_mm.inference.loading import ImageLoader
-from nat_mm.inference.model_settings import low_scores_kept, small_images_padded
+from nat_mm.inference.model_settings import low_scores_kept, retrieves, small_images_padded
 from nat_mm.inference.results import RESULT_TYPES, Result
 from nat_mm.inference.tiling import Tiling, infer_tiled
 from nat_mm.inference.video import Video
 
+_PREDICTED = {'mmseg': 'pred_sem_seg', 'mmpretrain': 'pred_score'}
+"""What the results of a toolbox's models are made of; depths and several tasks have others."""
 _NO_LISTS = (str, np.ndarray, bytes, io.IOBase, torch.Tensor)
 """Single inputs, right or wrong, that Python can iterate over."""
 
@@ -154,11 +156,24 @@ class Model:
 
         Raises:
             UnreadableInput: The config's test pipeline drops an image.
+            UserError: The model predicts neither objects, a label map nor the class of an image.
         """
+        if retrieves(self.module):
+            raise UserError(self._describe_other_results('looks for similar images'))
         with DefaultScope.overwrite_default_scope(self.scope):
             batch = pseudo_collate([self._prepare(frame) for frame in frames])
             with small_images_padded(self.module, batch['inputs']):
-                return cast(BaseModel, self.module).test_step(batch)
+                samples = cast(BaseModel, self.module).test_step(batch)
+        wanted = _PREDICTED.get(self.scope)
+        if wanted is not None and not all(wanted in sample for sample in samples):
+            raise UserError(self._describe_other_results(f'predicts no {wanted}'))
+        return samples
+
+    def _describe_other_results(self, what: str) -> str:
+        return (
+            f'{self.config.filename}: {type(self.module).__name__} {what}, so that only nat-mm '
+            'test can run the model'
+        )
 
     def low_scores_kept(self, threshold: float) -> AbstractContextManager[None]:
         """Lets a detector find objects with low scores within a ``with`` block.

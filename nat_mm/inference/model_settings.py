@@ -77,3 +77,8 @@ def _pad_in_tests(settings: dict) -> dict:
         return {**settings, 'size_divisor': math.lcm(settings['size_divisor'], SMALLEST_INPUT)}
     height, width = settings.get('size') or (0, 0)
     return {**settings, 'size': (max(height, SMALLEST_INPUT), max(width, SMALLEST_INPUT))}
+
+
+def retrieves(model: nn.Module) -> bool:
+    """Whether the labels that a model predicts are numbers of images instead of classes."""
+    return any(kind.__name__ == 'BaseRetriever' for kind in type(model).__mro__)

@@ -121,6 +121,12 @@ def test_testing_measures_and_saves(run_test, trained, tmp_path):
     assert [int(prediction['pred_label']) for prediction in predictions] == [0] * 3 + [1] * 3
 
 
+def test_drawing_without_a_visualizer_in_the_config(run_test, trained, tmp_path):
+    forget_visualizers()
+    run_test(trained, '--show-dir', str(tmp_path / 'shown'), '--cfg-options', 'visualizer=None')
+    assert len(list((tmp_path / 'shown').rglob('*.png'))) == 6
+
+
 def test_testing_with_mirror_images(run_test, trained):
     assert run_test(trained, '--tta')['accuracy/top1'] == 100.0
 

@@ -16,10 +16,12 @@ import torch
 from mmdet.evaluation import CocoMetric
 from mmengine.config import Config
 from mmengine.fileio import LocalBackend
+from mmseg.structures import SegDataSample
 
 from nat_mm.checkpoints import read_checkpoint
 from nat_mm.commands.test import augment, drawing_hook
 from nat_mm.errors import UserError
+from nat_mm.inference.evaluation_files import LabelImageHook
 from tests.loading import forget_visualizers
 
 
@@ -290,6 +292,11 @@ def test_unwritable_results(option, mistake, trained, tmp_path):
     (tmp_path / 'file').touch()
     message = mistake('gone.pth', option, str(tmp_path / 'file' / 'out.pkl'))
     assert message.endswith(f'{tmp_path}/file is a file, not a folder')
+
+
+def test_label_maps_of_a_model_of_depths(tmp_path):
+    with pytest.raises(UserError, match='--out writes label maps, but the model predicts none'):
+        LabelImageHook(tmp_path).after_test_iter(None, 0, outputs=[SegDataSample()])
 
 
 @pytest.mark.parametrize('loads_truth', [True, False])

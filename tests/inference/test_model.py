@@ -10,7 +10,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hub import get_model
-from mmengine.registry import DefaultScope
+from mmengine.registry import MODELS, DefaultScope
 from pycocotools import mask as coco_mask
 
 import nat_mm
@@ -156,6 +156,28 @@ def test_model_of_given_proposals(folder):
     config.test_dataloader.dataset.pipeline.insert(1, dict(type='LoadProposals'))
     model = nat_mm.load_model(config, 'none', device='cpu')
     with pytest.raises(UserError, match='takes proposals from a file of its dataset, so that only'):
+        model.predict(folder / 'a.png')
+
+
+def test_several_tasks(folder):
+    model = load('classification', folder)
+    head = dict(type='LinearClsHead', num_classes=2, in_channels=256)
+    heads = dict(type='MultiTaskHead', task_heads=dict(color=head, shape=head))
+    packing = dict(type='PackMultiTaskInputs', multi_task_fields=())
+    model.config.test_dataloader.dataset.pipeline[-1] = packing
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model.module.head = MODELS.build(heads)
+    with pytest.raises(UserError, match='ImageClassifier predicts no pred_score, so that only nat'):
+        model.predict(folder / 'a.png')
+
+
+def test_retriever(folder):
+    model = load('classification', folder)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        encoder = model.config.model.backbone
+        retriever = dict(type='ImageToImageRetriever', image_encoder=encoder)
+        model.module = MODELS.build({**retriever, 'prototype': torch.zeros(2, 64)})
+    with pytest.raises(UserError, match='ImageToImageRetriever looks for similar images, so that'):
         model.predict(folder / 'a.png')
 
 
