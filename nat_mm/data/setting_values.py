@@ -161,3 +161,19 @@ def _find_unknown_metrics(config: Config) -> Iterator[str]:
                     f'{place}.{argument} has {shorten(unknown)}, which {kind} does not know: '
                     f'write {" or ".join(map(repr, known))}'
                 )
+            yield from _find_short_limits(place, evaluator, given or ('bbox',))
+
+
+def _find_short_limits(place: str, evaluator: dict[str, Any], metrics: Any) -> Iterator[str]:
+    """Finds fewer limits of objects per image than the three that pycocotools looks up.
+
+    mmdetection's evaluation in several processes takes any number.
+    """
+    limits = evaluator.get('proposal_nums')
+    is_short = isinstance(limits, list | tuple) and len(limits) < 3
+    is_looked_up = not evaluator.get('use_mp_eval') and not evaluator.get('format_only')
+    if is_short and is_looked_up and set(metrics) - {'proposal_fast'}:
+        yield (
+            f'{place}.proposal_nums must have three numbers, such as (100, 300, 1000), or '
+            f'use_mp_eval=True, got {brief(limits)}'
+        )

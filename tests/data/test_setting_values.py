@@ -83,6 +83,10 @@ def optimizing(**settings):
         ),
         ({'log_level': 'FOO'}, "log_level must be one of 'DEBUG', 'INFO', 'WARNING', 'ERROR', got"),
         ({'val_evaluator': COCO}, "val_evaluator.metric has 'foo', which CocoMetric does not know"),
+        (
+            {'val_evaluator': {**COCO, 'metric': 'bbox', 'proposal_nums': (300,)}},
+            'val_evaluator.proposal_nums must have three numbers, such as (100, 300, 1000), or',
+        ),
         ({'val_evaluator': [IOU]}, "val_evaluator.0.iou_metrics has 'mFoo', which IoUMetric does"),
     ],
 )
@@ -106,6 +110,9 @@ def test_wrong_values(settings, text):
         {'default_hooks': {'timer': None, 'visualization': {'type': 'DetVisualizationHook'}}},
         {'log_level': 10},
         {'val_evaluator': [{**COCO, 'metric': 'bbox'}, {**IOU, 'iou_metrics': ['mDice']}]},
+        {'val_evaluator': {**COCO, 'metric': [], 'proposal_nums': [300], 'use_mp_eval': True}},
+        {'val_evaluator': {**COCO, 'proposal_nums': [300], 'metric': 'proposal_fast'}},
+        {'val_evaluator': {**COCO, 'metric': [], 'proposal_nums': (1, 10, 100)}},
     ],
     ids=str,
 )
