@@ -35,6 +35,7 @@ REPAIRS = (
     'cross_entropy',
     'ddp_checkpoints',
     'find_loader',
+    'focal_loss',
     'fork_configs',
     'fsdp',
     'infinite_numbers',

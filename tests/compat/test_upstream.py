@@ -192,6 +192,14 @@ def test_cross_entropy(ignored, options, monkeypatch):
         assert loss(torch.ones(1, channels, 4, 6), label, ignore_index=255) == 0
 
 
+def test_focal_loss():
+    from mmseg.models.losses import FocalLoss
+
+    compute = inspect.unwrap(FocalLoss.forward)
+    with still_broken('focal_loss', RuntimeError):
+        compute(FocalLoss(), torch.ones(1, 2, 4, 6), torch.zeros(1, 4, 6, dtype=torch.long))
+
+
 def test_infinite_numbers():
     with still_broken('infinite_numbers'):
         text = inspect.unwrap(Config.pretty_text.fget)(Config({'interval': float('inf')}))
