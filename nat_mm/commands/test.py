@@ -34,7 +34,7 @@ from nat_mm.inference.checkpoint import (
     read_for_model,
 )
 from nat_mm.inference.drawing import SCORE_THRESHOLD, check_opacity
-from nat_mm.inference.evaluation_files import DrawingHook, LabelImageHook
+from nat_mm.inference.evaluation_files import DrawingHook, LabelImageHook, PredictionsHook
 from nat_mm.inference.images import check_not_overwritten
 from nat_mm.inference.visualizer import replace_visualizer
 from nat_mm.training.first_pass import first_pass_mistakes
@@ -97,11 +97,10 @@ def drawing_hook(config: Config, arguments: argparse.Namespace) -> Hook | None:
     return None
 
 
-def save_predictions(config: Config, out: str) -> Path:
-    """Adds an evaluator that writes the predictions of a detector or classifier.
+def predictions_hook(config: Config, out: str) -> tuple[PredictionsHook, Path]:
+    """Returns a hook that writes the predictions of a detector or classifier, and its file.
 
-    Returns:
-        The file that it writes, to be moved to ``out`` when it is complete.
+    The file is to be moved to ``out`` when it is complete.
     """
     model, dump = {
         'mmdet': ('detector', 'DumpDetResults'),
@@ -112,10 +111,7 @@ def save_predictions(config: Config, out: str) -> Path:
     if os.path.isdir(out):
         raise UserError(f'--out {out} is a folder')
     unfinished = unfinished_path(Path(out))
-    evaluators = config.test_evaluator
-    evaluators = [evaluators] if isinstance(evaluators, dict) else list(evaluators)
-    config.test_evaluator = [*evaluators, dict(type=dump, out_file_path=str(unfinished))]
-    return unfinished
+    return PredictionsHook(dump, unfinished), unfinished
 
 
 def check_outputs(config: Config, arguments: argparse.Namespace) -> list[str]:
@@ -179,7 +175,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if arguments.out and config.default_scope == 'mmseg':
         hooks.append(LabelImageHook(arguments.out))
     elif arguments.out:
-        unfinished = save_predictions(config, arguments.out)
+        hook, unfinished = predictions_hook(config, arguments.out)
+        hooks.append(hook)
     prepare_launcher(config)
     if not arguments.no_check and is_main_process(config.launcher):
         require_sound_data(config, parts=['test'], files=False)

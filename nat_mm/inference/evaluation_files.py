@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from mmengine.dist import get_dist_info
 from mmengine.hooks import Hook
+from mmengine.registry import METRICS
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
 
@@ -111,6 +112,36 @@ class LabelImageHook(Hook):
             path = self._names.path(sample.img_path, '.png')
             _check_data_are_kept(sample, path)
             write_labels(path, labels, classes=self._classes, first=self._first)
+
+
+class PredictionsHook(Hook):
+    """Writes the predictions of a detector or classifier to a pickle file.
+
+    The toolboxes add a metric for that to the evaluator, which is no list of metrics if it is
+    mmdet's ``MultiDatasetsEvaluator``.
+
+    Args:
+        kind: Type of that metric.
+        file: The file.
+    """
+
+    def __init__(self, kind: str, file: Path) -> None:
+        self._settings = dict(type=kind, out_file_path=str(file))
+
+    def before_test(self, runner: Runner) -> None:
+        self._metric = METRICS.build(self._settings)
+
+    def after_test_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Sequence[BaseDataElement] | None = None,
+    ) -> None:
+        self._metric.process(data_batch, [sample.to_dict() for sample in outputs or ()])
+
+    def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        self._metric.evaluate(len(runner.test_loop.dataloader.dataset))
 
 
 class DrawingHook(Hook):

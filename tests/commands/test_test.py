@@ -299,6 +299,26 @@ def test_label_maps_of_a_model_of_depths(tmp_path):
         LabelImageHook(tmp_path).after_test_iter(None, 0, outputs=[SegDataSample()])
 
 
+def test_predictions_on_several_datasets(test, configs, trained, tmp_path):
+    """Their evaluator is no list of metrics, to which one could be added."""
+    config = tmp_path / 'several.py'
+    config.write_text(
+        f"_base_ = '{configs['detection']}'\n"
+        'datasets = [_base_.test_dataloader.dataset, _base_.test_dataloader.dataset]\n'
+        "both = dict(_delete_=True, type='ConcatDataset', datasets=datasets)\n"
+        'test_dataloader = dict(dataset=both)\n'
+        'metrics = [_base_.test_evaluator, _base_.test_evaluator]\n'
+        "test_evaluator = dict(_delete_=True, type='MultiDatasetsEvaluator', metrics=metrics,\n"
+        "                      dataset_prefixes=['a', 'b'])\n"
+    )
+    out, work_dir = tmp_path / 'out.pkl', tmp_path / 'run'
+    test([str(config), str(trained['detection']), '--work-dir', str(work_dir), '--out', str(out)])
+    measured = metrics(work_dir)
+    assert measured['a/coco/bbox_mAP'] == measured['b/coco/bbox_mAP']
+    paths = [each['img_path'] for each in pickle.loads(out.read_bytes())]
+    assert len(paths) == 2 * len(set(paths)) == 6
+
+
 @pytest.mark.parametrize('loads_truth', [True, False])
 def test_drawing_what_a_tracker_finds(loads_truth):
     """mmdetection's own hook draws it, but fails on the ground truth."""
