@@ -43,6 +43,7 @@ REPAIRS = (
     'lvis_metric',
     'multimodal',
     'noise',
+    'openimages',
     'outdated_checkpoints',
     'panoptic_images',
     'panoptic_metric',

@@ -43,6 +43,7 @@ from nat_mm.compat import REPAIRS, STAND_INS, find_status, installed_version, no
 from tests.compat.regression import train
 from tests.compat.test_compiled_training import train_compiled
 from tests.compat.test_on_gpu import points_and_objects
+from tests.compat.test_openimages import make_challenge
 from tests.compat.test_pasted_masks import OUTSIDE, paste_masks
 from tests.compat.test_postscript import GhostscriptError, load_with_mmcv, program  # noqa: F401
 from tests.compat.test_removed_names import (
@@ -198,6 +199,13 @@ def test_focal_loss():
     compute = inspect.unwrap(FocalLoss.forward)
     with still_broken('focal_loss', RuntimeError):
         compute(FocalLoss(), torch.ones(1, 2, 4, 6), torch.zeros(1, 4, 6, dtype=torch.long))
+
+
+def test_openimages(tmp_path):
+    dataset = make_challenge(tmp_path)
+    with still_broken('openimages', KeyError):
+        for each in inspect.unwrap(type(dataset).load_data_list)(dataset)[0]['instances']:
+            each['is_group_of']
 
 
 def test_infinite_numbers():
