@@ -44,7 +44,7 @@ def main() -> None:
     before = peak_memory()
     started, worked = time.perf_counter(), time.process_time()
     with show_progress() as progress:
-        report = check_config(make_config(arguments.folder), parts=['train'], progress=progress)
+        report = check_config(make_config(arguments.folder), splits=['train'], progress=progress)
     seconds, worked = time.perf_counter() - started, time.process_time() - worked
     for finding in report.findings:
         print(finding)

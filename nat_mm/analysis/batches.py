@@ -44,7 +44,7 @@ class DrawnInput:
     source: str | None
 
 
-def draw_batches(config: Config, part: str, *, seed: int) -> Iterator[DrawnInput]:
+def draw_batches(config: Config, split: str, *, seed: int) -> Iterator[DrawnInput]:
     """Draws the images of one epoch, in their order and with the padding of their batches.
 
     The data loader and the preprocessor are those of the config. The seed determines everything
@@ -54,7 +54,7 @@ def draw_batches(config: Config, part: str, *, seed: int) -> Iterator[DrawnInput
 
     Args:
         config: Config of the training run.
-        part: ``train``, ``val`` or ``test``.
+        split: ``train``, ``val`` or ``test``.
         seed: Random seed.
 
     Yields:
@@ -64,23 +64,23 @@ def draw_batches(config: Config, part: str, *, seed: int) -> Iterator[DrawnInput
         UserError: The config has no such data, data are missing or wrong, the pipeline fails,
             or the preprocessor's output is not a batch of images.
     """
-    if config.get(f'{part}_dataloader') is None:
-        raise UserError(f'{config.filename} has no {part}_dataloader')
+    if config.get(f'{split}_dataloader') is None:
+        raise UserError(f'{config.filename} has no {split}_dataloader')
     complete_palettes(config)
     with config_mistakes(config):
         preprocessor, is_rgb = _build_preprocessor(config)
-    with data_mistakes(config, part):
-        loader = Runner.build_dataloader(config[f'{part}_dataloader'], seed=seed)
-    check_dataset(config, loader.dataset, part)
-    name_broken_samples(loader, config, part)
+    with data_mistakes(config, split):
+        loader = Runner.build_dataloader(config[f'{split}_dataloader'], seed=seed)
+    check_dataset(config, loader.dataset, split)
+    name_broken_samples(loader, config, split)
     draw = _choose_drawing(config, getattr(loader.dataset, 'metainfo', {}))
     unscaled = _loads_annotations_after_resizing(loader.dataset)
     set_random_seed(seed)
     left = len(loader.dataset)
-    for iteration, batch in enumerate(_load(loader, config, part)):
+    for iteration, batch in enumerate(_load(loader, config, split)):
         # mmdet's BatchSyncRandomResize asks the runner's message hub when to change the size.
         MessageHub.get_current_instance().update_info('iter', iteration)
-        data = preprocessor(batch, training=part == 'train')
+        data = preprocessor(batch, training=split == 'train')
         if not isinstance(data['inputs'], Tensor) or data['inputs'].ndim != 4:
             raise UserError(f'{config.filename}: its data_preprocessor gives no batch of images')
         for tensor, sample in zip(data['inputs'], data['data_samples'], strict=True):
@@ -114,7 +114,7 @@ def _choose_drawing(
     return draw_classes
 
 
-def _load(loader: DataLoader, config: Config, part: str) -> Iterator[dict]:
+def _load(loader: DataLoader, config: Config, split: str) -> Iterator[dict]:
     try:
         with loading_mistakes(config):
             yield from loader
@@ -124,7 +124,7 @@ def _load(loader: DataLoader, config: Config, part: str) -> Iterator[dict]:
     except Exception as error:
         # Errors from workers contain the worker's whole traceback as text.
         reason = f'{type(error).__name__}: {error}'.strip().splitlines()[-1]
-        raise UserError(f'{config.filename}: cannot load {part} data: {reason}') from error
+        raise UserError(f'{config.filename}: cannot load {split} data: {reason}') from error
 
 
 def _build_preprocessor(config: Config) -> tuple[nn.Module, bool]:

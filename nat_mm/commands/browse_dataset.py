@@ -24,7 +24,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         '--phase',
         choices=('train', 'val', 'test'),
         default='train',
-        help='part of the data; default: %(default)s',
+        help='split of the data; default: %(default)s',
     )
     parser.add_argument(
         '--number',

@@ -18,7 +18,7 @@ from nat_mm.data.formats.annotated import Annotations
 from nat_mm.data.formats.labelme import read_labelme
 from nat_mm.data.formats.split import is_split, split_images
 from nat_mm.data.formats.voc import read_voc
-from nat_mm.data.formats.write import BACKGROUND, PARTS, write_coco
+from nat_mm.data.formats.write import BACKGROUND, SPLITS, write_coco
 from nat_mm.data.formats.yolo import read_yolo
 from nat_mm.errors import UserError
 
@@ -34,7 +34,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
         '--val-fraction',
         type=float,
         default=0.2,
-        help='share of the images for validation, unless SOURCE has both parts; default: 0.2',
+        help='share of the images for validation, unless SOURCE has both splits; default: 0.2',
     )
     parser.add_argument('--seed', type=int, default=0, help='seed of the split; default: 0')
     parser.add_argument(
@@ -44,21 +44,21 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def describe(annotations: Annotations) -> Table:
-    """Creates a table with the numbers of images and objects in each part."""
+    """Creates a table with the numbers of images and objects in each split."""
     counts = {
-        part: Counter(
+        split: Counter(
             each.name
             for image in annotations.images
-            if image.part == part
+            if image.split == split
             for each in image.objects
         )
-        for part in PARTS
+        for split in SPLITS
     }
-    images = Counter(image.part for image in annotations.images)
-    table = Table('', *PARTS)
-    table.add_row('images', *(str(images[part]) for part in PARTS))
+    images = Counter(image.split for image in annotations.images)
+    table = Table('', *SPLITS)
+    table.add_row('images', *(str(images[split]) for split in SPLITS))
     for name in annotations.classes:
-        table.add_row(printable(name), *(str(counts[part][name]) for part in PARTS))
+        table.add_row(printable(name), *(str(counts[split][name]) for split in SPLITS))
     return table
 
 

@@ -179,7 +179,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         hooks.append(hook)
     prepare_launcher(config)
     if not arguments.no_check and is_main_process(config.launcher):
-        require_sound_data(config, parts=['test'], files=False)
+        require_sound_data(config, splits=['test'], files=False)
     with mirrors_first(arguments.mirror):
         checkpoint = read_for_model(arguments.checkpoint)
 

@@ -180,8 +180,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         apply_tensorboard(config)
         prepare_launcher(config)
         if not arguments.no_check and is_main_process(config.launcher):
-            parts = [part for part in ('train', 'val') if config.get(f'{part}_cfg') is not None]
-            require_sound_data(config, parts=parts, files=True)
+            splits = [split for split in ('train', 'val') if config.get(f'{split}_cfg') is not None]
+            require_sound_data(config, splits=splits, files=True)
         # Occupy the work directory here, because mmengine's Runner writes its config there before
         # it is known whether training will start.
         with ExitStack() as stack:

@@ -8,7 +8,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from nat_mm.config.datasets import PARTS, find_inner
+from nat_mm.config.datasets import SPLITS, find_inner
 from nat_mm.errors import UserError, brief
 
 FROM_ANNOTATIONS = 'from_annotations'
@@ -35,7 +35,7 @@ def apply_dataset_classes(config: Config) -> None:
     if 'dataset_classes' not in config:
         return
     classes = config.dataset_classes
-    datasets = [found for part in PARTS for found in find_inner(config, part)]
+    datasets = [found for split in SPLITS for found in find_inner(config, split)]
     if classes == FROM_ANNOTATIONS:
         classes = _read_categories(config, [dataset for _, dataset in datasets])
     elif not _is_names(classes):

@@ -6,28 +6,28 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 
-PARTS = ('train', 'val', 'test')
+SPLITS = ('train', 'val', 'test')
 
 
-def find_inner(config: Config, part: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def find_inner(config: Config, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Finds the configs of the datasets that read files, inside wrappers such as RepeatDataset.
 
     Args:
         config: The config.
-        part: ``train``, ``val`` or ``test``.
+        split: ``train``, ``val`` or ``test``.
 
     Yields:
         Key and config of each.
     """
-    for key, found in walk_datasets(config, part):
+    for key, found in walk_datasets(config, split):
         if not _find_children(found, key):
             yield key, found
 
 
-def walk_datasets(config: Config, part: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def walk_datasets(config: Config, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Like `find_inner`, but also yields each wrapper, before what is inside it."""
-    loader = config.get(f'{part}_dataloader') or {}
-    yield from _walk(loader.get('dataset'), f'{part}_dataloader.dataset')
+    loader = config.get(f'{split}_dataloader') or {}
+    yield from _walk(loader.get('dataset'), f'{split}_dataloader.dataset')
 
 
 def _walk(dataset: Any, place: str) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -37,7 +37,7 @@ class BrokenSampleError(UserError):
         super().__init__(message.rpartition(name)[2].strip())
 
 
-def name_broken_samples(loader: DataLoader, config: Config, part: str) -> None:
+def name_broken_samples(loader: DataLoader, config: Config, split: str) -> None:
     """Makes the datasets of a loader raise BrokenSampleError for samples that cannot be loaded.
 
     Samples that a pipeline skips by returning None are still replaced by others.
@@ -45,10 +45,10 @@ def name_broken_samples(loader: DataLoader, config: Config, part: str) -> None:
     Args:
         loader: The data loader; its workers must not have started.
         config: Config of the run.
-        part: ``train``, ``val`` or ``test``.
+        split: ``train``, ``val`` or ``test``.
     """
-    check = _make_check(config) if part == 'train' else None
-    where = f'{config.filename}: cannot load {part} data'
+    check = _make_check(config) if split == 'train' else None
+    where = f'{config.filename}: cannot load {split} data'
     for dataset in unwrap_dataset(loader.dataset):
         if not isinstance(dataset, BaseDataset):
             continue

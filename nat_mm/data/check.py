@@ -8,7 +8,7 @@ from itertools import chain
 
 from mmengine.config import Config
 
-from nat_mm.config.datasets import PARTS
+from nat_mm.config.datasets import SPLITS
 from nat_mm.data.class_counts import find_class_count_problems
 from nat_mm.data.coco import check_coco
 from nat_mm.data.findings import Finding
@@ -54,7 +54,7 @@ class Report:
 def check_config(
     config: Config,
     *,
-    parts: Sequence[str] = PARTS,
+    splits: Sequence[str] = SPLITS,
     thorough: bool = False,
     files: bool = True,
     summarize: bool = False,
@@ -62,11 +62,11 @@ def check_config(
 ) -> Report:
     """Checks a config and the data that it names, without loading a dataset or a model.
 
-    Whether the parts of the model fit together is checked along with the ``train`` part.
+    Whether the parts of the model fit together is checked along with the ``train`` split.
 
     Args:
         config: Config of the run.
-        parts: Which parts of the data to check: ``train``, ``val``, ``test``.
+        splits: Which splits of the data to check: ``train``, ``val``, ``test``.
         thorough: Whether to read all files completely where otherwise a sample is read.
         files: Whether to check image files, and not only annotations.
         summarize: Whether to also summarize datasets that have to be loaded for that.
@@ -78,24 +78,26 @@ def check_config(
     summaries: list[Summary] = []
     findings: list[Finding] = []
     sources: dict[str, list[DataSource]] = {}
-    for part in parts:
-        findings += find_path_problems(config, part)
-        sources[part] = []
+    for split in splits:
+        findings += find_path_problems(config, split)
+        sources[split] = []
         try:
-            sources[part] = find_sources(config, part)
+            sources[split] = find_sources(config, split)
         except UserError as error:
             findings.append(Finding(str(error)))
     # Missing paths have been reported already.
     present = {
-        part: [source for source in each if not describe_path_problem(source.config, config, part)]
-        for part, each in sources.items()
+        split: [
+            source for source in each if not describe_path_problem(source.config, config, split)
+        ]
+        for split, each in sources.items()
     }
     checks: dict[str, Callable[[], Iterator[Finding | Summary]]] = {
         'annotations': lambda: check_coco(config, present, images=files, progress=progress),
     }
-    for part, each in present.items():
-        checks[f'{part}_dataloader'] = partial(find_loader_problems, config, each)
-        checks[f'ground truth of {part}'] = partial(find_missing_ground_truth, config, part, each)
+    for split, each in present.items():
+        checks[f'{split}_dataloader'] = partial(find_loader_problems, config, each)
+        checks[f'ground truth of {split}'] = partial(find_missing_ground_truth, config, split, each)
     if files:
         # First, as it loads datasets that find their classes in their files.
         checks['images'] = lambda: find_problems_of_other_lists(config, present, progress)
@@ -105,7 +107,7 @@ def check_config(
         checks['numbers of classes'] = lambda: find_class_count_problems(config, sources)
     else:
         findings.append(Finding(f'{config.filename} has no model'))
-    if has_model and 'train' in parts:
+    if has_model and 'train' in splits:
         # Parts that do not fit fail or stay untrained in training; they do not affect test results.
         checks['settings'] = lambda: chain(
             find_wrong_settings(config), find_setting_problems(config)

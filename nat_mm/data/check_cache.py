@@ -29,7 +29,7 @@ WITHOUT_EFFECT = ('work_dir', 'resume', 'load_from', 'randomness', 'visualizer')
 def check_once(
     config: Config,
     *,
-    parts: Sequence[str],
+    splits: Sequence[str],
     files: bool,
     progress: Progress,
 ) -> Report:
@@ -42,18 +42,18 @@ def check_once(
 
     Args:
         config: Config of the run.
-        parts: Which parts of the data to check: ``train``, ``val``, ``test``.
+        splits: Which splits of the data to check: ``train``, ``val``, ``test``.
         files: Whether to check image files, and not only annotations.
         progress: Called every now and then.
 
     Returns:
         What was found, without summaries.
     """
-    place = _folder() / f'{_fingerprint(config, parts, files)}.json'
+    place = _folder() / f'{_fingerprint(config, splits, files)}.json'
     with suppress(OSError, ValueError, TypeError):
         texts = json.loads(place.read_text(encoding='utf-8'))
         return Report((), [Finding(str(text), is_error=False) for text in texts])
-    report = check_config(config, parts=parts, files=files, progress=progress)
+    report = check_config(config, splits=splits, files=files, progress=progress)
     if not report.errors:
         with suppress(OSError):
             write_json(place, [each.text for each in report.warnings])
@@ -65,14 +65,14 @@ def _folder() -> Path:
     return Path(base, 'nat_mm', 'checks')
 
 
-def _fingerprint(config: Config, parts: Sequence[str], files: bool) -> str:
+def _fingerprint(config: Config, splits: Sequence[str], files: bool) -> str:
     settings = {key: value for key, value in config.to_dict().items() if key not in WITHOUT_EFFECT}
     known = {
         'config': _with_text_keys(settings),
         'folder': os.getcwd(),
-        'parts': list(parts),
+        'splits': list(splits),
         'files': files,
-        'state': [list(_states(config, part)) for part in parts],
+        'state': [list(_states(config, split)) for split in splits],
         'versions': [__version__, cv2.__version__, *map(installed_version, PACKAGES)],
         'code': _digest(['nat_mm', *_custom_imports(config)]),
     }
@@ -109,9 +109,9 @@ def _digest(modules: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def _states(config: Config, part: str) -> Iterator[tuple]:
-    """Yields modification time and size of the files and folders with the data of one part."""
-    for _, dataset in find_inner(config, part):
+def _states(config: Config, split: str) -> Iterator[tuple]:
+    """Yields modification time and size of the files and folders with the data of one split."""
+    for _, dataset in find_inner(config, split):
         for path in local_paths(dataset).values():
             if os.path.isdir(path):
                 for folder, *_ in os.walk(path):
@@ -121,7 +121,7 @@ def _states(config: Config, part: str) -> Iterator[tuple]:
         classes = (dataset.get('metainfo') or {}).get('classes')
         if isinstance(classes, str):
             yield _state(classes)
-    for _, evaluator in find_evaluators(config, part):
+    for _, evaluator in find_evaluators(config, split):
         if isinstance(evaluator.get('ann_file'), str):
             yield _state(evaluator['ann_file'])
 

@@ -8,7 +8,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import MODELS, Registry
 
-from nat_mm.config.datasets import PARTS
+from nat_mm.config.datasets import SPLITS
 from nat_mm.config.objects import type_name
 from nat_mm.data.findings import Finding
 from nat_mm.data.folders import find_class_names, has_classes_of_its_own
@@ -64,8 +64,8 @@ def find_class_count_problems(
         What is wrong.
     """
     named = []
-    for source in (each for part in PARTS for each in sources.get(part, ())):
-        if has_classes_of_its_own(config, source.part):
+    for source in (each for split in SPLITS for each in sources.get(split, ())):
+        if has_classes_of_its_own(config, source.split):
             continue
         classes = find_class_names(source)
         if isinstance(classes, str):
@@ -77,14 +77,14 @@ def find_class_count_problems(
                 )
         elif classes:
             named.append((source, list(classes)))
-        elif source.part != 'train' and _is_semantic(source):
+        elif source.split != 'train' and _is_semantic(source):
             yield Finding(
-                f'{source.place} has no classes, which {source.part} needs: write '
+                f'{source.place} has no classes, which {source.split} needs: write '
                 'metainfo=dict(classes=(...)) with the names in the order of their values'
             )
     is_closed = has_fixed_classes(config)
     if named and is_closed:
-        yield from _compare_parts(named)
+        yield from _compare_datasets(named)
     yield from _compare_mixing(config)
     if named and is_closed:
         yield from _compare_heads(config, *named[0])
@@ -155,7 +155,7 @@ def _is_semantic(source: DataSource) -> bool:
     return hasattr(source.dataset, 'seg_map_suffix') and hasattr(source.dataset, 'label_map')
 
 
-def _compare_parts(named: Sequence[tuple[DataSource, list[str]]]) -> Iterator[Finding]:
+def _compare_datasets(named: Sequence[tuple[DataSource, list[str]]]) -> Iterator[Finding]:
     first, expected = named[0]
     for source, classes in named[1:]:
         # Class folders of classifiers are compared in `find_folder_problems`.
@@ -191,7 +191,7 @@ def _compare_heads(config: Config, source: DataSource, classes: list[str]) -> It
         if len(classes) != expected and name == 'num_classes':
             have = f'{expected} thing classes'
         yield Finding(
-            f'the {source.part} dataset has {have}, but {" and ".join(map(str, counts))}: '
+            f'the {source.split} dataset has {have}, but {" and ".join(map(str, counts))}: '
             f'set {"it" if len(counts) == 1 else "each"} to {expected}'
             + _describe_classes(source, classes)
         )
@@ -304,16 +304,16 @@ def _compare_weights(config: Config) -> Iterator[Finding]:
                     )
 
 
-def _compare_top(config: Config, parts: Iterable[str]) -> Iterator[Finding]:
+def _compare_top(config: Config, splits: Iterable[str]) -> Iterator[Finding]:
     """Finds top-k accuracies of models with fewer than k classes."""
     head = config.model.get('head') or {}
     if config.default_scope != 'mmpretrain' or type(head.get('num_classes')) is not int:
         return
     asked = {'model.head.topk': head.get('topk')} if head.get('cal_acc') else {}
-    for part in parts:
-        for _, evaluator in find_evaluators(config, part):
+    for split in splits:
+        for _, evaluator in find_evaluators(config, split):
             if type_name(evaluator) == 'Accuracy':
-                asked[f'{part}_evaluator.topk'] = evaluator.get('topk')
+                asked[f'{split}_evaluator.topk'] = evaluator.get('topk')
     for key, value in asked.items():
         largest = max(value) if isinstance(value, list | tuple) and value else value
         if isinstance(largest, int) and largest > head.num_classes:

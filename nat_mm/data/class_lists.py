@@ -75,7 +75,7 @@ def find_problems_of_list(
         more = f' (and so {len(conflicts) - 1} more lines)' if len(conflicts) > 1 else ''
         yield Finding(conflicts[0] + more, is_error=False)
     unused = sorted(set(range(limit or 0)) - used)
-    if dataset.with_label and source.part == 'train' and unused:
+    if dataset.with_label and source.split == 'train' and unused:
         classes = dataset.metainfo.get('classes')
         names = [classes[each] if classes else each for each in unused]
         yield Finding(
@@ -96,7 +96,7 @@ def find_wrong_labels(config: Config, source: DataSource) -> Iterator[Finding]:
     from mmpretrain.datasets import MultiLabelDataset
 
     dataset = source.dataset
-    needs_labels = source.part == 'train' or any(every_evaluator(config, source.part))
+    needs_labels = source.split == 'train' or any(every_evaluator(config, source.split))
     if not isinstance(dataset, MultiLabelDataset) or not needs_labels:
         return
     limit = _find_limit(config, dataset)
@@ -150,7 +150,7 @@ def _begins_at_one(lines: list[str], limit: int | None) -> str:
 def _compare_list(
     source: DataSource, paths: dict[str, int | None], numbered: tuple[DataSource, list[str]] | None
 ) -> Iterator[Finding]:
-    """Compares the class numbers with those of the same folders in another part of the data."""
+    """Compares the class numbers with those of the same folders in another split of the data."""
     if numbered is None or not source.dataset.with_label:
         return
     other, names = numbered
@@ -158,7 +158,7 @@ def _compare_list(
         folder = Path(path).parts[0]
         if folder in names and names.index(folder) != label:
             yield Finding(
-                f'{source.dataset.ann_file}: the class of {path} is {label}, but in {other.part} '
+                f'{source.dataset.ann_file}: the class of {path} is {label}, but in {other.split} '
                 f'the folder {folder!r} is class {names.index(folder)}, as folders are numbered '
                 'in alphabetical order'
             )

@@ -52,7 +52,7 @@ def check_coco(
 
     Args:
         config: Config of the run.
-        sources: Datasets by part.
+        sources: Datasets by split.
         images: Whether to check the image files.
         progress: Called every now and then.
 
@@ -63,7 +63,7 @@ def check_coco(
     shown: dict[str, list[Listed]] = {}
     titles: set[tuple] = set()
     learned = None
-    for part, each in sources.items():
+    for split, each in sources.items():
         used = [source for source in each if source.is_coco]
         files = {}
         for source in used:
@@ -86,10 +86,10 @@ def check_coco(
                 titles.add((coco.path, classes))
                 yield summarize_coco(coco, f'{source.place}: {path}', classes)
             listed = list_images(source, coco)
-            shown.setdefault(part, []).append(listed)
+            shown.setdefault(split, []).append(listed)
             if images:
                 yield from find_image_problems(source, coco.where, listed, progress)
-        for place, evaluator in find_evaluators(config, part):
+        for place, evaluator in find_evaluators(config, split):
             kind = find_class(METRICS, evaluator, config)
             names = {each.__name__ for each in getattr(kind, '__mro__', ())}
             if names & {'CocoMetric', 'CocoPanopticMetric'}:
@@ -98,7 +98,10 @@ def check_coco(
                 )
     if has_fixed_classes(config):
         yield from find_differing_classes(
-            {part: [source for source in each if source.is_coco] for part, each in sources.items()}
+            {
+                split: [source for source in each if source.is_coco]
+                for split, each in sources.items()
+            }
         )
     yield from find_shared_images(shown)
 
@@ -204,7 +207,7 @@ def find_annotation_problems(
         yield from say('has segments of categories that are not in metainfo.classes', outside)
     used = _used(source, coco)
     if needs_objects and not used.any():
-        yield Finding(describe_empty(source.part))
+        yield Finding(describe_empty(source.split))
     elif not is_training and not used.any():
         yield Finding(
             f'{coco.where} has no annotations of the classes, so that metrics will be -1',

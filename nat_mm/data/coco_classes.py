@@ -98,7 +98,7 @@ def find_differing_classes(sources: Mapping[str, Sequence[DataSource]]) -> Itera
     """Compares the classes of all datasets with those of the first, which the model learns.
 
     Args:
-        sources: Datasets by part.
+        sources: Datasets by split.
 
     Yields:
         What is wrong, at most one finding per dataset.

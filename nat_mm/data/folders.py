@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.registry import METRICS
 
-from nat_mm.config.datasets import PARTS
+from nat_mm.config.datasets import SPLITS
 from nat_mm.config.objects import find_class
 from nat_mm.data.class_lists import find_problems_of_list
 from nat_mm.data.findings import Finding
@@ -38,19 +38,19 @@ def find_class_names(source: DataSource, *, from_folders: bool = True) -> Sequen
     return _list_folders(Path(prefix)) or None
 
 
-def has_classes_of_its_own(config: Config, part: str) -> bool:
-    """Whether the metrics of a part assign a classifier's classes to those of the data themselves.
+def has_classes_of_its_own(config: Config, split: str) -> bool:
+    """Whether the metrics of a split assign a classifier's classes to those of the data themselves.
 
     mmpretrain's ShapeBiasMetric sums up ImageNet's classes to the 16 of cue-conflict; users'
     metrics may do the same for other data.
 
     Args:
         config: Config of the run.
-        part: ``train``, ``val`` or ``test``.
+        split: ``train``, ``val`` or ``test``.
     """
-    if config.default_scope != 'mmpretrain' or part == 'train':
+    if config.default_scope != 'mmpretrain' or split == 'train':
         return False
-    kinds = [find_class(METRICS, each, config) for _, each in find_evaluators(config, part)]
+    kinds = [find_class(METRICS, each, config) for _, each in find_evaluators(config, split)]
     return bool(kinds) and all(
         kind is not None and (kind.__name__ == 'ShapeBiasMetric' or not is_known(kind.process))
         for kind in kinds
@@ -63,8 +63,8 @@ def find_folder_problems(
     """Checks the images of classifiers, and what defines their classes.
 
     Classes are defined by folders of images, one per class, or by a list of files with class
-    numbers. mmpretrain numbers the folders of each part of the data separately, in alphabetical
-    order, so the folders of different parts are also compared.
+    numbers. mmpretrain numbers the folders of each split of the data separately, in alphabetical
+    order, so the folders of different splits are also compared.
 
     Args:
         config: Config of the run; configs for other frameworks than mmpretrain are skipped.
@@ -78,7 +78,7 @@ def find_folder_problems(
     numbered: list[tuple[DataSource, list[str]]] = []
     listed = []
     seen = set()
-    for source in (each for part in PARTS for each in sources.get(part, ())):
+    for source in (each for split in SPLITS for each in sources.get(split, ())):
         dataset = source.dataset
         if not reads_files(dataset) or not is_local(dataset, dataset.img_prefix, dataset.ann_file):
             continue
@@ -91,7 +91,7 @@ def find_folder_problems(
             listed.append(source)
             continue
         yield from _find_problems_of_folders(source)
-        is_compared = not has_classes_of_its_own(config, source.part)
+        is_compared = not has_classes_of_its_own(config, source.split)
         if is_compared and _numbers_folders(dataset) and os.path.isdir(dataset.img_prefix):
             names = _list_folders(dataset.img_prefix)
             if names:
@@ -160,7 +160,7 @@ def _find_problems_of_folders(source: DataSource) -> Iterator[Finding]:
                 is_error=False,
             )
         empty = [name for name in names if name not in images]
-        if empty and images and source.part == 'train':
+        if empty and images and source.split == 'train':
             yield Finding(
                 f'{folder} has class folders without images: {shorten(empty)}', is_error=False
             )
@@ -229,12 +229,12 @@ def _compare_folders(
         name for name in names if name in expected and names.index(name) != expected.index(name)
     ]
     if shifted or len(names) != len(expected):
-        reason = 'mmpretrain numbers the folders of each part for itself'
+        reason = 'mmpretrain numbers the folders of each split for itself'
         if shifted:
             name = shifted[0]
             reason += (
-                f', so {name!r} is class {expected.index(name)} in {first.part} and '
-                f'{names.index(name)} in {other.part}'
+                f', so {name!r} is class {expected.index(name)} in {first.split} and '
+                f'{names.index(name)} in {other.split}'
             )
     else:
         reason = 'the others have the same numbers in both'
@@ -250,7 +250,7 @@ def _compare_folders(
             f'empty folders there: mkdir {os.path.join(here, extra[0])})'
         )
     yield Finding(
-        f'the folders of {other.part} and {first.part} differ: {there} {" and ".join(parts)}; '
+        f'the folders of {other.split} and {first.split} differ: {there} {" and ".join(parts)}; '
         f'{reason}',
         is_error=bool(shifted) or len(names) != len(expected),
     )

@@ -18,24 +18,24 @@ PIPELINE_METRICS = {'IoUMetric', 'VOCMetric', 'CocoMetric'}
 
 
 def find_missing_ground_truth(
-    config: Config, part: str, sources: Sequence[DataSource]
+    config: Config, split: str, sources: Sequence[DataSource]
 ) -> Iterator[Finding]:
-    """Compares what datasets load with what the model, or a part's evaluators, need.
+    """Compares what datasets load with what the model, or a split's evaluators, need.
 
     OpenMMLab's metrics stop a run by a KeyError at its first validation, after hours of training.
 
     Args:
         config: Config of the run.
-        part: ``train``, ``val`` or ``test``.
-        sources: The datasets of that part.
+        split: ``train``, ``val`` or ``test``.
+        sources: The datasets of that split.
 
     Yields:
         The datasets that load no ground truth.
     """
-    if part == 'train':
+    if split == 'train':
         yield from _find_untrainable(config, sources)
         return
-    for place, evaluator in find_evaluators(config, part):
+    for place, evaluator in find_evaluators(config, split):
         kind = find_class(METRICS, evaluator, config)
         names = {each.__name__ for each in getattr(kind, '__mro__', ())}
         is_users = kind is not None and not is_known(kind.process)
@@ -49,7 +49,8 @@ def find_missing_ground_truth(
             elif names & CLASSIFIERS_METRICS and not getattr(source.dataset, 'with_label', True):
                 yield Finding(
                     f'{place} needs the ground truth, but {source.place}.with_label is False: '
-                    f'set it to True, or {part}_evaluator, {part}_dataloader and {part}_cfg to None'
+                    f'set it to True, or {split}_evaluator, {split}_dataloader and {split}_cfg to '
+                    'None'
                 )
 
 

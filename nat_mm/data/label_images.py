@@ -126,10 +126,10 @@ def _describe_no_images(source: DataSource) -> Finding:
     folder = dataset.data_prefix.get('img_path') or ''
     suffixes = _count_suffixes(folder) if os.path.isdir(folder) and not dataset.ann_file else {}
     if not suffixes:
-        return Finding(describe_empty(source.part))
+        return Finding(describe_empty(source.split))
     found = ' and '.join(f'{count} with {suffix!r}' for suffix, count in suffixes.items())
     return Finding(
-        f'the {source.part} dataset has no image: in {os.path.abspath(folder)} no name ends with '
+        f'the {source.split} dataset has no image: in {os.path.abspath(folder)} no name ends with '
         f'{dataset.img_suffix!r}, but {found}; set img_suffix of {source.place}'
     )
 

@@ -115,7 +115,7 @@ def find_label_value_problems(
         yield Finding(
             _describe_beyond(source, found, beyond, classes, limits, others, reduces=reduces),
             # A metric only counts the pixels that heads ignore as mistakes.
-            is_error=is_sure and (source.part == 'train' or not others),
+            is_error=is_sure and (source.split == 'train' or not others),
         )
         return
     if not present:
@@ -178,17 +178,17 @@ def _find_limits(source: DataSource, config: Config) -> _Limits | None:
         return None
     by_head = ignored_values(config)
     ignored = set.intersection(*({value} for value in by_head.values())) if by_head else {255}
-    if source.part != 'train':
-        evaluators = [each for _, each in find_evaluators(config, source.part)]
+    if source.split != 'train':
+        evaluators = [each for _, each in find_evaluators(config, source.split)]
         metrics = [each for each in evaluators if type_name(each).endswith('IoUMetric')]
         ignored = {each.get('ignore_index', 255) for each in metrics} or {*by_head.values(), 255}
-        by_head[f'{source.part}_evaluator.ignore_index'] = min(ignored)
+        by_head[f'{source.split}_evaluator.ignore_index'] = min(ignored)
     return _Limits(len(names), names, frozenset(ignored), by_head)
 
 
 def _find_odd_padding(source: DataSource, config: Config) -> Iterator[Finding]:
     """Checks that the labels of padding are ignored if images are padded for batches."""
-    if source.part != 'train' or config.default_scope != 'mmseg':
+    if source.split != 'train' or config.default_scope != 'mmseg':
         return
     settings = config.model.get('data_preprocessor') or config.get('data_preprocessor') or {}
     padding = settings.get('seg_pad_val', 255)

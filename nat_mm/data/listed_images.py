@@ -80,7 +80,7 @@ def _find_loading_problem(config: Config, source: DataSource) -> Finding | None:
     except UserError as error:
         text = str(error)
         if 'at least one array to concatenate' in text:  # mmengine cannot serialize an empty list
-            text = describe_empty(source.part)
+            text = describe_empty(source.split)
         return Finding(text)
     return None
 
@@ -123,7 +123,7 @@ def find_image_problems(
     )
     unreadable: dict[str, list[str]] = {}
     differing: list[tuple[str, str, bool]] = []
-    what = f'images of the {source.part} dataset'
+    what = f'images of the {source.split} dataset'
     headers = read_headers([path for path, _ in images], progress, what)
     for (path, expected), header in zip(images, headers, strict=True):
         if not isinstance(header, ImageHeader):
@@ -139,7 +139,7 @@ def find_image_problems(
     for reason, paths in unreadable.items():
         more = f', and {len(paths) - 1} more' if len(paths) > 1 else ''
         yield Finding(
-            f'a file of the {source.part} dataset {reason}: {os.path.abspath(paths[0])}{more}'
+            f'a file of the {source.split} dataset {reason}: {os.path.abspath(paths[0])}{more}'
             f'{_hint_at_prefix(source, paths[0]) if reason == "does not exist" else ""}',
             is_error=not loader.ignore_empty,
         )
@@ -169,7 +169,7 @@ def find_problems_of_other_lists(
 
     Args:
         config: Config of the run; mmseg's datasets find their images in folders.
-        sources: Datasets by part.
+        sources: Datasets by split.
         progress: Called every now and then.
 
     Yields:
@@ -178,15 +178,15 @@ def find_problems_of_other_lists(
     if config.default_scope == 'mmseg':
         return
     listed: dict[str, list[Listed]] = {}
-    for part, each in sources.items():
+    for split, each in sources.items():
         for source in each:
             if not source.is_coco and not _is_checked_or_downloads(config, source.dataset):
                 problem = _find_loading_problem(config, source)
                 if problem:
                     yield problem
                 images = [] if problem else _load_list(source.dataset)
-                if not _has_folds(config, part):
-                    listed.setdefault(part, []).append(images)
+                if not _has_folds(config, split):
+                    listed.setdefault(split, []).append(images)
                 yield from find_image_problems(source, source.place, images, progress)
                 if images and config.default_scope == 'mmpretrain':
                     yield from find_wrong_labels(config, source)
@@ -200,30 +200,30 @@ def _is_checked_or_downloads(config: Config, dataset: BaseDataset) -> bool:
     return reads_files(dataset) or hasattr(dataset, 'download')
 
 
-def _has_folds(config: Config, part: str) -> bool:
-    """Whether a part of the data is a fold: some of the images that the dataset inside lists."""
-    return any(type_name(each) == 'KFoldDataset' for _, each in walk_datasets(config, part))
+def _has_folds(config: Config, split: str) -> bool:
+    """Whether a split of the data is a fold: some of the images that the dataset inside lists."""
+    return any(type_name(each) == 'KFoldDataset' for _, each in walk_datasets(config, split))
 
 
 def find_shared_images(listed: Mapping[str, Sequence[Listed]]) -> Iterator[Finding]:
     """Finds images that a model is both trained and tested on.
 
     Args:
-        listed: Images of each dataset by part.
+        listed: Images of each dataset by split.
 
     Yields:
-        A warning for each part that shares images with the train part.
+        A warning for each split that shares images with the train split.
     """
     paths = {
-        part: {os.path.abspath(path) for images in each for path, _ in images}
-        for part, each in listed.items()
+        split: {os.path.abspath(path) for images in each for path, _ in images}
+        for split, each in listed.items()
     }
-    for part, tested in paths.items():
-        shared = sorted(tested & paths.get('train', set())) if part != 'train' else []
+    for split, tested in paths.items():
+        shared = sorted(tested & paths.get('train', set())) if split != 'train' else []
         if shared:
             yield Finding(
-                f'{len(shared)} of {len(tested)} images of the {part} dataset are also trained on, '
-                f'so that its metrics say little about other images; first: {shared[0]}',
+                f'{len(shared)} of {len(tested)} images of the {split} dataset are also trained '
+                f'on, so that its metrics say little about other images; first: {shared[0]}',
                 is_error=False,
             )
 

@@ -16,7 +16,7 @@ def find_loader_problems(config: Config, sources: Sequence[DataSource]) -> Itera
 
     Args:
         config: Config of the run.
-        sources: The datasets of one part of the data.
+        sources: The datasets of one split of the data.
 
     Yields:
         What is wrong.
@@ -28,12 +28,12 @@ def find_loader_problems(config: Config, sources: Sequence[DataSource]) -> Itera
                 f'{source.place}.pipeline is empty, so that no image is loaded: write the '
                 'transforms, from LoadImageFromFile to the one that packs the inputs'
             )
-        loader = config[f'{source.part}_dataloader']
+        loader = config[f'{source.split}_dataloader']
         sampler = type_name(loader.get('sampler') or {})
         if loader.get('drop_last') and not sampler.endswith('InfiniteSampler'):
-            count = _count_images([source], source.part)
+            count = _count_images([source], source.split)
             if count and count < loader.get('batch_size', 1):
-                yield Finding(describe_no_batch(config, source.part, count))
+                yield Finding(describe_no_batch(config, source.split, count))
 
 
 def last_training_batch(config: Config, sources: Sequence[DataSource]) -> int | None:
@@ -58,24 +58,24 @@ def last_training_batch(config: Config, sources: Sequence[DataSource]) -> int | 
     return count % size or None
 
 
-def _count_images(sources: Sequence[DataSource], part: str) -> int | None:
-    """Counts the images of a part's dataset; None if a wrapper may change their number."""
-    whole = [each.dataset for each in sources if each.place == f'{part}_dataloader.dataset']
+def _count_images(sources: Sequence[DataSource], split: str) -> int | None:
+    """Counts the images of a split's dataset; None if a wrapper may change their number."""
+    whole = [each.dataset for each in sources if each.place == f'{split}_dataloader.dataset']
     if not whole:
         return None
     whole[0].full_init()
     return len(whole[0])
 
 
-def describe_no_batch(config: Config, part: str, count: int) -> str:
+def describe_no_batch(config: Config, split: str, count: int) -> str:
     """Returns the message for a dataset that does not fill a batch.
 
     Args:
         config: Config of the run.
-        part: ``train``, ``val`` or ``test``.
+        split: ``train``, ``val`` or ``test``.
         count: Number of images in the dataset.
     """
-    place = f'{part}_dataloader'
+    place = f'{split}_dataloader'
     size = config[place].get('batch_size', 1)
     return (
         f'{place}.drop_last is True, but the dataset has only {count} images for a batch_size of '

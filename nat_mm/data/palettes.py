@@ -6,7 +6,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
-from nat_mm.config.datasets import PARTS, walk_datasets
+from nat_mm.config.datasets import SPLITS, walk_datasets
 from nat_mm.config.objects import find_class
 from nat_mm.data.findings import Finding
 from nat_mm.errors import shorten
@@ -86,8 +86,8 @@ def find_full_palette(config: Config, dataset: dict[str, Any]) -> list[Color] | 
 
 
 def _find_datasets(config: Config) -> Iterator[tuple[str, dict[str, Any]]]:
-    for part in PARTS:
-        yield from walk_datasets(config, part)
+    for split in SPLITS:
+        yield from walk_datasets(config, split)
 
 
 def _known(config: Config, dataset: dict[str, Any], name: str) -> Any:

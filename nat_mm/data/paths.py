@@ -19,24 +19,24 @@ LOCAL_BACKENDS = ('local', 'disk')
 _LABEL_FOLDERS = ('data_prefix.seg_map_path', 'data_prefix.seg')
 
 
-def find_path_problems(config: Config, part: str) -> Iterator[Finding]:
-    """Checks the folders and annotation files of the datasets and evaluators of one part.
+def find_path_problems(config: Config, split: str) -> Iterator[Finding]:
+    """Checks the folders and annotation files of the datasets and evaluators of one split.
 
     Args:
         config: Config of the run.
-        part: ``train``, ``val`` or ``test``.
+        split: ``train``, ``val`` or ``test``.
 
     Yields:
         What is missing or empty.
     """
-    for _, dataset in find_inner(config, part):
-        problem = describe_path_problem(dataset, config, part)
+    for _, dataset in find_inner(config, split):
+        problem = describe_path_problem(dataset, config, split)
         if problem:
             yield Finding(problem)
-    for place, evaluator in every_evaluator(config, part):
+    for place, evaluator in every_evaluator(config, split):
         if isinstance(evaluator, str | int | float):
             yield Finding(f'{place} must be a dict with a type, got {brief(evaluator)}')
-    for place, evaluator in find_evaluators(config, part):
+    for place, evaluator in find_evaluators(config, split):
         if evaluator.get('type') is None:
             yield Finding(f'{place} has no type, such as CocoMetric')
         for name in ('ann_file', 'seg_prefix'):
@@ -45,13 +45,13 @@ def find_path_problems(config: Config, part: str) -> Iterator[Finding]:
                 yield Finding(f'{place}.{name} does not exist: {os.path.abspath(path)}')
 
 
-def describe_path_problem(dataset: ConfigDict, config: Config, part: str) -> str | None:
+def describe_path_problem(dataset: ConfigDict, config: Config, split: str) -> str | None:
     """Describes which file or folder of a dataset is missing or empty.
 
     Args:
         dataset: Config of the dataset.
         config: Config of the run.
-        part: ``train``, ``val`` or ``test``, for the message.
+        split: ``train``, ``val`` or ``test``, for the message.
 
     Returns:
         What is wrong, or None.
@@ -69,26 +69,26 @@ def describe_path_problem(dataset: ConfigDict, config: Config, part: str) -> str
         if not os.path.exists(path):
             return (
                 f'{name} of the dataset does not exist: {os.path.abspath(path)} '
-                f'(data_root of the {part} dataset is {dataset.get("data_root")!r})'
+                f'(data_root of the {split} dataset is {dataset.get("data_root")!r})'
             )
-    return describe_empty(part) if _holds_nothing(paths) else None
+    return describe_empty(split) if _holds_nothing(paths) else None
 
 
-def find_evaluators(config: Config, part: str) -> Iterator[tuple[str, ConfigDict]]:
-    """Yields key and config of each evaluator of one part of the data that has a config."""
-    for place, evaluator in every_evaluator(config, part):
+def find_evaluators(config: Config, split: str) -> Iterator[tuple[str, ConfigDict]]:
+    """Yields key and config of each evaluator of one split of the data that has a config."""
+    for place, evaluator in every_evaluator(config, split):
         if isinstance(evaluator, dict):
             yield place, evaluator
 
 
-def every_evaluator(config: Config, part: str) -> Iterator[tuple[str, Any]]:
+def every_evaluator(config: Config, split: str) -> Iterator[tuple[str, Any]]:
     """Yields key and value of each evaluator, whatever it is."""
-    evaluators = config.get(f'{part}_evaluator')
+    evaluators = config.get(f'{split}_evaluator')
     if isinstance(evaluators, list | tuple):
         for index, evaluator in enumerate(evaluators):
-            yield f'{part}_evaluator.{index}', evaluator
+            yield f'{split}_evaluator.{index}', evaluator
     elif evaluators is not None:
-        yield f'{part}_evaluator', evaluators
+        yield f'{split}_evaluator', evaluators
 
 
 def is_local(settings: Any, *paths: Any) -> bool:
@@ -153,9 +153,9 @@ def local_paths(dataset: dict) -> dict[str, str]:
     return {name: path for name, path in joined.items() if path and '://' not in path}
 
 
-def describe_empty(part: str) -> str:
-    """Returns the message for a part of the data without images."""
-    return f'the {part} dataset has no image with annotations of its classes'
+def describe_empty(split: str) -> str:
+    """Returns the message for a split of the data without images."""
+    return f'the {split} dataset has no image with annotations of its classes'
 
 
 def _holds_nothing(paths: dict[str, str]) -> bool:

@@ -147,8 +147,8 @@ def _find_wrong_part(config: Config, registry: Registry, place: str, part: Any) 
 
 
 def _find_unknown_metrics(config: Config) -> Iterator[str]:
-    for part in ('val', 'test'):
-        for place, evaluator in find_evaluators(config, part):
+    for split in ('val', 'test'):
+        for place, evaluator in find_evaluators(config, split):
             kind = type_name(evaluator)
             if kind not in METRICS:
                 continue

@@ -27,14 +27,14 @@ class DataSource:
     """A dataset that reads files.
 
     Attributes:
-        part: ``train``, ``val`` or ``test``.
+        split: ``train``, ``val`` or ``test``.
         place: Its key in the config, such as ``train_dataloader.dataset.dataset``.
         config: Config of the dataset.
         dataset: The dataset, built but not loaded: it has its class, ``metainfo``, joined
             ``ann_file`` and ``data_prefix``, and ``pipeline``.
     """
 
-    part: str
+    split: str
     place: str
     config: ConfigDict
     dataset: BaseDataset
@@ -58,15 +58,15 @@ class DataSource:
         return module is not None and isinstance(self.dataset, module.CocoDataset)
 
 
-def find_sources(config: Config, part: str) -> list[DataSource]:
-    """Builds the datasets of one part of the data without loading them.
+def find_sources(config: Config, split: str) -> list[DataSource]:
+    """Builds the datasets of one split of the data without loading them.
 
     Wrappers such as RepeatDataset and ConcatDataset are replaced by the datasets inside. Datasets
     that do not inherit from mmengine's BaseDataset or cannot be built without loading are left out.
 
     Args:
         config: Config of the run.
-        part: ``train``, ``val`` or ``test``.
+        split: ``train``, ``val`` or ``test``.
 
     Returns:
         The datasets, in the order of the config.
@@ -74,18 +74,18 @@ def find_sources(config: Config, part: str) -> list[DataSource]:
     Raises:
         UserError: The config of a dataset is wrong.
     """
-    loader = config.get(f'{part}_dataloader') or {}
+    loader = config.get(f'{split}_dataloader') or {}
     sources = []
     outer = loader.get('dataset')
     if loader and not isinstance(outer, dict | Dataset):
         raise UserError(
-            f'{part}_dataloader.dataset must be a dict with a type, such as CocoDataset, got '
+            f'{split}_dataloader.dataset must be a dict with a type, such as CocoDataset, got '
             f'{brief(outer)}'
         )
-    for place, each in find_inner(config, part):
+    for place, each in find_inner(config, split):
         kind = each.get('type')
         if kind is None:
-            raise UserError(f'{place}: the {part} dataset has no type, such as CocoDataset')
+            raise UserError(f'{place}: the {split} dataset has no type, such as CocoDataset')
         found = find_class(DATASETS, each, config)
         if found is not None and not issubclass(found, BaseDataset):
             continue
@@ -119,7 +119,7 @@ def find_sources(config: Config, part: str) -> list[DataSource]:
                     f'{config.filename}: {place}: a file or folder of {type_name(each)} does not '
                     f'exist: {named}'
                 ) from error
-        sources.append(DataSource(part, place, each, dataset))
+        sources.append(DataSource(split, place, each, dataset))
     return sources
 
 

@@ -56,38 +56,38 @@ def build_runner(config: Config) -> Runner | FlexibleRunner:
     return runner
 
 
-def build_loop(runner: Runner | FlexibleRunner, part: str) -> None:
-    """Builds the dataset, data loader and loop of one part of the data.
+def build_loop(runner: Runner | FlexibleRunner, split: str) -> None:
+    """Builds the dataset, data loader and loop of one split of the data.
 
     Args:
         runner: The runner, which keeps the loop.
-        part: ``train``, ``val`` or ``test``.
+        split: ``train``, ``val`` or ``test``.
 
     Raises:
         UserError: If data is missing, annotations are not in COCO format, the images do not fill a
             batch, or the config is wrong.
     """
     config = runner.cfg
-    if config.get(f'{part}_dataloader') is None:
+    if config.get(f'{split}_dataloader') is None:
         return
-    with data_mistakes(config, part), _naming_broken_samples(runner, part):
-        loop = getattr(runner, f'{part}_loop')
-    check_dataset(config, loop.dataloader.dataset, part)
+    with data_mistakes(config, split), _naming_broken_samples(runner, split):
+        loop = getattr(runner, f'{split}_loop')
+    check_dataset(config, loop.dataloader.dataset, split)
     # InfiniteSampler repeats the images until they fill a batch. With a batch sampler, such as
     # mmdet's AspectRatioBatchSampler, the loader's own sampler is another one.
     sampler = getattr(loop.dataloader.batch_sampler, 'sampler', None)
     if not len(loop.dataloader) and not isinstance(sampler, InfiniteSampler):
-        raise UserError(describe_no_batch(config, part, len(loop.dataloader.dataset)))
+        raise UserError(describe_no_batch(config, split, len(loop.dataloader.dataset)))
 
 
 @contextmanager
-def _naming_broken_samples(runner: Runner | FlexibleRunner, part: str) -> Iterator[None]:
+def _naming_broken_samples(runner: Runner | FlexibleRunner, split: str) -> Iterator[None]:
     """Makes data loaders name the files that break; done before loops start workers."""
     build = runner.build_dataloader
 
     def build_and_name(*args: Any, **kwargs: Any) -> DataLoader:
         loader = build(*args, **kwargs)
-        name_broken_samples(loader, runner.cfg, part)
+        name_broken_samples(loader, runner.cfg, split)
         return loader
 
     runner.build_dataloader = build_and_name

@@ -179,7 +179,7 @@ def test_keys_that_are_not_text(monkeypatch):
     monkeypatch.setattr(check_cache, 'check_config', lambda *_, **__: found.append(1) or report)
     for number in (1, 1, 2):
         config = Config(dict(colors={(0, 0, 0): number, 255: 1, 'rest': 2}))
-        check_cache.check_once(config, parts=['train'], files=True, progress=no_progress)
+        check_cache.check_once(config, splits=['train'], files=True, progress=no_progress)
     assert len(found) == 2
 
 

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 import nat_mm  # noqa: F401
-from nat_mm.config.datasets import PARTS
+from nat_mm.config.datasets import SPLITS
 
 LOADING = [
     dict(type='LoadImageFromFile'),
@@ -21,9 +21,9 @@ FOLDERS = {'train': 'training', 'val': 'validation'}
 
 @pytest.fixture
 def content(small_data: Path) -> dict[str, dict]:
-    """The contents of the annotation files by part; `write` writes them."""
-    names = {part: small_data / 'coco' / f'{folder}.json' for part, folder in FOLDERS.items()}
-    return {part: json.loads(path.read_text()) for part, path in names.items()}
+    """The contents of the annotation files by split; `write` writes them."""
+    names = {split: small_data / 'coco' / f'{folder}.json' for split, folder in FOLDERS.items()}
+    return {split: json.loads(path.read_text()) for split, path in names.items()}
 
 
 @pytest.fixture
@@ -34,22 +34,22 @@ def config(small_data: Path, tmp_path: Path) -> Config:
 
 def make_config(images: Path, annotations: Path) -> Config:
     settings = dict(default_scope='mmdet')
-    for part in PARTS:
-        name = 'train' if part == 'train' else 'val'
-        settings[f'{part}_dataloader'] = dict(
+    for split in SPLITS:
+        name = 'train' if split == 'train' else 'val'
+        settings[f'{split}_dataloader'] = dict(
             dataset=dict(
                 type='CocoDataset',
                 data_root=str(images),
                 ann_file=str(annotations / f'{name}.json'),
                 data_prefix=dict(img=f'images/{FOLDERS[name]}'),
                 metainfo=dict(classes=('box', 'disc')),
-                filter_cfg=dict(filter_empty_gt=True) if part == 'train' else None,
-                test_mode=part != 'train',
-                pipeline=copy.deepcopy(LOADING if part == 'train' else LOADING[:1]),
+                filter_cfg=dict(filter_empty_gt=True) if split == 'train' else None,
+                test_mode=split != 'train',
+                pipeline=copy.deepcopy(LOADING if split == 'train' else LOADING[:1]),
             )
         )
-        if part != 'train':
-            settings[f'{part}_evaluator'] = dict(
+        if split != 'train':
+            settings[f'{split}_evaluator'] = dict(
                 type='CocoMetric',
                 ann_file=str(annotations / f'{name}.json'),
                 metric=['bbox', 'segm'],
@@ -63,7 +63,7 @@ def write(content: dict[str, dict], tmp_path: Path) -> Callable[[], None]:
     """Writes the annotation files."""
 
     def run() -> None:
-        for part, each in content.items():
-            (tmp_path / f'{part}.json').write_text(json.dumps(each))
+        for split, each in content.items():
+            (tmp_path / f'{split}.json').write_text(json.dumps(each))
 
     return run

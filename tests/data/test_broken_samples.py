@@ -29,22 +29,22 @@ def configs(data):
     return write_configs(data, data)
 
 
-def load_all(path, part='train', workers=0, deleted=None, **overrides):
-    """Loads each sample of a part once, in order, after a file was deleted in the meantime."""
+def load_all(path, split='train', workers=0, deleted=None, **overrides):
+    """Loads each sample of a split once, in order, after a file was deleted in the meantime."""
     config = load_config(path, overrides=overrides)
-    settings = config[f'{part}_dataloader']
+    settings = config[f'{split}_dataloader']
     settings.update(num_workers=workers, sampler=dict(type='DefaultSampler', shuffle=False))
     loader = Runner.build_dataloader(settings, seed=0)
-    name_broken_samples(loader, config, part)
+    name_broken_samples(loader, config, split)
     if deleted:
         deleted.unlink()
     with loading_mistakes(config):
         return sum(len(batch['inputs']) for batch in loader)
 
 
-def message_of(path, part='train', workers=0, deleted=None, **overrides):
+def message_of(path, split='train', workers=0, deleted=None, **overrides):
     with pytest.raises(UserError) as raised:
-        load_all(path, part, workers, deleted, **overrides)
+        load_all(path, split, workers, deleted, **overrides)
     assert '\n' not in str(raised.value)
     return str(raised.value)
 
@@ -68,14 +68,14 @@ def test_label_that_is_cut_off(configs, data):
     assert message_of(configs['segmentation']).startswith(f'{label} is a damaged image: ')
 
 
-@pytest.mark.parametrize('part', ['train', 'val'])
-def test_label_of_another_size(part, configs, data):
-    folder = {'train': 'training', 'val': 'validation'}[part]
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_label_of_another_size(split, configs, data):
+    folder = {'train': 'training', 'val': 'validation'}[split]
     label = data / f'annotations/{folder}/01.png'
     cv2.imwrite(str(label), np.ones((48, 60), np.uint8))
     image = data / f'images/{folder}/01.jpg'
     expected = f'the label {label} is 60 x 48 pixels, but its image {image} is 128 x 96'
-    assert message_of(configs['segmentation'], part) == expected
+    assert message_of(configs['segmentation'], split) == expected
 
 
 def test_label_of_colors(configs, data):

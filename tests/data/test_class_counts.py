@@ -7,7 +7,7 @@ import pytest
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from nat_mm.config.datasets import PARTS
+from nat_mm.config.datasets import SPLITS
 from nat_mm.data.class_counts import find_class_count_problems
 from nat_mm.data.sources import find_sources
 
@@ -37,7 +37,7 @@ def read():
 
 
 def problems_of(config):
-    sources = {part: find_sources(config, part) for part in PARTS}
+    sources = {split: find_sources(config, split) for split in SPLITS}
     return list(find_class_count_problems(config, sources))
 
 
@@ -72,10 +72,10 @@ HEADS = {
 }
 
 
-def with_own_data(read, name, classes, *, parts=PARTS):
+def with_own_data(read, name, classes, *, splits=SPLITS):
     config = read(name)
-    for part in parts:
-        dataset = config[f'{part}_dataloader'].dataset
+    for split in splits:
+        dataset = config[f'{split}_dataloader'].dataset
         dataset.metainfo = dict(classes=classes)
         if config.default_scope != 'mmdet':
             dataset.type = {'mmseg': 'BaseSegDataset', 'mmpretrain': 'CustomDataset'}[
@@ -175,8 +175,8 @@ def test_instances_of_mask2former(read):
 
 def test_panoptic_classes(read):
     config = read(PANOPTIC)
-    for part in PARTS:
-        config[f'{part}_dataloader'].dataset.metainfo = dict(
+    for split in SPLITS:
+        config[f'{split}_dataloader'].dataset.metainfo = dict(
             classes=NAMES, thing_classes=NAMES[:4], stuff_classes=NAMES[4:]
         )
     texts = [each.text for each in problems_of(config)]

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from nat_mm.config.datasets import PARTS
+from nat_mm.config.datasets import SPLITS
 from nat_mm.data.coco import check_coco
 from nat_mm.data.findings import Finding
 from nat_mm.data.sources import find_sources
@@ -16,9 +16,9 @@ from nat_mm.data.summaries import Summary
 def check(config, content, write):
     """Writes the annotations and returns the errors and the warnings."""
 
-    def run(*, parts=PARTS, images=False):
+    def run(*, splits=SPLITS, images=False):
         write()
-        sources = {part: find_sources(config, part) for part in parts}
+        sources = {split: find_sources(config, split) for split in splits}
         found = list(check_coco(config, sources, images=images))
         # A file that several datasets read gives one finding.
         findings = dict.fromkeys(each for each in found if isinstance(each, Finding))
@@ -38,8 +38,8 @@ def every(content):
 
 def drop(name, entries='annotations', step=1):
     def change(content):
-        for part in content.values():
-            for entry in part[entries][::step]:
+        for split in content.values():
+            for entry in split[entries][::step]:
                 entry.pop(name)
 
     return change
@@ -177,7 +177,7 @@ def test_errors(change, expected, check, content):
 )
 def test_warnings(change, expected, check, content):
     change(content)
-    errors, warnings = check(parts=['train'])
+    errors, warnings = check(splits=['train'])
     assert errors == []
     assert len(warnings) == 1
     assert expected in warnings[0]
@@ -221,15 +221,15 @@ def test_masks_do_not_matter_to_boxes(check, config, content):
     drop('segmentation', step=2)(content)
     put('segmentation', 'polygon')(content)
     config.train_dataloader.dataset.pipeline[1].with_mask = False
-    for part in ('val', 'test'):
-        config[f'{part}_evaluator'].metric = 'bbox'
+    for split in ('val', 'test'):
+        config[f'{split}_evaluator'].metric = 'bbox'
     assert check() == ([], [])
 
 
 def test_evaluator_needs_masks(check, config, content):
     drop('segmentation')(content)
     config.train_dataloader.dataset.pipeline[1].with_mask = False
-    errors, _ = check(parts=['val'])
+    errors, _ = check(splits=['val'])
     assert len(errors) == 1
     assert 'without segmentation, but val_evaluator compares masks' in errors[0]
 
@@ -239,7 +239,7 @@ def test_evaluator_needs_masks(check, config, content):
 )
 def test_evaluator_of_short_polygons(polygon, is_wrong, check, content):
     content['val']['annotations'][0]['segmentation'] = [polygon]
-    errors, _ = check(parts=['val'])
+    errors, _ = check(splits=['val'])
     assert len(errors) == is_wrong
     assert all('fewer than 6 coordinates, but val_evaluator compares' in each for each in errors)
 
@@ -247,7 +247,7 @@ def test_evaluator_of_short_polygons(polygon, is_wrong, check, content):
 def test_objects_all_left_out(check, content):
     for each in content['train']['annotations']:
         each['bbox'] = [value / 200 for value in each['bbox']]
-    errors, warnings = check(parts=['train'])
+    errors, warnings = check(splits=['train'])
     assert errors == ['the train dataset has no image with annotations of its classes']
     assert 'they look like fractions of the image, COCO has pixels' in warnings[0]
 
@@ -287,29 +287,29 @@ def test_objects_all_left_out(check, content):
 def test_files_that_are_not_coco(raw, expected, check, write, config, tmp_path):
     (tmp_path / 'other.json').write_bytes(raw)
     config.train_dataloader.dataset.ann_file = str(tmp_path / 'other.json')
-    (error,), _ = check(parts=['train'])
+    (error,), _ = check(splits=['train'])
     assert error.startswith(f'annotation file {tmp_path}/other.json ')
     assert expected in error
 
 
 def test_test_part_without_annotations(check, config, content):
     del content['val']['annotations']
-    (error,), _ = check(parts=['test'])
+    (error,), _ = check(splits=['test'])
     assert 'has no annotations to compare with' in error
     config.test_evaluator.update(format_only=True, outfile_prefix='results')
-    assert check(parts=['test']) == ([], [])
+    assert check(splits=['test']) == ([], [])
 
 
 def test_evaluation_without_objects(check, content):
     content['val']['annotations'] = []
-    errors, (warning,) = check(parts=['val'])
+    errors, (warning,) = check(splits=['val'])
     assert errors == []
     assert warning.endswith('has no annotations of the classes, so that metrics will be -1')
 
 
 def test_training_without_annotations(check, content):
     del content['train']['annotations']
-    errors, _ = check(parts=['train'])
+    errors, _ = check(splits=['train'])
     assert "it has no list 'annotations'" in errors[0]
 
 
@@ -343,7 +343,7 @@ def test_filter_that_leaves_no_image(check, config, content, tmp_path):
 
 def test_evaluator_with_another_file(check, config, content, tmp_path):
     config.val_evaluator.ann_file = str(tmp_path / 'train.json')
-    (error,), _ = check(parts=['val'])
+    (error,), _ = check(splits=['val'])
     assert error.startswith(f'val_evaluator.ann_file {tmp_path}/train.json has other images')
     assert error.endswith(f'write val_evaluator.ann_file={tmp_path}/val.json')
 
@@ -355,7 +355,7 @@ def test_evaluator_with_a_copy(check, config, content, write, tmp_path):
         dict(type='DumpDetResults', out_file_path='x.pkl'),
     ]
     config.val_evaluator[0].ann_file = str(tmp_path / 'copy.json')
-    assert check(parts=['val']) == ([], [])
+    assert check(splits=['val']) == ([], [])
 
 
 def test_images_that_are_trained_and_tested_on(check, config):
@@ -364,7 +364,7 @@ def test_images_that_are_trained_and_tested_on(check, config):
         data_prefix=dict(img='images/training'),
     )
     config.val_evaluator.ann_file = config.train_dataloader.dataset.ann_file
-    errors, (warning,) = check(parts=['train', 'val'])
+    errors, (warning,) = check(splits=['train', 'val'])
     assert errors == []
     assert warning.startswith('6 of 6 images of the val dataset are also trained on')
 
@@ -374,7 +374,7 @@ def test_inside_of_wrappers(check, config, content):
     repeated = dict(type='RepeatDataset', times=2, dataset=dataset)
     config.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[repeated, dataset])
     put('bbox', [1, 2, 3])(content)
-    errors, _ = check(parts=['train'])
+    errors, _ = check(splits=['train'])
     assert len([each for each in errors if 'bbox is not four numbers' in each]) == 1
 
 
@@ -392,9 +392,9 @@ def test_summary(config, write):
 
 
 def test_masks_without_any_image(check, content):
-    part, mask = content['train'], dict(counts=[1], size=[1, 1])
-    part['images'] = []
-    part['annotations'] = [{**each, 'segmentation': mask} for each in part['annotations']]
-    errors, warnings = check(parts=['train'])
+    split, mask = content['train'], dict(counts=[1], size=[1, 1])
+    split['images'] = []
+    split['annotations'] = [{**each, 'segmentation': mask} for each in split['annotations']]
+    errors, warnings = check(splits=['train'])
     assert errors == ['the train dataset has no image with annotations of its classes']
     assert 'has annotations whose image_id is not in images' in ' '.join(warnings)

@@ -6,7 +6,7 @@ import pytest
 from mmdet.datasets import CocoDataset
 from mmengine.registry import DATASETS
 
-from nat_mm.config.datasets import PARTS
+from nat_mm.config.datasets import SPLITS
 from nat_mm.data.coco import check_coco
 from nat_mm.data.findings import Finding
 from nat_mm.data.sources import find_sources
@@ -18,16 +18,16 @@ FROM_FILE = "write metainfo=dict(classes=('arrow', 'box', 'cross', 'disc')) in "
 @pytest.fixture
 def check(config, content, write):
     """Gives the data four categories and returns the errors and the warnings."""
-    for part in content.values():
-        part['categories'] = [{'id': 9 - n, 'name': name} for n, name in enumerate(NAMES)]
-        for number, each in enumerate(part['annotations']):
+    for split in content.values():
+        split['categories'] = [{'id': 9 - n, 'name': name} for n, name in enumerate(NAMES)]
+        for number, each in enumerate(split['annotations']):
             each['category_id'] = 9 - number % 4
-    for part in PARTS:
-        config[f'{part}_dataloader'].dataset.metainfo.classes = NAMES
+    for split in SPLITS:
+        config[f'{split}_dataloader'].dataset.metainfo.classes = NAMES
 
-    def run(*, parts=PARTS):
+    def run(*, splits=SPLITS):
         write()
-        sources = {part: find_sources(config, part) for part in parts}
+        sources = {split: find_sources(config, split) for split in splits}
         found = check_coco(config, sources, images=False)
         findings = dict.fromkeys(each for each in found if isinstance(each, Finding))
         errors = [each.text for each in findings if each.is_error]
@@ -42,8 +42,8 @@ def test_same_names_in_the_same_order(check):
 
 def test_words_for_classes(check, config):
     """Models such as Grounding DINO detect other classes than they were trained on."""
-    for part in ('val', 'test'):
-        config[f'{part}_dataloader'].dataset.metainfo.classes = ('box', 'disc')
+    for split in ('val', 'test'):
+        config[f'{split}_dataloader'].dataset.metainfo.classes = ('box', 'disc')
     errors, _ = check()
     assert 'but that of train_dataloader.dataset is' in errors[0]
     config.model = dict(type='GroundingDINO', language_model=dict(type='BertModel'))
@@ -51,8 +51,8 @@ def test_words_for_classes(check, config):
 
 
 def test_subset_in_the_order_of_the_file(check, config):
-    for part in PARTS:
-        config[f'{part}_dataloader'].dataset.metainfo.classes = ('box', 'disc')
+    for split in SPLITS:
+        config[f'{split}_dataloader'].dataset.metainfo.classes = ('box', 'disc')
     assert check() == ([], [])
 
 
@@ -102,26 +102,26 @@ def test_subset_in_the_order_of_the_file(check, config):
 )
 def test_classes_that_do_not_fit(classes, expected, check, config, tmp_path):
     config.train_dataloader.dataset.metainfo.classes = classes
-    (error, *_), _ = check(parts=['train'])
+    (error, *_), _ = check(splits=['train'])
     assert expected.replace('{path}', f'{tmp_path}/train.json') in error
     assert 'train_dataloader.dataset' in error or 'annotation file' in error
 
 
 def test_two_categories_of_the_same_name(check, content):
     content['train']['categories'][1]['name'] = 'disc'
-    errors, _ = check(parts=['train'])
+    errors, _ = check(splits=['train'])
     assert "'box', which annotation file" in errors[0] or 'several categories' in errors[0]
 
 
 def test_unused_categories_of_the_same_name(check, content):
-    for part in content.values():
-        part['categories'] += [{'id': 20, 'name': 'tree'}, {'id': 21, 'name': 'tree'}]
+    for split in content.values():
+        split['categories'] += [{'id': 20, 'name': 'tree'}, {'id': 21, 'name': 'tree'}]
     assert check() == ([], [])
 
 
-@pytest.mark.parametrize('part', ['train', 'val', 'test'])
-def test_no_metainfo(part, check, config):
-    del config[f'{part}_dataloader'].dataset['metainfo']
+@pytest.mark.parametrize('split', ['train', 'val', 'test'])
+def test_no_metainfo(split, check, config):
+    del config[f'{split}_dataloader'].dataset['metainfo']
     errors, _ = check()
     (error, *_) = [each for each in errors if 'has the categories' in each]
     assert 'it has no metainfo.classes, so those of CocoDataset hold: ' + FROM_FILE in error
@@ -129,15 +129,15 @@ def test_no_metainfo(part, check, config):
 
 def test_old_name_of_classes(check, config):
     config.val_dataloader.dataset.metainfo = dict(CLASSES=NAMES)
-    errors, _ = check(parts=['val'])
+    errors, _ = check(splits=['val'])
     assert "('CLASSES' is mmdet 2's name for it)" in errors[0]
 
 
 def test_parts_with_files_of_other_orders(check, config, content):
     content['val']['categories'].reverse()
-    for part in ('val', 'test'):
-        config[f'{part}_dataloader'].dataset.metainfo.classes = NAMES[::-1]
-    errors, _ = check(parts=['train', 'val'])
+    for split in ('val', 'test'):
+        config[f'{split}_dataloader'].dataset.metainfo.classes = NAMES[::-1]
+    errors, _ = check(splits=['train', 'val'])
     assert errors == [
         "val_dataloader.dataset.metainfo.classes is ('disc', 'cross', 'box', 'arrow'), but that of "
         "train_dataloader.dataset is ('arrow', 'box', 'cross', 'disc'); give both the same"
@@ -152,7 +152,7 @@ def test_file_has_to_follow_the_classes_that_are_learned(change, check, content)
     else:
         del content['val']['categories'][2]
         content['val']['annotations'].clear()
-    (error, *_), _ = check(parts=['train', 'val'])
+    (error, *_), _ = check(splits=['train', 'val'])
     write = "the model learns these classes: write ('arrow', 'box', 'cross', 'disc') as categories"
     assert error.endswith(f'{write} there')
 
@@ -161,7 +161,7 @@ def test_part_without_a_category(check, content):
     del content['val']['categories'][2]
     for each in content['val']['annotations']:
         each['category_id'] = 9
-    errors, _ = check(parts=['val'])
+    errors, _ = check(splits=['val'])
     assert len(errors) == 1
     assert "val_dataloader.dataset.metainfo.classes has 'cross', which annotation file" in errors[0]
 
@@ -178,7 +178,7 @@ def test_long_lists_are_not_shown_whole(check, config, content):
     content['train']['categories'] = [{'id': n, 'name': name} for n, name in enumerate(names)]
     names[100], names[200] = names[200], names[100]
     config.train_dataloader.dataset.metainfo.classes = names
-    (error, *_), _ = check(parts=['train'])
+    (error, *_), _ = check(splits=['train'])
     assert "'class 200' would be 'class 100'" in error
     assert 'and 288 more' in error
     assert len(error) < 1200
@@ -189,7 +189,7 @@ def test_evaluator_of_another_order(check, config, content, tmp_path):
     other['categories'].reverse()
     content['other'] = other
     config.val_evaluator.ann_file = str(tmp_path / 'other.json')
-    errors, _ = check(parts=['val'])
+    errors, _ = check(splits=['val'])
     assert len(errors) == 1
     assert 'is in a different order from the categories of val_evaluator.ann_file' in errors[0]
 
@@ -202,10 +202,10 @@ def test_dataset_registered_by_a_user(check, config):
     dataset = config.train_dataloader.dataset
     dataset.type = 'OwnShapes'
     del dataset['metainfo']
-    (error, *_), _ = check(parts=['train'])
+    (error, *_), _ = check(splits=['train'])
     assert 'it has no metainfo.classes, so those of OwnShapes hold' in error
     OwnShapes.METAINFO = {'classes': NAMES}
-    assert check(parts=['train']) == ([], [])
+    assert check(splits=['train']) == ([], [])
 
 
 def test_dataset_that_pairs_categories_itself(check, config):
@@ -217,4 +217,4 @@ def test_dataset_that_pairs_categories_itself(check, config):
     dataset = config.train_dataloader.dataset
     dataset.type = 'PairedByName'
     dataset.metainfo.classes = NAMES[::-1]
-    assert check(parts=['train']) == ([], [])
+    assert check(splits=['train']) == ([], [])

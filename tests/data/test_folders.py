@@ -8,7 +8,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.registry import METRICS, TRANSFORMS, init_default_scope
 from PIL import Image
 
-from nat_mm.config.datasets import PARTS
+from nat_mm.config.datasets import SPLITS
 from nat_mm.data.class_counts import find_class_count_problems
 from nat_mm.data.folders import find_class_names, find_folder_problems
 from nat_mm.data.sources import find_sources
@@ -19,10 +19,10 @@ NAMES = ('bird', 'cat', 'dog')
 @pytest.fixture
 def root(tmp_path):
     """Folders train and val, each with a folder of two images for each class."""
-    for part in ('train', 'val'):
+    for split in ('train', 'val'):
         for name in NAMES:
             for index in range(2):
-                write_image(tmp_path / part / name / f'{index}.png')
+                write_image(tmp_path / split / name / f'{index}.png')
     return tmp_path
 
 
@@ -32,8 +32,8 @@ def write_image(path):
 
 
 def make_config(root, train=None, val=None, count=3):
-    def dataset(part, settings):
-        own = dict(type='CustomDataset', data_root=str(root), data_prefix=part, pipeline=[])
+    def dataset(split, settings):
+        own = dict(type='CustomDataset', data_root=str(root), data_prefix=split, pipeline=[])
         return dict(dataset={**own, **(settings or {})})
 
     init_default_scope('mmpretrain')
@@ -50,7 +50,7 @@ def make_config(root, train=None, val=None, count=3):
 
 def problems_of(root, train=None, val=None, count=3):
     config = make_config(root, train, val, count)
-    sources = {part: find_sources(config, part) for part in PARTS}
+    sources = {split: find_sources(config, split) for split in SPLITS}
     found = find_folder_problems(config, sources)
     return [(each.text.replace(f'{root}/', ''), each.is_error) for each in found]
 
@@ -97,7 +97,7 @@ def test_validation_lacks_a_class(root):
     expected = (
         "the folders of val and train differ: val lacks the classes 'cat' of train (make empty "
         'folders for those without images: mkdir val/cat); mmpretrain numbers the folders of each '
-        "part for itself, so 'dog' is class 2 in train and 1 in val"
+        "split for itself, so 'dog' is class 2 in train and 1 in val"
     )
     assert error_of(root) == expected
     (root / 'val/cat').mkdir()
@@ -152,7 +152,7 @@ def test_metrics_with_other_classes_than_the_model(kind, root):
     config = make_config(root)
     config.test_dataloader.dataset.data_prefix = 'cues'
     config.test_evaluator = dict(type=kind)
-    sources = {part: find_sources(config, part) for part in PARTS}
+    sources = {split: find_sources(config, split) for split in SPLITS}
     try:
         found = list(find_folder_problems(config, sources))
         found += find_class_count_problems(config, {'test': sources['test']})
@@ -300,9 +300,9 @@ def test_list_that_cannot_be_read(kind, root):
 
 def test_other_datasets_and_frameworks_are_left_alone(root):
     config = make_config(root)
-    for part in PARTS:
-        config[f'{part}_dataloader'] = dict(dataset=dict(type='CIFAR10', data_prefix='gone'))
-    sources = {part: find_sources(config, part) for part in PARTS}
+    for split in SPLITS:
+        config[f'{split}_dataloader'] = dict(dataset=dict(type='CIFAR10', data_prefix='gone'))
+    sources = {split: find_sources(config, split) for split in SPLITS}
     assert list(find_folder_problems(config, sources)) == []
     config.default_scope = 'mmdet'
     assert list(find_folder_problems(config, sources)) == []

@@ -39,7 +39,7 @@ def labels_of(*values, dtype=np.uint8):
     return np.resize(np.array(values, dtype), (HEIGHT, WIDTH))
 
 
-def make_config(root, *, part='train', **overrides):
+def make_config(root, *, split='train', **overrides):
     config = Config(
         dict(
             default_scope='mmseg',
@@ -52,7 +52,7 @@ def make_config(root, *, part='train', **overrides):
             val_evaluator=dict(type='IoUMetric'),
         )
     )
-    config[f'{part}_dataloader'] = dict(
+    config[f'{split}_dataloader'] = dict(
         dataset=dict(
             type='BaseSegDataset',
             data_root=str(root),
@@ -69,15 +69,15 @@ def make_config(root, *, part='train', **overrides):
     return config
 
 
-def problems_of(root, *, part='train', thorough=False, **overrides):
+def problems_of(root, *, split='train', thorough=False, **overrides):
     """Returns errors and warnings as (text without the data's path, whether it is an error)."""
     init_default_scope('mmseg')
-    dataset = {f'{part}_dataloader__dataset__{key}': each for key, each in overrides.items()}
+    dataset = {f'{split}_dataloader__dataset__{key}': each for key, each in overrides.items()}
     model = {
-        key: dataset.pop(f'{part}_dataloader__dataset__{key}') for key in overrides if '__' in key
+        key: dataset.pop(f'{split}_dataloader__dataset__{key}') for key in overrides if '__' in key
     }
-    config = make_config(root, part=part, **dataset, **model)
-    (source,) = find_sources(config, part)
+    config = make_config(root, split=split, **dataset, **model)
+    (source,) = find_sources(config, split)
     found = find_label_image_problems(source, config=config, thorough=thorough)
     return [(each.text.replace(f'{root}/', ''), each.is_error) for each in found]
 
@@ -96,7 +96,7 @@ def warning_of(root, **overrides):
 
 def test_sound_labels(root):
     assert problems_of(root) == []
-    assert problems_of(root, part='val') == []
+    assert problems_of(root, split='val') == []
 
 
 def test_labels_that_are_not_loaded(root):
@@ -244,12 +244,12 @@ def test_labels_of_16_bits(root):
     assert 'truncates to 2: convert with nat-mm convert-labels LABELS CONVERTED --map 258=' in text
 
 
-@pytest.mark.parametrize('part', ['train', 'val'])
-def test_value_beyond_the_classes(part, root):
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_value_beyond_the_classes(split, root):
     write(root / 'labels/1.png', labels_of(0, 1, 2, 7))
-    text = error_of(root, part=part)
+    text = error_of(root, split=split)
     start = (
-        f'the label labels/1.png has the value 7, but the 3 classes of {part}_dataloader.dataset'
+        f'the label labels/1.png has the value 7, but the 3 classes of {split}_dataloader.dataset'
     )
     assert text.startswith(f'{start} are the values from 0 to 2. ')
     assert '--map 7=255' in text
@@ -392,12 +392,12 @@ def test_own_value_that_is_ignored(root):
     assert 'training fails where an image is padded' in warning_of(root, **settings)
     (text,) = [text for text, is_error in problems_of(root, **{HEADS[0]: 3}) if is_error]
     assert 'model.decode_head.ignore_index is 3: set model.auxiliary_head.0.ignore_index' in text
-    text = warning_of(root, part='val', **settings)
+    text = warning_of(root, split='val', **settings)
     assert 'are 3: set val_evaluator.ignore_index to it too' in text
-    assert problems_of(root, part='val', **settings, val_evaluator__ignore_index=3) == []
+    assert problems_of(root, split='val', **settings, val_evaluator__ignore_index=3) == []
     # In pure Python configs, types are classes.
     evaluator = dict(val_evaluator__type=IoUMetric, val_evaluator__ignore_index=3)
-    assert problems_of(root, part='val', **evaluator) == []
+    assert problems_of(root, split='val', **evaluator) == []
 
 
 def test_subset_of_the_classes_of_a_dataset(root):

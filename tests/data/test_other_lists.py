@@ -54,11 +54,11 @@ def check(request, tmp_path):
     dataset = request.param(tmp_path / 'data')
     scope = dataset['type'].partition('.')[0]
     dataset['pipeline'] = [dict(type='LoadImageFromFile')]
-    part = dict(batch_size=2, dataset=dataset)
-    config = Config(dict(default_scope=scope, train_dataloader=part, val_dataloader=part))
+    split = dict(batch_size=2, dataset=dataset)
+    config = Config(dict(default_scope=scope, train_dataloader=split, val_dataloader=split))
 
-    def run(*parts):
-        report = check_config(config, parts=parts or ('train',))
+    def run(*splits):
+        report = check_config(config, splits=splits or ('train',))
         return [each.text for each in report.findings if 'has no model' not in each.text]
 
     return run
@@ -85,7 +85,7 @@ def test_numbers_of_images_of_several_classes(tmp_path):
         entry['gt_label'] = labels
     (tmp_path / 'train.json').write_text(json.dumps(content))
     config = Config(dict(default_scope='mmpretrain', train_dataloader=dict(dataset=dataset)))
-    (summary,) = check_config(config, parts=['train'], summarize=True).summaries
+    (summary,) = check_config(config, splits=['train'], summarize=True).summaries
     assert summary.facts == {'images': '4'}
     assert summary.classes == {'dog': {'images': 3}, 'cat': {'images': 2}}
 
@@ -115,9 +115,9 @@ def test_class_numbers_of_images(label, text, tmp_path):
         dict(default_scope='mmpretrain', train_dataloader=loader, test_dataloader=loader)
     )
     place = f'{tmp_path}/train.json: the gt_label of {tmp_path}/JPEGImages/2.jpg'
-    found = [each.text for each in check_config(config, parts=['train']).errors]
+    found = [each.text for each in check_config(config, splits=['train']).errors]
     assert [each for each in found if 'gt_label' in each] == ([f'{place} {text}'] if text else [])
-    found = [each.text for each in check_config(config, parts=['test']).errors]
+    found = [each.text for each in check_config(config, splits=['test']).errors]
     assert not any('gt_label' in each for each in found)
 
 
@@ -138,11 +138,11 @@ def test_missing_annotation(tmp_path):
     dataset = dict(write_voc(tmp_path), pipeline=[dict(type='LoadImageFromFile')])
     config = Config(dict(default_scope='mmdet', train_dataloader=dict(dataset=dataset)))
     (tmp_path / 'Annotations/2.xml').unlink()
-    texts = [each.text for each in check_config(config, parts=['train']).errors]
+    texts = [each.text for each in check_config(config, splits=['train']).errors]
     path = tmp_path / 'Annotations/2.xml'
     assert f'None: train_dataloader.dataset: {path}: No such file or directory' in texts
     (tmp_path / 'Annotations/2.xml').write_text('<annotation>')
-    texts = [each.text for each in check_config(config, parts=['train']).errors]
+    texts = [each.text for each in check_config(config, splits=['train']).errors]
     assert any('no element found: line 1' in each for each in texts)
 
 
@@ -153,7 +153,7 @@ def test_classes_in_the_annotations(tmp_path):
     config = Config(
         dict(default_scope='mmpretrain', model=model, train_dataloader=dict(dataset=dataset))
     )
-    texts = [each.text for each in check_config(config, parts=['train']).errors]
+    texts = [each.text for each in check_config(config, splits=['train']).errors]
     start = 'the train dataset has 2 classes, but model.head.num_classes is 3: set it to 2'
     assert any(each.startswith(start) for each in texts)
 
@@ -162,7 +162,7 @@ def test_no_object_of_the_classes(tmp_path):
     dataset = write_voc(tmp_path)
     dataset |= dict(metainfo=dict(classes=('cat',)), filter_cfg=dict(filter_empty_gt=True))
     config = Config(dict(default_scope='mmdet', train_dataloader=dict(dataset=dataset)))
-    texts = [each.text for each in check_config(config, parts=['train']).errors]
+    texts = [each.text for each in check_config(config, splits=['train']).errors]
     assert 'the train dataset has no image with annotations of its classes' in texts
 
 
@@ -175,14 +175,14 @@ def test_folds(tmp_path):
     pytest.importorskip('mmpretrain')
     dataset = dict(write_labels(tmp_path / 'data'), pipeline=[dict(type='LoadImageFromFile')])
     folds = {
-        f'{part}_dataloader': dict(
+        f'{split}_dataloader': dict(
             batch_size=2,
-            dataset=dict(type='KFoldDataset', dataset=dataset, fold=0, test_mode=part == 'val'),
+            dataset=dict(type='KFoldDataset', dataset=dataset, fold=0, test_mode=split == 'val'),
         )
-        for part in ('train', 'val')
+        for split in ('train', 'val')
     }
     config = Config(dict(default_scope='mmpretrain', **folds))
-    report = check_config(config, parts=['train', 'val'])
+    report = check_config(config, splits=['train', 'val'])
     assert [each.text for each in report.warnings] == []
 
 
@@ -191,6 +191,6 @@ def test_another_size(tmp_path):
     (tmp_path / 'data/Annotations/1.xml').write_text(XML.format(width=80))
     dataset['pipeline'] = [dict(type='LoadImageFromFile')]
     config = Config(dict(default_scope='mmdet', train_dataloader=dict(dataset=dataset)))
-    texts = [each.text for each in check_config(config, parts=['train']).errors]
+    texts = [each.text for each in check_config(config, splits=['train']).errors]
     start = 'train_dataloader.dataset has images whose files have another size (1 of 4, first: '
     assert any(each.startswith(start) and '64 x 48, not 80 x 48' in each for each in texts)

@@ -84,5 +84,5 @@ def test_files_elsewhere(problems):
 
 def test_config_without_training_data():
     config = Config(dict(default_scope='mmseg', model=dict(decode_head=dict())))
-    texts = [each.text for each in check_config(config, parts=['train'], files=False).findings]
+    texts = [each.text for each in check_config(config, splits=['train'], files=False).findings]
     assert not any('completely' in text for text in texts), texts

@@ -48,7 +48,7 @@ class AnnotatedImage:
         width: Width in pixels, with the EXIF orientation applied.
         height: Height, likewise.
         objects: The objects in the order of the annotations.
-        part: ``train`` or ``val`` if the source specifies it.
+        split: ``train`` or ``val`` if the source specifies it.
         unlabeled: Areas without a class, whose pixels a segmentor ignores.
     """
 
@@ -56,7 +56,7 @@ class AnnotatedImage:
     width: int
     height: int
     objects: tuple[AnnotatedObject, ...]
-    part: str | None = None
+    split: str | None = None
     unlabeled: tuple[AnnotatedObject, ...] = ()
 
 
@@ -180,12 +180,12 @@ def enclose(
     return box
 
 
-def part_of(path: Path, root: Path) -> str | None:
+def split_of(path: Path, root: Path) -> str | None:
     """Returns ``train``, ``val`` or ``test`` if a folder above a file says so, or else None."""
     for folder in path.relative_to(root).parent.parts:
-        for part in ('train', 'val', 'test'):
-            if folder.lower().startswith(part):
-                return part
+        for split in ('train', 'val', 'test'):
+            if folder.lower().startswith(split):
+                return split
     return None
 
 

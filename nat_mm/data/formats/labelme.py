@@ -22,9 +22,9 @@ from nat_mm.data.formats.annotated import (
     encode_mask,
     find_files,
     find_image,
-    part_of,
     read_size,
     read_text,
+    split_of,
 )
 from nat_mm.errors import UserError, brief
 
@@ -39,8 +39,8 @@ def read_labelme(source: Path) -> Annotations:
 
     Shapes with the same label and group form one object. Points and lines are left out, as are
     shapes named ``_background_`` and ``__ignore__``; label images ignore the pixels of the latter.
-    Folders with names starting with ``train`` and ``val`` are the parts of the data; those starting
-    with ``test`` are left out.
+    Folders with names starting with ``train`` and ``val`` are the splits; those starting with
+    ``test`` are left out.
 
     Args:
         source: The folder. The images are where the ``imagePath`` of the JSON files says, or next
@@ -57,11 +57,11 @@ def read_labelme(source: Path) -> Annotations:
         raise UserError(f'{source} has no annotations: there is no .json file in it')
     annotations = Annotations([], [])
     for file in files:
-        part = part_of(file, source)
-        if part == 'test':
-            annotations.left_out['images of the test part'] += 1
+        split = split_of(file, source)
+        if split == 'test':
+            annotations.left_out['images of the test split'] += 1
         else:
-            annotations.images.append(_read_image(file, part, annotations.left_out))
+            annotations.images.append(_read_image(file, split, annotations.left_out))
     found = {each.name for image in annotations.images for each in image.objects}
     annotations.classes.extend(_order_classes(source / 'labels.txt', found))
     return annotations
@@ -78,7 +78,7 @@ def _order_classes(path: Path, found: set[str]) -> list[str]:
     return listed
 
 
-def _read_image(file: Path, part: str | None, left_out: Counter[str]) -> AnnotatedImage:
+def _read_image(file: Path, split: str | None, left_out: Counter[str]) -> AnnotatedImage:
     try:
         content = json.loads(read_text(file))
     except ValueError as error:
@@ -115,7 +115,7 @@ def _read_image(file: Path, part: str | None, left_out: Counter[str]) -> Annotat
         group = shape.get('group_id')
         groups.setdefault(number if group is None else (name, str(group)), []).append(each)
     objects = tuple(_join(group, file) for group in groups.values())
-    return AnnotatedImage(path, *size, objects, part, tuple(unlabeled))
+    return AnnotatedImage(path, *size, objects, split, tuple(unlabeled))
 
 
 def _find_image(name: str, file: Path) -> Path:

@@ -16,9 +16,9 @@ from nat_mm.data.formats.annotated import (
     encode_mask,
     find_files,
     find_image,
-    part_of,
     read_size,
     read_text,
+    split_of,
 )
 from nat_mm.errors import UserError
 
@@ -31,8 +31,8 @@ def read_voc(source: Path) -> Annotations:
     Objects marked as difficult are ignored in training and testing, as in VOC's own evaluation. A
     ``SegmentationObject/NAME.png`` provides the masks of an image's objects. If
     ``ImageSets/Main`` has both ``train.txt`` and ``val.txt``, these list the images to use.
-    Otherwise, folders with names starting with ``train`` and ``val`` are the parts of the data, and
-    those starting with ``test`` are left out.
+    Otherwise, folders with names starting with ``train`` and ``val`` are the splits, and those
+    starting with ``test`` are left out.
 
     Args:
         source: The folder, with ``Annotations`` and ``JPEGImages``; or any folder in which the
@@ -48,38 +48,38 @@ def read_voc(source: Path) -> Annotations:
     files = find_files(folder if folder.is_dir() else source, ('.xml',))
     if not files:
         raise UserError(f'{source} has no annotations: there is no .xml file in it')
-    parts = _read_parts(source, {file.stem for file in files})
+    splits = _read_splits(source, {file.stem for file in files})
     annotations = Annotations([], [])
     for file in files:
-        part = parts.get(file.stem) if parts else part_of(file, source)
-        if parts and part is None:
+        split = splits.get(file.stem) if splits else split_of(file, source)
+        if splits and split is None:
             annotations.left_out['images in neither train.txt nor val.txt'] += 1
-        elif part == 'test':
-            annotations.left_out['images of the test part'] += 1
+        elif split == 'test':
+            annotations.left_out['images of the test split'] += 1
         else:
-            annotations.images.append(_read_image(file, source, part))
+            annotations.images.append(_read_image(file, source, split))
     found = {each.name for image in annotations.images for each in image.objects}
     annotations.classes.extend(sorted(found))
     return annotations
 
 
-def _read_parts(source: Path, names: set[str]) -> dict[str, str]:
-    """Reads the part of each image from the two lists in ``ImageSets/Main``; empty without both."""
-    lists = {part: source / 'ImageSets' / 'Main' / f'{part}.txt' for part in ('train', 'val')}
-    parts: dict[str, str] = {}
+def _read_splits(source: Path, names: set[str]) -> dict[str, str]:
+    """Reads the split of each image from two lists in ``ImageSets/Main``; empty without both."""
+    lists = {split: source / 'ImageSets' / 'Main' / f'{split}.txt' for split in ('train', 'val')}
+    splits: dict[str, str] = {}
     if not all(path.is_file() for path in lists.values()):
-        return parts
-    for part, path in lists.items():
+        return splits
+    for split, path in lists.items():
         for line in filter(str.strip, read_text(path).splitlines()):
             name = line.split()[0]
             if name not in names:
                 raise UserError(f'{path} lists {name}, but there is no {name}.xml')
-            if parts.setdefault(name, part) != part:
+            if splits.setdefault(name, split) != split:
                 raise UserError(f'{path} lists {name}, which is in {lists["train"].name}, too')
-    return parts
+    return splits
 
 
-def _read_image(file: Path, source: Path, part: str | None) -> AnnotatedImage:
+def _read_image(file: Path, source: Path, split: str | None) -> AnnotatedImage:
     try:
         root = ElementTree.fromstring(file.read_bytes())
     except (ElementTree.ParseError, ValueError, LookupError) as error:
@@ -94,7 +94,7 @@ def _read_image(file: Path, source: Path, part: str | None) -> AnnotatedImage:
         _read_object(element, size, f'{file}, object {number}', mask)
         for number, (element, mask) in enumerate(zip(elements, masks, strict=True), start=1)
     ]
-    return AnnotatedImage(path, *size, tuple(objects), part)
+    return AnnotatedImage(path, *size, tuple(objects), split)
 
 
 def _check_size(root: ElementTree.Element, size: tuple[int, int], file: Path, path: Path) -> None:

@@ -13,7 +13,7 @@ from nat_mm.data.formats.annotated import AnnotatedImage, AnnotatedObject, Annot
 from nat_mm.errors import UserError
 from nat_mm.files import whole_folder, write_image, write_json
 
-PARTS = ('train', 'val')
+SPLITS = ('train', 'val')
 BACKGROUND = 'background'
 IGNORED_LABEL = 255
 
@@ -30,7 +30,7 @@ def write_coco(annotations: Annotations, target: Path, *, label_images: bool = F
                                                ignored pixels; later objects cover earlier ones
 
     Args:
-        annotations: What to write; every image has a part.
+        annotations: What to write; every image has a split.
         target: A folder that does not exist or is empty.
         label_images: Whether to also write label images.
 
@@ -44,20 +44,20 @@ def write_coco(annotations: Annotations, target: Path, *, label_images: bool = F
     if label_images and len(annotations.classes) >= IGNORED_LABEL:
         raise UserError(f'label images hold 254 classes, not {len(annotations.classes)}')
     with whole_folder(target) as folder:
-        for part in PARTS:
-            images = [image for image in annotations.images if image.part == part]
-            _write_part(folder, part, images, annotations.classes, label_images)
+        for split in SPLITS:
+            images = [image for image in annotations.images if image.split == split]
+            _write_split(folder, split, images, annotations.classes, label_images)
 
 
-def _write_part(
-    folder: Path, part: str, images: list[AnnotatedImage], classes: list[str], label_images: bool
+def _write_split(
+    folder: Path, split: str, images: list[AnnotatedImage], classes: list[str], label_images: bool
 ) -> None:
-    (folder / 'images' / part).mkdir(parents=True)
+    (folder / 'images' / split).mkdir(parents=True)
     numbers = {name: number for number, name in enumerate(classes, start=1)}
     listed: list[dict[str, Any]] = []
     objects: list[dict[str, Any]] = []
     for name, image in _name_files(images).items():
-        _link(image.path, folder / 'images' / part / name)
+        _link(image.path, folder / 'images' / split / name)
         listed.append(
             dict(id=len(listed) + 1, file_name=name, width=image.width, height=image.height)
         )
@@ -73,15 +73,15 @@ def _write_part(
                 )
             )
         if label_images:
-            path = (folder / 'labels' / part / name).with_suffix('.png')
+            path = (folder / 'labels' / split / name).with_suffix('.png')
             write_image(path, _draw_labels(image, numbers))
     content = dict(
-        info=dict(description=f'{part}, converted by nat-mm'),
+        info=dict(description=f'{split}, converted by nat-mm'),
         images=listed,
         annotations=objects,
         categories=[dict(id=number, name=name) for name, number in numbers.items()],
     )
-    write_json(folder / 'annotations' / f'instances_{part}.json', content)
+    write_json(folder / 'annotations' / f'instances_{split}.json', content)
 
 
 def _name_files(images: list[AnnotatedImage]) -> dict[str, AnnotatedImage]:

@@ -12,9 +12,9 @@ from nat_mm.data.formats.annotated import (
     clip_points,
     enclose,
     find_files,
-    part_of,
     read_size,
     read_text,
+    split_of,
 )
 from nat_mm.errors import UserError
 from nat_mm.inference.images import IMAGE_SUFFIXES
@@ -29,7 +29,7 @@ def read_yolo(source: Path) -> Annotations:
     A line consists of a class and the center, width and height of a box, or a class and the points
     of a polygon, all as fractions of the image's width and height. If the images are in a folder
     ``images``, their labels are in the corresponding folder ``labels``; otherwise, they are next to
-    the images. Folders with names starting with ``train`` and ``val`` are the parts of the data;
+    the images. Folders with names starting with ``train`` and ``val`` are the splits of the data;
     those starting with ``test`` are left out. An image without labels has no objects.
 
     Args:
@@ -57,9 +57,9 @@ def read_yolo(source: Path) -> Annotations:
         raise UserError(f'{source} has no labels: there is no {example}, for example')
     _check_every_label_has_an_image(found)
     for path, label in labels.items():
-        part = part_of(path, source)
-        if part == 'test':
-            annotations.left_out['images of the test part'] += 1
+        split = split_of(path, source)
+        if split == 'test':
+            annotations.left_out['images of the test split'] += 1
             continue
         size = read_size(path)
         objects = []
@@ -68,7 +68,7 @@ def read_yolo(source: Path) -> Annotations:
             if line.strip():
                 place = f'{label}, line {number}'
                 objects.append(_read_line(line, size, classes, classes_path, place, has_keypoints))
-        annotations.images.append(AnnotatedImage(path, *size, tuple(objects), part))
+        annotations.images.append(AnnotatedImage(path, *size, tuple(objects), split))
     return annotations
 
 
@@ -87,11 +87,11 @@ def _read_settings(source: Path) -> tuple[dict[str, Any], Path | None]:
             f'{source} has several YAML files with names of classes: {", ".join(map(str, found))}'
         )
     for path, content in found.items():
-        for part in ('train', 'val'):
-            if str(content.get(part)).endswith('.txt'):
+        for split in ('train', 'val'):
+            if str(content.get(split)).endswith('.txt'):
                 raise UserError(
-                    f'{path}: {part} is a list of images, {content[part]}, which is not supported: '
-                    f'put the images of train and val into folders of these names'
+                    f'{path}: {split} is a list of images, {content[split]}, which is not '
+                    f'supported: put the images of train and val into folders of these names'
                 )
         return content, path
     return {}, None

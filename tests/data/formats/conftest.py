@@ -20,14 +20,16 @@ def source(tmp_path) -> Path:
 
 @pytest.fixture
 def convert(source, tmp_path) -> Callable[..., dict[str, COCO]]:
-    """Converts the source from a format to ``tmp_path / 'out'`` and reads both parts."""
+    """Converts the source from a format to ``tmp_path / 'out'`` and reads both splits."""
 
     def run(kind: str, *options: str) -> dict[str, COCO]:
         out = tmp_path / 'out'
         convert_annotations.main([kind, str(source), str(out), *options])
-        read = {part: COCO(out / f'annotations/instances_{part}.json') for part in ('train', 'val')}
-        for part, coco in read.items():
-            check(coco, out / 'images' / part)
+        read = {
+            split: COCO(out / f'annotations/instances_{split}.json') for split in ('train', 'val')
+        }
+        for split, coco in read.items():
+            check(coco, out / 'images' / split)
         return read
 
     return run

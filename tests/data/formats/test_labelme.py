@@ -22,7 +22,7 @@ SQUARE = ((10, 5), (30, 5), (30, 25), (10, 25))
 
 
 def write_pair(source, *shapes, **content):
-    """Writes the same shapes for two images, so that both parts contain them."""
+    """Writes the same shapes for two images, so that both splits contain them."""
     for name in 'ab':
         write_labelme(source / f'{name}.json', *shapes, **content)
 
@@ -82,15 +82,15 @@ def test_label_images(source, convert, tmp_path, capsys):
         polygon('fig', *cover),
         polygon('__ignore__', *ignored),
     )
-    parts = convert('labelme', '--label-images')
+    splits = convert('labelme', '--label-images')
     expected = np.zeros((HEIGHT, WIDTH), np.uint8)
     for points, value in ((SQUARE, 2), (cover, 1), (ignored, 255)):
         flat = [float(value) for point in points for value in point]
         (run_lengths,) = coco_mask.frPyObjects([flat], HEIGHT, WIDTH)
         expected[coco_mask.decode(run_lengths).astype(bool)] = value
-    for part, coco in parts.items():
+    for split, coco in splits.items():
         (image,) = coco.imgs.values()
-        file = tmp_path / f'out/labels/{part}/{image["file_name"][:-4]}.png'
+        file = tmp_path / f'out/labels/{split}/{image["file_name"][:-4]}.png'
         assert (cv2.imread(str(file), cv2.IMREAD_UNCHANGED) == expected).all()
     assert "dataset_classes = ('background', 'fig', 'nut')" in capsys.readouterr().out
 

@@ -28,14 +28,14 @@ def write_voc(source, name, *found, size=(WIDTH, HEIGHT), folder='Annotations', 
 def test_boxes_count_pixels_from_one(source, convert):
     write_voc(source, 'a', ('nut', BOX, ''), ('fig', (1, 1, WIDTH, HEIGHT), ''))
     write_voc(source, 'b', ('nut', BOX, ''))
-    parts = convert('voc', '--val-fraction', '0.5')
-    for coco in parts.values():
+    splits = convert('voc', '--val-fraction', '0.5')
+    for coco in splits.values():
         assert [category['name'] for category in coco.cats.values()] == ['fig', 'nut']
         (nut,) = objects(coco)['nut']
         assert nut['bbox'] == [10, 5, 20, 20]
         assert nut['area'] == 400
         assert 'segmentation' not in nut
-    (fig,) = [each for coco in parts.values() for each in objects(coco).get('fig', [])]
+    (fig,) = [each for coco in splits.values() for each in objects(coco).get('fig', [])]
     assert fig['bbox'] == [0, 0, WIDTH, HEIGHT]
 
 
@@ -51,9 +51,9 @@ def test_lists_of_train_and_val_are_kept(source, convert, capsys):
         write_voc(source, name, ('nut', BOX, ''))
     write_text(source / 'ImageSets/Main/train.txt', 'a\nc\n')
     write_text(source / 'ImageSets/Main/val.txt', 'd\n')
-    parts = convert('voc')
-    assert [image['file_name'] for image in parts['train'].imgs.values()] == ['a.jpg', 'c.jpg']
-    assert [image['file_name'] for image in parts['val'].imgs.values()] == ['d.jpg']
+    splits = convert('voc')
+    assert [image['file_name'] for image in splits['train'].imgs.values()] == ['a.jpg', 'c.jpg']
+    assert [image['file_name'] for image in splits['val'].imgs.values()] == ['d.jpg']
     assert 'left out: 1 images in neither' in capsys.readouterr().out
 
 
@@ -66,10 +66,10 @@ def test_xml_beside_images_whose_name_it_does_not_know(source, convert):
 def test_folders_of_train_and_val_are_kept(source, convert, capsys):
     for folder in ('train', 'valid', 'test'):
         write_voc(source, folder[0], ('nut', BOX, ''), folder=folder)
-    parts = convert('voc')
-    assert [image['file_name'] for image in parts['train'].imgs.values()] == ['t.jpg']
-    assert [image['file_name'] for image in parts['val'].imgs.values()] == ['v.jpg']
-    assert 'left out: 1 images of the test part' in capsys.readouterr().out
+    splits = convert('voc')
+    assert [image['file_name'] for image in splits['train'].imgs.values()] == ['t.jpg']
+    assert [image['file_name'] for image in splits['val'].imgs.values()] == ['v.jpg']
+    assert 'left out: 1 images of the test split' in capsys.readouterr().out
 
 
 def test_masks_of_objects(source, convert):
@@ -120,7 +120,7 @@ def test_missing_image_broken_xml_and_unknown_name_are_named(source, convert):
     (source / 'Annotations/a.xml').write_text('<annotation>')
     with pytest.raises(UserError, match=r'a\.xml is not XML'):
         convert('voc')
-    for part in ('train', 'val'):
-        write_text(source / f'ImageSets/Main/{part}.txt', 'z 1\n')
+    for split in ('train', 'val'):
+        write_text(source / f'ImageSets/Main/{split}.txt', 'z 1\n')
     with pytest.raises(UserError, match=r'train\.txt lists z, but there is no z\.xml'):
         convert('voc')

@@ -27,9 +27,10 @@ def make_images(*classes):
     ]
 
 
-def count(images, part, name):
+def count(images, split, name):
     return sum(
-        image.part == part and any(each.name == name for each in image.objects) for image in images
+        image.split == split and any(each.name == name for each in image.objects)
+        for image in images
     )
 
 
@@ -37,7 +38,7 @@ def test_split_keeps_the_shares_of_classes():
     images = make_images(*[['a']] * 70, *[['a', 'b']] * 20, *[['c']] * 10, *[[]] * 20)
     split = split_images(images, val_fraction=0.2, seed=0)
     assert [image.path for image in split] == [image.path for image in images]
-    assert sum(image.part == 'val' for image in split) == pytest.approx(24, abs=2)
+    assert sum(image.split == 'val' for image in split) == pytest.approx(24, abs=2)
     for name, total in {'a': 90, 'b': 20, 'c': 10}.items():
         assert count(split, 'val', name) == pytest.approx(total / 5, abs=1)
         assert count(split, 'train', name) + count(split, 'val', name) == total
@@ -45,17 +46,17 @@ def test_split_keeps_the_shares_of_classes():
 
 def test_seed_decides_the_split():
     images = make_images(*[['a']] * 20)
-    parts = [
-        [image.part for image in split_images(images, val_fraction=0.5, seed=seed)]
+    splits = [
+        [image.split for image in split_images(images, val_fraction=0.5, seed=seed)]
         for seed in (0, 0, 1)
     ]
-    assert parts[0] == parts[1] != parts[2]
+    assert splits[0] == splits[1] != splits[2]
 
 
 @pytest.mark.parametrize('fraction', [0.01, 0.99])
 def test_neither_part_is_empty(fraction):
     split = split_images(make_images(['a'], ['b'], ['a']), val_fraction=fraction, seed=0)
-    assert {image.part for image in split} == {'train', 'val'}
+    assert {image.split for image in split} == {'train', 'val'}
 
 
 @pytest.mark.parametrize('fraction', [0, 1, -0.2, float('nan')])
@@ -74,8 +75,8 @@ def test_images_of_equal_names_are_kept_apart(source, convert):
     for folder in ('monday', 'friday'):
         for name in 'ab':
             write_labelme(source / folder / f'{name}.json', polygon('nut', *SQUARE))
-    parts = convert('labelme', '--val-fraction', '0.25')
-    names = {image['file_name'] for image in parts['train'].imgs.values()}
+    splits = convert('labelme', '--val-fraction', '0.25')
+    names = {image['file_name'] for image in splits['train'].imgs.values()}
     assert len(names) == 3
     assert sum('day_' in name for name in names) == 2
 

@@ -41,14 +41,14 @@ def test_folders_of_train_and_val_are_kept(source, convert, train, val, test, ca
         write_yolo(source, f'{train}/{name}.txt', BOX)
     write_yolo(source, f'{val}/a.txt', BOX, BOX)
     write_yolo(source, f'{test}/d.txt', BOX)
-    parts = convert('yolo')
-    assert {part: (len(c.imgs), len(c.anns)) for part, c in parts.items()} == {
+    splits = convert('yolo')
+    assert {split: (len(c.imgs), len(c.anns)) for split, c in splits.items()} == {
         'train': (3, 3),
         'val': (1, 2),
     }
     output = capsys.readouterr().out
     assert 'as in the source' in output
-    assert 'left out: 1 images of the test part' in output
+    assert 'left out: 1 images of the test split' in output
     assert '5 of 5 objects have a box but no mask' in output
 
 
@@ -57,9 +57,9 @@ def test_labels_beside_images_and_names_in_a_text_file(source, convert):
     for name in 'ab':
         write_yolo(source, f'{name}.txt', BOX)
     write_image(source / 'empty.jpg')
-    parts = convert('yolo')
-    assert sum(len(coco.imgs) for coco in parts.values()) == 3
-    assert sum(len(coco.anns) for coco in parts.values()) == 2
+    splits = convert('yolo')
+    assert sum(len(coco.imgs) for coco in splits.values()) == 3
+    assert sum(len(coco.anns) for coco in splits.values()) == 2
 
 
 def test_keypoints_are_left_out(source, convert):
