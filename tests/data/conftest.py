@@ -2,7 +2,7 @@
 
 import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -11,6 +11,9 @@ from mmengine.registry import init_default_scope
 
 import nat_mm  # noqa: F401
 from nat_mm.config.datasets import SPLITS
+from nat_mm.data.coco import check_coco
+from nat_mm.data.findings import Finding
+from nat_mm.data.sources import find_sources
 
 LOADING = [
     dict(type='LoadImageFromFile'),
@@ -65,5 +68,24 @@ def write(content: dict[str, dict], tmp_path: Path) -> Callable[[], None]:
     def run() -> None:
         for split, each in content.items():
             (tmp_path / f'{split}.json').write_text(json.dumps(each))
+
+    return run
+
+
+@pytest.fixture
+def check(config: Config, write: Callable[[], None]) -> Callable[..., tuple[list[str], list[str]]]:
+    """Writes the annotations and returns the errors and the warnings."""
+
+    def run(
+        *, splits: Sequence[str] = SPLITS, images: bool = False, distinct: bool = True
+    ) -> tuple[list[str], list[str]]:
+        write()
+        sources = {split: find_sources(config, split) for split in splits}
+        found = check_coco(config, sources, images=images)
+        findings = [each for each in found if isinstance(each, Finding)]
+        if distinct:  # a file that several datasets read gives one finding
+            findings = list(dict.fromkeys(findings))
+        errors = [each.text for each in findings if each.is_error]
+        return errors, [each.text for each in findings if not each.is_error]
 
     return run

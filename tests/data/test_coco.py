@@ -5,27 +5,9 @@ import math
 
 import pytest
 
-from nat_mm.config.datasets import SPLITS
 from nat_mm.data.coco import check_coco
-from nat_mm.data.findings import Finding
 from nat_mm.data.sources import find_sources
 from nat_mm.data.summaries import Summary
-
-
-@pytest.fixture
-def check(config, content, write):
-    """Writes the annotations and returns the errors and the warnings."""
-
-    def run(*, splits=SPLITS, images=False):
-        write()
-        sources = {split: find_sources(config, split) for split in splits}
-        found = list(check_coco(config, sources, images=images))
-        # A file that several datasets read gives one finding.
-        findings = dict.fromkeys(each for each in found if isinstance(each, Finding))
-        errors = [each.text for each in findings if each.is_error]
-        return errors, [each.text for each in findings if not each.is_error]
-
-    return run
 
 
 def test_sound_data(check):

@@ -1,5 +1,6 @@
 """Tests that image files of datasets in COCO's format are checked before training."""
 
+import functools
 import shutil
 
 import cv2
@@ -9,10 +10,6 @@ from mmcv.transforms import LoadImageFromFile
 from mmdet.datasets import CocoDataset
 from mmengine.registry import DATASETS, TRANSFORMS
 from PIL import Image, features
-
-from nat_mm.data.coco import check_coco
-from nat_mm.data.findings import Finding
-from nat_mm.data.sources import find_sources
 
 
 @pytest.fixture
@@ -25,17 +22,9 @@ def images(config, small_data, tmp_path):
 
 
 @pytest.fixture
-def check(config, images, write):
+def check(check, images):
     """Returns the errors and the warnings of the training data."""
-
-    def run():
-        write()
-        found = check_coco(config, {'train': find_sources(config, 'train')})
-        findings = [each for each in found if isinstance(each, Finding)]
-        errors = [each.text for each in findings if each.is_error]
-        return errors, [each.text for each in findings if not each.is_error]
-
-    return run
+    return functools.partial(check, splits=['train'], images=True, distinct=False)
 
 
 def test_missing(check, images):
