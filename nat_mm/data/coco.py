@@ -158,7 +158,7 @@ def find_annotation_problems(
     Args:
         source: The dataset.
         coco: Its annotation file.
-        is_alone: Whether it is the only dataset of its part. Next to others, a training dataset
+        is_alone: Whether it is the only dataset of its split. Next to others, a training dataset
             without objects is of use unless it drops its images: they are the background.
 
     Yields:

@@ -310,7 +310,7 @@ def test_images_without_objects_next_to_others(
     if is_unlabeled:
         others['pipeline'] = [dict(type='LoadImageFromFile'), dict(type='LoadEmptyAnnotations')]
     config.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[labeled, others])
-    assert check(parts=['train'], images=True) == ([], [])
+    assert check(splits=['train'], images=True) == ([], [])
 
 
 def test_filter_that_leaves_no_image(check, config, content, tmp_path):
@@ -319,7 +319,7 @@ def test_filter_that_leaves_no_image(check, config, content, tmp_path):
     labeled = config.train_dataloader.dataset
     others = {**labeled, 'ann_file': str(path)}
     config.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[labeled, others])
-    errors, _ = check(parts=['train'])
+    errors, _ = check(splits=['train'])
     assert errors == ['the train dataset has no image with annotations of its classes']
 
 
