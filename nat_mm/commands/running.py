@@ -54,13 +54,14 @@ def exit_on_signals(numbers: Sequence[signal.Signals] = (signal.SIGINT, *STOPS))
     """Makes signals raise SystemExit, which ends what the command has started.
 
     A second signal ends the process at once: another exception would do so amid the work of its
-    threads, and libraries abort then. Signals that are ignored, as SIGHUP is by ``nohup``, remain
-    so.
+    threads, and libraries abort then. SIGHUP remains ignored if ``nohup`` ignores it, but SIGINT,
+    which shells ignore for background jobs of scripts, does not, so that ``kill`` can send it.
 
     Args:
         numbers: The signals.
     """
-    numbers = [each for each in numbers if signal.getsignal(each) != signal.SIG_IGN]
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        numbers = [each for each in numbers if each != signal.SIGHUP]
 
     def end(number: int, frame: object) -> None:
         for each in numbers:

@@ -125,3 +125,14 @@ run_command(lambda: signal.raise_signal(signal.SIGHUP))
 """
     run = subprocess.run([sys.executable, '-c', command], stderr=subprocess.PIPE)
     assert (run.returncode, run.stderr) == (0, b'')
+
+
+def test_interrupt_of_a_background_job():
+    command = """
+import signal
+from nat_mm.commands.running import exit_on_signals
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+exit_on_signals()
+signal.raise_signal(signal.SIGINT)
+"""
+    assert subprocess.run([sys.executable, '-c', command]).returncode == 128 + signal.SIGINT
