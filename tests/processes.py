@@ -108,6 +108,7 @@ def _run_command(
     output.close()
     # Those of the parent process may have been made for a file, in which one can seek.
     sys.stdout, sys.stderr = (os.fdopen(each, 'w', 1, closefd=False) for each in (1, 2))
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup lets processes ignore it
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

@@ -108,6 +108,7 @@ def write():
         worker.join()
         assert worker.exitcode == -signal.SIGTERM
         signal.raise_signal(signal.{name})
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup lets processes ignore it
 run_command(write)
 """
     run = subprocess.run([sys.executable, '-c', command], cwd=tmp_path, stderr=subprocess.PIPE)

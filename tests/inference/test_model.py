@@ -160,7 +160,7 @@ def test_model_of_given_proposals(folder):
 
 
 def test_several_tasks(folder):
-    model = load('classification', folder)
+    model = load('classification')
     head = dict(type='LinearClsHead', num_classes=2, in_channels=256)
     heads = dict(type='MultiTaskHead', task_heads=dict(color=head, shape=head))
     packing = dict(type='PackMultiTaskInputs', multi_task_fields=())
@@ -172,7 +172,7 @@ def test_several_tasks(folder):
 
 
 def test_retriever(folder):
-    model = load('classification', folder)
+    model = load('classification')
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         encoder = model.config.model.backbone
         retriever = dict(type='ImageToImageRetriever', image_encoder=encoder)
