@@ -151,7 +151,7 @@ def find_entry_problems(coco: CocoFile) -> Iterator[Finding]:
 
 
 def find_annotation_problems(
-    source: DataSource, coco: CocoFile, *, is_alone: bool = True
+    source: DataSource, coco: CocoFile, *, is_alone: bool
 ) -> Iterator[Finding]:
     """Lists annotations that a dataset cannot use or would leave out.
 
