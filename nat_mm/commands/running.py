@@ -8,8 +8,8 @@ import textwrap
 from collections.abc import Callable, Sequence
 
 from nat_mm.errors import DISK_ERRORS, CheckpointError, FileWriteError, UserError
-from nat_mm.forks import FORKS
 from nat_mm.output import perhaps_unread
+from nat_mm.signals import FORKS, end_by_next
 
 INTERRUPTED = 128 + signal.SIGINT
 """Exit code after Ctrl-C, as shells report it."""
@@ -64,8 +64,7 @@ def exit_on_signals(numbers: Sequence[signal.Signals] = (signal.SIGINT, *STOPS))
         numbers = [each for each in numbers if each != signal.SIGHUP]
 
     def end(number: int, frame: object) -> None:
-        for each in numbers:
-            signal.signal(each, signal.SIG_DFL)
+        end_by_next(numbers)
         sys.exit(128 + number)
 
     for number in numbers:

@@ -1,4 +1,4 @@
-"""Ends a training run on SIGTERM or Ctrl-C with a checkpoint from which it can resume."""
+"""Ends a training run on a signal with a checkpoint from which it can resume."""
 
 import copy
 import os
@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 import torch
@@ -16,18 +16,20 @@ from mmengine.runner import FlexibleRunner
 from torch.distributed import ReduceOp, all_reduce
 
 from nat_mm.compat.outdated_checkpoints import note_outdated
-from nat_mm.forks import FORKS
+from nat_mm.signals import FORKS, end_by_next
 from nat_mm.training.checkpoint_hook import find_checkpoint_hook
 from nat_mm.wrappers import list_optim_wrappers
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""Signals of a scheduler or ``kill``, of Ctrl-C, and of a terminal that is closed."""
 
 
 @contextmanager
 def stop_on_signals(runner: Any) -> Iterator[None]:
-    """Makes SIGTERM or Ctrl-C end training after the current step, and a second one immediately.
+    """Makes SIGTERM, Ctrl-C or SIGHUP end training after the current step.
 
-    The process exits with 128 plus the signal number: 143 or 130.
+    The process exits with 128 plus the signal number: 143, 130 or 129. A second SIGTERM or Ctrl-C
+    ends it immediately. A signal that the process ignores remains ignored.
 
     Args:
         runner: Runner that trains inside the ``with`` block.
@@ -38,22 +40,21 @@ def stop_on_signals(runner: Any) -> Iterator[None]:
     stop = _StopHook()
     runner.register_hook(stop)
     owner = os.getpid()
-    # Background jobs of a shell script ignore Ctrl-C.
+    # Background jobs of a shell script ignore Ctrl-C, and ``nohup`` SIGHUP.
     numbers = [each for each in SIGNALS if signal.getsignal(each) != signal.SIG_IGN]
 
     def ask_to_stop(number: int, _: object) -> None:
         # Forked processes, such as a data loader's workers, inherit this and get Ctrl-C, too.
         if os.getpid() == owner:
             stop.signal = number
-            for each in numbers:
-                signal.signal(each, signal.SIG_DFL)
+            end_by_next(numbers)
             # PyTorch's handler would raise an error because the signal ended the workers.
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
     handlers = {each: signal.signal(each, ask_to_stop) for each in numbers}
     handlers[signal.SIGCHLD] = signal.getsignal(signal.SIGCHLD)
     before = FORKS.signals
-    FORKS.signals = before | ({signal.SIGTERM} & set(numbers))
+    FORKS.signals = before | ({signal.SIGTERM, signal.SIGHUP} & set(numbers))
     try:
         yield
     except RuntimeError as error:
@@ -122,7 +123,8 @@ class _StopHook(Hook):
         outcome = self._save(runner)
         if is_main_process():
             place = f'{signal.Signals(number).name} after iteration {self._iteration}'
-            print(f'stopped by {place}: {outcome}', file=sys.stderr)
+            with suppress(OSError):  # of a terminal that was closed
+                print(f'stopped by {place}: {outcome}', file=sys.stderr)
         raise SystemExit(128 + number)
 
     def _agree(self) -> int | None:

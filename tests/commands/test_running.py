@@ -90,6 +90,23 @@ finally:
     assert (run.returncode, run.stderr) == (-signal.SIGTERM, b'')
 
 
+def test_closed_terminal_does_not_end_the_command_at_once():
+    """It sends SIGHUP twice."""
+    command = """
+import signal
+from nat_mm.commands.running import exit_on_signals
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup lets processes ignore it
+exit_on_signals()
+try:
+    signal.raise_signal(signal.SIGHUP)
+finally:
+    signal.raise_signal(signal.SIGHUP)
+    print('cleaned up')
+"""
+    run = subprocess.run([sys.executable, '-c', command], stdout=subprocess.PIPE, text=True)
+    assert (run.returncode, run.stdout) == (128 + signal.SIGHUP, 'cleaned up\n')
+
+
 @pytest.mark.parametrize('name', ['SIGTERM', 'SIGHUP'])
 def test_signal_removes_temporary_files(tmp_path, name):
     """Forked processes, in contrast, end by default."""

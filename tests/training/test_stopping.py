@@ -1,5 +1,7 @@
-"""Tests that SIGTERM and Ctrl-C end a run with a checkpoint from which it resumes exactly."""
+"""Tests that signals end a run with a checkpoint from which it resumes exactly."""
 
+import errno
+import io
 import os
 import re
 import signal
@@ -11,10 +13,17 @@ import torch
 from mmengine.hooks import EMAHook
 
 from nat_mm.training.resume import find_last_checkpoint
-from nat_mm.training.stopping import stop_on_signals
+from nat_mm.training.stopping import SIGNALS, stop_on_signals
 from tests.training.tiny_run import Calls, TinyData, build_tiny, train_tiny
 
-CODES = {'SIGTERM': 143, 'SIGINT': 130}
+CODES = {'SIGTERM': 143, 'SIGINT': 130, 'SIGHUP': 129}
+
+
+@pytest.fixture(autouse=True)
+def without_nohup():
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture
@@ -153,23 +162,48 @@ def test_without_a_checkpoint_hook(stop):
 
 
 def test_handlers_are_put_back(stop):
-    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    before = [signal.getsignal(number) for number in SIGNALS]
     stop(('after', 1))
-    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+    assert [signal.getsignal(number) for number in SIGNALS] == before
 
 
 def test_a_second_signal_would_end_the_process_at_once(tmp_path, monkeypatch):
-    seen = []
+    """But not SIGHUP, which closed terminals send twice."""
+    seen = {}
 
     def send_and_look():
         os.kill(os.getpid(), signal.SIGINT)
-        seen.extend(signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT))
+        seen.update((number, signal.getsignal(number)) for number in SIGNALS)
 
     monkeypatch.setattr(Calls, 'functions', {('before', 1): send_and_look})
     runner = build_tiny(tmp_path)
     with pytest.raises(SystemExit), stop_on_signals(runner):
         runner.train()
-    assert seen == [signal.SIG_DFL] * 2
+    assert seen == {
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGINT: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_IGN,
+    }
+
+
+def test_closed_terminal(tmp_path, monkeypatch):
+    """A second SIGHUP follows, and nothing can be printed any more."""
+
+    class Terminal(io.TextIOBase):
+        def write(self, text):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def close():
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGHUP)
+
+    monkeypatch.setattr(Calls, 'functions', {('after', 1): close})
+    runner = build_tiny(tmp_path)
+    monkeypatch.setattr(sys, 'stderr', Terminal())
+    with pytest.raises(SystemExit) as raised, stop_on_signals(runner):
+        runner.train()
+    assert raised.value.code == 129
+    assert [path.name for path in tmp_path.glob('*.pth')] == ['iter_1.pth']
 
 
 def test_workers_that_the_signal_has_ended_are_no_fault(tmp_path, monkeypatch, capsys):

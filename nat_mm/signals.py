@@ -1,8 +1,22 @@
-"""Lets signals end forked processes, which inherit the handlers of those that they come from."""
+"""What signals do after the first one, and in forked processes, which inherit the handlers."""
 
 import os
 import signal
 import threading
+from collections.abc import Iterable
+
+
+def end_by_next(numbers: Iterable[signal.Signals]) -> None:
+    """Makes the next signal end this process at once.
+
+    Only SIGHUP has no effect then: a terminal that is closed sends it twice, by its shell and when
+    that has ended.
+
+    Args:
+        numbers: The signals; a handler is put in place for no others.
+    """
+    for each in numbers:
+        signal.signal(each, signal.SIG_IGN if each == signal.SIGHUP else signal.SIG_DFL)
 
 
 class _Forks:
