@@ -191,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         stack.enter_context(disk_mistakes(*places))
         if unfinished is not None:
             stack.callback(unfinished.unlink, missing_ok=True)
-        runner = build_runner(config)
+        runner = build_runner(config, replace_config=False)
         for hook in filter(None, hooks):
             runner.register_hook(hook, priority='LOW')
         check_checkpoint_fits(runner.model, checkpoint, source=arguments.checkpoint)

@@ -141,7 +141,7 @@ def train(config: Config, resume: str | None, on_start: Callable[[], None]) -> N
         check_resumable(checkpoint, source=load_from, schedulers=has_schedulers(config))
         keep_order_of_data(config, checkpoint)
 
-    runner = build_runner(config)
+    runner = build_runner(config, replace_config=True)
     check_free_space(runner.model, config.work_dir)
     if checkpoint is not None and config.get('resume'):
         check_checkpoint_fits(runner.model, checkpoint, source=load_from)

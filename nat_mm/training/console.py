@@ -22,7 +22,7 @@ LOG_FOLDERS: set[Path] = set()
 class _ShortConsole:
     """Omits environment, config, hooks and per-parameter options from the console.
 
-    It also keeps a config that lies in the work directory as it is.
+    It also keeps configs in the work directory that mmengine would overwrite.
     """
 
     def _log_env(self, *arguments: dict) -> None:
@@ -34,13 +34,21 @@ class _ShortConsole:
         super()._log_env(*arguments)
         self.logger.info('Environment, config and hooks: see %s', self.logger.log_file)
 
-    @master_only
     def dump_config(self) -> None:
-        """Writes the config to the work directory, or beside the log if it was read from there."""
+        """Does nothing: `save_config` is called instead, with what only the command knows."""
+
+    @master_only
+    def save_config(self, *, replace: bool) -> None:
+        """Writes the config to the work directory, or beside the log if one there is to be kept.
+
+        A file from which the config was read is always kept: its bases and comments would be lost.
+
+        Args:
+            replace: Whether the config replaces that of an earlier run.
+        """
         source = self.cfg.filename
         target = source and Path(self.work_dir, os.path.basename(source))
-        if target and target.exists() and target.samefile(source):
-            # Its bases and comments would be lost.
+        if target and target.exists() and (not replace or target.samefile(source)):
             self.cfg.dump(os.path.join(self.log_dir, target.name))
         else:
             super().dump_config()

@@ -23,11 +23,12 @@ RUNNERS = {'Runner': ShortRunner, 'FlexibleRunner': ShortFlexibleRunner}
 """Runners by ``runner_type``; the second supports a ``strategy``, such as FSDP."""
 
 
-def build_runner(config: Config) -> Runner | FlexibleRunner:
+def build_runner(config: Config, *, replace_config: bool) -> Runner | FlexibleRunner:
     """Builds the model and the runner of a config.
 
     Args:
         config: Config of the run.
+        replace_config: Whether its text replaces that of an earlier run in the work directory.
 
     Returns:
         The runner; its data loaders are not built yet.
@@ -47,6 +48,7 @@ def build_runner(config: Config) -> Runner | FlexibleRunner:
         if runner_type == 'FlexibleRunner':
             # FlexibleRunner would build the model only when its work starts.
             runner.model = runner.strategy.build_model(runner.model)
+    runner.save_config(replace=replace_config)
     # The rest is built only when training starts, as it depends on the data and the optimizer.
     if runner_type == 'FlexibleRunner':
         runner.strategy.prepare = config_mistakes(config)(runner.strategy.prepare)

@@ -128,8 +128,14 @@ def test_segmentor(test, configs, trained, tmp_path):
 
 
 def test_detector_with_tta(test, configs, trained, tmp_path):
+    """The work directory is that of the training."""
+    of_training = tmp_path / configs['detection'].name
+    of_training.write_text('# as trained')
     arguments = [str(configs['detection']), str(trained['detection']), '--tta']
     test([*arguments, '--work-dir', str(tmp_path)])
+    assert of_training.read_text() == '# as trained'
+    (of_test,) = tmp_path.glob(f'*/{of_training.name}')
+    assert Config.fromfile(of_test).model.type == 'DetTTAModel'
     measured = metrics(tmp_path)
     assert 'coco/bbox_mAP' in measured
     assert 'coco/segm_mAP' not in measured
