@@ -22,12 +22,12 @@ from nat_mm.commands.arguments import (
 from nat_mm.commands.checking import require_sound_data
 from nat_mm.commands.misfits import misfits_explained
 from nat_mm.config.datasets import find_inner
-from nat_mm.config.objects import type_name, walk_dicts
+from nat_mm.config.objects import type_name
 from nat_mm.config.reading import load_config
 from nat_mm.data.broken_samples import loading_mistakes
 from nat_mm.data.paths import find_evaluators
 from nat_mm.errors import UserError
-from nat_mm.files import check_folder, unfinished_path
+from nat_mm.files import check_folder
 from nat_mm.inference.checkpoint import (
     check_checkpoint_fits,
     check_order_of_classes,
@@ -83,12 +83,10 @@ def drawing_hook(config: Config, arguments: argparse.Namespace) -> Hook | None:
             wait_time=arguments.wait_time,
             score_threshold=own.get('score_thr', SCORE_THRESHOLD),
         )
-    if type_name(own) == 'TrackVisualizationHook' and any(
-        'Annotation' in type_name(each) for _, each in walk_dicts(config.test_dataloader)
-    ):
+    if type_name(own) == 'TrackVisualizationHook':
         raise UserError(
-            'mmdetection cannot draw the ground truth of a tracker: leave out --show and '
-            '--show-dir, or LoadTrackAnnotations in the test pipeline'
+            'mmdetection cannot draw what a tracker finds (its issue 11873): leave out --show and '
+            '--show-dir'
         )
     own.update(draw=True, show=arguments.show, wait_time=arguments.wait_time)
     if arguments.show_dir:
@@ -97,11 +95,8 @@ def drawing_hook(config: Config, arguments: argparse.Namespace) -> Hook | None:
     return None
 
 
-def predictions_hook(config: Config, out: str) -> tuple[PredictionsHook, Path]:
-    """Returns a hook that writes the predictions of a detector or classifier, and its file.
-
-    The file is to be moved to ``out`` when it is complete.
-    """
+def predictions_hook(config: Config, out: str) -> PredictionsHook:
+    """Returns the hook that writes the predictions of a detector or classifier."""
     model, dump = {
         'mmdet': ('detector', 'DumpDetResults'),
         'mmpretrain': ('classifier', 'DumpResults'),
@@ -110,8 +105,7 @@ def predictions_hook(config: Config, out: str) -> tuple[PredictionsHook, Path]:
         raise UserError(f'--out of a {model} must end with .pkl or .pickle, got {out}')
     if os.path.isdir(out):
         raise UserError(f'--out {out} is a folder')
-    unfinished = unfinished_path(Path(out))
-    return PredictionsHook(dump, unfinished), unfinished
+    return PredictionsHook(dump, Path(out))
 
 
 def check_outputs(config: Config, arguments: argparse.Namespace) -> list[str]:
@@ -171,12 +165,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             replace_visualizer(config, opacity=arguments.opacity)
     if arguments.tta:
         augment(config, arguments)
-    unfinished = None
     if arguments.out and config.default_scope == 'mmseg':
         hooks.append(LabelImageHook(arguments.out))
     elif arguments.out:
-        hook, unfinished = predictions_hook(config, arguments.out)
-        hooks.append(hook)
+        hooks.append(predictions_hook(config, arguments.out))
     prepare_launcher(config)
     if not arguments.no_check and is_main_process(config.launcher):
         require_sound_data(config, splits=['test'], files=False)
@@ -189,8 +181,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             untouched = untouched_before_start(config.work_dir, config_file=config.filename)
             start = stack.enter_context(untouched)
         stack.enter_context(disk_mistakes(*places))
-        if unfinished is not None:
-            stack.callback(unfinished.unlink, missing_ok=True)
         runner = build_runner(config, replace_config=False)
         for hook in filter(None, hooks):
             runner.register_hook(hook, priority='LOW')
@@ -210,5 +200,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ):
             del checkpoint
             runner.test()
-        if unfinished is not None and is_main_process(config.launcher):
-            os.replace(unfinished, arguments.out)

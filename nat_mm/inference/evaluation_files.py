@@ -9,7 +9,9 @@ from typing import Any
 
 import numpy as np
 from mmengine.dist import get_dist_info
+from mmengine.fileio import dump
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.registry import METRICS
 from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement
@@ -122,14 +124,16 @@ class PredictionsHook(Hook):
 
     Args:
         kind: Type of that metric.
-        file: The file.
+        file: The file; it ends with .pkl or .pickle.
     """
 
     def __init__(self, kind: str, file: Path) -> None:
-        self._settings = dict(type=kind, out_file_path=str(file))
+        self._kind = kind
+        self._file = file
 
     def before_test(self, runner: Runner) -> None:
-        self._metric = METRICS.build(self._settings)
+        self._metric = METRICS.build(dict(type=self._kind, out_file_path=str(self._file)))
+        self._metric.compute_metrics = self._write
 
     def after_test_iter(
         self,
@@ -142,6 +146,13 @@ class PredictionsHook(Hook):
 
     def after_test_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         self._metric.evaluate(len(runner.test_loop.dataloader.dataset))
+
+    def _write(self, predictions: list[dict]) -> dict[str, float]:
+        """Writes those of all processes; called in the main process only."""
+        with whole_file(self._file) as unfinished:
+            dump(predictions, unfinished)
+        print_log(f'Predictions are saved in {self._file}', logger='current')
+        return {}
 
 
 class DrawingHook(Hook):
