@@ -202,11 +202,13 @@ frozen_modules = 0
 
 
 def pytest_runtest_setup() -> None:
-    """Keeps what the process has accumulated from slowing down the next test.
+    """Keeps what the process has accumulated from slowing down or changing the next test.
 
     Imports create millions of objects, which are exempted from garbage collection. Running tests
     imports more than collecting them: the modules that their commands need. mmengine registers a
     scope, a logger and a message hub for each run, and copies all scopes each time it enters one.
+    The next test would build its models in the last scope, and a run that starts in the same second
+    would log where that of the last test did.
     """
     global frozen_modules
     if len(sys.modules) > frozen_modules + 200:
@@ -214,8 +216,7 @@ def pytest_runtest_setup() -> None:
         gc.freeze()
         frozen_modules = len(sys.modules)
     for kind in (DefaultScope, MessageHub, MMLogger):
-        while len(kind._instance_dict) > 1:
-            kind._instance_dict.popitem(last=False)  # the last one is current
+        kind._instance_dict.clear()
 
 
 PICTURES = {'training': 6, 'validation': 3}
