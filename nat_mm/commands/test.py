@@ -194,9 +194,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with (
             class_report(runner),
             read_before(arguments.checkpoint, checkpoint),
-            loading_mistakes(config),
             first_pass_mistakes(runner, on_start=start.note),
             misfits_explained(config),
+            loading_mistakes(config),
         ):
             del checkpoint
             runner.test()

@@ -147,9 +147,10 @@ def train(config: Config, resume: str | None, on_start: Callable[[], None]) -> N
         check_checkpoint_fits(runner.model, checkpoint, source=load_from)
     elif checkpoint is not None:
         check_any_key_fits(runner.model, checkpoint, source=f'load_from={load_from}')
-    build_loop(runner, 'train')
-    build_optimizer(runner)
-    build_loop(runner, 'val')
+    with loading_mistakes(config):  # loops that count iterations start their workers already
+        build_loop(runner, 'train')
+        build_optimizer(runner)
+        build_loop(runner, 'val')
     if not any(isinstance(hook, StopOnNonFiniteLoss) for hook in runner.hooks):
         runner.register_hook(StopOnNonFiniteLoss())
     runner.register_hook(BestMetricCheck())
@@ -157,9 +158,9 @@ def train(config: Config, resume: str | None, on_start: Callable[[], None]) -> N
         with (
             read_before(load_from, checkpoint),
             weight_mistakes(config),
+            first_pass_mistakes(runner, on_start=on_start),
             loading_mistakes(config),
             stop_on_signals(runner),
-            first_pass_mistakes(runner, on_start=on_start),
         ):
             del checkpoint
             runner.train()

@@ -26,7 +26,10 @@ STUMBLES = (ValueError, TypeError, LookupError, AssertionError, ArithmeticError)
 """What code raises that refuses a value or stumbles over it."""
 UNREADABLE = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError)
 """What a wrong path causes; other errors of the operating system are not about a config."""
-HARDWARE = re.compile(r'CUDA|cuDNN|CUBLAS|NCCL|gloo|out of memory|allocate memory', re.IGNORECASE)
+HARDWARE = re.compile(
+    r'CUDA|cuDNN|CUBLAS|NCCL|gloo|out of memory|allocate memory|DataLoader worker \(pid',
+    re.IGNORECASE,
+)
 PLAIN = (type(None), bool, int, float, str, list, tuple, dict, Config)
 SETTINGS_NAMED, LONGEST_VALUE = 3, 60
 

@@ -146,6 +146,8 @@ class _StopHook(Hook):
         hook = find_checkpoint_hook(runner)
         if hook is None:
             return 'nothing was saved, as the config has no CheckpointHook'
+        if not self._iteration:
+            return 'there is nothing to save yet'
         if self._iteration == self._saved_iteration:
             return 'its checkpoint is written; continue with --resume'
         between_iterations = runner.iter == self._iteration

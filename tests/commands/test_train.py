@@ -1,5 +1,6 @@
 """Tests tools/train.py: training, resuming, and what its options change."""
 
+import itertools
 import json
 import os
 import resource
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmcv.transforms import LoadImageFromFile
 from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 
@@ -207,6 +209,47 @@ def test_config_in_the_work_dir_is_kept(runner, train, configs, tmp_path):
     assert config.read_text() == text
     (written,) = tmp_path.glob('*/own.py')
     assert Config.fromfile(written).train_cfg.max_iters == 1
+
+
+@pytest.fixture
+def dying_worker(train, configs, tmp_path, monkeypatch):
+    """Trains until a worker that loads data dies, usually while the run waits for it."""
+
+    def run(*, sample, stops_the_run=False):
+        loaded = itertools.count()
+        load = LoadImageFromFile.transform
+
+        def load_or_die(self, results):
+            if next(loaded) < sample:
+                return load(self, results)
+            if sample:
+                time.sleep(1)
+            if stops_the_run:
+                os.kill(os.getppid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        monkeypatch.setattr(LoadImageFromFile, 'transform', load_or_die)
+        options = ['train_dataloader.num_workers=1', 'train_dataloader.persistent_workers=True']
+        arguments = ['--no-check', '--work-dir', str(tmp_path), '--cfg-options', *options]
+        train([str(configs['segmentation']), *arguments])
+
+    return run
+
+
+# Two batches of two are prefetched, while the loops are built.
+def test_workers_that_a_signal_has_ended_are_no_fault(dying_worker, tmp_path):
+    """A scheduler signals all processes of a job."""
+    with pytest.raises(SystemExit, match='143'):
+        dying_worker(sample=4, stops_the_run=True)
+    assert list(tmp_path.glob('iter_*.pth'))
+
+
+@pytest.mark.parametrize('sample', [0, 4])
+def test_worker_that_is_killed(sample, dying_worker):
+    killed = '(is killed by signal: Killed|exited unexpectedly)'
+    expected = rf': a worker that loads data {killed}; it may have run out of memory'
+    with pytest.raises(UserError, match=expected):
+        dying_worker(sample=sample)
 
 
 def test_work_dir_is_named_after_the_config(configs, monkeypatch, tmp_path):

@@ -206,25 +206,41 @@ def test_closed_terminal(tmp_path, monkeypatch):
     assert [path.name for path in tmp_path.glob('*.pth')] == ['iter_1.pth']
 
 
-def test_workers_that_the_signal_has_ended_are_no_fault(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def end_workers(tmp_path, monkeypatch, capsys):
+    """Ends a run and its workers after some samples, and returns what it prints on stderr."""
+
+    def train(after, **options):
+        load = TinyData.__getitem__
+
+        def load_from_dead_worker(self, index):
+            if len(self.shown) == after:
+                os.kill(os.getpid(), signal.SIGTERM)
+                raise RuntimeError('DataLoader worker (pid(s) 7) exited unexpectedly')
+            return load(self, index)
+
+        monkeypatch.setattr(TinyData, 'shown', [])
+        monkeypatch.setattr(TinyData, '__getitem__', load_from_dead_worker)
+        runner = build_tiny(tmp_path / 'run', **options)
+        with pytest.raises(SystemExit), stop_on_signals(runner):
+            runner.train()
+        monkeypatch.undo()
+        return capsys.readouterr().err
+
+    return train
+
+
+def test_workers_that_the_signal_has_ended_are_no_fault(end_workers, tmp_path):
     """A scheduler signals all processes of a job, so the data loader loses its workers."""
-    load = TinyData.__getitem__
-
-    def load_from_dead_worker(self, index):
-        if len(self.shown) == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-            raise RuntimeError('DataLoader worker (pid(s) 7) exited unexpectedly')
-        return load(self, index)
-
-    monkeypatch.setattr(TinyData, 'shown', [])
-    monkeypatch.setattr(TinyData, '__getitem__', load_from_dead_worker)
     options = dict(by_epoch=True, end=1)
-    runner = build_tiny(tmp_path / 'run', **options)
-    with pytest.raises(SystemExit), stop_on_signals(runner):
-        runner.train()
-    monkeypatch.undo()
-    assert 'after iteration 2: saved' in capsys.readouterr().err
+    assert 'after iteration 2: saved' in end_workers(after=2, **options)
     assert resume(tmp_path / 'run', **options).iter == 3
+
+
+def test_nothing_is_saved_before_the_first_iteration(end_workers, tmp_path):
+    expected = 'stopped by SIGTERM after iteration 0: there is nothing to save yet'
+    assert expected in end_workers(after=0, by_epoch=True, end=1)
+    assert not list((tmp_path / 'run').glob('*.pth'))
 
 
 POOLS = """
