@@ -167,7 +167,8 @@ def check_folder(folder: Path, *, name: str) -> None:
     Raises:
         UserError: It or a parent is a file, or not writable.
     """
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    # Before Python 3.14, `Path.exists` raises PermissionError below a folder that nobody may enter.
+    existing = next(filter(os.path.exists, (folder, *folder.absolute().parents)))
     if not existing.is_dir():
         raise UserError(f'{name} {folder}: {existing} is a file, not a folder')
     if not os.access(existing, os.W_OK):

@@ -78,3 +78,16 @@ def test_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=f'^--out .*/new: {tmp_path} is not writable$'):
         check_folder(tmp_path / 'new', name='--out')
     assert os.listdir(tmp_path) == ['file']
+
+
+def test_folder_that_may_not_be_entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stat_outside(path: str | Path, **options: bool) -> os.stat_result:
+        if str(path).startswith(f'{tmp_path}/'):
+            raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+        return stat(path, **options)
+
+    stat = os.stat
+    monkeypatch.setattr(os, 'stat', stat_outside)
+    monkeypatch.setattr(os, 'access', lambda path, mode: False)
+    with pytest.raises(UserError, match=f'^--out .*/new/newer: {tmp_path} is not writable$'):
+        check_folder(tmp_path / 'new' / 'newer', name='--out')

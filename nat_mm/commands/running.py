@@ -21,10 +21,10 @@ STOPS = (signal.SIGTERM, signal.SIGHUP)
 def run_command(main: Callable[[], None]) -> None:
     """Runs a command, and reports mistakes of the user in one line on stderr with exit code 2.
 
-    These are `UserError` and `CheckpointError`. Files that cannot be written and a full disk are
-    reported in the same way. Ctrl-C ends the command with a line and exit code 130, and SIGTERM and
-    SIGHUP with 143 and 129; temporary files are removed. Any other exception is a bug in the
-    program and keeps its traceback.
+    These are `UserError` and `CheckpointError`. Files that cannot be written or may not be opened,
+    and a full disk are reported in the same way. Ctrl-C ends the command with a line and exit code
+    130, and SIGTERM and SIGHUP with 143 and 129; temporary files are removed. Any other exception
+    is a bug in the program and keeps its traceback.
 
     Args:
         main: The command.
@@ -39,8 +39,7 @@ def run_command(main: Callable[[], None]) -> None:
         with perhaps_unread():
             main()
     except (UserError, CheckpointError, OSError) as error:
-        is_mistake = not isinstance(error, OSError) or isinstance(error, FileWriteError)
-        if not is_mistake and error.errno not in DISK_ERRORS:
+        if isinstance(error, OSError) and not _is_about_files(error):
             raise
         message = printable(' '.join(str(error).split()))
         print('error:', textwrap.shorten(message, 800, placeholder=' ...'), file=sys.stderr)
@@ -48,6 +47,11 @@ def run_command(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print('stopped by SIGINT', file=sys.stderr)
         sys.exit(INTERRUPTED)
+
+
+def _is_about_files(error: OSError) -> bool:
+    is_denied = isinstance(error, PermissionError) and error.filename is not None
+    return is_denied or isinstance(error, FileWriteError) or error.errno in DISK_ERRORS
 
 
 def exit_on_signals(numbers: Sequence[signal.Signals] = (signal.SIGINT, *STOPS)) -> None:

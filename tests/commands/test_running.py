@@ -24,9 +24,10 @@ from nat_mm.errors import CheckpointError, FileWriteError, UserError
             "error: [Errno 28] No space left: 'a.json'\n",
         ),
         (FileWriteError(errno.EACCES, 'Denied', 'a'), 2, 'error: cannot write a: Denied\n'),
+        (PermissionError(errno.EACCES, 'Denied', 'a'), 2, "error: [Errno 13] Denied: 'a'\n"),
         (KeyboardInterrupt(), 130, 'stopped by SIGINT\n'),
     ],
-    ids=['user', 'checkpoint', 'full disk', 'permission', 'Ctrl-C'],
+    ids=['user', 'checkpoint', 'full disk', 'not writable', 'not readable', 'Ctrl-C'],
 )
 def test_one_line(capsys, error, code, line):
     def command():
@@ -38,7 +39,10 @@ def test_one_line(capsys, error, code, line):
     assert capsys.readouterr().err == line
 
 
-@pytest.mark.parametrize('error', [RuntimeError('a bug'), FileNotFoundError(2, 'a bug')])
+@pytest.mark.parametrize(
+    'error',
+    [RuntimeError('a bug'), FileNotFoundError(2, 'a bug'), PermissionError(1, 'a bug')],
+)
 def test_bugs_keep_their_traceback(error):
     def command():
         raise error
