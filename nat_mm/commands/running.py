@@ -58,14 +58,18 @@ def exit_on_signals(numbers: Sequence[signal.Signals] = (signal.SIGINT, *STOPS))
     """Makes signals raise SystemExit, which ends what the command has started.
 
     A second signal ends the process at once: another exception would do so amid the work of its
-    threads, and libraries abort then. SIGHUP remains ignored if ``nohup`` ignores it, but SIGINT,
-    which shells ignore for background jobs of scripts, does not, so that ``kill`` can send it.
+    threads, and libraries abort then. What the process ignores remains ignored, such as SIGHUP with
+    ``nohup``, but not SIGINT, which shells ignore for background jobs of scripts, so that ``kill``
+    can send it.
 
     Args:
         numbers: The signals.
     """
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-        numbers = [each for each in numbers if each != signal.SIGHUP]
+    numbers = [
+        each
+        for each in numbers
+        if each == signal.SIGINT or signal.getsignal(each) is not signal.SIG_IGN
+    ]
 
     def end(number: int, frame: object) -> None:
         end_by_next(numbers)

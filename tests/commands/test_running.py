@@ -137,13 +137,14 @@ run_command(write)
     assert not list(tmp_path.iterdir())
 
 
-def test_ignored_signal():
+@pytest.mark.parametrize('name', ['SIGTERM', 'SIGHUP'])
+def test_ignored_signal(name):
     """As by ``nohup``."""
-    command = """
+    command = f"""
 import signal
 from nat_mm.commands.running import run_command
-signal.signal(signal.SIGHUP, signal.SIG_IGN)
-run_command(lambda: signal.raise_signal(signal.SIGHUP))
+signal.signal(signal.{name}, signal.SIG_IGN)
+run_command(lambda: signal.raise_signal(signal.{name}))
 """
     run = subprocess.run([sys.executable, '-c', command], stderr=subprocess.PIPE)
     assert (run.returncode, run.stderr) == (0, b'')
