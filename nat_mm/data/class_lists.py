@@ -12,7 +12,7 @@ from mmengine.dataset import BaseDataset
 from nat_mm.data.findings import Finding
 from nat_mm.data.image_headers import find_unreadable_images
 from nat_mm.data.paths import every_evaluator
-from nat_mm.data.sources import DataSource
+from nat_mm.data.sources import DataSource, is_known
 from nat_mm.errors import shorten
 
 
@@ -86,6 +86,8 @@ def find_problems_of_list(
 def find_wrong_labels(config: Config, source: DataSource) -> Iterator[Finding]:
     """Checks the class numbers that mmpretrain's ``MultiLabelDataset`` has for each image.
 
+    Scores of the classes may take their place, and users' transforms may make them.
+
     Args:
         config: Config of the run, for the number of classes.
         source: The dataset, loaded; others than that are skipped.
@@ -97,11 +99,14 @@ def find_wrong_labels(config: Config, source: DataSource) -> Iterator[Finding]:
 
     dataset = source.dataset
     needs_labels = source.split == 'train' or any(every_evaluator(config, source.split))
-    if not isinstance(dataset, MultiLabelDataset) or not needs_labels:
+    is_read = all(is_known(type(each)) for each in source.transforms)
+    if not isinstance(dataset, MultiLabelDataset) or not needs_labels or not is_read:
         return
     limit = _find_limit(config, dataset)
     for index in range(len(dataset)):
         entry = dataset.get_data_info(index)
+        if 'gt_score' in entry:
+            continue
         where = f'{dataset.ann_file}: the gt_label of {entry.get("img_path")}'
         given = entry.get('gt_label')
         labels = [given] if isinstance(given, Integral) else given

@@ -121,6 +121,32 @@ def test_class_numbers_of_images(label, text, tmp_path):
     assert not any('gt_label' in each for each in found)
 
 
+class NameToNumber:
+    """A user's transform."""
+
+    def __call__(self, results):
+        return results
+
+
+@pytest.mark.parametrize(
+    ('others', 'pipeline'),
+    [({'gt_score': [0.0, 1.0]}, []), ({'name': 'dog'}, [dict(type=NameToNumber)])],
+    ids=['scores', 'transform'],
+)
+def test_images_without_class_numbers(others, pipeline, tmp_path):
+    """mmpretrain's heads and metrics for several labels also take scores."""
+    pytest.importorskip('mmpretrain')
+    dataset = dict(write_labels(tmp_path), pipeline=[dict(type='LoadImageFromFile'), *pipeline])
+    content = json.loads((tmp_path / 'train.json').read_text())
+    for entry in content['data_list']:
+        del entry['gt_label']
+        entry.update(others)
+    (tmp_path / 'train.json').write_text(json.dumps(content))
+    config = Config(dict(default_scope='mmpretrain', train_dataloader=dict(dataset=dataset)))
+    found = [each.text for each in check_config(config, splits=['train']).errors]
+    assert not any('gt_label' in each for each in found)
+
+
 def test_missing(check, tmp_path):
     (tmp_path / 'data/JPEGImages/2.jpg').unlink()
     (tmp_path / 'data/JPEGImages/3.jpg').unlink()
