@@ -18,6 +18,8 @@ MODULES = ('mmdet.datasets.openimages',)
 def repair(module: ModuleType) -> None:
     """Gives the objects of the dataset ``is_group_of``, as those of the other Open Images have.
 
+    Users may have mended the key themselves, in mmdet or in a subclass.
+
     Args:
         module: ``mmdet.datasets.openimages``.
     """
@@ -28,7 +30,8 @@ def repair(module: ModuleType) -> None:
         entries = load(self)
         for entry in entries:
             for instance in entry['instances']:
-                instance['is_group_of'] = instance.pop('is_group_ofs')
+                if 'is_group_ofs' in instance:
+                    instance['is_group_of'] = instance['is_group_ofs']
         return entries
 
     module.OpenImagesChallengeDataset.load_data_list = load_data_list

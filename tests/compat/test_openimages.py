@@ -1,12 +1,16 @@
 """Tests that the Open Images Challenge can be evaluated."""
 
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 from mmdet.datasets import OpenImagesChallengeDataset
 from mmdet.evaluation import OpenImagesMetric
 from mmengine.structures import InstanceData
+
+from nat_mm.compat import openimages
 
 BOXES = 'a.jpg\n1 1\n2\n1 0.1 0.2 0.5 0.6 0\n2 0.0 0.0 1.0 1.0 1\n'
 
@@ -38,3 +42,14 @@ def test_groups_of_objects(tmp_path):
     metric.dataset_meta = dataset.metainfo
     metric.process({}, [{**sample, 'pred_instances': found}])
     assert metric.evaluate(1)['openimages/AP50'] == 1
+
+
+@pytest.mark.parametrize('key', ['is_group_of', 'is_group_ofs'])
+def test_users_own_repair(key):
+    class Dataset:
+        def load_data_list(self):
+            return [{'instances': [{key: True}]}]
+
+    openimages.repair(SimpleNamespace(OpenImagesChallengeDataset=Dataset))
+    ((instance,),) = (entry['instances'] for entry in Dataset().load_data_list())
+    assert instance == {key: True, 'is_group_of': True}
