@@ -38,6 +38,7 @@ REPAIRS = (
     'focal_loss',
     'fork_configs',
     'fsdp',
+    'hue',
     'infinite_numbers',
     'lazy_configs',
     'lvis_metric',

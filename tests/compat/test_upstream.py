@@ -18,6 +18,7 @@ from pickle import UnpicklingError
 from types import SimpleNamespace
 
 import cv2
+import mmcv
 import mmengine.config.utils
 import mmengine.runner.checkpoint
 import mmengine.utils.dl_utils.misc
@@ -434,6 +435,12 @@ def test_lvis_metric(monkeypatch):
     with still_broken('lvis_metric', AttributeError):
         monkeypatch.setattr('lvis.eval.np', np)
         evaluate_one_category()
+
+
+def test_hue():
+    adjust = inspect.unwrap(mmcv.adjust_hue)
+    with still_broken('hue', OverflowError):
+        adjust(np.zeros((2, 2, 3), np.uint8), -0.1)
 
 
 def test_proposal_recall(monkeypatch):
