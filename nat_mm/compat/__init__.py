@@ -57,6 +57,7 @@ REPAIRS = (
     'safe_checkpoints',
     'scores_file',
     'seg_visualizer',
+    'ssd',
     'whole_checkpoints',
     'youtube_vis',
 )

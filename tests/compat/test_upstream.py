@@ -54,6 +54,7 @@ from tests.compat.test_removed_names import (
     evaluate_proposals,
 )
 from tests.compat.test_scores_file import end_test_epoch
+from tests.compat.test_ssd import predict_with_ssd
 from tests.simulated_gpu import simulated_gpu
 
 THIS_MODULE = sys.modules[__name__]
@@ -412,6 +413,14 @@ def test_seg_visualizer():
     draw = inspect.unwrap(SegLocalVisualizer._draw_sem_seg)
     with still_broken('seg_visualizer', cv2.error):
         draw(SegLocalVisualizer(), image, segments, ['a', 'b'], [[0, 0, 0], [9, 9, 9]])
+
+
+def test_ssd(monkeypatch):
+    from mmdet.models.dense_heads import SSDHead
+
+    with still_broken('ssd', AttributeError):
+        monkeypatch.delattr(SSDHead, 'loss_cls')
+        predict_with_ssd()
 
 
 def test_whole_checkpoints(tmp_path, monkeypatch):
