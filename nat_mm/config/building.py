@@ -125,7 +125,7 @@ def _find_mistake(
         return None
     given = arguments.keys() - _NO_ARGUMENTS
     name = getattr(target, '__name__', kind)
-    known = _known_arguments(target)
+    known = known_arguments(target)
     unknown = [each for each in arguments if each in given and known and each not in known]
     if unknown:
         text = f'{unknown[0]} is not an argument of {name}'
@@ -136,7 +136,7 @@ def _find_mistake(
     return None
 
 
-def _known_arguments(target: Any) -> set[str] | None:
+def known_arguments(target: Any) -> set[str] | None:
     """Lists the arguments of a function or class, including its bases' if it passes others on.
 
     Returns:

@@ -2,18 +2,19 @@
 
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import MODELS, Registry
 
+from nat_mm.config.building import known_arguments
 from nat_mm.config.datasets import SPLITS
 from nat_mm.config.objects import type_name
 from nat_mm.data.findings import Finding
 from nat_mm.data.folders import find_class_names, has_classes_of_its_own
 from nat_mm.data.paths import find_evaluators
-from nat_mm.data.sources import DataSource
+from nat_mm.data.sources import DataSource, is_known
 from nat_mm.errors import shorten
 
 _OTHER_CLASSES = {
@@ -40,12 +41,16 @@ class _Count:
         value: The number.
         is_given: Whether the config sets it; otherwise it is the default of the class.
         owner: Config of the part.
+        is_sure: Whether it counts the classes of the data. In a user's own head it may count more,
+            such as groups of classes, and heads that only a user's model or head has may predict
+            something else, such as edges.
     """
 
     key: str
     value: int
     is_given: bool
     owner: Mapping[str, Any]
+    is_sure: bool
 
     def __str__(self) -> str:
         return f'{self.key} is {self.value}' + ('' if self.is_given else ' by default')
@@ -111,13 +116,15 @@ def find_counts(config: Config, name: str = 'num_classes') -> list[_Count]:
         The numbers in the config and the defaults of registered classes, in the config's order.
     """
     with MODELS.switch_scope_and_registry(config.default_scope) as registry:
-        return list(_walk(config.model, 'model', name, registry))
+        return list(_walk(config.model, 'model', name, registry, is_sure=True))
 
 
-def _walk(part: Any, place: str, name: str, registry: Registry) -> Iterator[_Count]:
+def _walk(
+    part: Any, place: str, name: str, registry: Registry, *, is_sure: bool
+) -> Iterator[_Count]:
     if isinstance(part, list | tuple):
         for index, child in enumerate(part):
-            yield from _walk(child, f'{place}.{index}', name, registry)
+            yield from _walk(child, f'{place}.{index}', name, registry, is_sure=is_sure)
     if not isinstance(part, dict):
         return
     kind = part.get('type')
@@ -132,10 +139,13 @@ def _walk(part: Any, place: str, name: str, registry: Registry) -> Iterator[_Cou
         value = _find_default(kind, name)
     # mmdet's losses have -1 if the head sets the number.
     if type(value) is int and value >= 0 and not part.get('class_agnostic'):
-        yield _Count(f'{place}.{name}', value, name in part, part)
+        is_usual = kind is None or is_known(kind)
+        yield _Count(f'{place}.{name}', value, name in part, part, is_sure and is_usual)
     for key, child in part.items():
         if key not in _OTHER_CLASSES:
-            yield from _walk(child, f'{place}.{key}', name, registry)
+            is_usual = kind is None or _is_usual_argument(kind, key)
+            child_place = f'{place}.{key}'
+            yield from _walk(child, child_place, name, registry, is_sure=is_sure and is_usual)
 
 
 def _find_default(kind: type, name: str) -> Any:
@@ -149,6 +159,12 @@ def _find_default(kind: type, name: str) -> Any:
         if all(one.kind is not one.VAR_KEYWORD for one in parameters.values()):
             return None
     return None
+
+
+def _is_usual_argument(kind: type, name: str) -> bool:
+    """Whether a class is OpenMMLab's, or inherits the argument from one that is."""
+    base = next((each for each in kind.__mro__ if is_known(each)), None)
+    return base is kind or (base is not None and name in (known_arguments(base) or ()))
 
 
 def _is_semantic(source: DataSource) -> bool:
@@ -180,21 +196,25 @@ def _plain(name: object) -> str:
 
 
 def _compare_heads(config: Config, source: DataSource, classes: list[str]) -> Iterator[Finding]:
-    wrong: dict[int, list[_Count]] = {}
+    wrong: dict[tuple[int, bool], list[_Count]] = {}
     for count, expected in _expected_counts(config, source, classes):
         if count.value != expected:
-            wrong.setdefault(expected, []).append(count)
-    for expected, counts in wrong.items():
+            wrong.setdefault((expected, count.is_sure), []).append(count)
+    for (expected, is_sure), counts in wrong.items():
         name = counts[0].key.rpartition('.')[2]
         what = {'num_things_classes': 'thing classes', 'num_stuff_classes': 'stuff classes'}
         have = f'{expected} {what.get(name, "classes")}'.replace('1 classes', '1 class')
         if len(classes) != expected and name == 'num_classes':
             have = f'{expected} thing classes'
-        yield Finding(
-            f'the {source.split} dataset has {have}, but {" and ".join(map(str, counts))}: '
-            f'set {"it" if len(counts) == 1 else "each"} to {expected}'
-            + _describe_classes(source, classes)
-        )
+        start = f'the {source.split} dataset has {have}, but {" and ".join(map(str, counts))}: '
+        each = 'it' if len(counts) == 1 else 'each'
+        if is_sure:
+            yield Finding(f'{start}set {each} to {expected}' + _describe_classes(source, classes))
+        else:
+            yield Finding(
+                f'{start}set {each} to {expected} unless your own part counts something else',
+                is_error=False,
+            )
     if config.default_scope == 'mmseg':
         yield from _find_softmax_of_one(config)
 
@@ -254,7 +274,8 @@ def _find_softmax_of_one(config: Config) -> Iterator[Finding]:
             if count.value == 1 and is_softmax:
                 yield Finding(
                     f'{count}, and the softmax of one class is always 1: set it to 2, with the '
-                    'background as class 0, or loss_decode.use_sigmoid=True'
+                    'background as class 0, or loss_decode.use_sigmoid=True',
+                    is_error=count.is_sure,
                 )
 
 
@@ -282,7 +303,7 @@ def _compare_weights(config: Config) -> Iterator[Finding]:
         for things in find_counts(config, 'num_things_classes'):
             place = things.key.rpartition('.')[0]
             total = things.value + (stuff[place].value if place in stuff else 0)
-            counts.append(_Count(f'{place}.num_things_classes', total, True, things.owner))
+            counts.append(replace(things, value=total, is_given=True))
     for count in counts:
         place, _, name = count.key.rpartition('.')
         for key in ('loss_cls', 'loss_decode', 'loss'):
@@ -300,7 +321,8 @@ def _compare_weights(config: Config) -> Iterator[Finding]:
                     total = f'{place}.{name}' if name == 'num_classes' else f"the sum of {place}'s"
                     yield Finding(
                         f'{place}.{key}.class_weight has {len(weights)} values, but {total} is '
-                        f'{count.value}: give {expected}, one for each class{last}'
+                        f'{count.value}: give {expected}, one for each class{last}',
+                        is_error=count.is_sure,
                     )
 
 

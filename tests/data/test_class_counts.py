@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
+from mmengine.registry import MODELS, init_default_scope
+from mmseg.models import EncoderDecoder, UPerHead
 
 from nat_mm.config.datasets import SPLITS
 from nat_mm.data.class_counts import find_class_count_problems
@@ -213,6 +214,65 @@ def test_binary_segmentor(count, channels, classes, read):
     for head in (config.model.decode_head, config.model.auxiliary_head):
         head.update(num_classes=count, out_channels=channels, loss_decode=loss)
     assert problems_of(config) == []
+
+
+@MODELS.register_module()
+class HeadWithGroups(UPerHead):
+    """A head like those of hierarchical segmentation, which predict groups of classes, too."""
+
+    def __init__(self, parts=None, **arguments):
+        super().__init__(**arguments)
+
+
+@MODELS.register_module()
+class SegmentorWithEdges(EncoderDecoder):
+    """A segmentor with a second head, which predicts something else."""
+
+    def __init__(self, edge_head, **arguments):
+        super().__init__(**arguments)
+
+
+OF_A_HEAD = 'model.decode_head.num_classes is 8'
+OF_ITS_PART = 'model.decode_head.parts.0.num_classes is 2'
+OF_ANOTHER_HEAD = 'model.edge_head.num_classes is 1'
+OF_A_USUAL_HEAD = 'model.auxiliary_head.num_classes is 5'
+
+
+@pytest.mark.parametrize(
+    ('overrides', 'expected'),
+    [
+        ({'decode_head.type': 'HeadWithGroups', 'decode_head.num_classes': 8}, OF_A_HEAD),
+        (
+            {
+                'decode_head.type': 'HeadWithGroups',
+                'decode_head.parts': [dict(type='mmseg.FCNHead', num_classes=2)],
+            },
+            OF_ITS_PART,
+        ),
+        (
+            {
+                'type': 'SegmentorWithEdges',
+                'edge_head': dict(
+                    type='FCNHead',
+                    num_classes=1,
+                    loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=True),
+                ),
+            },
+            OF_ANOTHER_HEAD,
+        ),
+        ({'type': 'SegmentorWithEdges', 'auxiliary_head.num_classes': 5}, OF_A_USUAL_HEAD),
+    ],
+    ids=['head', 'part of a head', 'another head', 'usual head'],
+)
+def test_parts_of_users(overrides, expected, read):
+    """They may count something else than the classes, unlike the heads that a toolbox has."""
+    config = with_own_data(read, SEGMENTOR, NAMES)
+    for head in (config.model.decode_head, config.model.auxiliary_head):
+        head.num_classes = 6
+    config.merge_from_dict({f'model.{key}': value for key, value in overrides.items()})
+    (problem,) = problems_of(config)
+    assert problem.text.startswith(f'the train dataset has 6 classes, but {expected}: set it to 6')
+    assert problem.is_error == (expected == OF_A_USUAL_HEAD)
 
 
 def test_softmax_of_one_class(read):
