@@ -7,16 +7,19 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
+from mmengine.registry import MODELS
 from PIL import UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from nat_mm.compat.postscript import open_image
 from nat_mm.config.datasets import unwrap_dataset
-from nat_mm.config.objects import type_name
+from nat_mm.config.objects import find_class, type_name
 from nat_mm.data.class_counts import find_counts
 from nat_mm.data.image_headers import find_image_problem, read_header
+from nat_mm.data.label_images import find_loader
 from nat_mm.data.label_values import ignored_values
+from nat_mm.data.sources import is_known
 from nat_mm.errors import UserError, describe_error
 from nat_mm.inference.images import UnreadableInput
 
@@ -125,7 +128,7 @@ class _NamingPreparation:
 
     def _find_problem(self, index: int, sample: Mapping[str, Any]) -> str | None:
         if _has_odd_labels(sample):
-            problem = _find_label_problem(self.dataset.get_data_info(index))
+            problem = self._find_label_problem(self.dataset.get_data_info(index))
             if problem:
                 return problem
         problem = self.check(sample) if self.check is not None else None
@@ -147,7 +150,13 @@ class _NamingPreparation:
                     return f'{path} {problem}'
         reason = ' '.join(describe_error(error).split())
         at = f' (loading {paths[0]})' if paths else ''
-        return _find_label_problem(info) or f'{self.where}: {reason}{at}'
+        return self._find_label_problem(info) or f'{self.where}: {reason}{at}'
+
+    def _find_label_problem(self, info: Mapping[str, Any]) -> str | None:
+        # A user's own loader may take colors, or images of another size.
+        loader = find_loader(self.dataset)
+        is_ours = loader is not None and is_known(type(loader))
+        return _find_label_problem(info) if is_ours else None
 
 
 def _list_paths(info: Mapping[str, Any]) -> list[str]:
@@ -209,12 +218,15 @@ def _find_label_problem(info: Mapping[str, Any]) -> str | None:
 def _make_check(config: Config) -> Callable[[Mapping[str, Any]], str | None] | None:
     """Creates the function that checks the labels of a sample against the model's classes."""
     if config.default_scope == 'mmseg' and _has_cross_entropy(config):
-        counts = [max(count.value, 2) for count in find_counts(config)]
+        # A user's own head may assign the labels to other classes.
+        counts = [max(count.value, 2) for count in find_counts(config) if count.is_sure]
         if counts:
             return _PixelCheck(min(counts), frozenset(ignored_values(config).values()))
     if config.default_scope == 'mmpretrain':
-        count = (config.model.get('head') or {}).get('num_classes')
-        if type(count) is int:
+        head = config.model.get('head') or {}
+        count = head.get('num_classes')
+        kind = find_class(MODELS, head, config)
+        if type(count) is int and (kind is None or is_known(kind)):
             return _ImageCheck(count)
     return None
 

@@ -2,13 +2,18 @@
 
 import os
 import pickle
+import shutil
 import signal
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from mmengine.registry import TRANSFORMS
+from mmengine.registry import MODELS, TRANSFORMS
 from mmengine.runner import Runner
+from mmpretrain.models import LinearClsHead
+from mmseg.datasets import LoadAnnotations
+from mmseg.models import UPerHead
 
 from nat_mm.config.reading import load_config
 from nat_mm.data.broken_samples import BrokenSampleError, loading_mistakes, name_broken_samples
@@ -103,6 +108,57 @@ def test_label_beyond_the_classes_where_nothing_is_lost(configs, data):
     assert load_all(configs['segmentation'], 'val') == 3
     dice = {'model.decode_head.loss_decode': dict(type='DiceLoss')}
     assert load_all(configs['segmentation'], **dice) == 6
+
+
+@MODELS.register_module()
+class HeadWithOtherClasses(UPerHead):
+    pass
+
+
+def test_label_beyond_the_classes_of_a_users_head(configs, data):
+    label = data / 'annotations/training/04.png'
+    cv2.imwrite(str(label), np.full((96, 128), 10, np.uint8))
+    kind = {'model.decode_head.type': 'HeadWithOtherClasses', 'model.auxiliary_head': None}
+    assert load_all(configs['segmentation'], **kind) == 6
+
+
+@MODELS.register_module()
+class ClassifierHeadWithOtherClasses(LinearClsHead):
+    pass
+
+
+def test_class_beyond_those_of_a_users_head(data):
+    for name in ('a', 'b'):
+        shutil.copytree(data / 'images/training', data / 'classes' / name)
+    config = data / 'classifier.py'
+    config.write_text(f"""
+_base_ = '{Path(__file__).parents[1]}/small_classifier.py'
+model = dict(head=dict(num_classes=1))
+pipeline = [
+    dict(type='LoadImageFromFile'), dict(type='Resize', scale=(32, 32)), dict(type='PackInputs')]
+train_dataloader = dict(
+    persistent_workers=False,
+    dataset=dict(
+        _delete_=True, type='CustomDataset', data_prefix='{data}/classes', pipeline=pipeline))
+""")
+    assert 'has the class 1, but the model has 1 classes' in message_of(config)
+    assert load_all(config, **{'model.head.type': 'ClassifierHeadWithOtherClasses'}) == 12
+
+
+@TRANSFORMS.register_module()
+class LoadColors(LoadAnnotations):
+    def _load_seg_map(self, results):
+        results['gt_seg_map'] = cv2.imread(results['seg_map_path'])
+        results['seg_fields'].append('gt_seg_map')
+
+
+def test_colors_for_a_users_loader(configs, data):
+    for label in (data / 'annotations/training').iterdir():
+        cv2.imwrite(str(label), np.ones((96, 128, 3), np.uint8))
+    pack = dict(type='PackSegInputs')
+    pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadColors'), pack]
+    options = {'train_dataloader.dataset.pipeline': pipeline}
+    assert load_all(configs['segmentation'], **options) == 6
 
 
 def test_fault_of_the_pipeline_names_config_and_sample(configs, data):
