@@ -246,7 +246,9 @@ def read_frames(
         except UnreadableInput as error:
             left_out[medium] = str(error)
         except OSError as error:
-            left_out[medium] = error.strerror or str(error)
+            reason = error.strerror or str(error)
+            is_other = error.filename not in (None, str(_file(medium)))
+            left_out[medium] = f'{reason}: {error.filename}' if is_other else reason
         except Exception as error:
             # A user's custom loader may raise anything.
             left_out.add(medium, error, doing='cannot be loaded')

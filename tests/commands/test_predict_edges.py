@@ -7,6 +7,7 @@ import socket
 import stat
 import struct
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -263,6 +264,19 @@ def test_loader_that_fails_for_some(folder, left_out, monkeypatch):
 
     monkeypatch.setattr(ImageLoader, 'load_file', fail)
     assert "bad.png (cannot be loaded: KeyError: 'bands')" in left_out(folder)
+
+
+def test_loader_that_misses_another_file(folder, left_out, monkeypatch):
+    write_noise(folder / 'bad.png', 64, 64)
+    load = ImageLoader.load_file
+
+    def read_depths(loader, path, **options):
+        if path.stem == 'bad':
+            Path('depths/bad.npy').read_bytes()
+        return load(loader, path, **options)
+
+    monkeypatch.setattr(ImageLoader, 'load_file', read_depths)
+    assert 'bad.png (No such file or directory: depths/bad.npy)' in left_out(folder)
 
 
 def test_result_that_cannot_be_written_ends_it(folder, predict, configs, trained, monkeypatch):
