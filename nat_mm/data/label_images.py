@@ -62,7 +62,8 @@ def find_label_image_problems(
     if not pairs:
         yield _describe_no_images(source)
         return
-    if is_semantic and not dataset.ann_file and dataset._indices is None:
+    has_folders = is_semantic and 'img_path' in dataset.data_prefix
+    if has_folders and not dataset.ann_file and dataset._indices is None:
         yield from _find_left_out(dataset, key, pairs)
     yield from _find_bad_lines(dataset)
     is_panoptic = 'Panoptic' in type(loader).__name__
@@ -116,8 +117,10 @@ def _list_pairs(dataset: BaseDataset) -> list[LabelPair]:
     for entry in entries:
         size = (entry['width'], entry['height']) if 'width' in entry else None
         if entry.get('seg_map_path'):
-            images = [entry[key] for key in ('img_path', 'img_path2') if entry.get(key)]
-            pairs += [LabelPair(image, entry['seg_map_path'], size) for image in images]
+            for key in ('img_path', 'img_path2'):
+                images = entry.get(key) or []
+                images = [images] if isinstance(images, str) else images
+                pairs += [LabelPair(image, entry['seg_map_path'], size) for image in images]
     return pairs
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 from mmengine.config import Config
-from mmengine.registry import TRANSFORMS, init_default_scope
+from mmengine.registry import DATASETS, TRANSFORMS, init_default_scope
+from mmseg.datasets import BaseSegDataset
 from mmseg.evaluation import IoUMetric
 from PIL import Image
 
@@ -420,6 +421,23 @@ def test_transforms_of_the_user_may_change_values(root):
     write(root / 'labels/1.png', labels_of(0, 1, 2, 7))
     steps = [dict(type=each) for each in ('LoadImageFromFile', 'LoadAnnotations', 'TakeFromTable')]
     assert 'has the value 7' in warning_of(root, pipeline=steps)
+
+
+def test_samples_of_several_images(root):
+    @DATASETS.register_module(force=True)
+    class Pairs(BaseSegDataset):
+        def load_data_list(self):
+            folder = self.data_prefix.pop('img_path_from')
+            self.data_prefix['img_path'] = folder
+            entries = super().load_data_list()
+            self.data_prefix = {'img_path_from': folder}
+            return [{**each, 'img_path': [each['img_path']] * 2} for each in entries]
+
+    write(root / 'labels/1.png', labels_of(0, 1, 2, 7))
+    folders = dict(_delete_=True, img_path_from='images', seg_map_path='labels')
+    assert 'the label labels/1.png has the value 7' in error_of(
+        root, type='Pairs', data_prefix=folders
+    )
 
 
 def test_sample_of_many(root):
