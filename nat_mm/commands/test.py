@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
 
 from nat_mm.analysis.class_report import class_report
 from nat_mm.checkpoints import mirrors_first, read_before
@@ -21,8 +22,9 @@ from nat_mm.commands.arguments import (
 )
 from nat_mm.commands.checking import require_sound_data
 from nat_mm.commands.misfits import misfits_explained
+from nat_mm.config.building import known_arguments
 from nat_mm.config.datasets import find_inner
-from nat_mm.config.objects import type_name
+from nat_mm.config.objects import find_class, type_name
 from nat_mm.config.reading import load_config
 from nat_mm.data.broken_samples import loading_mistakes
 from nat_mm.data.paths import find_evaluators
@@ -91,7 +93,14 @@ def drawing_hook(config: Config, arguments: argparse.Namespace) -> Hook | None:
     own.update(draw=True, show=arguments.show, wait_time=arguments.wait_time)
     if arguments.show_dir:
         # mmdet would resolve a relative path against the work directory.
-        own.test_out_dir = os.path.abspath(arguments.show_dir)
+        folder = os.path.abspath(arguments.show_dir)
+        kind = find_class(HOOKS, own, config)
+        known = None if kind is None else known_arguments(kind)
+        if known is None or 'test_out_dir' in known:
+            own.test_out_dir = folder
+        else:
+            # mmseg's own hook leaves it to the visualizer where its drawings go.
+            config.visualizer = {**(config.get('visualizer') or {}), 'save_dir': folder}
     return None
 
 
@@ -158,11 +167,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     places = check_outputs(config, arguments)
     hooks = []
     if arguments.show or arguments.show_dir:
-        hooks.append(drawing_hook(config, arguments))
         if config.default_scope == 'mmpretrain':
             config.visualizer = config.get('visualizer') or dict(type='UniversalVisualizer')
         elif type_name(config.model) != 'DepthEstimator':  # mmseg's own visualizer draws depths
             replace_visualizer(config, opacity=arguments.opacity)
+        hooks.append(drawing_hook(config, arguments))
     if arguments.tta:
         augment(config, arguments)
     if arguments.out and config.default_scope == 'mmseg':

@@ -76,10 +76,16 @@ def _image_folders(dataset: Any) -> list[Any]:
     return folders or ([root] if root else [])
 
 
+def _paths(sample: BaseDataElement, name: str) -> list[str]:
+    """Lists the files of a sample, which has several images if its model compares them."""
+    found = sample.get(name) or []
+    return [found] if isinstance(found, str) else list(found)
+
+
 def _check_data_are_kept(sample: BaseDataElement, file: Path) -> None:
     """Raises UserError if a file for a sample would be among the images or labels of the data."""
-    data = [sample.get(name) for name in ('img_path', 'seg_map_path')]
-    check_not_overwritten([Path(each) for each in data if each], [file.parent])
+    data = [Path(each) for name in ('img_path', 'seg_map_path') for each in _paths(sample, name)]
+    check_not_overwritten(data, [file.parent])
 
 
 class LabelImageHook(Hook):
@@ -111,7 +117,7 @@ class LabelImageHook(Hook):
             if 'pred_sem_seg' not in sample:
                 raise UserError('--out writes label maps, but the model predicts none')
             labels = sample.pred_sem_seg.data[0].cpu().numpy()
-            path = self._names.path(sample.img_path, '.png')
+            path = self._names.path(_paths(sample, 'img_path')[0], '.png')
             _check_data_are_kept(sample, path)
             write_labels(path, labels, classes=self._classes, first=self._first)
 
@@ -199,12 +205,13 @@ class DrawingHook(Hook):
     ) -> None:
         rank, processes = get_dist_info()
         for index, sample in enumerate(outputs or ()):
-            path = sample.get('img_path')
-            if path is None:  # from a dataset without image files
+            paths = _paths(sample, 'img_path')
+            if paths:
+                image = self._loader.load_source(sample.img_path).drawing
+                name = paths[0]
+            else:  # from a dataset without image files
                 image = to_drawing(data_batch['inputs'][index].permute(1, 2, 0).cpu().numpy())
-            else:
-                image = self._loader.load_source(path).drawing
-            name = path or f'{self._count * processes + rank}.png'
+                name = f'{self._count * processes + rank}.png'
             self._draw(runner, image[..., ::-1].copy(), sample, name)
             self._count += 1
 

@@ -166,14 +166,14 @@ class ImageLoader:
         check_size(width, height, max_megapixels)
         return loaded
 
-    def load_source(self, path: str) -> LoadedImage:
+    def load_source(self, path: str | list[str]) -> LoadedImage:
         """Loads an image of the config's own dataset, which may not be on this machine.
 
         Args:
-            path: Its location according to the dataset.
+            path: Its location according to the dataset, or those of several images.
 
         Returns:
-            The image.
+            The image; for several, the drawing shows the first.
 
         Raises:
             UnreadableInput: It is not an image.
@@ -233,12 +233,13 @@ class ImageLoader:
         """Whether the loader decodes the content of a file and does nothing else."""
         return getattr(type(self._load), 'transform', None) is LoadImageFromFile.transform
 
-    def _load_by_path(self, path: str) -> LoadedImage | None:
-        """Loads a file with a loader that opens it itself."""
+    def _load_by_path(self, path: str | list[str]) -> LoadedImage | None:
+        """Loads a file, or several, with a loader that opens it itself."""
         results = self._load({'img_path': path})
         if results is None:
             return None
-        return LoadedImage(results, to_drawing(np.asarray(results['img'])))
+        image = results['img'][0] if isinstance(results['img'], list) else results['img']
+        return LoadedImage(results, to_drawing(np.asarray(image)))
 
     def _decode(self, content: bytes, max_megapixels: float) -> LoadedImage | None:
         """Decodes the content of a file like `LoadImageFromFile`."""

@@ -12,9 +12,13 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmcv.transforms import LoadImageFromFile
 from mmdet.evaluation import CocoMetric
 from mmengine.config import Config
 from mmengine.fileio import LocalBackend
+from mmengine.registry import DATASETS, HOOKS, TRANSFORMS
+from mmseg.datasets import BaseSegDataset
+from mmseg.engine import SegVisualizationHook
 from mmseg.structures import SegDataSample
 
 from nat_mm.checkpoints import read_checkpoint
@@ -331,6 +335,65 @@ def test_drawing_what_a_tracker_finds():
     options = Namespace(show=False, show_dir='shown', wait_time=0)
     with pytest.raises(UserError, match='cannot draw what a tracker finds'):
         drawing_hook(Config(dict(default_hooks=hooks)), options)
+
+
+@DATASETS.register_module()
+class Pairs(BaseSegDataset):
+    def load_data_list(self):
+        entries = super().load_data_list()
+        return [{**each, 'img_path': [each['img_path']] * 2} for each in entries]
+
+
+@TRANSFORMS.register_module()
+class LoadPair(LoadImageFromFile):
+    def transform(self, results):
+        loaded = [
+            super(LoadPair, self).transform({'img_path': each}) for each in results['img_path']
+        ]
+        return {**loaded[0], **results, 'img': [each['img'] for each in loaded]}
+
+
+@TRANSFORMS.register_module()
+class TakeFirst:
+    def __call__(self, results):
+        return {**results, 'img': results['img'][0]}
+
+
+def test_samples_of_several_images(test, configs, trained, tmp_path):
+    """Models of changes, such as Open-CD's, compare two; results have the name of the first."""
+    config = Config.fromfile(configs['segmentation'])
+    dataset = config.test_dataloader.dataset
+    dataset.type = 'Pairs'
+    steps = [dict(type='LoadPair'), dict(type='TakeFirst')]
+    dataset.pipeline = steps + dataset.pipeline[1:]
+    config.dump(tmp_path / 'pairs.py')
+    folders = [tmp_path / name for name in ('shown', 'out')]
+    arguments = [f'--show-dir={folders[0]}', f'--out={folders[1]}', f'--work-dir={tmp_path}']
+    test([str(tmp_path / 'pairs.py'), str(trained['segmentation']), *arguments])
+    for folder in folders:
+        assert sorted(os.listdir(folder)) == ['00.png', '01.png', '02.png']
+
+
+@HOOKS.register_module()
+class OwnDrawings(SegVisualizationHook):
+    pass
+
+
+@HOOKS.register_module()
+class OwnFolder(SegVisualizationHook):
+    def __init__(self, test_out_dir, **options):
+        super().__init__(**options)
+
+
+@pytest.mark.parametrize(('kind', 'takes_folder'), [('OwnDrawings', False), ('OwnFolder', True)])
+def test_folder_for_a_custom_hook(kind, takes_folder, tmp_path):
+    """Those after mmsegmentation's hook leave the folder to the visualizer."""
+    config = Config(dict(default_scope='mmseg', default_hooks=dict(visualization=dict(type=kind))))
+    options = Namespace(show=False, show_dir=str(tmp_path), wait_time=0)
+    assert drawing_hook(config, options) is None
+    given = config.default_hooks.visualization.get('test_out_dir')
+    left = config.get('visualizer', {}).get('save_dir')
+    assert (given, left)[:: 1 if takes_folder else -1] == (str(tmp_path), None)
 
 
 @pytest.mark.parametrize('option', ['--show-dir', '--out'])
