@@ -49,20 +49,31 @@ def load_config(
     framework = config.get('default_scope')
     if framework not in FRAMEWORKS:
         raise UserError(f'{path}: default_scope must be one of {FRAMEWORKS}, got {framework!r}')
-    try:
-        import_modules_from_strings(**(config.get('custom_imports') or {'imports': []}))
-    except ImportError as error:
-        raise UserError(f'{path}: {error}: {error.__context__}') from error
-    except TypeError as error:
+    custom_imports = config.get('custom_imports') or {'imports': []}
+    if not _names_modules(custom_imports):
         raise UserError(
             f"{path}: custom_imports must be like dict(imports=['my_package']), got "
-            f'{brief(config.custom_imports)}'
-        ) from error
+            f'{brief(custom_imports)}'
+        )
+    try:
+        import_modules_from_strings(**custom_imports)
+    except ImportError as error:
+        raise UserError(f'{path}: {error}: {error.__context__}') from error
     init_default_scope(framework)
     apply_dataset_classes(config)
 
     config.work_dir = work_dir or config.get('work_dir') or str(Path('work_dirs', Path(path).stem))
     return config
+
+
+def _names_modules(custom_imports: Any) -> bool:
+    """Whether mmengine accepts the value of ``custom_imports``, whatever the modules do."""
+    if not isinstance(custom_imports, dict) or 'imports' not in custom_imports:
+        return False
+    imports = custom_imports['imports'] or []
+    names = [imports] if isinstance(imports, str) else imports
+    is_list = isinstance(names, list) and all(isinstance(each, str) for each in names)
+    return is_list and custom_imports.keys() <= {'imports', 'allow_failed_imports'}
 
 
 def apply_overrides(config: Config, overrides: dict[str, Any]) -> None:

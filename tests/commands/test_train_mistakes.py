@@ -64,6 +64,16 @@ def test_imports_of_another_form(imports, mistake, tmp_path):
     assert "custom_imports must be like dict(imports=['my_package'])" in mistake(config=config)
 
 
+def test_fault_of_a_module_that_is_imported(tmp_path, monkeypatch):
+    (tmp_path / 'faulty_module.py').write_text('len(5)\n')
+    monkeypatch.syspath_prepend(tmp_path)
+    config = tmp_path / 'imports.py'
+    imports = "custom_imports = dict(imports=['faulty_module'])"
+    config.write_text(f"default_scope = 'mmdet'\n{imports}\n")
+    with pytest.raises(TypeError, match='has no len'):
+        load_config(config)
+
+
 def test_no_imports(tmp_path):
     config = tmp_path / 'imports.py'
     config.write_text("default_scope = 'mmdet'\ncustom_imports = None\n")
