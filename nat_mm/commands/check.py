@@ -55,13 +55,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     console = Console(markup=False, highlight=False)
     for summary in report.summaries:
         print_summary(summary, console)
-    if histogram is not None:
-        write_bytes(histogram, draw_histograms(report.summaries, histogram.suffix.lower()[1:]))
-        print(f'wrote {histogram}')
     for finding in report.errors:
         print(f'error: {printable(finding.text)}')
     for finding in report.warnings:
         print(f'warning: {printable(finding.text)}')
+    if histogram is not None:
+        write_bytes(histogram, draw_histograms(report.summaries, histogram.suffix.lower()[1:]))
+        print(f'wrote {histogram}')
     if report.errors:
         sys.exit(2)
     print(f'{config.filename}: no errors')

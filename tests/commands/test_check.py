@@ -91,6 +91,14 @@ def test_histogram(run, tmp_path):
     assert '<svg' in (tmp_path / 'drawn' / 'data.svg').read_text()
 
 
+def test_histogram_without_data(configs, tmp_path, capsys):
+    options = ['--cfg-options', 'train_dataloader.dataset.ann_file=missing.json']
+    options += ['val_dataloader=None', 'test_dataloader=None']
+    with pytest.raises(UserError, match='there is no dataset to draw a histogram of'):
+        check.main([str(configs['detection']), '--histogram', str(tmp_path / 'a.png'), *options])
+    assert 'error: ann_file of the dataset does not exist' in capsys.readouterr().out
+
+
 def test_histogram_of_another_format(configs):
     with pytest.raises(UserError, match=r'--histogram must end with .png, .pdf or .svg'):
         check.main([str(configs['detection']), '--histogram', 'data.txt'])
