@@ -6,6 +6,7 @@ import os
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -119,16 +120,31 @@ def _is_turned_by_opencv(image_format: str) -> bool:
     return loaded is not None and loaded.shape[:2] == (16, 8)
 
 
-def _read(path: str) -> ImageHeader | str:
+def try_header(path: str | Path) -> ImageHeader | str | None:
+    """Reads the header of a file that may not be an image; thread-safe.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The header, or why the file cannot be loaded: the part of the message after the path, such
+        as ``is not an image``. None if only OpenCV, which knows other formats, can decode it.
+    """
     try:
         return read_header(path)
     except UnreadableInput as error:
+        is_unread = isinstance(error.__cause__, OSError | UnreadableInput)
+        if not is_unread or isinstance(error.__cause__, UnidentifiedImageError):
+            with suppress(Exception):
+                content = Path(path).read_bytes()
+                if mmcv.imfrombytes(content, flag='unchanged', backend='cv2') is not None:
+                    return None
         return str(error)
 
 
 def read_headers(
     paths: Sequence[str], progress: Progress, what: str
-) -> Iterator[ImageHeader | str]:
+) -> Iterator[ImageHeader | str | None]:
     """Reads the headers of many images.
 
     Args:
@@ -137,38 +153,19 @@ def read_headers(
         what: Description that is passed to ``progress``.
 
     Yields:
-        For each file, its header, or why it cannot be read; see `read_header`.
+        The result of `try_header` for each file.
     """
     for number, path in enumerate(paths):
         if number % _STEP == 0:
             progress(what, number, len(paths))
-        yield _read(path)
+        yield try_header(path)
     progress(what, len(paths), len(paths))
 
 
 def find_image_problem(path: str | Path) -> str | None:
-    """Describes why a file cannot be loaded as an image; thread-safe.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The part of the message after the path, such as ``is not an image``; None if Pillow can read
-        the header, or OpenCV, which knows other formats, can decode the image.
-    """
-    try:
-        read_header(path)
-    except UnreadableInput as error:
-        if isinstance(error.__cause__, OSError) and not isinstance(
-            error.__cause__, UnidentifiedImageError
-        ):
-            return str(error)
-        try:
-            image = mmcv.imfrombytes(Path(path).read_bytes(), flag='unchanged', backend='cv2')
-        except Exception:
-            image = None
-        return str(error) if image is None else None
-    return None
+    """Describes why a file cannot be loaded as an image, like `try_header`; None if it can."""
+    header = try_header(path)
+    return header if isinstance(header, str) else None
 
 
 def find_unreadable_images(source: DataSource, paths: Sequence[Path]) -> Iterator[Finding]:

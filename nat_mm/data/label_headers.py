@@ -10,11 +10,10 @@ from mmcv.transforms import LoadImageFromFile
 from mmengine.dataset import BaseDataset
 
 from nat_mm.data.findings import Finding
-from nat_mm.data.image_headers import ImageHeader, find_image_problem, read_header
+from nat_mm.data.image_headers import ImageHeader, try_header
 from nat_mm.data.label_values import describe_colors
 from nat_mm.data.sources import flatten_transforms, is_known
 from nat_mm.errors import shorten
-from nat_mm.inference.images import UnreadableInput
 
 _GRAY_MODES = ('1', 'L', 'P', 'I', 'I;16', 'I;16B', 'I;16L', 'F')
 
@@ -111,7 +110,7 @@ def _find_pair_problem(
     size = pair.size
     turned = ''
     if reads_image:
-        header = _try_header(pair.image)
+        header = try_header(pair.image)
         if isinstance(header, ImageHeader):
             size = header.shown_size if applies_exif else (header.width, header.height)
             turned = ', turned by its EXIF orientation' if header.is_sideways else ''
@@ -119,7 +118,7 @@ def _find_pair_problem(
             return 'image', f'{pair.image} {header}'
     if has_own_loader:
         return None
-    label = _try_header(pair.label)
+    label = try_header(pair.label)
     if isinstance(label, str):
         return 'label', f'the label {pair.label} {label}'
     if label is None:
@@ -137,14 +136,6 @@ def _find_pair_problem(
             f'{pair.image} is {size[0]} x {size[1]}{turned}'
         )
     return None
-
-
-def _try_header(path: str) -> ImageHeader | str | None:
-    """Returns the header, a description of the problem, or None if only OpenCV can read it."""
-    try:
-        return read_header(path)
-    except UnreadableInput:
-        return find_image_problem(path)
 
 
 def _describe_mode(path: str, mode: str, modes: Sequence[str]) -> str:

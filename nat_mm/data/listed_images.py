@@ -16,7 +16,7 @@ from nat_mm.data.class_lists import find_wrong_labels
 from nat_mm.data.coco_file import CocoFile
 from nat_mm.data.findings import Finding
 from nat_mm.data.folders import reads_files
-from nat_mm.data.image_headers import ImageHeader, find_image_problem, read_headers
+from nat_mm.data.image_headers import ImageHeader, read_headers
 from nat_mm.data.paths import describe_empty, is_local
 from nat_mm.data.progress import Progress
 from nat_mm.data.sources import DataSource, is_known
@@ -126,11 +126,9 @@ def find_image_problems(
     what = f'images of the {source.split} dataset'
     headers = read_headers([path for path, _ in images], progress, what)
     for (path, expected), header in zip(images, headers, strict=True):
+        if isinstance(header, str):
+            unreadable.setdefault(header, []).append(path)
         if not isinstance(header, ImageHeader):
-            # OpenCV may know a format that Pillow does not.
-            reason = find_image_problem(path)
-            if reason:
-                unreadable.setdefault(reason, []).append(path)
             continue
         size = header.shown_size if turns else (header.width, header.height)
         gap = max(abs(size[0] - expected[0]), abs(size[1] - expected[1]))

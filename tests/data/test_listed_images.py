@@ -1,6 +1,7 @@
 """Tests that image files of datasets in COCO's format are checked before training."""
 
 import functools
+import os
 import shutil
 
 import cv2
@@ -59,6 +60,13 @@ def test_folder_in_place_of_an_image(check, images):
     (images / '01.jpg').mkdir()
     (error,), _ = check()
     assert 'is not a file, but a folder' in error
+
+
+def test_pipe_in_place_of_an_image(check, images):
+    (images / '01.jpg').unlink()
+    os.mkfifo(images / '01.jpg')  # opening it would wait for a writer
+    (error,), _ = check()
+    assert 'is not a file, but a folder, pipe' in error
 
 
 def test_filtered_images_do_not_matter(check, content, images):
