@@ -77,7 +77,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def drawing_hook(config: Config, arguments: argparse.Namespace) -> Hook | None:
     """Returns the hook that draws every image; None if the config has a custom hook for that."""
-    own = config.get('default_hooks', {}).get('visualization') or {}
+    own = (config.get('default_hooks') or {}).get('visualization') or {}
     if type_name(own, TOOLBOX_HOOKS[0]) in TOOLBOX_HOOKS:
         return DrawingHook(
             arguments.show_dir,

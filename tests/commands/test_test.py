@@ -24,7 +24,7 @@ from mmseg.structures import SegDataSample
 from nat_mm.checkpoints import read_checkpoint
 from nat_mm.commands.test import augment, drawing_hook
 from nat_mm.errors import UserError
-from nat_mm.inference.evaluation_files import LabelImageHook
+from nat_mm.inference.evaluation_files import DrawingHook, LabelImageHook
 from tests.loading import forget_visualizers
 
 
@@ -394,6 +394,11 @@ def test_folder_for_a_custom_hook(kind, takes_folder, tmp_path):
     given = config.default_hooks.visualization.get('test_out_dir')
     left = config.get('visualizer', {}).get('save_dir')
     assert (given, left)[:: 1 if takes_folder else -1] == (str(tmp_path), None)
+
+
+def test_drawing_without_default_hooks():
+    options = Namespace(show=False, show_dir='shown', wait_time=0)
+    assert isinstance(drawing_hook(Config(dict(default_hooks=None)), options), DrawingHook)
 
 
 @pytest.mark.parametrize('option', ['--show-dir', '--out'])
