@@ -8,6 +8,8 @@ from nat_mm.checkpoints import hub
 from nat_mm.checkpoints.published import FOLDER, read_model_zoo
 from nat_mm.errors import UserError
 
+CONFIG_SUFFIXES = ('.py', '.json', '.yaml', '.yml')
+
 
 def find_config(source: str | Path) -> Path:
     """Finds a config file.
@@ -37,7 +39,8 @@ def find_config(source: str | Path) -> Path:
         if found is None or found.origin is None:
             raise UserError(f'config {source}: package {package!r} is not installed')
         path = Path(found.origin).parent / '.mim' / 'configs' / config
-        path = path if path.suffix else path.with_suffix('.py')
+        if path.suffix not in CONFIG_SUFFIXES:
+            path = Path(f'{path}.py')
         if not path.is_file():
             raise UserError(f'config not found: {path}')
     elif is_model(str(source)):

@@ -319,6 +319,12 @@ def test_unreadable_image_is_named(models, tmp_path):
         models['segmentation'].predict(tmp_path)
 
 
+@pytest.mark.parametrize('suffix', ['', '.py'])
+def test_names_of_installed_configs_may_have_points(suffix):
+    path = zoo.find_config(f'mmdet::regnet/mask-rcnn_regnetx-3.2GF_fpn_1x_coco{suffix}')
+    assert path.name == 'mask-rcnn_regnetx-3.2GF_fpn_1x_coco.py'
+
+
 def test_every_name_of_the_model_zoo_is_a_config_with_weights():
     assert zoo.is_model('mask_rcnn_nat_tiny_3x_coco')
     for name in zoo.read_model_zoo():
