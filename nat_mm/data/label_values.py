@@ -121,7 +121,9 @@ def find_label_value_problems(
     if not present:
         yield Finding(_describe_nothing_to_learn(source, found, reduces=reduces), is_error=is_sure)
         return
-    yield from _find_unused(source, present, set(found), limits, read=len(paths), of=of)
+    yield from _find_unused(
+        source, present, set(found), limits, reduces=reduces, read=len(paths), of=of
+    )
 
 
 def describe_colors(path: str, palette: Sequence[Sequence[int]] | None) -> str:
@@ -323,11 +325,11 @@ def _find_unused(
     values: set[int],
     limits: _Limits,
     *,
+    reduces: bool,
     read: int,
     of: int,
 ) -> Iterator[Finding]:
     """Finds classes that occur in no label image."""
-    reduces = bool(getattr(source.dataset, 'reduce_zero_label', False))
     missing = [number for number in range(limits.classes) if number not in present]
     names = [limits.names[number] if limits.names else number for number in missing]
     where = f'in none of the {read} labels of {source.place}' + (

@@ -482,7 +482,8 @@ def test_panoptic_segments(root):
     )
 
 
-def test_semantic_labels_of_a_detector(root):
+def problems_of_detector(root, **loading):
+    """Checks the labels of a semantic branch with two classes."""
     init_default_scope('mmdet')
     images = [dict(id=0, file_name='0.jpg', height=HEIGHT, width=WIDTH)]
     category = dict(id=1, name='person')
@@ -492,7 +493,7 @@ def test_semantic_labels_of_a_detector(root):
         data_root=str(root),
         ann_file='a.json',
         data_prefix=dict(img='images', seg='labels'),
-        pipeline=[dict(type='LoadAnnotations', with_bbox=True, with_seg=True)],
+        pipeline=[dict(type='LoadAnnotations', with_bbox=True, with_seg=True, **loading)],
     )
     head = dict(type='FusedSemanticHead', num_classes=2)
     config = Config(
@@ -503,5 +504,16 @@ def test_semantic_labels_of_a_detector(root):
         )
     )
     (source,) = find_sources(config, 'train')
-    (problem,) = find_label_image_problems(source, config=config)
+    return list(find_label_image_problems(source, config=config))
+
+
+def test_semantic_labels_of_a_detector(root):
+    (problem,) = problems_of_detector(root)
     assert 'labels/0.png has the value 2, but the 2 classes' in problem.text
+
+
+def test_reduced_semantic_labels_of_a_detector(root):
+    write(root / 'labels/0.png', labels_of(0, 2))
+    (problem,) = problems_of_detector(root, reduce_zero_label=True)
+    expected = 'the class 0 is in none of the 1 labels of train_dataloader.dataset'
+    assert (problem.text, problem.is_error) == (expected, False)
