@@ -10,14 +10,7 @@ from rich.progress import track
 from nat_mm.commands.arguments import add_device_option
 from nat_mm.errors import UserError
 from nat_mm.inference.images import check_not_overwritten
-from nat_mm.inference.inputs import (
-    Frame,
-    LeftOut,
-    check_result_names,
-    find_inputs,
-    read_frames,
-    result_names,
-)
+from nat_mm.inference.inputs import Frame, check_result_names, find_inputs, read_all, result_names
 from nat_mm.inference.loading import ImageLoader
 from nat_mm.inference.video import Video
 
@@ -95,10 +88,7 @@ def read_images(images: Sequence[Path], loader: ImageLoader) -> Iterator[Frame]:
     Raises:
         UserError: At the end, if some images cannot be read.
     """
-    left_out = LeftOut()
-    frames = read_frames(images, left_out, loader=loader)
-    yield from track(frames, 'Drawing', total=len(images))
-    left_out.raise_if_any(images)
+    yield from track(read_all(images, loader), 'Drawing', total=len(images))
 
 
 @contextmanager

@@ -48,7 +48,7 @@ from nat_mm.export.program import OPSET
 from nat_mm.files import check_is_text
 from nat_mm.inference.checkpoint import weight_mistakes
 from nat_mm.inference.images import check_not_overwritten
-from nat_mm.inference.inputs import LeftOut, find_inputs, read_frames
+from nat_mm.inference.inputs import find_inputs, read_all
 from nat_mm.inference.load_model import load_model
 from nat_mm.inference.model import Model
 
@@ -161,11 +161,7 @@ def read_folder(model: Model, folder: str | None) -> list[np.ndarray]:
     """Reads the images of a folder, [height, width, 3], uint8."""
     if folder is None:
         return []
-    media = find_inputs([folder])
-    left_out = LeftOut()
-    images = [frame.image for frame in read_frames(media, left_out, loader=model.loader)]
-    left_out.raise_if_any(media)
-    return images
+    return [frame.image for frame in read_all(find_inputs([folder]), model.loader)]
 
 
 def export_model(config: Config, arguments: argparse.Namespace) -> str:

@@ -27,9 +27,8 @@ from nat_mm.commands.drawing import (
     value_mistakes,
 )
 from nat_mm.errors import UserError
-from nat_mm.inference.inputs import Frame, LeftOut, read_frames
+from nat_mm.inference.inputs import read_all
 from nat_mm.inference.load_model import load_model
-from nat_mm.inference.model import Model
 
 
 def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -65,14 +64,6 @@ def title(name: str, found: Saliency, classes: Sequence[str] | None) -> str:
     return f'{name}: {classes[found.label] if classes else f"class {found.label}"}'
 
 
-def load_again(frame: Frame, model: Model) -> Frame:
-    """Loads an image again as required by another model's config."""
-    left_out = LeftOut()
-    frames = list(read_frames([frame.medium], left_out, loader=model.loader))
-    left_out.raise_if_any([frame.medium])
-    return frames[0]
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     arguments = parse_arguments(arguments)
     check_device(arguments.device)
@@ -90,11 +81,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         drawn = {}
         for name, model in models.items():
             with value_mistakes(f'{frame.file_name}, {name}'):
+                loaded = frame
+                if not model.loader.loads_like(first.loader):
+                    (loaded,) = read_all([frame.medium], model.loader)
                 prepared = prepare_image(
-                    model.module,
-                    model.config,
-                    frame if model.loader.loads_like(first.loader) else load_again(frame, model),
-                    short_side=arguments.short_side,
+                    model.module, model.config, loaded, short_side=arguments.short_side
                 )
                 found = saliency(model.module, prepared.tensor, samples=arguments.samples)
             drawn[title(name, found, model.classes)] = (prepared, found)

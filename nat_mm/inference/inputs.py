@@ -113,21 +113,6 @@ class LeftOut(dict[Path | Video, str]):
             text = describe_error(error).splitlines()[0]
         self.setdefault(medium, f'{doing}: {text}')
 
-    def raise_if_any(self, media: Sequence[Path | Video]) -> None:
-        """Raises if inputs are left out.
-
-        Args:
-            media: All inputs.
-
-        Raises:
-            UserError: It says which, and why.
-            Exception: `unexpected`, if all are left out.
-        """
-        if self.unexpected and len(self) == len(media):
-            raise self.unexpected
-        if self:
-            raise UserError(self.describe(media))
-
     def describe(self, media: Sequence[Path | Video]) -> str:
         """Says which of all inputs are left out, and why."""
         entries = (f'{medium} ({reason})' for medium, reason in self.items())
@@ -252,6 +237,21 @@ def read_frames(
         except Exception as error:
             # A user's custom loader may raise anything.
             left_out.add(medium, error, doing='cannot be loaded')
+
+
+def read_all(media: Sequence[Path | Video], loader: ImageLoader) -> Iterator[Frame]:
+    """Like `read_frames`, but raises at the end if inputs cannot be read.
+
+    Raises:
+        UserError: It says which, and why.
+        Exception: `LeftOut.unexpected`, if none can be read.
+    """
+    left_out = LeftOut()
+    yield from read_frames(media, left_out, loader=loader)
+    if left_out.unexpected and len(left_out) == len(media):
+        raise left_out.unexpected
+    if left_out:
+        raise UserError(left_out.describe(media))
 
 
 def _read(

@@ -22,7 +22,7 @@ from nat_mm.config.reading import config_mistakes
 from nat_mm.errors import UserError, brief
 from nat_mm.inference.drawing import SCORE_THRESHOLD
 from nat_mm.inference.images import UnreadableInput
-from nat_mm.inference.inputs import Frame, LeftOut, find_inputs, read_frames
+from nat_mm.inference.inputs import Frame, find_inputs, read_all
 from nat_mm.inference.loading import ImageLoader
 from nat_mm.inference.model_settings import low_scores_kept, retrieves, small_images_padded
 from nat_mm.inference.results import RESULT_TYPES, Result
@@ -243,10 +243,7 @@ def _read(entry: str | Path | np.ndarray, loader: ImageLoader) -> list[Frame]:
     videos = [medium for medium in media if isinstance(medium, Video)]
     if videos:
         raise UserError(f'{videos[0]} is a video: use the command nat-mm predict')
-    left_out = LeftOut()
-    frames = list(read_frames(media, left_out, loader=loader))
-    left_out.raise_if_any(media)
-    return frames
+    return list(read_all(media, loader))
 
 
 @contextmanager
