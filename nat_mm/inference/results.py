@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from mmengine.structures import BaseDataElement
+from mmengine.structures import BaseDataElement, InstanceData
+from torch import zeros
 
 from nat_mm.files import write_image
 from nat_mm.inference.drawing import OPACITY, draw_sample
@@ -103,31 +104,25 @@ class DetectionResult(Result):
         return f'{type(self).__name__}({len(self.labels)} objects{": " if found else ""}{found})'
 
     @cached_property
-    def _instances(self) -> BaseDataElement | None:
+    def _instances(self) -> InstanceData:
         if 'pred_instances' not in self.sample:
-            return None
+            return InstanceData(bboxes=zeros(0, 4), scores=zeros(0), labels=zeros(0))
         found = self.sample.pred_instances
         return found[found.scores >= self.score_threshold].cpu()
 
     @property
     def boxes(self) -> np.ndarray:
         """[n, 4], float32: x1, y1, x2, y2 in pixels of the image."""
-        if self._instances is None:
-            return np.zeros((0, 4), np.float32)
         return self._instances.bboxes.float().numpy()
 
     @property
     def scores(self) -> np.ndarray:
         """[n], float32, from 0 to 1."""
-        if self._instances is None:
-            return np.zeros(0, np.float32)
         return self._instances.scores.float().numpy()
 
     @property
     def labels(self) -> np.ndarray:
         """[n], int64: indices in `Model.classes`."""
-        if self._instances is None:
-            return np.zeros(0, np.int64)
         return self._instances.labels.long().numpy()  # CrowdDet's are floats
 
     @property
@@ -143,7 +138,7 @@ class DetectionResult(Result):
         For an image that was predicted in tiles, the full masks are assembled here; `describe` and
         `draw` do not need them.
         """
-        if self._instances is None or 'masks' not in self._instances:
+        if 'masks' not in self._instances:
             return None
         masks = self._instances.masks
         if isinstance(masks, list):
@@ -230,7 +225,7 @@ class DetectionResult(Result):
         ]
 
     def _encoded_masks(self) -> list[dict[str, Any]]:
-        if self._instances is None or 'masks' not in self._instances:
+        if 'masks' not in self._instances:
             return []
         if isinstance(self._instances.masks, list):
             return [crop.encode(*self.image.shape[:2]) for crop in self._instances.masks]
