@@ -159,9 +159,7 @@ class ImageLoader:
         except Exception as error:
             if not _is_by_decoder(error):
                 raise
-            loaded = None
-        if loaded is None:
-            raise UnreadableInput(_NO_IMAGE)
+            raise UnreadableInput(_NO_IMAGE) from error
         height, width = loaded.drawing.shape[:2]
         check_size(width, height, max_megapixels)
         return loaded
@@ -180,12 +178,8 @@ class ImageLoader:
         """
         if self._decodes_files:
             content = fileio.get(path, backend_args=self._load.backend_args)
-            loaded = self._decode(content, float('inf'))
-        else:
-            loaded = self._load_by_path(path)
-        if loaded is None:
-            raise UnreadableInput(_NO_IMAGE)
-        return loaded
+            return self._decode(content, float('inf'))
+        return self._load_by_path(path)
 
     def load_array(self, image: np.ndarray) -> LoadedImage:
         """Treats an image in memory as if a decoder had returned it.
@@ -233,15 +227,15 @@ class ImageLoader:
         """Whether the loader decodes the content of a file and does nothing else."""
         return getattr(type(self._load), 'transform', None) is LoadImageFromFile.transform
 
-    def _load_by_path(self, path: str | list[str]) -> LoadedImage | None:
+    def _load_by_path(self, path: str | list[str]) -> LoadedImage:
         """Loads a file, or several, with a loader that opens it itself."""
         results = self._load({'img_path': path})
         if results is None:
-            return None
+            raise UnreadableInput(_NO_IMAGE)
         image = results['img'][0] if isinstance(results['img'], list) else results['img']
         return LoadedImage(results, to_drawing(np.asarray(image)))
 
-    def _decode(self, content: bytes, max_megapixels: float) -> LoadedImage | None:
+    def _decode(self, content: bytes, max_megapixels: float) -> LoadedImage:
         """Decodes the content of a file like `LoadImageFromFile`."""
         if self._load.imdecode_backend == 'tifffile':
             import tifffile
@@ -253,7 +247,7 @@ class ImageLoader:
             content, flag=self._load.color_type, backend=self._load.imdecode_backend
         )
         if image is None:
-            return None
+            raise UnreadableInput(_NO_IMAGE)
         return LoadedImage(self._results(image), to_drawing(image))
 
     def _results(self, image: np.ndarray) -> dict[str, Any]:
