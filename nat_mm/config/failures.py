@@ -264,7 +264,8 @@ def _find_settings(part: Mapping[str, Any], steps: list[_Step]) -> dict[str, Any
             if name not in known or name == 'type':
                 continue
             scope = getattr(step.owner, '__dict__', {}) if prefix else step.frame.f_locals
-            if prefix in ('', 'self.') and _is_same(scope.get(name, same), known[name]):
+            is_own = prefix in ('', 'self.') and name in scope
+            if is_own and _is_same(scope[name], known[name]):
                 same[name] = known[name]
             elif prefix == 'self.' and hasattr(step.owner, name):
                 other[name] = known[name]
