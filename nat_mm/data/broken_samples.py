@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from mmengine.config import Config
@@ -221,13 +222,14 @@ def _make_check(config: Config) -> Callable[[Mapping[str, Any]], str | None] | N
         # A user's own head may assign the labels to other classes.
         counts = [max(count.value, 2) for count in find_counts(config) if count.is_sure]
         if counts:
-            return _PixelCheck(min(counts), frozenset(ignored_values(config).values()))
+            ignored = frozenset(ignored_values(config).values())
+            return partial(_check_pixels, classes=min(counts), ignored=ignored)
     if config.default_scope == 'mmpretrain':
         head = config.model.get('head') or {}
         count = head.get('num_classes')
         kind = find_class(MODELS, head, config)
         if type(count) is int and (kind is None or is_known(kind)):
-            return _ImageCheck(count)
+            return partial(_check_image, classes=count)
     return None
 
 
@@ -239,52 +241,31 @@ def _has_cross_entropy(config: Config) -> bool:
     return any(type_name(loss).endswith('CrossEntropyLoss') for loss in losses)
 
 
-class _PixelCheck:
-    """Checks label values against the classes; a loss would only say that some label is wrong.
-
-    Args:
-        classes: The number of classes.
-        ignored: Values that heads ignore.
-    """
-
-    def __init__(self, classes: int, ignored: frozenset[int]):
-        self.classes = classes
-        self.ignored = ignored
-
-    def __call__(self, sample: Mapping[str, Any]) -> str | None:
-        labels = getattr(sample.get('data_samples'), 'gt_sem_seg', None)
-        if labels is None:
-            return None
-        is_wrong = labels.data >= self.classes
-        for value in self.ignored:
-            is_wrong &= labels.data != value
-        if not is_wrong.any():
-            return None
-        wrong = labels.data[is_wrong].min().item()
-        return (
-            f'gives the class {wrong}, but the model has {self.classes} classes, from 0 to '
-            f'{self.classes - 1}, and ignores {min(self.ignored)}'
-        )
+def _check_pixels(
+    sample: Mapping[str, Any], *, classes: int, ignored: frozenset[int]
+) -> str | None:
+    """Checks label values against the classes; a loss would only say that some label is wrong."""
+    labels = getattr(sample.get('data_samples'), 'gt_sem_seg', None)
+    if labels is None:
+        return None
+    is_wrong = labels.data >= classes
+    for value in ignored:
+        is_wrong &= labels.data != value
+    if not is_wrong.any():
+        return None
+    wrong = labels.data[is_wrong].min().item()
+    return (
+        f'gives the class {wrong}, but the model has {classes} classes, from 0 to {classes - 1}, '
+        f'and ignores {min(ignored)}'
+    )
 
 
-class _ImageCheck:
-    """Checks the class of an image against the classes of a classifier.
-
-    Args:
-        classes: The number of classes.
-    """
-
-    def __init__(self, classes: int):
-        self.classes = classes
-
-    def __call__(self, sample: Mapping[str, Any]) -> str | None:
-        label = getattr(sample.get('data_samples'), 'gt_label', None)
-        if not isinstance(label, Tensor) or not label.numel():
-            return None
-        wrong = label[(label >= self.classes) | (label < 0)].tolist()
-        if not wrong:
-            return None
-        return (
-            f'has the class {wrong[0]}, but the model has {self.classes} classes, from 0 to '
-            f'{self.classes - 1}'
-        )
+def _check_image(sample: Mapping[str, Any], *, classes: int) -> str | None:
+    """Checks the class of an image against the classes of a classifier."""
+    label = getattr(sample.get('data_samples'), 'gt_label', None)
+    if not isinstance(label, Tensor) or not label.numel():
+        return None
+    wrong = label[(label >= classes) | (label < 0)].tolist()
+    if not wrong:
+        return None
+    return f'has the class {wrong[0]}, but the model has {classes} classes, from 0 to {classes - 1}'
