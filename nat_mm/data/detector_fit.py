@@ -1,7 +1,7 @@
 """Finds mismatches in detectors: RoI heads, DETR, and necks that need divisible image sizes."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -24,11 +24,10 @@ USUAL_LEVELS = 4
 """Number of levels, starting at stride 8, that DINO and other deformable DETR variants take."""
 ODD_SIZE = (501, 619)
 REGIONS = 3
-PartOf = Callable[[str, nn.Module, dict[str, Any]], Part]
 
 
 def find_roi_head_problems(
-    trace: ShapeTrace, model: dict[str, Any], part_of: PartOf
+    trace: ShapeTrace, model: dict[str, Any], features: Sequence[Any], giver: str
 ) -> Iterator[Finding]:
     """Checks the feature maps against what the RoI extractors expect, and runs the RoI heads."""
     owner, config = getattr(trace.model, 'roi_head', None), model.get('roi_head')
@@ -39,7 +38,7 @@ def find_roi_head_problems(
     for kind in ('bbox', 'mask'):
         own = find_parts(owner, config, f'{kind}_roi_extractor', place)
         # A mask head without an extractor shares that of the box head.
-        extractors = [part_of(*each) for each in own] or extractors
+        extractors = [Part(*each, features, giver) for each in own] or extractors
         heads = find_parts(owner, config, f'{kind}_head', place)
         for extractor, head in zip(extractors, heads, strict=False):
             text = _check_extractor(trace, extractor)

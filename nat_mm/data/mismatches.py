@@ -104,7 +104,7 @@ def find_wrong_strides(
     if fits and all(is_near for is_near, is_large in zip(near, large, strict=False) if is_large):
         return None
     key = next(_find_keys(part.config, pairs), None)
-    place = f'{part.place}.{key}' if key else f'model.{trace.name(part.module)}.strides'
+    place = f'{part.place}.{key}' if key else f'model.{trace.names[part.module]}.strides'
     right = [_nominal(trace, each) for each in part.given]
     if not all_levels:
         right = right[: len(pairs)]
@@ -211,7 +211,7 @@ def _describe_layer(trace: ShapeTrace, part: Part, failure: Failure) -> str | No
     if len(shape) < 2 or shape[axis] == wanted:
         return None
     return (
-        f'{part.place} does not fit what {part.giver} gives: model.{trace.name(module)} takes '
+        f'{part.place} does not fit what {part.giver} gives: model.{trace.names[module]} takes '
         f'{wanted} channels, but gets {shape[axis]}'
     )
 

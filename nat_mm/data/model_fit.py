@@ -86,14 +86,11 @@ def find_model_problems(
     if not isinstance(features, list | tuple):
         return
 
-    def part_of(place: str, module: nn.Module, part_config: dict[str, Any]) -> Part:
-        giver = part.place if part else 'model.backbone'
-        return Part(place, module, part_config, features, giver)
-
+    giver = part.place if part else 'model.backbone'
     for head in _find_heads(trace.model, model):
-        yield from _check_head(trace, part_of(*head))
-    yield from find_roi_head_problems(trace, model, part_of)
-    yield from find_detr_problems(trace, part_of('model', trace.model, model))
+        yield from _check_head(trace, Part(*head, features, giver))
+    yield from find_roi_head_problems(trace, model, features, giver)
+    yield from find_detr_problems(trace, Part('model', trace.model, model, features, giver))
     is_tested = not for_training or bool(config.get('val_evaluator'))
     yield from find_missing_scores(trace, is_tested=is_tested)
     if for_training and not _is_reid(config):
@@ -197,7 +194,7 @@ def _check_head(trace: ShapeTrace, part: Part) -> Iterator[Finding]:
         # It takes other inputs, like CondInst's mask head, or is called in another way.
         return
     text = explain_failure(trace, part, result) if failed else None
-    if text is None and trace.name(part.module).endswith('pixel_decoder'):
+    if text is None and trace.names[part.module].endswith('pixel_decoder'):
         # Deformable attention does not run on the meta device.
         text = find_wrong_channels(trace, part)
     part = dataclasses.replace(part, given=trace.inputs.get(part.module, part.given))
@@ -230,9 +227,9 @@ def _check_single_values(
     else:
         return
     groups = math.gcd(32, *(each.num_features for each in single))
-    heads = sorted({f'model.{trace.name(each).partition(".")[0]}' for each in single})
+    heads = sorted({f'model.{trace.names[each].partition(".")[0]}' for each in single})
     yield Finding(
-        f'{which}, but model.{trace.name(single[0])} normalizes maps of 1 x 1 over the batch and '
+        f'{which}, but model.{trace.names[single[0]]} normalizes maps of 1 x 1 over the batch and '
         f'needs more than one image: write {remedy}, or '
         f"norm_cfg=dict(type='GN', num_groups={groups}) in {' and '.join(heads)}",
         # If the config has no launcher, as in nat-mm check, there may be more than one process.

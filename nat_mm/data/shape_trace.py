@@ -45,6 +45,7 @@ class ShapeTrace:
     Attributes:
         model: The model, in training mode.
         image_size: Height and width of the image.
+        names: The dotted name of each module, such as ``neck.lateral_convs.0``.
         inputs: The feature maps passed to each module's forward method.
         normalized: For each batch normalization layer that ran in training mode, the number of
             values per channel and image.
@@ -75,10 +76,6 @@ class ShapeTrace:
                 return module(*inputs)
         except Exception as error:
             return _describe(error, module)
-
-    def name(self, module: nn.Module) -> str:
-        """Returns the dotted name of a module in the model, such as ``neck.lateral_convs.0``."""
-        return self.names[module]
 
     def _see(self, module: nn.Module, inputs: tuple[Any, ...]) -> None:
         first = inputs[0] if inputs else None
