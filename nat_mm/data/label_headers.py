@@ -1,7 +1,7 @@
 """Compares the headers of label images with those of their images."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -36,18 +36,16 @@ class LabelPair:
 def find_label_header_problems(
     dataset: BaseDataset,
     pairs: Sequence[LabelPair],
-    sound: list[str],
     *,
     is_panoptic: bool,
     has_own_loader: bool,
     is_sure: bool,
-) -> Iterator[Finding]:
+) -> Generator[Finding, None, list[str]]:
     """Compares images and labels by their headers.
 
     Args:
         dataset: The dataset, with its pipeline.
         pairs: Its images and labels.
-        sound: Receives the paths of the labels that fit.
         is_panoptic: Whether the labels are panoptic segments, coded as colors.
         has_own_loader: Whether a user's own transform loads the labels, which may have any format.
         is_sure: Whether the pipeline has only known transforms; others might restore the values of
@@ -55,6 +53,9 @@ def find_label_header_problems(
 
     Yields:
         What is wrong.
+
+    Returns:
+        The paths of the labels that fit.
     """
     transforms = flatten_transforms(dataset.pipeline.transforms)
     loads = [each for each in transforms if _is_image_loader(each)]
@@ -73,6 +74,7 @@ def find_label_header_problems(
 
     with ThreadPoolExecutor(8) as pool:
         problems = list(pool.map(look, pairs))
+    sound = []
     by_kind: dict[str, list[str]] = {}
     for pair, problem in zip(pairs, problems, strict=True):
         if problem is None:
@@ -87,6 +89,7 @@ def find_label_header_problems(
     for kind, texts in by_kind.items():
         more = f' (the same with {len(texts)} of {len(pairs)} images)' if len(texts) > 1 else ''
         yield Finding(texts[0] + more, is_error=is_sure or kind != 'jpeg')
+    return sound
 
 
 def _is_image_loader(transform: Any) -> bool:

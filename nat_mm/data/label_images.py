@@ -69,23 +69,14 @@ def find_label_image_problems(
     is_panoptic = 'Panoptic' in type(loader).__name__
     is_ours = is_known(type(loader))
     is_sure = all(is_known(type(each)) for each in flatten_transforms(dataset.pipeline.transforms))
-    sound: list[str] = []
-    yield from find_label_header_problems(
-        *(dataset, pairs, sound),
-        is_panoptic=is_panoptic,
-        has_own_loader=not is_ours,
-        is_sure=is_sure,
+    sound = yield from find_label_header_problems(
+        dataset, pairs, is_panoptic=is_panoptic, has_own_loader=not is_ours, is_sure=is_sure
     )
     if is_panoptic or not is_ours or not sound:
         return
     read = sound if thorough else spread(sound, _SAMPLE)
     yield from find_label_value_problems(
-        source,
-        loader,
-        read,
-        config=config,
-        of=len(sound),
-        is_sure=is_sure,
+        source, loader, read, config=config, of=len(sound), is_sure=is_sure
     )
 
 
