@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from mmengine.config import Config
@@ -60,7 +61,7 @@ def check_coco(
         What is wrong, and what each dataset contains.
     """
     reader = _Reader(progress)
-    shown: dict[str, list[Listed]] = {}
+    shown: dict[str, Listed] = {}
     titles: set[tuple] = set()
     learned = None
     for split, each in sources.items():
@@ -86,7 +87,7 @@ def check_coco(
                 titles.add((coco.path, classes))
                 yield summarize_coco(coco, f'{source.place}: {path}', classes)
             listed = list_images(source, coco)
-            shown.setdefault(split, []).append(listed)
+            shown.setdefault(split, []).extend(listed)
             if images:
                 yield from find_image_problems(source, coco.where, listed, progress)
         for place, evaluator in find_evaluators(config, split):
@@ -98,10 +99,7 @@ def check_coco(
                 )
     if has_fixed_classes(config):
         yield from find_differing_classes(
-            {
-                split: [source for source in each if source.is_coco]
-                for split, each in sources.items()
-            }
+            [source for each in sources.values() for source in each if source.is_coco]
         )
     yield from find_shared_images(shown)
 
@@ -171,7 +169,7 @@ def find_annotation_problems(
         if needs_objects:
             yield Finding(f"{coco.where} is not COCO: it has no list 'annotations'")
         return
-    say = _Teller(coco)
+    say = partial(_summarize, coco)
     unknown = coco.categories < 0
     yield from say('has annotations whose category_id is not in categories', unknown)
     orphaned = coco.images < 0
@@ -239,27 +237,23 @@ def _find_mask_problems(
     )
 
 
-class _Teller:
+def _summarize(
+    coco: CocoFile, what: str, wrong: np.ndarray, *, is_error: bool = True
+) -> Iterator[Finding]:
     """Summarizes the annotations with the same problem in one finding."""
-
-    def __init__(self, coco: CocoFile):
-        self.coco = coco
-
-    def __call__(self, what: str, wrong: np.ndarray, *, is_error: bool = True) -> Iterator[Finding]:
-        coco = self.coco
-        count = int(wrong.sum())
-        if count:
-            first = int(wrong.argmax())
-            example = f'id {coco.ids[first]!r:.40}'
-            image = coco.images[first]
-            if image >= 0 and coco.file_names[image]:
-                example += f' of {coco.file_names[image]}'
-            box = coco.boxes[first]
-            if what.startswith('has boxes'):
-                example += f', bbox {[float(f"{value:g}") for value in box]}'
-            yield Finding(
-                f'{coco.where} {what} ({count} of {len(coco.ids)}, first: {example})', is_error
-            )
+    count = int(wrong.sum())
+    if count:
+        first = int(wrong.argmax())
+        example = f'id {coco.ids[first]!r:.40}'
+        image = coco.images[first]
+        if image >= 0 and coco.file_names[image]:
+            example += f' of {coco.file_names[image]}'
+        box = coco.boxes[first]
+        if what.startswith('has boxes'):
+            example += f', bbox {[float(f"{value:g}") for value in box]}'
+        yield Finding(
+            f'{coco.where} {what} ({count} of {len(coco.ids)}, first: {example})', is_error
+        )
 
 
 def _sizes(coco: CocoFile) -> np.ndarray:
@@ -329,7 +323,7 @@ def _find_evaluator_problems(
         yield Finding(f'{place}: {coco.where} has no annotations to compare with')
     metrics = evaluator.get('metric') or 'bbox'
     if 'segm' in ([metrics] if isinstance(metrics, str) else metrics) and not of_segments:
-        say = _Teller(coco)
+        say = partial(_summarize, coco)
         for line in coco.mask_faults.describe(len(coco.ids)):
             yield Finding(f'{coco.where} {line}')
         yield from say(

@@ -2,7 +2,7 @@
 
 import difflib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from nat_mm.data.coco_file import CocoFile
 from nat_mm.data.findings import Finding
@@ -43,7 +43,7 @@ def find_class_problems(
     classes = source.dataset.metainfo.get(key)
     place = f'{source.place}.metainfo.{key}'
     found = list(coco.category_names)
-    if kind.__name__ == 'Objects365V1Dataset' or kind.__name__ == 'Objects365V2Dataset':
+    if kind.__name__ in ('Objects365V1Dataset', 'Objects365V2Dataset'):
         order = sorted(range(len(found)), key=lambda index: coco.category_ids[index])
         found = [found[index] for index in order]
     where = f'{name} {coco.where}' if name else coco.where
@@ -94,19 +94,18 @@ def find_class_problems(
     yield Finding(f'{place} {reason}{lists}; {_origin(source)}{write}')
 
 
-def find_differing_classes(sources: Mapping[str, Sequence[DataSource]]) -> Iterator[Finding]:
+def find_differing_classes(sources: Sequence[DataSource]) -> Iterator[Finding]:
     """Compares the classes of all datasets with those of the first, which the model learns.
 
     Args:
-        sources: Datasets by split.
+        sources: The datasets, those for training first.
 
     Yields:
         What is wrong, at most one finding per dataset.
     """
-    every = [source for each in sources.values() for source in each]
-    if not every:
+    if not sources:
         return
-    first, *others = every
+    first, *others = sources
     expected = first.dataset.metainfo.get('classes')
     for source in others:
         classes = source.dataset.metainfo.get('classes')

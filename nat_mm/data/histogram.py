@@ -49,8 +49,7 @@ def draw_histograms(summaries: Sequence[Summary], file_format: str) -> bytes:
 
 
 def _draw_classes(axes, summary: Summary) -> None:
-    column = list(next(iter(summary.classes.values())))[-1]
-    column = 'instances' if 'instances' in next(iter(summary.classes.values())) else column
+    column = 'instances' if 'instances' in next(iter(summary.classes.values())) else 'images'
     counts = sorted(summary.classes.items(), key=lambda item: -item[1][column])[:BARS]
     positions = range(len(counts))
     axes.bar(positions, [each[column] for _, each in counts], color='tab:blue')

@@ -175,7 +175,7 @@ def find_problems_of_other_lists(
     """
     if config.default_scope == 'mmseg':
         return
-    listed: dict[str, list[Listed]] = {}
+    listed: dict[str, Listed] = {}
     for split, each in sources.items():
         for source in each:
             if not source.is_coco and not _is_checked_or_downloads(config, source.dataset):
@@ -184,7 +184,7 @@ def find_problems_of_other_lists(
                     yield problem
                 images = [] if problem else _load_list(source.dataset)
                 if not _has_folds(config, split):
-                    listed.setdefault(split, []).append(images)
+                    listed.setdefault(split, []).extend(images)
                 yield from find_image_problems(source, source.place, images, progress)
                 if images and config.default_scope == 'mmpretrain':
                     yield from find_wrong_labels(config, source)
@@ -203,18 +203,17 @@ def _has_folds(config: Config, split: str) -> bool:
     return any(type_name(each) == 'KFoldDataset' for _, each in walk_datasets(config, split))
 
 
-def find_shared_images(listed: Mapping[str, Sequence[Listed]]) -> Iterator[Finding]:
+def find_shared_images(listed: Mapping[str, Listed]) -> Iterator[Finding]:
     """Finds images that a model is both trained and tested on.
 
     Args:
-        listed: Images of each dataset by split.
+        listed: Images by split.
 
     Yields:
         A warning for each split that shares images with the train split.
     """
     paths = {
-        split: {os.path.abspath(path) for images in each for path, _ in images}
-        for split, each in listed.items()
+        split: {os.path.abspath(path) for path, _ in images} for split, images in listed.items()
     }
     for split, tested in paths.items():
         shared = sorted(tested & paths.get('train', set())) if split != 'train' else []

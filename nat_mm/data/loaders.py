@@ -31,7 +31,7 @@ def find_loader_problems(config: Config, sources: Sequence[DataSource]) -> Itera
         loader = config[f'{source.split}_dataloader']
         sampler = type_name(loader.get('sampler') or {})
         if loader.get('drop_last') and not sampler.endswith('InfiniteSampler'):
-            count = _count_images([source], source.split)
+            count = _count_images([source])
             if count and count < loader.get('batch_size', 1):
                 yield Finding(describe_no_batch(config, source.split, count))
 
@@ -52,15 +52,15 @@ def last_training_batch(config: Config, sources: Sequence[DataSource]) -> int | 
     is_plain = sampler.endswith('DefaultSampler') and not loader.get('batch_sampler')
     if not isinstance(size, int) or size < 1 or not is_plain or loader.get('drop_last'):
         return None
-    count = _count_images(sources, 'train')
+    count = _count_images(sources)
     if not count or config.train_cfg.get('max_iters', math.inf) <= count // size:
         return None
     return count % size or None
 
 
-def _count_images(sources: Sequence[DataSource], split: str) -> int | None:
+def _count_images(sources: Sequence[DataSource]) -> int | None:
     """Counts the images of a split's dataset; None if a wrapper may change their number."""
-    whole = [each.dataset for each in sources if each.place == f'{split}_dataloader.dataset']
+    whole = [each.dataset for each in sources if each.place == f'{each.split}_dataloader.dataset']
     if not whole:
         return None
     whole[0].full_init()
