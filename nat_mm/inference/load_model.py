@@ -125,12 +125,13 @@ def build_module(config: Config) -> nn.Module:
 
 def _count_classes(module: nn.Module) -> int:
     """Counts the classes of a model's heads but a detector's semantic branch, which has others."""
-    heads = (
-        each
-        for name, each in module.named_modules()
-        if type(each).__name__.endswith('Head') and 'semantic_head' not in name
-    )
-    return max((getattr(head, 'num_classes', None) or 0 for head in heads), default=0)
+    counts = [0]
+    for name, each in module.named_modules():
+        if type(each).__name__.endswith('Head') and 'semantic_head' not in name:
+            # mmseg tells two classes apart by a single channel.
+            is_binary = getattr(each, 'out_channels', None) == 1
+            counts.append(2 if is_binary else getattr(each, 'num_classes', None) or 0)
+    return max(counts)
 
 
 def _test_dataset_meta(config: Config, count: int) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from pycocotools import mask as coco_mask
 import nat_mm
 from nat_mm.checkpoints.published import read_model_zoo
 from nat_mm.config import zoo
+from nat_mm.config.reading import load_config
 from nat_mm.errors import UserError
 from nat_mm.inference.inputs import Frame
 from nat_mm.inference.model import Model, _reduces_zero_label
@@ -317,6 +318,20 @@ def test_unreadable_image_is_named(models, tmp_path):
     (tmp_path / 'text.png').write_text('no image')
     with pytest.raises(UserError, match=r'1 of 1 inputs cannot be used: .*text\.png \('):
         models['segmentation'].predict(tmp_path)
+
+
+def test_single_channel_that_tells_two_classes_apart():
+    config = load_config(CONFIGS / 'demo/upernet_nat_demo.py')
+    config.model.auxiliary_head = None
+    config.model.decode_head.update(num_classes=1, out_channels=1, threshold=0.5)
+    config.model.decode_head.loss_decode = dict(type='CrossEntropyLoss', use_sigmoid=True)
+    metainfo = config.test_dataloader.dataset.metainfo
+    metainfo.classes = ('other', 'street')
+    model = nat_mm.load_model(config, 'none', device='cpu')
+    assert set(model.predict(np.zeros((40, 56, 3), np.uint8)).class_names) <= set(metainfo.classes)
+    metainfo.classes = ('street',)
+    with pytest.raises(UserError, match="1 classes .'street'., but the model has 2"):
+        nat_mm.load_model(config, 'none', device='cpu')
 
 
 @pytest.mark.parametrize('suffix', ['', '.py'])
