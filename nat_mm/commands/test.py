@@ -120,18 +120,15 @@ def predictions_hook(config: Config, out: str) -> PredictionsHook:
 def check_outputs(config: Config, arguments: argparse.Namespace) -> list[str]:
     """Checks that the results can be written, and returns the files and folders of them."""
     check_folder(Path(config.work_dir), name='work dir')
-    places = [config.work_dir]
-    for name in ('show_dir', 'out'):
-        place = getattr(arguments, name)
-        if place:
-            is_file = name == 'out' and config.default_scope != 'mmseg'
-            folder = Path(place).parent if is_file else Path(place)
-            check_folder(folder, name=f'--{name.replace("_", "-")}')
-            if is_file:
-                inputs = [Path(arguments.config), Path(arguments.checkpoint)]
-                check_not_overwritten(inputs, [Path(place)])
-            places.append(place)
-    return places
+    if arguments.show_dir:
+        check_folder(Path(arguments.show_dir), name='--show-dir')
+    if arguments.out and config.default_scope == 'mmseg':
+        check_folder(Path(arguments.out), name='--out')
+    elif arguments.out:
+        out = Path(arguments.out)
+        check_folder(out.parent, name='--out')
+        check_not_overwritten([Path(arguments.config), Path(arguments.checkpoint)], [out])
+    return [config.work_dir, *filter(None, (arguments.show_dir, arguments.out))]
 
 
 def augment(config: Config, arguments: argparse.Namespace) -> None:

@@ -19,7 +19,6 @@ from mmengine.structures import BaseDataElement
 from nat_mm.config.datasets import unwrap_dataset
 from nat_mm.errors import UserError
 from nat_mm.files import whole_file
-from nat_mm.inference.drawing import SCORE_THRESHOLD
 from nat_mm.inference.images import IMAGE_SUFFIXES, check_not_overwritten, to_drawing
 from nat_mm.inference.loading import ImageLoader
 from nat_mm.inference.result_files import write_labels
@@ -179,9 +178,9 @@ class DrawingHook(Hook):
         self,
         folder: str | Path | None,
         *,
-        show: bool = False,
-        wait_time: float = 0,
-        score_threshold: float = SCORE_THRESHOLD,
+        show: bool,
+        wait_time: float,
+        score_threshold: float,
     ) -> None:
         self._folder = None if folder is None else Path(folder)
         self._score_threshold = score_threshold
