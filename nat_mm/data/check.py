@@ -1,9 +1,8 @@
 """Finds problems with a config and its data before a training run."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 
 from mmengine.config import Config
@@ -92,35 +91,34 @@ def check_config(
         ]
         for split, each in sources.items()
     }
-    checks: dict[str, Callable[[], Iterator[Finding | Summary]]] = {
-        'annotations': lambda: check_coco(config, present, images=files, progress=progress),
+    # Each is a generator, and so checks nothing yet.
+    checks: dict[str, Iterator[Finding | Summary]] = {
+        'annotations': check_coco(config, present, images=files, progress=progress),
     }
     for split, each in present.items():
-        checks[f'{split}_dataloader'] = partial(find_loader_problems, config, each)
-        checks[f'ground truth of {split}'] = partial(find_missing_ground_truth, config, split, each)
+        checks[f'{split}_dataloader'] = find_loader_problems(config, each)
+        checks[f'ground truth of {split}'] = find_missing_ground_truth(config, split, each)
     if files:
         # First, as it loads datasets that find their classes in their files.
-        checks['images'] = lambda: find_problems_of_other_lists(config, present, progress)
+        checks['images'] = find_problems_of_other_lists(config, present, progress)
     has_model = config.get('model') is not None
     if has_model:
-        checks['folders of classes'] = lambda: find_folder_problems(config, present)
-        checks['numbers of classes'] = lambda: find_class_count_problems(config, sources)
+        checks['folders of classes'] = find_folder_problems(config, present)
+        checks['numbers of classes'] = find_class_count_problems(config, sources)
     else:
         findings.append(Finding(f'{config.filename} has no model'))
     if has_model and 'train' in splits:
         # Parts that do not fit fail or stay untrained in training; they do not affect test results.
-        checks['settings'] = lambda: chain(
-            find_wrong_settings(config), find_setting_problems(config)
-        )
-        checks['palettes'] = lambda: find_palette_problems(config)
-        checks['model'] = lambda: find_model_problems(config, sources=present['train'])
+        checks['settings'] = chain(find_wrong_settings(config), find_setting_problems(config))
+        checks['palettes'] = find_palette_problems(config)
+        checks['model'] = find_model_problems(config, sources=present['train'])
     if has_model and files:
-        checks['label images'] = lambda: _check_label_images(config, present, thorough)
+        checks['label images'] = _check_label_images(config, present, thorough)
     if summarize:
-        checks['samples'] = lambda: _count_samples(present)
+        checks['samples'] = _count_samples(present)
     for name, check in checks.items():
         try:
-            for found in check():
+            for found in check:
                 (summaries if isinstance(found, Summary) else findings).append(found)
         # Users' data can be unlike anything a check expects, which is no reason not to train.
         except Exception as error:

@@ -84,6 +84,17 @@ def test_config_without_a_model(run):
     assert line.endswith('has no model')
 
 
+def test_check_that_stumbles_over_data(run, monkeypatch):
+    def stumble(config):
+        yield from config.colors.values()
+
+    monkeypatch.setattr('nat_mm.data.check.find_palette_problems', stumble)
+    code, out = run()
+    assert code == 0
+    assert 'warning: palettes could not be checked completely: AttributeError: ' in out
+    assert 'no errors' in out
+
+
 def test_histogram(run, tmp_path):
     code, out = run('--histogram', tmp_path / 'drawn' / 'data.svg')
     assert code == 0
