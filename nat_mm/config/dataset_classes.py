@@ -94,29 +94,27 @@ def _read_categories(config: Config, datasets: list[dict[str, Any]]) -> tuple[st
             f'{config.filename}: dataset_classes is {FROM_ANNOTATIONS!r}, but no dataset has an '
             f'ann_file; write the names, such as {EXAMPLE}'
         )
-    path = files[0]
+    path = os.path.abspath(files[0])
     try:
-        with open(path, encoding='utf-8') as file:
+        with open(files[0], encoding='utf-8') as file:
             content = json.load(file)
     except FileNotFoundError as error:
         raise UserError(
-            f'{config.filename} takes its classes from {os.path.abspath(path)}, which does not '
-            f'exist: set data_root and ann_file of train_dataloader.dataset, or write the names, '
-            f'such as {EXAMPLE}. The copy of the config in the work dir has them'
+            f'{config.filename} takes its classes from {path}, which does not exist: set data_root '
+            f'and ann_file of train_dataloader.dataset, or write the names, such as {EXAMPLE}. The '
+            'copy of the config in the work dir has them'
         ) from error
     except OSError as error:
-        raise UserError(f'cannot read {os.path.abspath(path)}: {error.strerror}') from error
+        raise UserError(f'cannot read {path}: {error.strerror}') from error
     except ValueError as error:
-        raise UserError(f'annotation file {os.path.abspath(path)} is not JSON: {error}') from error
+        raise UserError(f'annotation file {path} is not JSON: {error}') from error
     categories = content.get('categories') if isinstance(content, dict) else None
     if not isinstance(categories, list) or not categories:
-        raise UserError(
-            f'annotation file {os.path.abspath(path)} is not COCO: it has no list of categories'
-        )
+        raise UserError(f'annotation file {path} is not COCO: it has no list of categories')
     for category in categories:
         if not isinstance(category, dict) or not isinstance(category.get('name'), str):
             raise UserError(
-                f'annotation file {os.path.abspath(path)}: each of its categories needs a name, '
+                f'annotation file {path}: each of its categories needs a name, '
                 f'got {category if isinstance(category, dict) else brief(category)}'
             )
     return tuple(category['name'] for category in categories)

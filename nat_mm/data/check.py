@@ -59,7 +59,7 @@ def check_config(
     summarize: bool = False,
     progress: Progress = no_progress,
 ) -> Report:
-    """Checks a config and the data that it names, without loading a dataset or a model.
+    """Checks a config and the data that it names, before a run spends time on them.
 
     Whether the parts of the model fit together is checked along with the ``train`` split.
 

@@ -213,24 +213,24 @@ def _read_images(coco: CocoFile, entries: Sequence) -> None:
             faults.add('has images whose width or height is not a number', f'{example}, {size}')
         elif not missing and not min(size) > 0:
             faults.add('has images whose width or height is not positive', f'{example}, {size}')
-        identity = _identity(identity, faults, 'images', example)
-        if identity in seen and identity is not None:
-            faults.add('has several images with the same id', example)
-        seen.add(identity)
-        coco.image_ids.append(identity)
+        coco.image_ids.append(_check_identity(identity, seen, faults, 'images', example))
         coco.file_names.append(name if isinstance(name, str) else None)
         usable = {type(side) for side in size} <= _NUMBERS
         coco.image_sizes.append(size if usable else (0, 0))
     coco.image_sizes = np.array(coco.image_sizes, float).reshape(-1, 2)
 
 
-def _identity(value: Any, faults: Faults, name: str, example: str) -> Any:
-    if value is None or type(value) in (int, str):
-        return value
+def _check_identity(value: Any, seen: set, faults: Faults, name: str, example: str) -> Any:
+    """Returns an id, None if it is missing or wrong, and adds it to those seen."""
     if type(value) is float and value.is_integer():
-        return int(value)
-    faults.add(f'has {name} whose id is neither a whole number nor text', example)
-    return None
+        value = int(value)
+    if value is not None and type(value) not in (int, str):
+        faults.add(f'has {name} whose id is neither a whole number nor text', example)
+        return None
+    if value is not None and value in seen:
+        faults.add(f'has several {name} with the same id', example)
+    seen.add(value)
+    return value
 
 
 def _read_categories(coco: CocoFile, entries: Sequence, *, is_panoptic: bool) -> None:
@@ -244,11 +244,7 @@ def _read_categories(coco: CocoFile, entries: Sequence, *, is_panoptic: bool) ->
             faults.add(_missing_kind('categories', missing), example)
         elif not isinstance(name, str):
             faults.add(f'has a category whose name is not text: {name!r:.40}', example)
-        identity = _identity(identity, faults, 'categories', example)
-        if identity in seen and identity is not None:
-            faults.add('has several categories with the same id', example)
-        seen.add(identity)
-        coco.category_ids.append(identity)
+        coco.category_ids.append(_check_identity(identity, seen, faults, 'categories', example))
         coco.category_names.append(str(name))
 
 

@@ -124,8 +124,8 @@ def find_image_problems(
     unreadable: dict[str, list[str]] = {}
     differing: list[tuple[str, str, bool]] = []
     what = f'images of the {source.split} dataset'
-    headers = read_headers([path for path, _ in images], progress, what)
-    for (path, expected), header in zip(images, headers, strict=True):
+    names = [path for path, _ in images]
+    for (path, expected), header in zip(images, read_headers(names, progress, what), strict=True):
         if isinstance(header, str):
             unreadable.setdefault(header, []).append(path)
         if not isinstance(header, ImageHeader):
@@ -149,7 +149,6 @@ def find_image_problems(
                 f'{len(images)}, first: {os.path.abspath(found[0][0])}, {found[0][1]})',
                 is_far,
             )
-    names = [path for path, _ in images]
     if len(set(names)) < len(names):
         seen: set[str] = set()
         double = next(name for name in names if name in seen or seen.add(name))
