@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset
@@ -59,12 +60,17 @@ def last_training_batch(config: Config, sources: Sequence[DataSource]) -> int | 
 
 
 def _count_images(sources: Sequence[DataSource]) -> int | None:
-    """Counts the images of a split's dataset; None if a wrapper may change their number."""
-    whole = [each.dataset for each in sources if each.place == f'{each.split}_dataloader.dataset']
-    if not whole:
-        return None
-    whole[0].full_init()
-    return len(whole[0])
+    """Counts the images of a split's dataset.
+
+    Returns:
+        The number; None if a wrapper may change it, or the dataset cannot be loaded.
+    """
+    for source in sources:
+        if source.place == f'{source.split}_dataloader.dataset':
+            with suppress(Exception):  # the other checks report what is wrong
+                source.dataset.full_init()
+                return len(source.dataset)
+    return None
 
 
 def describe_no_batch(config: Config, split: str, count: int) -> str:
