@@ -104,7 +104,9 @@ def build_without_memory(config: Config) -> nn.Module:
     scope = DefaultScope.overwrite_default_scope(config.default_scope)
     with scope, _WithoutMemory(), _quiet():
         model = MODELS.build(description)
-    return model.to('meta').train()
+    model.to('meta')
+    model.train()
+    return model
 
 
 class _WithoutMemory(TorchFunctionMode):

@@ -63,7 +63,8 @@ def for_export(module: nn.Module) -> nn.Module:
     Returns:
         The copy, in eval mode and frozen, with the attention backend `ATTENTION`.
     """
-    module = copy.deepcopy(module).eval().requires_grad_(False)
+    module = copy.deepcopy(module).requires_grad_(False)
+    module.eval()
     for parent in list(module.modules()):
         if isinstance(parent, NeighborhoodAttention2D):
             parent.backend = ATTENTION

@@ -96,7 +96,9 @@ def load_model(
             f'({shorten(meta["classes"], 3)}), but the model has {count}'
         )
     meta['palette'] = complete_palette(meta.get('palette'), len(meta['classes']))
-    return Model(module.to(device or get_device()).eval(), config, meta)
+    module.to(device or get_device())
+    module.eval()  # returns nothing if a user's model overrides train() without that
+    return Model(module, config, meta)
 
 
 def _read_checkpoint(source: str, *, mirror: bool) -> dict[str, Any] | None:

@@ -64,4 +64,5 @@ def build_for_hub(cfg_path: str, pretrained: bool, **kwargs: Any) -> 'nn.Module'
     ).module
     # As in mmengine, so that a Runner does not reinitialize pretrained weights.
     model._is_init = pretrained  # type: ignore[assignment]
-    return model.train()
+    model.train()
+    return model

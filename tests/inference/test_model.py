@@ -11,12 +11,14 @@ import torch
 from mmengine.config import Config
 from mmengine.hub import get_model
 from mmengine.registry import MODELS, DefaultScope
+from mmseg.models import EncoderDecoder
 from pycocotools import mask as coco_mask
 
 import nat_mm
 from nat_mm.checkpoints.published import read_model_zoo
 from nat_mm.config import zoo
 from nat_mm.config.reading import load_config
+from nat_mm.data.shape_trace import build_without_memory
 from nat_mm.errors import UserError
 from nat_mm.inference.inputs import Frame
 from nat_mm.inference.model import Model, _reduces_zero_label
@@ -158,6 +160,22 @@ def test_model_of_given_proposals(folder):
     model = nat_mm.load_model(config, 'none', device='cpu')
     with pytest.raises(UserError, match='takes proposals from a file of its dataset, so that only'):
         model.predict(folder / 'a.png')
+
+
+@MODELS.register_module()
+class FrozenSegmentor(EncoderDecoder):
+    def train(self, mode=True):  # like Rein's, returns nothing
+        super().train(mode)
+        self.backbone.eval()
+
+
+def test_model_whose_train_returns_nothing(folder):
+    config = load('segmentation').config.copy()
+    config.merge_from_dict({'model.type': 'FrozenSegmentor'})
+    model = nat_mm.load_model(config, 'none', device='cpu')
+    assert not model.module.training
+    assert model.predict(folder / 'a.png').label_map.shape == (60, 84)
+    assert build_without_memory(config).training
 
 
 def test_several_tasks(folder):
