@@ -1,6 +1,6 @@
 """mmseg's FocalLoss fails on a CPU: it takes the last column of the one-hot labels, not the others.
 
-On a GPU, it takes the labels as they are.
+On a GPU, it takes the labels as they are. On both, it refuses the weights of a pixel sampler.
 """
 
 import functools
@@ -17,7 +17,7 @@ MODULES = ('mmseg.models.losses.focal_loss',)
 
 
 def repair(module: ModuleType) -> None:
-    """Gives the loss one-hot labels on a CPU, and ignored pixels no weight.
+    """Gives the loss one-hot labels on a CPU, ignored pixels no weight, and others their own.
 
     Args:
         module: ``mmseg.models.losses.focal_loss``.
@@ -35,10 +35,13 @@ def repair(module: ModuleType) -> None:
         ignore_index: int = 255,
         **kwargs: Any,
     ) -> Tensor:
-        if not pred.is_cuda and target.shape == (len(pred), *pred.shape[2:]):
+        pixels = (len(pred), *pred.shape[2:])
+        if weight is not None and weight.shape == pixels:
+            weight = weight.flatten()
+        if not pred.is_cuda and target.shape == pixels:
             used = target != ignore_index
             target = _one_hot(target.where(used, 0), pred.size(1))
-            weight = used.flatten().to(pred) * (1 if weight is None else weight.flatten())
+            weight = used.flatten().to(pred) * (1 if weight is None else weight)
         return compute(
             self, pred, target, weight, avg_factor, reduction_override, ignore_index, **kwargs
         )

@@ -1,9 +1,11 @@
-"""Tests mmseg's FocalLoss on a CPU against torchvision's."""
+"""Tests mmseg's FocalLoss against torchvision's."""
 
 import pytest
 import torch
 from mmseg.models.losses import FocalLoss
 from torchvision.ops import sigmoid_focal_loss
+
+from tests.simulated_gpu import simulated_gpu
 
 IGNORED = 255
 
@@ -35,6 +37,20 @@ def test_weights_of_pixels_and_classes():
     loss = criterion(logits, labels, weight=weight)
     ratio = loss / loss[0, 0, 0, 1]
     torch.testing.assert_close(ratio[0], torch.tensor([[[3.0, 1], [0, 1]], [[30, 10], [0, 10]]]))
+
+
+@pytest.mark.parametrize('reduction', ['none', 'mean'])
+def test_weights_of_pixels_on_a_gpu(reduction):
+    """As a pixel sampler gives them, such as mmseg's for OHEM."""
+    torch.manual_seed(0)
+    logits, labels = torch.randn(2, 3, 2, 4), torch.randint(3, (2, 2, 4))
+    labels[0, 1] = IGNORED
+    weight = torch.rand(2, 2, 4)
+    criterion = FocalLoss(reduction=reduction)
+    expected = criterion(logits, labels, weight=weight)
+    with simulated_gpu() as gpu:
+        loss = criterion(logits.to(gpu), labels.to(gpu), weight=weight.to(gpu))
+        torch.testing.assert_close(loss.cpu(), expected)
 
 
 def test_labels_that_are_one_hot_already():
