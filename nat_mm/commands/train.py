@@ -175,6 +175,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         config = load_config(
             arguments.config, overrides=arguments.cfg_options, work_dir=arguments.work_dir
         )
+        for key in ('train_dataloader', 'train_cfg', 'optim_wrapper'):
+            if config.get(key) is None:
+                raise UserError(f'{arguments.config} has no {key}, so there is nothing to train')
         # mmengine notes the whole path of the last checkpoint.
         check_is_text(os.path.abspath(config.work_dir), name='work dir')
         apply_arguments(config, arguments)

@@ -50,6 +50,13 @@ def test_config_of_no_framework(mistake, tmp_path):
     assert f'default_scope must be one of {scopes}, got None' in mistake(config=config)
 
 
+def test_config_for_tests_alone(mistake, tmp_path):
+    """Models of words for classes, such as SCLIP's, have nothing to train."""
+    config = tmp_path / 'test.py'
+    config.write_text("default_scope = 'mmseg'\nmodel = dict(type='EncoderDecoder')\n")
+    assert 'has no train_dataloader, so there is nothing to train' in mistake(config=config)
+
+
 def test_config_with_an_import_that_fails(mistake, tmp_path):
     config = tmp_path / 'imports.py'
     imports = "custom_imports = dict(imports=['no_such_module'])"
