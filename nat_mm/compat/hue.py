@@ -10,7 +10,7 @@ import numpy as np
 
 BROKEN_IN = {'mmcv': '<2.3', 'numpy': '>=2'}
 UPSTREAM = 'https://github.com/VBTI-development/onedl-mmcv/pull/41'
-MODULES = ('mmcv.image.photometric',)
+MODULES = ('mmcv.image.photometric', 'mmcv.image', 'mmcv')
 
 
 class _HueFactor(float):
@@ -24,9 +24,11 @@ def repair(module: ModuleType) -> None:
     """Lets adjust_hue shift hues in both directions.
 
     Args:
-        module: ``mmcv.image.photometric``.
+        module: ``mmcv.image.photometric``, or a package that has its function from it.
     """
     adjust = module.adjust_hue
+    if hasattr(adjust, '__wrapped__'):  # the package got it after its repair
+        return
 
     @functools.wraps(adjust)
     def adjust_hue(img: np.ndarray, hue_factor: float, backend: str | None = None) -> np.ndarray:

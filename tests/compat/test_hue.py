@@ -1,5 +1,8 @@
 """Tests that hues are shifted in both directions."""
 
+import subprocess
+import sys
+
 import mmcv
 import numpy as np
 import pytest
@@ -28,3 +31,10 @@ def test_color_jitter():
     np.random.seed(0)
     images = [jitter({'img': np.full((2, 2, 3), RED, np.uint8)})['img'] for _ in range(20)]
     assert len({tuple(image[0, 0]) for image in images}) > 10
+
+
+def test_mmcv_that_is_imported_first():
+    """As in OpenMMLab's own commands."""
+    turn = 'mmcv.adjust_hue(numpy.zeros((1, 1, 3), numpy.uint8), -0.1)'
+    code = f'import numpy, mmcv, nat_mm; {turn}'
+    subprocess.run([sys.executable, '-c', code], check=True)
