@@ -6,7 +6,7 @@ from pathlib import Path
 import nat_mm
 
 ROOT = Path(nat_mm.__file__).parent
-HELPERS = {'errors', 'files', 'fonts', 'forks', 'output', 'wrappers'}
+HELPERS = {'errors', 'files', 'fonts', 'output', 'signals', 'wrappers'}
 PACKAGES = [
     *('ops', 'layers', 'compat', 'checkpoints', 'backbones', 'config', 'inference', 'data'),
     *('training', 'analysis', 'export', 'integrations', 'demo', 'serving', 'web', 'commands'),
