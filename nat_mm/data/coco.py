@@ -67,6 +67,7 @@ def check_coco(
     for split, each in sources.items():
         used = [source for source in each if source.is_coco]
         files = {}
+        without_objects = 0
         for source in used:
             path = source.dataset.ann_file
             if not path:
@@ -81,6 +82,7 @@ def check_coco(
             if not _is_unlabeled(source):
                 yield from find_class_problems(source, coco, learned=learned)
                 yield from find_annotation_problems(source, coco, is_alone=len(each) == 1)
+                without_objects += not source.dataset.test_mode and not _used(source, coco).any()
             classes = tuple(source.dataset.metainfo.get('classes') or ())
             learned = learned or classes
             if (coco.path, classes) not in titles:
@@ -90,6 +92,8 @@ def check_coco(
             shown.setdefault(split, []).extend(listed)
             if images:
                 yield from find_image_problems(source, coco.where, listed, progress)
+        if 1 < len(each) == without_objects:
+            yield Finding(describe_empty(split))
         for place, evaluator in find_evaluators(config, split):
             kind = find_class(METRICS, evaluator, config)
             names = {each.__name__ for each in getattr(kind, '__mro__', ())}

@@ -313,6 +313,14 @@ def test_images_without_objects_next_to_others(
     assert check(splits=['train'], images=True) == ([], [])
 
 
+def test_only_background(check, config, content):
+    content['train']['annotations'] = []
+    dataset = {**config.train_dataloader.dataset, 'filter_cfg': dict(filter_empty_gt=False)}
+    config.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[dataset, dataset])
+    errors, _ = check(splits=['train'])
+    assert errors == ['the train dataset has no image with annotations of its classes']
+
+
 def test_filter_that_leaves_no_image(check, config, content, tmp_path):
     path = tmp_path / 'more.json'
     path.write_text(json.dumps({**content['val'], 'annotations': []}))
