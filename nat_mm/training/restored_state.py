@@ -26,6 +26,10 @@ _LARGEST_COUNT = 2**53
 """Largest number of iterations; larger ones are not exact as floating-point numbers."""
 
 
+class _InvalidStateError(Exception):
+    """The restored state cannot continue the training run; the message says why."""
+
+
 def check_after_resuming(runner_class: Any) -> None:
     """Makes a runner say in one line why it cannot resume from a checkpoint.
 
@@ -43,16 +47,16 @@ def check_after_resuming(runner_class: Any) -> None:
         _keep_seed_to_itself(self)
         try:
             resume(self, filename, *args, **kwargs)
-            problem = _find_problem(self, schedules)
+            _check_state(self, schedules)
         except (OSError, CheckpointError):
             raise
+        except _InvalidStateError as error:
+            raise CheckpointError(f'cannot resume from {filename}: {error}') from None
         except Exception as error:
             # Anything in a file can be missing or have an unexpected type.
             raise CheckpointError(
                 f'cannot resume from {filename}: {type(error).__name__}: {one_line(error)}'
             ) from error
-        if problem:
-            raise CheckpointError(f'cannot resume from {filename}: {problem}')
 
     runner_class.resume = resume_and_check
 
@@ -72,22 +76,18 @@ def _schedules(runner: Any) -> list[dict[str, Any]]:
     return [dict(each.state_dict()) for each in schedulers if hasattr(each, 'state_dict')]
 
 
-def _find_problem(runner: Any, schedules: list[dict[str, Any]]) -> str | None:
-    """Returns what is wrong with the restored state, or None."""
-    problems = [
-        _find_counter_problem(runner.train_loop),
-        *map(_find_schedule_problem, _schedules(runner), schedules),
-        *(
-            _find_optimizer_problem(each.optimizer)
-            for each in list_optim_wrappers(runner.optim_wrapper)
-        ),
-        _find_message_problem(runner.message_hub),
-    ]
+def _check_state(runner: Any, schedules: list[dict[str, Any]]) -> None:
+    _check_counters(runner.train_loop)
+    for restored, fresh in zip(_schedules(runner), schedules, strict=False):
+        _check_schedule(restored, fresh)
+    for wrapper in list_optim_wrappers(runner.optim_wrapper):
+        _check_optimizer(wrapper.optimizer)
+    _check_messages(runner.message_hub)
     # The records come last, since reading them relies on all the others.
-    return next(filter(None, problems), None) or _find_record_problem(runner)
+    _check_records(runner)
 
 
-def _find_counter_problem(loop: Any) -> str | None:
+def _check_counters(loop: Any) -> None:
     from mmengine.runner import IterBasedTrainLoop
 
     by_epoch = not isinstance(loop, IterBasedTrainLoop)
@@ -96,17 +96,19 @@ def _find_counter_problem(loop: Any) -> str | None:
         ('iter', loop._iter, _LARGEST_COUNT if by_epoch else loop.max_iters),
     ):
         if type(count) is not int or not 0 <= count <= last:
-            return f'{name} must be a whole number from 0 to {last}, got {brief(count)}'
-    return None
+            raise _InvalidStateError(
+                f'{name} must be a whole number from 0 to {last}, got {brief(count)}'
+            )
 
 
-def _find_schedule_problem(restored: dict[str, Any], fresh: dict[str, Any]) -> str | None:
+def _check_schedule(restored: dict[str, Any], fresh: dict[str, Any]) -> None:
     for name, value in restored.items():
         if name not in fresh:
-            return f'param_schedulers have no {brief(name)}'
+            raise _InvalidStateError(f'param_schedulers have no {brief(name)}')
         if not _is_like(value, fresh[name]):
-            return f'{name} of param_schedulers must be like {fresh[name]}, got {brief(value)}'
-    return None
+            raise _InvalidStateError(
+                f'{name} of param_schedulers must be like {fresh[name]}, got {brief(value)}'
+            )
 
 
 def _is_like(value: Any, fresh: Any) -> bool:
@@ -130,95 +132,69 @@ def _is_finite(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _find_optimizer_problem(optimizer: torch.optim.Optimizer) -> str | None:
+def _check_optimizer(optimizer: torch.optim.Optimizer) -> None:
     for group in optimizer.param_groups:
         for name, default in optimizer.defaults.items():
             if name not in group:
-                return f'the optimizer has no {name}'
+                raise _InvalidStateError(f'the optimizer has no {name}')
             if default is not None and not _is_like(group[name], default):
-                return f'{name} of the optimizer must be like {default}, got {brief(group[name])}'
+                raise _InvalidStateError(
+                    f'{name} of the optimizer must be like {default}, got {brief(group[name])}'
+                )
         for parameter in group['params']:
             for name, value in optimizer.state.get(parameter, {}).items():
                 fits = value is None or _is_finite(value)
                 if isinstance(value, torch.Tensor):
                     fits = value.shape == parameter.shape or value.numel() == 1
                 if not fits:
-                    return (
+                    raise _InvalidStateError(
                         f'{brief(name)} of the optimizer must be a number or of shape '
                         f'{list(parameter.shape)}, got {brief(value)}'
                     )
-    return None
 
 
-def _find_message_problem(hub: MessageHub) -> str | None:
+def _check_messages(hub: MessageHub) -> None:
     for part in (hub.log_scalars, hub.runtime_info):
         for name, value in part.items():
             if type(name) is not str:
-                return f'the names in message_hub must be text, got {brief(name)}'
+                raise _invalid_message('the names', 'text', name)
             if part is hub.log_scalars and not isinstance(value, HistoryBuffer):
-                return f'{name} in message_hub must be a HistoryBuffer, got {brief(value)}'
-    return None
+                raise _invalid_message(name, 'a HistoryBuffer', value)
 
 
-def _find_record_problem(runner: Any) -> str | None:
+def _invalid_message(name: str, wanted: str, value: Any) -> _InvalidStateError:
+    return _InvalidStateError(f'{name} in message_hub must be {wanted}, got {brief(value)}')
+
+
+def _check_records(runner: Any) -> None:
     """Checks what CheckpointHook and this package recorded in the message hub.
 
     Restricts what the hook deletes to what a run in this work directory wrote before.
     """
     info = runner.message_hub.runtime_info
     hook = find_checkpoint_hook(runner)
-    return (
-        _find_best_checkpoint_problem(info, _checkpoint_folder(runner, hook))
-        or _find_best_score_problem(info)
-        or _find_kept_problem(info)
-        or _find_outdated_problem(info, runner, hook)
-        or _find_interruption_problem(info)
-    )
-
-
-def _find_best_checkpoint_problem(info: dict[str, Any], folder: str) -> str | None:
-    for name in [name for name in info if re.match(r'best_ckpt(_|$)', name)]:
-        if info[name] is None:
-            continue
-        if not isinstance(info[name], str):
-            return f'{name} in message_hub must be a path, got {brief(info[name])}'
-        # Work directories may be moved, so the folder in the path is ignored.
-        file_name = os.path.basename(info[name])
-        is_own = file_name.startswith('best_')
-        info[name] = os.path.join(folder, file_name) if is_own else None
-    return None
-
-
-def _find_best_score_problem(info: dict[str, Any]) -> str | None:
-    for name, score in info.items():
-        if re.match(r'best_score(_|$)', name) and not _is_finite(score):
-            return f'{name} in message_hub must be a number, got {brief(score)}'
-    return None
-
-
-def _find_kept_problem(info: dict[str, Any]) -> str | None:
+    folder = _checkpoint_folder(runner, hook)
+    for name, value in info.items():
+        if re.match(r'best_ckpt(_|$)', name) and value is not None:
+            if not isinstance(value, str):
+                raise _invalid_message(name, 'a path', value)
+            # Work directories may be moved, so the folder in the path is ignored.
+            file_name = os.path.basename(value)
+            is_own = file_name.startswith('best_')
+            info[name] = os.path.join(folder, file_name) if is_own else None
+        if re.match(r'best_score(_|$)', name) and not _is_finite(value):
+            raise _invalid_message(name, 'a number', value)
     kept = info.get('keep_ckpt_ids', [])
-    if isinstance(kept, list) and all(map(_is_count, kept)):
-        return None
-    return f'keep_ckpt_ids in message_hub must be a list of whole numbers, got {brief(kept)}'
-
-
-def _find_outdated_problem(
-    info: dict[str, Any], runner: Any, hook: CheckpointHook | None
-) -> str | None:
+    if not isinstance(kept, list) or not all(map(_is_count, kept)):
+        raise _invalid_message('keep_ckpt_ids', 'a list of whole numbers', kept)
     outdated = info.get(OUTDATED, [])
     if not isinstance(outdated, list) or not all(isinstance(name, str) for name in outdated):
-        return f'{OUTDATED} in message_hub must be a list of names, got {brief(outdated)}'
+        raise _invalid_message(OUTDATED, 'a list of names', outdated)
     if outdated:
         info[OUTDATED] = [name for name in outdated if _is_outdated(name, runner, hook)]
-    return None
-
-
-def _find_interruption_problem(info: dict[str, Any]) -> str | None:
     place = info.get(INTERRUPTED, {})
-    if isinstance(place, dict) and all(map(_is_count, place.values())):
-        return None
-    return f'{INTERRUPTED} in message_hub must be whole numbers, got {brief(place)}'
+    if not isinstance(place, dict) or not all(map(_is_count, place.values())):
+        raise _invalid_message(INTERRUPTED, 'whole numbers', place)
 
 
 def _is_count(value: Any) -> bool:
