@@ -70,7 +70,8 @@ def convert_checkpoint(
         raise FileNotFoundError(f'no such folder: {path.parent}')
     if path.is_dir():
         raise IsADirectoryError(f'{target} is a folder')
-    if path.exists() and os.path.exists(source) and path.samefile(source):
+    local = os.path.expanduser(source)
+    if path.exists() and os.path.exists(local) and path.samefile(local):
         raise ValueError(f'{target} is the checkpoint to convert; name another file')
     if path.exists() and not overwrite:
         raise FileExistsError(f'{target} exists already')

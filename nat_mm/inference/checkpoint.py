@@ -29,7 +29,7 @@ def read_for_model(source: str) -> dict[str, Any]:
     Raises:
         UserError: The file is missing, truncated, not a checkpoint, or contains code.
     """
-    if '://' not in source and not os.path.isfile(source):
+    if '://' not in source and not os.path.isfile(os.path.expanduser(source)):
         raise UserError(f'checkpoint not found: {source}')
     try:
         checkpoint = CheckpointLoader.load_checkpoint(source, map_location='cpu')

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from nat_mm.checkpoints import convert_checkpoint, load_pretrained, read_checkpoint
 from nat_mm.errors import FileWriteError
+from nat_mm.inference.checkpoint import read_for_model
 from tests.checkpoints.models import assert_same, make_backbone, make_classifier
 from tests.processes import run_alone
 
@@ -103,6 +104,20 @@ def test_source_is_not_the_target(checkpoint, link):
     with pytest.raises(ValueError, match='is the checkpoint to convert'):
         convert_checkpoint(str(checkpoint), str(target), overwrite=True)
     assert checkpoint.read_bytes() == before
+
+
+def test_source_in_the_home_folder_is_not_the_target(checkpoint, monkeypatch):
+    monkeypatch.setenv('HOME', str(checkpoint.parent))
+    before = checkpoint.read_bytes()
+    with pytest.raises(ValueError, match='is the checkpoint to convert'):
+        convert_checkpoint(f'~/{checkpoint.name}', str(checkpoint), overwrite=True)
+    assert checkpoint.read_bytes() == before
+
+
+def test_file_in_the_home_folder_is_found(checkpoint, monkeypatch):
+    monkeypatch.setenv('HOME', str(checkpoint.parent))
+    found = read_for_model(f'~/{checkpoint.name}')
+    assert_same(found['state_dict'], read_for_model(str(checkpoint))['state_dict'])
 
 
 @pytest.mark.parametrize(
