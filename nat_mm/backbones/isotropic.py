@@ -18,9 +18,9 @@ _SIZES: dict[str, dict[str, Any]] = {
     'base': dict(embed_dim=768, num_heads=24, drop_path_rate=0.4),
 }
 _PATTERNS: dict[str, dict[str, Any]] = {
-    'nat': dict(kernel_size=7, dilations=(1,) * 12),
+    'nat': dict(kernel_size=7),
     'dinat': dict(kernel_size=7, dilations=(1, 2) * 6),
-    'vitrpb': dict(kernel_size=None, dilations=None),
+    'vitrpb': {},
 }
 ISOTROPIC_ARCHITECTURES = {
     f'{pattern}_{size}': IsotropicArchitecture(depth=12, **_SIZES[size], **_PATTERNS[pattern])

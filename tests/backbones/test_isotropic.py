@@ -210,6 +210,12 @@ def test_training(kernel_size):
         assert_close(recomputed, plain)
 
 
+@pytest.mark.parametrize('arch', ['nat_small', 'vitrpb_small'])
+def test_depth_replaces_that_of_an_architecture_without_dilations(arch):
+    with torch.device('meta'):
+        assert len(NATIsotropic(arch=arch, depth=6).layers) == 6
+
+
 def test_frozen_and_unused_layers():
     model = make(depth=3, kernel_size=3, out_indices=(0, 1), frozen_layers=1).train()
     trained = [name for name, each in model.named_parameters() if each.requires_grad]
