@@ -153,16 +153,6 @@ def natten2dqkrpb(
     return na2d_qk(query, key, kernel_size, dilation, rpb=rpb)
 
 
-def natten2dqk(query: Tensor, key: Tensor, kernel_size: int, dilation: int) -> Tensor:
-    """:func:`na2d_qk` with NATTEN 0.14's name."""
-    return na2d_qk(query, key, kernel_size, dilation)
-
-
-def natten2dav(attn: Tensor, value: Tensor, kernel_size: int, dilation: int) -> Tensor:
-    """:func:`na2d_av` with NATTEN 0.14's name."""
-    return na2d_av(attn, value, kernel_size, dilation)
-
-
 def natten1dqkrpb(
     query: Tensor, key: Tensor, rpb: Tensor | None, kernel_size: int, dilation: int
 ) -> Tensor:
@@ -170,14 +160,9 @@ def natten1dqkrpb(
     return na1d_qk(query, key, kernel_size, dilation, rpb=rpb)
 
 
-def natten1dqk(query: Tensor, key: Tensor, kernel_size: int, dilation: int) -> Tensor:
-    """:func:`na1d_qk` with NATTEN 0.14's name."""
-    return na1d_qk(query, key, kernel_size, dilation)
-
-
-def natten1dav(attn: Tensor, value: Tensor, kernel_size: int, dilation: int) -> Tensor:
-    """:func:`na1d_av` with NATTEN 0.14's name."""
-    return na1d_av(attn, value, kernel_size, dilation)
+# NATTEN 0.14 had these with fewer arguments, in the same order.
+natten2dqk, natten2dav = na2d_qk, na2d_av
+natten1dqk, natten1dav = na1d_qk, na1d_av
 
 
 def na3d(*_: Any, **__: Any) -> Tensor:
