@@ -33,10 +33,9 @@ def repair(module: ModuleType) -> None:
     """
     if module.__name__ == 'mmengine.infer.infer':
         _read_config_text_by(_refuse, module.BaseInferencer, '_init_model')
-    elif module.__name__ == 'mmengine.runner.runner':
-        _read_config_text_by(_find_gpu_ids, module.Runner, 'resume')
     else:
-        _read_config_text_by(_find_gpu_ids, module.FlexibleRunner, 'resume')
+        runner = getattr(module, 'Runner', None) or module.FlexibleRunner  # each has one of them
+        _read_config_text_by(_find_gpu_ids, runner, 'resume')
 
 
 def _read_config_text_by(read: Callable[[str], 'Config'], owner: type, name: str) -> None:

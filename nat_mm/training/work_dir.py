@@ -73,7 +73,7 @@ def untouched_before_start(work_dir: str, *, config_file: str | None) -> Iterato
 def _undo(folder: Path, before: set[Path], config: Path | None, content: bytes | None) -> None:
     if config and content is None:
         config.unlink(missing_ok=True)
-    elif config and content is not None and config.read_bytes() != content:
+    elif config and config.read_bytes() != content:
         config.write_bytes(content)
     for each in set(folder.iterdir()) - before:
         if each in LOG_FOLDERS:
