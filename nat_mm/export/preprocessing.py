@@ -23,6 +23,9 @@ NETWORK_INPUTS = ('network_image', 'content', 'size')
 
 _PACKING = ('PackDetInputs', 'PackSegInputs')
 
+_UNLIMITED = 2**15
+"""Stands for infinity in ``scale``: no image is larger, and products fit into int32 in TensorRT."""
+
 
 @dataclass(frozen=True)
 class Preprocessing:
@@ -86,7 +89,8 @@ def read_preprocessing(config: Config, preprocessor: Any, *, smallest: int = 0) 
                 f'{config.filename}: a Resize of the test pipeline can be exported if it has '
                 f'scale and keep_ratio alone, got {", ".join(sorted(resize))}'
             )
-        scale = (scale, scale) if isinstance(scale, int) else (int(scale[0]), int(scale[1]))
+        width, height = (scale, scale) if isinstance(scale, int) else scale
+        scale = int(min(width, _UNLIMITED)), int(min(height, _UNLIMITED))
     settings = getattr(preprocessor, 'test_cfg', None) or {}
     if settings.get('size') is not None:
         raise UserError(

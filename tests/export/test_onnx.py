@@ -131,6 +131,7 @@ def test_images_with_four_channels_are_refused(segmentor: Build, preprocess: boo
 RESIZES: dict[str, list[dict[str, Any]]] = {
     'none': [],
     'ratio': [dict(type='Resize', scale=(200, 128), keep_ratio=True)],
+    'short side': [dict(type='Resize', scale=(float('inf'), 100), keep_ratio=True)],
     'fixed': [dict(type='Resize', scale=(150, 90), keep_ratio=False)],
 }
 
