@@ -48,13 +48,19 @@ def untouched_before_start(work_dir: str, *, config_file: str | None) -> Iterato
 
     Yields:
         Where to note that the run has started.
+
+    Raises:
+        UserError: If the folder cannot be read.
     """
     start = Start()
     folder = Path(os.path.abspath(work_dir))
-    missing = [each for each in (folder, *folder.parents) if not each.exists()]
-    before = set(folder.iterdir()) if folder.is_dir() else set()
     config = folder / os.path.basename(config_file) if config_file else None
-    content = config.read_bytes() if config and config.is_file() else None
+    try:
+        missing = [each for each in (folder, *folder.parents) if not each.exists()]
+        before = set(folder.iterdir()) if folder.is_dir() else set()
+        content = config.read_bytes() if config and config.is_file() else None
+    except OSError as error:
+        raise UserError(f'cannot use {work_dir} as work dir: {_explain(error)}') from error
     try:
         yield start
     except SystemExit:

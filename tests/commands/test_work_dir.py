@@ -162,8 +162,13 @@ def test_without_locks_there_is_a_warning(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize(
     ('place', 'reason'),
-    [('file', 'file is a file'), ('file/below', 'file is a file'), ('/proc/a', '/proc/a: No such')],
-    ids=['file', 'below a file', 'not writable'],
+    [
+        ('file', 'file is a file'),
+        ('file/below', 'file is a file'),
+        ('/proc/a', '/proc/a: No such'),
+        ('a' * 300, 'File name too long'),
+    ],
+    ids=['file', 'below a file', 'not writable', 'long name'],
 )
 def test_what_cannot_be_a_work_dir(place, reason, tmp_path):
     (tmp_path / 'file').write_text('precious')
