@@ -29,6 +29,8 @@ def apply_tensorboard(config: Config) -> None:
     if config.get('visualizer') is None:
         config.visualizer = dict(type='Visualizer')
     backends = config.visualizer.get('vis_backends') or [dict(type='LocalVisBackend')]
+    if isinstance(backends, dict):
+        backends = [backends]  # as in mmengine
     if switch and not _logs(backends):
         backends = [*backends, dict(type=BACKEND)]
         config.visualizer.vis_backends = backends

@@ -47,6 +47,16 @@ def test_backend_that_the_config_has_already():
     assert backends(visualizer=visualizer, tensorboard=True) == [BACKEND]
 
 
+@pytest.mark.parametrize('tensorboard', [False, True])
+def test_single_backend_without_a_list(tensorboard):
+    local = dict(type='LocalVisBackend')
+    config = Config(dict(visualizer=dict(type='Visualizer', vis_backends=local)))
+    config.tensorboard = tensorboard
+    apply_tensorboard(config)
+    expected = [local, dict(type=BACKEND)] if tensorboard else local
+    assert config.visualizer.vis_backends == expected
+
+
 def test_backend_without_a_type():
     """What builds the visualizer reports it."""
     config = Config(dict(visualizer=dict(vis_backends=[dict(save_dir='logs')])))
