@@ -92,7 +92,8 @@ class Batcher:
 
     def _run(self) -> None:
         while batch := self._next_batch():
-            self._predict(batch)
+            if jobs := [job for job in batch if job.future.set_running_or_notify_cancel()]:
+                self._predict(jobs)
 
     def _next_batch(self) -> list[_Job]:
         """Waits for the next images; returns an empty list at the end."""
@@ -112,11 +113,6 @@ class Batcher:
                 self._changed.wait(self._max_wait - waited)
 
     def _predict(self, jobs: list[_Job]) -> None:
-        jobs = [job for job in jobs if job.future.set_running_or_notify_cancel()]
-        if jobs:
-            self._predict_running(jobs)
-
-    def _predict_running(self, jobs: list[_Job]) -> None:
         threshold = jobs[0].score_threshold
         try:
             with self._model.low_scores_kept(threshold):
@@ -131,7 +127,7 @@ class Batcher:
                 return
             # A single image may be the cause.
             for job in jobs:
-                self._predict_running([job])
+                self._predict([job])
             return
         for job, result in zip(jobs, results, strict=True):
             job.future.set_result(result)
