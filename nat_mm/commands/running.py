@@ -6,6 +6,7 @@ import signal
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
+from errno import ENAMETOOLONG
 
 from nat_mm.errors import DISK_ERRORS, CheckpointError, FileWriteError, UserError
 from nat_mm.output import perhaps_unread
@@ -51,7 +52,11 @@ def run_command(main: Callable[[], None]) -> None:
 
 def _is_about_files(error: OSError) -> bool:
     is_denied = isinstance(error, PermissionError) and error.filename is not None
-    return is_denied or isinstance(error, FileWriteError) or error.errno in DISK_ERRORS
+    return (
+        is_denied
+        or isinstance(error, FileWriteError)
+        or error.errno in (*DISK_ERRORS, ENAMETOOLONG)
+    )
 
 
 def exit_on_signals(numbers: Sequence[signal.Signals] = (signal.SIGINT, *STOPS)) -> None:

@@ -25,9 +25,10 @@ from nat_mm.errors import CheckpointError, FileWriteError, UserError
         ),
         (FileWriteError(errno.EACCES, 'Denied', 'a'), 2, 'error: cannot write a: Denied\n'),
         (PermissionError(errno.EACCES, 'Denied', 'a'), 2, "error: [Errno 13] Denied: 'a'\n"),
+        (OSError(errno.ENAMETOOLONG, 'Too long', 'a'), 2, "error: [Errno 36] Too long: 'a'\n"),
         (KeyboardInterrupt(), 130, 'stopped by SIGINT\n'),
     ],
-    ids=['user', 'checkpoint', 'full disk', 'not writable', 'not readable', 'Ctrl-C'],
+    ids=['user', 'checkpoint', 'full disk', 'not writable', 'not readable', 'long name', 'Ctrl-C'],
 )
 def test_one_line(capsys, error, code, line):
     def command():
