@@ -67,7 +67,7 @@ def check_coco(
     for split, each in sources.items():
         used = [source for source in each if source.is_coco]
         files = {}
-        without_objects = 0
+        background = 0
         for source in used:
             path = source.dataset.ann_file
             if not path:
@@ -81,8 +81,9 @@ def check_coco(
             yield from find_entry_problems(coco)
             if not _is_unlabeled(source):
                 yield from find_class_problems(source, coco, learned=learned)
-                yield from find_annotation_problems(source, coco, is_alone=len(each) == 1)
-                without_objects += not source.dataset.test_mode and not _used(source, coco).any()
+                background += yield from find_annotation_problems(
+                    source, coco, is_alone=len(each) == 1
+                )
             classes = tuple(source.dataset.metainfo.get('classes') or ())
             learned = learned or classes
             if (coco.path, classes) not in titles:
@@ -92,7 +93,7 @@ def check_coco(
             shown.setdefault(split, []).extend(listed)
             if images:
                 yield from find_image_problems(source, coco.where, listed, progress)
-        if 1 < len(each) == without_objects:
+        if each and background == len(each):
             yield Finding(describe_empty(split))
         for place, evaluator in find_evaluators(config, split):
             kind = find_class(METRICS, evaluator, config)
@@ -154,7 +155,7 @@ def find_entry_problems(coco: CocoFile) -> Iterator[Finding]:
 
 def find_annotation_problems(
     source: DataSource, coco: CocoFile, *, is_alone: bool
-) -> Iterator[Finding]:
+) -> Generator[Finding, None, bool]:
     """Lists annotations that a dataset cannot use or would leave out.
 
     Args:
@@ -165,6 +166,9 @@ def find_annotation_problems(
 
     Yields:
         What is wrong.
+
+    Returns:
+        Whether it is such a background, which needs others with objects.
     """
     is_training = not source.dataset.test_mode
     drops_images = (source.dataset.filter_cfg or {}).get('filter_empty_gt', False)
@@ -172,7 +176,7 @@ def find_annotation_problems(
     if not coco.has_annotations:
         if needs_objects:
             yield Finding(f"{coco.where} is not COCO: it has no list 'annotations'")
-        return
+        return is_training and not needs_objects
     say = partial(_summarize, coco)
     unknown = coco.categories < 0
     yield from say('has annotations whose category_id is not in categories', unknown)
@@ -208,15 +212,17 @@ def find_annotation_problems(
         outside = ~unknown & ~coco.in_classes(classes)
         yield from say('has segments of categories that are not in metainfo.classes', outside)
     used = _used(source, coco)
-    if needs_objects and not used.any():
+    is_empty = not used.any()
+    if needs_objects and is_empty:
         yield Finding(describe_empty(source.split))
-    elif not is_training and not used.any():
+    elif not is_training and is_empty:
         yield Finding(
             f'{coco.where} has no annotations of the classes, so that metrics will be -1',
             is_error=False,
         )
     if wants_masks(source):
         yield from _find_mask_problems(coco, used, say)
+    return is_training and is_empty and not needs_objects
 
 
 def _find_mask_problems(

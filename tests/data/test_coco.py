@@ -313,9 +313,11 @@ def test_images_without_objects_next_to_others(
     assert check(splits=['train'], images=True) == ([], [])
 
 
-def test_only_background(check, config, content):
+@pytest.mark.parametrize('drops_images', [False, True])
+def test_only_background(check, config, content, drops_images):
     content['train']['annotations'] = []
-    dataset = {**config.train_dataloader.dataset, 'filter_cfg': dict(filter_empty_gt=False)}
+    filters = dict(filter_empty_gt=drops_images)
+    dataset = {**config.train_dataloader.dataset, 'filter_cfg': filters}
     config.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[dataset, dataset])
     errors, _ = check(splits=['train'])
     assert errors == ['the train dataset has no image with annotations of its classes']
