@@ -22,7 +22,7 @@ from nat_mm.data.label_images import find_loader
 from nat_mm.data.label_values import ignored_values
 from nat_mm.data.sources import is_known
 from nat_mm.errors import UserError, describe_error
-from nat_mm.inference.images import UnreadableInput
+from nat_mm.inference.images import UnreadableInput, list_paths
 
 
 class BrokenSampleError(UserError):
@@ -129,7 +129,7 @@ class _NamingPreparation:
 
     def _find_problem(self, index: int, sample: Mapping[str, Any]) -> str | None:
         if _has_odd_labels(sample):
-            problem = self._find_label_problem(self.dataset.get_data_info(index))
+            problem = _find_label_problem(self.dataset, self.dataset.get_data_info(index))
             if problem:
                 return problem
         problem = self.check(sample) if self.check is not None else None
@@ -143,7 +143,8 @@ class _NamingPreparation:
             info = self.dataset.get_data_info(index)
         except Exception:
             info = {}
-        paths = [path for path in _list_paths(info) if _is_image(path)]
+        files = list_paths(info, 'img_path', 'img_path2', 'seg_map_path')
+        paths = [path for path in files if _is_image(path)]
         for find in (find_image_problem, _find_damage):
             for path in paths:
                 problem = find(path)
@@ -151,21 +152,7 @@ class _NamingPreparation:
                     return f'{path} {problem}'
         reason = ' '.join(describe_error(error).split())
         at = f' (loading {paths[0]})' if paths else ''
-        return self._find_label_problem(info) or f'{self.where}: {reason}{at}'
-
-    def _find_label_problem(self, info: Mapping[str, Any]) -> str | None:
-        # A user's own loader may take colors, or images of another size.
-        loader = find_loader(self.dataset)
-        is_ours = loader is not None and is_known(type(loader))
-        return _find_label_problem(info) if is_ours else None
-
-
-def _list_paths(info: Mapping[str, Any]) -> list[str]:
-    paths = []
-    for name in ('img_path', 'img_path2', 'seg_map_path'):
-        value = info.get(name)
-        paths += value if isinstance(value, list) else [value]
-    return [path for path in paths if isinstance(path, str)]
+        return _find_label_problem(self.dataset, info) or f'{self.where}: {reason}{at}'
 
 
 def _is_image(path: str) -> bool:
@@ -197,8 +184,12 @@ def _has_odd_labels(sample: Mapping[str, Any]) -> bool:
     return labels.ndim != 3 or labels.shape[0] != 1 or tuple(labels.shape[-2:]) not in sizes
 
 
-def _find_label_problem(info: Mapping[str, Any]) -> str | None:
+def _find_label_problem(dataset: BaseDataset, info: Mapping[str, Any]) -> str | None:
     """Describes a label image with several channels or a different size than its image."""
+    # A user's own loader may take colors, or images of another size.
+    loader = find_loader(dataset)
+    if loader is None or not is_known(type(loader)):
+        return None
     try:
         image, label = (read_header(info[name]) for name in ('img_path', 'seg_map_path'))
     except (KeyError, TypeError, UnreadableInput):

@@ -14,7 +14,7 @@ from nat_mm.data.label_headers import LabelPair, find_label_header_problems
 from nat_mm.data.label_values import find_label_value_problems
 from nat_mm.data.paths import describe_empty, is_local
 from nat_mm.data.sources import DataSource, flatten_transforms, is_known
-from nat_mm.inference.images import IMAGE_SUFFIXES
+from nat_mm.inference.images import IMAGE_SUFFIXES, list_paths
 
 _SAMPLE = 100
 """Number of label images of a dataset, evenly spread, whose pixels are read."""
@@ -108,10 +108,8 @@ def _list_pairs(dataset: BaseDataset) -> list[LabelPair]:
     for entry in entries:
         size = (entry['width'], entry['height']) if 'width' in entry else None
         if entry.get('seg_map_path'):
-            for key in ('img_path', 'img_path2'):
-                images = entry.get(key) or []
-                images = [images] if isinstance(images, str) else images
-                pairs += [LabelPair(image, entry['seg_map_path'], size) for image in images]
+            images = list_paths(entry, 'img_path', 'img_path2')
+            pairs += [LabelPair(image, entry['seg_map_path'], size) for image in images]
     return pairs
 
 

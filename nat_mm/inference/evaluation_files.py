@@ -19,7 +19,7 @@ from mmengine.structures import BaseDataElement
 from nat_mm.config.datasets import unwrap_dataset
 from nat_mm.errors import UserError
 from nat_mm.files import whole_file
-from nat_mm.inference.images import IMAGE_SUFFIXES, check_not_overwritten, to_drawing
+from nat_mm.inference.images import IMAGE_SUFFIXES, check_not_overwritten, list_paths, to_drawing
 from nat_mm.inference.loading import ImageLoader
 from nat_mm.inference.result_files import write_labels
 
@@ -75,16 +75,10 @@ def _image_folders(dataset: Any) -> list[Any]:
     return folders or ([root] if root else [])
 
 
-def _paths(sample: BaseDataElement, name: str) -> list[str]:
-    """Lists the files of a sample, which has several images if its model compares them."""
-    found = sample.get(name) or []
-    return [found] if isinstance(found, str) else list(found)
-
-
 def _check_data_are_kept(sample: BaseDataElement, file: Path) -> None:
     """Raises UserError if a file for a sample would be among the images or labels of the data."""
-    data = [Path(each) for name in ('img_path', 'seg_map_path') for each in _paths(sample, name)]
-    check_not_overwritten(data, [file.parent])
+    data = list_paths(sample, 'img_path', 'seg_map_path')
+    check_not_overwritten(map(Path, data), [file.parent])
 
 
 class LabelImageHook(Hook):
@@ -116,7 +110,7 @@ class LabelImageHook(Hook):
             if 'pred_sem_seg' not in sample:
                 raise UserError('--out writes label maps, but the model predicts none')
             labels = sample.pred_sem_seg.data[0].cpu().numpy()
-            path = self._names.path(_paths(sample, 'img_path')[0], '.png')
+            path = self._names.path(list_paths(sample, 'img_path')[0], '.png')
             _check_data_are_kept(sample, path)
             write_labels(path, labels, classes=self._classes, first=self._first)
 
@@ -204,7 +198,7 @@ class DrawingHook(Hook):
     ) -> None:
         rank, processes = get_dist_info()
         for index, sample in enumerate(outputs or ()):
-            paths = _paths(sample, 'img_path')
+            paths = list_paths(sample, 'img_path')
             if paths:
                 image = self._loader.load_source(sample.img_path).drawing
                 name = paths[0]

@@ -2,12 +2,13 @@
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
+from mmengine.structures import BaseDataElement
 
 from nat_mm.errors import UserError
 from nat_mm.inference.image_sizes import image_size
@@ -139,6 +140,23 @@ def _stretch(values: np.ndarray) -> np.ndarray:
         low, high = values.min(), values.max()
     span = max(float(high) - float(low), float(np.finfo(np.float32).tiny))
     return np.clip((values - low) / span * 255, 0, 255).round().astype(np.uint8)
+
+
+def list_paths(sample: Mapping[str, Any] | BaseDataElement, *names: str) -> list[str]:
+    """Lists the files of a sample, which has several images if its model compares them.
+
+    Args:
+        sample: Entry of a dataset, or a data sample.
+        names: What the files are called in it, such as ``img_path``.
+
+    Returns:
+        The paths, in the order of the names.
+    """
+    paths: list[Any] = []
+    for name in names:
+        value = sample.get(name)
+        paths += value if isinstance(value, list | tuple) else [value]
+    return [path for path in paths if path and isinstance(path, str)]
 
 
 def check_not_overwritten(inputs: Iterable[Path], outputs: Iterable[Path]) -> None:
