@@ -68,8 +68,8 @@ def is_due_to_config(error: Exception) -> bool:
 
     Exceptions that pass through a user's own code, or start in nat_mm's without being raised there
     on purpose, may be bugs, so their traceback matters. The same is true of exceptions in a
-    backward pass, those about memory or devices, and missing modules, unless OpenMMLab says what to
-    install.
+    backward pass, those about memory, devices or a data loader's dead workers, and missing modules,
+    unless OpenMMLab says what to install.
 
     Args:
         error: Exception raised while objects are built from a config or used for the first time.
